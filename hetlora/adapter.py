@@ -1,0 +1,177 @@
+"""LoRA adapters whose modules may have unequal ranks, and the specification they keep to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hetlora.errors import NonFiniteValues, RankOutOfRange, SpecMismatch
+
+Tensor = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSpec:
+    """One linear layer that LoRA adapts: y = W x with W of (out_features, in_features)."""
+
+    name: str
+    in_features: int
+    out_features: int
+
+    def __post_init__(self) -> None:
+        if not self.name or self.in_features < 1 or self.out_features < 1:
+            raise SpecMismatch(
+                "a module needs a name and at least one feature on each side",
+                got=f"{self.name!r} of {self.out_features} x {self.in_features}",
+            )
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """What every adapter of one bundle has in common.
+
+    `scaling` multiplies B A at every rank alike (in PEFT's terms lora_alpha / r), so that truncating
+    and padding keep their meaning. `modules` are ordered by name.
+    """
+
+    modules: tuple[ModuleSpec, ...]
+    scaling: float
+    max_rank: int
+
+    def __post_init__(self) -> None:
+        names = [module.name for module in self.modules]
+        if not names or any(left >= right for left, right in pairwise(names)):
+            raise SpecMismatch("modules must be present, unique and ordered by name", got=names)
+        if not (np.isfinite(self.scaling) and self.scaling > 0):
+            raise SpecMismatch("scaling must be finite and positive", got=self.scaling)
+        # Beyond min(in, out) extra rows of A and columns of B add nothing to B A.
+        widest = min(min(module.in_features, module.out_features) for module in self.modules)
+        if not 1 <= self.max_rank <= widest:
+            raise RankOutOfRange(
+                "max_rank must fit every module", got=self.max_rank, expected=f"1 to {widest}"
+            )
+
+    @cached_property
+    def by_name(self) -> dict[str, ModuleSpec]:
+        """The modules by name, in the order of `modules`."""
+        return {module.name: module for module in self.modules}
+
+    @property
+    def parameters_per_rank(self) -> int:
+        """How many numbers one unit of rank adds over all modules."""
+        return sum(module.in_features + module.out_features for module in self.modules)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoraFactors:
+    """The two factors of one module's update: lora_A (rank, in_features), lora_B (out_features, rank).
+
+    Both are float32; other dtypes are converted. Rank 0 means that the module is not trained.
+    """
+
+    lora_A: Tensor
+    lora_B: Tensor
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lora_A", np.ascontiguousarray(self.lora_A, dtype=np.float32))
+        object.__setattr__(self, "lora_B", np.ascontiguousarray(self.lora_B, dtype=np.float32))
+        if self.lora_A.ndim != 2 or self.lora_B.ndim != 2 or self.lora_A.shape[0] != self.lora_B.shape[1]:
+            raise SpecMismatch(
+                "factors of one module must share one rank",
+                got=f"lora_A {self.lora_A.shape}, lora_B {self.lora_B.shape}",
+                expected="lora_A (rank, in_features), lora_B (out_features, rank)",
+            )
+
+    @property
+    def rank(self) -> int:
+        return int(self.lora_A.shape[0])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapter:
+    """The LoRA factors of every module of a specification.
+
+    Raises:
+        SpecMismatch: a module is missing or unknown, or a shape differs from the specification.
+        RankOutOfRange: a module's rank passes `spec.max_rank`.
+        NonFiniteValues: a factor holds NaN or infinity.
+    """
+
+    spec: AdapterSpec
+    factors: Mapping[str, LoraFactors]
+
+    def __post_init__(self) -> None:
+        missing = sorted(self.spec.by_name.keys() - self.factors.keys())
+        unknown = sorted(self.factors.keys() - self.spec.by_name.keys())
+        if missing or unknown:
+            raise SpecMismatch(
+                "modules differ from the specification", got=f"missing {missing}, unknown {unknown}"
+            )
+        object.__setattr__(self, "factors", {name: self.factors[name] for name in self.spec.by_name})
+        for module, factors in self:
+            _check_module(module, factors, self.spec.max_rank)
+
+    def __iter__(self) -> Iterator[tuple[ModuleSpec, LoraFactors]]:
+        return ((module, self.factors[module.name]) for module in self.spec.modules)
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """The rank of each module."""
+        return {name: factors.rank for name, factors in self.factors.items()}
+
+    @property
+    def rank(self) -> int:
+        """The largest rank over all modules."""
+        return max(factors.rank for factors in self.factors.values())
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all factors in float32, file header not counted."""
+        return sum(factors.lora_A.nbytes + factors.lora_B.nbytes for factors in self.factors.values())
+
+
+def _check_module(module: ModuleSpec, factors: LoraFactors, max_rank: int) -> None:
+    got = (factors.lora_A.shape[1], factors.lora_B.shape[0])
+    if got != (module.in_features, module.out_features):
+        raise SpecMismatch(
+            f"factors of {module.name} have the wrong width",
+            got=f"in_features {got[0]}, out_features {got[1]}",
+            expected=f"in_features {module.in_features}, out_features {module.out_features}",
+        )
+    if factors.rank > max_rank:
+        raise RankOutOfRange(
+            f"rank of {module.name} passes the limit", got=factors.rank, expected=f"0 to {max_rank}"
+        )
+    for name, tensor in (("lora_A", factors.lora_A), ("lora_B", factors.lora_B)):
+        if not np.isfinite(tensor).all():
+            count = int(tensor.size - np.isfinite(tensor).sum())
+            raise NonFiniteValues(
+                f"{name} of {module.name} holds values that are not finite",
+                got=f"{count} of {tensor.size}",
+                expected="finite float32 values",
+            )
+
+
+def initial_adapter(spec: AdapterSpec, rank: int, rng: np.random.Generator) -> Adapter:
+    """A new adapter as PEFT initialises it: uniform lora_A within 1/sqrt(in_features), zero lora_B."""
+    if not 0 <= rank <= spec.max_rank:
+        raise RankOutOfRange("rank of a new adapter", got=rank, expected=f"0 to {spec.max_rank}")
+    return Adapter(
+        spec,
+        {
+            module.name: LoraFactors(
+                _uniform(rng, (rank, module.in_features), 1 / np.sqrt(module.in_features)),
+                np.zeros((module.out_features, rank), dtype=np.float32),
+            )
+            for module in spec.modules
+        },
+    )
+
+
+def _uniform(rng: np.random.Generator, shape: tuple[int, int], bound: float) -> Tensor:
+    return rng.uniform(-bound, bound, shape).astype(np.float32)

@@ -1,0 +1,256 @@
+"""Every error a user of hetlora can meet, each with a stable code.
+
+HetloraError
+  InputError                what was handed in cannot be used; asking again changes nothing
+    AdapterError
+      SpecMismatch          names or shapes differ from the adapter specification
+      RankOutOfRange        a rank outside its limits
+      NonFiniteValues       NaN or infinity in a tensor
+    WireError
+      MalformedTensors      bytes that are no safetensors file of the expected kind
+      MalformedMessage      a message that its schema refuses
+      DigestMismatch        bytes that do not hash to the promised SHA-256
+      BodyTooLarge          more bytes than the limit allows
+    BundleError
+      BundleInvalid         a missing file, or a manifest that its schema refuses
+      ModelNotExportable    a model, target or label set that cannot become a bundle
+    DataError               a file of examples that cannot be read
+    SettingsError           an option or environment value that cannot be used
+  RefusedError              the service understood the request and says no
+    AuthenticationFailed    no valid signature or token
+    UnknownDevice           a device that never enrolled
+    ReplayedRequest         a signed request seen before
+    ClockSkew               a signature made too long ago, or in the future
+    NotPermitted            a known device that may not do this
+    NotFound                no such object, run, round or assignment
+    StateConflict           the thing exists, but its state does not allow this
+  UnavailableError          asking later, or elsewhere, may help
+    ServiceUnreachable      no answer, or an answer that is no answer of ours
+    ServiceFailed           the service met a fault of its own
+    PortInUse               the address to listen on is taken
+    DependencyMissing       an optional part of hetlora is not installed
+    DeviceTooSmall          no rank within the limits fits this device
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HetloraError(Exception):
+    """Root of the tree: says what is wrong, what was got and what was expected."""
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, got: object = None, expected: object = None) -> None:
+        self.what = what
+        self.got = None if got is None else str(got)
+        self.expected = None if expected is None else str(expected)
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.got is not None:
+            parts.append(f"got {self.got}")
+        if self.expected is not None:
+            parts.append(f"expected {self.expected}")
+        return "; ".join(parts)
+
+
+class InputError(HetloraError):
+    """What was handed in cannot be used; asking again changes nothing."""
+
+    code = "invalid_input"
+    status = 422
+    exit_code = 3
+
+
+class AdapterError(InputError):
+    """An adapter that breaks its own rules."""
+
+    code = "adapter_invalid"
+
+
+class SpecMismatch(AdapterError):
+    """Names or shapes differ from the adapter specification."""
+
+    code = "spec_mismatch"
+
+
+class RankOutOfRange(AdapterError):
+    """A rank outside its limits."""
+
+    code = "rank_out_of_range"
+
+
+class NonFiniteValues(AdapterError):
+    """NaN or infinity in a tensor."""
+
+    code = "non_finite_values"
+
+
+class WireError(InputError):
+    """Bytes from elsewhere that are not what they claim to be."""
+
+    code = "wire_invalid"
+
+
+class MalformedTensors(WireError):
+    """Bytes that are no safetensors file of the expected kind."""
+
+    code = "malformed_tensors"
+
+
+class MalformedMessage(WireError):
+    """A message that its schema refuses."""
+
+    code = "malformed_message"
+
+
+class DigestMismatch(WireError):
+    """Bytes that do not hash to the promised SHA-256."""
+
+    code = "digest_mismatch"
+
+
+class BodyTooLarge(WireError):
+    """More bytes than the limit allows."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class BundleError(InputError):
+    """A bundle that cannot be used or made."""
+
+    code = "bundle_error"
+
+
+class BundleInvalid(BundleError):
+    """A missing file, or a manifest that its schema refuses."""
+
+    code = "bundle_invalid"
+
+
+class ModelNotExportable(BundleError):
+    """A model, target or label set that cannot become a bundle."""
+
+    code = "model_not_exportable"
+
+
+class DataError(InputError):
+    """A file of examples that cannot be read."""
+
+    code = "data_unreadable"
+
+
+class SettingsError(InputError):
+    """An option or environment value that cannot be used."""
+
+    code = "settings_invalid"
+
+
+class RefusedError(HetloraError):
+    """The service understood the request and says no."""
+
+    code = "refused"
+    status = 403
+    exit_code = 4
+
+
+class AuthenticationFailed(RefusedError):
+    """No valid signature or token."""
+
+    code = "authentication_failed"
+    status = 401
+
+
+class UnknownDevice(RefusedError):
+    """A device that never enrolled."""
+
+    code = "unknown_device"
+    status = 401
+
+
+class ReplayedRequest(RefusedError):
+    """A signed request seen before."""
+
+    code = "replayed_request"
+    status = 401
+
+
+class ClockSkew(RefusedError):
+    """A signature made too long ago, or in the future."""
+
+    code = "clock_skew"
+    status = 401
+
+
+class NotPermitted(RefusedError):
+    """A known device that may not do this."""
+
+    code = "not_permitted"
+    status = 403
+
+
+class NotFound(RefusedError):
+    """No such object, run, round or assignment."""
+
+    code = "not_found"
+    status = 404
+
+
+class StateConflict(RefusedError):
+    """The thing exists, but its state does not allow this."""
+
+    code = "state_conflict"
+    status = 409
+
+
+class UnavailableError(HetloraError):
+    """Asking later, or elsewhere, may help."""
+
+    code = "unavailable"
+    status = 503
+    exit_code = 5
+
+
+class ServiceUnreachable(UnavailableError):
+    """No answer, or an answer that is no answer of ours."""
+
+    code = "service_unreachable"
+
+
+class ServiceFailed(UnavailableError):
+    """The service met a fault of its own."""
+
+    code = "service_failed"
+    status = 500
+
+
+class PortInUse(UnavailableError):
+    """The address to listen on is taken."""
+
+    code = "port_in_use"
+
+
+class DependencyMissing(UnavailableError):
+    """An optional part of hetlora is not installed."""
+
+    code = "dependency_missing"
+
+
+class DeviceTooSmall(UnavailableError):
+    """No rank within the limits fits this device."""
+
+    code = "device_too_small"
+
+
+def error_classes(root: type[HetloraError] = HetloraError) -> dict[str, type[HetloraError]]:
+    """All error classes below `root` and `root` itself, by code."""
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found |= error_classes(child)
+    return found

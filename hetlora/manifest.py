@@ -1,0 +1,149 @@
+"""The manifest of a bundle: what a device needs to know before it trusts and trains a model."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from hetlora.adapter import AdapterSpec
+from hetlora.digest import Sha256
+from hetlora.errors import BundleInvalid, HetloraError
+
+SCHEMA_VERSION: Final = 1
+MANIFEST_NAME: Final = "manifest.json"
+MAX_MANIFEST_BYTES: Final = 4 * 1024 * 1024
+
+
+def _inside_bundle(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not parts or PurePosixPath(path).is_absolute() or ".." in parts or "\\" in path or "\0" in path:
+        raise ValueError(f"path {path!r} leaves the bundle")
+    return path
+
+
+BundlePath = Annotated[str, AfterValidator(_inside_bundle)]
+
+
+class Record(BaseModel):
+    """An immutable record with no room for unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class FileEntry(Record):
+    """One file of the bundle."""
+
+    sha256: Sha256
+    size_bytes: int = Field(ge=0)
+
+
+class BaseModelInfo(Record):
+    """Where the frozen weights come from; `sha256` is over the weight file as it was read."""
+
+    id: str
+    revision: str | None
+    sha256: Sha256
+    parameters: int
+
+
+class TensorInput(Record):
+    """One input of the training and inference graphs that the device's examples fill."""
+
+    name: str
+    dtype: Literal["int64", "float32"]
+    shape: tuple[str | int, ...]  # a string is a symbolic dimension: "batch", "tokens"
+
+
+class OptimizerInfo(Record):
+    """Constants baked into the optimizer graph; the learning rate is given at each step."""
+
+    name: Literal["AdamW"]
+    beta1: float
+    beta2: float
+    epsilon: float
+    weight_decay: float
+
+
+class CostModel(Record):
+    """What one training step costs, as linear functions of tokens and rank.
+
+    FLOPs of a step: tokens * (training_flops_per_token + rank * training_flops_per_token_per_rank).
+    Activation bytes likewise. An adapter of rank r takes r * adapter_bytes_per_rank; gradient and AdamW's
+    two moments take three times as much again.
+    """
+
+    training_flops_per_token: float
+    training_flops_per_token_per_rank: float
+    activation_bytes_per_token: float
+    activation_bytes_per_token_per_rank: float
+    base_weight_bytes: int
+    adapter_bytes_per_rank: int
+
+
+class GraphFiles(Record):
+    """Paths, inside the bundle, of the graphs and of what they read."""
+
+    training: BundlePath
+    eval: BundlePath
+    optimizer: BundlePath
+    inference: BundlePath
+    base_weights: BundlePath
+    tokenizer: BundlePath
+
+
+class ToolVersions(Record):
+    """What wrote the graphs, and the oldest formats a runtime must read."""
+
+    hetlora: str
+    onnx: str
+    onnxruntime: str
+    opset: int
+    ir_version: int
+
+
+class Manifest(Record):
+    """`manifest.json`: its SHA-256 is the digest of the whole bundle."""
+
+    schema_version: Literal[1]
+    task: Literal["text-classification"]
+    labels: tuple[str, ...] = Field(min_length=2)
+    max_tokens: int = Field(ge=1)
+    base_model: BaseModelInfo
+    adapter: AdapterSpec
+    inputs: tuple[TensorInput, ...]
+    optimizer: OptimizerInfo
+    graphs: GraphFiles
+    cost_model: CostModel
+    versions: ToolVersions
+    files: dict[BundlePath, FileEntry]
+
+    def to_json(self) -> bytes:
+        """The bytes of manifest.json: the same manifest gives the same bytes."""
+        return (self.model_dump_json(indent=2) + "\n").encode()
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Read manifest.json.
+
+    Raises:
+        BundleInvalid: too large, not JSON, or refused by the schema; the message names the fields.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise BundleInvalid(
+            "manifest is too large", got=len(data), expected=f"up to {MAX_MANIFEST_BYTES} bytes"
+        )
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5]
+        )
+        raise BundleInvalid("manifest does not fit its schema", got=faults) from error
+    except HetloraError as error:  # an impossible adapter specification
+        raise BundleInvalid("manifest holds an impossible adapter specification", got=error) from error
+    unlisted = sorted(set(manifest.graphs.model_dump().values()) - manifest.files.keys())
+    if unlisted:
+        raise BundleInvalid("manifest names graph files that it does not list", got=unlisted)
+    return manifest

@@ -1,0 +1,69 @@
+"""What device and operator messages share."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Final, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hetlora.digest import Sha256
+from hetlora.errors import HetloraError, ServiceFailed, error_classes
+
+PROTOCOL_VERSION: Final = 1
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Timestamp = datetime
+Item = TypeVar("Item", bound=BaseModel)
+
+
+class Message(BaseModel):
+    """An immutable message with no room for unknown fields, NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ObjectRef(Message):
+    """Bytes to fetch from `/device/v1/objects/{sha256}`, and what they must be."""
+
+    sha256: Sha256
+    size_bytes: int = Field(ge=0)
+
+
+class Page(Message, Generic[Item]):
+    """One page of a listing; `next_cursor` is absent on the last."""
+
+    items: tuple[Item, ...]
+    next_cursor: str | None = None
+
+
+class Problem(Message):
+    """An RFC 9457 problem document: the one shape of every error answer."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    got: str | None = None
+    expected: str | None = None
+
+
+def problem_of(error: HetloraError) -> Problem:
+    """The problem document that tells of an error."""
+    return Problem(
+        type=f"urn:hetlora:error:{error.code}",
+        title=(type(error).__doc__ or error.code).splitlines()[0],
+        status=error.status,
+        detail=error.what,
+        code=error.code,
+        got=error.got,
+        expected=error.expected,
+    )
+
+
+def error_of(problem: Problem) -> HetloraError:
+    """The error that a problem document tells of; an unknown code becomes ServiceFailed."""
+    kind = error_classes().get(problem.code, ServiceFailed)
+    return kind(problem.detail, got=problem.got, expected=problem.expected)

@@ -1,0 +1,128 @@
+"""Messages of `/device/v1`: enrolment, check-in, offer, plan, report, receipt."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hetlora.messages.common import Identifier, Message, Name, ObjectRef, Timestamp
+from hetlora.states import AssignmentState, DeviceState
+
+PublicKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]  # Ed25519, 32 bytes in base64
+
+
+class EnrolRequest(Message):
+    """A device asks to join a population; signed by the key that it brings."""
+
+    population: Name
+    enrolment_token: str = Field(min_length=1, max_length=128)
+    public_key: PublicKey
+    name: str = Field(default="", max_length=128)
+
+
+class DeviceStatus(Message):
+    """A device as the service knows it."""
+
+    device_id: Identifier
+    state: DeviceState
+
+
+class CapabilityReport(Message):
+    """What a device can do: measured on it, or given by hand for a simulation."""
+
+    source: Literal["measured", "given"]
+    cores: int = Field(ge=1)
+    memory_total_bytes: int = Field(ge=0)
+    memory_available_bytes: int = Field(ge=0)
+    matmul_flops_per_second: float = Field(gt=0)
+    disk_free_bytes: int = Field(ge=0)
+
+
+class CheckIn(Message):
+    """A device says that it could work now."""
+
+    protocol_version: int
+    sdk_version: str = Field(max_length=32)
+    population: Name
+    capabilities: CapabilityReport
+    example_count: int = Field(ge=0)
+
+
+class TrainingSettings(Message):
+    """How each device trains in one round, frozen with the run."""
+
+    steps: int = Field(default=10, ge=1, le=100_000)
+    batch_size: int = Field(default=16, ge=1, le=4096)
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    max_tokens: int = Field(default=64, ge=1, le=8192)
+    pruning_decay: float = Field(default=0.99, gt=0, le=1)  # gamma; 1 means no pruning
+    pruning_penalty: float = Field(default=1e-3, ge=0)  # lambda
+
+
+class Offer(Message):
+    """Work for this device, if one of the ranks `min_rank` to `max_rank` fits it."""
+
+    assignment_id: Identifier
+    run_id: Identifier
+    round_index: int = Field(ge=0)
+    bundle: ObjectRef  # the manifest; it names the other files
+    min_rank: int = Field(ge=1)
+    max_rank: int = Field(ge=1)  # the run's limit, or what self-pruning left this device
+    round_seconds: float = Field(gt=0)  # how long local training may take
+    training: TrainingSettings
+    lease_expires_at: Timestamp
+
+
+class CheckInAnswer(Message):
+    """An offer, or when to come back and why."""
+
+    offer: Offer | None
+    retry_after_seconds: float = Field(ge=0)
+    reason: str
+
+
+class StartRequest(Message):
+    """The device takes the offer at the rank that it can afford."""
+
+    rank: int = Field(ge=1)
+
+
+class Plan(Message):
+    """What the device executes: the global adapter truncated to `rank`, and a seed for its batches."""
+
+    assignment_id: Identifier
+    rank: int = Field(ge=1)
+    adapter: ObjectRef
+    seed: int = Field(ge=0)
+    lease_expires_at: Timestamp
+
+
+class Report(Message):
+    """Status and metrics that go with an update."""
+
+    update: ObjectRef
+    rank: int = Field(ge=0)  # after self-pruning
+    example_count: int = Field(ge=1)
+    steps: int = Field(ge=1)
+    first_loss: float
+    last_loss: float
+    training_seconds: float = Field(ge=0)
+    peak_memory_bytes: int = Field(ge=0)
+    downloaded_bytes: int = Field(ge=0)
+
+
+class Failure(Message):
+    """The device gives the assignment back."""
+
+    code: str = Field(pattern=r"^[a-z_]{1,64}$")
+    message: str = Field(max_length=1000)
+
+
+class Receipt(Message):
+    """What became of the assignment, and when to check in again."""
+
+    assignment_id: Identifier
+    state: AssignmentState
+    reason: str
+    retry_after_seconds: float = Field(ge=0)

@@ -1,0 +1,159 @@
+"""Messages of `/management/v1`: populations, bundles, runs, rounds, devices, adapter versions."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from hetlora.digest import Sha256
+from hetlora.messages.common import Identifier, Message, Name, Timestamp
+from hetlora.messages.device import CapabilityReport, TrainingSettings
+from hetlora.states import (
+    AdapterVersionState,
+    AssignmentState,
+    DeviceState,
+    RoundState,
+    RunState,
+)
+
+
+class PopulationCreate(Message):
+    """Devices that share one learning problem."""
+
+    name: Name
+
+
+class PopulationCreated(Message):
+    """The enrolment token is shown this once; the service keeps only its hash."""
+
+    name: Name
+    enrolment_token: str
+
+
+class PopulationStatus(Message):
+    name: Name
+    devices: int
+    created_at: Timestamp
+
+
+class BundlePublish(Message):
+    """Announce a bundle whose manifest and files were uploaded as objects before."""
+
+    digest: Sha256
+
+
+class BundleStatus(Message):
+    digest: Sha256
+    base_model: str
+    task: str
+    max_rank: int
+    size_bytes: int
+
+
+class RunSettings(Message):
+    """The frozen configuration of a run."""
+
+    rounds: int = Field(default=5, ge=1, le=100_000)
+    goal_count: int = Field(ge=1, le=1_000_000)
+    over_selection: float = Field(default=1.3, ge=1, le=10)
+    minimum_share: float = Field(default=0.5, gt=0, le=1)
+    report_window_seconds: float = Field(default=3600, gt=0)
+    lease_seconds: float = Field(default=900, gt=0)
+    rule: Literal["hetlora"] = "hetlora"
+    min_rank: int = Field(default=1, ge=1)
+    max_rank: int = Field(ge=1)
+    seed: int = Field(default=0, ge=0)
+    training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _ranks_in_order(self) -> Self:
+        if self.min_rank > self.max_rank:
+            raise ValueError(f"min_rank {self.min_rank} is above max_rank {self.max_rank}")
+        return self
+
+
+class RunCreate(Message):
+    population: Name
+    bundle: Sha256
+    settings: RunSettings
+
+
+class RunStatus(Message):
+    run_id: Identifier
+    population: Name
+    bundle: Sha256
+    state: RunState
+    reason: str
+    settings: RunSettings
+    rounds_committed: int
+    adapter_version: Identifier | None  # the newest committed one
+    created_at: Timestamp
+
+
+class RoundStatus(Message):
+    round_index: int
+    attempt: int
+    state: RoundState
+    reason: str
+    offered: int  # assignments alive or done
+    accepted: int
+    started_at: Timestamp
+    ended_at: Timestamp | None
+
+
+class AssignmentStatus(Message):
+    assignment_id: Identifier
+    device_id: Identifier
+    device_name: str
+    round_index: int
+    attempt: int
+    state: AssignmentState
+    reason: str
+    rank: int | None  # taken at the start
+    updated_rank: int | None  # after self-pruning
+    aggregation_weight: float | None
+    first_loss: float | None
+    last_loss: float | None
+    training_seconds: float | None
+    peak_memory_bytes: int | None
+    downloaded_bytes: int | None
+    uploaded_bytes: int | None
+
+
+class DeviceDetails(Message):
+    device_id: Identifier
+    name: str
+    population: Name
+    state: DeviceState
+    capabilities: CapabilityReport | None
+    last_contact_at: Timestamp | None
+
+
+class DeviceDecision(Message):
+    """The operator moves a device to another state."""
+
+    state: DeviceState
+    reason: str = Field(default="", max_length=1000)
+
+
+class AdapterVersionStatus(Message):
+    version: Identifier
+    run_id: Identifier
+    round_index: int  # the round that made it; -1 for the initial adapter
+    state: AdapterVersionState
+    sha256: Sha256
+    size_bytes: int
+    cohort_size: int
+    created_at: Timestamp
+
+
+class Transition(Message):
+    """One stored change of state."""
+
+    subject: Literal["device", "assignment", "round", "run", "adapter_version"]
+    subject_id: Identifier
+    old: str | None
+    new: str
+    reason: str
+    at: Timestamp

@@ -1,0 +1,111 @@
+"""The states of devices, assignments, rounds, runs and adapter versions, and their legal moves."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class DeviceState(StrEnum):
+    """A registered machine's standing with the operator."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    SUSPENDED = "suspended"
+    DECOMMISSIONED = "decommissioned"
+
+
+class AssignmentState(StrEnum):
+    """Work given to one device in one round."""
+
+    OFFERED = "offered"
+    DOWNLOADING = "downloading"
+    TRAINING = "training"
+    UPLOADING = "uploading"
+    SUBMITTED = "submitted"
+    ACCEPTED = "accepted"
+    DISCARDED = "discarded"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    ABORTED = "aborted"
+
+
+class RoundState(StrEnum):
+    """One aggregation cycle."""
+
+    SELECTING = "selecting"
+    COLLECTING = "collecting"
+    AGGREGATING = "aggregating"
+    COMMITTED = "committed"
+    ABANDONED = "abandoned"
+
+
+class RunState(StrEnum):
+    """One execution of a task; finished comes in three kinds."""
+
+    DRAFT = "draft"
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class AdapterVersionState(StrEnum):
+    """A committed global adapter on its way to the fleet."""
+
+    CANDIDATE = "candidate"
+    APPROVED = "approved"
+    CANARY = "canary"
+    ROLLED_OUT = "rolled_out"
+    SUPERSEDED = "superseded"
+    ROLLED_BACK = "rolled_back"
+
+
+_D, _A, _R, _S, _V = DeviceState, AssignmentState, RoundState, RunState, AdapterVersionState
+_ENDED_EARLY = {_A.FAILED, _A.EXPIRED, _A.ABORTED}
+
+# One table per machine: members of two machines can be equal as strings ("accepted").
+# A state that is not a key is final.
+LEGAL_MOVES: Final[dict[type[StrEnum], dict[str, set[str]]]] = {
+    DeviceState: {
+        _D.PENDING: {_D.ACCEPTED, _D.REJECTED, _D.DECOMMISSIONED},
+        _D.ACCEPTED: {_D.SUSPENDED, _D.DECOMMISSIONED},
+        _D.REJECTED: {_D.DECOMMISSIONED},
+        _D.SUSPENDED: {_D.ACCEPTED, _D.DECOMMISSIONED},
+    },
+    AssignmentState: {
+        _A.OFFERED: {_A.DOWNLOADING, *_ENDED_EARLY},
+        _A.DOWNLOADING: {_A.TRAINING, *_ENDED_EARLY},
+        _A.TRAINING: {_A.UPLOADING, *_ENDED_EARLY},
+        _A.UPLOADING: {_A.SUBMITTED, *_ENDED_EARLY},
+        _A.SUBMITTED: {_A.ACCEPTED, _A.DISCARDED, *_ENDED_EARLY},
+    },
+    RoundState: {
+        _R.SELECTING: {_R.COLLECTING, _R.AGGREGATING, _R.ABANDONED},
+        _R.COLLECTING: {_R.AGGREGATING, _R.ABANDONED},
+        _R.AGGREGATING: {_R.COMMITTED, _R.ABANDONED},
+    },
+    RunState: {
+        _S.DRAFT: {_S.RUNNING, _S.STOPPED},
+        _S.RUNNING: {_S.PAUSED, _S.COMPLETED, _S.FAILED, _S.STOPPED},
+        _S.PAUSED: {_S.RUNNING, _S.FAILED, _S.STOPPED},
+    },
+    AdapterVersionState: {
+        _V.CANDIDATE: {_V.APPROVED, _V.SUPERSEDED, _V.ROLLED_BACK},
+        _V.APPROVED: {_V.CANARY, _V.SUPERSEDED, _V.ROLLED_BACK},
+        _V.CANARY: {_V.ROLLED_OUT, _V.SUPERSEDED, _V.ROLLED_BACK},
+        _V.ROLLED_OUT: {_V.SUPERSEDED, _V.ROLLED_BACK},
+    },
+}
+
+
+def is_legal(old: StrEnum, new: StrEnum) -> bool:
+    """Whether the state machine allows the move from `old` to `new`."""
+    return type(old) is type(new) and new in LEGAL_MOVES[type(old)].get(old, set())
+
+
+def is_final(state: StrEnum) -> bool:
+    """Whether the state machine allows no further move."""
+    return state not in LEGAL_MOVES[type(state)]

@@ -1,0 +1,113 @@
+"""Adapters to and from bytes: safetensors under PEFT's key names, and the PEFT folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from hetlora.adapter import Adapter, AdapterSpec, LoraFactors
+from hetlora.errors import MalformedTensors, SpecMismatch
+
+KEY_PREFIX: Final = "base_model.model."
+# One key and its JSON entry in the header stay well below this; it bounds what a hostile header may cost.
+HEADER_BYTES_PER_MODULE: Final = 1024
+
+
+def factor_keys(module_name: str) -> tuple[str, str]:
+    """PEFT's state-dict keys of a module's lora_A and lora_B."""
+    stem = f"{KEY_PREFIX}{module_name}"
+    return f"{stem}.lora_A.weight", f"{stem}.lora_B.weight"
+
+
+def adapter_to_bytes(adapter: Adapter) -> bytes:
+    """Write an adapter as safetensors: float32, PEFT keys, the same bytes for the same adapter."""
+    tensors: dict[str, np.ndarray] = {}
+    for module, factors in adapter:
+        key_A, key_B = factor_keys(module.name)
+        tensors[key_A] = factors.lora_A
+        tensors[key_B] = factors.lora_B
+    return save(tensors, metadata={"format": "pt"})
+
+
+def adapter_from_bytes(data: bytes, spec: AdapterSpec) -> Adapter:
+    """Read and check an adapter from safetensors bytes; nothing in them is trusted.
+
+    Raises:
+        MalformedTensors: not a safetensors file, or a tensor that is not float32 or float16.
+        SpecMismatch: missing or unexpected tensors, or shapes that differ from `spec`.
+        RankOutOfRange, NonFiniteValues: see `Adapter`.
+    """
+    try:
+        tensors = load(data)
+    # numpy refuses shapes and dtypes that safetensors' own header check lets through.
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise MalformedTensors(
+            "adapter bytes are not a safetensors file", got=error, expected="safetensors with PEFT keys"
+        ) from error
+    expected = {key for module in spec.modules for key in factor_keys(module.name)}
+    if tensors.keys() != expected:
+        missing, unknown = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
+        raise SpecMismatch(
+            "tensors differ from the adapter specification",
+            got=f"{len(missing)} missing {missing[:3]}, {len(unknown)} unknown {unknown[:3]}",
+            expected=f"lora_A and lora_B of {len(spec.modules)} modules",
+        )
+    for key, tensor in tensors.items():
+        if tensor.dtype not in (np.float32, np.float16):
+            raise MalformedTensors(f"dtype of {key}", got=tensor.dtype, expected="float32 or float16")
+    return Adapter(
+        spec,
+        {
+            module.name: LoraFactors(*(tensors[key] for key in factor_keys(module.name)))
+            for module in spec.modules
+        },
+    )
+
+
+def max_adapter_bytes(spec: AdapterSpec) -> int:
+    """The most bytes that a well-formed adapter of this specification can take."""
+    header = HEADER_BYTES_PER_MODULE * len(spec.modules) + 256
+    return header + 4 * spec.parameters_per_rank * spec.max_rank
+
+
+def write_peft_folder(adapter: Adapter, folder: Path, *, base_model: str, task_type: str) -> None:
+    """Write the folder that `peft.PeftModel.from_pretrained` loads.
+
+    PEFT scales B A by lora_alpha / r, so lora_alpha is `scaling * r`; modules whose rank differs from the
+    largest one get an entry in `rank_pattern` and `alpha_pattern`. Modules of rank 0 are left out.
+    `task_type` is PEFT's, for example FEATURE_EXTRACTION.
+    """
+    trained = {module.name: factors.rank for module, factors in adapter if factors.rank > 0}
+    if not trained:
+        raise SpecMismatch("an adapter of rank 0 has no PEFT folder", expected="at least one trained module")
+    scaling, rank = adapter.spec.scaling, adapter.rank
+    other = {name: own for name, own in trained.items() if own != rank}
+    config = {
+        "peft_type": "LORA",
+        "task_type": task_type,
+        "base_model_name_or_path": base_model,
+        "r": rank,
+        "lora_alpha": scaling * rank,
+        "target_modules": sorted(trained),
+        "rank_pattern": other,
+        "alpha_pattern": {name: scaling * own for name, own in other.items()},
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "use_rslora": False,
+        "inference_mode": True,
+    }
+    tensors = {
+        key: tensor
+        for module, factors in adapter
+        if factors.rank > 0
+        for key, tensor in zip(factor_keys(module.name), (factors.lora_A, factors.lora_B), strict=True)
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
