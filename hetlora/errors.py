@@ -14,7 +14,8 @@ HetloraError
     BundleError
       BundleInvalid         a missing file, or a manifest that its schema refuses
       ModelNotExportable    a model, target or label set that cannot become a bundle
-    DataError               a file of examples that cannot be read
+    DataError               examples that cannot be read or used
+      NoExamples            a device that holds nothing to train on
     SettingsError           an option or environment value that cannot be used
   RefusedError              the service understood the request and says no
     AuthenticationFailed    no valid signature or token
@@ -30,11 +31,14 @@ HetloraError
     PortInUse               the address to listen on is taken
     DependencyMissing       an optional part of hetlora is not installed
     DeviceTooSmall          no rank within the limits fits this device
+    TrainingDiverged        the loss of local training is no longer a number
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+MAX_QUOTED_CHARACTERS: Final = 500
 
 
 class HetloraError(Exception):
@@ -46,8 +50,8 @@ class HetloraError(Exception):
 
     def __init__(self, what: str, *, got: object = None, expected: object = None) -> None:
         self.what = what
-        self.got = None if got is None else str(got)
-        self.expected = None if expected is None else str(expected)
+        self.got = None if got is None else _quoted(got)
+        self.expected = None if expected is None else _quoted(expected)
         super().__init__(what)
 
     def __str__(self) -> str:
@@ -57,6 +61,14 @@ class HetloraError(Exception):
         if self.expected is not None:
             parts.append(f"expected {self.expected}")
         return "; ".join(parts)
+
+
+def _quoted(value: object) -> str:
+    """One short line: what is quoted may come from outside, and goes to logs, terminals and answers."""
+    text = str(value)
+    if len(text) > MAX_QUOTED_CHARACTERS:
+        text = text[: MAX_QUOTED_CHARACTERS - 1] + "…"
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 class InputError(HetloraError):
@@ -141,9 +153,15 @@ class ModelNotExportable(BundleError):
 
 
 class DataError(InputError):
-    """A file of examples that cannot be read."""
+    """Examples that cannot be read or used."""
 
     code = "data_unreadable"
+
+
+class NoExamples(DataError):
+    """A device that holds nothing to train on."""
+
+    code = "no_examples"
 
 
 class SettingsError(InputError):
@@ -246,6 +264,12 @@ class DeviceTooSmall(UnavailableError):
     """No rank within the limits fits this device."""
 
     code = "device_too_small"
+
+
+class TrainingDiverged(UnavailableError):
+    """The loss of local training is no longer a number."""
+
+    code = "training_diverged"
 
 
 def error_classes(root: type[HetloraError] = HetloraError) -> dict[str, type[HetloraError]]:
