@@ -24,9 +24,9 @@ class ModuleSpec:
     out_features: int
 
     def __post_init__(self) -> None:
-        if not self.name or self.in_features < 1 or self.out_features < 1:
+        if not (self.name and self.name.isprintable()) or self.in_features < 1 or self.out_features < 1:
             raise SpecMismatch(
-                "a module needs a name and at least one feature on each side",
+                "a module needs a printable name and at least one feature on each side",
                 got=f"{self.name!r} of {self.out_features} x {self.in_features}",
             )
 
@@ -71,15 +71,15 @@ class AdapterSpec:
 class LoraFactors:
     """The two factors of one module's update: lora_A (rank, in_features), lora_B (out_features, rank).
 
-    Both are float32; other dtypes are converted. Rank 0 means that the module is not trained.
+    Both are float32 and read-only; other dtypes are converted. Rank 0 means that the module is not trained.
     """
 
     lora_A: Tensor
     lora_B: Tensor
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lora_A", np.ascontiguousarray(self.lora_A, dtype=np.float32))
-        object.__setattr__(self, "lora_B", np.ascontiguousarray(self.lora_B, dtype=np.float32))
+        object.__setattr__(self, "lora_A", _frozen_float32(self.lora_A))
+        object.__setattr__(self, "lora_B", _frozen_float32(self.lora_B))
         if self.lora_A.ndim != 2 or self.lora_B.ndim != 2 or self.lora_A.shape[0] != self.lora_B.shape[1]:
             raise SpecMismatch(
                 "factors of one module must share one rank",
@@ -90,6 +90,14 @@ class LoraFactors:
     @property
     def rank(self) -> int:
         return int(self.lora_A.shape[0])
+
+
+def _frozen_float32(values: NDArray[np.generic]) -> Tensor:
+    # What passes float32 becomes infinite here and is refused by Adapter, which knows the module's name.
+    with np.errstate(over="ignore", invalid="ignore"):
+        tensor = np.ascontiguousarray(values, dtype=np.float32).view()
+    tensor.flags.writeable = False
+    return tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)

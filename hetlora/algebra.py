@@ -14,6 +14,9 @@ def truncate(adapter: Adapter, rank: int) -> Adapter:
     """Keep the leading `rank` rows of each lora_A and columns of each lora_B (HetLoRA, distribution).
 
     A module whose rank is already at or below `rank` stays as it is.
+
+    Raises:
+        RankOutOfRange: `rank` is negative.
     """
     if rank < 0:
         raise RankOutOfRange("a rank cannot be negative", got=rank)
@@ -71,7 +74,13 @@ def pruned_rank(rank: int, pruning_decay: float) -> int:
 
 
 def tail_norm(adapter: Adapter, keep: int) -> float:
-    """Sum over modules of ||lora_B[:, keep:]||_F * ||lora_A[keep:, :]||_F, HetLoRA's pruning criterion."""
+    """Sum over modules of ||lora_B[:, keep:]||_F * ||lora_A[keep:, :]||_F, HetLoRA's pruning criterion.
+
+    Raises:
+        RankOutOfRange: `keep` is negative.
+    """
+    if keep < 0:
+        raise RankOutOfRange("a rank cannot be negative", got=keep)
     return sum(
         float(np.linalg.norm(factors.lora_B[:, keep:].astype(np.float64)))
         * float(np.linalg.norm(factors.lora_A[keep:].astype(np.float64)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hetlora.digest import sha256_of, sha256_of_file, verify_digest
 from hetlora.errors import BundleInvalid
-from hetlora.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from hetlora.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,13 @@ def open_bundle(folder: Path, *, verify: bool = True, digest: str | None = None)
     """Open a bundle folder and, unless told otherwise, check every file against the manifest.
 
     Raises:
-        BundleInvalid: no manifest, a manifest refused by its schema, a missing file or a wrong size.
+        BundleInvalid: no manifest, a manifest refused by its schema, or a file that is missing, has the wrong
+            size or lies elsewhere.
         DigestMismatch: a file, or the manifest against `digest`, has other bytes than promised.
     """
     try:
-        data = (folder / MANIFEST_NAME).read_bytes()
+        with (folder / MANIFEST_NAME).open("rb") as file:
+            data = file.read(MAX_MANIFEST_BYTES + 1)  # one byte too many is enough to be refused
     except OSError as error:
         raise BundleInvalid(f"{folder} is no bundle", got=error.strerror, expected=MANIFEST_NAME) from error
     got = sha256_of(data)
@@ -44,16 +46,26 @@ def open_bundle(folder: Path, *, verify: bool = True, digest: str | None = None)
 
 
 def verify_files(bundle: Bundle) -> None:
-    """Check presence, size and digest of every file that the manifest lists."""
+    """Check place, size and digest of every file that the manifest lists; errors as in `open_bundle`."""
     for relative, entry in bundle.manifest.files.items():
-        path = bundle.path(relative)
-        if not path.is_file():
-            raise BundleInvalid("a file of the bundle is missing", got=relative)
-        size = path.stat().st_size
-        if size != entry.size_bytes:
-            raise BundleInvalid(
-                f"size of {relative} differs from the manifest",
-                got=f"{size} bytes",
-                expected=f"{entry.size_bytes} bytes",
-            )
-        verify_digest(relative, got=sha256_of_file(path), expected=entry.sha256)
+        try:
+            _verify_file(bundle, relative, entry)
+        except OSError as error:
+            raise BundleInvalid(f"{relative} of the bundle cannot be read", got=error.strerror) from error
+
+
+def _verify_file(bundle: Bundle, relative: str, entry: FileEntry) -> None:
+    path = bundle.path(relative)
+    if not path.is_file():
+        raise BundleInvalid("a file of the bundle is missing", got=relative)
+    if not path.resolve().is_relative_to(bundle.folder.resolve()):
+        # What lies elsewhere can change after the check.
+        raise BundleInvalid(f"{relative} is a link that leaves the bundle", got=path.resolve())
+    size = path.stat().st_size
+    if size != entry.size_bytes:
+        raise BundleInvalid(
+            f"size of {relative} differs from the manifest",
+            got=f"{size} bytes",
+            expected=f"{entry.size_bytes} bytes",
+        )
+    verify_digest(relative, got=sha256_of_file(path), expected=entry.sha256)

@@ -17,13 +17,21 @@ MAX_MANIFEST_BYTES: Final = 4 * 1024 * 1024
 
 
 def _inside_bundle(path: str) -> str:
-    parts = PurePosixPath(path).parts
-    if not parts or PurePosixPath(path).is_absolute() or ".." in parts or "\\" in path or "\0" in path:
+    plain = PurePosixPath(path)
+    if path == "." or plain.is_absolute() or ".." in plain.parts or "\\" in path or ":" in path:
         raise ValueError(f"path {path!r} leaves the bundle")
+    if str(plain) != path or not path.isprintable():
+        raise ValueError(f"path {path!r} is not in its plain form")
     return path
 
 
 BundlePath = Annotated[str, AfterValidator(_inside_bundle)]
+
+
+def _unique(labels: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"labels {labels!r} are not unique")
+    return labels
 
 
 class Record(BaseModel):
@@ -45,7 +53,7 @@ class BaseModelInfo(Record):
     id: str
     revision: str | None
     sha256: Sha256
-    parameters: int
+    parameters: int = Field(ge=0)
 
 
 class TensorInput(Record):
@@ -74,12 +82,12 @@ class CostModel(Record):
     two moments take three times as much again.
     """
 
-    training_flops_per_token: float
-    training_flops_per_token_per_rank: float
-    activation_bytes_per_token: float
-    activation_bytes_per_token_per_rank: float
-    base_weight_bytes: int
-    adapter_bytes_per_rank: int
+    training_flops_per_token: float = Field(ge=0)
+    training_flops_per_token_per_rank: float = Field(ge=0)
+    activation_bytes_per_token: float = Field(ge=0)
+    activation_bytes_per_token_per_rank: float = Field(ge=0)
+    base_weight_bytes: int = Field(ge=0)
+    adapter_bytes_per_rank: int = Field(ge=0)
 
 
 class GraphFiles(Record):
@@ -108,7 +116,7 @@ class Manifest(Record):
 
     schema_version: Literal[1]
     task: Literal["text-classification"]
-    labels: tuple[str, ...] = Field(min_length=2)
+    labels: Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_unique)]
     max_tokens: int = Field(ge=1)
     base_model: BaseModelInfo
     adapter: AdapterSpec
@@ -135,7 +143,7 @@ def parse_manifest(data: bytes) -> Manifest:
             "manifest is too large", got=len(data), expected=f"up to {MAX_MANIFEST_BYTES} bytes"
         )
     try:
-        manifest = Manifest.model_validate_json(data)
+        manifest = Manifest.model_validate_json(data, strict=True)
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5]

@@ -17,12 +17,13 @@ from hetlora.errors import AuthenticationFailed
 LABEL: Final = "hetlora"
 MAX_CLOCK_SKEW_SECONDS: Final = 300
 _COMPONENTS: Final = '("@method" "@path" "@query" "content-digest")'
+_PRINTABLE: Final = re.compile(r"[ -~]*")
 _INPUT: Final = re.compile(
     re.escape(f"{LABEL}={_COMPONENTS}")
-    + r';created=(?P<created>\d{1,12});nonce="(?P<nonce>[A-Za-z0-9_-]{16,64})"'
+    + r';created=(?P<created>0|[1-9][0-9]{0,11});nonce="(?P<nonce>[A-Za-z0-9_-]{16,64})"'
     + r';keyid="(?P<key_id>[A-Za-z0-9_-]{1,64})";alg="ed25519"'
 )
-_SIGNATURE: Final = re.compile(rf"{LABEL}=:(?P<value>[A-Za-z0-9+/=]{{1,200}}):")
+_SIGNATURE: Final = re.compile(rf"{LABEL}=:(?P<value>[A-Za-z0-9+/]{{86}}==):")  # 64 bytes in base64
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,19 @@ def content_digest(sha256_hex: str) -> str:
 def signature_base(
     parameters: SignatureParameters, *, method: str, path: str, query: str, body_sha256: str
 ) -> bytes:
-    """The bytes that are signed (RFC 9421, section 2.5); `query` is without its question mark."""
+    """The bytes that are signed (RFC 9421, section 2.5).
+
+    `path` is percent-encoded, as it stands in the request line; `query` likewise, without its question mark.
+
+    Raises:
+        AuthenticationFailed: a part with a line break would let one signature stand for two requests.
+    """
+    if not _INPUT.fullmatch(parameters.header()) or not _PRINTABLE.fullmatch(method + path + query):
+        raise AuthenticationFailed(
+            "request cannot be signed",
+            got=f"{method} {path}?{query} with {parameters.value()}",
+            expected="printable ASCII, a nonce of 16 to 64 and a key id of 1 to 64 letters, digits, _ or -",
+        )
     return "\n".join(
         (
             f'"@method": {method.upper()}',
@@ -85,8 +98,5 @@ def parse_signature(signature_input: str | None, signature: str | None) -> tuple
             else f"Signature {'malformed' if signature else 'absent'}",
             expected="RFC 9421 headers labelled hetlora, Ed25519",
         )
-    try:
-        value = base64.b64decode(raw["value"], validate=True)
-    except ValueError as error:
-        raise AuthenticationFailed("signature is not base64") from error
-    return SignatureParameters(int(found["created"]), found["nonce"], found["key_id"]), value
+    parameters = SignatureParameters(int(found["created"]), found["nonce"], found["key_id"])
+    return parameters, base64.b64decode(raw["value"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ from hetlora.adapter import Adapter, AdapterSpec, LoraFactors
 from hetlora.errors import MalformedTensors, SpecMismatch
 
 KEY_PREFIX: Final = "base_model.model."
-# One key and its JSON entry in the header stay well below this; it bounds what a hostile header may cost.
+# A module's two header entries take some 280 bytes beside their keys; the rest is room for other writers.
 HEADER_BYTES_PER_MODULE: Final = 1024
 
 
@@ -47,7 +48,7 @@ def adapter_from_bytes(data: bytes, spec: AdapterSpec) -> Adapter:
     # numpy refuses shapes and dtypes that safetensors' own header check lets through.
     except (SafetensorError, KeyError, ValueError) as error:
         raise MalformedTensors(
-            "adapter bytes are not a safetensors file", got=error, expected="safetensors with PEFT keys"
+            "adapter bytes are not a safetensors file", got=error, expected="float32 or float16 safetensors"
         ) from error
     expected = {key for module in spec.modules for key in factor_keys(module.name)}
     if tensors.keys() != expected:
@@ -71,7 +72,8 @@ def adapter_from_bytes(data: bytes, spec: AdapterSpec) -> Adapter:
 
 def max_adapter_bytes(spec: AdapterSpec) -> int:
     """The most bytes that a well-formed adapter of this specification can take."""
-    header = HEADER_BYTES_PER_MODULE * len(spec.modules) + 256
+    keys = [json.dumps(key) for module in spec.modules for key in factor_keys(module.name)]
+    header = sum(map(len, keys)) + HEADER_BYTES_PER_MODULE * len(spec.modules) + 256
     return header + 4 * spec.parameters_per_rank * spec.max_rank
 
 
@@ -79,14 +81,16 @@ def write_peft_folder(adapter: Adapter, folder: Path, *, base_model: str, task_t
     """Write the folder that `peft.PeftModel.from_pretrained` loads.
 
     PEFT scales B A by lora_alpha / r, so lora_alpha is `scaling * r`; modules whose rank differs from the
-    largest one get an entry in `rank_pattern` and `alpha_pattern`. Modules of rank 0 are left out.
+    largest one get an entry in `rank_pattern` and `alpha_pattern`. Modules of rank 0 are excluded. PEFT reads
+    the names there as regular expressions, and matches plain names as suffixes: hence the exact patterns.
     `task_type` is PEFT's, for example FEATURE_EXTRACTION.
     """
     trained = {module.name: factors.rank for module, factors in adapter if factors.rank > 0}
     if not trained:
         raise SpecMismatch("an adapter of rank 0 has no PEFT folder", expected="at least one trained module")
     scaling, rank = adapter.spec.scaling, adapter.rank
-    other = {name: own for name, own in trained.items() if own != rank}
+    untrained = [re.escape(module.name) for module, _ in adapter if module.name not in trained]
+    other = {f"^{re.escape(name)}": own for name, own in trained.items() if own != rank}
     config = {
         "peft_type": "LORA",
         "task_type": task_type,
@@ -94,6 +98,7 @@ def write_peft_folder(adapter: Adapter, folder: Path, *, base_model: str, task_t
         "r": rank,
         "lora_alpha": scaling * rank,
         "target_modules": sorted(trained),
+        "exclude_modules": "|".join(untrained) or None,
         "rank_pattern": other,
         "alpha_pattern": {name: scaling * own for name, own in other.items()},
         "lora_dropout": 0.0,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Final, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from hetlora.digest import Sha256
-from hetlora.errors import HetloraError, ServiceFailed, error_classes
+from hetlora.errors import HetloraError, RefusedError, ServiceFailed, error_classes
 
 PROTOCOL_VERSION: Final = 1
+# Beyond this, readers of JSON lose digits (RFC 7493, section 2.2), and soon after databases refuse.
+MAX_INTEGER: Final = 2**53 - 1
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Timestamp = datetime
+Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+PositiveCount = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+Timestamp = AwareDatetime  # a time without its zone means another moment on each machine
 Item = TypeVar("Item", bound=BaseModel)
 
 
@@ -28,7 +31,7 @@ class ObjectRef(Message):
     """Bytes to fetch from `/device/v1/objects/{sha256}`, and what they must be."""
 
     sha256: Sha256
-    size_bytes: int = Field(ge=0)
+    size_bytes: Count
 
 
 class Page(Message, Generic[Item]):
@@ -39,7 +42,12 @@ class Page(Message, Generic[Item]):
 
 
 class Problem(Message):
-    """An RFC 9457 problem document: the one shape of every error answer."""
+    """An RFC 9457 problem document: the one shape of every error answer.
+
+    Unlike other messages it may carry unknown fields, which are ignored (section 3.2).
+    """
+
+    model_config = ConfigDict(extra="ignore")
 
     type: str
     title: str
@@ -64,6 +72,11 @@ def problem_of(error: HetloraError) -> Problem:
 
 
 def error_of(problem: Problem) -> HetloraError:
-    """The error that a problem document tells of; an unknown code becomes ServiceFailed."""
-    kind = error_classes().get(problem.code, ServiceFailed)
+    """The error that a problem document tells of.
+
+    A code that this version does not know becomes ServiceFailed, which may be asked again, or RefusedError,
+    which may not, as the status says.
+    """
+    unknown = ServiceFailed if problem.status >= 500 else RefusedError
+    kind = error_classes().get(problem.code, unknown)
     return kind(problem.detail, got=problem.got, expected=problem.expected)

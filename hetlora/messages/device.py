@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hetlora.messages.common import Identifier, Message, Name, ObjectRef, Timestamp
+from hetlora.messages.common import Count, Identifier, Message, Name, ObjectRef, PositiveCount, Timestamp
 from hetlora.states import AssignmentState, DeviceState
 
 PublicKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]  # Ed25519, 32 bytes in base64
@@ -32,21 +32,21 @@ class CapabilityReport(Message):
     """What a device can do: measured on it, or given by hand for a simulation."""
 
     source: Literal["measured", "given"]
-    cores: int = Field(ge=1)
-    memory_total_bytes: int = Field(ge=0)
-    memory_available_bytes: int = Field(ge=0)
+    cores: PositiveCount
+    memory_total_bytes: Count
+    memory_available_bytes: Count
     matmul_flops_per_second: float = Field(gt=0)
-    disk_free_bytes: int = Field(ge=0)
+    disk_free_bytes: Count
 
 
 class CheckIn(Message):
     """A device says that it could work now."""
 
-    protocol_version: int
+    protocol_version: Count
     sdk_version: str = Field(max_length=32)
     population: Name
     capabilities: CapabilityReport
-    example_count: int = Field(ge=0)
+    example_count: Count
 
 
 class TrainingSettings(Message):
@@ -65,10 +65,10 @@ class Offer(Message):
 
     assignment_id: Identifier
     run_id: Identifier
-    round_index: int = Field(ge=0)
+    round_index: Count
     bundle: ObjectRef  # the manifest; it names the other files
-    min_rank: int = Field(ge=1)
-    max_rank: int = Field(ge=1)  # the run's limit, or what self-pruning left this device
+    min_rank: PositiveCount
+    max_rank: PositiveCount  # the run's limit, or what self-pruning left this device
     round_seconds: float = Field(gt=0)  # how long local training may take
     training: TrainingSettings
     lease_expires_at: Timestamp
@@ -85,16 +85,16 @@ class CheckInAnswer(Message):
 class StartRequest(Message):
     """The device takes the offer at the rank that it can afford."""
 
-    rank: int = Field(ge=1)
+    rank: PositiveCount
 
 
 class Plan(Message):
     """What the device executes: the global adapter truncated to `rank`, and a seed for its batches."""
 
     assignment_id: Identifier
-    rank: int = Field(ge=1)
+    rank: PositiveCount
     adapter: ObjectRef
-    seed: int = Field(ge=0)
+    seed: Count
     lease_expires_at: Timestamp
 
 
@@ -102,14 +102,14 @@ class Report(Message):
     """Status and metrics that go with an update."""
 
     update: ObjectRef
-    rank: int = Field(ge=0)  # after self-pruning
-    example_count: int = Field(ge=1)
-    steps: int = Field(ge=1)
+    rank: Count  # after self-pruning
+    example_count: PositiveCount
+    steps: PositiveCount
     first_loss: float
     last_loss: float
     training_seconds: float = Field(ge=0)
-    peak_memory_bytes: int = Field(ge=0)
-    downloaded_bytes: int = Field(ge=0)
+    peak_memory_bytes: Count
+    downloaded_bytes: Count
 
 
 class Failure(Message):

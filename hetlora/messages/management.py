@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from hetlora.digest import Sha256
-from hetlora.messages.common import Identifier, Message, Name, Timestamp
+from hetlora.messages.common import Count, Identifier, Message, Name, PositiveCount, Timestamp
 from hetlora.messages.device import CapabilityReport, TrainingSettings
 from hetlora.states import (
     AdapterVersionState,
@@ -61,9 +61,9 @@ class RunSettings(Message):
     report_window_seconds: float = Field(default=3600, gt=0)
     lease_seconds: float = Field(default=900, gt=0)
     rule: Literal["hetlora"] = "hetlora"
-    min_rank: int = Field(default=1, ge=1)
-    max_rank: int = Field(ge=1)
-    seed: int = Field(default=0, ge=0)
+    min_rank: PositiveCount = 1
+    max_rank: PositiveCount
+    seed: Count = 0
     training: TrainingSettings = TrainingSettings()
 
     @model_validator(mode="after")
