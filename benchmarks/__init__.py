@@ -1,0 +1,1 @@
+"""Benchmarks and the demo: one script a question, all of them on the real parts."""

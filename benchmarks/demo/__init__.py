@@ -1,0 +1,1 @@
+"""The demo: eight unequal devices improve a real pretrained model together."""

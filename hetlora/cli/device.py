@@ -1,0 +1,165 @@
+"""`hetlora device`: be a device of a fleet, or look at the fleet's devices."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import ValidationError
+
+from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
+from hetlora.cli.output import JsonFlag, print_items, print_json, stderr, stdout
+from hetlora.cli.parts import part
+from hetlora.errors import SettingsError
+from hetlora.messages.device import CapabilityReport
+
+if TYPE_CHECKING:
+    from edge_sdk import EdgeClient, Event, Visit
+
+app = typer.Typer(no_args_is_help=True, help="Devices: run one here, or list a population's.")
+
+
+@app.command("run")
+def run_device(
+    population: Annotated[str, typer.Option(help="The population to take part in.")],
+    folder: Annotated[Path, typer.Option(help="Where this device keeps its key, examples and bundles.")],
+    url: UrlOption = DEFAULT_URL,
+    enrolment_token: Annotated[
+        str, typer.Option(envvar="HETLORA_ENROLMENT_TOKEN", help="Admits the device on its first visit.")
+    ] = "",
+    examples: Annotated[
+        Path | None, typer.Option(help="Labelled text (CSV, JSON or JSON lines) to train on instead of what is stored.")
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="Capabilities by hand, as `hetlora device probe --json` prints them.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What operators see.")] = "",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads that training may use.")] = None,
+    once: Annotated[bool, typer.Option(help="Visit the service once, then end.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Visit the service, train when there is work, and come back when it says so; SIGTERM ends it in good order.
+
+    With --json, one object a line: what each visit came to.
+    """
+    with part("edge"):
+        from edge_sdk import EdgeClient
+    with EdgeClient(
+        url,
+        population,
+        folder,
+        enrolment_token=enrolment_token or None,
+        name=name,
+        capabilities=None if profile is None else _read_profile(profile),
+        threads=threads,
+        on_event=_ignore if as_json else _tell,
+    ) as client:
+        if examples is not None:
+            _fill(client, examples)
+        if once:
+            _report(client.run_once(), as_json)
+            return
+        with _stopped_by_signals() as stop:
+            client.run_forever(stop=stop, on_visit=lambda visit: _report(visit, as_json))
+
+
+@app.command()
+def probe(
+    folder: Annotated[Path, typer.Option(help="Where the device folder would lie.")] = Path(),
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure what this machine can do, as the planner sees it."""
+    with part("edge"):
+        from edge_sdk import measure_capabilities
+    report = measure_capabilities(folder)
+    if as_json:
+        print_json(report)
+        return
+    stdout.print(
+        f"{report.cores} cores, {report.matmul_flops_per_second / 1e9:.1f} GFLOP/s in float32\n"
+        f"{report.memory_available_bytes / 1e9:.1f} of {report.memory_total_bytes / 1e9:.1f} GB memory free\n"
+        f"{report.disk_free_bytes / 1e9:.1f} GB disk free"
+    )
+
+
+@app.command("list")
+def list_devices(
+    population: Annotated[str | None, typer.Option(help="Only this population's.")] = None,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """List devices."""
+    columns = ["device_id", "name", "population", "state", "last_contact_at"]
+    with connect(url, token) as operator:
+        print_items(operator.devices(population), columns, as_json=as_json, title="Devices")
+
+
+def _read_profile(path: Path) -> CapabilityReport:
+    try:
+        return CapabilityReport.model_validate_json(path.read_bytes()).model_copy(update={"source": "given"})
+    except (OSError, ValidationError) as error:
+        raise SettingsError(f"profile {path} cannot be used", got=error, expected="a capability report") from error
+
+
+def _fill(client: EdgeClient, path: Path) -> None:
+    from edge_sdk import Example
+    from edge_sdk.labelled_text import read_labelled_text
+
+    rows = [Example(row.text, row.label) for row in read_labelled_text(path)]
+    client.examples.clear()
+    client.examples.put_many(rows)
+
+
+def _ignore(event: Event) -> None:
+    pass
+
+
+def _tell(event: Event) -> None:
+    from edge_sdk import GivenBack, RankChosen, RankPruned, StepDone
+
+    match event:
+        case RankChosen(choice):
+            stderr.print(f"rank {choice.rank}, bound by {choice.bound_by}")
+        case StepDone(step, steps, loss):
+            stderr.print(f"step {step} of {steps}, loss {loss:.3f}", end="\r")
+        case RankPruned(old_rank, new_rank):
+            stderr.print(f"rank {old_rank} pruned to {new_rank}")
+        case GivenBack(code, message):
+            stderr.print(f"given back: {code}: {message}", markup=False)
+        case _:
+            pass
+
+
+def _report(visit: Visit, as_json: bool) -> None:
+    if as_json:
+        report = visit.report
+        print_json(
+            {
+                "outcome": visit.outcome,
+                "reason": visit.reason,
+                "code": visit.code,
+                "retry_after_seconds": visit.retry_after_seconds,
+                "round_index": visit.offer.round_index if visit.offer else None,
+                "rank": visit.choice.rank if visit.choice else None,
+                "report": report.model_dump(mode="json") if report else None,
+            }
+        )
+    elif visit.outcome != "no_work":
+        stdout.print(f"round {visit.offer.round_index + 1 if visit.offer else '?'}: {visit.outcome} {visit.reason}")
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

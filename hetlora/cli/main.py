@@ -1,0 +1,62 @@
+"""The `hetlora` command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import hetlora
+from hetlora.cli import adapter, bench, bundle, demo, device, doctor, export, population, run, serve
+from hetlora.cli.output import print_error
+from hetlora.errors import HetloraError
+
+app = typer.Typer(
+    name="hetlora",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Fine-tune one small foundation model across many unequal devices.
+
+    The way of an adapter: `export` makes a bundle, `serve` runs the service, `population create` and
+    `bundle publish` prepare it, `device run` trains on each device, `run create` and `run start` set the rounds
+    going, `adapter export` writes the result as a PEFT folder. `hetlora demo` shows all of it.
+
+    Exit codes: 0 done; 1 a fault of hetlora; 2 wrong usage; 3 input that cannot be used; 4 refused by the
+    service; 5 unavailable now (service unreachable, port in use, part not installed).""",
+)
+app.command("export")(export.export)
+app.command("serve")(serve.serve)
+app.add_typer(population.app, name="population")
+app.add_typer(bundle.app, name="bundle")
+app.add_typer(run.app, name="run")
+app.add_typer(device.app, name="device")
+app.add_typer(adapter.app, name="adapter")
+app.command("bench", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.bench)
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hetlora {hetlora.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def run_command() -> None:
+    """Run the command line; a known error ends in one message and its exit code, never a traceback."""
+    try:
+        app()
+    except HetloraError as error:
+        print_error(error, as_json="--json" in sys.argv)
+        sys.exit(error.exit_code)

@@ -1,0 +1,51 @@
+"""How commands speak: a line or a table for people, one JSON object for machines, errors without tracebacks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from hetlora.errors import HetloraError
+from hetlora.messages.common import problem_of
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+
+stdout = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False)
+
+
+def print_json(value: BaseModel | Mapping[str, Any]) -> None:
+    """Print one JSON object on one line."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    sys.stdout.write(json.dumps(plain, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def print_items(items: Iterable[BaseModel], columns: Sequence[str], *, as_json: bool, title: str) -> None:
+    """Print a listing: a table of the named fields, or `{"items": [...]}`."""
+    rows = [item.model_dump(mode="json") for item in items]
+    if as_json:
+        print_json({"items": rows})
+        return
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column.replace("_", " "))
+    for row in rows:
+        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+    stdout.print(table)
+
+
+def print_error(error: HetloraError, *, as_json: bool) -> None:
+    """Say on standard error what went wrong, with its stable code."""
+    if as_json:
+        sys.stderr.write(problem_of(error).model_dump_json() + "\n")
+        return
+    stderr.print(f"[bold red]error[/] [bold]{error.code}[/]: ", end="")
+    stderr.print(str(error), markup=False)

@@ -1,0 +1,71 @@
+"""The table of a run: one line a device in the newest round, one line a round before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Group
+from rich.table import Table
+
+from hetlora.messages.management import AssignmentStatus, RoundStatus, RunStatus
+from hetlora.states import RoundState
+
+
+def round_table(
+    run: RunStatus,
+    rounds: Sequence[RoundStatus],
+    assignments: Sequence[AssignmentStatus],
+    accuracies: Mapping[int, float] | None = None,
+) -> Group:
+    """Draw the devices of the newest round above the list of rounds; `accuracies` are by round index."""
+    return Group(_device_table(run, assignments), _rounds_table(run, rounds, accuracies or {}))
+
+
+def _device_table(run: RunStatus, assignments: Sequence[AssignmentStatus]) -> Table:
+    round_index = max((status.round_index for status in assignments), default=0)
+    title = f"run {run.run_id} ({run.state}), round {round_index + 1} of {run.settings.rounds}"
+    table = Table(title=title, title_justify="left")
+    for heading in ("device", "state", "rank", "after", "loss", "down", "up", "seconds", "memory", "weight"):
+        table.add_column(heading, justify="left" if heading in ("device", "state") else "right")
+    for status in sorted(assignments, key=lambda status: (status.device_name, status.assignment_id)):
+        table.add_row(
+            status.device_name or status.device_id[:8],
+            str(status.state),
+            _number(status.rank),
+            _number(status.updated_rank),
+            "" if status.first_loss is None else f"{status.first_loss:.2f} > {status.last_loss:.2f}",
+            _size(status.downloaded_bytes),
+            _size(status.uploaded_bytes),
+            "" if status.training_seconds is None else f"{status.training_seconds:.1f}",
+            _size(status.peak_memory_bytes),
+            "" if status.aggregation_weight is None else f"{status.aggregation_weight:.3f}",
+        )
+    return table
+
+
+def _rounds_table(run: RunStatus, rounds: Sequence[RoundStatus], accuracies: Mapping[int, float]) -> Table:
+    table = Table()
+    headings = ["round", "state", "accepted", "seconds"] + (["held-out accuracy"] if accuracies else [])
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "state" else "right")
+    if -1 in accuracies:
+        table.add_row("0", "untrained", "", "", f"{accuracies[-1]:.1%}")
+    for status in rounds:
+        seconds = (status.ended_at - status.started_at).total_seconds() if status.ended_at else None
+        accuracy = accuracies.get(status.round_index) if status.state == RoundState.COMMITTED else None
+        cells = [
+            str(status.round_index + 1),
+            str(status.state) + (f": {status.reason}" if status.state == RoundState.ABANDONED else ""),
+            f"{status.accepted} of {run.settings.goal_count}",
+            "" if seconds is None else f"{seconds:.1f}",
+        ]
+        table.add_row(*cells, *([] if not accuracies else ["" if accuracy is None else f"{accuracy:.1%}"]))
+    return table
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _size(value: int | None) -> str:
+    return "" if value is None else f"{value / 1e6:.2f} MB"
