@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hetlora.adapter import Adapter
+from hetlora.bundle import Bundle
 
 # Arrays by input name of the manifest, plus "labels" (batch,) int64.
 Batch = Mapping[str, NDArray[Any]]
@@ -34,3 +35,17 @@ class TrainingRuntime(Protocol):
 
     def adapter(self) -> Adapter:
         """A copy of the adapter as it stands."""
+
+
+class RuntimeFactory(Protocol):
+    """Opens a bundle's training graph around an adapter, with fresh optimizer moments."""
+
+    def __call__(
+        self,
+        bundle: Bundle,
+        adapter: Adapter,
+        *,
+        pruning_decay: float,
+        pruning_penalty: float,
+        threads: int | None,
+    ) -> TrainingRuntime: ...

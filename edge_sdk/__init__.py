@@ -1,0 +1,79 @@
+"""What runs on a device: check in, train at the rank that the device can afford, upload, report.
+
+Public names are loaded on first use (PEP 562), so that `import edge_sdk` is light and needs neither a
+training runtime nor a network library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_sdk.client import EdgeClient
+    from edge_sdk.events import (
+        CheckedIn,
+        Downloaded,
+        Event,
+        GivenBack,
+        RankChosen,
+        RankPruned,
+        StepDone,
+        Submitted,
+        Uploaded,
+    )
+    from edge_sdk.examples import Example, ExampleStore
+    from edge_sdk.planner import RankChoice, choose_rank
+    from edge_sdk.probe import measure_capabilities
+    from edge_sdk.visit import Visit
+    from hetlora.messages.device import CapabilityReport
+
+_HOMES = {
+    "CapabilityReport": "hetlora.messages.device",
+    "CheckedIn": "edge_sdk.events",
+    "Downloaded": "edge_sdk.events",
+    "EdgeClient": "edge_sdk.client",
+    "Event": "edge_sdk.events",
+    "Example": "edge_sdk.examples",
+    "ExampleStore": "edge_sdk.examples",
+    "GivenBack": "edge_sdk.events",
+    "RankChoice": "edge_sdk.planner",
+    "RankChosen": "edge_sdk.events",
+    "RankPruned": "edge_sdk.events",
+    "StepDone": "edge_sdk.events",
+    "Submitted": "edge_sdk.events",
+    "Uploaded": "edge_sdk.events",
+    "Visit": "edge_sdk.visit",
+    "choose_rank": "edge_sdk.planner",
+    "measure_capabilities": "edge_sdk.probe",
+}
+
+__all__ = [
+    "CapabilityReport",
+    "CheckedIn",
+    "Downloaded",
+    "EdgeClient",
+    "Event",
+    "Example",
+    "ExampleStore",
+    "GivenBack",
+    "RankChoice",
+    "RankChosen",
+    "RankPruned",
+    "StepDone",
+    "Submitted",
+    "Uploaded",
+    "Visit",
+    "choose_rank",
+    "measure_capabilities",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edge_sdk' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

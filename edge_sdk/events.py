@@ -1,0 +1,74 @@
+"""What an app may be told while a visit goes on, for a progress bar or a log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_sdk.planner import RankChoice
+from hetlora.messages.device import Offer, Receipt, Report
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedIn:
+    """The service answered with an offer, or with the reason why there is none."""
+
+    offer: Offer | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RankChosen:
+    """The planner found the rank that this device can afford."""
+
+    choice: RankChoice
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """A file arrived and was verified."""
+
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """One optimizer step; `step` counts from 1."""
+
+    step: int
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class RankPruned:
+    """Self-pruning cut the adapter."""
+
+    old_rank: int
+    new_rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """The update is at the service."""
+
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The service took the report and said what became of the update."""
+
+    report: Report
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """The assignment went back to the service, with a stable code."""
+
+    code: str
+    message: str
+
+
+Event = CheckedIn | RankChosen | Downloaded | StepDone | RankPruned | Uploaded | Submitted | GivenBack

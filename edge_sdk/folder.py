@@ -1,0 +1,52 @@
+"""The device folder: everything that the SDK keeps on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hetlora.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFolder:
+    """Where a device's key, examples, bundles, half-finished downloads and unsent updates lie."""
+
+    root: Path
+
+    @property
+    def key_file(self) -> Path:
+        return self.root / "device_key.pem"
+
+    @property
+    def examples_file(self) -> Path:
+        return self.root / "examples.sqlite"
+
+    @property
+    def bundles(self) -> Path:
+        return self.root / "bundles"
+
+    @property
+    def downloads(self) -> Path:
+        return self.root / "downloads"
+
+    @property
+    def updates(self) -> Path:
+        return self.root / "updates"
+
+
+def open_folder(root: Path) -> DeviceFolder:
+    """Make the folder and its parts where they are missing, closed to other users of the machine.
+
+    Raises:
+        SettingsError: the folder cannot be made or written.
+    """
+    folder = DeviceFolder(root.expanduser().absolute())
+    try:
+        for path in (folder.root, folder.bundles, folder.downloads, folder.updates):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"device folder {root} cannot be used", got=error.strerror, expected="a folder to write to"
+        ) from error
+    return folder

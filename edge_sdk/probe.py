@@ -1,0 +1,64 @@
+"""What this device can do: cores, memory, arithmetic, disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from edge_sdk.memory import measure_memory
+from hetlora.messages.device import CapabilityReport
+
+# About the widths of the models that devices train; 0.1 s a time on a core of 1 GFLOP/s.
+_MATMUL_SIZE: Final = 384
+_MATMUL_SECONDS: Final = 0.2
+
+
+def measure_capabilities(folder: Path, *, matmul_flops_per_second: float | None = None) -> CapabilityReport:
+    """Measure this device, in less than half a second.
+
+    Args:
+        folder: where the device folder lies; its file system's free space is reported.
+        matmul_flops_per_second: a rate measured before, to spare the measurement.
+    """
+    memory = measure_memory()
+    return CapabilityReport(
+        source="measured",
+        cores=usable_cores(),
+        memory_total_bytes=memory.total_bytes,
+        memory_available_bytes=memory.available_bytes,
+        matmul_flops_per_second=matmul_flops_per_second or measure_matmul(),
+        disk_free_bytes=shutil.disk_usage(folder).free,
+    )
+
+
+def usable_cores() -> int:
+    """The processor cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def measure_matmul(
+    *, seconds: float = _MATMUL_SECONDS, timer: Callable[[], float] = time.perf_counter
+) -> float:
+    """Float32 operations per second of a square matrix product, on all usable cores together.
+
+    numpy's BLAS starts one thread per usable core, as training does unless it is told otherwise. The best of
+    several tries counts, since other work on the machine can only slow one down.
+    """
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((2, _MATMUL_SIZE, _MATMUL_SIZE)).astype(np.float32)
+    product = left @ right  # wakes the threads and the clock of the cores
+    best = float("inf")
+    end = timer() + seconds
+    while timer() < end or best == float("inf"):
+        started = timer()
+        np.matmul(left, right, out=product)
+        best = min(best, timer() - started)
+    return 2 * _MATMUL_SIZE**3 / max(best, 1e-9)

@@ -1,0 +1,218 @@
+"""One assignment, from the offer to the receipt."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from edge_sdk.batches import TextEncoder, check_labels, draw_batches
+from edge_sdk.bundles import BundleCache
+from edge_sdk.downloads import Downloads
+from edge_sdk.events import Event, GivenBack, RankChosen, RankPruned, StepDone, Submitted, Uploaded
+from edge_sdk.examples import ExampleStore
+from edge_sdk.folder import DeviceFolder
+from edge_sdk.memory import peak_memory_bytes
+from edge_sdk.planner import RankChoice, choose_rank
+from edge_sdk.pruning import self_prune
+from edge_sdk.runtimes import onnx_runtime
+from edge_sdk.runtimes.base import RuntimeFactory
+from edge_sdk.service import DeviceService
+from edge_sdk.training import TrainingResult, train_locally
+from edge_sdk.updates import Update, drop_updates, keep_update, kept_update
+from edge_sdk.visit import Visit, failure_of
+from hetlora.adapter import Adapter, AdapterSpec
+from hetlora.bundle import Bundle
+from hetlora.digest import sha256_of
+from hetlora.errors import (
+    BodyTooLarge,
+    HetloraError,
+    RankOutOfRange,
+    ServiceFailed,
+    ServiceUnreachable,
+)
+from hetlora.messages.common import ObjectRef
+from hetlora.messages.device import (
+    CapabilityReport,
+    Failure,
+    Offer,
+    Plan,
+    Receipt,
+    Report,
+    StartRequest,
+)
+from hetlora.states import AssignmentState
+from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, max_adapter_bytes
+
+logger = logging.getLogger(__name__)
+
+# When the service cannot be asked: about what it would say itself.
+DEFAULT_RETRY_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """What a session works with."""
+
+    service: DeviceService
+    downloads: Downloads
+    bundles: BundleCache
+    folder: DeviceFolder
+    examples: ExampleStore
+    capabilities: CapabilityReport
+    runtime: RuntimeFactory | None  # None: ONNX Runtime
+    threads: int | None
+    on_event: Callable[[Event], None]
+
+
+class Session:
+    """Takes an offer, trains, and delivers; used once."""
+
+    def __init__(self, offer: Offer, equipment: Equipment) -> None:
+        self._offer = offer
+        self._with = equipment
+        self._choice: RankChoice | None = None
+
+    def run(self) -> Visit:
+        """Carry the assignment to its end; whatever stops training gives it back to the service.
+
+        Raises:
+            ServiceUnreachable, ServiceFailed: the assignment stays this device's; what was downloaded and
+                trained lies on disk, and a later visit goes on from there.
+        """
+        try:
+            update = kept_update(self._with.folder.updates, self._offer.assignment_id) or self._make_update()
+            return self._deliver(update)
+        except (ServiceUnreachable, ServiceFailed):
+            raise
+        except Exception as error:
+            return self._give_back(error)
+
+    def _make_update(self) -> Update:
+        offer, tools = self._offer, self._with
+        received_before = tools.downloads.received_bytes
+        manifest = tools.bundles.manifest(offer.bundle)
+        check_labels(tools.examples, manifest.labels)
+        runtime = tools.runtime or onnx_runtime()
+        example_count = tools.examples.count()
+        self._choice = choose_rank(
+            tools.capabilities, manifest, offer, example_count=example_count, threads=tools.threads
+        )
+        tools.on_event(RankChosen(self._choice))
+        plan = tools.service.start(offer.assignment_id, StartRequest(rank=self._choice.rank))
+        bundle = tools.bundles.bundle(offer.bundle)
+        received = self._global_adapter(plan, manifest.adapter)
+        result = self._train(runtime, bundle, received, plan.seed)
+        adapter = self._prune(received, result.adapter)
+        tensors = adapter_to_bytes(adapter)
+        report = Report(
+            update=ObjectRef(sha256=sha256_of(tensors), size_bytes=len(tensors)),
+            rank=adapter.rank,
+            example_count=example_count,
+            steps=result.steps,
+            first_loss=result.first_loss,
+            last_loss=result.last_loss,
+            training_seconds=result.seconds,
+            peak_memory_bytes=peak_memory_bytes(),
+            downloaded_bytes=tools.downloads.received_bytes - received_before,
+        )
+        update = Update(tensors, report)
+        keep_update(tools.folder.updates, offer.assignment_id, update)
+        return update
+
+    def _global_adapter(self, plan: Plan, spec: AdapterSpec) -> Adapter:
+        limit = max_adapter_bytes(spec)
+        if plan.adapter.size_bytes > limit:
+            raise BodyTooLarge(
+                "global adapter is too large", got=plan.adapter.size_bytes, expected=f"up to {limit} bytes"
+            )
+        path = self._with.folder.downloads / plan.adapter.sha256
+        self._with.downloads.fetch(plan.adapter, path, name="global adapter")
+        adapter = adapter_from_bytes(path.read_bytes(), spec)
+        path.unlink()
+        if self._choice is None or adapter.rank > self._choice.rank:
+            raise RankOutOfRange(
+                "global adapter has a higher rank than asked for", got=adapter.rank, expected=plan.rank
+            )
+        return adapter
+
+    def _train(self, runtime: RuntimeFactory, bundle: Bundle, received: Adapter, seed: int) -> TrainingResult:
+        tools, manifest, settings = self._with, bundle.manifest, self._offer.training
+        encoder = TextEncoder(
+            bundle.path(manifest.graphs.tokenizer),
+            manifest.inputs,
+            max_tokens=min(settings.max_tokens, manifest.max_tokens),
+        )
+        batches = draw_batches(
+            tools.examples,
+            encoder,
+            manifest.labels,
+            batch_size=settings.batch_size,
+            rng=np.random.default_rng(seed),
+        )
+        opened = runtime(
+            bundle,
+            received,
+            pruning_decay=settings.pruning_decay,
+            pruning_penalty=settings.pruning_penalty,
+            threads=tools.threads,
+        )
+        return train_locally(
+            opened,
+            batches,
+            settings,
+            max_seconds=self._offer.round_seconds,
+            on_step=lambda step, loss: tools.on_event(StepDone(step, settings.steps, loss)),
+        )
+
+    def _prune(self, received: Adapter, trained: Adapter) -> Adapter:
+        decay = self._offer.training.pruning_decay
+        adapter = self_prune(received, trained, pruning_decay=decay, min_rank=self._offer.min_rank)
+        if adapter.rank < trained.rank:
+            self._with.on_event(RankPruned(trained.rank, adapter.rank))
+        return adapter
+
+    def _deliver(self, update: Update) -> Visit:
+        tools, assignment_id = self._with, self._offer.assignment_id
+        tools.service.upload(assignment_id, update.tensors)
+        tools.on_event(Uploaded(len(update.tensors)))
+        receipt = tools.service.submit(assignment_id, update.report)
+        drop_updates(tools.folder.updates)
+        tools.downloads.drop_leftovers()
+        tools.on_event(Submitted(update.report, receipt))
+        logger.info("assignment=%s state=%s reason=%s", assignment_id, receipt.state, receipt.reason)
+        return Visit(
+            "accepted" if receipt.state is AssignmentState.ACCEPTED else "discarded",
+            receipt.reason,
+            receipt.retry_after_seconds,
+            offer=self._offer,
+            choice=self._choice,
+            report=update.report,
+        )
+
+    def _give_back(self, error: Exception) -> Visit:
+        failure = failure_of(error)
+        log = logger.warning if isinstance(error, HetloraError) else logger.exception
+        log("assignment=%s code=%s message=%s", self._offer.assignment_id, failure.code, failure.message)
+        drop_updates(self._with.folder.updates)
+        receipt = self._tell(failure)
+        self._with.on_event(GivenBack(failure.code, failure.message))
+        return Visit(
+            "failed",
+            str(error),
+            receipt.retry_after_seconds if receipt else DEFAULT_RETRY_SECONDS,
+            offer=self._offer,
+            choice=self._choice,
+            code=failure.code,
+            error=error,
+        )
+
+    def _tell(self, failure: Failure) -> Receipt | None:
+        try:
+            return self._with.service.fail(self._offer.assignment_id, failure)
+        except HetloraError as error:  # the lease will end what could not be given back
+            logger.warning("assignment=%s event=not_given_back error=%s", self._offer.assignment_id, error)
+            return None

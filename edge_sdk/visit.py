@@ -1,0 +1,42 @@
+"""What a visit came to, and what the service may know of it."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import Literal
+
+from edge_sdk.planner import RankChoice
+from hetlora.errors import DataError, HetloraError
+from hetlora.messages.device import Failure, Offer, Report
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What happened when a device visited the service.
+
+    `outcome` is "no_work", or what became of the assignment: "accepted", "discarded" (the service did not
+    need the update; `reason` says why), "failed" (given back; `code` is stable and `error` is the cause).
+    """
+
+    outcome: Literal["no_work", "accepted", "discarded", "failed"]
+    reason: str
+    retry_after_seconds: float
+    offer: Offer | None = None
+    choice: RankChoice | None = None
+    report: Report | None = None
+    code: str | None = None
+    error: Exception | None = None
+
+
+def failure_of(error: Exception) -> Failure:
+    """What the service may know of an error: nothing that could quote an example, or a label of one."""
+    if isinstance(error, DataError):
+        return Failure(code=error.code, message=error.what)
+    if isinstance(error, HetloraError):
+        return Failure(code=error.code, message=str(error)[:1000])
+    if isinstance(error, MemoryError):
+        return Failure(code="out_of_memory", message="the device ran out of memory")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return Failure(code="disk_full", message="the device has no disk space left")
+    return Failure(code="internal_error", message=type(error).__name__)
