@@ -54,9 +54,7 @@ class OnnxRuntime:
         graphs, native = bundle.manifest.graphs, self._native
         device = native.OrtDevice(native.OrtDevice.cpu(), native.OrtDevice.default_memory(), 0)
         options = session_options(native, threads)
-        self._module = native.Module(
-            str(bundle.path(graphs.training)), self._state, None, device, options
-        )
+        self._module = native.Module(str(bundle.path(graphs.training)), self._state, None, device, options)
         self._optimizer = native.Optimizer(str(bundle.path(graphs.optimizer)), self._state, device, options)
 
     def train_step(self, batch: Batch, *, learning_rate: float) -> float:
@@ -133,9 +131,7 @@ class OnnxRuntime:
         tensors = [
             tensor_proto(key, tensor)
             for module, factors in adapter
-            for key, tensor in zip(
-                factor_keys(module.name), (factors.lora_A, factors.lora_B), strict=True
-            )
+            for key, tensor in zip(factor_keys(module.name), (factors.lora_A, factors.lora_B), strict=True)
         ]
         with TemporaryDirectory(prefix="hetlora-") as folder:
             path = str(Path(folder) / "checkpoint")
@@ -195,7 +191,9 @@ def _common_rank(bundle: Bundle, adapter: Adapter) -> int:
     ranks = sorted(set(adapter.ranks.values()))
     if len(ranks) != 1 or ranks[0] < 1:
         raise RankOutOfRange(
-            "the training graph takes one rank for all modules", got=f"ranks {ranks}", expected="one, 1 or more"
+            "the training graph takes one rank for all modules",
+            got=f"ranks {ranks}",
+            expected="one, 1 or more",
         )
     return ranks[0]
 
@@ -205,11 +203,15 @@ def _checked(bundle: Bundle, batch: Batch) -> dict[str, NDArray[Any]]:
     names = [tensor.name for tensor in bundle.manifest.inputs]
     missing = [name for name in [*names, LABELS] if name not in batch]
     if missing:
-        raise DataError("a batch lacks inputs", got=f"{sorted(batch)} without {missing}", expected=[*names, LABELS])
+        raise DataError(
+            "a batch lacks inputs", got=f"{sorted(batch)} without {missing}", expected=[*names, LABELS]
+        )
     labels = np.ascontiguousarray(batch[LABELS], dtype=np.int64)
     classes = len(bundle.manifest.labels)
     if labels.ndim != 1 or not len(labels) or labels.min() < 0 or labels.max() >= classes:
-        raise DataError("labels of a batch", got=f"{labels.shape}: {labels}", expected=f"(batch,) of 0 to {classes - 1}")
+        raise DataError(
+            "labels of a batch", got=f"{labels.shape}: {labels}", expected=f"(batch,) of 0 to {classes - 1}"
+        )
     return {**token_inputs(names, batch, rows=len(labels)), LABELS: labels}
 
 
@@ -226,5 +228,7 @@ def token_inputs(names: Sequence[str], batch: Batch, *, rows: int | None = None)
 def _refused(error: RuntimeError) -> DataError:
     # Token numbers outside the vocabulary or past the last position are found by the kernels.
     return DataError(
-        "the model refuses the batch", got=str(error).splitlines()[0], expected="token numbers of its tokenizer"
+        "the model refuses the batch",
+        got=str(error).splitlines()[0],
+        expected="token numbers of its tokenizer",
     )

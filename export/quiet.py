@@ -1,0 +1,52 @@
+"""Keeps the chatter of the export libraries off the user's screen."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_NOISY_LOGGERS = ("transformers", "optimum", "huggingface_hub", "torch.onnx", "root")
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Hold back Python warnings, library log lines below ERROR, and progress bars."""
+    from transformers.utils import logging as bars
+
+    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    had_bars = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()  # type: ignore[no-untyped-call]  # huggingface_hub's with them
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if had_bars:
+            bars.enable_progress_bar()  # type: ignore[no-untyped-call]
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def quiet_native_code() -> Iterator[None]:
+    """Send the process's stderr to nowhere for a moment.
+
+    ONNX Runtime's gradient builder writes a hundred lines from C++ and heeds no severity that can be set
+    from Python. Its failures are raised as exceptions, so nothing is lost.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
