@@ -44,7 +44,7 @@ def adapter_from_bytes(data: bytes, spec: AdapterSpec) -> Adapter:
         RankOutOfRange, NonFiniteValues: see `Adapter`.
     """
     try:
-        tensors = load(data)
+        tensors = _load_unique(data)
     # numpy refuses shapes and dtypes that safetensors' own header check lets through.
     except (SafetensorError, KeyError, ValueError) as error:
         raise MalformedTensors(
@@ -68,6 +68,16 @@ def adapter_from_bytes(data: bytes, spec: AdapterSpec) -> Adapter:
             for module in spec.modules
         },
     )
+
+
+def _load_unique(data: bytes) -> dict[str, np.ndarray]:
+    # safetensors lets a name stand twice in the header, and readers differ on which one counts.
+    tensors = load(data)
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+    names = json.loads(header, object_pairs_hook=lambda pairs: [name for name, _ in pairs])
+    if len(names) != len(set(names)):
+        raise ValueError("a name stands twice in the header")
+    return tensors
 
 
 def max_adapter_bytes(spec: AdapterSpec) -> int:

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# A shared machine makes single examples slow; only the whole run has a limit.
+settings.register_profile("grammar", deadline=None, max_examples=60)
+settings.load_profile("grammar")
+
+GRAPHS = ("training", "eval", "optimizer", "inference", "base_weights", "tokenizer")
+
+
+@pytest.fixture
+def manifest_fields() -> dict[str, Any]:
+    """A manifest that the schema accepts; each file `x.bin` holds the bytes of its own name."""
+    return {
+        "schema_version": 1,
+        "task": "text-classification",
+        "labels": ["text", "number"],
+        "max_tokens": 64,
+        "base_model": {"id": "tiny", "revision": None, "sha256": "0" * 64, "parameters": 10},
+        "adapter": {
+            "modules": [{"name": "q", "in_features": 3, "out_features": 2}],
+            "scaling": 2.0,
+            "max_rank": 2,
+        },
+        "inputs": [{"name": "input_ids", "dtype": "int64", "shape": ["batch", "tokens"]}],
+        "optimizer": {"name": "AdamW", "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.0},
+        "graphs": {graph: f"graphs/{graph}.bin" for graph in GRAPHS},
+        "cost_model": {
+            "training_flops_per_token": 100.0,
+            "training_flops_per_token_per_rank": 10.0,
+            "activation_bytes_per_token": 50.0,
+            "activation_bytes_per_token_per_rank": 5.0,
+            "base_weight_bytes": 40,
+            "adapter_bytes_per_rank": 20,
+        },
+        "versions": {
+            "hetlora": "0.1.0",
+            "onnx": "1.17.0",
+            "onnxruntime": "1.19.2",
+            "opset": 17,
+            "ir_version": 9,
+        },
+        "files": {
+            f"graphs/{graph}.bin": {
+                "sha256": hashlib.sha256(graph.encode()).hexdigest(),
+                "size_bytes": len(graph),
+            }
+            for graph in GRAPHS
+        },
+    }
+
+
+@pytest.fixture
+def bundle_folder(tmp_path: Path, manifest_fields: dict[str, Any]) -> Path:
+    """A whole bundle on disk."""
+    folder = tmp_path / "bundle"
+    (folder / "graphs").mkdir(parents=True)
+    for graph in GRAPHS:
+        (folder / "graphs" / f"{graph}.bin").write_bytes(graph.encode())
+    (folder / "manifest.json").write_text(json.dumps(manifest_fields))
+    return folder

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hetlora.errors import BundleInvalid
+from hetlora.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+
+Fields = dict[str, Any]
+
+
+def put(fields: Fields, path: str, value: object) -> bytes:
+    """The manifest's JSON with one value put at a dotted path."""
+    *parents, last = path.split("/")
+    target: Any = fields
+    for step in parents:
+        target = target[int(step) if step.isdigit() else step]
+    target[last] = value
+    return json.dumps(fields).encode()
+
+
+def test_manifest_survives_a_round_trip_with_the_same_bytes(manifest_fields: Fields) -> None:
+    manifest = parse_manifest(json.dumps(manifest_fields).encode())
+    assert parse_manifest(manifest.to_json()) == manifest
+    assert parse_manifest(manifest.to_json()).to_json() == manifest.to_json()
+    assert json.loads(manifest.to_json()) == manifest_fields
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../evil",
+        "graphs/../../evil",
+        "graphs/..",
+        "..",
+        "/etc/passwd",
+        "//server/share",
+        "C:/evil",
+        "graphs\\..\\evil",
+        ".",
+        "",
+        "./graphs/eval.bin",
+        "graphs//eval.bin",
+        "graphs/",
+        "graphs/eval.bin\0.txt",
+        "graphs/eval\n.bin",
+    ],
+)
+@pytest.mark.parametrize("place", ["graphs", "files"])
+def test_paths_that_leave_the_bundle_or_have_two_spellings_are_refused(
+    manifest_fields: Fields, place: str, path: str
+) -> None:
+    entry = manifest_fields["files"]["graphs/eval.bin"]
+    data = put(manifest_fields, "graphs/eval", path) if place == "graphs" else b""
+    if place == "files":
+        manifest_fields["files"][path] = entry
+        data = json.dumps(manifest_fields).encode()
+    with pytest.raises(BundleInvalid, match=place):
+        parse_manifest(data)
+
+
+@pytest.mark.parametrize(
+    "place", ["extra", "base_model/extra", "adapter/extra", "adapter/modules/0/extra", "cost_model/extra"]
+)
+def test_unknown_fields_are_refused_by_name(manifest_fields: Fields, place: str) -> None:
+    with pytest.raises(BundleInvalid, match="extra"):
+        parse_manifest(put(manifest_fields, place, 1))
+
+
+@pytest.mark.parametrize(
+    "place", ["adapter/scaling", "optimizer/epsilon", "cost_model/training_flops_per_token"]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_not_finite_are_refused(manifest_fields: Fields, place: str, value: float) -> None:
+    with pytest.raises(BundleInvalid, match=r"finite|greater"):
+        parse_manifest(put(manifest_fields, place, value))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("schema_version", 0),
+        ("schema_version", 2),
+        ("schema_version", "1"),
+        ("task", "translation"),
+        ("labels", ["only one"]),
+        ("labels", ["twice", "twice"]),
+        ("max_tokens", 0),
+        ("adapter/scaling", "2.0"),
+        ("adapter/max_rank", True),
+        ("base_model/sha256", "0" * 63),
+        ("base_model/sha256", "A" * 64),
+        ("base_model/sha256", "0" * 64 + "\n"),
+        ("cost_model/activation_bytes_per_token", -1.0),
+        ("files", {}),
+    ],
+)
+def test_values_outside_the_schema_are_refused(manifest_fields: Fields, place: str, value: object) -> None:
+    with pytest.raises(BundleInvalid, match=place.split("/")[-1]):
+        parse_manifest(put(manifest_fields, place, value))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("adapter/modules", []),
+        ("adapter/max_rank", 3),
+        ("adapter/scaling", 0.0),
+        ("adapter/modules/0/in_features", 0),
+        ("adapter/modules/0/name", "q\nv"),
+    ],
+)
+def test_impossible_adapter_specification_is_refused(
+    manifest_fields: Fields, place: str, value: object
+) -> None:
+    with pytest.raises(BundleInvalid, match="impossible adapter specification"):
+        parse_manifest(put(manifest_fields, place, value))
+
+
+def test_graph_file_that_is_not_listed_is_refused(manifest_fields: Fields) -> None:
+    del manifest_fields["files"]["graphs/eval.bin"]
+    with pytest.raises(BundleInvalid, match=r"does not list; got \['graphs/eval.bin'\]"):
+        parse_manifest(json.dumps(manifest_fields).encode())
+
+
+def test_too_large_manifest_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(BundleInvalid, match="too large"):
+        parse_manifest(b" " * (MAX_MANIFEST_BYTES + 1))
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe", b"null", b"[]", b"{", b"[" * 10_000, b'"\\ud800"'])
+def test_bytes_that_are_no_json_object_are_refused(data: bytes) -> None:
+    with pytest.raises(BundleInvalid, match="schema"):
+        parse_manifest(data)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_spliced_manifests_are_read_or_refused(manifest_fields: Fields, data: st.DataObject) -> None:
+    good = json.dumps(manifest_fields).encode()
+    start = data.draw(st.integers(0, len(good)))
+    inserted = data.draw(
+        st.binary(max_size=4) | st.sampled_from([b"1e400", b"9" * 5000, b'"\\ud800"', b"NaN"])
+    )
+    spliced = good[:start] + inserted + good[start + data.draw(st.integers(0, 12)) :]
+    try:
+        manifest: Manifest | None = parse_manifest(spliced)
+    except BundleInvalid:
+        manifest = None
+    if manifest is not None:
+        assert parse_manifest(manifest.to_json()) == manifest
