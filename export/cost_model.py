@@ -6,7 +6,7 @@ from math import prod
 from typing import Final
 
 from onnx import ModelProto, TensorProto
-from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference  # type: ignore[import-untyped]
 
 from export.base_weights import Weights
 from export.graph_builder import GraphBuilder

@@ -9,8 +9,8 @@ from typing import Final
 
 import onnx
 from onnx import ModelProto
-from optimum.exporters.onnx import export
-from optimum.exporters.tasks import TasksManager
+from optimum.exporters.onnx import export  # type: ignore[import-untyped]
+from optimum.exporters.tasks import TasksManager  # type: ignore[import-untyped]
 from transformers import PreTrainedModel
 
 from hetlora.errors import ModelNotExportable

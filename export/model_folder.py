@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer  # type: ignore[import-untyped]
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from hetlora.errors import ModelNotExportable

@@ -11,7 +11,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import external_data_helper, numpy_helper
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from export.model_folder import load_encoder

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import onnx
 from onnx import AttributeProto, ModelProto, TensorProto, numpy_helper
-from onnxruntime.training import artifacts, onnxblock
+from onnxruntime.training import artifacts, onnxblock  # type: ignore[import-untyped]
 
 from export.classifier_graph import LOSS, add_cross_entropy, add_pruning_penalty
 from export.graph_builder import GraphBuilder

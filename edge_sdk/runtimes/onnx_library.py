@@ -1,12 +1,13 @@
-"""Imports ONNX Runtime without the torch that its import would bring along."""
+"""ONNX Runtime as a device uses it: without torch, with few threads, its failures in our words."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
-from hetlora.errors import DependencyMissing
+from hetlora.errors import BundleInvalid, DataError, DependencyMissing
 
 _TORCH_FRONT_END: Final = "onnxruntime.training.ortmodule"
 
@@ -26,10 +27,67 @@ def import_onnxruntime() -> Any:
         return import_module("onnxruntime")
     except ImportError as error:
         raise DependencyMissing(
-            "ONNX Runtime is not installed",
+            "ONNX Runtime cannot be imported",
             got=error,
-            expected="pip install 'hetlora[edge]', or onnxruntime-training-cpu==1.19.2",
+            expected="pip install onnxruntime-training-cpu==1.19.2, or 'hetlora[edge]'",
         ) from error
     finally:
         if masked:
             del sys.modules[_TORCH_FRONT_END]
+
+
+def import_training_bindings() -> Any:
+    """The native classes of the training build; their Python wrappers would import torch.
+
+    Raises:
+        DependencyMissing: no ONNX Runtime, or one that can only infer.
+    """
+    import_onnxruntime()
+    bindings = import_module("onnxruntime.capi._pybind_state")
+    if not hasattr(bindings, "CheckpointState"):
+        raise DependencyMissing(
+            "the installed ONNX Runtime cannot train",
+            got="an inference-only build",
+            expected="pip uninstall onnxruntime, then pip install onnxruntime-training-cpu==1.19.2",
+        )
+    return bindings
+
+
+def session_options(threads: int | None) -> Any:
+    """Options of every session: at most `threads` threads in a kernel; None is one for each core."""
+    options = import_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Threads that spin while they wait burn battery, and starve the other devices of a simulation.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def open_session(graph: Path, threads: int | None) -> Any:
+    """An ordinary inference session; weights outside the graph are mapped from their file.
+
+    Raises:
+        BundleInvalid: the graph, or the file of weights beside it, cannot be loaded.
+    """
+    onnxruntime = import_onnxruntime()
+    try:
+        return onnxruntime.InferenceSession(
+            str(graph), session_options(threads), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # the bindings' exceptions share no base class
+        raise graph_refused(graph, error) from error
+
+
+def graph_refused(graph: Path, error: Exception) -> BundleInvalid:
+    """What to raise when the library cannot load a graph."""
+    return BundleInvalid(
+        f"{graph.name} cannot be loaded", got=error, expected="a graph for ONNX Runtime 1.19"
+    )
+
+
+def batch_refused(error: Exception) -> DataError:
+    """What to raise when a kernel fails on a batch whose names and shapes were right."""
+    return DataError(
+        "the model refuses the batch", got=error, expected="token numbers and lengths that the model knows"
+    )
