@@ -1,0 +1,1 @@
+"""The aggregation service: it offers rounds to devices and merges what they learned."""

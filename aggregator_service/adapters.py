@@ -1,0 +1,62 @@
+"""Global adapters of a run: the initial one, the newest, and their truncations."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from aggregator_service.bundles import read_spec
+from aggregator_service.service import Service
+from aggregator_service.storage.tables import AdapterVersionRow, RunRow, TruncatedAdapterRow
+from aggregator_service.transitions import create
+from hetlora.adapter import AdapterSpec, initial_adapter
+from hetlora.algebra import truncate
+from hetlora.messages.common import ObjectRef
+from hetlora.messages.management import RunSettings
+from hetlora.states import AdapterVersionState
+from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
+
+
+def store_initial(service: Service, spec: AdapterSpec, settings: RunSettings) -> ObjectRef:
+    """Store what a run starts from: PEFT's initialisation at the run's rank, from its seed."""
+    rng = np.random.default_rng(settings.seed)
+    return service.objects.put(adapter_to_bytes(initial_adapter(spec, settings.max_rank, rng)))
+
+
+def add_version(
+    session: Session, run: RunRow, adapter: ObjectRef, *, round_index: int, cohort_size: int, now: datetime
+) -> AdapterVersionRow:
+    """Make a stored adapter the newest version of its run; version 0 is the initial one."""
+    version = AdapterVersionRow(
+        id=f"{run.id}-v{round_index + 1:06}",
+        state=AdapterVersionState.CANDIDATE,
+        run_id=run.id,
+        round_index=round_index,
+        sha256=adapter.sha256,
+        size_bytes=adapter.size_bytes,
+        cohort_size=cohort_size,
+        created_at=now,
+    )
+    reason = "initial adapter" if round_index < 0 else f"round {round_index} of {cohort_size} updates"
+    create(session, version, reason, now)
+    run.adapter_version = version.id
+    return version
+
+
+def truncated(service: Service, version_id: str, rank: int) -> ObjectRef:
+    """A version cut to `rank` (HetLoRA's distribution), stored once and found again."""
+    with service.database.read() as session:
+        stored = session.get(TruncatedAdapterRow, (version_id, rank))
+        if stored is not None:
+            return ObjectRef(sha256=stored.sha256, size_bytes=stored.size_bytes)
+        version = session.get_one(AdapterVersionRow, version_id)
+        bundle = session.get_one(RunRow, version.run_id).bundle
+    adapter = adapter_from_bytes(service.objects.read(version.sha256), read_spec(service, bundle))
+    ref = service.objects.put(adapter_to_bytes(truncate(adapter, rank)))
+    with service.database.write() as session:
+        session.merge(
+            TruncatedAdapterRow(version=version_id, rank=rank, sha256=ref.sha256, size_bytes=ref.size_bytes)
+        )
+    return ref

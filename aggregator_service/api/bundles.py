@@ -1,0 +1,56 @@
+"""`/management/v1`: objects and the bundles made of them."""
+
+from __future__ import annotations
+
+from fastapi import Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from aggregator_service.api.authentication import ServiceOf, operator_router
+from aggregator_service.api.body import received_blob
+from aggregator_service.api.objects import object_response
+from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
+from aggregator_service.bundles import get_bundle, publish
+from aggregator_service.storage.tables import BundleRow
+from aggregator_service.views import bundle_status
+from hetlora.digest import Sha256, verify_digest
+from hetlora.messages.common import Page
+from hetlora.messages.management import BundlePublish, BundleStatus
+
+router = operator_router()
+OBJECT_BODY = {
+    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}
+}
+
+
+@router.put("/objects/{sha256}", status_code=204, openapi_extra=OBJECT_BODY)
+async def put_object(sha256: Sha256, request: Request, service: ServiceOf) -> None:
+    limit_bytes = service.settings.max_bundle_file_bytes
+    async with received_blob(request, service.objects, limit_bytes) as blob:
+        verify_digest("body of the object", got=blob.sha256, expected=sha256)
+        await run_in_threadpool(service.objects.keep, blob)
+
+
+@router.head("/objects/{sha256}", response_class=Response)
+def head_object(sha256: Sha256, request: Request, service: ServiceOf) -> Response:
+    return object_response(request, service.objects, sha256, "application/octet-stream")
+
+
+@router.post("/bundles", status_code=201)
+def post_bundle(message: BundlePublish, service: ServiceOf) -> BundleStatus:
+    publish(service, message.digest)
+    with service.database.read() as session:
+        return bundle_status(session, get_bundle(session, message.digest))
+
+
+@router.get("/bundles")
+def list_bundles(
+    service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+) -> Page[BundleStatus]:
+    return page_of(service, BundleRow, BundleRow.digest, bundle_status, cursor=cursor, limit=limit)
+
+
+@router.get("/bundles/{digest}/manifest", response_class=Response)
+def get_manifest(digest: Sha256, request: Request, service: ServiceOf) -> Response:
+    with service.database.read() as session:
+        get_bundle(session, digest)
+    return object_response(request, service.objects, digest, "application/json")

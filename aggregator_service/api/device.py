@@ -1,0 +1,85 @@
+"""`/device/v1`: what devices ask."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from aggregator_service.api.authentication import DeviceId, DeviceRoute, OpenRoute, ServiceOf, signed_request
+from aggregator_service.api.body import claimed_sha256, received_blob
+from aggregator_service.api.errors import PROBLEM_RESPONSES
+from aggregator_service.api.objects import object_response
+from aggregator_service.assignments import fail, note_fetch, start, submit
+from aggregator_service.enrolment import enrol
+from aggregator_service.offers import check_in
+from aggregator_service.updates import admit, keep_update
+from hetlora.digest import Sha256
+from hetlora.messages.common import ObjectRef
+from hetlora.messages.device import (
+    CheckIn,
+    CheckInAnswer,
+    DeviceStatus,
+    EnrolRequest,
+    Failure,
+    Plan,
+    Receipt,
+    Report,
+    StartRequest,
+)
+
+# Enrolment is signed by the key in its body, so its handler checks the signature itself.
+enrolment = APIRouter(
+    prefix="/device/v1", tags=["devices"], route_class=OpenRoute, responses=PROBLEM_RESPONSES
+)
+router = APIRouter(
+    prefix="/device/v1", tags=["devices"], route_class=DeviceRoute, responses=PROBLEM_RESPONSES
+)
+UPDATE_BODY = {
+    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}
+}
+
+
+@enrolment.post("/devices", status_code=201)
+def post_device(message: EnrolRequest, request: Request, service: ServiceOf) -> DeviceStatus:
+    return enrol(service, message, signed_request(request))
+
+
+@router.post("/check-ins")
+def post_check_in(message: CheckIn, device_id: DeviceId, service: ServiceOf) -> CheckInAnswer:
+    return check_in(service, device_id, message)
+
+
+@router.get("/objects/{sha256}", response_class=Response)
+def get_object(sha256: Sha256, request: Request, device_id: DeviceId, service: ServiceOf) -> Response:
+    response = object_response(request, service.objects, sha256, "application/octet-stream")
+    note_fetch(service, device_id, sha256)
+    return response
+
+
+@router.post("/assignments/{assignment_id}:start")
+def start_assignment(
+    assignment_id: str, message: StartRequest, device_id: DeviceId, service: ServiceOf
+) -> Plan:
+    return start(service, device_id, assignment_id, message.rank)
+
+
+@router.put("/assignments/{assignment_id}/update", openapi_extra=UPDATE_BODY)
+async def put_update(
+    assignment_id: str, request: Request, device_id: DeviceId, service: ServiceOf
+) -> ObjectRef:
+    claimed = claimed_sha256(request) or ""
+    admission = await run_in_threadpool(admit, service, device_id, assignment_id, claimed)
+    async with received_blob(request, admission.folder, admission.max_bytes) as blob:
+        return await run_in_threadpool(keep_update, service, admission, blob)
+
+
+@router.post("/assignments/{assignment_id}:submit")
+def submit_assignment(
+    assignment_id: str, message: Report, device_id: DeviceId, service: ServiceOf
+) -> Receipt:
+    return submit(service, device_id, assignment_id, message)
+
+
+@router.post("/assignments/{assignment_id}:fail")
+def fail_assignment(assignment_id: str, message: Failure, device_id: DeviceId, service: ServiceOf) -> Receipt:
+    return fail(service, device_id, assignment_id, message)

@@ -1,0 +1,81 @@
+"""One shape for every error: RFC 9457 problem documents."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from hetlora.errors import (
+    BodyTooLarge,
+    HetloraError,
+    InputError,
+    MalformedMessage,
+    NotFound,
+    ServiceFailed,
+)
+from hetlora.messages.common import Problem, problem_of
+
+log = logging.getLogger(__name__)
+
+MAX_FAULTS = 5
+# For OpenAPI; "default" also keeps FastAPI from announcing its own shape of validation errors.
+PROBLEM_RESPONSES: dict[int | str, dict[str, object]] = {
+    "default": {
+        "description": "A problem document (RFC 9457)",
+        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+    }
+}
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make the application answer every failure with a problem document."""
+
+    @app.exception_handler(HetloraError)
+    async def known(request: Request, error: HetloraError) -> Response:
+        if error.status >= 500:
+            log.error("path=%s code=%s error=%s", request.url.path, error.code, error)
+        return problem_response(problem_of(error), _challenge(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def refused_by_schema(request: Request, error: RequestValidationError) -> Response:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:MAX_FAULTS]
+        )
+        return problem_response(problem_of(MalformedMessage("message does not fit its schema", got=faults)))
+
+    @app.exception_handler(HTTPException)
+    async def from_framework(request: Request, error: HTTPException) -> Response:
+        kinds = {400: MalformedMessage, 404: NotFound, 405: NotFound, 413: BodyTooLarge}
+        kind: type[HetloraError] = kinds.get(error.status_code, InputError)
+        told = kind(error.detail, got=f"{request.method} {request.url.path}")
+        problem = problem_of(told).model_copy(update={"status": error.status_code})
+        return problem_response(problem, error.headers or {})
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return problem_response(problem_of(MalformedMessage("the body broke off")))
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        # The cause goes to the log (by the server, with its traceback), never to the caller.
+        return problem_response(problem_of(ServiceFailed("the service met a fault of its own")))
+
+
+def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """A problem document as an answer."""
+    return Response(
+        problem.model_dump_json(exclude_none=True),
+        status_code=problem.status,
+        headers=dict(headers or {}),
+        media_type="application/problem+json",
+    )
+
+
+def _challenge(error: HetloraError) -> dict[str, str]:
+    """RFC 9110 asks every 401 for a scheme."""
+    return {"WWW-Authenticate": "Bearer, Signature"} if error.status == 401 else {}

@@ -1,0 +1,38 @@
+"""`/internal/v1`: probes."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from fastapi import APIRouter
+from sqlalchemy import text
+
+from aggregator_service.api.authentication import OpenRoute, ServiceOf
+from aggregator_service.api.errors import PROBLEM_RESPONSES
+from hetlora.errors import UnavailableError
+from hetlora.messages.common import Message
+
+router = APIRouter(prefix="/internal/v1", tags=["probes"], route_class=OpenRoute, responses=PROBLEM_RESPONSES)
+
+
+class Probe(Message):
+    """The answer of a probe that found nothing wrong."""
+
+    status: Literal["ok"] = "ok"
+
+
+@router.get("/health")
+def get_health() -> Probe:
+    """The process answers."""
+    return Probe()
+
+
+@router.get("/ready")
+def get_ready(service: ServiceOf) -> Probe:
+    """Database and object store answer."""
+    with service.database.read() as session:
+        session.execute(text("SELECT 1"))
+    if not os.access(service.objects.root, os.W_OK):
+        raise UnavailableError("object store cannot be written", got=service.objects.root)
+    return Probe()

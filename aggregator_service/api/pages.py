@@ -1,0 +1,42 @@
+"""Listings in pages: the cursor is the key of the last row given out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Query
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from aggregator_service.service import Service
+from aggregator_service.storage.tables import Base
+from hetlora.messages.common import Message, Page
+
+Row = TypeVar("Row", bound=Base)
+Item = TypeVar("Item", bound=Message)
+
+Cursor = Annotated[str | None, Query(max_length=128, description="`next_cursor` of the page before")]
+Limit = Annotated[int, Query(ge=1, le=500, description="Most items on the page")]
+DEFAULT_LIMIT = 100
+
+
+def page_of(
+    service: Service,
+    table: type[Row],
+    key: InstrumentedAttribute[Any],
+    view: Callable[[Session, Row], Item],
+    *conditions: ColumnElement[bool],
+    cursor: str | None,
+    limit: int,
+    newest_first: bool = False,
+) -> Page[Item]:
+    """One page of a table, ordered by its key."""
+    query = select(table).where(*conditions).order_by(key.desc() if newest_first else key)
+    if cursor is not None:
+        query = query.where(key < cursor if newest_first else key > cursor)
+    with service.database.read() as session:
+        rows = session.scalars(query.limit(limit + 1)).all()
+        items = tuple(view(session, row) for row in rows[:limit])
+        more = len(rows) > limit
+        return Page[Item](items=items, next_cursor=str(getattr(rows[limit - 1], key.key)) if more else None)

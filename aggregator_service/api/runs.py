@@ -1,0 +1,106 @@
+"""`/management/v1`: runs, their rounds and assignments, and the adapters that they made."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query, Request, Response
+from sqlalchemy import select
+
+from aggregator_service.api.authentication import ServiceOf, operator_router
+from aggregator_service.api.objects import object_response
+from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
+from aggregator_service.runs import RunVerb, change_run, create_run, get_run
+from aggregator_service.service import Service
+from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow, RunRow
+from aggregator_service.views import adapter_version_status, assignment_status, round_status, run_status
+from hetlora.errors import NotFound
+from hetlora.messages.common import Page
+from hetlora.messages.management import (
+    AdapterVersionStatus,
+    AssignmentStatus,
+    RoundStatus,
+    RunCreate,
+    RunStatus,
+)
+
+router = operator_router()
+
+
+def _status(service: Service, run_id: str) -> RunStatus:
+    with service.database.read() as session:
+        return run_status(session, get_run(session, run_id))
+
+
+@router.post("/runs", status_code=201)
+def post_run(message: RunCreate, service: ServiceOf) -> RunStatus:
+    return _status(service, create_run(service, message))
+
+
+@router.get("/runs")
+def list_runs(service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT) -> Page[RunStatus]:
+    return page_of(service, RunRow, RunRow.id, run_status, cursor=cursor, limit=limit)
+
+
+@router.get("/runs/{run_id}")
+def get_run_status(run_id: str, service: ServiceOf) -> RunStatus:
+    return _status(service, run_id)
+
+
+@router.get("/runs/{run_id}/rounds")
+def list_rounds(
+    run_id: str, service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+) -> Page[RoundStatus]:
+    _status(service, run_id)
+    of_run = RoundRow.run_id == run_id
+    return page_of(service, RoundRow, RoundRow.id, round_status, of_run, cursor=cursor, limit=limit)
+
+
+@router.get("/runs/{run_id}/assignments")
+def list_assignments(
+    run_id: str,
+    service: ServiceOf,
+    round_index: Annotated[int | None, Query(ge=0)] = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[AssignmentStatus]:
+    _status(service, run_id)
+    conditions = [AssignmentRow.run_id == run_id]
+    if round_index is not None:
+        attempts = select(RoundRow.id).where(RoundRow.run_id == run_id, RoundRow.round_index == round_index)
+        conditions.append(AssignmentRow.round_id.in_(attempts))
+    return page_of(
+        service, AssignmentRow, AssignmentRow.id, assignment_status, *conditions, cursor=cursor, limit=limit
+    )
+
+
+@router.get("/runs/{run_id}/adapters")
+def list_adapters(
+    run_id: str, service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+) -> Page[AdapterVersionStatus]:
+    _status(service, run_id)
+    return page_of(
+        service,
+        AdapterVersionRow,
+        AdapterVersionRow.id,
+        adapter_version_status,
+        AdapterVersionRow.run_id == run_id,
+        cursor=cursor,
+        limit=limit,
+        newest_first=True,
+    )
+
+
+@router.get("/adapters/{version}/content", response_class=Response)
+def get_adapter(version: str, request: Request, service: ServiceOf) -> Response:
+    with service.database.read() as session:
+        row = session.get(AdapterVersionRow, version)
+    if row is None:
+        raise NotFound("no such adapter version", got=version)
+    return object_response(request, service.objects, row.sha256, "application/octet-stream")
+
+
+@router.post("/runs/{run_id}:{verb}")
+def post_run_verb(run_id: str, verb: RunVerb, service: ServiceOf) -> RunStatus:
+    change_run(service, run_id, verb)
+    return _status(service, run_id)

@@ -1,0 +1,71 @@
+"""The application: routes, error shape and headers around a service that lives as long as it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import hetlora
+from aggregator_service.api import bundles, device, fleet, internal, runs
+from aggregator_service.api.errors import install_error_handlers
+from aggregator_service.service import Clock, open_service, utc_now
+from aggregator_service.settings import Settings
+from aggregator_service.worker import Worker
+
+
+def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
+    """An application that opens its service, and runs its round worker, from start-up to shutdown."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service = open_service(settings, clock)
+        worker = Worker(service)
+        app.state.service = service
+        worker.start()
+        try:
+            yield
+        finally:
+            worker.stop()
+            service.close()
+
+    # No documentation pages: they would load scripts from elsewhere. The contract is /openapi.json.
+    app = FastAPI(
+        title="hetlora aggregation service",
+        version=hetlora.__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.add_middleware(SecurityHeaders)
+    install_error_handlers(app)
+    for router in (
+        device.enrolment,
+        device.router,
+        fleet.router,
+        bundles.router,
+        runs.router,
+        internal.router,
+    ):
+        app.include_router(router)
+    return app
+
+
+class SecurityHeaders:
+    """Answers are what they say they are, and only immutable objects may be kept."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

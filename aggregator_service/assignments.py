@@ -1,0 +1,175 @@
+"""What a device does with its assignment: start, fetch, report, give back. Updates: see `updates.py`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from aggregator_service.adapters import truncated
+from aggregator_service.rounds import GOAL_MET, LIVE, OPEN, close_if_goal_met, settle
+from aggregator_service.service import Service
+from aggregator_service.storage.tables import AssignmentRow, RoundRow, RunRow
+from aggregator_service.transitions import move
+from hetlora.digest import sha256_of
+from hetlora.errors import DigestMismatch, NotFound, RankOutOfRange, StateConflict
+from hetlora.messages.common import ObjectRef
+from hetlora.messages.device import Failure, Plan, Receipt, Report
+from hetlora.states import AssignmentState, RoundState
+
+STARTED: Final = frozenset({AssignmentState.DOWNLOADING, AssignmentState.TRAINING, AssignmentState.UPLOADING})
+
+
+def own_assignment(session: Session, device_id: str, assignment_id: str) -> AssignmentRow:
+    """An assignment of this device.
+
+    Raises:
+        NotFound: no such assignment, or another device's.
+    """
+    assignment = session.get(AssignmentRow, assignment_id)
+    if assignment is None or assignment.device_id != device_id:
+        raise NotFound("this device has no such assignment", got=assignment_id)
+    return assignment
+
+
+def refuse_state(assignment: AssignmentRow, expected: str) -> StateConflict:
+    """The refusal of a request that came in the wrong state."""
+    return StateConflict(
+        "the assignment's state does not allow this",
+        got=f"state {assignment.state}: {assignment.reason}",
+        expected=expected,
+    )
+
+
+def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Plan:
+    """Take an offer at a rank; again at the same rank answers the same plan.
+
+    Raises:
+        NotFound, StateConflict: no such assignment of the device, or not (any longer) on offer.
+        RankOutOfRange: a rank outside the offer.
+    """
+    now = service.clock()
+    with service.database.read() as session:
+        assignment = own_assignment(session, device_id, assignment_id)
+        _check_start(session, assignment, rank)
+        base_version = session.get_one(RoundRow, assignment.round_id).base_version
+    adapter = truncated(service, base_version, rank)
+    with service.database.write() as session:
+        settle(session, now)
+        assignment = own_assignment(session, device_id, assignment_id)
+        _check_start(session, assignment, rank)
+        if assignment.state is AssignmentState.OFFERED:
+            assignment.rank = rank
+            assignment.adapter_sha256, assignment.adapter_bytes = adapter.sha256, adapter.size_bytes
+            move(session, assignment, AssignmentState.DOWNLOADING, f"taken at rank {rank}", now)
+        seed = session.get_one(RunRow, assignment.run_id).settings.seed
+        return Plan(
+            assignment_id=assignment_id,
+            rank=rank,
+            adapter=adapter,
+            seed=_batch_seed(seed, assignment),
+            lease_expires_at=assignment.lease_expires_at,
+        )
+
+
+def _check_start(session: Session, assignment: AssignmentRow, rank: int) -> None:
+    if assignment.state is AssignmentState.OFFERED:
+        min_rank = session.get_one(RunRow, assignment.run_id).settings.min_rank
+        if not min_rank <= rank <= assignment.max_rank:
+            raise RankOutOfRange(
+                "rank outside the offer", got=rank, expected=f"{min_rank} to {assignment.max_rank}"
+            )
+    elif assignment.state not in STARTED or assignment.rank != rank:
+        taken = f" taken at rank {assignment.rank}" if assignment.rank else ""
+        raise refuse_state(assignment, f"an offer{taken}")
+
+
+def _batch_seed(run_seed: int, assignment: AssignmentRow) -> int:
+    """32 bits that differ by run seed, round and device, and repeat with them."""
+    name = f"{run_seed}:{assignment.round_id.removeprefix(assignment.run_id)}:{assignment.device_id}"
+    return int(sha256_of(name.encode())[:8], 16)
+
+
+def note_fetch(service: Service, device_id: str, sha256: str) -> None:
+    """A device that fetches the adapter of its plan is about to train."""
+    fetching = select(AssignmentRow).where(
+        AssignmentRow.device_id == device_id,
+        AssignmentRow.state == AssignmentState.DOWNLOADING,
+        AssignmentRow.adapter_sha256 == sha256,
+    )
+    with service.database.read() as session:
+        if session.scalar(fetching) is None:
+            return
+    with service.database.write() as session:
+        for assignment in session.scalars(fetching):
+            move(session, assignment, AssignmentState.TRAINING, "adapter fetched", service.clock())
+
+
+def submit(service: Service, device_id: str, assignment_id: str, report: Report) -> Receipt:
+    """Hand in an uploaded update; whatever became of an ended assignment is told again.
+
+    Raises:
+        NotFound: no such assignment of the device.
+        StateConflict: no update was uploaded.
+        DigestMismatch, RankOutOfRange: the report is not about the uploaded update.
+    """
+    now = service.clock()
+    with service.database.write() as session:
+        settle(session, now)
+        assignment = own_assignment(session, device_id, assignment_id)
+        if assignment.state in LIVE:
+            _check_report(assignment, report)
+            assignment.report = report
+            move(session, assignment, AssignmentState.SUBMITTED, "report received", now)
+            row = session.get_one(RoundRow, assignment.round_id)
+            if row.state in OPEN:
+                move(session, assignment, AssignmentState.ACCEPTED, "the update is in the round", now)
+                settings = session.get_one(RunRow, assignment.run_id).settings
+                close_if_goal_met(session, row, settings, now)
+            else:
+                move(session, assignment, AssignmentState.DISCARDED, GOAL_MET, now)
+            aggregating = row.state is RoundState.AGGREGATING
+        else:
+            aggregating = False
+        receipt = _receipt(assignment, service.settings.retry_seconds)
+    if aggregating:
+        service.wake.set()
+    return receipt
+
+
+def _check_report(assignment: AssignmentRow, report: Report) -> None:
+    if assignment.state is not AssignmentState.UPLOADING:
+        raise refuse_state(assignment, "an uploaded update")
+    assert assignment.update_sha256 is not None
+    assert assignment.update_bytes is not None
+    stored = ObjectRef(sha256=assignment.update_sha256, size_bytes=assignment.update_bytes)
+    if report.update != stored:
+        raise DigestMismatch("the report is about another update", got=report.update, expected=stored)
+    if report.rank != assignment.updated_rank:
+        raise RankOutOfRange(
+            "the report's rank is not the update's", got=report.rank, expected=assignment.updated_rank
+        )
+
+
+def fail(service: Service, device_id: str, assignment_id: str, failure: Failure) -> Receipt:
+    """Give an assignment back; its place is free again.
+
+    Raises:
+        NotFound: no such assignment of the device.
+    """
+    now = service.clock()
+    with service.database.write() as session:
+        assignment = own_assignment(session, device_id, assignment_id)
+        if assignment.state in LIVE:
+            move(session, assignment, AssignmentState.FAILED, f"{failure.code}: {failure.message}", now)
+        return _receipt(assignment, service.settings.idle_retry_seconds)
+
+
+def _receipt(assignment: AssignmentRow, retry_after_seconds: float) -> Receipt:
+    return Receipt(
+        assignment_id=assignment.id,
+        state=assignment.state,
+        reason=assignment.reason,
+        retry_after_seconds=retry_after_seconds,
+    )

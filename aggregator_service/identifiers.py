@@ -1,0 +1,16 @@
+"""Ids that sort by the time they were made, so that listings need no second key."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+
+
+def new_id(now: datetime) -> str:
+    """An id of 27 characters: seconds in UTC, then 48 random bits."""
+    return f"{now.astimezone(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(6)}"
+
+
+def round_id(run_id: str, round_index: int, attempt: int) -> str:
+    """The id of one attempt at a round."""
+    return f"{run_id}-{round_index:06}-{attempt:04}"

@@ -1,0 +1,152 @@
+"""The life of a round: opened, settled as time passes, ended. The only place that moves rounds and runs on.
+
+selecting   places of the cohort are free (the report window starts with the first offer)
+collecting  the cohort is complete, reports come in; a place that fails or expires is given again
+aggregating the goal count is reached, or the window closed over the minimum share
+committed | abandoned   ended; an abandoned round is tried again under the same round_index
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
+
+from aggregator_service.identifiers import round_id
+from aggregator_service.storage.tables import AssignmentRow, RoundRow, RunRow
+from aggregator_service.transitions import create, move
+from hetlora.messages.management import RunSettings
+from hetlora.states import AssignmentState, RoundState, RunState
+
+log = logging.getLogger(__name__)
+
+LIVE: Final = frozenset(
+    {
+        AssignmentState.OFFERED,
+        AssignmentState.DOWNLOADING,
+        AssignmentState.TRAINING,
+        AssignmentState.UPLOADING,
+        AssignmentState.SUBMITTED,
+    }
+)
+OPEN: Final = frozenset({RoundState.SELECTING, RoundState.COLLECTING})
+GOAL_MET: Final = "goal already met"
+
+
+def cohort_size(settings: RunSettings) -> int:
+    """How many assignments of a round may be live or accepted at once."""
+    return _ceil(settings.goal_count * settings.over_selection)
+
+
+def minimum_reports(settings: RunSettings) -> int:
+    """How many accepted updates make a round count when its window closes before the goal."""
+    return _ceil(settings.minimum_share * settings.goal_count)
+
+
+def _ceil(value: float) -> int:
+    # A hair below the product: 1.1 * 10 is 11.000000000000002 in binary, and the operator means 11.
+    return math.ceil(value - 1e-9)
+
+
+def open_round(session: Session, run: RunRow, round_index: int, attempt: int, now: datetime) -> RoundRow:
+    """Start one attempt at a round on the run's newest adapter version."""
+    row = RoundRow(
+        id=round_id(run.id, round_index, attempt),
+        state=RoundState.SELECTING,
+        run_id=run.id,
+        round_index=round_index,
+        attempt=attempt,
+        base_version=run.adapter_version,
+        started_at=now,
+    )
+    create(session, row, f"attempt {attempt}", now)
+    return row
+
+
+def current_round(session: Session, run_id: str) -> RoundRow | None:
+    """The round of a run that has not ended."""
+    not_ended = RoundRow.state.in_({*OPEN, RoundState.AGGREGATING})
+    return session.scalar(select(RoundRow).where(RoundRow.run_id == run_id, not_ended))
+
+
+def count_assignments(session: Session, round_id: str, states: Collection[AssignmentState]) -> int:
+    """How many assignments of a round are in one of these states."""
+    return session.scalar(select(func.count()).where(*in_round(round_id, states))) or 0
+
+
+def in_round(round_id: str, states: Collection[AssignmentState]) -> tuple[ColumnElement[bool], ...]:
+    """The condition of `count_assignments`, for other queries."""
+    return AssignmentRow.round_id == round_id, AssignmentRow.state.in_(states)
+
+
+def close_if_goal_met(session: Session, row: RoundRow, settings: RunSettings, now: datetime) -> None:
+    """Stop collecting once the goal count is accepted."""
+    accepted = count_assignments(session, row.id, {AssignmentState.ACCEPTED})
+    if accepted >= settings.goal_count:
+        move(session, row, RoundState.AGGREGATING, f"goal of {settings.goal_count} met", now)
+
+
+def settle(session: Session, now: datetime) -> None:
+    """Bring leases and report windows up to the present."""
+    lapsed = select(AssignmentRow).where(AssignmentRow.state.in_(LIVE), AssignmentRow.lease_expires_at <= now)
+    for assignment in session.scalars(lapsed):
+        move(session, assignment, AssignmentState.EXPIRED, "the lease ran out", now)
+    closed = select(RoundRow).where(RoundRow.state.in_(OPEN), RoundRow.window_closes_at <= now)
+    for row in session.scalars(closed).all():
+        _close_window(session, row, now)
+
+
+def _close_window(session: Session, row: RoundRow, now: datetime) -> None:
+    run = session.get_one(RunRow, row.run_id)
+    accepted = count_assignments(session, row.id, {AssignmentState.ACCEPTED})
+    needed = minimum_reports(run.settings)
+    told = f"report window closed with {accepted} of {run.settings.goal_count} updates"
+    if accepted >= needed:
+        move(session, row, RoundState.AGGREGATING, told, now)
+    else:
+        retry(session, run, row, f"{told}, {needed} needed", now)
+
+
+def retry(session: Session, run: RunRow, row: RoundRow, reason: str, now: datetime) -> None:
+    """Abandon a round and open its next attempt."""
+    end(session, row, RoundState.ABANDONED, reason, now)
+    abort_live(session, row, f"round abandoned: {reason}", now)
+    open_round(session, run, row.round_index, row.attempt + 1, now)
+
+
+def end(session: Session, row: RoundRow, state: RoundState, reason: str, now: datetime) -> None:
+    """Bring a round to its last state."""
+    move(session, row, state, reason, now)
+    row.ended_at = now
+
+
+def abort_live(session: Session, row: RoundRow, reason: str, now: datetime) -> None:
+    """Tell the devices that still work on a round that it is over."""
+    for assignment in session.scalars(select(AssignmentRow).where(*in_round(row.id, LIVE))):
+        move(session, assignment, AssignmentState.ABORTED, reason, now)
+
+
+def go_on(session: Session, run: RunRow, row: RoundRow, now: datetime) -> None:
+    """After a committed round: open the next, or complete the run."""
+    run.rounds_committed += 1
+    if run.rounds_committed < run.settings.rounds:
+        open_round(session, run, row.round_index + 1, 0, now)
+    else:
+        # A paused run has no direct way to completed.
+        if run.state is RunState.PAUSED:
+            move(session, run, RunState.RUNNING, "last round committed", now)
+        move(session, run, RunState.COMPLETED, f"{run.rounds_committed} rounds committed", now)
+
+
+def stop(session: Session, run: RunRow, now: datetime) -> None:
+    """End a run and the round that it is in."""
+    move(session, run, RunState.STOPPED, "operator", now)
+    row = current_round(session, run.id)
+    if row is not None:
+        end(session, row, RoundState.ABANDONED, "run stopped", now)
+        abort_live(session, row, "run stopped", now)

@@ -1,0 +1,106 @@
+"""Runs: made from a bundle for a population, then started, paused, resumed, stopped."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sqlalchemy.orm import Session
+
+from aggregator_service.adapters import add_version, store_initial
+from aggregator_service.bundles import get_bundle, read_spec
+from aggregator_service.identifiers import new_id
+from aggregator_service.rounds import open_round, stop
+from aggregator_service.service import Service
+from aggregator_service.storage.tables import BundleRow, PopulationRow, RunRow
+from aggregator_service.transitions import create, move
+from hetlora.errors import NotFound, SettingsError, StateConflict
+from hetlora.messages.management import RunCreate, RunSettings
+from hetlora.states import RunState
+
+RunVerb = Literal["start", "pause", "resume", "stop"]
+
+
+def create_run(service: Service, message: RunCreate) -> str:
+    """Make a run in state draft, with its initial adapter, and answer its id.
+
+    Raises:
+        NotFound: no such population or bundle.
+        SettingsError: settings that the bundle cannot serve.
+    """
+    now = service.clock()
+    with service.database.read() as session:
+        if session.get(PopulationRow, message.population) is None:
+            raise NotFound("no such population", got=message.population)
+        _check_settings(message.settings, get_bundle(session, message.bundle))
+    initial = store_initial(service, read_spec(service, message.bundle), message.settings)
+    with service.database.write() as session:
+        run = RunRow(
+            id=new_id(now),
+            state=RunState.DRAFT,
+            population=message.population,
+            bundle=message.bundle,
+            settings=message.settings,
+            rounds_committed=0,
+            created_at=now,
+        )
+        create(session, run, "created", now)
+        add_version(session, run, initial, round_index=-1, cohort_size=0, now=now)
+        return run.id
+
+
+def _check_settings(settings: RunSettings, bundle: BundleRow) -> None:
+    for name, got, limit in (
+        ("max_rank", settings.max_rank, bundle.max_rank),
+        ("training.max_tokens", settings.training.max_tokens, bundle.max_tokens),
+    ):
+        if got > limit:
+            raise SettingsError(
+                f"{name} of the run is above the bundle's", got=got, expected=f"up to {limit}"
+            )
+
+
+def get_run(session: Session, run_id: str) -> RunRow:
+    """A run by its id.
+
+    Raises:
+        NotFound: no such run.
+    """
+    run = session.get(RunRow, run_id)
+    if run is None:
+        raise NotFound("no such run", got=run_id)
+    return run
+
+
+def change_run(service: Service, run_id: str, verb: RunVerb) -> None:
+    """Start, pause, resume or stop a run.
+
+    A paused run makes no new offers; work that is out may be handed in and its round commits.
+
+    Raises:
+        NotFound: no such run.
+        StateConflict: the run's state does not allow the verb.
+    """
+    now = service.clock()
+    with service.database.write() as session:
+        run = get_run(session, run_id)
+        if verb == "start":
+            _expect(run, RunState.DRAFT)
+            move(session, run, RunState.RUNNING, "operator", now)
+            open_round(session, run, 0, 0, now)
+        elif verb == "pause":
+            move(session, run, RunState.PAUSED, "operator", now)
+        elif verb == "resume":
+            _expect(run, RunState.PAUSED)
+            move(session, run, RunState.RUNNING, "operator", now)
+        else:
+            stop(session, run, now)
+
+
+def _expect(run: RunRow, state: RunState) -> None:
+    """Start and resume lead to one state, but not from one."""
+    if run.state is not state:
+        raise StateConflict(
+            f"run {run.id} cannot do this now",
+            got=f"state {run.state}: {run.reason}",
+            expected=f"state {state}",
+        )

@@ -1,0 +1,72 @@
+"""The service as a process: a socket, uvicorn, and a stop that lets requests finish."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from aggregator_service.app import create_app
+from aggregator_service.settings import Settings
+from hetlora.errors import PortInUse, SettingsError
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 2048
+
+
+def serve(settings: Settings, on_listening: Callable[[str], None] | None = None) -> None:
+    """Run the service until SIGTERM or SIGINT.
+
+    Args:
+        on_listening: called with the service's URL once its port is taken (port 0 takes any free one).
+
+    Raises:
+        PortInUse: somebody else listens there.
+        SettingsError: an address that is not this machine's, or a data_dir that cannot be used.
+    """
+    with listen(settings) as listener:
+        host, port = listener.getsockname()[:2]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        log.info("listening=%s data_dir=%s", url, settings.data_dir)
+        if on_listening is not None:
+            on_listening(url)
+        config = uvicorn.Config(
+            create_app(settings),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=settings.shutdown_seconds,
+            # Which server this is helps only those who look for its faults.
+            server_header=False,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Take the port, before anything else is opened.
+
+    Raises:
+        PortInUse, SettingsError: see `serve`.
+    """
+    listener = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        got = f"{settings.host}:{settings.port}"
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                "the address to listen on is taken", got=got, expected="a free port; see HETLORA_PORT"
+            ) from error
+        raise SettingsError("cannot listen on this address", got=f"{got}: {error.strerror}") from error
+    return listener

@@ -1,0 +1,107 @@
+"""The parts of a running service, opened together and handed to every verb."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import select
+
+from aggregator_service.settings import Settings
+from aggregator_service.storage.blobs import BlobFolder
+from aggregator_service.storage.database import Database
+from aggregator_service.storage.tables import OperatorTokenRow
+from hetlora.digest import sha256_of
+from hetlora.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], datetime]
+TOKEN_FILE = "operator-token"
+
+
+def utc_now() -> datetime:
+    """The clock on the wall."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Database, blob folders and clock; `wake` tells the round worker that there is work."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    objects: BlobFolder  # served to devices: manifests, bundle files, adapters
+    operator_token_sha256: str
+    wake: threading.Event
+
+    @property
+    def updates_folder(self) -> Path:
+        """One folder of updates for each round; never served."""
+        return self.settings.data_dir / "updates"
+
+    def updates(self, round_id: str) -> BlobFolder:
+        """The updates of one round."""
+        return BlobFolder(self.updates_folder / round_id, self.objects.incoming)
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def open_service(settings: Settings, clock: Clock = utc_now) -> Service:
+    """Open, or at first start create, everything below `data_dir`.
+
+    Raises:
+        SettingsError: the folder cannot be written, or was written by a newer hetlora.
+    """
+    data_dir = settings.data_dir
+    incoming = data_dir / "incoming"
+    try:
+        shutil.rmtree(incoming, ignore_errors=True)  # uploads that the last process did not finish
+        for folder in (data_dir, incoming, data_dir / "objects", data_dir / "updates"):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            "data_dir cannot be used", got=f"{data_dir}: {error.strerror}", expected="a folder to write to"
+        ) from error
+    database = Database(data_dir / "hetlora.sqlite", timeout_seconds=settings.database_timeout_seconds)
+    return Service(
+        settings=settings,
+        clock=clock,
+        database=database,
+        objects=BlobFolder(data_dir / "objects", incoming),
+        operator_token_sha256=_operator_token_sha256(settings, database),
+        wake=threading.Event(),
+    )
+
+
+def _operator_token_sha256(settings: Settings, database: Database) -> str:
+    """The hash of the token in force: the setting's, else that of the token generated at first start."""
+    if settings.operator_token is not None:
+        return sha256_of(settings.operator_token.get_secret_value().encode())
+    with database.write() as session:
+        stored: str | None = session.scalar(select(OperatorTokenRow.sha256))
+        if stored is not None:
+            return stored
+        token = secrets.token_urlsafe(32)
+        _write_secret(settings.data_dir / TOKEN_FILE, token)
+        session.add(OperatorTokenRow(sha256=sha256_of(token.encode())))
+        return sha256_of(token.encode())
+
+
+def _write_secret(path: Path, secret: str) -> None:
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secret + "\n")
+        file.flush()
+        os.fsync(descriptor)
+    log.info("operator_token=generated file=%s", path)

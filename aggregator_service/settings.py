@@ -1,0 +1,75 @@
+"""Every setting of the service, from the environment (HETLORA_...) or by keyword; see docs/settings.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from hetlora.errors import SettingsError
+
+ENVIRONMENT_PREFIX = "HETLORA_"
+
+
+class Settings(BaseSettings):
+    """How one service runs; immutable, given to `create_app` and `serve`.
+
+    Raises:
+        SettingsError: a value that does not fit, named by its environment variable.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True)
+
+    data_dir: Path = Field(
+        Path("hetlora-data"),
+        description="Folder of the database, the objects, the updates and the generated operator token.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    port: int = Field(8440, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    operator_token: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Bearer token of operators; without it one is generated into `data_dir`/operator-token.",
+    )
+    max_json_bytes: int = Field(64 * 1024, ge=1024, description="Largest JSON body that is read.")
+    max_update_bytes: int = Field(
+        256 * 1024**2,
+        ge=1,
+        description="Largest update that is read; the bundle's adapter specification sets a lower limit.",
+    )
+    max_bundle_file_bytes: int = Field(
+        8 * 1024**3, ge=1, description="Largest bundle file that an operator may upload."
+    )
+    retry_seconds: float = Field(
+        1.0, gt=0, description="When a device comes back while a run is active but has no place for it now."
+    )
+    idle_retry_seconds: float = Field(
+        5.0, gt=0, description="When a device comes back while there is nothing for it to do."
+    )
+    max_failures_per_round: int = Field(
+        3, ge=1, description="After giving back this many assignments of a round a device is not asked again."
+    )
+    worker_interval_seconds: float = Field(
+        1.0, gt=0, description="How often the round worker looks for leases and windows that ran out."
+    )
+    keep_updates_seconds: float = Field(
+        7 * 24 * 3600.0, ge=0, description="How long the updates of an ended round stay on disk."
+    )
+    database_timeout_seconds: float = Field(
+        10.0, gt=0, description="How long a write waits for another process to release the database."
+    )
+    shutdown_seconds: int = Field(
+        10, ge=0, description="How long a stopping service waits for requests in flight."
+    )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{ENVIRONMENT_PREFIX}{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
+                for fault in error.errors(include_input=False)
+            )
+            raise SettingsError("settings of the service cannot be used", got=faults) from error

@@ -1,0 +1,226 @@
+"""The tables. States change only through `transitions.py`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel
+from sqlalchemy import JSON, DateTime, Dialect, Double, Enum, ForeignKey, Index
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from hetlora.messages.device import CapabilityReport, Report
+from hetlora.messages.management import RunSettings
+from hetlora.states import AdapterVersionState, AssignmentState, DeviceState, RoundState, RunState
+
+Subject = Literal["device", "assignment", "round", "run", "adapter_version"]
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware datetimes, stored in UTC (SQLite keeps no time zone)."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC).replace(tzinfo=None) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value else None
+
+
+class MessageJson(TypeDecorator[BaseModel]):
+    """A pydantic message, stored as JSON."""
+
+    impl = JSON
+    cache_ok = True
+
+    def __init__(self, kind: type[BaseModel]) -> None:
+        super().__init__(none_as_null=True)
+        self.kind = kind
+
+    def process_bind_param(self, value: BaseModel | None, dialect: Dialect) -> Any:
+        return value.model_dump(mode="json") if value else None
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> BaseModel | None:
+        return self.kind.model_validate(value) if value is not None else None
+
+
+def _state(kind: type[StrEnum]) -> MappedColumn[Any]:
+    return mapped_column(
+        Enum(kind, native_enum=False, length=16, values_callable=lambda states: [s.value for s in states]),
+        sort_order=-2,
+    )
+
+
+class Base(DeclarativeBase):
+    type_annotation_map: ClassVar = {
+        datetime: UtcDateTime(),
+        RunSettings: MessageJson(RunSettings),
+        CapabilityReport: MessageJson(CapabilityReport),
+        Report: MessageJson(Report),
+    }
+
+
+class StatefulRow(Base):
+    """A row with a state machine; `reason` belongs to the newest state."""
+
+    __abstract__ = True
+    subject: ClassVar[Subject]
+
+    id: Mapped[str] = mapped_column(primary_key=True, sort_order=-3)
+    state: Mapped[Any]
+    reason: Mapped[str] = mapped_column(sort_order=-1)
+
+
+class PopulationRow(Base):
+    __tablename__ = "populations"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    enrolment_token_sha256: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class DeviceRow(StatefulRow):
+    __tablename__ = "devices"
+    subject = "device"
+
+    state: Mapped[DeviceState] = _state(DeviceState)
+    population: Mapped[str] = mapped_column(ForeignKey("populations.name"), index=True)
+    public_key: Mapped[str]
+    name: Mapped[str]
+    capabilities: Mapped[CapabilityReport | None]
+    last_contact_at: Mapped[datetime | None]
+
+
+class BundleRow(Base):
+    __tablename__ = "bundles"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    base_model: Mapped[str]
+    task: Mapped[str]
+    max_rank: Mapped[int]
+    max_tokens: Mapped[int]
+    manifest_bytes: Mapped[int]
+    size_bytes: Mapped[int]
+
+
+class RunRow(StatefulRow):
+    __tablename__ = "runs"
+    subject = "run"
+
+    state: Mapped[RunState] = _state(RunState)
+    population: Mapped[str] = mapped_column(ForeignKey("populations.name"), index=True)
+    bundle: Mapped[str] = mapped_column(ForeignKey("bundles.digest"))
+    settings: Mapped[RunSettings]
+    rounds_committed: Mapped[int] = mapped_column(default=0)
+    adapter_version: Mapped[str | None]  # the newest; the initial adapter before the first commit
+    created_at: Mapped[datetime]
+
+
+class RoundRow(StatefulRow):
+    __tablename__ = "rounds"
+    __table_args__ = (Index("ix_rounds_run_state", "run_id", "state"),)
+    subject = "round"
+
+    state: Mapped[RoundState] = _state(RoundState)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    round_index: Mapped[int]
+    attempt: Mapped[int]
+    base_version: Mapped[str] = mapped_column(ForeignKey("adapter_versions.id"))
+    started_at: Mapped[datetime]
+    window_closes_at: Mapped[datetime | None]  # set by the first offer
+    ended_at: Mapped[datetime | None]
+
+
+class AssignmentRow(StatefulRow):
+    __tablename__ = "assignments"
+    __table_args__ = (
+        Index("ix_assignments_round_state", "round_id", "state"),
+        Index("ix_assignments_device_state", "device_id", "state"),
+        Index("ix_assignments_state_lease", "state", "lease_expires_at"),
+    )
+    subject = "assignment"
+
+    state: Mapped[AssignmentState] = _state(AssignmentState)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
+    round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id"))
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    max_rank: Mapped[int]  # as offered
+    offered_at: Mapped[datetime]
+    lease_expires_at: Mapped[datetime]
+    rank: Mapped[int | None]  # taken at the start
+    adapter_sha256: Mapped[str | None]
+    adapter_bytes: Mapped[int | None]
+    update_sha256: Mapped[str | None]
+    update_bytes: Mapped[int | None]
+    updated_rank: Mapped[int | None]  # of the update, after self-pruning
+    report: Mapped[Report | None]
+    aggregation_weight: Mapped[float | None] = mapped_column(Double)
+
+
+class AdapterVersionRow(StatefulRow):
+    __tablename__ = "adapter_versions"
+    subject = "adapter_version"
+
+    state: Mapped[AdapterVersionState] = _state(AdapterVersionState)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
+    round_index: Mapped[int]
+    sha256: Mapped[str]
+    size_bytes: Mapped[int]
+    cohort_size: Mapped[int]
+    created_at: Mapped[datetime]
+
+
+class TruncatedAdapterRow(Base):
+    """A version cut to a rank, made when a device first asked for it."""
+
+    __tablename__ = "truncated_adapters"
+
+    version: Mapped[str] = mapped_column(ForeignKey("adapter_versions.id"), primary_key=True)
+    rank: Mapped[int] = mapped_column(primary_key=True)
+    sha256: Mapped[str]
+    size_bytes: Mapped[int]
+
+
+class RankLimitRow(Base):
+    """The rank that self-pruning left a device in a run."""
+
+    __tablename__ = "rank_limits"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    max_rank: Mapped[int]
+
+
+class NonceRow(Base):
+    """A nonce seen; kept until its signature is too old to be accepted again."""
+
+    __tablename__ = "nonces"
+
+    device_id: Mapped[str] = mapped_column(primary_key=True)
+    nonce: Mapped[str] = mapped_column(primary_key=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class OperatorTokenRow(Base):
+    """The hash of the generated operator token; at most one row."""
+
+    __tablename__ = "operator_tokens"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+
+
+class TransitionRow(Base):
+    __tablename__ = "transitions"
+    __table_args__ = (Index("ix_transitions_subject", "subject", "subject_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    subject: Mapped[str]
+    subject_id: Mapped[str]
+    old: Mapped[str | None]
+    new: Mapped[str]
+    reason: Mapped[str]
+    at: Mapped[datetime]

@@ -1,0 +1,88 @@
+"""Updates on their way in: admitted before their body is read, validated before they are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aggregator_service.assignments import STARTED, own_assignment, refuse_state
+from aggregator_service.bundles import read_spec
+from aggregator_service.rounds import settle
+from aggregator_service.service import Service
+from aggregator_service.storage.blobs import BlobFolder, IncomingBlob
+from aggregator_service.storage.tables import RunRow
+from aggregator_service.transitions import move
+from aggregator_service.validation import validate_update
+from hetlora.adapter import AdapterSpec
+from hetlora.messages.common import ObjectRef
+from hetlora.states import AssignmentState
+from hetlora.tensors import max_adapter_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What an update must be to be kept."""
+
+    device_id: str
+    assignment_id: str
+    spec: AdapterSpec
+    min_rank: int
+    max_rank: int
+    max_bytes: int
+    folder: BlobFolder
+
+
+def admit(service: Service, device_id: str, assignment_id: str, sha256: str) -> Admission:
+    """Decide, before a byte of the body is read, whether an update of this digest may come.
+
+    Raises:
+        NotFound: no such assignment of the device.
+        StateConflict: not started, or over; an update that is in already may be repeated.
+    """
+    with service.database.read() as session:
+        assignment = own_assignment(session, device_id, assignment_id)
+        if assignment.state not in STARTED and assignment.update_sha256 != sha256:
+            raise refuse_state(assignment, "a started assignment")
+        assert assignment.rank is not None
+        run = session.get_one(RunRow, assignment.run_id)
+    spec = read_spec(service, run.bundle)
+    return Admission(
+        device_id=device_id,
+        assignment_id=assignment_id,
+        spec=spec,
+        min_rank=min(run.settings.min_rank, assignment.rank),
+        max_rank=assignment.rank,
+        max_bytes=min(service.settings.max_update_bytes, max_adapter_bytes(spec)),
+        folder=service.updates(assignment.round_id),
+    )
+
+
+def keep_update(service: Service, admission: Admission, blob: IncomingBlob) -> ObjectRef:
+    """Validate received bytes, keep them, and then record them with the assignment.
+
+    Raises:
+        MalformedTensors, SpecMismatch, NonFiniteValues, RankOutOfRange: see `validate_update`.
+        StateConflict: the assignment ended while the update was on its way.
+    """
+    update = validate_update(
+        blob.read(), admission.spec, min_rank=admission.min_rank, max_rank=admission.max_rank
+    )
+    now = service.clock()
+    ref = ObjectRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
+    with service.database.read() as session:
+        assignment = own_assignment(session, admission.device_id, admission.assignment_id)
+        if assignment.state not in STARTED and assignment.update_sha256 == ref.sha256:
+            return ref
+    admission.folder.keep(blob)
+    with service.database.write() as session:
+        settle(session, now)
+        assignment = own_assignment(session, admission.device_id, admission.assignment_id)
+        if assignment.state not in STARTED:
+            raise refuse_state(assignment, "a started assignment")
+        assignment.update_sha256, assignment.update_bytes = ref.sha256, ref.size_bytes
+        assignment.updated_rank = update.rank
+        # A device that had the adapter of its plan already did not fetch it.
+        if assignment.state is AssignmentState.DOWNLOADING:
+            move(session, assignment, AssignmentState.TRAINING, "adapter at hand", now)
+        if assignment.state is AssignmentState.TRAINING:
+            move(session, assignment, AssignmentState.UPLOADING, "update received", now)
+    return ref

@@ -1,0 +1,133 @@
+"""Rows as operators see them."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from aggregator_service.rounds import LIVE, count_assignments
+from aggregator_service.storage.tables import (
+    AdapterVersionRow,
+    AssignmentRow,
+    BundleRow,
+    DeviceRow,
+    PopulationRow,
+    RoundRow,
+    RunRow,
+    Subject,
+    TransitionRow,
+)
+from hetlora.messages.management import (
+    AdapterVersionStatus,
+    AssignmentStatus,
+    BundleStatus,
+    DeviceDetails,
+    PopulationStatus,
+    RoundStatus,
+    RunStatus,
+    Transition,
+)
+from hetlora.states import AssignmentState
+
+
+def population_status(session: Session, row: PopulationRow) -> PopulationStatus:
+    devices = session.scalar(select(func.count()).where(DeviceRow.population == row.name)) or 0
+    return PopulationStatus(name=row.name, devices=devices, created_at=row.created_at)
+
+
+def device_details(session: Session, row: DeviceRow) -> DeviceDetails:
+    return DeviceDetails(
+        device_id=row.id,
+        name=row.name,
+        population=row.population,
+        state=row.state,
+        capabilities=row.capabilities,
+        last_contact_at=row.last_contact_at,
+    )
+
+
+def bundle_status(session: Session, row: BundleRow) -> BundleStatus:
+    return BundleStatus(
+        digest=row.digest,
+        base_model=row.base_model,
+        task=row.task,
+        max_rank=row.max_rank,
+        size_bytes=row.size_bytes,
+    )
+
+
+def run_status(session: Session, row: RunRow) -> RunStatus:
+    return RunStatus(
+        run_id=row.id,
+        population=row.population,
+        bundle=row.bundle,
+        state=row.state,
+        reason=row.reason,
+        settings=row.settings,
+        rounds_committed=row.rounds_committed,
+        adapter_version=row.adapter_version,
+        created_at=row.created_at,
+    )
+
+
+def round_status(session: Session, row: RoundRow) -> RoundStatus:
+    done = {AssignmentState.ACCEPTED, AssignmentState.DISCARDED}
+    return RoundStatus(
+        round_index=row.round_index,
+        attempt=row.attempt,
+        state=row.state,
+        reason=row.reason,
+        offered=count_assignments(session, row.id, LIVE | done),
+        accepted=count_assignments(session, row.id, {AssignmentState.ACCEPTED}),
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+    )
+
+
+def assignment_status(session: Session, row: AssignmentRow) -> AssignmentStatus:
+    work = session.get_one(RoundRow, row.round_id)
+    report = row.report
+    return AssignmentStatus(
+        assignment_id=row.id,
+        device_id=row.device_id,
+        device_name=session.get_one(DeviceRow, row.device_id).name,
+        round_index=work.round_index,
+        attempt=work.attempt,
+        state=row.state,
+        reason=row.reason,
+        rank=row.rank,
+        updated_rank=row.updated_rank,
+        aggregation_weight=row.aggregation_weight,
+        first_loss=report.first_loss if report else None,
+        last_loss=report.last_loss if report else None,
+        training_seconds=report.training_seconds if report else None,
+        peak_memory_bytes=report.peak_memory_bytes if report else None,
+        downloaded_bytes=report.downloaded_bytes if report else None,
+        uploaded_bytes=row.update_bytes,
+    )
+
+
+def adapter_version_status(session: Session, row: AdapterVersionRow) -> AdapterVersionStatus:
+    return AdapterVersionStatus(
+        version=row.id,
+        run_id=row.run_id,
+        round_index=row.round_index,
+        state=row.state,
+        sha256=row.sha256,
+        size_bytes=row.size_bytes,
+        cohort_size=row.cohort_size,
+        created_at=row.created_at,
+    )
+
+
+def transition(session: Session, row: TransitionRow) -> Transition:
+    return Transition(
+        subject=cast(Subject, row.subject),
+        subject_id=row.subject_id,
+        old=row.old,
+        new=row.new,
+        reason=row.reason,
+        at=row.at,
+    )
