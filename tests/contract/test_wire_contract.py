@@ -1,0 +1,115 @@
+"""The literal files of this folder are what travels; clients in other languages read the same ones."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hetlora.adapter import AdapterSpec, ModuleSpec
+from hetlora.algebra import delta_norm, pruned_rank, tail_norm, truncate
+from hetlora.messages import device
+from hetlora.messages.common import Message, Problem
+from hetlora.signature import SignatureParameters, content_digest, parse_signature, signature_base
+from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
+
+FOLDER = Path(__file__).parent
+MESSAGES: dict[str, type[Message]] = {
+    "check_in.json": device.CheckIn,
+    "check_in_answer_offer.json": device.CheckInAnswer,
+    "check_in_answer_retry.json": device.CheckInAnswer,
+    "device_status.json": device.DeviceStatus,
+    "enrol_request.json": device.EnrolRequest,
+    "failure.json": device.Failure,
+    "plan.json": device.Plan,
+    "problem.json": Problem,
+    "receipt.json": device.Receipt,
+    "report.json": device.Report,
+    "start_request.json": device.StartRequest,
+}
+SPEC = AdapterSpec((ModuleSpec("h.0.k", 3, 2), ModuleSpec("h.0.q", 2, 2)), scaling=2.0, max_rank=2)
+
+
+def literal(name: str) -> Any:
+    return json.loads((FOLDER / name).read_text())
+
+
+def adapter_bytes(name: str) -> bytes:
+    return bytes.fromhex((FOLDER / name).read_text())
+
+
+def test_every_literal_message_is_held_by_a_test() -> None:
+    others = {"algebra.json", "signature.json"}
+    assert {path.name for path in FOLDER.glob("*.json")} == MESSAGES.keys() | others
+
+
+@pytest.mark.parametrize(("name", "kind"), MESSAGES.items())
+def test_message_is_read_and_written_as_pinned(name: str, kind: type[Message]) -> None:
+    message = kind.model_validate_json((FOLDER / name).read_bytes())
+    assert json.loads(message.model_dump_json()) == literal(name)
+
+
+def test_adapter_file_is_written_and_read_as_pinned() -> None:
+    data = adapter_bytes("adapter_rank2.safetensors.hex")
+    adapter = adapter_from_bytes(data, SPEC)
+    assert adapter.factors["h.0.k"].lora_A.tolist() == [[1, 0, 2], [0, 3, 4]]
+    assert adapter.factors["h.0.k"].lora_B.tolist() == [[1, 0], [2, 5]]
+    assert adapter.factors["h.0.q"].lora_A.tolist() == [[2, 1], [0, 0.5]]
+    assert adapter.factors["h.0.q"].lora_B.tolist() == [[3, 1], [0, -1]]
+    assert adapter_to_bytes(adapter) == data
+
+
+def test_truncation_gives_the_pinned_bytes() -> None:
+    whole = adapter_from_bytes(adapter_bytes("adapter_rank2.safetensors.hex"), SPEC)
+    assert adapter_to_bytes(truncate(whole, 1)) == adapter_bytes("adapter_rank1.safetensors.hex")
+
+
+def test_norms_and_pruned_ranks_are_as_pinned() -> None:
+    # k: B A = [[1, 0, 2], [2, 15, 24]], squares 810; q: [[6, 3.5], [0, -0.5]], squares 48.5; together 858.5
+    # tails: k 5 * 5, q sqrt(2) * 0.5
+    pinned = literal("algebra.json")
+    adapter = adapter_from_bytes(adapter_bytes(pinned["adapter"]), SPEC)
+    assert delta_norm(adapter) == pytest.approx(pinned["delta_norm"], rel=1e-15)
+    assert tail_norm(adapter, pinned["keep"]) == pytest.approx(pinned["tail_norm"], rel=1e-15)
+    for row in pinned["pruned_rank"]:
+        assert pruned_rank(row["rank"], row["pruning_decay"]) == row["kept"]
+
+
+def test_signature_base_and_headers_are_as_pinned() -> None:
+    pinned = literal("signature.json")
+    body_sha256 = hashlib.sha256(pinned["body"].encode()).hexdigest()
+    parameters = SignatureParameters(pinned["created"], pinned["nonce"], pinned["device_id"])
+    base = signature_base(
+        parameters,
+        method=pinned["method"],
+        path=pinned["path"],
+        query=pinned["query"],
+        body_sha256=body_sha256,
+    )
+    headers = pinned["headers"]
+    assert base.decode() == pinned["signature_base"]
+    assert content_digest(body_sha256) == headers["Content-Digest"]
+    assert parse_signature(headers["Signature-Input"], headers["Signature"])[0] == parameters
+
+
+def test_device_id_and_public_key_are_those_of_the_enrolment() -> None:
+    pinned = literal("signature.json")
+    public_key = base64.b64decode(pinned["public_key"])
+    assert hashlib.sha256(public_key).hexdigest()[:32] == pinned["device_id"]
+    assert literal("enrol_request.json")["public_key"] == pinned["public_key"]
+    assert literal("device_status.json")["device_id"] == pinned["device_id"]
+
+
+def test_pinned_signature_is_made_by_the_pinned_key() -> None:
+    ed25519 = pytest.importorskip(
+        "cryptography.hazmat.primitives.asymmetric.ed25519", reason="pip install hetlora[edge]"
+    )
+    pinned = literal("signature.json")
+    key = ed25519.Ed25519PrivateKey.from_private_bytes(bytes.fromhex(pinned["private_key_hex"]))
+    _, signature = parse_signature(pinned["headers"]["Signature-Input"], pinned["headers"]["Signature"])
+    assert key.sign(pinned["signature_base"].encode()) == signature  # Ed25519 signs alike each time
+    assert key.public_key().public_bytes_raw() == base64.b64decode(pinned["public_key"])

@@ -1,0 +1,162 @@
+"""Who may import whom (architecture, section 3), held on the syntax trees of all packages."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("hetlora", "export", "edge_sdk", "aggregator_service", "benchmarks")
+STANDARD_LIBRARY = tuple(sys.stdlib_module_names)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Files below `folder`, except `spared`, import nothing of `never` and, if given, only of `only`."""
+
+    folder: str
+    never: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
+    spared: tuple[str, ...] = ()
+
+
+ABOVE = ("benchmarks", "hetlora.cli")
+RULES = (
+    Rule(
+        "hetlora",
+        never=("hetlora.cli",),
+        only=(*STANDARD_LIBRARY, "numpy", "safetensors", "pydantic", "hetlora"),
+        spared=("hetlora/cli",),
+    ),
+    Rule("export", never=("edge_sdk", "aggregator_service", *ABOVE)),
+    Rule(
+        "edge_sdk",
+        never=(
+            "export",
+            "aggregator_service",
+            "torch",
+            "transformers",
+            "optimum",
+            "onnxruntime.training",
+            *ABOVE,
+        ),
+    ),
+    Rule("edge_sdk", never=("onnxruntime",), spared=("edge_sdk/runtimes/onnx_library.py",)),
+    Rule("aggregator_service", never=("export", "edge_sdk", "torch", *ABOVE)),
+    Rule(
+        "aggregator_service/aggregation",
+        never=("time", "datetime"),
+        only=(*STANDARD_LIBRARY, "numpy", "hetlora", "aggregator_service.aggregation"),
+    ),
+)
+
+
+def imported(source: str, path: str) -> set[str]:
+    """Dotted names that a module imports; `from a import b` counts as both `a` and `a.b`."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, path)
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Call) and _called(node) in {"import_module", "__import__"}:
+            found |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)}
+    return found
+
+
+def _absolute(node: ast.ImportFrom, path: str) -> str:
+    package = PurePosixPath(path).parts[: -node.level] if node.level else ()
+    return ".".join((*package, *(node.module.split(".") if node.module else ())))
+
+
+def _called(node: ast.Call) -> str | None:
+    return getattr(node.func, "attr", getattr(node.func, "id", None))
+
+
+def below(path: str, folders: tuple[str, ...]) -> bool:
+    return any(PurePosixPath(path).is_relative_to(folder) for folder in folders)
+
+
+def within(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(f"{name}.".startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def violations(source: str, path: str) -> set[str]:
+    """Which imports of one file break a rule, as `path imports name`."""
+    names = imported(source, path)
+    found = set()
+    for rule in RULES:
+        if below(path, (rule.folder,)) and not below(path, rule.spared):
+            found |= {name for name in names if within(name, rule.never)}
+            if rule.only is not None:
+                found |= {name for name in names if not within(name, rule.only)}
+    return {f"{path} imports {name}" for name in found}
+
+
+def test_every_file_keeps_the_import_rules() -> None:
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    assert ROOT / "hetlora" / "adapter.py" in files
+    broken = [violations(path.read_text(), path.relative_to(ROOT).as_posix()) for path in files]
+    assert set().union(*broken) == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "name"),
+    [
+        ("hetlora/adapter.py", "import torch", "torch"),
+        ("hetlora/adapter.py", "import hetlora.cli.main", "hetlora.cli.main"),
+        ("hetlora/adapter.py", "from . import cli", "hetlora.cli"),
+        ("hetlora/messages/device.py", "from ..cli import main", "hetlora.cli"),
+        ("hetlora/adapter.py", "def f():\n    import edge_sdk", "edge_sdk"),
+        ("hetlora/new/file.py", "from typer import Option", "typer"),
+        ("export/graph.py", "from edge_sdk.runtimes import base", "edge_sdk.runtimes"),
+        ("export/graph.py", "import benchmarks.harness", "benchmarks.harness"),
+        ("edge_sdk/client.py", "from aggregator_service import app", "aggregator_service"),
+        ("edge_sdk/client.py", "import importlib\nimportlib.import_module('torch')", "torch"),
+        ("edge_sdk/client.py", "__import__('export.bundle')", "export.bundle"),
+        ("edge_sdk/client.py", "if TYPE_CHECKING:\n    from torch import Tensor", "torch"),
+        ("edge_sdk/client.py", "import onnxruntime", "onnxruntime"),
+        ("edge_sdk/runtimes/base.py", "from onnxruntime import InferenceSession", "onnxruntime"),
+        ("edge_sdk/runtimes/onnx_library.py", "from onnxruntime import training", "onnxruntime.training"),
+        ("edge_sdk/runtimes/onnx_library.py", "import onnxruntime.training.api", "onnxruntime.training.api"),
+        ("aggregator_service/app.py", "import torch.nn as nn", "torch.nn"),
+        ("aggregator_service/app.py", "from edge_sdk import EdgeClient", "edge_sdk"),
+        ("aggregator_service/aggregation/hetlora.py", "import sqlalchemy", "sqlalchemy"),
+        ("aggregator_service/aggregation/hetlora.py", "from datetime import datetime", "datetime"),
+        ("aggregator_service/aggregation/hetlora.py", "from time import monotonic", "time"),
+        (
+            "aggregator_service/aggregation/hetlora.py",
+            "from ..storage import tables",
+            "aggregator_service.storage",
+        ),
+    ],
+)
+def test_forbidden_import_is_found(path: str, source: str, name: str) -> None:
+    assert f"{path} imports {name}" in violations(source, path)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("hetlora/adapter.py", "import json, numpy as np\nfrom hetlora.errors import HetloraError"),
+        ("hetlora/cli/main.py", "import typer, edge_sdk, aggregator_service, benchmarks.demo"),
+        ("export/graph.py", "import torch, onnxruntime.training.artifacts"),
+        (
+            "edge_sdk/runtimes/onnx_library.py",
+            "import onnxruntime\nfrom onnxruntime.capi import _pybind_state",
+        ),
+        ("edge_sdk/client.py", "import exporters, torchless\nfrom .runtimes import base"),
+        ("aggregator_service/rounds.py", "import time, sqlalchemy\nfrom hetlora.messages import device"),
+        ("aggregator_service/aggregation/hetlora.py", "import math, numpy\nfrom hetlora import Adapter"),
+        ("aggregator_service/aggregation/tree.py", "from .rule import Rule\nfrom . import rule"),
+        ("benchmarks/demo/stage.py", "import torch, edge_sdk, export, aggregator_service"),
+        ("android_demo/anything.py", "import hetlora.cli"),
+    ],
+)
+def test_allowed_import_passes(path: str, source: str) -> None:
+    assert violations(source, path) == set()
