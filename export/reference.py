@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import external_data_helper, numpy_helper
+from onnx import numpy_helper
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
@@ -71,8 +71,7 @@ def read_prototypes(bundle: Bundle) -> NDArray[np.float32]:
     tensor = next((tensor for tensor in graph.initializer if tensor.name == PROTOTYPES), None)
     if tensor is None:
         raise BundleInvalid("the inference graph has no prototypes", got=path.name, expected=PROTOTYPES)
-    external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
-    return numpy_helper.to_array(tensor).astype(np.float32)
+    return numpy_helper.to_array(tensor, str(path.parent)).astype(np.float32)
 
 
 def load_reference(bundle: Bundle, model: Path, adapter_folder: Path | None = None) -> PrototypeClassifier:

@@ -57,10 +57,18 @@ def _differentiate(model: ModelProto, trainable: list[str]) -> tuple[ModelProto,
             )
         training = onnx.load(Path(folder) / "training_model.onnx")
         optimizer = onnx.load(Path(folder) / "optimizer_model.onnx")
-    for attribute in optimizer.graph.node[0].attribute:
-        if attribute.name == "adam_mode":
-            attribute.i = 0  # epsilon as torch adds it, after the bias correction; 1 is the older BERT way
+    _as_torch(optimizer)
     return training, optimizer
+
+
+def _as_torch(optimizer: ModelProto) -> None:
+    (node,) = optimizer.graph.node
+    for attribute in node.attribute:
+        if attribute.name == "adam_mode":
+            attribute.i = 0  # epsilon is added after the bias correction, as torch does; 1 adds it before
+    # The library numbers its names through the life of the process; the bundle's bytes must not tell.
+    node.name = "adamw"
+    node.output[0] = optimizer.graph.output[0].name = "updated"
 
 
 def _make_rank_symbolic(training: ModelProto, marker: int) -> None:

@@ -1,0 +1,37 @@
+"""One tiny model and its bundle, made once for the whole run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hetlora.bundle import Bundle
+
+TINY_LABELS = ("weather", "food", "sport")
+TINY_TARGETS = ("query", "value")
+TINY_MAX_RANK = 8
+
+
+# The imports stand inside: torch and its kin take seconds that most tests need not wait for.
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A local Hugging Face folder of a two-layer BERT with 32 features."""
+    from tiny_model import write_tiny_model
+
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny model exported with three labels, LoRA on query and value, ranks up to 8. Do not write to it."""
+    from export.bundle_writer import export_bundle
+
+    return export_bundle(
+        str(tiny_model_folder),
+        tmp_path_factory.mktemp("bundles") / "tiny",
+        labels=TINY_LABELS,
+        targets=TINY_TARGETS,
+        max_rank=TINY_MAX_RANK,
+        max_tokens=32,
+    )
