@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edge_sdk.batches import TextEncoder
     from edge_sdk.client import EdgeClient
     from edge_sdk.events import (
         CheckedIn,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         Uploaded,
     )
     from edge_sdk.examples import Example, ExampleStore
+    from edge_sdk.inference import Classifier
     from edge_sdk.planner import RankChoice, choose_rank
     from edge_sdk.probe import measure_capabilities
     from edge_sdk.visit import Visit
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CapabilityReport": "hetlora.messages.device",
     "CheckedIn": "edge_sdk.events",
+    "Classifier": "edge_sdk.inference",
     "Downloaded": "edge_sdk.events",
     "EdgeClient": "edge_sdk.client",
     "Event": "edge_sdk.events",
@@ -42,6 +45,7 @@ _HOMES = {
     "RankPruned": "edge_sdk.events",
     "StepDone": "edge_sdk.events",
     "Submitted": "edge_sdk.events",
+    "TextEncoder": "edge_sdk.batches",
     "Uploaded": "edge_sdk.events",
     "Visit": "edge_sdk.visit",
     "choose_rank": "edge_sdk.planner",
@@ -51,6 +55,7 @@ _HOMES = {
 __all__ = [
     "CapabilityReport",
     "CheckedIn",
+    "Classifier",
     "Downloaded",
     "EdgeClient",
     "Event",
@@ -62,6 +67,7 @@ __all__ = [
     "RankPruned",
     "StepDone",
     "Submitted",
+    "TextEncoder",
     "Uploaded",
     "Visit",
     "choose_rank",

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 import httpx
 
@@ -16,8 +15,6 @@ from hetlora.errors import BodyTooLarge, DigestMismatch, InputError, RefusedErro
 from hetlora.messages.common import ObjectRef
 
 logger = logging.getLogger(__name__)
-
-PIECE_BYTES: Final = 256 * 1024
 
 
 class Downloads:
@@ -98,7 +95,8 @@ class Downloads:
     def _copy(
         self, response: httpx.Response, write: Callable[[bytes], int], *, room_bytes: int, name: str
     ) -> None:
-        for piece in response.iter_raw(PIECE_BYTES):
+        # As the pieces come: gathering them to a size would lose what was gathered when the line is cut.
+        for piece in response.iter_raw():
             self.received_bytes += len(piece)
             room_bytes -= len(piece)
             if room_bytes < 0:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from edge_sdk.runtimes.base import RuntimeFactory
-from hetlora.errors import DependencyMissing
 
 
 def onnx_runtime() -> RuntimeFactory:
-    """The default runtime, imported when it is first needed.
+    """The default runtime, loaded when it is first needed.
 
     Raises:
-        DependencyMissing: ONNX Runtime training is not installed.
+        DependencyMissing: ONNX Runtime's training build is not installed.
     """
-    try:
-        from edge_sdk.runtimes.onnx import OnnxRuntime
-    except ImportError as error:
-        raise DependencyMissing(
-            "the training runtime is not installed", got=error, expected="pip install 'hetlora[edge]'"
-        ) from error
+    from edge_sdk.runtimes.onnx import OnnxRuntime
+    from edge_sdk.runtimes.onnx_library import import_training_bindings
+
+    import_training_bindings()  # a device without them need not download a model first
     return OnnxRuntime

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stamina
+from edge_fakes import NOW, STRONG, FakeService, quadratic
+
+from edge_sdk.client import EdgeClient
+from edge_sdk.folder import DeviceFolder, open_folder
+from edge_sdk.identity import load_or_create_identity
+from edge_sdk.transport import Transport
+
+
+@pytest.fixture(autouse=True)
+def _three_tries_without_waiting() -> Iterator[None]:
+    with stamina.set_testing(True, attempts=3):
+        yield
+
+
+@pytest.fixture
+def service() -> FakeService:
+    return FakeService()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DeviceFolder:
+    return open_folder(tmp_path / "device")
+
+
+@pytest.fixture
+def transport(service: FakeService, folder: DeviceFolder) -> Iterator[Transport]:
+    """A transport of a device that the service knows."""
+    identity = load_or_create_identity(folder.key_file)
+    service.keys[identity.device_id] = identity.key.public_key()
+    transport = Transport("http://service.test", identity, clock=lambda: NOW, http=service.http)
+    yield transport
+    transport.close()
+
+
+@pytest.fixture
+def make_client(service: FakeService, folder: DeviceFolder) -> Iterator[Callable[..., EdgeClient]]:
+    """Makes clients of one device that holds two examples; keyword arguments replace the usual ones."""
+    made: list[EdgeClient] = []
+
+    def make(**given: Any) -> EdgeClient:
+        usual: dict[str, Any] = {
+            "enrolment_token": "token",
+            "capabilities": STRONG,
+            "runtime": quadratic,
+            "http": service.http,
+            "clock": lambda: NOW,
+        }
+        client = EdgeClient("http://service.test", "weather", folder.root, **(usual | given))
+        made.append(client)
+        client.examples.put("snow and ice", "cold", key="first")
+        client.examples.put("sun and sand", "warm", key="second")
+        return client
+
+    yield make
+    for client in made:
+        client.close()

@@ -1,0 +1,334 @@
+"""A bundle of a few hundred bytes, a runtime of one line of algebra, and a service that checks signatures."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from edge_sdk.runtimes.base import Batch, Evaluation
+from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
+from hetlora.algebra import truncate
+from hetlora.bundle import Bundle
+from hetlora.digest import sha256_of
+from hetlora.errors import AuthenticationFailed, HetloraError, NotFound, ReplayedRequest, UnknownDevice
+from hetlora.manifest import (
+    MANIFEST_NAME,
+    BaseModelInfo,
+    CostModel,
+    FileEntry,
+    GraphFiles,
+    Manifest,
+    OptimizerInfo,
+    TensorInput,
+    ToolVersions,
+)
+from hetlora.messages.common import ObjectRef, problem_of
+from hetlora.messages.device import (
+    CapabilityReport,
+    CheckIn,
+    CheckInAnswer,
+    DeviceStatus,
+    EnrolRequest,
+    Failure,
+    Offer,
+    Plan,
+    Receipt,
+    Report,
+    StartRequest,
+    TrainingSettings,
+)
+from hetlora.signature import content_digest, parse_signature, signature_base
+from hetlora.states import AssignmentState, DeviceState
+from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
+
+SPEC = AdapterSpec(modules=(ModuleSpec("query", 4, 6),), scaling=2.0, max_rank=4)
+LABELS = ("cold", "warm")
+NOW = 1_800_000_000.0
+WORDS = ("[PAD]", "[UNK]", "snow", "ice", "sun", "sand", "and")
+
+# Room for every rank of SPEC.
+STRONG = CapabilityReport(
+    source="given",
+    cores=4,
+    memory_total_bytes=8 * 2**30,
+    memory_available_bytes=4 * 2**30,
+    matmul_flops_per_second=1e11,
+    disk_free_bytes=2**30,
+)
+
+
+def tiny_tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    return tokenizer
+
+
+def adapter_of(rank: int, a: float = 0.5, b: float = 0.25) -> Adapter:
+    """Every number of lora_A is `a`, every number of lora_B is `b`."""
+    return Adapter(
+        SPEC, {"query": LoraFactors(np.full((rank, 4), a, np.float32), np.full((6, rank), b, np.float32))}
+    )
+
+
+def tiny_files() -> dict[str, bytes]:
+    return {
+        "training.onnx": b"training graph",
+        "eval.onnx": b"eval graph",
+        "optimizer.onnx": b"optimizer graph",
+        "inference.onnx": b"inference graph",
+        "weights/base.bin": bytes(range(256)) * 40,
+        "tokenizer.json": tiny_tokenizer().to_str().encode(),
+    }
+
+
+def tiny_manifest(files: dict[str, bytes]) -> Manifest:
+    return Manifest(
+        schema_version=1,
+        task="text-classification",
+        labels=LABELS,
+        max_tokens=16,
+        base_model=BaseModelInfo(id="tiny", revision=None, sha256="0" * 64, parameters=1),
+        adapter=SPEC,
+        inputs=(
+            TensorInput(name="input_ids", dtype="int64", shape=("batch", "tokens")),
+            TensorInput(name="attention_mask", dtype="int64", shape=("batch", "tokens")),
+        ),
+        optimizer=OptimizerInfo(name="AdamW", beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0),
+        graphs=GraphFiles(
+            training="training.onnx",
+            eval="eval.onnx",
+            optimizer="optimizer.onnx",
+            inference="inference.onnx",
+            base_weights="weights/base.bin",
+            tokenizer="tokenizer.json",
+        ),
+        cost_model=CostModel(
+            training_flops_per_token=1000.0,
+            training_flops_per_token_per_rank=100.0,
+            activation_bytes_per_token=1000.0,
+            activation_bytes_per_token_per_rank=10.0,
+            base_weight_bytes=10_240,
+            adapter_bytes_per_rank=40,
+        ),
+        versions=ToolVersions(hetlora="0", onnx="0", onnxruntime="0", opset=17, ir_version=9),
+        files={name: FileEntry(sha256=sha256_of(data), size_bytes=len(data)) for name, data in files.items()},
+    )
+
+
+@dataclass
+class QuadraticRuntime:
+    """Loss = half the squared distance of lora_B from one; a step goes the given share of the way."""
+
+    now: Adapter
+    batches: list[Batch] = field(default_factory=list)
+
+    def train_step(self, batch: Batch, *, learning_rate: float) -> float:
+        self.batches.append(batch)
+        lora_A, lora_B = self.now.factors["query"].lora_A, self.now.factors["query"].lora_B
+        self.now = Adapter(SPEC, {"query": LoraFactors(lora_A, lora_B + learning_rate * (1 - lora_B))})
+        return 0.5 * float(np.sum((lora_B - 1) ** 2))
+
+    def evaluate(self, batch: Batch) -> Evaluation:
+        raise NotImplementedError
+
+    def adapter(self) -> Adapter:
+        return self.now
+
+
+def quadratic(
+    bundle: Bundle, adapter: Adapter, *, pruning_decay: float, pruning_penalty: float, threads: int | None
+) -> QuadraticRuntime:
+    return QuadraticRuntime(adapter)
+
+
+class FakeService:
+    """One population and one assignment behind the paths of docs/protocol.md.
+
+    `faults` are taken one per request before it is looked at: an exception is raised as the network would, a
+    response is sent as it is, None lets the request pass.
+    """
+
+    def __init__(self, *, training: TrainingSettings | None = None, min_rank: int = 1) -> None:
+        self.files = tiny_files()
+        manifest = tiny_manifest(self.files).to_json()
+        self.bundle = ObjectRef(sha256=sha256_of(manifest), size_bytes=len(manifest))
+        self.objects = {sha256_of(data): data for data in (*self.files.values(), manifest)}
+        self.names = {sha256_of(data): name for name, data in self.files.items()} | {
+            self.bundle.sha256: MANIFEST_NAME
+        }
+        self.global_adapter = adapter_of(4)
+        self.offer: Offer | None = Offer(
+            assignment_id="assignment-1",
+            run_id="run-1",
+            round_index=0,
+            bundle=self.bundle,
+            min_rank=min_rank,
+            max_rank=4,
+            round_seconds=600.0,
+            training=training
+            or TrainingSettings(steps=3, batch_size=2, learning_rate=0.5, max_tokens=8, pruning_decay=1.0),
+            lease_expires_at=datetime(2027, 1, 15, tzinfo=UTC),
+        )
+        self.faults: list[Exception | httpx.Response | None] = []
+        self.keys: dict[str, Ed25519PublicKey] = {}
+        self.nonces: set[str] = set()
+        self.requests: list[str] = []
+        self.check_ins: list[CheckIn] = []
+        self.updates: list[Adapter] = []
+        self.reports: list[Report] = []
+        self.failures: list[Failure] = []
+
+    @property
+    def http(self) -> httpx.MockTransport:
+        return httpx.MockTransport(self._answer)
+
+    def fetched(self) -> list[str]:
+        """Names of the objects that were asked for, in order."""
+        paths = (request.split(" ")[1] for request in self.requests if "/objects/" in request)
+        return [self.names.get(path.rsplit("/", 1)[1], "global adapter") for path in paths]
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(f"{request.method} {request.url.path}")
+        fault = self.faults.pop(0) if self.faults else None
+        if isinstance(fault, Exception):
+            raise fault
+        if fault is not None:
+            return fault
+        try:
+            return self._route(request)
+        except HetloraError as error:
+            return problem(error)
+
+    def _route(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path.removeprefix("/device/v1")
+        if path == "/devices":
+            self._enrol(request)
+        device_id = self._authenticate(request)
+        if path == "/devices":
+            return _json(201, DeviceStatus(device_id=device_id, state=DeviceState.ACCEPTED))
+        if path.startswith("/objects/"):
+            return self._object(request, path.removeprefix("/objects/"))
+        answers: dict[str, Callable[[bytes], httpx.Response]] = {
+            "/check-ins": self._check_in,
+            "/assignments/assignment-1:start": self._start,
+            "/assignments/assignment-1/update": self._update,
+            "/assignments/assignment-1:submit": self._submit,
+            "/assignments/assignment-1:fail": self._fail,
+        }
+        if path not in answers:
+            raise NotFound("no such path", got=path)
+        return answers[path](request.content)
+
+    def _enrol(self, request: httpx.Request) -> None:
+        raw = base64.b64decode(EnrolRequest.model_validate_json(request.content).public_key)
+        self.keys[sha256_of(raw)[:32]] = Ed25519PublicKey.from_public_bytes(raw)
+
+    def _authenticate(self, request: httpx.Request) -> str:
+        parameters, signature = parse_signature(
+            request.headers.get("Signature-Input"), request.headers.get("Signature")
+        )
+        if parameters.key_id not in self.keys:
+            raise UnknownDevice("device never enrolled", got=parameters.key_id)
+        body_sha256 = sha256_of(request.content)
+        if request.headers["Content-Digest"] != content_digest(body_sha256) or parameters.created != int(NOW):
+            raise AuthenticationFailed("digest or time is wrong")
+        base = signature_base(
+            parameters,
+            method=request.method,
+            path=request.url.path,
+            query=request.url.query.decode(),
+            body_sha256=body_sha256,
+        )
+        self.keys[parameters.key_id].verify(signature, base)  # InvalidSignature fails the test loudly
+        if parameters.nonce in self.nonces:
+            raise ReplayedRequest("nonce seen before")
+        self.nonces.add(parameters.nonce)
+        return parameters.key_id
+
+    def _object(self, request: httpx.Request, sha256: str) -> httpx.Response:
+        if sha256 not in self.objects:
+            raise NotFound("no such object", got=sha256)
+        data = self.objects[sha256]
+        if "Range" not in request.headers:
+            return httpx.Response(200, content=pieces(data))
+        start = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+        return httpx.Response(206, content=pieces(data[start:]), headers=headers)
+
+    def _check_in(self, body: bytes) -> httpx.Response:
+        self.check_ins.append(CheckIn.model_validate_json(body))
+        reason = "work" if self.offer else "no run"
+        return _json(200, CheckInAnswer(offer=self.offer, retry_after_seconds=7.0, reason=reason))
+
+    def _start(self, body: bytes) -> httpx.Response:
+        assert self.offer is not None
+        rank = StartRequest.model_validate_json(body).rank
+        data = adapter_to_bytes(truncate(self.global_adapter, rank))
+        self.objects[sha256_of(data)] = data
+        return _json(
+            200,
+            Plan(
+                assignment_id="assignment-1",
+                rank=rank,
+                adapter=ObjectRef(sha256=sha256_of(data), size_bytes=len(data)),
+                seed=5,
+                lease_expires_at=self.offer.lease_expires_at,
+            ),
+        )
+
+    def _update(self, body: bytes) -> httpx.Response:
+        self.updates.append(adapter_from_bytes(body, SPEC))
+        return _json(200, ObjectRef(sha256=sha256_of(body), size_bytes=len(body)))
+
+    def _submit(self, body: bytes) -> httpx.Response:
+        self.reports.append(Report.model_validate_json(body))
+        return _json(200, receipt(AssignmentState.ACCEPTED))
+
+    def _fail(self, body: bytes) -> httpx.Response:
+        self.failures.append(Failure.model_validate_json(body))
+        return _json(200, receipt(AssignmentState.FAILED))
+
+
+def receipt(state: AssignmentState) -> Receipt:
+    return Receipt(assignment_id="assignment-1", state=state, reason="so it is", retry_after_seconds=30.0)
+
+
+def pieces(data: bytes, size: int = 1000, *, cut_after: int | None = None) -> Iterator[bytes]:
+    """A body as it streams in; with `cut_after` the line breaks after that many pieces."""
+    for number, start in enumerate(range(0, len(data), size)):
+        if number == cut_after:
+            raise httpx.ReadError("line is cut")
+        yield data[start : start + size]
+
+
+def problem(error: HetloraError) -> httpx.Response:
+    return httpx.Response(
+        error.status,
+        content=problem_of(error).model_dump_json(),
+        headers={"Content-Type": "application/problem+json"},
+    )
+
+
+def _json(status: int, message: object) -> httpx.Response:
+    return httpx.Response(status, json=json.loads(message.model_dump_json()))  # type: ignore[attr-defined]
+
+
+def bundle_on_disk(folder: Path) -> Bundle:
+    files = tiny_files()
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    manifest = tiny_manifest(files)
+    (folder / MANIFEST_NAME).write_bytes(manifest.to_json())
+    return Bundle(folder, manifest, sha256_of(manifest.to_json()))

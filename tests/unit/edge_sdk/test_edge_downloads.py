@@ -1,0 +1,169 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from edge_fakes import FakeService, pieces
+
+from edge_sdk.downloads import Downloads
+from edge_sdk.folder import DeviceFolder
+from edge_sdk.transport import Transport
+from hetlora.digest import sha256_of
+from hetlora.errors import BodyTooLarge, DigestMismatch, NotFound, ServiceUnreachable
+from hetlora.messages.common import ObjectRef
+
+DATA = bytes(range(256)) * 20  # 5120 bytes, six pieces of up to 1000
+REF = ObjectRef(sha256=sha256_of(DATA), size_bytes=len(DATA))
+
+
+@pytest.fixture
+def downloads(service: FakeService, transport: Transport, folder: DeviceFolder) -> Downloads:
+    service.objects[REF.sha256] = DATA
+    return Downloads(transport, folder.downloads)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "arrived" / "data.bin"
+
+
+def _leftovers(folder: DeviceFolder) -> list[Path]:
+    return list(folder.downloads.iterdir())
+
+
+def test_object_arrives_under_its_name(downloads: Downloads, target: Path, folder: DeviceFolder) -> None:
+    downloads.fetch(REF, target, name="data")
+    assert target.read_bytes() == DATA
+    assert downloads.received_bytes == len(DATA)
+    assert _leftovers(folder) == []
+
+
+def test_file_is_told_when_it_is_verified(
+    service: FakeService, transport: Transport, folder: DeviceFolder, target: Path
+) -> None:
+    service.objects[REF.sha256] = DATA
+    told: list[tuple[str, int]] = []
+    Downloads(transport, folder.downloads, lambda *file: told.append(file)).fetch(REF, target, name="data")
+    assert told == [("data", 5120)]
+
+
+def test_cut_download_goes_on_where_it_stopped(
+    service: FakeService, downloads: Downloads, target: Path
+) -> None:
+    service.faults = [httpx.Response(200, content=pieces(DATA, cut_after=2))]
+    downloads.fetch(REF, target, name="data")
+    assert target.read_bytes() == DATA
+    assert downloads.received_bytes == len(DATA)  # 2000 and 3120: nothing came twice
+    assert len(service.requests) == 2
+
+
+def test_line_that_keeps_moving_is_not_given_up(
+    service: FakeService, downloads: Downloads, target: Path
+) -> None:
+    # Five cuts are more than the three tries, but each stretch brought 1000 bytes.
+    service.faults = [
+        httpx.Response(
+            206 if start else 200,
+            content=pieces(DATA[start:], cut_after=1),
+            headers={"Content-Range": f"bytes {start}-5119/5120"},
+        )
+        for start in range(0, 5000, 1000)
+    ]
+    downloads.fetch(REF, target, name="data")
+    assert target.read_bytes() == DATA
+
+
+def test_dead_line_is_given_up_and_half_is_kept_for_later(
+    service: FakeService, downloads: Downloads, target: Path, folder: DeviceFolder
+) -> None:
+    service.faults = [
+        httpx.Response(200, content=pieces(DATA, cut_after=3)),
+        *[httpx.ConnectError("refused")] * 3,
+    ]
+    with pytest.raises(ServiceUnreachable):
+        downloads.fetch(REF, target, name="data")
+    assert [path.stat().st_size for path in _leftovers(folder)] == [3000]
+    assert not target.exists()
+    downloads.fetch(REF, target, name="data")
+    assert target.read_bytes() == DATA
+    assert downloads.received_bytes == len(DATA)
+
+
+def test_service_that_ignores_ranges_starts_over(
+    service: FakeService, downloads: Downloads, target: Path
+) -> None:
+    service.faults = [
+        httpx.Response(200, content=pieces(DATA, cut_after=2)),
+        httpx.Response(200, content=pieces(DATA)),
+    ]
+    downloads.fetch(REF, target, name="data")
+    assert target.read_bytes() == DATA
+    assert downloads.received_bytes == len(DATA) + 2000
+
+
+def test_damaged_leftover_is_found_out_and_fetched_again(
+    service: FakeService, downloads: Downloads, target: Path, folder: DeviceFolder
+) -> None:
+    (folder.downloads / f"{REF.sha256}.part").write_bytes(b"\xff" + DATA[1:3000])
+    downloads.fetch(REF, target, name="data")
+    assert target.read_bytes() == DATA
+
+
+def test_leftover_longer_than_the_object_is_dropped(
+    downloads: Downloads, target: Path, folder: DeviceFolder
+) -> None:
+    (folder.downloads / f"{REF.sha256}.part").write_bytes(DATA + b"more")
+    downloads.fetch(REF, target, name="data")
+    assert target.read_bytes() == DATA
+
+
+def test_flipped_byte_from_the_service_is_refused(
+    service: FakeService, downloads: Downloads, target: Path, folder: DeviceFolder
+) -> None:
+    service.objects[REF.sha256] = DATA[:-1] + b"\x00"
+    with pytest.raises(DigestMismatch, match=r"data does not match its digest; got sha256 .*; expected"):
+        downloads.fetch(REF, target, name="data")
+    assert not target.exists()
+    assert _leftovers(folder) == []
+
+
+def test_byte_flipped_once_on_the_way_does_no_harm(
+    service: FakeService, downloads: Downloads, target: Path
+) -> None:
+    service.faults = [httpx.Response(200, content=pieces(b"\xff" + DATA[1:]))]
+    downloads.fetch(REF, target, name="data")
+    assert target.read_bytes() == DATA
+
+
+def test_object_longer_than_promised_is_cut_off(
+    service: FakeService, downloads: Downloads, target: Path, folder: DeviceFolder
+) -> None:
+    def endless() -> Iterator[bytes]:
+        while True:
+            yield b"x" * 1000
+
+    service.faults = [httpx.Response(200, content=endless())]
+    with pytest.raises(BodyTooLarge, match="data is longer than promised"):
+        downloads.fetch(REF, target, name="data")
+    assert _leftovers(folder) == []
+
+
+def test_object_shorter_than_promised_is_refused(
+    service: FakeService, downloads: Downloads, target: Path, folder: DeviceFolder
+) -> None:
+    service.objects[REF.sha256] = DATA[:3000]
+    with pytest.raises(DigestMismatch, match="got 3000 bytes; expected 5120 bytes"):
+        downloads.fetch(REF, target, name="data")
+    assert _leftovers(folder) == []
+
+
+def test_unknown_object_is_not_found(service: FakeService, downloads: Downloads, target: Path) -> None:
+    del service.objects[REF.sha256]
+    with pytest.raises(NotFound):
+        downloads.fetch(REF, target, name="data")
+
+
+def test_empty_object_needs_no_request(service: FakeService, downloads: Downloads, target: Path) -> None:
+    downloads.fetch(ObjectRef(sha256=sha256_of(b""), size_bytes=0), target, name="nothing")
+    assert target.read_bytes() == b""
+    assert service.requests == []

@@ -1,0 +1,44 @@
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import edge_sdk
+
+# Imports edge_sdk and every module below it, then prints what must not have come along.
+WALK = """
+import importlib, pkgutil, sys
+import edge_sdk
+for module in pkgutil.walk_packages(edge_sdk.__path__, "edge_sdk."):
+    importlib.import_module(module.name)
+unwanted = ("torch", "transformers", "optimum", "onnxruntime.training", "export", "aggregator_service")
+print([name for name in unwanted if name in sys.modules])
+"""
+
+
+def _printed(program: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.strip()
+
+
+def test_no_module_of_the_sdk_imports_what_belongs_to_export() -> None:
+    assert _printed(WALK) == "[]"
+
+
+def test_import_of_the_package_alone_loads_no_library() -> None:
+    heavy = "numpy", "pydantic", "httpx", "tokenizers", "onnxruntime", "cryptography", "sqlite3"
+    program = f"import edge_sdk, sys; print([name for name in {heavy} if name in sys.modules])"
+    assert _printed(program) == "[]"
+
+
+@pytest.mark.parametrize("name", edge_sdk.__all__)
+def test_public_name_is_loaded_on_first_use(name: str) -> None:
+    assert not isinstance(getattr(edge_sdk, name), ModuleType)
+    assert name in dir(edge_sdk)
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        edge_sdk.Nothing  # noqa: B018

@@ -1,0 +1,140 @@
+import pytest
+from edge_fakes import STRONG, FakeService, tiny_files, tiny_manifest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_sdk import planner
+from edge_sdk.planner import RankChoice, choose_rank, forecast_training, ladder, training_rate
+from hetlora.adapter import AdapterSpec, ModuleSpec
+from hetlora.errors import DeviceTooSmall, RankOutOfRange
+from hetlora.manifest import CostModel, Manifest
+from hetlora.messages.device import CapabilityReport, Offer
+
+MB = 1_000_000
+
+# Per token: 1 MB of activations at rank 0 and 0.1 MB more per rank; 10 MFLOP and 1 MFLOP more per rank.
+COSTS = CostModel(
+    training_flops_per_token=10e6,
+    training_flops_per_token_per_rank=1e6,
+    activation_bytes_per_token=1e6,
+    activation_bytes_per_token_per_rank=1e5,
+    base_weight_bytes=50 * MB,
+    adapter_bytes_per_rank=2 * MB,
+)
+SPEC_32 = AdapterSpec((ModuleSpec("query", 64, 64),), scaling=1.0, max_rank=32)
+MANIFEST: Manifest = tiny_manifest(tiny_files()).model_copy(
+    update={"cost_model": COSTS, "adapter": SPEC_32, "max_tokens": 64}
+)
+
+
+def _offer(**changes: object) -> Offer:
+    offer = FakeService().offer
+    assert offer is not None
+    training = offer.training.model_copy(update={"steps": 10, "batch_size": 4, "max_tokens": 8})
+    usual = {"min_rank": 2, "max_rank": 32, "round_seconds": 600.0, "training": training}
+    return offer.model_copy(update=usual | changes)
+
+
+def _device(**changes: object) -> CapabilityReport:
+    return STRONG.model_copy(update=changes)
+
+
+def _available_for(peak_bytes: int) -> int:
+    """Free memory of a device that may just use `peak_bytes`."""
+    return int(peak_bytes / planner.MEMORY_SHARE) + 2
+
+
+def test_forecast_adds_process_base_activations_and_four_adapters() -> None:
+    # 32 tokens, rank 4: activations 32 * (1 + 0.4) MB = 44.8 MB, adapter 4 * 4 * 2 MB = 32 MB, base 50 MB.
+    # Time: 10 steps * 32 * (10 + 4) MFLOP = 4.48 GFLOP at 1 GFLOP/s.
+    forecast = forecast_training(COSTS, 4, steps=10, tokens_per_step=32, flops_per_second=1e9)
+    assert forecast.peak_bytes == planner.PROCESS_BYTES + 126_800_000
+    assert forecast.seconds == pytest.approx(4.48)
+
+
+def test_strong_device_takes_the_highest_rank_offered() -> None:
+    choice = choose_rank(_device(), MANIFEST, _offer(), example_count=100)
+    assert (choice.rank, choice.bound_by) == (32, "offer")
+
+
+def test_memory_bounds_the_rank() -> None:
+    # Rank 8: 32 * 1.8 + 64 + 50 = 171.6 MB beside the process; rank 16 needs 32 * 2.6 + 128 + 50 = 261.2 MB.
+    available = _available_for(planner.PROCESS_BYTES + 200 * MB)
+    choice = choose_rank(_device(memory_available_bytes=available), MANIFEST, _offer(), example_count=100)
+    assert choice == RankChoice(8, "memory", planner.PROCESS_BYTES + 171_600_000, choice.forecast_seconds)
+
+
+def test_time_bounds_the_rank() -> None:
+    # 320 tokens in all: rank 4 takes 4.48 GFLOP, rank 8 takes 5.76 GFLOP; the device does 0.5 GFLOP/s.
+    device = _device(matmul_flops_per_second=0.5e9 / planner.TRAINING_EFFICIENCY)
+    choice = choose_rank(device, MANIFEST, _offer(round_seconds=10.0), example_count=100)
+    assert (choice.rank, choice.bound_by) == (4, "time")
+    assert choice.forecast_seconds == pytest.approx(8.96)
+
+
+def test_fewer_threads_than_cores_take_their_share_of_the_rate() -> None:
+    assert training_rate(_device(cores=4), 1) == pytest.approx(training_rate(_device(cores=4), None) / 4)
+    assert training_rate(_device(cores=4), 9) == training_rate(_device(cores=4), None)
+
+
+def test_few_examples_make_small_batches_and_so_room_for_rank() -> None:
+    # With one example a batch is 8 tokens instead of 32: rank 16 takes 8 * 2.6 + 128 + 50 = 198.8 MB.
+    available = _available_for(planner.PROCESS_BYTES + 200 * MB)
+    device = _device(memory_available_bytes=available)
+    assert choose_rank(device, MANIFEST, _offer(), example_count=1).rank == 16
+
+
+def test_device_too_small_for_the_lowest_rank_says_by_how_much() -> None:
+    available = _available_for(planner.PROCESS_BYTES)
+    with pytest.raises(DeviceTooSmall, match=r"rank 2 .* for lack of memory; got 160 MiB"):
+        choose_rank(_device(memory_available_bytes=available), MANIFEST, _offer(), example_count=100)
+
+
+def test_device_too_slow_for_the_lowest_rank_is_too_small() -> None:
+    with pytest.raises(DeviceTooSmall, match="for lack of time"):
+        choose_rank(_device(matmul_flops_per_second=1e6), MANIFEST, _offer(), example_count=100)
+
+
+def test_bundle_limits_the_rank_of_a_generous_offer() -> None:
+    assert choose_rank(_device(), MANIFEST, _offer(max_rank=512), example_count=100).rank == 32
+
+
+def test_ladder_has_both_limits_and_the_powers_of_two_between() -> None:
+    assert ladder(1, 32) == [1, 2, 4, 8, 16, 32]
+    assert ladder(3, 31) == [3, 4, 8, 16, 31]
+    assert ladder(5, 5) == [5]
+
+
+def test_limits_without_a_rank_between_them_are_refused() -> None:
+    with pytest.raises(RankOutOfRange, match="got 8 to 4"):
+        ladder(8, 4)
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(
+    memory=st.integers(0, 4 * 2**30),
+    rate=st.floats(1e7, 1e12),
+    min_rank=st.integers(1, 8),
+    max_rank=st.integers(8, 32),
+)
+def test_choice_fits_and_the_next_rung_does_not(
+    memory: int, rate: float, min_rank: int, max_rank: int
+) -> None:
+    device = _device(memory_available_bytes=memory, matmul_flops_per_second=rate)
+    offer = _offer(min_rank=min_rank, max_rank=max_rank, round_seconds=10.0)
+
+    def fits(rank: int) -> bool:
+        forecast = forecast_training(
+            COSTS, rank, steps=10, tokens_per_step=32, flops_per_second=training_rate(device, None)
+        )
+        return forecast.peak_bytes <= planner.MEMORY_SHARE * memory and forecast.seconds <= 10.0
+
+    try:
+        choice = choose_rank(device, MANIFEST, offer, example_count=100)
+    except DeviceTooSmall:
+        assert not fits(min_rank)
+        return
+    assert fits(choice.rank)
+    higher = [rank for rank in ladder(min_rank, max_rank) if rank > choice.rank]
+    assert not any(fits(rank) for rank in higher)
+    assert (choice.bound_by == "offer") == (not higher)
