@@ -57,6 +57,8 @@ class EdgeClient:
         enrolment_token: admits the device on its first visit; not needed after that.
         name: shown to operators.
         capabilities: a profile given by hand, for simulations; None measures this device.
+        traffic_bytes_per_round: what adapters may take over the network in a round, down and up together,
+            for a metered line; None sets no limit. It goes with measured capabilities; a profile has its own.
         threads: how many threads training may use; None leaves it to the runtime.
         max_examples: how many examples the store keeps.
         on_event: told what happens, from the thread that runs the client. What it raises fails the visit.
@@ -77,6 +79,7 @@ class EdgeClient:
         enrolment_token: str | None = None,
         name: str = "",
         capabilities: CapabilityReport | None = None,
+        traffic_bytes_per_round: int | None = None,
         threads: int | None = None,
         max_examples: int = DEFAULT_MAX_EXAMPLES,
         on_event: Callable[[Event], None] = _ignore,
@@ -88,6 +91,7 @@ class EdgeClient:
         self._enrolment_token = enrolment_token
         self._name = name
         self._capabilities = capabilities
+        self._traffic_bytes_per_round = traffic_bytes_per_round
         self._threads = threads
         self._on_event = on_event
         self._runtime = runtime
@@ -183,7 +187,9 @@ class EdgeClient:
     def _measure(self) -> CapabilityReport:
         # Free memory and disk change between visits, the rate hardly: measuring it costs a core.
         report = measure_capabilities(
-            self._folder.root, matmul_flops_per_second=self._matmul_flops_per_second
+            self._folder.root,
+            matmul_flops_per_second=self._matmul_flops_per_second,
+            traffic_bytes_per_round=self._traffic_bytes_per_round,
         )
         self._matmul_flops_per_second = report.matmul_flops_per_second
         return report

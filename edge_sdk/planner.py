@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -11,23 +12,29 @@ from hetlora.messages.device import CapabilityReport, Offer
 
 MIB: Final = 1024 * 1024
 
-# Of the memory that is free now; the rest is for the app around the SDK and for what the forecast misses.
-MEMORY_SHARE: Final = 0.5
-# Resident size of Python, numpy and the runtime before they hold a model.
-PROCESS_BYTES: Final = 160 * MIB
+# Of the memory that is free now; the rest is for the app around the SDK and for the forecast's error.
+MEMORY_SHARE: Final = 0.7
+# Resident size of Python, the SDK's libraries and the runtime before they hold a model.
+PROCESS_BYTES: Final = 128 * MIB
+# What kernels need for a moment on top of the activations kept for the backward pass: up to 0.33 of them in
+# steps of MiniLM from 64 to 2,048 tokens.
+WORKSPACE_SHARE: Final = 0.35
 # The adapter itself, its gradient, and AdamW's two moments.
 COPIES_OF_ADAPTER: Final = 4
-# Share of the probe's matmul rate that a whole training step reaches: normalisation, attention and the
-# optimizer do few operations per byte.
-TRAINING_EFFICIENCY: Final = 0.3
+# Share of the probe's matmul rate that a whole training step reaches, as normalisation, attention and the
+# optimizer do few operations per byte: 0.26 to 0.37 in the same steps, on one busy core.
+TRAINING_EFFICIENCY: Final = 0.25
+
+Limit = Literal["memory", "time", "traffic"]
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What local training at some rank is expected to take."""
+    """What a round at some rank is expected to take; traffic is the adapter's, down and up."""
 
     peak_bytes: int
     seconds: float
+    traffic_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +42,8 @@ class RankChoice:
     """The rank to train at, and what kept it from being higher."""
 
     rank: int
-    bound_by: Literal["offer", "memory", "time"]
-    forecast_peak_bytes: int
-    forecast_seconds: float
+    bound_by: Literal["offer"] | Limit
+    forecast: Forecast
 
 
 def choose_rank(
@@ -48,7 +54,8 @@ def choose_rank(
     example_count: int,
     threads: int | None = None,
 ) -> RankChoice:
-    """The highest rank of the offer's ladder that fits the device's memory and the round's time.
+    """The highest rank of the offer's ladder that fits the device's memory, the round's time, and the traffic
+    that the device allows itself.
 
     Raises:
         DeviceTooSmall: not even the lowest rank fits; the message says by how much.
@@ -56,36 +63,48 @@ def choose_rank(
     tokens = min(offer.training.batch_size, example_count) * min(
         offer.training.max_tokens, manifest.max_tokens
     )
-    memory_bytes = int(MEMORY_SHARE * capabilities.memory_available_bytes)
+    budget = Forecast(
+        int(MEMORY_SHARE * capabilities.memory_available_bytes),
+        offer.round_seconds,
+        sys.maxsize if capabilities.traffic_bytes_per_round is None else capabilities.traffic_bytes_per_round,
+    )
     best: RankChoice | None = None
     for rank in ladder(offer.min_rank, min(offer.max_rank, manifest.adapter.max_rank)):
-        forecast = forecast_training(
+        forecast = forecast_round(
             manifest.cost_model,
             rank,
             steps=offer.training.steps,
             tokens_per_step=tokens,
             flops_per_second=training_rate(capabilities, threads),
         )
-        limit = _limit_passed(forecast, memory_bytes, offer.round_seconds)
+        limit = _limit_passed(forecast, budget)
         if limit is not None and best is None:
             raise DeviceTooSmall(
                 f"not even rank {rank} fits this device, for lack of {limit}",
-                got=f"{memory_bytes // MIB} MiB to train in, {offer.round_seconds:.0f} s",
-                expected=f"{-(-forecast.peak_bytes // MIB)} MiB, {forecast.seconds:.0f} s",
+                got=_in_words(budget, limit),
+                expected=_in_words(forecast, limit),
             )
         if limit is not None and best is not None:
             return replace(best, bound_by=limit)
-        best = RankChoice(rank, "offer", forecast.peak_bytes, forecast.seconds)
+        best = RankChoice(rank, "offer", forecast)
     assert best is not None  # a ladder has at least one rung
     return best
 
 
-def _limit_passed(
-    forecast: Forecast, memory_bytes: int, round_seconds: float
-) -> Literal["memory", "time"] | None:
-    if forecast.peak_bytes > memory_bytes:
+def _limit_passed(forecast: Forecast, budget: Forecast) -> Limit | None:
+    if forecast.peak_bytes > budget.peak_bytes:
         return "memory"
-    return "time" if forecast.seconds > round_seconds else None
+    if forecast.seconds > budget.seconds:
+        return "time"
+    return "traffic" if forecast.traffic_bytes > budget.traffic_bytes else None
+
+
+def _in_words(forecast: Forecast, limit: Limit) -> str:
+    return {
+        "memory": f"{forecast.peak_bytes / MIB:.0f} MiB to train in",
+        "time": f"{forecast.seconds:.1f} s of training",
+        "traffic": f"{forecast.traffic_bytes} bytes of traffic",
+    }[limit]
 
 
 def ladder(min_rank: int, max_rank: int) -> list[int]:
@@ -104,24 +123,34 @@ def ladder(min_rank: int, max_rank: int) -> list[int]:
     return sorted({min_rank, max_rank, *(rank for rank in powers if min_rank < rank < max_rank)})
 
 
-def forecast_training(
+def forecast_round(
     cost_model: CostModel, rank: int, *, steps: int, tokens_per_step: int, flops_per_second: float
 ) -> Forecast:
-    """Peak memory and duration of `steps` steps, from the bundle's cost model."""
+    """What one round of `steps` steps at `rank` takes, from the bundle's cost model."""
     activation_bytes = tokens_per_step * (
         cost_model.activation_bytes_per_token + rank * cost_model.activation_bytes_per_token_per_rank
     )
-    adapter_bytes = COPIES_OF_ADAPTER * rank * cost_model.adapter_bytes_per_rank
+    adapter_bytes = rank * cost_model.adapter_bytes_per_rank
     flops = tokens_per_step * (
         cost_model.training_flops_per_token + rank * cost_model.training_flops_per_token_per_rank
     )
     return Forecast(
-        PROCESS_BYTES + cost_model.base_weight_bytes + int(activation_bytes) + adapter_bytes,
+        PROCESS_BYTES
+        + cost_model.base_weight_bytes
+        + int(activation_bytes * (1 + WORKSPACE_SHARE))
+        + COPIES_OF_ADAPTER * adapter_bytes,
         steps * flops / flops_per_second,
+        2 * adapter_bytes,
     )
 
 
 def training_rate(capabilities: CapabilityReport, threads: int | None) -> float:
-    """Operations per second in training, on `threads` of the cores or, if None, on all."""
-    share = 1.0 if threads is None else min(threads, capabilities.cores) / capabilities.cores
+    """Operations per second in training, on `threads` of a measured device's cores or, if None, on all.
+
+    A profile given by hand states the rate of the device that it stands for, whatever simulates it.
+    """
+    if threads is None or capabilities.source == "given":
+        share = 1.0
+    else:
+        share = min(threads, capabilities.cores) / capabilities.cores
     return capabilities.matmul_flops_per_second * share * TRAINING_EFFICIENCY

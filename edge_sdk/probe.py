@@ -19,12 +19,18 @@ _MATMUL_SIZE: Final = 384
 _MATMUL_SECONDS: Final = 0.2
 
 
-def measure_capabilities(folder: Path, *, matmul_flops_per_second: float | None = None) -> CapabilityReport:
+def measure_capabilities(
+    folder: Path,
+    *,
+    matmul_flops_per_second: float | None = None,
+    traffic_bytes_per_round: int | None = None,
+) -> CapabilityReport:
     """Measure this device, in less than half a second.
 
     Args:
         folder: where the device folder lies; its file system's free space is reported.
         matmul_flops_per_second: a rate measured before, to spare the measurement.
+        traffic_bytes_per_round: what adapters may take over the network in a round; nobody can measure that.
     """
     memory = measure_memory()
     return CapabilityReport(
@@ -34,6 +40,7 @@ def measure_capabilities(folder: Path, *, matmul_flops_per_second: float | None 
         memory_available_bytes=memory.available_bytes,
         matmul_flops_per_second=matmul_flops_per_second or measure_matmul(),
         disk_free_bytes=shutil.disk_usage(folder).free,
+        traffic_bytes_per_round=traffic_bytes_per_round,
     )
 
 

@@ -37,6 +37,7 @@ class CapabilityReport(Message):
     memory_available_bytes: Count
     matmul_flops_per_second: float = Field(gt=0)
     disk_free_bytes: Count
+    traffic_bytes_per_round: Count | None = None  # what adapters may take, both ways; None: no limit
 
 
 class CheckIn(Message):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_sdk import planner
-from edge_sdk.planner import RankChoice, choose_rank, forecast_training, ladder, training_rate
+from edge_sdk.planner import Forecast, choose_rank, forecast_round, ladder, training_rate
 from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.errors import DeviceTooSmall, RankOutOfRange
 from hetlora.manifest import CostModel, Manifest
@@ -45,11 +45,11 @@ def _available_for(peak_bytes: int) -> int:
 
 
 def test_forecast_adds_process_base_activations_and_four_adapters() -> None:
-    # 32 tokens, rank 4: activations 32 * (1 + 0.4) MB = 44.8 MB, adapter 4 * 4 * 2 MB = 32 MB, base 50 MB.
-    # Time: 10 steps * 32 * (10 + 4) MFLOP = 4.48 GFLOP at 1 GFLOP/s.
-    forecast = forecast_training(COSTS, 4, steps=10, tokens_per_step=32, flops_per_second=1e9)
-    assert forecast.peak_bytes == planner.PROCESS_BYTES + 126_800_000
-    assert forecast.seconds == pytest.approx(4.48)
+    # 32 tokens, rank 4: activations 32 * (1 + 0.4) MB = 44.8 MB and 0.35 of that again in kernels = 60.48 MB,
+    # adapter 4 * 4 * 2 MB = 32 MB, base 50 MB. Time: 10 steps * 32 * (10 + 4) MFLOP = 4.48 GFLOP, 1 GFLOP/s.
+    # Traffic: the adapter of 8 MB comes and goes.
+    forecast = forecast_round(COSTS, 4, steps=10, tokens_per_step=32, flops_per_second=1e9)
+    assert forecast == Forecast(planner.PROCESS_BYTES + 142_480_000, pytest.approx(4.48), 16 * MB)
 
 
 def test_strong_device_takes_the_highest_rank_offered() -> None:
@@ -58,10 +58,12 @@ def test_strong_device_takes_the_highest_rank_offered() -> None:
 
 
 def test_memory_bounds_the_rank() -> None:
-    # Rank 8: 32 * 1.8 + 64 + 50 = 171.6 MB beside the process; rank 16 needs 32 * 2.6 + 128 + 50 = 261.2 MB.
+    # Rank 8: 32 * 1.8 * 1.35 + 64 + 50 = 191.76 MB beside the process; rank 16 takes
+    # 32 * 2.6 * 1.35 + 128 + 50 = 290.32 MB.
     available = _available_for(planner.PROCESS_BYTES + 200 * MB)
     choice = choose_rank(_device(memory_available_bytes=available), MANIFEST, _offer(), example_count=100)
-    assert choice == RankChoice(8, "memory", planner.PROCESS_BYTES + 171_600_000, choice.forecast_seconds)
+    assert (choice.rank, choice.bound_by) == (8, "memory")
+    assert choice.forecast.peak_bytes == planner.PROCESS_BYTES + 191_760_000
 
 
 def test_time_bounds_the_rank() -> None:
@@ -69,30 +71,51 @@ def test_time_bounds_the_rank() -> None:
     device = _device(matmul_flops_per_second=0.5e9 / planner.TRAINING_EFFICIENCY)
     choice = choose_rank(device, MANIFEST, _offer(round_seconds=10.0), example_count=100)
     assert (choice.rank, choice.bound_by) == (4, "time")
-    assert choice.forecast_seconds == pytest.approx(8.96)
+    assert choice.forecast.seconds == pytest.approx(8.96)
 
 
-def test_fewer_threads_than_cores_take_their_share_of_the_rate() -> None:
-    assert training_rate(_device(cores=4), 1) == pytest.approx(training_rate(_device(cores=4), None) / 4)
-    assert training_rate(_device(cores=4), 9) == training_rate(_device(cores=4), None)
+def test_traffic_bounds_the_rank() -> None:
+    # 2 MB per rank, down and up: rank 8 takes 32 MB, rank 16 takes 64 MB.
+    device = _device(traffic_bytes_per_round=50 * MB)
+    choice = choose_rank(device, MANIFEST, _offer(), example_count=100)
+    assert (choice.rank, choice.bound_by) == (8, "traffic")
+
+
+def test_fewer_threads_than_cores_take_their_share_of_a_measured_rate() -> None:
+    device = _device(source="measured", cores=4)
+    assert training_rate(device, 1) == pytest.approx(training_rate(device, None) / 4)
+    assert training_rate(device, 9) == training_rate(device, None)
+
+
+def test_profile_by_hand_keeps_its_rate_whatever_simulates_it() -> None:
+    device = _device(source="given", cores=4)
+    assert training_rate(device, 1) == training_rate(device, None)
 
 
 def test_few_examples_make_small_batches_and_so_room_for_rank() -> None:
-    # With one example a batch is 8 tokens instead of 32: rank 16 takes 8 * 2.6 + 128 + 50 = 198.8 MB.
-    available = _available_for(planner.PROCESS_BYTES + 200 * MB)
+    # With one example a batch is 8 tokens instead of 32: rank 16 takes 8 * 2.6 * 1.35 + 128 + 50 = 206.08 MB.
+    available = _available_for(planner.PROCESS_BYTES + 210 * MB)
     device = _device(memory_available_bytes=available)
     assert choose_rank(device, MANIFEST, _offer(), example_count=1).rank == 16
 
 
-def test_device_too_small_for_the_lowest_rank_says_by_how_much() -> None:
-    available = _available_for(planner.PROCESS_BYTES)
-    with pytest.raises(DeviceTooSmall, match=r"rank 2 .* for lack of memory; got 160 MiB"):
-        choose_rank(_device(memory_available_bytes=available), MANIFEST, _offer(), example_count=100)
-
-
-def test_device_too_slow_for_the_lowest_rank_is_too_small() -> None:
-    with pytest.raises(DeviceTooSmall, match="for lack of time"):
-        choose_rank(_device(matmul_flops_per_second=1e6), MANIFEST, _offer(), example_count=100)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"memory_available_bytes": 100 * planner.MIB}, "lack of memory; got 70 MiB .* expected 240 MiB"),
+        # 320 tokens * 12 MFLOP = 3.84 GFLOP at 4 MFLOP/s.
+        (
+            {"matmul_flops_per_second": 4e6 / planner.TRAINING_EFFICIENCY},
+            "time; got 600.0 s .* expected 960.0 s",
+        ),
+        ({"traffic_bytes_per_round": 5}, "lack of traffic; got 5 bytes .* expected 8000000 bytes"),
+    ],
+    ids=["memory", "time", "traffic"],
+)
+def test_device_too_small_for_the_lowest_rank_says_by_how_much(changes: dict[str, int], message: str) -> None:
+    # Rank 2: 32 * 1.2 * 1.35 + 16 + 50 = 117.84 MB = 112.4 MiB beside the process of 128 MiB, so 240.4 MiB.
+    with pytest.raises(DeviceTooSmall, match=f"not even rank 2 fits .*{message}"):
+        choose_rank(_device(**changes), MANIFEST, _offer(), example_count=100)
 
 
 def test_bundle_limits_the_rank_of_a_generous_offer() -> None:
@@ -114,20 +137,27 @@ def test_limits_without_a_rank_between_them_are_refused() -> None:
 @given(
     memory=st.integers(0, 4 * 2**30),
     rate=st.floats(1e7, 1e12),
+    traffic=st.none() | st.integers(0, 200 * MB),
     min_rank=st.integers(1, 8),
     max_rank=st.integers(8, 32),
 )
 def test_choice_fits_and_the_next_rung_does_not(
-    memory: int, rate: float, min_rank: int, max_rank: int
+    memory: int, rate: float, traffic: int | None, min_rank: int, max_rank: int
 ) -> None:
-    device = _device(memory_available_bytes=memory, matmul_flops_per_second=rate)
+    device = _device(
+        memory_available_bytes=memory, matmul_flops_per_second=rate, traffic_bytes_per_round=traffic
+    )
     offer = _offer(min_rank=min_rank, max_rank=max_rank, round_seconds=10.0)
 
     def fits(rank: int) -> bool:
-        forecast = forecast_training(
+        forecast = forecast_round(
             COSTS, rank, steps=10, tokens_per_step=32, flops_per_second=training_rate(device, None)
         )
-        return forecast.peak_bytes <= planner.MEMORY_SHARE * memory and forecast.seconds <= 10.0
+        return (
+            forecast.peak_bytes <= planner.MEMORY_SHARE * memory
+            and forecast.seconds <= 10.0
+            and (traffic is None or forecast.traffic_bytes <= traffic)
+        )
 
     try:
         choice = choose_rank(device, MANIFEST, offer, example_count=100)
