@@ -51,10 +51,17 @@ def _differentiate(model: ModelProto, trainable: list[str]) -> tuple[ModelProto,
         betas=(ADAMW.beta1, ADAMW.beta2), eps=ADAMW.epsilon, weight_decay=ADAMW.weight_decay
     )
     with TemporaryDirectory(prefix="hetlora-") as folder:
-        with quiet_native_code():
-            artifacts.generate_artifacts(
-                model, requires_grad=trainable, optimizer=adamw, artifact_directory=folder
-            )
+        try:
+            with quiet_native_code():
+                artifacts.generate_artifacts(
+                    model, requires_grad=trainable, optimizer=adamw, artifact_directory=folder
+                )
+        except Exception as error:  # the bindings' exceptions share no base class
+            raise ModelNotExportable(
+                "no gradient graph can be built for the model",
+                got=error,
+                expected="operators with a gradient",
+            ) from error
         training = onnx.load(Path(folder) / "training_model.onnx")
         optimizer = onnx.load(Path(folder) / "optimizer_model.onnx")
     _as_torch(optimizer)

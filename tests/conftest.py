@@ -24,7 +24,7 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The tiny model exported with three labels, LoRA on query and value, ranks up to 8. Do not write to it."""
+    """The tiny model with three labels, LoRA on query and value, ranks up to 8. Not to be written to."""
     from export.bundle_writer import export_bundle
 
     return export_bundle(

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from edge_sdk.runtimes.base import Batch
+from hetlora.adapter import Adapter, LoraFactors, initial_adapter
+from hetlora.bundle import Bundle
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Four texts of three to six tokens, padded to six."""
+    rng = np.random.default_rng(1)
+    attention_mask = (np.arange(6) < np.array([[6], [3], [5], [4]])).astype(np.int64)
+    input_ids = rng.integers(4, 60, (4, 6)) * attention_mask
+    return {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "token_type_ids": np.zeros_like(input_ids),
+        "labels": np.array([0, 2, 1, 2]),
+    }
+
+
+@pytest.fixture
+def trained_adapter(tiny_bundle: Bundle) -> Callable[[int], Adapter]:
+    """Makes an adapter of a rank with both factors away from zero, as after some training."""
+
+    def make(rank: int) -> Adapter:
+        rng = np.random.default_rng(2)
+        spec = tiny_bundle.manifest.adapter
+        factors = {
+            module.name: LoraFactors(factors.lora_A, 0.1 * rng.standard_normal(factors.lora_B.shape))
+            for module, factors in initial_adapter(spec, rank, rng)
+        }
+        return Adapter(spec, factors)
+
+    return make

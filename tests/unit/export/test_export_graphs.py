@@ -1,0 +1,144 @@
+"""The graphs of a bundle, and of models that the gradient builder would trip over untreated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import ModelProto
+from safetensors.torch import load_file, save_file
+from tiny_model import HIDDEN, write_tiny_model
+
+from export.bundle_writer import export_bundle
+from export.encoder_graph import export_encoder
+from export.lora_graph import factor_shapes
+from export.model_folder import load_encoder
+from export.quiet import quiet_libraries
+from export.training_graph import RANK
+from hetlora.bundle import Bundle
+from hetlora.errors import ModelNotExportable
+
+
+def _graph(bundle: Bundle, name: str) -> ModelProto:
+    return onnx.load(bundle.path(getattr(bundle.manifest.graphs, name)), load_external_data=False)
+
+
+def _dims(model: ModelProto) -> dict[str, tuple[int | str, ...]]:
+    return {
+        value.name: tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in [*model.graph.input, *model.graph.output]
+    }
+
+
+@pytest.mark.parametrize("name", ["training", "eval", "inference"])
+def test_adapter_enters_under_peft_keys_at_any_rank(tiny_bundle: Bundle, name: str) -> None:
+    dims = _dims(_graph(tiny_bundle, name))
+    for key, shape in factor_shapes(tiny_bundle.manifest.adapter.modules, RANK).items():
+        assert dims[key] == shape
+
+
+def test_training_graph_asks_for_tokens_labels_and_penalty(tiny_bundle: Bundle) -> None:
+    dims = _dims(_graph(tiny_bundle, "training"))
+    tokens = ("batch", "tokens")
+    expected = {
+        "input_ids": tokens,
+        "attention_mask": tokens,
+        "token_type_ids": tokens,
+        "labels": ("batch",),
+        "pruning_tail": ("rank",),
+        "pruning_penalty": (),
+        "loss": (),
+    }
+    assert {name: dims[name] for name in expected} == expected
+
+
+def test_inference_graph_answers_logits_of_the_labels(tiny_bundle: Bundle) -> None:
+    model = _graph(tiny_bundle, "inference")
+    assert [value.name for value in model.graph.output] == ["logits"]
+    assert _dims(model)["logits"] == ("batch", 3)
+
+
+def test_optimizer_is_the_manifests_adamw(tiny_bundle: Bundle) -> None:
+    (node,) = _graph(tiny_bundle, "optimizer").graph.node
+    attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    optimizer = tiny_bundle.manifest.optimizer
+    expected = {
+        "alpha": optimizer.beta1,
+        "beta": optimizer.beta2,
+        "epsilon": optimizer.epsilon,
+        "weight_decay": optimizer.weight_decay,
+    }
+    assert {name: attributes[name] for name in expected} == pytest.approx(expected)
+    assert attributes["adam_mode"] == 0
+
+
+def test_model_with_equal_weights_can_be_trained(tmp_path: Path) -> None:
+    # A fresh model: its norms are all ones, its biases all zeros, and exporters let them share initializers.
+    folder = write_tiny_model(tmp_path / "tiny")
+    weights = load_file(folder / "model.safetensors")
+    for name, weight in weights.items():
+        if weight.ndim == 1:
+            weights[name] = torch.full_like(weight, 1.0 if name.endswith("LayerNorm.weight") else 0.0)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    bundle = export_bundle(str(folder), tmp_path / "bundle", labels=["a", "b"], targets=["query"], max_rank=4)
+    norms = [t for t in _graph(bundle, "training").graph.initializer if "LayerNorm.weight" in t.name]
+    places = {(entry.key, entry.value) for norm in norms for entry in norm.external_data}
+    assert len(norms) == 5  # each norm has an initializer of its own,
+    assert len(places) == 3  # but all lie in one place: file, offset, length
+
+
+def test_rank_marker_avoids_the_models_own_widths(tmp_path: Path) -> None:
+    # 31 labels, 37 the marker tried next: the label count must not turn into a rank.
+    labels = [f"label{number}" for number in range(31)]
+    folder = write_tiny_model(tmp_path / "tiny")
+    bundle = export_bundle(str(folder), tmp_path / "bundle", labels=labels, targets=["query"], max_rank=4)
+    assert _dims(_graph(bundle, "inference"))["logits"] == ("batch", 31)
+    ranks = [name for name, dims in _dims(_graph(bundle, "training")).items() if RANK in dims]
+    # two layers, one module each: two factors with a gradient buffer, and the pruning tail
+    assert len([name for name in ranks if "lora_" in name]) == 2 * 2 * 2
+    assert [name for name in ranks if "lora_" not in name] == ["pruning_tail"]
+
+
+def test_norms_have_the_outputs_that_their_gradient_reads(tiny_model_folder: Path) -> None:
+    with quiet_libraries():
+        model = export_encoder(load_encoder(tiny_model_folder))
+    norms = [node for node in model.graph.node if node.op_type == "LayerNormalization"]
+    assert [len(node.output) for node in norms] == [3] * 5  # of the embeddings, and two in each layer
+
+
+def test_encoder_that_needs_other_inputs_is_refused(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2Model
+
+    model = GPT2Model(GPT2Config(vocab_size=20, n_positions=16, n_embd=8, n_layer=1, n_head=2)).eval()
+    with pytest.raises(ModelNotExportable, match="position_ids"), quiet_libraries():
+        export_encoder(model)
+
+
+def test_cost_is_counted_from_the_shapes(tiny_bundle: Bundle) -> None:
+    cost = tiny_bundle.manifest.cost_model
+    # Two layers of four 32 x 32 and two 32 x 64 matrices: P = 16384.
+    # Attention over 32 tokens: 32 x 32 products a token for the scores and as many for the values, in two
+    # layers, and 32 for the pooling: S = 4128.
+    assert cost.training_flops_per_token == 4 * 16384 + 6 * 4128
+    # Four modules of 32 in, 32 out: 256 numbers a rank.
+    assert cost.training_flops_per_token_per_rank == 6 * 256
+    assert cost.adapter_bytes_per_rank == 4 * 256
+    # The output of lora_A and its gradient, one float32 each in four modules.
+    assert cost.activation_bytes_per_token_per_rank == 2 * 4 * 4
+
+
+def test_activations_are_at_least_what_attention_and_mlp_must_keep(tiny_bundle: Bundle) -> None:
+    kept = tiny_bundle.manifest.cost_model.activation_bytes_per_token
+    # In each of two layers: scores of four heads over 32 tokens, query, key and value, the MLP's 64 inputs.
+    least = 4 * 2 * (4 * 32 + 3 * HIDDEN + 2 * HIDDEN)
+    assert least <= kept <= 4 * least
+
+
+def test_base_weights_are_the_models_own(tiny_bundle: Bundle, tiny_model_folder: Path) -> None:
+    model = onnx.load(tiny_bundle.path(tiny_bundle.manifest.graphs.training))  # with its external data
+    (table,) = (tensor for tensor in model.graph.initializer if "word_embeddings" in tensor.name)
+    expected = load_file(tiny_model_folder / "model.safetensors")["embeddings.word_embeddings.weight"]
+    assert (onnx.numpy_helper.to_array(table) == np.asarray(expected)).all()
