@@ -89,6 +89,7 @@ class LoraFactors:
 
     @property
     def rank(self) -> int:
+        """How many rows lora_A and columns lora_B has."""
         return int(self.lora_A.shape[0])
 
 

@@ -32,6 +32,8 @@ class PopulationCreated(Message):
 
 
 class PopulationStatus(Message):
+    """A population as the service knows it."""
+
     name: Name
     devices: int
     created_at: Timestamp
@@ -44,6 +46,8 @@ class BundlePublish(Message):
 
 
 class BundleStatus(Message):
+    """A published bundle."""
+
     digest: Sha256
     base_model: str
     task: str
@@ -74,12 +78,16 @@ class RunSettings(Message):
 
 
 class RunCreate(Message):
+    """A new run of a bundle in a population, in state draft."""
+
     population: Name
     bundle: Sha256
     settings: RunSettings
 
 
 class RunStatus(Message):
+    """A run and how far it has come."""
+
     run_id: Identifier
     population: Name
     bundle: Sha256
@@ -92,6 +100,8 @@ class RunStatus(Message):
 
 
 class RoundStatus(Message):
+    """One attempt at a round."""
+
     round_index: int
     attempt: int
     state: RoundState
@@ -103,6 +113,8 @@ class RoundStatus(Message):
 
 
 class AssignmentStatus(Message):
+    """What one device was given in one round, and what it brought back."""
+
     assignment_id: Identifier
     device_id: Identifier
     device_name: str
@@ -122,6 +134,8 @@ class AssignmentStatus(Message):
 
 
 class DeviceDetails(Message):
+    """A device as operators see it."""
+
     device_id: Identifier
     name: str
     population: Name
@@ -138,6 +152,8 @@ class DeviceDecision(Message):
 
 
 class AdapterVersionStatus(Message):
+    """A committed global adapter."""
+
     version: Identifier
     run_id: Identifier
     round_index: int  # the round that made it; -1 for the initial adapter

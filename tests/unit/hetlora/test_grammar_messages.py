@@ -37,7 +37,7 @@ def read(kind: type[Message], fields: dict[str, Any], **changes: object) -> Mess
     return kind.model_validate_json(json.dumps(fields | changes))
 
 
-def test_every_message_is_frozen_and_closed() -> None:
+def test_every_message_is_frozen_closed_and_documented() -> None:
     kinds = [
         kind
         for module in (device, management)
@@ -45,6 +45,7 @@ def test_every_message_is_frozen_and_closed() -> None:
         if isinstance(kind, type) and issubclass(kind, Message)
     ]
     assert len(kinds) > 25
+    assert [kind.__name__ for kind in kinds if not kind.__doc__] == []
     assert all(kind.model_config["frozen"] and kind.model_config["extra"] == "forbid" for kind in kinds)
 
 
@@ -66,6 +67,12 @@ def test_numbers_that_are_not_finite_are_refused(field: str, value: str) -> None
 def test_counts_that_json_or_a_database_would_bend_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValidationError, match=field):
         read(Report, REPORT, **{field: value})
+
+
+@pytest.mark.parametrize("field", ["example_count", "steps"])
+def test_report_of_no_work_is_refused(field: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        read(Report, REPORT, **{field: 0})
 
 
 def test_largest_exact_integer_is_accepted() -> None:
