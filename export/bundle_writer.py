@@ -37,7 +37,6 @@ from hetlora.manifest import (
     FileEntry,
     GraphFiles,
     Manifest,
-    TensorInput,
     ToolVersions,
 )
 
@@ -55,12 +54,11 @@ IR_VERSION: Final = 9
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    """The four graphs, still without weights, and what the manifest says about them."""
+    """The graphs by file name and the forward graph they grew from, all without weights; and the weights."""
 
     graphs: dict[str, ModelProto]
-    weights: Weights
-    inputs: tuple[TensorInput, ...]
     forward: ModelProto
+    weights: Weights
 
 
 def _ignore(message: str) -> None:
@@ -102,12 +100,11 @@ def export_bundle(
         spec = AdapterSpec(find_targets(pretrained.encoder, encoder, targets), scaling, max_rank)
         progress(f"building training graphs for {len(spec.modules)} LoRA modules")
         compiled = _compile(pretrained, encoder, spec, list(texts.values()))
+        cost = cost_model(
+            compiled.forward, compiled.graphs[FILES.training], compiled.weights, spec, max_tokens
+        )
         progress("writing the bundle")
-        places = write_weights(compiled.weights, folder / FILES.base_weights)
-        for name, graph in compiled.graphs.items():
-            _write_graph(graph, places, folder / name)
-        pretrained.tokenizer.save(str(folder / FILES.tokenizer))
-        training = compiled.graphs[FILES.training]
+        _write_files(compiled, pretrained, folder)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             task="text-classification",
@@ -115,10 +112,10 @@ def export_bundle(
             max_tokens=max_tokens,
             base_model=pretrained.info,
             adapter=spec,
-            inputs=compiled.inputs,
+            inputs=graph_inputs(compiled.forward),
             optimizer=ADAMW,
             graphs=FILES,
-            cost_model=cost_model(compiled.forward, training, compiled.weights, spec, max_tokens),
+            cost_model=cost,
             versions=_tool_versions(),
             files=_file_entries(folder),
         )
@@ -146,7 +143,7 @@ def _compile(
         FILES.optimizer: optimizer,
         FILES.inference: inference,
     }
-    return _Compiled(graphs, weights, graph_inputs(forward), forward)
+    return _Compiled(graphs, forward, weights)
 
 
 def _with_adapter_inputs(forward: ModelProto, spec: AdapterSpec) -> ModelProto:
@@ -155,6 +152,13 @@ def _with_adapter_inputs(forward: ModelProto, spec: AdapterSpec) -> ModelProto:
     for key, shape in factor_shapes(spec.modules, RANK).items():
         GraphBuilder(model.graph).input(key, shape)
     return model
+
+
+def _write_files(compiled: _Compiled, pretrained: PretrainedModel, folder: Path) -> None:
+    places = write_weights(compiled.weights, folder / FILES.base_weights)
+    for name, graph in compiled.graphs.items():
+        _write_graph(graph, places, folder / name)
+    pretrained.tokenizer.save(str(folder / FILES.tokenizer))
 
 
 def _write_graph(model: ModelProto, places: dict[str, Place], path: Path) -> None:

@@ -8,10 +8,6 @@ import pytest
 
 from hetlora.bundle import Bundle
 
-TINY_LABELS = ("weather", "food", "sport")
-TINY_TARGETS = ("query", "value")
-TINY_MAX_RANK = 8
-
 
 # The imports stand inside: torch and its kin take seconds that most tests need not wait for.
 @pytest.fixture(scope="session")
@@ -30,8 +26,8 @@ def tiny_bundle(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactor
     return export_bundle(
         str(tiny_model_folder),
         tmp_path_factory.mktemp("bundles") / "tiny",
-        labels=TINY_LABELS,
-        targets=TINY_TARGETS,
-        max_rank=TINY_MAX_RANK,
+        labels=["weather", "food", "sport"],
+        targets=["query", "value"],
+        max_rank=8,
         max_tokens=32,
     )

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import onnx
 import pytest
-from conftest import TINY_LABELS, TINY_MAX_RANK
 from tiny_model import HIDDEN, LAYERS, write_tiny_model
 
 from export.bundle_writer import export_bundle
@@ -31,8 +30,8 @@ def test_bundle_passes_its_own_checks(tiny_bundle: Bundle) -> None:
 
 def test_manifest_tells_what_was_asked_for(tiny_bundle: Bundle, tiny_model_folder: Path) -> None:
     manifest = tiny_bundle.manifest
-    assert manifest.labels == TINY_LABELS
-    assert manifest.adapter.max_rank == TINY_MAX_RANK
+    assert manifest.labels == ("weather", "food", "sport")
+    assert manifest.adapter.max_rank == 8
     assert [module.name for module in manifest.adapter.modules] == [
         f"encoder.layer.{layer}.attention.self.{target}"
         for layer in range(LAYERS)
@@ -63,7 +62,7 @@ def test_prototypes_are_the_embeddings_of_the_labels(tiny_bundle: Bundle, tiny_m
     from export.model_folder import load_pretrained
 
     pretrained = load_pretrained(str(tiny_model_folder), revision=None, max_tokens=32)
-    expected = embed_texts(pretrained.encoder, pretrained.tokenizer, TINY_LABELS)
+    expected = embed_texts(pretrained.encoder, pretrained.tokenizer, tiny_bundle.manifest.labels)
     assert (read_prototypes(tiny_bundle) == expected).all()
 
 

@@ -83,3 +83,17 @@ def test_tokenizer_cuts_and_pads_as_devices_need(model: Path) -> None:
     # [CLS] snow [SEP] and padding to the longest; [CLS], three words, [SEP]
     assert short.attention_mask == [1, 1, 1, 0, 0]
     assert len(long.ids) == 5
+
+
+def test_hub_id_is_read_from_the_cache_and_pinned_to_its_commit(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "hub" / "models--someone--tiny"
+    shutil.copytree(model, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    info = load_pretrained("someone/tiny", revision=None, max_tokens=16).info
+    assert (info.id, info.revision) == ("someone/tiny", commit)
