@@ -14,8 +14,10 @@ import numpy as np
 from edge_sdk.memory import measure_memory
 from hetlora.messages.device import CapabilityReport
 
-# About the widths of the models that devices train; 0.1 s a time on a core of 1 GFLOP/s.
-_MATMUL_SIZE: Final = 384
+# Products of 64 x 64 matrices are the largest that OpenBLAS never splits over threads: on a busy machine its
+# threads wait for each other, and a large product was seen to take 40 times as long on two of them as on one.
+_MATRICES: Final = 32
+_MATRIX_SIZE: Final = 64
 _MATMUL_SECONDS: Final = 0.2
 
 
@@ -54,18 +56,18 @@ def usable_cores() -> int:
 def measure_matmul(
     *, seconds: float = _MATMUL_SECONDS, timer: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Float32 operations per second of a square matrix product, on all usable cores together.
+    """Float32 operations per second of matrix products on one core.
 
-    numpy's BLAS starts one thread per usable core, as training does unless it is told otherwise. The best of
-    several tries counts, since other work on the machine can only slow one down.
+    The best of several tries counts, since other work on the machine can only slow one down.
     """
     rng = np.random.default_rng(0)
-    left, right = rng.standard_normal((2, _MATMUL_SIZE, _MATMUL_SIZE)).astype(np.float32)
-    product = left @ right  # wakes the threads and the clock of the cores
+    shape = (2, _MATRICES, _MATRIX_SIZE, _MATRIX_SIZE)
+    left, right = rng.standard_normal(shape, dtype=np.float32)
+    product = left @ right  # brings data into the caches and the core to its clock
     best = float("inf")
     end = timer() + seconds
     while timer() < end or best == float("inf"):
         started = timer()
         np.matmul(left, right, out=product)
         best = min(best, timer() - started)
-    return 2 * _MATMUL_SIZE**3 / max(best, 1e-9)
+    return 2 * _MATRICES * _MATRIX_SIZE**3 / max(best, 1e-9)

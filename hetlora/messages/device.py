@@ -35,7 +35,7 @@ class CapabilityReport(Message):
     cores: PositiveCount
     memory_total_bytes: Count
     memory_available_bytes: Count
-    matmul_flops_per_second: float = Field(gt=0)
+    matmul_flops_per_second: float = Field(gt=0)  # float32, on one core
     disk_free_bytes: Count
     traffic_bytes_per_round: Count | None = None  # what adapters may take, both ways; None: no limit
 

@@ -68,7 +68,7 @@ def test_memory_bounds_the_rank() -> None:
 
 def test_time_bounds_the_rank() -> None:
     # 320 tokens in all: rank 4 takes 4.48 GFLOP, rank 8 takes 5.76 GFLOP; the device does 0.5 GFLOP/s.
-    device = _device(matmul_flops_per_second=0.5e9 / planner.TRAINING_EFFICIENCY)
+    device = _device(cores=1, matmul_flops_per_second=0.5e9 / planner.TRAINING_EFFICIENCY)
     choice = choose_rank(device, MANIFEST, _offer(round_seconds=10.0), example_count=100)
     assert (choice.rank, choice.bound_by) == (4, "time")
     assert choice.forecast.seconds == pytest.approx(8.96)
@@ -81,13 +81,19 @@ def test_traffic_bounds_the_rank() -> None:
     assert (choice.rank, choice.bound_by) == (8, "traffic")
 
 
-def test_fewer_threads_than_cores_take_their_share_of_a_measured_rate() -> None:
-    device = _device(source="measured", cores=4)
-    assert training_rate(device, 1) == pytest.approx(training_rate(device, None) / 4)
-    assert training_rate(device, 9) == training_rate(device, None)
+def test_each_core_beyond_the_first_adds_half_of_one() -> None:
+    # Four cores of 2 GFLOP/s: 2 * 0.25 * (1 + 3 / 2) = 1.25 GFLOP/s in training.
+    device = _device(source="measured", cores=4, matmul_flops_per_second=2e9)
+    assert training_rate(device, None) == pytest.approx(1.25e9)
 
 
-def test_profile_by_hand_keeps_its_rate_whatever_simulates_it() -> None:
+def test_fewer_threads_use_fewer_cores() -> None:
+    device = _device(source="measured", cores=4, matmul_flops_per_second=2e9)
+    assert training_rate(device, 1) == pytest.approx(0.5e9)
+    assert training_rate(device, 9) == pytest.approx(1.25e9)
+
+
+def test_profile_by_hand_uses_all_its_cores_whatever_simulates_it() -> None:
     device = _device(source="given", cores=4)
     assert training_rate(device, 1) == training_rate(device, None)
 
@@ -102,10 +108,10 @@ def test_few_examples_make_small_batches_and_so_room_for_rank() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"memory_available_bytes": 100 * planner.MIB}, "lack of memory; got 70 MiB .* expected 240 MiB"),
+        ({"memory_available_bytes": 100 * planner.MIB}, "lack of memory; got 70 MiB .* expected 208 MiB"),
         # 320 tokens * 12 MFLOP = 3.84 GFLOP at 4 MFLOP/s.
         (
-            {"matmul_flops_per_second": 4e6 / planner.TRAINING_EFFICIENCY},
+            {"cores": 1, "matmul_flops_per_second": 4e6 / planner.TRAINING_EFFICIENCY},
             "time; got 600.0 s .* expected 960.0 s",
         ),
         ({"traffic_bytes_per_round": 5}, "lack of traffic; got 5 bytes .* expected 8000000 bytes"),
@@ -113,7 +119,7 @@ def test_few_examples_make_small_batches_and_so_room_for_rank() -> None:
     ids=["memory", "time", "traffic"],
 )
 def test_device_too_small_for_the_lowest_rank_says_by_how_much(changes: dict[str, int], message: str) -> None:
-    # Rank 2: 32 * 1.2 * 1.35 + 16 + 50 = 117.84 MB = 112.4 MiB beside the process of 128 MiB, so 240.4 MiB.
+    # Rank 2: 32 * 1.2 * 1.35 + 16 + 50 = 117.84 MB = 112.4 MiB beside the process of 96 MiB: 208.4 MiB.
     with pytest.raises(DeviceTooSmall, match=f"not even rank 2 fits .*{message}"):
         choose_rank(_device(**changes), MANIFEST, _offer(), example_count=100)
 
