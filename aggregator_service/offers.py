@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from aggregator_service.bundles import get_bundle
@@ -77,16 +78,13 @@ def _refusal(
     """Why a round has nothing for this device now."""
     if row.state not in OPEN:
         return "the round is being aggregated"
-    own = dict(
-        session.execute(
-            select(AssignmentRow.state, func.count())
-            .where(AssignmentRow.round_id == row.id, AssignmentRow.device_id == device.id)
-            .group_by(AssignmentRow.state)
-        ).tuples()
+    mine = select(AssignmentRow.state).where(
+        AssignmentRow.round_id == row.id, AssignmentRow.device_id == device.id
     )
-    if own.get(AssignmentState.ACCEPTED):
+    states = Counter(session.scalars(mine))
+    if states[AssignmentState.ACCEPTED]:
         return "this device's update of the round is in"
-    if own.get(AssignmentState.FAILED, 0) >= max_failures:
+    if states[AssignmentState.FAILED] >= max_failures:
         return "this device gave the round back too often"
     if count_assignments(session, row.id, {*LIVE, AssignmentState.ACCEPTED}) >= cohort_size(run.settings):
         return "the cohort is complete"

@@ -39,7 +39,7 @@ def install_error_handlers(app: FastAPI) -> None:
     async def known(request: Request, error: HetloraError) -> Response:
         if error.status >= 500:
             log.error("path=%s code=%s error=%s", request.url.path, error.code, error)
-        return problem_response(problem_of(error), _challenge(error))
+        return problem_response(problem_of(error), _headers(request, error))
 
     @app.exception_handler(RequestValidationError)
     async def refused_by_schema(request: Request, error: RequestValidationError) -> Response:
@@ -76,6 +76,12 @@ def problem_response(problem: Problem, headers: Mapping[str, str] | None = None)
     )
 
 
-def _challenge(error: HetloraError) -> dict[str, str]:
-    """RFC 9110 asks every 401 for a scheme."""
-    return {"WWW-Authenticate": "Bearer, Signature"} if error.status == 401 else {}
+def _headers(request: Request, error: HetloraError) -> dict[str, str]:
+    """What a refusal needs beside its body."""
+    headers = {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer, Signature"  # RFC 9110 asks every 401 for a scheme
+    if "content-length" in request.headers or "transfer-encoding" in request.headers:
+        # A refusal may come before the body was read: a closed connection does not take the rest.
+        headers["Connection"] = "close"
+    return headers

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from service_helpers import FakeClock, FakeDevice, Operator, make_adapter, problem
+
+
+def test_repeated_check_in_answers_the_same_offer(
+    operator: Operator, device: FakeDevice, bundle: str, clock: FakeClock
+) -> None:
+    operator.run(bundle)
+    first = device.check_in()
+    clock.advance(10)
+    assert device.check_in() == first
+
+
+def test_check_in_after_start_still_answers_the_same_offer(
+    operator: Operator, device: FakeDevice, bundle: str
+) -> None:
+    operator.run(bundle)
+    first = device.check_in()
+    device.call("POST", f"/assignments/{first['offer']['assignment_id']}:start", {"rank": 1})
+    assert device.check_in() == first
+
+
+def test_repeated_start_answers_the_same_plan_at_the_same_rank_only(
+    operator: Operator, device: FakeDevice, bundle: str
+) -> None:
+    operator.run(bundle)
+    path = f"/assignments/{device.offer()['assignment_id']}:start"
+    first = device.call("POST", path, {"rank": 1})
+    assert device.call("POST", path, {"rank": 1}) == first
+    assert problem(device.send("POST", path, {"rank": 2})) == (409, "state_conflict")
+
+
+def test_repeated_upload_answers_the_same_reference(
+    operator: Operator, device: FakeDevice, bundle: str
+) -> None:
+    operator.run(bundle)
+    assignment_id = device.started()
+    first = device.upload(assignment_id, make_adapter(2))
+    assert device.upload(assignment_id, make_adapter(2)).json() == first.json()
+
+
+def test_repeated_upload_and_submit_after_the_commit_answer_the_same(
+    operator: Operator, device: FakeDevice, bundle: str
+) -> None:
+    run_id = operator.run(bundle)
+    assignment_id = device.started()
+    uploaded = device.upload(assignment_id, make_adapter(2)).json()
+    receipt = device.submit(assignment_id, make_adapter(2)).json()
+    operator.committed(run_id)
+    assert device.upload(assignment_id, make_adapter(2)).json() == uploaded
+    assert device.submit(assignment_id, make_adapter(2)).json() == receipt
+    other = device.upload(assignment_id, make_adapter(1))
+    assert problem(other) == (409, "state_conflict")
+
+
+def test_update_can_be_replaced_until_it_is_submitted(
+    operator: Operator, device: FakeDevice, bundle: str
+) -> None:
+    run_id = operator.run(bundle)
+    assignment_id = device.started()
+    device.upload(assignment_id, make_adapter(2))
+    device.upload(assignment_id, make_adapter(1))
+    assert problem(device.submit(assignment_id, make_adapter(2))) == (422, "digest_mismatch")
+    assert device.submit(assignment_id, make_adapter(1)).json()["state"] == "accepted"
+    operator.committed(run_id)
+
+
+def test_repeated_enrolment_answers_the_same_device(device: FakeDevice, operator: Operator) -> None:
+    message = {
+        "population": "keyboard",
+        "enrolment_token": "long forgotten",
+        "public_key": device.public_key,
+    }
+    assert device.call("POST", "/devices", message) == {"device_id": device.device_id, "state": "accepted"}
+    assert len(operator.items("/devices?population=keyboard")) == 1
+
+
+def test_key_of_one_population_does_not_enrol_in_another(device: FakeDevice, operator: Operator) -> None:
+    token = operator.population("camera")
+    message = {"population": "camera", "enrolment_token": token, "public_key": device.public_key}
+    assert problem(device.send("POST", "/devices", message)) == (409, "state_conflict")
+
+
+def test_publishing_a_bundle_again_changes_nothing(operator: Operator, bundle: str) -> None:
+    before = operator.items("/bundles")
+    assert operator.publish() == bundle
+    assert operator.items("/bundles") == before
+
+
+def test_same_rank_of_a_version_is_stored_once(
+    operator: Operator, make_device: Callable[[int], FakeDevice], bundle: str
+) -> None:
+    operator.run(bundle, goal_count=2)
+    plans = []
+    for seed in (1, 2):
+        device = make_device(seed)
+        path = f"/assignments/{device.offer()['assignment_id']}:start"
+        plans.append(device.call("POST", path, {"rank": 1}))
+    assert plans[0]["adapter"] == plans[1]["adapter"]
+    assert plans[0]["seed"] != plans[1]["seed"]

@@ -1,0 +1,169 @@
+"""SIGKILL of a real service process, at several instants of a round."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+from service_helpers import CAPABILITIES, FakeClock, FakeDevice, Operator, make_adapter, report_of
+from sqlalchemy import select
+
+from aggregator_service.assignments import start, submit
+from aggregator_service.commit import commit_round
+from aggregator_service.offers import check_in
+from aggregator_service.runs import change_run, create_run
+from aggregator_service.service import TOKEN_FILE, Service, open_service
+from aggregator_service.settings import Settings
+from aggregator_service.storage.tables import AdapterVersionRow, DeviceRow, RoundRow, RunRow
+from aggregator_service.transitions import create
+from aggregator_service.updates import admit, keep_update
+from aggregator_service.worker import tick
+from hetlora.adapter import Adapter
+from hetlora.messages.device import CapabilityReport, CheckIn, Report
+from hetlora.messages.management import RunCreate, RunSettings
+from hetlora.states import AssignmentState, DeviceState, RoundState, RunState
+from hetlora.tensors import adapter_to_bytes
+
+ONE_ROUND = RunSettings(rounds=1, goal_count=1, over_selection=1.0, max_rank=2)
+SERVE = """
+import sys
+from pathlib import Path
+from aggregator_service.server import serve
+from aggregator_service.settings import Settings
+settings = Settings(data_dir=Path(sys.argv[1]), port=0)
+serve(settings, on_listening=lambda url: print(url, flush=True))
+"""
+
+
+@contextmanager
+def process(data_dir: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    command = [sys.executable, "-c", SERVE, str(data_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stdout is not None
+            with httpx.Client(base_url=running.stdout.readline().strip()) as client:
+                wait_until_ready(client)
+                yield running, client
+        finally:
+            running.kill()
+
+
+def wait_until_ready(client: httpx.Client) -> None:
+    deadline = time.monotonic() + 20
+    while client.get("/internal/v1/ready").status_code != 200:
+        assert time.monotonic() < deadline
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@pytest.mark.slow
+def test_killed_service_goes_on_with_its_round_and_loses_nothing_accepted(tmp_path: Path) -> None:
+    with process(tmp_path) as (running, http):
+        token = (tmp_path / TOKEN_FILE).read_text().strip()
+        operator = Operator(http, token)
+        enrolment_token, bundle = operator.population(), operator.publish()
+        run_id = operator.run(bundle, goal_count=2)
+        done, working = (FakeDevice(http, now, seed).enrol(enrolment_token) for seed in (1, 2))
+        receipt = done.deliver(make_adapter(1), rank=2)
+        assignment_id = working.started()
+        working.upload(assignment_id, make_adapter(2))
+        running.kill()
+        running.wait()
+    with process(tmp_path) as (restarted, http):
+        operator = Operator(http, token)
+        done.http = working.http = http
+        # Nobody needs to start again: the receipt, the offer and the upload are as they were.
+        (accepted,) = (
+            item for item in operator.items(f"/runs/{run_id}/assignments") if item["state"] == "accepted"
+        )
+        again = done.submit(accepted["assignment_id"], make_adapter(1)).json()
+        assert again == receipt
+        assert working.offer()["assignment_id"] == assignment_id
+        assert working.submit(assignment_id, make_adapter(2)).json()["state"] == "accepted"
+        restarted.kill()  # the goal is met: before, in or after the commit
+        restarted.wait()
+    with process(tmp_path) as (_, http):
+        operator = Operator(http, token)
+        run = operator.committed(run_id)
+        assert run["state"] == "completed"
+        assert len(operator.items(f"/runs/{run_id}/adapters")) == 2
+        weights = [item["aggregation_weight"] for item in operator.items(f"/runs/{run_id}/assignments")]
+        assert sorted(round(weight, 3) for weight in weights) == [0.333, 0.667]
+
+
+def test_round_left_aggregating_is_committed_by_the_next_process(
+    settings: Settings, bundle: str, clock: FakeClock
+) -> None:
+    # No worker runs here, so the round stays where a process that died before its commit would leave it.
+    dead = open_service(settings, clock)
+    run_id = create_run(dead, RunCreate(population="keyboard", bundle=bundle, settings=ONE_ROUND))
+    change_run(dead, run_id, "start")
+    update = make_adapter(2)
+    deliver(dead, add_device(dead), update)
+    dead.objects.put(adapter_to_bytes(update))  # written before the transaction that never came
+    dead.close()
+
+    service = open_service(settings, clock)
+    for _ in range(2):  # the second finds nothing to do
+        tick(service)
+        with service.database.read() as session:
+            run = session.get_one(RunRow, run_id)
+            assert (run.state, run.rounds_committed) == (RunState.COMPLETED, 1)
+            assert [row.state for row in session.scalars(select(RoundRow))] == [RoundState.COMMITTED]
+            assert len(session.scalars(select(AdapterVersionRow)).all()) == 2
+    service.close()
+
+
+def test_result_of_a_run_that_was_stopped_while_aggregating_is_dropped(
+    settings: Settings, bundle: str, clock: FakeClock
+) -> None:
+    service = open_service(settings, clock)
+    run_id = create_run(service, RunCreate(population="keyboard", bundle=bundle, settings=ONE_ROUND))
+    change_run(service, run_id, "start")
+    deliver(service, add_device(service), make_adapter(2))
+    with service.database.read() as session:
+        (row,) = session.scalars(select(RoundRow))
+    change_run(service, run_id, "stop")
+    commit_round(service, row.id)
+    with service.database.read() as session:
+        assert session.get_one(RunRow, run_id).state is RunState.STOPPED
+        assert session.get_one(RoundRow, row.id).state is RoundState.ABANDONED
+        assert len(session.scalars(select(AdapterVersionRow)).all()) == 1
+    service.close()
+
+
+def add_device(service: Service) -> str:
+    device = DeviceRow(
+        id="device-1", state=DeviceState.ACCEPTED, population="keyboard", public_key="", name=""
+    )
+    with service.database.write() as session:
+        create(session, device, "test", service.clock())
+    return "device-1"
+
+
+def deliver(service: Service, device_id: str, update: Adapter) -> None:
+    message = CheckIn(
+        protocol_version=1,
+        sdk_version="",
+        population="keyboard",
+        capabilities=CapabilityReport.model_validate(CAPABILITIES),
+        example_count=1,
+    )
+    offer = check_in(service, device_id, message).offer
+    assert offer is not None
+    start(service, device_id, offer.assignment_id, update.rank)
+    admission = admit(service, device_id, offer.assignment_id, "")
+    with admission.folder.receive() as blob:
+        blob.write(adapter_to_bytes(update))
+        keep_update(service, admission, blob)
+    report = Report.model_validate(report_of(update))
+    assert submit(service, device_id, offer.assignment_id, report).state is AssignmentState.ACCEPTED

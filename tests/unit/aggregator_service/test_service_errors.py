@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from service_helpers import TOKEN, FakeDevice, Operator, problem
+
+from aggregator_service.service import Service
+from hetlora.messages.common import Problem
+
+
+def test_unknown_path_and_method_have_the_one_error_shape(http: httpx.Client) -> None:
+    assert problem(http.get("/nowhere")) == (404, "not_found")
+    answer = http.delete("/internal/v1/health")
+    assert problem(answer) == (405, "not_found")
+    assert answer.headers["allow"] == "GET"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b'"text"', b"\xff", b"[" * 60_000, b"{}", b'{"name": NaN}', b""],
+    ids=["cut off", "no object", "no UTF-8", "deep", "empty object", "NaN", "empty"],
+)
+def test_malformed_json_is_refused(operator: Operator, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = operator.send("POST", "/populations", content=body, headers=headers)
+    status, code = problem(answer)
+    assert status in (400, 422)
+    assert code == "malformed_message"
+
+
+def test_malformed_json_of_a_device_is_refused(device: FakeDevice) -> None:
+    assert problem(device.send("POST", "/check-ins", content=b"{")) == (422, "malformed_message")
+
+
+def test_message_with_a_wrong_field_is_told_which(operator: Operator) -> None:
+    answer = operator.send("POST", "/populations", json={"name": "Key Board"})
+    assert problem(answer) == (422, "malformed_message")
+    assert answer.json()["got"].startswith("body.name: String should match pattern")
+
+
+def test_json_body_above_the_limit_is_refused(operator: Operator) -> None:
+    limit = 64 * 1024
+    body = json.dumps({"name": "x" * limit})
+    answer = operator.send("POST", "/populations", content=body)
+    assert problem(answer) == (413, "body_too_large")
+    assert answer.json()["expected"] == f"up to {limit} bytes"
+
+
+def test_oversized_body_of_a_stranger_is_not_read(http: httpx.Client) -> None:
+    answer = http.post("/management/v1/populations", content=b"x" * 1_000_000)
+    assert problem(answer) == (401, "authentication_failed")
+
+
+def test_fault_of_the_service_tells_no_details(http: httpx.Client, app: FastAPI) -> None:
+    @app.get("/faulty")
+    def faulty() -> None:
+        raise RuntimeError("a secret of the inside")
+
+    app.router.routes.insert(0, app.router.routes.pop())
+    answer = http.get("/faulty")
+    assert problem(answer) == (500, "service_failed")
+    assert "secret" not in answer.text
+
+
+def test_answers_say_that_they_are_not_to_be_kept_or_guessed(http: httpx.Client) -> None:
+    for path in ("/internal/v1/health", "/nowhere"):
+        headers = http.get(path).headers
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_probes_answer_without_a_token(http: httpx.Client) -> None:
+    assert http.get("/internal/v1/health").json() == {"status": "ok"}
+    assert http.get("/internal/v1/ready").json() == {"status": "ok"}
+
+
+def test_readiness_fails_without_the_object_store(http: httpx.Client, service: Service) -> None:
+    service.objects.root.rename(service.objects.root.with_name("elsewhere"))
+    assert problem(http.get("/internal/v1/ready")) == (503, "unavailable")
+
+
+def test_contract_names_every_path_of_the_protocol(http: httpx.Client) -> None:
+    contract = http.get("/openapi.json").json()
+    paths = set(contract["paths"])
+    assert {
+        "/device/v1/devices",
+        "/device/v1/check-ins",
+        "/device/v1/objects/{sha256}",
+        "/device/v1/assignments/{assignment_id}:start",
+        "/device/v1/assignments/{assignment_id}/update",
+        "/device/v1/assignments/{assignment_id}:submit",
+        "/device/v1/assignments/{assignment_id}:fail",
+        "/management/v1/populations",
+        "/management/v1/objects/{sha256}",
+        "/management/v1/bundles",
+        "/management/v1/bundles/{digest}/manifest",
+        "/management/v1/runs",
+        "/management/v1/runs/{run_id}",
+        "/management/v1/runs/{run_id}:{verb}",
+        "/management/v1/runs/{run_id}/rounds",
+        "/management/v1/runs/{run_id}/assignments",
+        "/management/v1/runs/{run_id}/adapters",
+        "/management/v1/adapters/{version}/content",
+        "/management/v1/devices",
+        "/management/v1/devices/{device_id}:decide",
+        "/management/v1/transitions",
+        "/internal/v1/health",
+        "/internal/v1/ready",
+    } == paths
+    schemas = contract["components"]["schemas"]
+    assert {"CheckIn", "Offer", "Plan", "Report", "Receipt", "RunCreate", "RunStatus"} <= set(schemas)
+    assert "HTTPValidationError" not in schemas
+    answers = contract["paths"]["/device/v1/check-ins"]["post"]["responses"]
+    schema = answers["default"]["content"]["application/problem+json"]["schema"]
+    assert schema["required"] == Problem.model_json_schema()["required"]
+
+
+def test_token_never_reaches_the_log(operator: Operator, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG"):
+        operator.population("camera")
+    assert TOKEN not in caplog.text

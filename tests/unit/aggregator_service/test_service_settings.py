@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from aggregator_service.server import listen, serve
+from aggregator_service.settings import ENVIRONMENT_PREFIX, Settings
+from hetlora.errors import PortInUse, SettingsError
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "settings.md"
+
+
+def rows() -> dict[str, tuple[str, str]]:
+    """Default and meaning by variable, as docs/settings.md has them."""
+    found = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", DOCUMENT.read_text(), flags=re.MULTILINE)
+    return {name: (default, meaning) for name, default, meaning in found}
+
+
+def test_every_setting_is_documented_as_it_is() -> None:
+    expected = {
+        f"{ENVIRONMENT_PREFIX}{name.upper()}": (
+            "none" if field.default is None else f"`{field.default}`",
+            field.description,
+        )
+        for name, field in Settings.model_fields.items()
+    }
+    assert rows() == expected
+
+
+def test_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HETLORA_PORT", "9000")
+    assert Settings().port == 9000
+
+
+def test_bad_setting_is_named_by_its_variable_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HETLORA_PORT", "many")
+    monkeypatch.setenv("HETLORA_OPERATOR_TOKEN", "short")
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    assert "HETLORA_PORT: Input should be a valid integer" in str(caught.value)
+    assert "HETLORA_OPERATOR_TOKEN: " in str(caught.value)
+    assert "short" not in str(caught.value).replace("too_short", "")
+
+
+def test_port_in_use_is_told_before_anything_is_opened(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortInUse) as caught:
+            serve(Settings(data_dir=tmp_path / "data", port=port))
+    assert caught.value.got == f"127.0.0.1:{port}"
+    assert not (tmp_path / "data").exists()
+
+
+def test_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(SettingsError, match="cannot listen"):
+        listen(Settings(host="192.0.2.1", port=0))

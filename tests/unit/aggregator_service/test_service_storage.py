@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from service_helpers import FakeClock, FakeDevice, Operator, make_adapter
+from sqlalchemy import inspect, text
+
+from aggregator_service.service import Service, open_service
+from aggregator_service.settings import Settings
+from aggregator_service.storage.blobs import BlobFolder
+from aggregator_service.storage.database import Database
+from aggregator_service.storage.tables import Base, PopulationRow
+from aggregator_service.worker import sweep
+from hetlora.digest import sha256_of
+from hetlora.errors import DigestMismatch, NotFound, SettingsError
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> BlobFolder:
+    (tmp_path / "incoming").mkdir()
+    return BlobFolder(tmp_path / "blobs", tmp_path / "incoming")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    return Database(tmp_path / "test.sqlite", timeout_seconds=1)
+
+
+def test_migrations_give_exactly_the_tables(database: Database) -> None:
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        inspector = inspect(connection)
+        assert set(inspector.get_table_names()) == {*Base.metadata.tables, "alembic_version"}
+        for table in Base.metadata.tables.values():
+            found = {column["name"]: column["nullable"] for column in inspector.get_columns(table.name)}
+            assert found == {column.name: column.nullable for column in table.columns}
+            # compare_metadata is blind to a primary key.
+            key = inspector.get_pk_constraint(table.name)["constrained_columns"]
+            assert key == [column.name for column in table.primary_key.columns]
+    database.close()
+
+
+def test_database_of_a_newer_version_is_refused(database: Database, tmp_path: Path) -> None:
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    database.close()
+    with pytest.raises(SettingsError, match="cannot be migrated"):
+        Database(tmp_path / "test.sqlite", timeout_seconds=1)
+
+
+def test_database_is_durable_and_in_wal_mode(database: Database) -> None:
+    with database.read() as session:
+        assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+        assert session.scalar(text("PRAGMA synchronous")) == 2  # FULL
+        assert session.scalar(text("PRAGMA foreign_keys")) == 1
+    database.close()
+
+
+def test_failed_write_leaves_nothing(database: Database, clock: FakeClock) -> None:
+    def write_and_fail() -> None:
+        with database.write() as session:
+            session.add(PopulationRow(name="keyboard", enrolment_token_sha256="0", created_at=clock()))
+            session.flush()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
+    with database.read() as session:
+        assert session.get(PopulationRow, "keyboard") is None
+    database.close()
+
+
+def test_times_come_back_in_utc(database: Database, clock: FakeClock) -> None:
+    with database.write() as session:
+        session.add(PopulationRow(name="keyboard", enrolment_token_sha256="0", created_at=clock()))
+    with database.read() as session:
+        assert session.get_one(PopulationRow, "keyboard").created_at == clock()
+    database.close()
+
+
+def test_blob_is_found_under_its_digest(blobs: BlobFolder) -> None:
+    ref = blobs.put(b"data")
+    assert (ref.sha256, ref.size_bytes) == (sha256_of(b"data"), 4)
+    assert blobs.read(ref.sha256) == b"data"
+    assert blobs.size_bytes(ref.sha256) == 4
+    assert list(blobs.incoming.iterdir()) == []
+
+
+def test_blob_that_changed_on_disk_is_not_read(blobs: BlobFolder) -> None:
+    ref = blobs.put(b"data")
+    blobs.path(ref.sha256).write_bytes(b"date")
+    with pytest.raises(DigestMismatch):
+        blobs.read(ref.sha256)
+    with pytest.raises(DigestMismatch):
+        blobs.verify("file", ref.sha256)
+    assert blobs.put(b"data") == ref
+    assert blobs.read(ref.sha256) == b"data"
+
+
+def test_missing_blob_is_not_found(blobs: BlobFolder) -> None:
+    assert blobs.size_bytes("0" * 64) is None
+    with pytest.raises(NotFound):
+        blobs.read("0" * 64)
+    with pytest.raises(NotFound):
+        blobs.verify("file", "0" * 64)
+
+
+def test_incoming_bytes_that_are_not_kept_leave_nothing(blobs: BlobFolder) -> None:
+    with blobs.receive() as blob:
+        blob.write(b"da")
+        blob.write(b"ta")
+        assert (blob.sha256, blob.size_bytes, blob.read()) == (sha256_of(b"data"), 4, b"data")
+    assert list(blobs.incoming.iterdir()) == []
+    assert not blobs.root.exists()
+
+
+def test_unfinished_uploads_of_a_dead_process_are_removed_at_start(settings: Settings) -> None:
+    leftover = settings.data_dir / "incoming" / "half"
+    leftover.write_bytes(b"half a file")
+    open_service(settings).close()
+    assert not leftover.exists()
+
+
+def test_data_dir_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="data_dir cannot be used"):
+        open_service(Settings(data_dir=tmp_path / "file"))
+
+
+def test_updates_are_dropped_once_their_round_ended_long_ago(
+    operator: Operator, device: FakeDevice, bundle: str, service: Service, clock: FakeClock
+) -> None:
+    run_id = operator.run(bundle, rounds=2)
+    device.deliver(make_adapter(2))
+    operator.committed(run_id)
+    device.deliver(make_adapter(1), rank=1)
+    operator.committed(run_id, 2)
+    open_run = operator.run(bundle, goal_count=2)
+    device.deliver(make_adapter(2))
+
+    def folders() -> list[str]:
+        sweep(service)
+        return sorted(folder.name for folder in service.updates_folder.iterdir())
+
+    assert len(folders()) == 3
+    clock.advance(service.settings.keep_updates_seconds - 1)
+    assert len(folders()) == 3
+    clock.advance(1)
+    # The third round has not ended: the clock alone does not take its update away.
+    assert [name for name in folders() if name.startswith(run_id)] == []
+    assert [name.startswith(open_run) for name in folders()] == [True]
