@@ -23,8 +23,8 @@ WORKSPACE_SHARE: Final = 0.35
 # The adapter itself, its gradient, and AdamW's two moments.
 COPIES_OF_ADAPTER: Final = 4
 # Share of the probe's matmul rate that a whole training step reaches, as normalisation, attention and the
-# optimizer do few operations per byte: 0.26 to 0.37 in the same steps, on one busy core.
-TRAINING_EFFICIENCY: Final = 0.25
+# optimizer do few operations per byte: 0.21 to 0.37 in the same steps, on one core of a busy machine.
+TRAINING_EFFICIENCY: Final = 0.2
 # What each core beyond the first adds: not every kernel splits its work, and cores often come in pairs that
 # share one arithmetic unit.
 EXTRA_CORE_SHARE: Final = 0.5

@@ -199,11 +199,14 @@ class Session:
         log("assignment=%s code=%s message=%s", self._offer.assignment_id, failure.code, failure.message)
         drop_updates(self._with.folder.updates)
         receipt = self._tell(failure)
-        self._with.on_event(GivenBack(failure.code, failure.message))
+        # The service may have ended the assignment before: its goal was met without us, or the lease ran out.
+        over = receipt is not None and receipt.state is not AssignmentState.FAILED
+        if not over:
+            self._with.on_event(GivenBack(failure.code, failure.message))
         return Visit(
-            "failed",
-            str(error),
-            receipt.retry_after_seconds if receipt else DEFAULT_RETRY_SECONDS,
+            "discarded" if over else "failed",
+            receipt.reason if receipt is not None and over else str(error),
+            DEFAULT_RETRY_SECONDS if receipt is None else receipt.retry_after_seconds,
             offer=self._offer,
             choice=self._choice,
             code=failure.code,

@@ -127,6 +127,7 @@ class Transport:
             if not _worth_another_try(error):
                 return False
             longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (tries - 1))
+            logger.info("try=%d of=%d event=failed error=%r", tries, MAX_TRIES, error)
             return self._jitter.uniform(0, longest)
 
         return wait_seconds

@@ -15,8 +15,9 @@ from hetlora.messages.device import Failure, Offer, Report
 class Visit:
     """What happened when a device visited the service.
 
-    `outcome` is "no_work", or what became of the assignment: "accepted", "discarded" (the service did not
-    need the update; `reason` says why), "failed" (given back; `code` is stable and `error` is the cause).
+    `outcome` is "no_work", or what became of the assignment: "accepted"; "discarded", when the service had no
+    more use for the update, as `reason` says; or "failed", when it was given back. `code` is the stable code
+    of what went wrong, `error` the cause.
     """
 
     outcome: Literal["no_work", "accepted", "discarded", "failed"]

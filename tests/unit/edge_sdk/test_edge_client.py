@@ -313,6 +313,20 @@ def test_update_that_the_service_refuses_is_given_back(
     assert list(folder.updates.iterdir()) == []
 
 
+def test_late_device_is_told_kindly(service: FakeService, make_client: MakeClient) -> None:
+    client = make_client()
+    client.run_once()
+    events: list[Event] = []
+    client = make_client(on_event=events.append)
+    aborted = receipt(AssignmentState.ABORTED).model_dump_json()
+    # Check-in, start and adapter pass; the round closes before the upload.
+    closed = problem(StateConflict("the assignment's state does not allow this"))
+    service.faults = [None, None, None, closed, httpx.Response(200, content=aborted)]
+    visit = client.run_once()
+    assert (visit.outcome, visit.reason, visit.code) == ("discarded", "so it is", "state_conflict")
+    assert not any(isinstance(event, GivenBack) for event in events)
+
+
 def test_assignment_that_cannot_be_given_back_still_ends_the_visit(
     service: FakeService, make_client: MakeClient
 ) -> None:

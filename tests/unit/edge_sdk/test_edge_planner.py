@@ -82,15 +82,15 @@ def test_traffic_bounds_the_rank() -> None:
 
 
 def test_each_core_beyond_the_first_adds_half_of_one() -> None:
-    # Four cores of 2 GFLOP/s: 2 * 0.25 * (1 + 3 / 2) = 1.25 GFLOP/s in training.
+    # Four cores of 2 GFLOP/s: 2 * 0.2 * (1 + 3 / 2) = 1 GFLOP/s in training.
     device = _device(source="measured", cores=4, matmul_flops_per_second=2e9)
-    assert training_rate(device, None) == pytest.approx(1.25e9)
+    assert training_rate(device, None) == pytest.approx(1e9)
 
 
 def test_fewer_threads_use_fewer_cores() -> None:
     device = _device(source="measured", cores=4, matmul_flops_per_second=2e9)
-    assert training_rate(device, 1) == pytest.approx(0.5e9)
-    assert training_rate(device, 9) == pytest.approx(1.25e9)
+    assert training_rate(device, 1) == pytest.approx(0.4e9)
+    assert training_rate(device, 9) == pytest.approx(1e9)
 
 
 def test_profile_by_hand_uses_all_its_cores_whatever_simulates_it() -> None:
