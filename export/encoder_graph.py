@@ -49,6 +49,7 @@ def export_encoder(encoder: PreTrainedModel) -> ModelProto:
     _check_interface(model, architecture)
     _name_symbols(model)
     _complete_normalizations(model)
+    _bypass_identities(model)
     _unshare_initializers(model)
     return model
 
@@ -89,6 +90,18 @@ def _complete_normalizations(model: ModelProto) -> None:
             output = node.output[0]
             del node.output[1:]
             node.output.extend([f"{output}_mean", f"{output}_inverse_deviation"])
+
+
+def _bypass_identities(model: ModelProto) -> None:
+    # Of equal weights the exporter keeps one, and lets the others be copies of it.
+    weights = {tensor.name for tensor in model.graph.initializer}
+    copies = [node for node in model.graph.node if node.op_type == "Identity" and node.input[0] in weights]
+    original = {node.output[0]: node.input[0] for node in copies}
+    for node in copies:
+        model.graph.node.remove(node)
+    for node in model.graph.node:
+        for position, name in enumerate(node.input):
+            node.input[position] = original.get(name, name)
 
 
 def _unshare_initializers(model: ModelProto) -> None:

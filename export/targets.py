@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Final
 
 from onnx import ModelProto, NodeProto
 from torch import nn
@@ -11,6 +13,8 @@ from torch import nn
 from export.graph_builder import scope_of
 from hetlora.adapter import ModuleSpec
 from hetlora.errors import ModelNotExportable
+
+_CALL_NUMBER: Final = re.compile(r"_\d+(?=\.|$)")
 
 
 def find_targets(encoder: nn.Module, model: ModelProto, targets: Sequence[str]) -> tuple[ModuleSpec, ...]:
@@ -24,11 +28,10 @@ def find_targets(encoder: nn.Module, model: ModelProto, targets: Sequence[str]) 
     """
     if not targets:
         raise ModelNotExportable("no LoRA targets", expected="at least one module name ending, such as query")
-    in_graph = target_nodes(model)
+    layers = {name: layer for name, layer in encoder.named_modules() if isinstance(layer, nn.Linear)}
     linear = {
-        name: ModuleSpec(name, module.in_features, module.out_features)
-        for name, module in encoder.named_modules()
-        if isinstance(module, nn.Linear) and name in in_graph
+        name: ModuleSpec(name, layers[name].in_features, layers[name].out_features)
+        for name in _run_once(layers.keys(), model)
     }
     chosen: dict[str, ModuleSpec] = {}
     for target in targets:
@@ -40,19 +43,23 @@ def find_targets(encoder: nn.Module, model: ModelProto, targets: Sequence[str]) 
 
 
 def target_nodes(model: ModelProto) -> dict[str, NodeProto]:
-    """The MatMul node of each module that the graph runs exactly once, by module name."""
-    nodes: dict[str, list[NodeProto]] = {}
-    for node in model.graph.node:
-        if node.op_type == "MatMul":
-            nodes.setdefault(scope_of(node), []).append(node)
-    return {scope: found[0] for scope, found in nodes.items() if len(found) == 1}
+    """The MatMul nodes by the module path that the exporter left in their names."""
+    return {scope_of(node): node for node in model.graph.node if node.op_type == "MatMul"}
+
+
+def _run_once(layers: Collection[str], model: ModelProto) -> list[str]:
+    """Layers that stand in the graph once; one that several places share would need a branch for each."""
+    scopes = target_nodes(model).keys()
+    # The exporter numbers repeated calls at the end of any part of the path: attention_1/query, query_1.
+    repeats = {_CALL_NUMBER.sub("", scope) for scope in scopes - layers}
+    return [name for name in layers if name in scopes and _CALL_NUMBER.sub("", name) not in repeats]
 
 
 def _unknown_target(target: str, linear: Mapping[str, ModuleSpec]) -> ModelNotExportable:
     endings = sorted({ending for name in linear for ending in _endings(name)})
     near = get_close_matches(target, endings, n=5, cutoff=0.5)
     return ModelNotExportable(
-        "a LoRA target matches no linear layer of the model",
+        "a LoRA target matches no linear layer that the model runs exactly once",
         got=repr(target),
         expected=f"near matches {near}" if near else f"one of {endings}",
     )

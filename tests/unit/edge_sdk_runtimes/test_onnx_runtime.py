@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -199,6 +200,22 @@ def test_missing_wheel_is_told_with_the_command(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # what the import system takes for: not installed
     with pytest.raises(DependencyMissing, match="pip install onnxruntime-training-cpu"):
         open_runtime(trained_adapter(2))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in Linux's /proc")
+def test_one_thread_means_the_callers_own(
+    tiny_bundle: Bundle, trained_adapter: MakeAdapter, batch: Batch
+) -> None:
+    def new_threads(threads: int) -> int:
+        before = set(os.listdir("/proc/self/task"))
+        runtime = OnnxRuntime(
+            tiny_bundle, trained_adapter(2), pruning_decay=0.99, pruning_penalty=0.0, threads=threads
+        )
+        runtime.train_step(batch, learning_rate=LEARNING_RATE)
+        return len(set(os.listdir("/proc/self/task")) - before)
+
+    assert new_threads(1) == 0
+    assert new_threads(3) == 2 * (3 - 1)  # the training and the optimizer session have a pool each
 
 
 TRAIN_AND_CLASSIFY = """

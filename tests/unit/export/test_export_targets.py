@@ -82,9 +82,16 @@ def test_layer_that_the_graph_leaves_out_is_no_target() -> None:
         _names("pooler")
 
 
-def test_layer_that_the_graph_runs_twice_is_no_target() -> None:
-    twice = _graph("/layer.0/query/MatMul", "/layer.0/query/MatMul_1", "/layer.1/query/MatMul")
+@pytest.mark.parametrize("second_call", ["/layer.0/query_1/MatMul", "/layer.0_1/query/MatMul"])
+def test_layer_that_the_graph_runs_twice_is_no_target(second_call: str) -> None:
+    twice = _graph("/layer.0/query/MatMul", second_call, "/layer.1/query/MatMul")
     assert _names("query", graph=twice) == ["layer.1.query"]
+
+
+def test_layers_whose_own_names_end_in_numbers_are_targets() -> None:
+    encoder = nn.ModuleDict({"fc_1": nn.Linear(2, 2), "fc_2": nn.Linear(2, 2)})
+    modules = find_targets(encoder, _graph("/fc_1/MatMul", "/fc_2/MatMul"), ["fc_1", "fc_2"])
+    assert [module.name for module in modules] == ["fc_1", "fc_2"]
 
 
 def test_no_targets_are_refused() -> None:
