@@ -58,8 +58,9 @@ def choose_rank(
     example_count: int,
     threads: int | None = None,
 ) -> RankChoice:
-    """The highest rank of the offer's ladder that fits the device's memory, the round's time, and the traffic
-    that the device allows itself.
+    """The highest rank of the offer's ladder that fits the device.
+
+    What limits it: free memory, the round's time, and the traffic that the device allows itself.
 
     Raises:
         DeviceTooSmall: not even the lowest rank fits; the message says by how much.
@@ -67,11 +68,7 @@ def choose_rank(
     tokens = min(offer.training.batch_size, example_count) * min(
         offer.training.max_tokens, manifest.max_tokens
     )
-    budget = Forecast(
-        int(MEMORY_SHARE * capabilities.memory_available_bytes),
-        offer.round_seconds,
-        sys.maxsize if capabilities.traffic_bytes_per_round is None else capabilities.traffic_bytes_per_round,
-    )
+    budget = _budget(capabilities, offer)
     best: RankChoice | None = None
     for rank in ladder(offer.min_rank, min(offer.max_rank, manifest.adapter.max_rank)):
         forecast = forecast_round(
@@ -93,6 +90,15 @@ def choose_rank(
         best = RankChoice(rank, "offer", forecast)
     assert best is not None  # a ladder has at least one rung
     return best
+
+
+def _budget(capabilities: CapabilityReport, offer: Offer) -> Forecast:
+    traffic_bytes = capabilities.traffic_bytes_per_round
+    return Forecast(
+        int(MEMORY_SHARE * capabilities.memory_available_bytes),
+        offer.round_seconds,
+        sys.maxsize if traffic_bytes is None else traffic_bytes,
+    )
 
 
 def _limit_passed(forecast: Forecast, budget: Forecast) -> Limit | None:
