@@ -196,12 +196,16 @@ def _whole_folder_or_none(out: Path) -> Iterator[Path]:
     """A new folder beside `out` that takes its name once the block is done, or goes away if it fails."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelNotExportable("the place for the bundle is taken", got=out, expected="no such folder yet")
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f".{out.name}.{os.getpid()}.partial"
-    partial.mkdir()
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
         yield partial
         partial.rename(out)  # over an empty folder too
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise ModelNotExportable(
+                "the bundle cannot be written", got=error, expected="room, and leave to write there"
+            ) from error
         raise

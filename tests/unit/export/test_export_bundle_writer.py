@@ -117,6 +117,12 @@ def test_place_that_is_taken_is_refused_and_kept(tiny_model_folder: Path, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_place_that_cannot_be_written_is_refused(tiny_model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ModelNotExportable, match="cannot be written"):
+        _export(tiny_model_folder, tmp_path / "file" / "bundle")
+
+
 def test_empty_folder_may_become_the_bundle(tiny_model_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     bundle = _export(tiny_model_folder, tmp_path / "bundle")
