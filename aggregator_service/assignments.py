@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import select
@@ -16,7 +17,7 @@ from hetlora.digest import sha256_of
 from hetlora.errors import DigestMismatch, NotFound, RankOutOfRange, StateConflict
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Failure, Plan, Receipt, Report
-from hetlora.states import AssignmentState, RoundState
+from hetlora.states import AssignmentState
 
 STARTED: Final = frozenset({AssignmentState.DOWNLOADING, AssignmentState.TRAINING, AssignmentState.UPLOADING})
 
@@ -119,23 +120,22 @@ def submit(service: Service, device_id: str, assignment_id: str, report: Report)
         settle(session, now)
         assignment = own_assignment(session, device_id, assignment_id)
         if assignment.state in LIVE:
-            _check_report(assignment, report)
-            assignment.report = report
-            move(session, assignment, AssignmentState.SUBMITTED, "report received", now)
-            row = session.get_one(RoundRow, assignment.round_id)
-            if row.state in OPEN:
-                move(session, assignment, AssignmentState.ACCEPTED, "the update is in the round", now)
-                settings = session.get_one(RunRow, assignment.run_id).settings
-                close_if_goal_met(session, row, settings, now)
-            else:
-                move(session, assignment, AssignmentState.DISCARDED, GOAL_MET, now)
-            aggregating = row.state is RoundState.AGGREGATING
-        else:
-            aggregating = False
+            _take_in(session, assignment, report, now)
         receipt = _receipt(assignment, service.settings.retry_seconds)
-    if aggregating:
-        service.wake.set()
+    service.wake.set()  # the goal may be met
     return receipt
+
+
+def _take_in(session: Session, assignment: AssignmentRow, report: Report, now: datetime) -> None:
+    _check_report(assignment, report)
+    assignment.report = report
+    move(session, assignment, AssignmentState.SUBMITTED, "report received", now)
+    row = session.get_one(RoundRow, assignment.round_id)
+    if row.state in OPEN:
+        move(session, assignment, AssignmentState.ACCEPTED, "the update is in the round", now)
+        close_if_goal_met(session, row, session.get_one(RunRow, row.run_id).settings, now)
+    else:
+        move(session, assignment, AssignmentState.DISCARDED, GOAL_MET, now)
 
 
 def _check_report(assignment: AssignmentRow, report: Report) -> None:

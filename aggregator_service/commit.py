@@ -9,13 +9,14 @@ from sqlalchemy.orm import Session
 
 from aggregator_service.adapters import add_version
 from aggregator_service.aggregation.hetlora import HetLora
-from aggregator_service.aggregation.tree import Aggregate, aggregate
+from aggregator_service.aggregation.tree import aggregate
 from aggregator_service.bundles import read_spec
 from aggregator_service.rounds import GOAL_MET, abort_live, end, go_on, in_round, retry
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AssignmentRow, RankLimitRow, RoundRow, RunRow
 from hetlora.adapter import Adapter
 from hetlora.errors import HetloraError
+from hetlora.messages.common import ObjectRef
 from hetlora.states import AssignmentState, RoundState
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
 
@@ -26,34 +27,9 @@ def commit_round(service: Service, round_id: str) -> None:
     """Aggregate a round and commit it; a crash at any instant leaves the round to be aggregated again.
 
     The adapter's object is on disk before the transaction, which moves round, run, weights, remembered ranks
-    and adapter version together. Updates that cannot be read back end this attempt at the round.
+    and adapter version together. Updates that cannot be read back end this attempt at the round; any other
+    fault is raised and leaves the round as it is.
     """
-    try:
-        result = _aggregate(service, round_id)
-    except HetloraError as error:
-        log.exception("round=%s aggregation failed", round_id)
-        _give_up(service, round_id, str(error))
-        return
-    adapter = service.objects.put(adapter_to_bytes(result.adapter))
-    now = service.clock()
-    with service.database.write() as session:
-        row = session.get_one(RoundRow, round_id)
-        if row.state is not RoundState.AGGREGATING:
-            return  # the run was stopped meanwhile
-        run = session.get_one(RunRow, row.run_id)
-        accepted = _accepted(session, round_id)
-        for assignment in accepted:
-            assert assignment.update_sha256 is not None
-            assignment.aggregation_weight = result.weights[assignment.update_sha256]
-            _remember_rank(session, run, assignment)
-        abort_live(session, row, GOAL_MET, now)
-        add_version(session, run, adapter, round_index=row.round_index, cohort_size=len(accepted), now=now)
-        end(session, row, RoundState.COMMITTED, f"{len(accepted)} updates", now)
-        go_on(session, run, row, now)
-    log.info("run=%s round_index=%d committed updates=%d", run.id, row.round_index, len(accepted))
-
-
-def _aggregate(service: Service, round_id: str) -> Aggregate:
     with service.database.read() as session:
         run = session.get_one(RunRow, session.get_one(RoundRow, round_id).run_id)
         # The id of an update is its digest: equal updates give equal bits, whoever sent them and when.
@@ -64,7 +40,32 @@ def _aggregate(service: Service, round_id: str) -> Aggregate:
     def load(update_id: str) -> Adapter:
         return adapter_from_bytes(folder.read(update_id), spec)
 
-    return aggregate(HetLora(spec, run.settings.max_rank), update_ids, load)
+    try:
+        result = aggregate(HetLora(spec, run.settings.max_rank), update_ids, load)
+    except HetloraError as error:
+        log.exception("round=%s aggregation=failed", round_id)
+        _give_up(service, round_id, str(error))
+    else:
+        adapter = service.objects.put(adapter_to_bytes(result.adapter))
+        _commit(service, round_id, adapter, result.weights)
+
+
+def _commit(service: Service, round_id: str, adapter: ObjectRef, weights: dict[str, float]) -> None:
+    now = service.clock()
+    with service.database.write() as session:
+        row = session.get_one(RoundRow, round_id)
+        if row.state is not RoundState.AGGREGATING:
+            return  # the run was stopped meanwhile
+        run = session.get_one(RunRow, row.run_id)
+        accepted = _accepted(session, round_id)
+        for assignment in accepted:
+            assignment.aggregation_weight = weights[str(assignment.update_sha256)]
+            _remember_rank(session, run, assignment)
+        abort_live(session, row, GOAL_MET, now)
+        add_version(session, run, adapter, round_index=row.round_index, cohort_size=len(accepted), now=now)
+        end(session, row, RoundState.COMMITTED, f"{len(accepted)} updates", now)
+        go_on(session, run, row, now)
+    log.info("run=%s round_index=%d committed updates=%d", run.id, row.round_index, len(accepted))
 
 
 def _accepted(session: Session, round_id: str) -> list[AssignmentRow]:
@@ -77,8 +78,9 @@ def _remember_rank(session: Session, run: RunRow, assignment: AssignmentRow) -> 
     assert assignment.rank is not None
     assert assignment.updated_rank is not None
     if assignment.updated_rank < assignment.rank:
-        limit = max(assignment.updated_rank, run.settings.min_rank)
-        session.merge(RankLimitRow(run_id=run.id, device_id=assignment.device_id, max_rank=limit))
+        session.merge(
+            RankLimitRow(run_id=run.id, device_id=assignment.device_id, max_rank=assignment.updated_rank)
+        )
 
 
 def _give_up(service: Service, round_id: str, reason: str) -> None:

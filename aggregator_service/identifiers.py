@@ -11,6 +11,6 @@ def new_id(now: datetime) -> str:
     return f"{now.astimezone(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(6)}"
 
 
-def round_id(run_id: str, round_index: int, attempt: int) -> str:
+def round_id_of(run_id: str, round_index: int, attempt: int) -> str:
     """The id of one attempt at a round."""
     return f"{run_id}-{round_index:06}-{attempt:04}"

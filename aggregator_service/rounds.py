@@ -17,7 +17,7 @@ from typing import Final
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from aggregator_service.identifiers import round_id
+from aggregator_service.identifiers import round_id_of
 from aggregator_service.storage.tables import AssignmentRow, RoundRow, RunRow
 from aggregator_service.transitions import create, move
 from hetlora.messages.management import RunSettings
@@ -56,7 +56,7 @@ def _ceil(value: float) -> int:
 def open_round(session: Session, run: RunRow, round_index: int, attempt: int, now: datetime) -> RoundRow:
     """Start one attempt at a round on the run's newest adapter version."""
     row = RoundRow(
-        id=round_id(run.id, round_index, attempt),
+        id=round_id_of(run.id, round_index, attempt),
         state=RoundState.SELECTING,
         run_id=run.id,
         round_index=round_index,

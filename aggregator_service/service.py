@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import secrets
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from sqlalchemy import select
 
@@ -42,6 +44,7 @@ class Service:
     objects: BlobFolder  # served to devices: manifests, bundle files, adapters
     operator_token_sha256: str
     wake: threading.Event
+    lock: IO[bytes]  # held on the folder as long as it is open
 
     @property
     def updates_folder(self) -> Path:
@@ -54,20 +57,23 @@ class Service:
 
     def close(self) -> None:
         self.database.close()
+        self.lock.close()
 
 
 def open_service(settings: Settings, clock: Clock = utc_now) -> Service:
     """Open, or at first start create, everything below `data_dir`.
 
     Raises:
-        SettingsError: the folder cannot be written, or was written by a newer hetlora.
+        SettingsError: the folder cannot be written, is in use, or was written by a newer hetlora.
     """
     data_dir = settings.data_dir
     incoming = data_dir / "incoming"
     try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = _lock(data_dir)
         shutil.rmtree(incoming, ignore_errors=True)  # uploads that the last process did not finish
-        for folder in (data_dir, incoming, data_dir / "objects", data_dir / "updates"):
-            folder.mkdir(parents=True, exist_ok=True)
+        for folder in (incoming, data_dir / "objects", data_dir / "updates"):
+            folder.mkdir(exist_ok=True)
     except OSError as error:
         raise SettingsError(
             "data_dir cannot be used", got=f"{data_dir}: {error.strerror}", expected="a folder to write to"
@@ -80,7 +86,19 @@ def open_service(settings: Settings, clock: Clock = utc_now) -> Service:
         objects=BlobFolder(data_dir / "objects", incoming),
         operator_token_sha256=_operator_token_sha256(settings, database),
         wake=threading.Event(),
+        lock=lock,
     )
+
+
+def _lock(data_dir: Path) -> IO[bytes]:
+    """Keep a second service away; the system releases the lock of a process that dies."""
+    file = (data_dir / "lock").open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise SettingsError("another service works on this data_dir", got=data_dir) from error
+    return file
 
 
 def _operator_token_sha256(settings: Settings, database: Database) -> str:

@@ -42,4 +42,5 @@ def _record(session: Session, row: StatefulRow, old: StrEnum | None, reason: str
             subject=row.subject, subject_id=row.id, old=old, new=row.state.value, reason=reason, at=now
         )
     )
-    log.info("%s=%s old=%s new=%s reason=%r", row.subject, row.id, old, row.state, reason)
+    # Without the reason, which may be a device's own words.
+    log.info("%s=%s old=%s new=%s", row.subject, row.id, old, row.state)

@@ -49,7 +49,7 @@ def admit(service: Service, device_id: str, assignment_id: str, sha256: str) -> 
         device_id=device_id,
         assignment_id=assignment_id,
         spec=spec,
-        min_rank=min(run.settings.min_rank, assignment.rank),
+        min_rank=run.settings.min_rank,
         max_rank=assignment.rank,
         max_bytes=min(service.settings.max_update_bytes, max_adapter_bytes(spec)),
         folder=service.updates(assignment.round_id),

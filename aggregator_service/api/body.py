@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import AsyncIterator
@@ -17,6 +16,10 @@ from hetlora.digest import verify_digest
 from hetlora.errors import BodyTooLarge, MalformedMessage
 
 _DIGEST = re.compile(r"sha-256=:(?P<value>[A-Za-z0-9+/]{43}=):")
+# For OpenAPI: a body that a handler streams to disk itself.
+BINARY_BODY = {
+    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}
+}
 
 
 def claimed_sha256(request: Request) -> str | None:
@@ -29,14 +32,9 @@ def claimed_sha256(request: Request) -> str | None:
     if header is None:
         return None
     found = _DIGEST.fullmatch(header)
-    try:
-        return base64.b64decode(found["value"], validate=True).hex() if found else _refuse(header)
-    except binascii.Error:
-        return _refuse(header)
-
-
-def _refuse(header: str) -> str:
-    raise MalformedMessage("Content-Digest header", got=header[:100], expected="sha-256=:BASE64:") from None
+    if found is None:
+        raise MalformedMessage("Content-Digest header", got=header, expected="sha-256=:BASE64:")
+    return base64.b64decode(found["value"]).hex()
 
 
 async def bounded_chunks(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:

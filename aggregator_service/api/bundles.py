@@ -6,7 +6,7 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from aggregator_service.api.authentication import ServiceOf, operator_router
-from aggregator_service.api.body import received_blob
+from aggregator_service.api.body import BINARY_BODY, received_blob
 from aggregator_service.api.objects import object_response
 from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
 from aggregator_service.bundles import get_bundle, publish
@@ -17,12 +17,9 @@ from hetlora.messages.common import Page
 from hetlora.messages.management import BundlePublish, BundleStatus
 
 router = operator_router()
-OBJECT_BODY = {
-    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}
-}
 
 
-@router.put("/objects/{sha256}", status_code=204, openapi_extra=OBJECT_BODY)
+@router.put("/objects/{sha256}", status_code=204, openapi_extra=BINARY_BODY)
 async def put_object(sha256: Sha256, request: Request, service: ServiceOf) -> None:
     limit_bytes = service.settings.max_bundle_file_bytes
     async with received_blob(request, service.objects, limit_bytes) as blob:

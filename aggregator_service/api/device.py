@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from aggregator_service.api.authentication import DeviceId, DeviceRoute, OpenRoute, ServiceOf, signed_request
-from aggregator_service.api.body import claimed_sha256, received_blob
+from aggregator_service.api.body import BINARY_BODY, claimed_sha256, received_blob
 from aggregator_service.api.errors import PROBLEM_RESPONSES
 from aggregator_service.api.objects import object_response
 from aggregator_service.assignments import fail, note_fetch, start, submit
@@ -34,9 +34,6 @@ enrolment = APIRouter(
 router = APIRouter(
     prefix="/device/v1", tags=["devices"], route_class=DeviceRoute, responses=PROBLEM_RESPONSES
 )
-UPDATE_BODY = {
-    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}
-}
 
 
 @enrolment.post("/devices", status_code=201)
@@ -63,7 +60,7 @@ def start_assignment(
     return start(service, device_id, assignment_id, message.rank)
 
 
-@router.put("/assignments/{assignment_id}/update", openapi_extra=UPDATE_BODY)
+@router.put("/assignments/{assignment_id}/update", openapi_extra=BINARY_BODY)
 async def put_update(
     assignment_id: str, request: Request, device_id: DeviceId, service: ServiceOf
 ) -> ObjectRef:

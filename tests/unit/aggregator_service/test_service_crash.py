@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -98,6 +99,16 @@ def test_killed_service_goes_on_with_its_round_and_loses_nothing_accepted(tmp_pa
         assert len(operator.items(f"/runs/{run_id}/adapters")) == 2
         weights = [item["aggregation_weight"] for item in operator.items(f"/runs/{run_id}/assignments")]
         assert sorted(round(weight, 3) for weight in weights) == [0.333, 0.667]
+
+
+@pytest.mark.slow
+def test_stopped_service_leaves_a_closed_database(tmp_path: Path) -> None:
+    with process(tmp_path) as (running, http):
+        assert list(tmp_path.glob("*.sqlite-wal"))
+        http.close()
+        running.terminate()
+        assert running.wait(timeout=20) in (0, -signal.SIGTERM)
+    assert list(tmp_path.glob("*.sqlite-wal")) == []
 
 
 def test_round_left_aggregating_is_committed_by_the_next_process(

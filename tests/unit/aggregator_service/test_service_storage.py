@@ -124,6 +124,11 @@ def test_unfinished_uploads_of_a_dead_process_are_removed_at_start(settings: Set
     assert not leftover.exists()
 
 
+def test_data_dir_has_one_service_at_a_time(settings: Settings, service: Service) -> None:
+    with pytest.raises(SettingsError, match="another service works on this data_dir"):
+        open_service(settings)
+
+
 def test_data_dir_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="data_dir cannot be used"):

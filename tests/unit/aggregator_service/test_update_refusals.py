@@ -9,6 +9,7 @@ from safetensors.numpy import save
 from service_helpers import SPEC, FakeClock, FakeDevice, Operator, make_adapter, problem
 
 from aggregator_service.service import Service
+from aggregator_service.worker import tick
 from hetlora.tensors import adapter_to_bytes, factor_keys, max_adapter_bytes
 
 
@@ -197,6 +198,22 @@ def test_kept_update_that_rots_on_disk_ends_the_attempt_and_the_next_one_commits
     assert "does not match its digest" in abandoned["reason"]
     for seed in (1, 2):
         make_device(seed).deliver(make_adapter(2))
+    assert operator.committed(run_id)["state"] == "completed"
+
+
+def test_commit_that_fails_for_another_reason_waits_for_its_cure(
+    operator: Operator, device: FakeDevice, bundle: str, service: Service
+) -> None:
+    run_id = operator.run(bundle)
+    assignment_id = device.started()
+    device.upload(assignment_id, make_adapter(2))
+    manifest = service.objects.path(bundle)
+    aside = manifest.rename(manifest.with_suffix(".aside"))
+    assert device.submit(assignment_id, make_adapter(2)).json()["state"] == "accepted"
+    for _ in range(2):
+        tick(service)
+        assert [row["state"] for row in operator.items(f"/runs/{run_id}/rounds")] == ["aggregating"]
+    aside.rename(manifest)
     assert operator.committed(run_id)["state"] == "completed"
 
 
