@@ -67,14 +67,15 @@ def assert_close(adapter: Adapter, expected: dict[str, tuple[np.ndarray, np.ndar
 
 def formula(cohort: list[Adapter], weights: list[float]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     padded = [zero_pad(adapter, 4) for adapter in cohort]
+
+    def mean(tensors: list[np.ndarray]) -> np.ndarray:
+        pairs = zip(weights, tensors, strict=True)
+        return np.asarray(sum(weight * tensor.astype(float) for weight, tensor in pairs))
+
     return {
         module.name: (
-            sum(
-                w * a.factors[module.name].lora_A.astype(float) for w, a in zip(weights, padded, strict=True)
-            ),
-            sum(
-                w * a.factors[module.name].lora_B.astype(float) for w, a in zip(weights, padded, strict=True)
-            ),
+            mean([adapter.factors[module.name].lora_A for adapter in padded]),
+            mean([adapter.factors[module.name].lora_B for adapter in padded]),
         )
         for module in WIDE.modules
     }
