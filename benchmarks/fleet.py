@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -93,11 +93,14 @@ class Process:
 class Service(Process):
     """`hetlora serve` on a free port of the loopback address."""
 
-    def __init__(self, data_dir: Path, log: Path) -> None:
+    def __init__(self, data_dir: Path, log: Path, settings: Mapping[str, str] | None = None) -> None:
+        """`settings` are environment variables of docs/settings.md."""
         self.data_dir = data_dir
         self.url = f"http://127.0.0.1:{free_port()}"
         port = self.url.rpartition(":")[2]
-        super().__init__([*COMMAND, "serve", "--data-dir", str(data_dir), "--port", port], log)
+        super().__init__(
+            [*COMMAND, "serve", "--data-dir", str(data_dir), "--port", port], log, dict(settings or {})
+        )
 
     def start(self) -> None:
         """Start the service and wait until it is ready."""

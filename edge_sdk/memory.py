@@ -11,6 +11,7 @@ import psutil
 
 _CGROUP_MEMBERSHIP: Final = Path("/proc/self/cgroup")
 _CGROUP_MOUNT: Final = Path("/sys/fs/cgroup")
+_STATUS: Final = Path("/proc/self/status")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,10 @@ def peak_memory_bytes() -> int:
     """The most resident memory that this process has had since its start."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
+    if sys.platform == "linux":
+        # Not ru_maxrss: a child inherits that from whatever process started it.
+        fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) * 1024
     import resource  # absent on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

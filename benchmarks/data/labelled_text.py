@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.data.labelled_files import READERS, Pair, Parts, read_parts
+from edge_sdk.labelled_files import READERS, Pair, Parts, read_parts
 from hetlora.errors import DataError
 
 TEST_SHARE: Final = 0.2

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from rich.console import Console
 from rich.live import Live
 
+from benchmarks.demo.scoring import Scorer
 from hetlora.adapter import AdapterSpec
 from hetlora.cli.operator import Operator
 from hetlora.cli.run_table import round_table
 from hetlora.errors import ServiceFailed
-from hetlora.messages.management import RunStatus
 from hetlora.states import RunState, is_final
 from hetlora.tensors import adapter_from_bytes
 
@@ -25,12 +25,16 @@ def watch(
     operator: Operator,
     run_id: str,
     spec: AdapterSpec,
-    accuracy_of: Callable[..., float],
+    scorer: Scorer,
     untrained: float,
     console: Console,
     check_fleet: Callable[[], None],
-) -> tuple[RunStatus, Sequence[float]]:
-    """Show a run until it ends; the accuracies begin with the untrained model's."""
+) -> list[float]:
+    """Show a run until it ends, and return the accuracies from the untrained model's to the last round's.
+
+    Raises:
+        ServiceFailed: the run did not complete, or `check_fleet` says that a process died.
+    """
     accuracies = {-1: untrained}
     scoring: dict[int, Future[float]] = {}
     # One thread scores, so that the table stays alive meanwhile.
@@ -41,7 +45,7 @@ def watch(
             for version in operator.adapters(run_id):
                 if version.round_index >= 0 and version.round_index not in scoring:
                     adapter = adapter_from_bytes(operator.adapter_bytes(version.version), spec)
-                    scoring[version.round_index] = pool.submit(accuracy_of, adapter)
+                    scoring[version.round_index] = pool.submit(scorer.accuracy, adapter)
             accuracies |= {index: score.result() for index, score in scoring.items() if score.done()}
             rounds = list(operator.rounds(run_id))
             newest = rounds[-1].round_index if rounds else None
@@ -52,4 +56,4 @@ def watch(
             time.sleep(EVERY_SECONDS)
     if run.state is not RunState.COMPLETED:
         raise ServiceFailed("the run did not complete", got=f"{run.state}: {run.reason}")
-    return run, [accuracies[index] for index in sorted(accuracies)]
+    return [accuracies[index] for index in sorted(accuracies)]

@@ -14,7 +14,7 @@ from hetlora.tensors import adapter_from_bytes, write_peft_folder
 
 app = typer.Typer(no_args_is_help=True, help="Adapters: what the rounds of a run committed.")
 
-# PEFT's task types, by the manifest's task. The head of frozen prototypes is not PEFT's, hence the encoder's type.
+# PEFT's task types by the manifest's task. The frozen prototypes are no head of PEFT's: it sees an encoder.
 PEFT_TASK_TYPES = {"text-classification": "FEATURE_EXTRACTION"}
 
 
@@ -52,9 +52,14 @@ def export_adapter(
         manifest = operator.manifest(run.bundle)
         adapter = adapter_from_bytes(operator.adapter_bytes(wanted), manifest.adapter)
     write_peft_folder(
-        adapter, out, base_model=base_model or manifest.base_model.id, task_type=PEFT_TASK_TYPES[manifest.task]
+        adapter,
+        out,
+        base_model=base_model or manifest.base_model.id,
+        task_type=PEFT_TASK_TYPES[manifest.task],
     )
     if as_json:
-        print_json({"folder": str(out), "version": wanted, "rank": adapter.rank, "size_bytes": adapter.size_bytes})
+        print_json(
+            {"folder": str(out), "version": wanted, "rank": adapter.rank, "size_bytes": adapter.size_bytes}
+        )
     else:
         stdout.print(f"{out}: adapter {wanted}, rank {adapter.rank}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, stderr, stdout
 from hetlora.cli.parts import part
-from hetlora.errors import SettingsError
+from hetlora.errors import DataError, SettingsError
 from hetlora.messages.device import CapabilityReport
 
 if TYPE_CHECKING:
@@ -33,17 +34,21 @@ def run_device(
         str, typer.Option(envvar="HETLORA_ENROLMENT_TOKEN", help="Admits the device on its first visit.")
     ] = "",
     examples: Annotated[
-        Path | None, typer.Option(help="Labelled text (CSV, JSON or JSON lines) to train on instead of what is stored.")
+        Path | None,
+        typer.Option(help="Labelled text (CSV, JSON or JSON lines) to train on instead of what is stored."),
     ] = None,
     profile: Annotated[
         Path | None, typer.Option(help="Capabilities by hand, as `hetlora device probe --json` prints them.")
     ] = None,
     name: Annotated[str, typer.Option(help="What operators see.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads that training may use.")] = None,
+    traffic_bytes: Annotated[
+        int | None, typer.Option(min=0, help="What adapters may take over the network in a round, both ways.")
+    ] = None,
     once: Annotated[bool, typer.Option(help="Visit the service once, then end.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Visit the service, train when there is work, and come back when it says so; SIGTERM ends it in good order.
+    """Visit the service, train when there is work, come back when it says so; SIGTERM ends it in good order.
 
     With --json, one object a line: what each visit came to.
     """
@@ -57,6 +62,7 @@ def run_device(
         name=name,
         capabilities=None if profile is None else _read_profile(profile),
         threads=threads,
+        traffic_bytes_per_round=traffic_bytes,
         on_event=_ignore if as_json else _tell,
     ) as client:
         if examples is not None:
@@ -64,8 +70,11 @@ def run_device(
         if once:
             _report(client.run_once(), as_json)
             return
-        with _stopped_by_signals() as stop:
-            client.run_forever(stop=stop, on_visit=lambda visit: _report(visit, as_json))
+        # In a thread of its own: a signal handler must not set an event that its own thread may wait for.
+        with _stopped_by_signals() as stop, ThreadPoolExecutor(1) as pool:
+            pool.submit(
+                client.run_forever, stop=stop, on_visit=lambda visit: _report(visit, as_json)
+            ).result()
 
 
 @app.command()
@@ -104,14 +113,19 @@ def _read_profile(path: Path) -> CapabilityReport:
     try:
         return CapabilityReport.model_validate_json(path.read_bytes()).model_copy(update={"source": "given"})
     except (OSError, ValidationError) as error:
-        raise SettingsError(f"profile {path} cannot be used", got=error, expected="a capability report") from error
+        raise SettingsError(
+            f"profile {path} cannot be used", got=error, expected="a capability report"
+        ) from error
 
 
 def _fill(client: EdgeClient, path: Path) -> None:
     from edge_sdk import Example
-    from edge_sdk.labelled_text import read_labelled_text
+    from edge_sdk.labelled_files import read_parts
 
-    rows = [Example(row.text, row.label) for row in read_labelled_text(path)]
+    try:
+        rows = [Example(text, label) for text, label in read_parts(path)["train"]]
+    except OSError as error:
+        raise DataError(f"cannot read {path}", got=error.strerror) from error
     client.examples.clear()
     client.examples.put_many(rows)
 
@@ -151,13 +165,17 @@ def _report(visit: Visit, as_json: bool) -> None:
             }
         )
     elif visit.outcome != "no_work":
-        stdout.print(f"round {visit.offer.round_index + 1 if visit.offer else '?'}: {visit.outcome} {visit.reason}")
+        stdout.print(
+            f"round {visit.offer.round_index + 1 if visit.offer else '?'}: {visit.outcome} {visit.reason}"
+        )
 
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[threading.Event]:
     stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         yield stop
     finally:

@@ -61,7 +61,10 @@ _PACKAGES = [
 def _python() -> Finding:
     version = sys.version_info
     return Finding(
-        "Python 3.11 or 3.12", (3, 11) <= version[:2] < (3, 13), True, f"{platform.python_version()} on {platform.machine()}"
+        "Python 3.11 or 3.12",
+        (3, 11) <= version[:2] < (3, 13),
+        True,
+        f"{platform.python_version()} on {platform.machine()}",
     )
 
 
@@ -80,9 +83,9 @@ def _package(package: tuple[str, str]) -> Finding:
 
 def _training_runtime() -> Finding:
     def look() -> str:
-        from onnxruntime.capi import _pybind_state
+        from edge_sdk.runtimes.onnx_library import import_training_bindings
 
-        return f"{_pybind_state.Module.__name__}, {_pybind_state.Optimizer.__name__}, CheckpointState"
+        return f"{import_training_bindings().Module.__name__} of the training build loads"
 
     return _try("training on this machine", look)
 
@@ -91,7 +94,8 @@ def _service(url: str) -> Finding:
     def look() -> str:
         import httpx
 
-        return f"{url}: {httpx.get(url.rstrip('/') + '/internal/v1/ready', timeout=3).raise_for_status().status_code}"
+        answer = httpx.get(url.rstrip("/") + "/internal/v1/ready", timeout=3).raise_for_status()
+        return f"{url}: {answer.status_code}"
 
     return _try("service answers", look)
 

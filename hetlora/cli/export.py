@@ -17,7 +17,7 @@ def export(
     labels: Annotated[
         str,
         typer.Option(
-            help="Class names, comma-separated, or @FILE with one a line. `name=text` embeds `text` as the prototype."
+            help="Class names, comma-separated, or @FILE with one a line; `name=text` embeds `text` instead."
         ),
     ],
     task: Annotated[str, typer.Option(help="What the model learns to do.")] = "text-classification",
@@ -32,7 +32,7 @@ def export(
 ) -> None:
     """Compile a model with LoRA adapters into one bundle that trains at every rank.
 
-    Example: `hetlora export ./all-MiniLM-L6-v2 --labels "maths,networking" --targets query,value --out bundle/`
+    Example: `hetlora export ./MiniLM --labels "maths,networking" --targets query,value --out bundle/`
     """
     with part("export"):
         from export.bundle_writer import export_bundle

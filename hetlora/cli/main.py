@@ -20,8 +20,8 @@ app = typer.Typer(
     help="""Fine-tune one small foundation model across many unequal devices.
 
     The way of an adapter: `export` makes a bundle, `serve` runs the service, `population create` and
-    `bundle publish` prepare it, `device run` trains on each device, `run create` and `run start` set the rounds
-    going, `adapter export` writes the result as a PEFT folder. `hetlora demo` shows all of it.
+    `bundle publish` prepare it, `device run` trains on each device, `run create` and `run start` set the
+    rounds going, `adapter export` writes the result as a PEFT folder. `hetlora demo` shows all of it.
 
     Exit codes: 0 done; 1 a fault of hetlora; 2 wrong usage; 3 input that cannot be used; 4 refused by the
     service; 5 unavailable now (service unreachable, port in use, part not installed).""",

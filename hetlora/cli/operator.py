@@ -75,7 +75,9 @@ class Operator:
         """All populations."""
         return self._pages("/populations", PopulationStatus)
 
-    def publish_bundle(self, bundle: Bundle, progress: Callable[[str], None] = lambda _: None) -> BundleStatus:
+    def publish_bundle(
+        self, bundle: Bundle, progress: Callable[[str], None] = lambda _: None
+    ) -> BundleStatus:
         """Upload the files that the service lacks, then announce the bundle."""
         files = {entry.sha256: bundle.path(name) for name, entry in bundle.manifest.files.items()}
         files[bundle.digest] = bundle.folder / MANIFEST_NAME
@@ -130,7 +132,9 @@ class Operator:
 
     def devices(self, population: str | None = None) -> Iterator[DeviceDetails]:
         """All devices, or those of one population."""
-        return self._pages("/devices", DeviceDetails, {} if population is None else {"population": population})
+        return self._pages(
+            "/devices", DeviceDetails, {} if population is None else {"population": population}
+        )
 
     def _post(self, path: str, message: BaseModel, answer: type[Answer]) -> Answer:
         body = message.model_dump_json().encode()

@@ -1,4 +1,4 @@
-"""How commands speak: a line or a table for people, one JSON object for machines, errors without tracebacks."""
+"""How commands speak: tables for people, one JSON object for machines, errors without tracebacks."""
 
 from __future__ import annotations
 

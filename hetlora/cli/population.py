@@ -25,11 +25,17 @@ def create(
     if as_json:
         print_json(created)
     else:
-        stdout.print(f"population {created.name}\nenrolment token {created.enrolment_token}  (kept nowhere else)")
+        stdout.print(
+            f"population {created.name}\nenrolment token {created.enrolment_token}  (kept nowhere else)"
+        )
 
 
 @app.command("list")
-def list_populations(url: UrlOption = DEFAULT_URL, token: TokenOption = "", as_json: JsonFlag = False) -> None:
+def list_populations(
+    url: UrlOption = DEFAULT_URL, token: TokenOption = "", as_json: JsonFlag = False
+) -> None:
     """List populations."""
     with connect(url, token) as operator:
-        print_items(operator.populations(), ["name", "devices", "created_at"], as_json=as_json, title="Populations")
+        print_items(
+            operator.populations(), ["name", "devices", "created_at"], as_json=as_json, title="Populations"
+        )

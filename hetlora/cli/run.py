@@ -27,11 +27,15 @@ RunArgument = Annotated[str, typer.Argument(help="The run.")]
 @app.command()
 def create(
     population: Annotated[str, typer.Option(help="Whose devices take part.")],
-    bundle: Annotated[str, typer.Option(help="A published digest, or a bundle folder (published if need be).")],
+    bundle: Annotated[
+        str, typer.Option(help="A published digest, or a bundle folder (published if need be).")
+    ],
     goal_count: Annotated[int, typer.Option(min=1, help="Accepted updates that commit a round.")],
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds to commit.")] = 5,
     over_selection: Annotated[float, typer.Option(help="Devices asked, as a multiple of the goal.")] = 1.3,
-    minimum_share: Annotated[float, typer.Option(help="Share of the goal that suffices at the window's end.")] = 0.5,
+    minimum_share: Annotated[
+        float, typer.Option(help="Share of the goal that suffices at the window's end.")
+    ] = 0.5,
     report_window_seconds: Annotated[float, typer.Option(help="How long a round collects at most.")] = 3600,
     lease_seconds: Annotated[float, typer.Option(help="How long a device may hold an assignment.")] = 900,
     min_rank: Annotated[int, typer.Option(min=1, help="No device trains below this rank.")] = 1,
@@ -40,7 +44,9 @@ def create(
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in one step.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="AdamW's learning rate.")] = 1e-3,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an example.")] = 64,
-    pruning_decay: Annotated[float, typer.Option(help="HetLoRA's gamma; 1 switches self-pruning off.")] = 0.99,
+    pruning_decay: Annotated[
+        float, typer.Option(help="HetLoRA's gamma; 1 switches self-pruning off.")
+    ] = 0.99,
     pruning_penalty: Annotated[float, typer.Option(help="HetLoRA's lambda.")] = 1e-3,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the initial adapter and of all batches.")] = 0,
     url: UrlOption = DEFAULT_URL,
@@ -78,25 +84,33 @@ def create(
 
 
 @app.command()
-def start(run_id: RunArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = "", as_json: JsonFlag = False) -> None:
+def start(
+    run_id: RunArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = "", as_json: JsonFlag = False
+) -> None:
     """Start a run."""
     _move(run_id, "start", url, token, as_json)
 
 
 @app.command()
-def pause(run_id: RunArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = "", as_json: JsonFlag = False) -> None:
+def pause(
+    run_id: RunArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = "", as_json: JsonFlag = False
+) -> None:
     """Pause a run: devices get no new work."""
     _move(run_id, "pause", url, token, as_json)
 
 
 @app.command()
-def resume(run_id: RunArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = "", as_json: JsonFlag = False) -> None:
+def resume(
+    run_id: RunArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = "", as_json: JsonFlag = False
+) -> None:
     """Resume a paused run."""
     _move(run_id, "resume", url, token, as_json)
 
 
 @app.command()
-def stop(run_id: RunArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = "", as_json: JsonFlag = False) -> None:
+def stop(
+    run_id: RunArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = "", as_json: JsonFlag = False
+) -> None:
     """Stop a run for good; what it committed stays."""
     _move(run_id, "stop", url, token, as_json)
 
@@ -127,7 +141,9 @@ def watch(
                 run = operator.run(run_id)
                 rounds = list(operator.rounds(run_id))
                 newest = rounds[-1].round_index if rounds else None
-                live.update(round_table(run, rounds, list(operator.assignments(run_id, newest))), refresh=True)
+                live.update(
+                    round_table(run, rounds, list(operator.assignments(run_id, newest))), refresh=True
+                )
                 if is_final(run.state):
                     return
                 time.sleep(every_seconds)

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final, Literal
 
 from rich.console import Group
 from rich.table import Table
 
 from hetlora.messages.management import AssignmentStatus, RoundStatus, RunStatus
 from hetlora.states import RoundState
+
+_COLUMNS: Final[dict[str, Literal["left", "right"]]] = {
+    "device": "left",
+    "state": "left",
+    "rank": "right",
+    "local loss": "right",
+    "MB down": "right",
+    "MB up": "right",
+    "s": "right",
+    "weight": "right",
+}
 
 
 def round_table(
@@ -25,19 +37,17 @@ def _device_table(run: RunStatus, assignments: Sequence[AssignmentStatus]) -> Ta
     round_index = max((status.round_index for status in assignments), default=0)
     title = f"run {run.run_id} ({run.state}), round {round_index + 1} of {run.settings.rounds}"
     table = Table(title=title, title_justify="left")
-    for heading in ("device", "state", "rank", "after", "loss", "down", "up", "seconds", "memory", "weight"):
-        table.add_column(heading, justify="left" if heading in ("device", "state") else "right")
+    for heading, justify in _COLUMNS.items():
+        table.add_column(heading, justify=justify, no_wrap=True)
     for status in sorted(assignments, key=lambda status: (status.device_name, status.assignment_id)):
         table.add_row(
             status.device_name or status.device_id[:8],
             str(status.state),
-            _number(status.rank),
-            _number(status.updated_rank),
-            "" if status.first_loss is None else f"{status.first_loss:.2f} > {status.last_loss:.2f}",
-            _size(status.downloaded_bytes),
-            _size(status.uploaded_bytes),
+            _arrow(status.rank, status.updated_rank),
+            _arrow(_rounded(status.first_loss), _rounded(status.last_loss)),
+            _megabytes(status.downloaded_bytes),
+            _megabytes(status.uploaded_bytes),
             "" if status.training_seconds is None else f"{status.training_seconds:.1f}",
-            _size(status.peak_memory_bytes),
             "" if status.aggregation_weight is None else f"{status.aggregation_weight:.3f}",
         )
     return table
@@ -63,9 +73,15 @@ def _rounds_table(run: RunStatus, rounds: Sequence[RoundStatus], accuracies: Map
     return table
 
 
-def _number(value: int | None) -> str:
-    return "" if value is None else str(value)
+def _arrow(before: object, after: object) -> str:
+    if before is None:
+        return ""
+    return str(before) if after is None or after == before else f"{before}→{after}"
 
 
-def _size(value: int | None) -> str:
-    return "" if value is None else f"{value / 1e6:.2f} MB"
+def _rounded(loss: float | None) -> str | None:
+    return None if loss is None else f"{loss:.2f}"
+
+
+def _megabytes(size_bytes: int | None) -> str:
+    return "" if size_bytes is None else f"{size_bytes / 1e6:.2f}"

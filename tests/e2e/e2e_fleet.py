@@ -1,0 +1,102 @@
+"""A real service and real device processes over loopback, on a tiny model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from benchmarks.fleet import DeviceSetup, Process, Service, device_process, write_examples
+from hetlora.bundle import Bundle
+from hetlora.cli.operator import Operator
+from hetlora.messages.device import CapabilityReport, TrainingSettings
+from hetlora.messages.management import AssignmentStatus, RunCreate, RunSettings, RunStatus
+from hetlora.states import AssignmentState, is_final
+
+GIGA = 10**9
+PATIENCE_SECONDS = 90.0
+POPULATION = "e2e"
+
+
+def capabilities(traffic_bytes_per_round: int | None = None) -> CapabilityReport:
+    return CapabilityReport(
+        source="given",
+        cores=2,
+        memory_total_bytes=16 * GIGA,
+        memory_available_bytes=8 * GIGA,
+        # So fast that the forecast never forbids the long trainings of some tests.
+        matmul_flops_per_second=100_000.0 * GIGA,
+        disk_free_bytes=GIGA,
+        traffic_bytes_per_round=traffic_bytes_per_round,
+    )
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {seconds:.0f} s for {what}")
+        time.sleep(0.05)
+
+
+@dataclass
+class Fleet:
+    """One service with one population and one published bundle, and the devices that a test starts."""
+
+    folder: Path
+    service: Service
+    operator: Operator
+    bundle: Bundle
+    enrolment_token: str
+    devices: list[Process] = field(default_factory=list)
+
+    def for_rank(self, rank: int) -> CapabilityReport:
+        """A profile whose traffic limit allows `rank` and not the double of it."""
+        return capabilities(2 * rank * self.bundle.manifest.cost_model.adapter_bytes_per_rank)
+
+    def device(self, name: str, report: CapabilityReport | None = None) -> Process:
+        """Start a device that holds a few examples of every label."""
+        labels = self.bundle.manifest.labels
+        rows = [(f"words about {label} number {number}", label) for label in labels for number in range(6)]
+        setup = DeviceSetup(
+            name, report or capabilities(), write_examples(self.folder / f"{name}.json", rows)
+        )
+        process = device_process(
+            setup,
+            url=self.service.url,
+            population=POPULATION,
+            enrolment_token=self.enrolment_token,
+            folder=self.folder / name,
+        )
+        self.devices.append(process)
+        process.start()
+        return process
+
+    def start_run(self, **settings: object) -> RunStatus:
+        """Create and start a run of two devices and a few short steps, unless `settings` say otherwise."""
+        chosen = {
+            "rounds": 2,
+            "goal_count": 2,
+            "over_selection": 1.0,
+            "max_rank": self.bundle.manifest.adapter.max_rank,
+            "lease_seconds": 60,
+            "training": TrainingSettings(steps=3, batch_size=4, max_tokens=16),
+        }
+        request = RunCreate(
+            population=POPULATION,
+            bundle=self.bundle.digest,
+            settings=RunSettings.model_validate(chosen | settings),
+        )
+        return self.operator.move_run(self.operator.create_run(request).run_id, "start")
+
+    def finished(self, run: RunStatus) -> RunStatus:
+        """Wait for the end of a run."""
+        wait_until(lambda: is_final(self.operator.run(run.run_id).state), f"the end of run {run.run_id}")
+        return self.operator.run(run.run_id)
+
+    def in_state(self, run: RunStatus, *states: AssignmentState) -> list[AssignmentStatus]:
+        """The run's assignments that are in one of the states."""
+        return [status for status in self.operator.assignments(run.run_id) if status.state in states]

@@ -1,0 +1,93 @@
+"""One round as code: unequal devices, real HTTP, and the committed adapter recomputed from its formula."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from e2e_fleet import Fleet
+
+from hetlora.adapter import Adapter
+from hetlora.states import AssignmentState, RunState
+from hetlora.tensors import adapter_from_bytes
+
+pytestmark = pytest.mark.slow
+
+RELATIVE_TOLERANCE = 1e-6  # the result is float32, the reference float64
+
+
+def dense_norm(adapter: Adapter) -> float:
+    """||B A||_F over all modules, with every product formed: what the Gram matrices must agree with."""
+    products = [
+        factors.lora_B.astype(np.float64) @ factors.lora_A.astype(np.float64) for _, factors in adapter
+    ]
+    return float(np.sqrt(sum((product**2).sum() for product in products)))
+
+
+def stored_updates(fleet: Fleet) -> list[Adapter]:
+    files = [path for path in (fleet.service.data_dir / "updates").rglob("*") if path.is_file()]
+    return [adapter_from_bytes(path.read_bytes(), fleet.bundle.manifest.adapter) for path in files]
+
+
+def test_committed_adapter_is_the_norm_weighted_zero_padded_mean_of_unequal_ranks(fleet: Fleet) -> None:
+    run = fleet.start_run(rounds=1, goal_count=3)
+    for rank in (2, 4, 8):
+        fleet.device(f"rank-{rank}", fleet.for_rank(rank))
+
+    finished = fleet.finished(run)
+
+    assert finished.state is RunState.COMPLETED
+    accepted = fleet.in_state(run, AssignmentState.ACCEPTED)
+    assert sorted(status.rank or 0 for status in accepted) == [2, 4, 8]
+    assert sum(status.aggregation_weight or 0 for status in accepted) == pytest.approx(1)
+    updates = stored_updates(fleet)
+    assert len(updates) == 3
+    norms = [dense_norm(update) for update in updates]
+    assert finished.adapter_version is not None
+    committed = adapter_from_bytes(
+        fleet.operator.adapter_bytes(finished.adapter_version), fleet.bundle.manifest.adapter
+    )
+    for name, factors in committed.factors.items():
+        for part, axis in (("lora_A", 0), ("lora_B", 1)):
+            got = getattr(factors, part)
+            expected = np.zeros(got.shape)
+            for norm, update in zip(norms, updates, strict=True):
+                tensor = getattr(update.factors[name], part).astype(np.float64)
+                leading = [slice(None), slice(None)]
+                leading[axis] = slice(tensor.shape[axis])
+                expected[tuple(leading)] += norm / sum(norms) * tensor
+            np.testing.assert_allclose(got, expected, rtol=RELATIVE_TOLERANCE, atol=1e-9)
+
+
+def test_what_self_pruning_left_is_remembered_for_the_next_round(fleet: Fleet) -> None:
+    # A penalty this heavy shrinks the tail in every round: 8, floor(0.5 * 8) = 4, floor(0.5 * 4) = 2.
+    training = {"steps": 5, "batch_size": 4, "max_tokens": 16, "learning_rate": 1e-2}
+    pruning = {"pruning_decay": 0.5, "pruning_penalty": 1000.0}
+    run = fleet.start_run(rounds=3, goal_count=1, training=training | pruning)
+    fleet.device("pruned")
+
+    assert fleet.finished(run).state is RunState.COMPLETED
+
+    by_round = sorted(fleet.in_state(run, AssignmentState.ACCEPTED), key=lambda status: status.round_index)
+    taken = [status.rank for status in by_round]
+    left = [status.updated_rank for status in by_round]
+    assert taken[0] == 8
+    assert taken[1:] == left[:-1]
+    assert left[-1] is not None
+    assert left[-1] < 8
+
+
+def test_a_second_visit_downloads_the_adapter_and_not_the_bundle(fleet: Fleet) -> None:
+    run = fleet.start_run(rounds=2, goal_count=1)
+    fleet.device("returning")
+
+    fleet.finished(run)
+
+    first, second = sorted(
+        fleet.in_state(run, AssignmentState.ACCEPTED), key=lambda status: status.round_index
+    )
+    bundle_bytes = sum(entry.size_bytes for entry in fleet.bundle.manifest.files.values())
+    assert first.downloaded_bytes is not None
+    assert second.downloaded_bytes is not None
+    # The inference graph alone may be left out by a device that only trains.
+    assert first.downloaded_bytes > bundle_bytes / 2
+    assert second.downloaded_bytes < bundle_bytes / 2
