@@ -57,8 +57,10 @@ class Fleet:
         """A profile whose traffic limit allows `rank` and not the double of it."""
         return capabilities(2 * rank * self.bundle.manifest.cost_model.adapter_bytes_per_rank)
 
-    def device(self, name: str, report: CapabilityReport | None = None) -> Process:
-        """Start a device that holds a few examples of every label."""
+    def device(
+        self, name: str, report: CapabilityReport | None = None, python: Path | None = None
+    ) -> Process:
+        """Start a device that holds a few examples of every label, with another interpreter if given."""
         labels = self.bundle.manifest.labels
         rows = [(f"words about {label} number {number}", label) for label in labels for number in range(6)]
         setup = DeviceSetup(
@@ -71,6 +73,8 @@ class Fleet:
             enrolment_token=self.enrolment_token,
             folder=self.folder / name,
         )
+        if python is not None:
+            process.command = [str(python), *process.command[1:]]
         self.devices.append(process)
         process.start()
         return process
