@@ -16,8 +16,8 @@ from benchmarks.data.library_parts import LIBRARY_PARTS
 from benchmarks.data.partition import partition_by_label, stratified_sample
 from benchmarks.data.passages import standard_library_passages
 
-HELD_OUT: Final = 300
-EXAMPLES_PER_DEVICE: Final = 120
+HELD_OUT: Final = 240
+EXAMPLES_PER_DEVICE: Final = 200
 LABELS_PER_DEVICE: Final = 3
 
 

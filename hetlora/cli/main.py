@@ -33,7 +33,9 @@ app.add_typer(bundle.app, name="bundle")
 app.add_typer(run.app, name="run")
 app.add_typer(device.app, name="device")
 app.add_typer(adapter.app, name="adapter")
-app.command("bench", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.bench)
+app.command("bench", context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(
+    bench.bench
+)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 

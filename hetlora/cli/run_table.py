@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 
@@ -15,9 +16,9 @@ _COLUMNS: Final[dict[str, Literal["left", "right"]]] = {
     "device": "left",
     "state": "left",
     "rank": "right",
-    "local loss": "right",
-    "MB down": "right",
-    "MB up": "right",
+    "loss": "right",
+    "down": "right",
+    "up": "right",
     "s": "right",
     "weight": "right",
 }
@@ -36,15 +37,16 @@ def round_table(
 def _device_table(run: RunStatus, assignments: Sequence[AssignmentStatus]) -> Table:
     round_index = max((status.round_index for status in assignments), default=0)
     title = f"run {run.run_id} ({run.state}), round {round_index + 1} of {run.settings.rounds}"
-    table = Table(title=title, title_justify="left")
+    caption = "loss: first and last batch; down, up: MB; weight: in the aggregate"
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
     for heading, justify in _COLUMNS.items():
         table.add_column(heading, justify=justify, no_wrap=True)
     for status in sorted(assignments, key=lambda status: (status.device_name, status.assignment_id)):
         table.add_row(
             status.device_name or status.device_id[:8],
             str(status.state),
-            _arrow(status.rank, status.updated_rank),
-            _arrow(_rounded(status.first_loss), _rounded(status.last_loss)),
+            _ranks(status.rank, status.updated_rank),
+            "" if status.first_loss is None else f"{status.first_loss:.2f}→{status.last_loss:.2f}",
             _megabytes(status.downloaded_bytes),
             _megabytes(status.uploaded_bytes),
             "" if status.training_seconds is None else f"{status.training_seconds:.1f}",
@@ -54,7 +56,7 @@ def _device_table(run: RunStatus, assignments: Sequence[AssignmentStatus]) -> Ta
 
 
 def _rounds_table(run: RunStatus, rounds: Sequence[RoundStatus], accuracies: Mapping[int, float]) -> Table:
-    table = Table()
+    table = Table(box=SIMPLE_HEAD)
     headings = ["round", "state", "accepted", "seconds"] + (["held-out accuracy"] if accuracies else [])
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "state" else "right")
@@ -73,14 +75,10 @@ def _rounds_table(run: RunStatus, rounds: Sequence[RoundStatus], accuracies: Map
     return table
 
 
-def _arrow(before: object, after: object) -> str:
-    if before is None:
+def _ranks(taken: int | None, updated: int | None) -> str:
+    if taken is None:
         return ""
-    return str(before) if after is None or after == before else f"{before}→{after}"
-
-
-def _rounded(loss: float | None) -> str | None:
-    return None if loss is None else f"{loss:.2f}"
+    return str(taken) if updated in (None, taken) else f"{taken}→{updated}"
 
 
 def _megabytes(size_bytes: int | None) -> str:
