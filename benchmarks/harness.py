@@ -1,7 +1,7 @@
-"""What every benchmark shares: the machine's description, measured processes, peers, paired runs, result files.
+"""What every benchmark shares: the machine, measured processes, peers, paired runs, result files.
 
-A script is `bench_<question>.py` with a typer `app`; its docstring's first line is the question. It ends with
-`finish`, which writes `benchmarks/results/<question>.json` and prints the same object on the last line.
+A script is `bench_<question>.py` with a typer `app`; its docstring's first line is the question. It calls
+`begin` first and `finish` last, which writes `<question>.json` and prints the same object on one line.
 """
 
 from __future__ import annotations
@@ -11,24 +11,37 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
-from hetlora.errors import DependencyMissing
+from hetlora.errors import DependencyMissing, HetloraError
 
 FOLDER: Final = Path(__file__).parent
 RESULTS: Final = FOLDER / "results"
 PEERS: Final = FOLDER.parent / ".cache" / "peers"
 CONSTRAINTS: Final = FOLDER.parent / "constraints.txt"
+
+# On Linux ru_maxrss of a child starts at the resident size of the process that forked it, so a benchmark that
+# has loaded torch would find 500 MB in everything it starts. The command is therefore started and accounted
+# for by this process of 11 MB, which is the least that can be measured. A file in /proc would tell the peak
+# without that floor, but only while the command still runs.
+_LAUNCHER: Final = """
+import json, resource, subprocess, sys, time
+started = time.perf_counter()
+exit_code = subprocess.call(sys.argv[1:])
+seconds = time.perf_counter() - started
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print("\\n" + json.dumps([exit_code, seconds, peak if sys.platform == "darwin" else 1024 * peak]))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,14 @@ class Pair:
     peer: Measured
 
 
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """When a benchmark began, and how many processes the machine was already busy with."""
+
+    started_at: datetime
+    load_average: float
+
+
 def questions() -> dict[str, str]:
     """The benchmarks by name, each with the first line of its docstring."""
     found = {}
@@ -73,34 +94,21 @@ def machine() -> dict[str, Any]:
     }
 
 
-def versions(*distributions: str) -> dict[str, str]:
-    """The installed versions of the named distributions."""
-    return {name: importlib.metadata.version(name) for name in ("hetlora", *distributions)}
-
-
-def run_measured(command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Measured:
-    """Run a command to its end and account for it alone, as the operating system saw it.
+def run_measured(command: Sequence[str | Path]) -> Measured:
+    """Run a command to its end and account for it and its own children, but for nothing else.
 
     Raises:
-        RuntimeError: the command failed; the message ends with what it printed.
+        HetloraError: the command failed; the message ends with what it wrote to standard error.
     """
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, **(environment or {})},
-    )
-    assert process.stdout is not None
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stdout.close()
-    if process.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{output[-2000:]}")
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in kilobytes on Linux
-    return Measured(time.perf_counter() - started, usage.ru_maxrss * unit, output)
+    launch = [sys.executable, "-I", "-S", "-c", _LAUNCHER, *map(str, command)]
+    done = subprocess.run(launch, capture_output=True, text=True, check=False)
+    output, _, account = done.stdout.rstrip("\n").rpartition("\n")
+    # Where the launcher itself failed, mostly as there is no such command, it leaves no account.
+    exit_code, seconds, peak_rss_bytes = json.loads(account) if done.returncode == 0 else (None, 0, 0)
+    if exit_code != 0:
+        what = f"{' '.join(Path(word).name for word in map(str, command[:2]))} failed"
+        raise HetloraError(what, got=f"exit code {exit_code}: {done.stderr[-400:].strip()}")
+    return Measured(seconds, peak_rss_bytes, output)
 
 
 def paired(ours: Callable[[], Measured], peer: Callable[[], Measured], *, pairs: int) -> list[Pair]:
@@ -108,64 +116,94 @@ def paired(ours: Callable[[], Measured], peer: Callable[[], Measured], *, pairs:
     return [Pair(ours(), peer()) for _ in range(pairs)]
 
 
-def median_ratio(pairs: Sequence[Pair], figure: Callable[[Measured], float]) -> float:
-    """The median over pairs of our figure divided by the peer's."""
-    return statistics.median(figure(pair.ours) / figure(pair.peer) for pair in pairs)
+def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    """The median, over pairs, of one figure divided by the other of the same pair."""
+    return statistics.median(over / under for over, under in zip(numerators, denominators, strict=True))
 
 
-def peer_python(name: str, requirements: Sequence[str]) -> Path:
-    """The interpreter of a peer's own environment, made on first use in `.cache/peers`.
+def pinned(*packages: str) -> list[str]:
+    """`name==version` of each package as the project pins it, so that a peer runs the same libraries.
 
-    Versions that the project pins hold for the peer too, so both sides run the same libraries.
+    Raises:
+        DependencyMissing: not run from a checkout, or a package that the project does not pin.
     """
-    folder = PEERS / name
-    python = folder / "bin" / "python"
-    wanted = "\n".join(requirements)
-    stamp = folder / ".requirements"
+    try:
+        lines = CONSTRAINTS.read_text().splitlines()
+    except OSError as error:
+        raise DependencyMissing("peers need the pinned versions of a checkout", got=error.strerror) from error
+    pins = {line.partition("==")[0]: line for line in lines}
+    missing = [name for name in packages if name not in pins]
+    if missing:
+        raise DependencyMissing(f"not in {CONSTRAINTS.name}", got=missing)
+    return [pins[name] for name in packages]
+
+
+def peer_python(name: str, requirements: Sequence[str], peers: Path = PEERS) -> Path:
+    """The interpreter of a peer's own environment, made on first use in the folder `peers`.
+
+    Requirements are installed in their order; what the project pins holds for their dependencies too.
+
+    Raises:
+        DependencyMissing: pip cannot install a requirement.
+    """
+    folder = peers / name
+    python, stamp, wanted = folder / "bin" / "python", folder / ".requirements", "\n".join(requirements)
     if stamp.is_file() and stamp.read_text() == wanted:
         return python
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    for requirement in requirements:  # in order: torch first, at its exact version
-        done = subprocess.run([*pip, "--constraint", str(CONSTRAINTS), requirement], check=False)
+    for requirement in requirements:
+        command = [*pip, "--constraint", str(CONSTRAINTS), requirement]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise DependencyMissing(f"the peer {name} cannot be installed", got=requirement)
+            what = f"the peer {name} cannot be installed: {requirement}"
+            raise DependencyMissing(what, got=done.stderr[-400:].strip())
     stamp.write_text(wanted)
     return python
+
+
+def begin() -> Beginning:
+    """Note the time and the machine's load before the benchmark adds its own."""
+    return Beginning(datetime.now(UTC), round(os.getloadavg()[0], 2))
 
 
 def finish(
     question: str,
     figures: Mapping[str, Any],
     *,
+    beginning: Beginning,
     seed: int,
-    started_at: datetime,
     packages: Sequence[str] = (),
-    write: bool = True,
+    results: Path = RESULTS,
+    arguments: Sequence[str] | None = None,
 ) -> None:
-    """Write the result file and print the same object on one last line."""
+    """Write `<question>.json` into the folder `results` and print the same object on one last line.
+
+    `figures` are plain JSON values; `packages` are the distributions whose versions matter,
+    `arguments` those after `hetlora bench <question>`, by default of this process.
+    """
+    words = sys.argv[3:] if arguments is None else arguments
     result = {
         "question": question,
-        "command": f"hetlora bench {question} {' '.join(sys.argv[3:])}".strip(),
+        "command": shlex.join(["hetlora", "bench", question, *map(_without_folders, words)]),
         "seed": seed,
-        "started_at": started_at.isoformat(timespec="seconds"),
+        "started_at": beginning.started_at.isoformat(timespec="seconds"),
         "commit": _commit(),
         "machine": machine(),
-        "versions": versions(*packages),
-        **{
-            name: asdict(value) if hasattr(value, "__dataclass_fields__") else value
-            for name, value in figures.items()
-        },
+        "load_average_before": beginning.load_average,
+        "versions": {name: importlib.metadata.version(name) for name in ("hetlora", *packages)},
+        **figures,
     }
-    if write:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{question}.json").write_text(json.dumps(result, indent=2) + "\n")
+    results.mkdir(parents=True, exist_ok=True)
+    (results / f"{question}.json").write_text(json.dumps(result, indent=2) + "\n")
     sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
 
 
-def now() -> datetime:
-    """The time, for `started_at`."""
-    return datetime.now(UTC)
+def _without_folders(word: str) -> str:
+    """An argument as it may be published: an absolute path tells of somebody's machine."""
+    option, equals, value = word.rpartition("=")
+    return f"{option}{equals}{Path(value).name}" if value.startswith("/") else word
 
 
 def _processor() -> str:
@@ -173,14 +211,14 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def _commit() -> str | None:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=FOLDER, capture_output=True, text=True, check=False
-    )
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
     return done.stdout.strip() or None

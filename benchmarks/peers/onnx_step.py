@@ -1,0 +1,51 @@
+"""Local training steps as a device of hetlora takes them; run with a config file.
+
+Prints one JSON object. It needs hetlora's edge part, and nothing of the other parts.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_sdk.runtimes import onnx_runtime
+from hetlora.bundle import open_bundle
+from hetlora.tensors import adapter_from_bytes
+
+
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """Losses and seconds of the steps in `config`; the first step warms up and is not counted."""
+    bundle = open_bundle(Path(config["bundle"]), verify=False)
+    tensors = (Path(config["adapter"]) / "adapter_model.safetensors").read_bytes()
+    runtime = onnx_runtime()(
+        bundle,
+        adapter_from_bytes(tensors, bundle.manifest.adapter),
+        pruning_decay=1.0,
+        pruning_penalty=0.0,  # the peer has none
+        threads=config["threads"],
+    )
+    arrays = dict(np.load(config["arrays"]))
+    arrays.pop("prototypes")  # they are in the bundle
+    losses, seconds, cpu_seconds = [], [], []
+    for step in range(len(arrays["labels"])):
+        started, cpu_started = time.perf_counter(), time.process_time()
+        batch = {name: array[step] for name, array in arrays.items()}
+        losses.append(runtime.train_step(batch, learning_rate=config["learning_rate"]))
+        seconds.append(time.perf_counter() - started)
+        cpu_seconds.append(time.process_time() - cpu_started)
+    return {
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "seconds_per_step": statistics.median(seconds[1:]),
+        "cpu_seconds_per_step": statistics.median(cpu_seconds[1:]),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(json.loads(Path(sys.argv[1]).read_text()))))

@@ -1,0 +1,234 @@
+"""Rounds of a real service and real device processes, and what each of them spent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import psutil
+
+from benchmarks.data.labelled_text import LabelledText
+from benchmarks.demo.profiles import PROFILES
+from benchmarks.fleet import DeviceSetup, Process, Service, device_process, write_examples
+from hetlora.bundle import Bundle
+from hetlora.cli.operator import Operator
+from hetlora.errors import ServiceFailed
+from hetlora.manifest import MANIFEST_NAME
+from hetlora.messages.device import TrainingSettings
+from hetlora.messages.management import AssignmentStatus, RoundStatus, RunCreate, RunSettings
+from hetlora.states import AssignmentState, RoundState, RunState, is_final
+
+POPULATION: Final = "bench"
+EXAMPLES_PER_DEVICE: Final = 64
+# Devices on one machine may ask often; a round is longer by half of this on average.
+RETRY_SECONDS: Final = 0.2
+# So long that no forecast of time lowers a rank: the machine is the same for all the devices.
+LEASE_SECONDS: Final = 3600.0
+REPORT_WINDOW_SECONDS: Final = 600.0
+_POLL_SECONDS: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What is run; `threads` of each device."""
+
+    devices: int
+    rounds: int
+    training: TrainingSettings
+    threads: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRow:
+    """One committed round, bytes over all devices; `training_share` is the slowest device's training."""
+
+    round_index: int
+    seconds: float
+    training_share: float
+    downloaded_bytes: int
+    uploaded_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentRow:
+    """One device in one round."""
+
+    round_index: int
+    device: str
+    rank: int
+    training_seconds: float
+    bundle_downloaded_bytes: int
+    adapter_downloaded_bytes: int
+    uploaded_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRow:
+    """One process: peak resident memory since its start, processor seconds while the run lasted."""
+
+    process: str
+    peak_rss_bytes: int
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundCost:
+    """All figures of one run."""
+
+    rounds: list[RoundRow]
+    assignments: list[AssignmentRow]
+    processes: list[ProcessRow]
+
+
+def measure_rounds(
+    bundle: Bundle,
+    setup: Setup,
+    passages: Sequence[LabelledText],
+    work: Path,
+    *,
+    progress: Callable[[str], None],
+) -> RoundCost:
+    """Start service and devices, run the rounds, and read the figures before anything is stopped.
+
+    Raises:
+        ServiceFailed: a process died, or the run did not complete.
+    """
+    pace = {"HETLORA_RETRY_SECONDS": str(RETRY_SECONDS), "HETLORA_IDLE_RETRY_SECONDS": str(RETRY_SECONDS)}
+    with ExitStack() as stack:
+        progress(f"starting a service and {setup.devices} devices")
+        service = stack.enter_context(Service(work / "service", work / "service.log", pace))
+        operator = stack.enter_context(service.operator())
+        token = operator.create_population(POPULATION).enrolment_token
+        operator.publish_bundle(bundle)
+        processes: dict[str, Process] = {"service": service}
+        for device in _devices(bundle, setup, passages, work):
+            process = device_process(
+                device,
+                url=service.url,
+                population=POPULATION,
+                enrolment_token=token,
+                folder=work / device.name,
+                threads=setup.threads,
+            )
+            processes[device.name] = stack.enter_context(process)
+        _await_devices(operator, setup.devices, processes)
+        before = {name: _cpu_seconds(process) for name, process in processes.items()}
+        run_id = _start_run(operator, bundle, setup)
+        _await_end(operator, run_id, processes, progress)
+        spent = [
+            ProcessRow(name, process.peak_rss_bytes(), round(_cpu_seconds(process) - before[name], 2))
+            for name, process in processes.items()
+        ]
+        rounds, assignments = list(operator.rounds(run_id)), list(operator.assignments(run_id))
+    accepted = sorted(
+        (status for status in assignments if status.state is AssignmentState.ACCEPTED),
+        key=lambda status: (status.round_index, status.device_name),
+    )
+    return RoundCost(
+        [_round_row(status, accepted) for status in rounds if status.state is RoundState.COMMITTED],
+        [_assignment_row(status, bundle_bytes(bundle)) for status in accepted],
+        spent,
+    )
+
+
+def bundle_bytes(bundle: Bundle) -> int:
+    """What a device downloads once: the manifest and every file it names."""
+    files = sum(entry.size_bytes for entry in bundle.manifest.files.values())
+    return files + (bundle.folder / MANIFEST_NAME).stat().st_size
+
+
+def _devices(bundle: Bundle, setup: Setup, passages: Sequence[LabelledText], work: Path) -> list[DeviceSetup]:
+    rng = np.random.default_rng(setup.seed)
+    labels, kinds = bundle.manifest.labels, list(PROFILES.items())
+    devices = []
+    for index in range(setup.devices):
+        kind, capabilities = kinds[index % len(kinds)]
+        drawn = [passages[position] for position in rng.integers(len(passages), size=EXAMPLES_PER_DEVICE)]
+        # A bundle of other labels gets them in turn: what a round costs does not depend on them.
+        rows = [
+            (passage.text, passage.label if passage.label in labels else labels[position % len(labels)])
+            for position, passage in enumerate(drawn)
+        ]
+        examples = write_examples(work / f"examples-{index}.json", rows)
+        devices.append(DeviceSetup(f"{kind}-{index + 1}", capabilities, examples))
+    return devices
+
+
+def _start_run(operator: Operator, bundle: Bundle, setup: Setup) -> str:
+    settings = RunSettings(
+        rounds=setup.rounds,
+        goal_count=setup.devices,
+        over_selection=1.0,
+        minimum_share=1.0,
+        report_window_seconds=REPORT_WINDOW_SECONDS,
+        lease_seconds=LEASE_SECONDS,
+        max_rank=bundle.manifest.adapter.max_rank,
+        seed=setup.seed,
+        training=setup.training,
+    )
+    run = operator.create_run(RunCreate(population=POPULATION, bundle=bundle.digest, settings=settings))
+    return operator.move_run(run.run_id, "start").run_id
+
+
+def _await_devices(operator: Operator, count: int, processes: dict[str, Process]) -> None:
+    while sum(device.last_contact_at is not None for device in operator.devices(POPULATION)) < count:
+        _check(processes)
+        time.sleep(_POLL_SECONDS)
+
+
+def _await_end(
+    operator: Operator, run_id: str, processes: dict[str, Process], progress: Callable[[str], None]
+) -> None:
+    committed = 0
+    while not is_final((run := operator.run(run_id)).state):
+        _check(processes)
+        if run.rounds_committed > committed:
+            committed = run.rounds_committed
+            progress(f"round {committed} of {run.settings.rounds} committed")
+        time.sleep(_POLL_SECONDS)
+    if run.state is not RunState.COMPLETED:
+        raise ServiceFailed("the run did not complete", got=f"{run.state}: {run.reason}")
+
+
+def _check(processes: dict[str, Process]) -> None:
+    for name, process in processes.items():
+        if not process.running:
+            raise ServiceFailed(f"the process of {name} ended", got=process.log.read_text()[-400:])
+
+
+def _cpu_seconds(process: Process) -> float:
+    assert process.popen is not None
+    times = psutil.Process(process.popen.pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def _round_row(status: RoundStatus, accepted: Sequence[AssignmentStatus]) -> RoundRow:
+    assert status.ended_at is not None
+    seconds = (status.ended_at - status.started_at).total_seconds()
+    mine = [one for one in accepted if one.round_index == status.round_index]
+    return RoundRow(
+        status.round_index,
+        round(seconds, 3),
+        round(max(one.training_seconds or 0.0 for one in mine) / seconds, 3),
+        sum(one.downloaded_bytes or 0 for one in mine),
+        sum(one.uploaded_bytes or 0 for one in mine),
+    )
+
+
+def _assignment_row(status: AssignmentStatus, bundle_size_bytes: int) -> AssignmentRow:
+    bundle_part = bundle_size_bytes if status.round_index == 0 else 0
+    return AssignmentRow(
+        status.round_index,
+        status.device_name,
+        status.rank or 0,
+        round(status.training_seconds or 0.0, 3),
+        bundle_part,
+        (status.downloaded_bytes or 0) - bundle_part,
+        status.uploaded_bytes or 0,
+    )
