@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 mpl.use("Agg")
 
@@ -27,7 +28,7 @@ class Curve:
 
 def draw_accuracy(untrained: float, curves: Sequence[Curve], held_out: int, path: Path) -> None:
     """Draw accuracy by round; the untrained model is a flat line."""
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    figure = Figure(figsize=(7.5, 5.0), layout="constrained")
     axes = figure.subplots()
     last = max(len(curve.accuracies) for curve in curves) - 1
     axes.hlines(untrained, 0, last, colors="0.5", linestyles="dashed", label=f"no training: {untrained:.1%}")
@@ -37,9 +38,10 @@ def draw_accuracy(untrained: float, curves: Sequence[Curve], held_out: int, path
     axes.set_xlabel("rounds committed")
     axes.set_ylabel(f"accuracy on {held_out} held-out passages")
     axes.set_xticks(range(last + 1))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.yaxis.set_major_locator(MultipleLocator(0.05))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", fontsize="small")
+    figure.legend(loc="outside lower center", fontsize="small", frameon=False)
     axes.set_title("One global adapter, trained by devices of unequal rank", loc="left", fontsize="medium")
     figure.savefig(path, dpi=150)
 

@@ -1,0 +1,31 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hetlora.errors import error_classes
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_error_code_stands_in_the_protocol_with_its_status_and_exit_code() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z_]+)` \| (\d+) \| (\d+) \|", text, flags=re.MULTILINE)
+
+    documented = {code: (int(status), int(exit_code)) for code, status, exit_code in rows}
+
+    assert documented == {code: (kind.status, kind.exit_code) for code, kind in error_classes().items()}
+
+
+def test_every_path_in_the_readmes_tree_exists() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = text.partition("## The tree")[2].split("```")[1]
+    folder = ROOT
+    for line in filter(None, tree.splitlines()):
+        name = line.split()[0]
+        if not line.startswith(" "):
+            folder = ROOT / name
+        path = folder if not line.startswith(" ") else folder / name
+        assert path.exists(), f"{path.relative_to(ROOT)} is in the README's tree only"
