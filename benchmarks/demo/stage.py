@@ -32,7 +32,7 @@ MAX_RANK: Final = 32
 # A device may train for half of it, which is enough for the weakest profile.
 LEASE_SECONDS: Final = 240.0
 TRAINING: Final = TrainingSettings(
-    steps=8, batch_size=8, learning_rate=3e-3, max_tokens=48, pruning_decay=0.99, pruning_penalty=1e-3
+    steps=8, batch_size=8, learning_rate=3e-3, max_tokens=32, pruning_decay=0.99, pruning_penalty=1e-3
 )
 
 
