@@ -79,9 +79,9 @@ def bench_round(
         work = Path(scratch)
         model = model or model_folder()
         opened = _export(model, max_tokens, work / "bundle") if bundle is None else open_bundle(bundle)
-        step = Step(opened, model, rank, training, threads, seed)
+        step = Step(opened, model, rank, training, threads, seed) if pairs else None
         cost = measure_rounds(opened, setup, passages, work, progress=_tell)
-        peer = _compare(step, passages, work, pairs) if pairs else None
+        peer = _compare(step, passages, work, pairs) if step else None
         figures = {
             "settings": asdict(setup) | {"training": training.model_dump()},
             "bundle": _facts(opened),
@@ -110,7 +110,7 @@ def _compare(step: Step, passages: Sequence[LabelledText], work: Path, pairs: in
     _tell(f"preparing {NAME}")
     requirements = pinned(*PACKAGES)
     python = peer_python("torch-peft", requirements)
-    _tell(f"training steps against {NAME}, {pairs} paired runs")
+    _tell(f"training steps against {NAME}, paired runs: {pairs}")
     return {"versions": requirements} | compare_steps(step, passages, work, peer=python, pairs=pairs)
 
 
