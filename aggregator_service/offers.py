@@ -31,7 +31,7 @@ TRAINING_SHARE = 0.5
 
 
 def check_in(service: Service, device_id: str, message: CheckIn) -> CheckInAnswer:
-    """Answer a device that could work now; a device with a live assignment gets the same offer again.
+    """Answer a device that could work now; a device with a live assignment gets its offer again.
 
     Raises:
         MalformedMessage: another protocol version.
@@ -52,7 +52,7 @@ def check_in(service: Service, device_id: str, message: CheckIn) -> CheckInAnswe
             select(AssignmentRow).where(AssignmentRow.device_id == device_id, AssignmentRow.state.in_(LIVE))
         )
         if live is not None:
-            return _answer(session, live)
+            return _answer(session, live, now)
         if message.example_count == 0:
             return _come_back(service.settings.idle_retry_seconds, "the device has no examples")
         return _new_offer(session, service, device, now)
@@ -67,7 +67,7 @@ def _new_offer(session: Session, service: Service, device: DeviceRow, now: datet
         assert row is not None, "a running run has a round that has not ended"
         refusal = _refusal(session, run, row, device, settings.max_failures_per_round)
         if refusal is None:
-            return _answer(session, _assign(session, run, row, device, now))
+            return _answer(session, _assign(session, run, row, device, now), now)
         answer = _come_back(settings.retry_seconds, refusal)
     return answer
 
@@ -102,7 +102,6 @@ def _assign(session: Session, run: RunRow, row: RoundRow, device: DeviceRow, now
         round_id=row.id,
         device_id=device.id,
         max_rank=limit.max_rank if limit else run.settings.max_rank,
-        offered_at=now,
         # A report after the window is of no use, so no lease reaches beyond it.
         lease_expires_at=min(now + timedelta(seconds=run.settings.lease_seconds), row.window_closes_at),
     )
@@ -113,9 +112,10 @@ def _assign(session: Session, run: RunRow, row: RoundRow, device: DeviceRow, now
     return assignment
 
 
-def _answer(session: Session, assignment: AssignmentRow) -> CheckInAnswer:
+def _answer(session: Session, assignment: AssignmentRow, now: datetime) -> CheckInAnswer:
     run = session.get_one(RunRow, assignment.run_id)
-    lease = assignment.lease_expires_at - assignment.offered_at
+    # What is left of the lease, not all of it: the device may have been killed in the middle of its work.
+    left = assignment.lease_expires_at - now
     offer = Offer(
         assignment_id=assignment.id,
         run_id=run.id,
@@ -123,7 +123,7 @@ def _answer(session: Session, assignment: AssignmentRow) -> CheckInAnswer:
         bundle=ObjectRef(sha256=run.bundle, size_bytes=get_bundle(session, run.bundle).manifest_bytes),
         min_rank=run.settings.min_rank,
         max_rank=assignment.max_rank,
-        round_seconds=TRAINING_SHARE * lease.total_seconds(),
+        round_seconds=TRAINING_SHARE * left.total_seconds(),
         training=run.settings.training,
         lease_expires_at=assignment.lease_expires_at,
     )

@@ -149,7 +149,6 @@ class AssignmentRow(StatefulRow):
     round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id"))
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
     max_rank: Mapped[int]  # as offered
-    offered_at: Mapped[datetime]
     lease_expires_at: Mapped[datetime]
     rank: Mapped[int | None]  # taken at the start
     adapter_sha256: Mapped[str | None]

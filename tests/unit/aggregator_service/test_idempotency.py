@@ -6,12 +6,21 @@ from service_helpers import FakeClock, FakeDevice, Operator, make_adapter, probl
 
 
 def test_repeated_check_in_answers_the_same_offer(
-    operator: Operator, device: FakeDevice, bundle: str, clock: FakeClock
+    operator: Operator, device: FakeDevice, bundle: str
 ) -> None:
     operator.run(bundle)
-    first = device.check_in()
-    clock.advance(10)
-    assert device.check_in() == first
+    assert device.check_in() == device.check_in()
+
+
+def test_repeated_offer_promises_only_the_time_that_is_left(
+    operator: Operator, device: FakeDevice, bundle: str, clock: FakeClock
+) -> None:
+    operator.run(bundle, lease_seconds=100)
+    first = device.offer()
+    device.call("POST", f"/assignments/{first['assignment_id']}:start", {"rank": 1})
+    clock.advance(90)
+    # Half of the 10 seconds left of the lease; half of the whole lease would outlast it.
+    assert device.offer() == {**first, "round_seconds": 5.0}
 
 
 def test_check_in_after_start_still_answers_the_same_offer(

@@ -113,7 +113,6 @@ def _create_assignments() -> None:
         _text("round_id", sa.ForeignKey("rounds.id")),
         _text("device_id", sa.ForeignKey("devices.id")),
         _number("max_rank"),
-        _time("offered_at"),
         _time("lease_expires_at"),
         _number("rank", null=True),
         _text("adapter_sha256", null=True),
