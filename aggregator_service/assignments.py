@@ -46,6 +46,8 @@ def refuse_state(assignment: AssignmentRow, expected: str) -> StateConflict:
 def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Plan:
     """Take an offer at a rank; again at the same rank answers the same plan.
 
+    Until an update is in, another rank makes another plan: a device that was killed has less time left.
+
     Raises:
         NotFound, StateConflict: no such assignment of the device, or not (any longer) on offer.
         RankOutOfRange: a rank outside the offer.
@@ -60,9 +62,8 @@ def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Pl
         settle(session, now)
         assignment = own_assignment(session, device_id, assignment_id)
         _check_start(session, assignment, rank)
+        assignment.rank, assignment.adapter_sha256 = rank, adapter.sha256
         if assignment.state is AssignmentState.OFFERED:
-            assignment.rank = rank
-            assignment.adapter_sha256, assignment.adapter_bytes = adapter.sha256, adapter.size_bytes
             move(session, assignment, AssignmentState.DOWNLOADING, f"taken at rank {rank}", now)
         seed = session.get_one(RunRow, assignment.run_id).settings.seed
         return Plan(
@@ -75,15 +76,15 @@ def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Pl
 
 
 def _check_start(session: Session, assignment: AssignmentRow, rank: int) -> None:
-    if assignment.state is AssignmentState.OFFERED:
-        min_rank = session.get_one(RunRow, assignment.run_id).settings.min_rank
-        if not min_rank <= rank <= assignment.max_rank:
-            raise RankOutOfRange(
-                "rank outside the offer", got=rank, expected=f"{min_rank} to {assignment.max_rank}"
-            )
-    elif assignment.state not in STARTED or assignment.rank != rank:
-        taken = f" taken at rank {assignment.rank}" if assignment.rank else ""
-        raise refuse_state(assignment, f"an offer{taken}")
+    if assignment.state not in {AssignmentState.OFFERED, *STARTED}:
+        raise refuse_state(assignment, "an offer")
+    if assignment.state is AssignmentState.UPLOADING and assignment.rank != rank:
+        raise refuse_state(assignment, f"rank {assignment.rank}, of which an update is in")
+    min_rank = session.get_one(RunRow, assignment.run_id).settings.min_rank
+    if not min_rank <= rank <= assignment.max_rank:
+        raise RankOutOfRange(
+            "rank outside the offer", got=rank, expected=f"{min_rank} to {assignment.max_rank}"
+        )
 
 
 def _batch_seed(run_seed: int, assignment: AssignmentRow) -> int:

@@ -152,7 +152,6 @@ class AssignmentRow(StatefulRow):
     lease_expires_at: Mapped[datetime]
     rank: Mapped[int | None]  # taken at the start
     adapter_sha256: Mapped[str | None]
-    adapter_bytes: Mapped[int | None]
     update_sha256: Mapped[str | None]
     update_bytes: Mapped[int | None]
     updated_rank: Mapped[int | None]  # of the update, after self-pruning

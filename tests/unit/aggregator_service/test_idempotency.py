@@ -32,14 +32,28 @@ def test_check_in_after_start_still_answers_the_same_offer(
     assert device.check_in() == first
 
 
-def test_repeated_start_answers_the_same_plan_at_the_same_rank_only(
+def test_repeated_start_at_the_same_rank_answers_the_same_plan(
     operator: Operator, device: FakeDevice, bundle: str
 ) -> None:
     operator.run(bundle)
     path = f"/assignments/{device.offer()['assignment_id']}:start"
-    first = device.call("POST", path, {"rank": 1})
-    assert device.call("POST", path, {"rank": 1}) == first
-    assert problem(device.send("POST", path, {"rank": 2})) == (409, "state_conflict")
+    assert device.call("POST", path, {"rank": 1}) == device.call("POST", path, {"rank": 1})
+
+
+def test_start_at_another_rank_makes_another_plan_until_an_update_is_in(
+    operator: Operator, device: FakeDevice, bundle: str
+) -> None:
+    operator.run(bundle)
+    path = f"/assignments/{device.offer()['assignment_id']}"
+    wide = device.call("POST", f"{path}:start", {"rank": 2})
+    assert device.send("GET", f"/objects/{wide['adapter']['sha256']}").is_success  # now it is training
+    narrow = device.call("POST", f"{path}:start", {"rank": 1})
+    assert narrow["rank"] == 1
+    assert narrow["adapter"]["size_bytes"] < wide["adapter"]["size_bytes"]
+    too_wide = device.upload(narrow["assignment_id"], make_adapter(2))
+    assert problem(too_wide) == (422, "rank_out_of_range")
+    assert device.upload(narrow["assignment_id"], make_adapter(1)).is_success
+    assert problem(device.send("POST", f"{path}:start", {"rank": 2})) == (409, "state_conflict")
 
 
 def test_repeated_upload_answers_the_same_reference(

@@ -116,7 +116,6 @@ def _create_assignments() -> None:
         _time("lease_expires_at"),
         _number("rank", null=True),
         _text("adapter_sha256", null=True),
-        _number("adapter_bytes", null=True),
         _text("update_sha256", null=True),
         _number("update_bytes", null=True),
         _number("updated_rank", null=True),
