@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from hetlora.errors import SettingsError
+from hetlora.errors import SettingsError, faults_in_words
 
 ENVIRONMENT_PREFIX = "HETLORA_"
 
@@ -68,8 +68,13 @@ class Settings(BaseSettings):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            faults = "; ".join(
-                f"{ENVIRONMENT_PREFIX}{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
+            faults = [
+                {
+                    "loc": [f"{ENVIRONMENT_PREFIX}{'_'.join(map(str, fault['loc'])).upper()}"],
+                    "msg": fault["msg"],
+                }
                 for fault in error.errors(include_input=False)
-            )
-            raise SettingsError("settings of the service cannot be used", got=faults) from error
+            ]
+            raise SettingsError(
+                "settings of the service cannot be used", got=faults_in_words(faults)
+            ) from error

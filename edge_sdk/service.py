@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from edge_sdk.transport import Transport
-from hetlora.errors import MalformedMessage
+from hetlora.errors import MalformedMessage, faults_in_words
 from hetlora.messages.common import Message, ObjectRef
 from hetlora.messages.device import (
     CheckIn,
@@ -61,9 +61,8 @@ def _parsed(data: bytes, kind: type[Answer]) -> Answer:
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in error.errors()[:5]
-        )
         raise MalformedMessage(
-            "the service's answer does not fit its schema", got=faults, expected=kind.__name__
+            "the service's answer does not fit its schema",
+            got=faults_in_words(error.errors()),
+            expected=kind.__name__,
         ) from error

@@ -36,9 +36,12 @@ HetloraError
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any, ClassVar, Final
 
 MAX_QUOTED_CHARACTERS: Final = 500
+MAX_FAULTS: Final = 5
 
 
 class HetloraError(Exception):
@@ -270,6 +273,18 @@ class TrainingDiverged(UnavailableError):
     """The loss of local training is no longer a number."""
 
     code = "training_diverged"
+
+
+def faults_in_words(faults: Iterable[Mapping[str, Any]]) -> str:
+    """What a schema refused, in one line: the first `MAX_FAULTS` of pydantic's `ValidationError.errors()`.
+
+    Of each fault the place (`loc`, empty for the whole message) and the reason (`msg`) are told, never the
+    input, which may be a secret.
+    """
+    return "; ".join(
+        ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"])))
+        for fault in islice(faults, MAX_FAULTS)
+    )
 
 
 def error_classes(root: type[HetloraError] = HetloraError) -> dict[str, type[HetloraError]]:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from hetlora.adapter import AdapterSpec
 from hetlora.digest import Sha256
-from hetlora.errors import BundleInvalid, HetloraError
+from hetlora.errors import BundleInvalid, HetloraError, faults_in_words
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
@@ -145,10 +145,9 @@ def parse_manifest(data: bytes) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(data, strict=True)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5]
-        )
-        raise BundleInvalid("manifest does not fit its schema", got=faults) from error
+        raise BundleInvalid(
+            "manifest does not fit its schema", got=faults_in_words(error.errors())
+        ) from error
     except HetloraError as error:  # an impossible adapter specification
         raise BundleInvalid("manifest holds an impossible adapter specification", got=error) from error
     unlisted = sorted(set(manifest.graphs.model_dump().values()) - manifest.files.keys())

@@ -17,12 +17,12 @@ from hetlora.errors import (
     MalformedMessage,
     NotFound,
     ServiceFailed,
+    faults_in_words,
 )
 from hetlora.messages.common import Problem, problem_of
 
 log = logging.getLogger(__name__)
 
-MAX_FAULTS = 5
 # For OpenAPI; "default" also keeps FastAPI from announcing its own shape of validation errors.
 PROBLEM_RESPONSES: dict[int | str, dict[str, object]] = {
     "default": {
@@ -43,9 +43,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def refused_by_schema(request: Request, error: RequestValidationError) -> Response:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:MAX_FAULTS]
-        )
+        faults = faults_in_words(error.errors())
         return problem_response(problem_of(MalformedMessage("message does not fit its schema", got=faults)))
 
     @app.exception_handler(HTTPException)

@@ -14,6 +14,7 @@ from hetlora.errors import (
     ServiceFailed,
     UnavailableError,
     error_classes,
+    faults_in_words,
 )
 from hetlora.messages.common import Problem, error_of, problem_of
 from hetlora.messages.device import Failure
@@ -80,6 +81,15 @@ def test_what_is_quoted_stays_one_short_line() -> None:
     assert error.got == "  [31m" + "x" * 493 + "…"
     assert len(error.got) == 500
     assert NotFound("again", got=error.got).got == error.got
+
+
+def test_faults_of_a_schema_are_told_by_place_and_reason_but_never_by_input() -> None:
+    faults = [
+        {"loc": ("devices", 2, "name"), "msg": "too long", "input": "secret"},
+        {"loc": (), "msg": "Invalid JSON"},
+    ]
+    assert faults_in_words(faults) == "devices.2.name: too long; Invalid JSON"
+    assert faults_in_words(faults * 3).count(";") == 4  # six faults, of which five are told
 
 
 def test_errors_survive_another_process() -> None:
