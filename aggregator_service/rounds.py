@@ -44,8 +44,8 @@ def cohort_size(settings: RunSettings) -> int:
 
 
 def minimum_reports(settings: RunSettings) -> int:
-    """How many accepted updates make a round count when its window closes before the goal."""
-    return _ceil(settings.minimum_share * settings.goal_count)
+    """How many accepted updates make a round count when its window closes before the goal; at least one."""
+    return max(1, _ceil(settings.minimum_share * settings.goal_count))
 
 
 def _ceil(value: float) -> int:

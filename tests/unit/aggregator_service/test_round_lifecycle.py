@@ -249,6 +249,18 @@ def test_window_closing_below_the_minimum_share_abandons_and_tries_again(
     assert make_device(1).offer()["round_index"] == 0
 
 
+def test_empty_window_is_never_enough(
+    operator: Operator, device: FakeDevice, bundle: str, clock: FakeClock
+) -> None:
+    # 1e-10 * 1 is less than the hair that is taken off before rounding up: 0 without a floor.
+    run_id = operator.run(bundle, minimum_share=1e-10, report_window_seconds=100)
+    device.started()
+    clock.advance(100)
+    rounds = operator.wait_for(f"/runs/{run_id}/rounds", lambda page: len(page["items"]) == 2)["items"]
+    assert (rounds[0]["state"], rounds[1]["attempt"]) == ("abandoned", 1)
+    assert rounds[0]["reason"] == "report window closed with 0 of 1 updates, 1 needed"
+
+
 def test_window_starts_with_the_first_offer(
     operator: Operator, device: FakeDevice, bundle: str, clock: FakeClock
 ) -> None:
