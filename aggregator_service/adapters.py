@@ -26,7 +26,7 @@ def store_initial(service: Service, spec: AdapterSpec, settings: RunSettings) ->
 
 
 def add_version(
-    session: Session, run: RunRow, adapter: ObjectRef, *, round_index: int, cohort_size: int, now: datetime
+    session: Session, run: RunRow, adapter: ObjectRef, *, round_index: int, update_count: int, now: datetime
 ) -> AdapterVersionRow:
     """Make a stored adapter the newest version of its run; version 0 is the initial one."""
     version = AdapterVersionRow(
@@ -36,10 +36,10 @@ def add_version(
         round_index=round_index,
         sha256=adapter.sha256,
         size_bytes=adapter.size_bytes,
-        cohort_size=cohort_size,
+        update_count=update_count,
         created_at=now,
     )
-    reason = "initial adapter" if round_index < 0 else f"round {round_index} of {cohort_size} updates"
+    reason = "initial adapter" if round_index < 0 else f"round {round_index} of {update_count} updates"
     create(session, version, reason, now)
     run.adapter_version = version.id
     return version

@@ -62,7 +62,7 @@ def _commit(service: Service, round_id: str, adapter: ObjectRef, weights: dict[s
             assignment.aggregation_weight = weights[str(assignment.update_sha256)]
             _remember_rank(session, run, assignment)
         abort_live(session, row, GOAL_MET, now)
-        add_version(session, run, adapter, round_index=row.round_index, cohort_size=len(accepted), now=now)
+        add_version(session, run, adapter, round_index=row.round_index, update_count=len(accepted), now=now)
         end(session, row, RoundState.COMMITTED, f"{len(accepted)} updates", now)
         go_on(session, run, row, now)
     log.info("run=%s round_index=%d committed updates=%d", run.id, row.round_index, len(accepted))

@@ -44,7 +44,7 @@ def create_run(service: Service, message: RunCreate) -> str:
             created_at=now,
         )
         create(session, run, "created", now)
-        add_version(session, run, initial, round_index=-1, cohort_size=0, now=now)
+        add_version(session, run, initial, round_index=-1, update_count=0, now=now)
         return run.id
 
 

@@ -117,7 +117,7 @@ def adapter_version_status(session: Session, row: AdapterVersionRow) -> AdapterV
         state=row.state,
         sha256=row.sha256,
         size_bytes=row.size_bytes,
-        cohort_size=row.cohort_size,
+        update_count=row.update_count,
         created_at=row.created_at,
     )
 

@@ -168,7 +168,7 @@ class AdapterVersionRow(StatefulRow):
     round_index: Mapped[int]
     sha256: Mapped[str]
     size_bytes: Mapped[int]
-    cohort_size: Mapped[int]
+    update_count: Mapped[int]
     created_at: Mapped[datetime]
 
 

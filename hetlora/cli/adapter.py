@@ -26,7 +26,7 @@ def list_adapters(
     as_json: JsonFlag = False,
 ) -> None:
     """List the adapter versions of a run, newest first."""
-    columns = ["version", "round_index", "state", "cohort_size", "size_bytes", "created_at"]
+    columns = ["version", "round_index", "state", "update_count", "size_bytes", "created_at"]
     with connect(url, token) as operator:
         print_items(operator.adapters(run_id), columns, as_json=as_json, title="Adapter versions")
 

@@ -160,7 +160,7 @@ class AdapterVersionStatus(Message):
     state: AdapterVersionState
     sha256: Sha256
     size_bytes: int
-    cohort_size: int
+    update_count: int  # accepted updates merged into it
     created_at: Timestamp
 
 

@@ -114,8 +114,8 @@ def test_status_messages_tell_what_happened(operator: Operator, device: FakeDevi
     (row,) = operator.items(f"/runs/{run_id}/rounds")
     assert (row["offered"], row["accepted"], row["state"]) == (1, 1, "committed")
     newest, initial = operator.items(f"/runs/{run_id}/adapters")
-    assert (newest["round_index"], newest["cohort_size"]) == (0, 1)
-    assert (initial["round_index"], initial["cohort_size"]) == (-1, 0)
+    assert (newest["round_index"], newest["update_count"]) == (0, 1)
+    assert (initial["round_index"], initial["update_count"]) == (-1, 0)
     assert operator.items(f"/runs/{run_id}/assignments?round_index=1") == []
 
 

@@ -80,7 +80,7 @@ def _create_runs() -> None:
         _number("round_index"),
         _text("sha256"),
         _number("size_bytes"),
-        _number("cohort_size"),
+        _number("update_count"),
         _time("created_at"),
     )
     op.create_index("ix_adapter_versions_run_id", "adapter_versions", ["run_id"])
