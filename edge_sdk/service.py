@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
-
-from pydantic import ValidationError
+from collections.abc import Mapping
+from typing import Final
 
 from edge_sdk.transport import Transport
-from hetlora.errors import MalformedMessage, faults_in_words
-from hetlora.messages.common import Message, ObjectRef
+from hetlora.messages.common import Answer, Message, ObjectRef, parse_answer
 from hetlora.messages.device import (
     CheckIn,
     CheckInAnswer,
@@ -21,14 +19,12 @@ from hetlora.messages.device import (
     StartRequest,
 )
 
-Answer = TypeVar("Answer", bound=Message)
-
 _JSON: Final = {"Content-Type": "application/json"}
 _TENSORS: Final = {"Content-Type": "application/octet-stream"}
 
 
 class DeviceService:
-    """Typed requests over a transport; errors are those of `Transport.exchange`, and MalformedMessage."""
+    """Typed requests over a transport; errors are those of `Transport.exchange`."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -44,7 +40,7 @@ class DeviceService:
 
     def upload(self, assignment_id: str, update: bytes) -> ObjectRef:
         path = f"/device/v1/assignments/{assignment_id}/update"
-        return _parsed(self._transport.exchange("PUT", path, body=update, headers=_TENSORS), ObjectRef)
+        return self._exchange("PUT", path, update, _TENSORS, ObjectRef)
 
     def submit(self, assignment_id: str, report: Report) -> Receipt:
         return self._post(f"/device/v1/assignments/{assignment_id}:submit", report, Receipt)
@@ -53,16 +49,10 @@ class DeviceService:
         return self._post(f"/device/v1/assignments/{assignment_id}:fail", failure, Receipt)
 
     def _post(self, path: str, message: Message, answer: type[Answer]) -> Answer:
-        body = message.model_dump_json().encode()
-        return _parsed(self._transport.exchange("POST", path, body=body, headers=_JSON), answer)
+        return self._exchange("POST", path, message.model_dump_json().encode(), _JSON, answer)
 
-
-def _parsed(data: bytes, kind: type[Answer]) -> Answer:
-    try:
-        return kind.model_validate_json(data)
-    except ValidationError as error:
-        raise MalformedMessage(
-            "the service's answer does not fit its schema",
-            got=faults_in_words(error.errors()),
-            expected=kind.__name__,
-        ) from error
+    def _exchange(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str], answer: type[Answer]
+    ) -> Answer:
+        data = self._transport.exchange(method, path, body=body, headers=headers)
+        return parse_answer(answer, data, service_url=self._transport.service_url)

@@ -12,13 +12,12 @@ from typing import Final, TypeVar
 
 import httpx
 import stamina
-from pydantic import ValidationError
 
 from edge_sdk.identity import Identity
 from hetlora import __version__
 from hetlora.digest import sha256_of
-from hetlora.errors import BodyTooLarge, HetloraError, ServiceUnreachable, SettingsError
-from hetlora.messages.common import Problem, error_of
+from hetlora.errors import ServiceUnreachable, SettingsError
+from hetlora.messages.common import error_of_answer
 from hetlora.signature import SignatureParameters, content_digest, signature_base, signature_header
 
 logger = logging.getLogger(__name__)
@@ -81,8 +80,8 @@ class Transport:
         """Send a request until it is answered, and return the body of the answer.
 
         Raises:
-            ServiceUnreachable: no answer after all tries, or one that no hetlora service gives.
-            BodyTooLarge: the answer passes `MAX_ANSWER_BYTES`.
+            ServiceUnreachable: no answer after all tries, or one that no hetlora service gives, such as one
+                of more than `MAX_ANSWER_BYTES`.
             HetloraError: whichever error the service's problem document tells of.
         """
 
@@ -99,7 +98,7 @@ class Transport:
                 with attempt:
                     return action()
         except _ErrorAnswer as answer:
-            raise answer.told(self.service_url) from answer
+            raise error_of_answer(answer.status, answer.body, service_url=self.service_url) from answer
         except httpx.HTTPError as error:
             raise ServiceUnreachable(
                 "the service does not answer",
@@ -159,23 +158,12 @@ class _DeviceSignature(httpx.Auth):
 
 
 class _ErrorAnswer(Exception):
-    """An answer that is no success, its body unread by anyone yet."""
+    """An answer that is no success, its body not parsed yet."""
 
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(f"status {status}")
         self.status = status
         self.body = body
-
-    def told(self, service_url: str) -> HetloraError:
-        """The error that the answer tells of."""
-        try:
-            return error_of(Problem.model_validate_json(self.body))
-        except ValidationError:
-            return ServiceUnreachable(
-                "the answer is not one of a hetlora service",
-                got=f"status {self.status} without a problem document",
-                expected=f"a hetlora service at {service_url}",
-            )
 
 
 def _worth_another_try(error: Exception) -> bool:
@@ -189,7 +177,11 @@ def _read(response: httpx.Response) -> bytes:
     for piece in response.iter_bytes():
         data += piece
         if len(data) > MAX_ANSWER_BYTES:
-            raise BodyTooLarge("answer is too large", expected=f"up to {MAX_ANSWER_BYTES} bytes")
+            raise ServiceUnreachable(
+                "the answer is not one of a hetlora service",
+                got="a longer one",
+                expected=f"up to {MAX_ANSWER_BYTES} bytes",
+            )
     return bytes(data)
 
 

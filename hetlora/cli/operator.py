@@ -6,16 +6,16 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Self
 
 import httpx
 import typer
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from hetlora.bundle import Bundle
-from hetlora.errors import AuthenticationFailed, HetloraError, ServiceFailed, ServiceUnreachable
+from hetlora.errors import AuthenticationFailed, ServiceUnreachable
 from hetlora.manifest import MANIFEST_NAME, Manifest, parse_manifest
-from hetlora.messages.common import Page, Problem, error_of
+from hetlora.messages.common import Answer, Item, Page, error_of_answer, parse_answer
 from hetlora.messages.management import (
     AdapterVersionStatus,
     AssignmentStatus,
@@ -29,9 +29,6 @@ from hetlora.messages.management import (
     RunCreate,
     RunStatus,
 )
-
-Answer = TypeVar("Answer", bound=BaseModel)
-Item = TypeVar("Item", bound=BaseModel)
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="HETLORA_URL", help="Where the service listens.")]
 TokenOption = Annotated[
@@ -107,11 +104,11 @@ class Operator:
 
     def run(self, run_id: str) -> RunStatus:
         """One run."""
-        return _parse(self._send("GET", f"/runs/{run_id}"), RunStatus)
+        return self._parse(self._send("GET", f"/runs/{run_id}"), RunStatus)
 
     def move_run(self, run_id: str, verb: str) -> RunStatus:
         """Start, pause, resume or stop a run."""
-        return _parse(self._send("POST", f"/runs/{run_id}:{verb}"), RunStatus)
+        return self._parse(self._send("POST", f"/runs/{run_id}:{verb}"), RunStatus)
 
     def rounds(self, run_id: str) -> Iterator[RoundStatus]:
         """The rounds of a run, attempts included, oldest first."""
@@ -138,13 +135,13 @@ class Operator:
 
     def _post(self, path: str, message: BaseModel, answer: type[Answer]) -> Answer:
         body = message.model_dump_json().encode()
-        return _parse(self._send("POST", path, content=body, json_body=True), answer)
+        return self._parse(self._send("POST", path, content=body, json_body=True), answer)
 
     def _pages(self, path: str, item: type[Item], query: dict[str, str] | None = None) -> Iterator[Item]:
         cursor: str | None = None
         while True:
             parameters = dict(query or {}) | ({"cursor": cursor} if cursor else {})
-            page = _parse(self._send("GET", path, params=parameters), Page[item])  # type: ignore[valid-type]
+            page = self._parse(self._send("GET", path, params=parameters), Page[item])  # type: ignore[valid-type]
             yield from page.items
             cursor = page.next_cursor
             if cursor is None:
@@ -169,7 +166,10 @@ class Operator:
             ) from error
         if answer.is_success or (missing_is_fine and answer.status_code == httpx.codes.NOT_FOUND):
             return answer
-        raise _refusal(answer)
+        raise error_of_answer(answer.status_code, answer.content, service_url=str(self._http.base_url))
+
+    def _parse(self, answer: httpx.Response, kind: type[Answer]) -> Answer:
+        return parse_answer(kind, answer.content, service_url=str(self._http.base_url))
 
 
 def connect(url: str, token: str) -> Operator:
@@ -183,19 +183,3 @@ def connect(url: str, token: str) -> Operator:
                 "no operator token", got=f"neither --token nor {path}", expected="HETLORA_OPERATOR_TOKEN"
             ) from error
     return Operator(url, token)
-
-
-def _parse(answer: httpx.Response, kind: type[Answer]) -> Answer:
-    try:
-        return kind.model_validate_json(answer.content)
-    except ValidationError as error:
-        raise ServiceUnreachable(
-            "the answer is none of this protocol", got=answer.text[:200], expected=kind.__name__
-        ) from error
-
-
-def _refusal(answer: httpx.Response) -> HetloraError:
-    try:
-        return error_of(Problem.model_validate_json(answer.content))
-    except ValidationError:
-        return ServiceFailed("the service failed", got=f"status {answer.status_code}: {answer.text[:200]}")

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Generic, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from hetlora.digest import Sha256
-from hetlora.errors import HetloraError, RefusedError, ServiceFailed, error_classes
+from hetlora.errors import (
+    HetloraError,
+    RefusedError,
+    ServiceFailed,
+    ServiceUnreachable,
+    error_classes,
+    faults_in_words,
+)
 
 PROTOCOL_VERSION: Final = 1
 # Beyond this, readers of JSON lose digits (RFC 7493, section 2.2), and soon after databases refuse.
@@ -19,6 +26,7 @@ Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 PositiveCount = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
 Timestamp = AwareDatetime  # a time without its zone means another moment on each machine
 Item = TypeVar("Item", bound=BaseModel)
+Answer = TypeVar("Answer", bound=BaseModel)
 
 
 class Message(BaseModel):
@@ -80,3 +88,32 @@ def error_of(problem: Problem) -> HetloraError:
     unknown = ServiceFailed if problem.status >= 500 else RefusedError
     kind = error_classes().get(problem.code, unknown)
     return kind(problem.detail, got=problem.got, expected=problem.expected)
+
+
+def parse_answer(kind: type[Answer], body: bytes, *, service_url: str) -> Answer:
+    """Read the body of a success.
+
+    Raises:
+        ServiceUnreachable: it is no such message. Whoever answered, a captive portal or a proxy perhaps, is
+            no service of this protocol; the service itself may still be there later.
+    """
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise ServiceUnreachable(
+            "the answer is not one of a hetlora service",
+            got=faults_in_words(error.errors()),
+            expected=f"{kind.__name__} from {service_url}",
+        ) from error
+
+
+def error_of_answer(status: int, body: bytes, *, service_url: str) -> HetloraError:
+    """The error that an answer without success tells of; ServiceUnreachable if it is no problem document."""
+    try:
+        return error_of(Problem.model_validate_json(body))
+    except ValidationError:
+        return ServiceUnreachable(
+            "the answer is not one of a hetlora service",
+            got=f"status {status} without a problem document",
+            expected=f"a hetlora service at {service_url}",
+        )

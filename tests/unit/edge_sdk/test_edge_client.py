@@ -349,8 +349,14 @@ def test_upload_survives_a_cut_within_the_visit(service: FakeService, make_clien
     ] * 3
 
 
+PORTAL = httpx.Response(200, html="<h1>Accept our terms to go online</h1>")
+
+
+@pytest.mark.parametrize(
+    "faults", [[httpx.ConnectError("refused")] * 3, [PORTAL], [None, PORTAL]], ids=["away", "PUT", "submit"]
+)
 def test_update_that_found_no_service_is_delivered_by_the_next_visit_without_training_again(
-    service: FakeService, make_client: MakeClient, folder: DeviceFolder
+    service: FakeService, make_client: MakeClient, folder: DeviceFolder, faults: list[Any]
 ) -> None:
     trained: list[QuadraticRuntime] = []
 
@@ -360,7 +366,7 @@ def test_update_that_found_no_service_is_delivered_by_the_next_visit_without_tra
 
     client = make_client(runtime=open_runtime)
     client.run_once()
-    service.faults = [None, None, None, *[httpx.ConnectError("refused")] * 3]
+    service.faults = [None, None, None, *faults]
     with pytest.raises(ServiceUnreachable):
         client.run_once()
     assert len(list(folder.updates.iterdir())) == 2
@@ -369,7 +375,8 @@ def test_update_that_found_no_service_is_delivered_by_the_next_visit_without_tra
     visit = make_client(runtime=open_runtime).run_once()
     assert visit.outcome == "accepted"
     assert len(trained) == 2
-    assert len(service.updates) == 2
+    assert service.updates[-1].factors["query"].lora_B[0, 0] == np.float32(0.90625)
+    assert len(service.reports) == 2
     assert list(folder.updates.iterdir()) == []
 
 
@@ -451,6 +458,15 @@ def test_run_forever_outlasts_a_service_that_is_away(service: FakeService, make_
     assert 0 <= away <= 5
     assert 0 <= longer <= 10
     assert back == 7.0
+
+
+def test_run_forever_outlasts_a_captive_portal(service: FakeService, make_client: MakeClient) -> None:
+    stop = Stop(after=3)
+    service.offer = None
+    service.faults = [PORTAL, PORTAL]
+    visits: list[Visit] = []
+    make_client().run_forever(stop=stop, on_visit=visits.append)
+    assert [visit.outcome for visit in visits] == ["no_work"]
 
 
 class Stop(threading.Event):

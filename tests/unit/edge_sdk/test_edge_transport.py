@@ -11,9 +11,7 @@ from edge_sdk.identity import load_or_create_identity
 from edge_sdk.service import DeviceService
 from edge_sdk.transport import MAX_ANSWER_BYTES, Transport
 from hetlora.errors import (
-    BodyTooLarge,
     ClockSkew,
-    MalformedMessage,
     NonFiniteValues,
     ServiceFailed,
     ServiceUnreachable,
@@ -158,14 +156,21 @@ def test_waits_are_drawn_from_zero_to_a_doubling_bound(folder: DeviceFolder) -> 
 def test_answer_without_end_is_cut_off(folder: DeviceFolder) -> None:
     big = b"x" * (MAX_ANSWER_BYTES + 1)
     transport = _transport_to(folder, lambda request: httpx.Response(200, content=big))
-    with pytest.raises(BodyTooLarge):
+    with pytest.raises(ServiceUnreachable, match="expected up to 1048576 bytes"):
         transport.exchange("GET", "/device/v1/x")
 
 
-def test_answer_of_another_schema_is_malformed(folder: DeviceFolder) -> None:
-    body = json.dumps({"assignment_id": "a", "rank": 0})
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (json.dumps({"assignment_id": "a", "rank": 0}), "rank: "),
+        ("<h1>Accept our terms to go online</h1>", "Invalid JSON"),
+    ],
+    ids=["another schema", "captive portal"],
+)
+def test_success_of_something_else_is_no_service(folder: DeviceFolder, body: str, fault: str) -> None:
     transport = _transport_to(folder, lambda request: httpx.Response(200, content=body))
-    with pytest.raises(MalformedMessage, match=r"rank: .*expected Plan"):
+    with pytest.raises(ServiceUnreachable, match=rf"{fault}.*expected Plan from http://service\.test"):
         DeviceService(transport).start("a", StartRequest(rank=1))
 
 
