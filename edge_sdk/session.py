@@ -23,7 +23,7 @@ from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.service import DeviceService
 from edge_sdk.training import TrainingResult, train_locally
 from edge_sdk.updates import Update, drop_updates, keep_update, kept_update
-from edge_sdk.visit import Visit, failure_of
+from edge_sdk.visit import Visit, failure_of, outcome_of
 from hetlora.adapter import Adapter, AdapterSpec
 from hetlora.bundle import Bundle
 from hetlora.digest import sha256_of
@@ -44,7 +44,6 @@ from hetlora.messages.device import (
     Report,
     StartRequest,
 )
-from hetlora.states import AssignmentState
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, max_adapter_bytes
 
 logger = logging.getLogger(__name__)
@@ -185,7 +184,7 @@ class Session:
         tools.on_event(Submitted(update.report, receipt))
         logger.info("assignment=%s state=%s reason=%s", assignment_id, receipt.state, receipt.reason)
         return Visit(
-            "accepted" if receipt.state is AssignmentState.ACCEPTED else "discarded",
+            outcome_of(receipt.state),
             receipt.reason,
             receipt.retry_after_seconds,
             offer=self._offer,
@@ -199,13 +198,14 @@ class Session:
         log("assignment=%s code=%s message=%s", self._offer.assignment_id, failure.code, failure.message)
         drop_updates(self._with.folder.updates)
         receipt = self._tell(failure)
-        # The service may have ended the assignment before: its goal was met without us, or the lease ran out.
-        over = receipt is not None and receipt.state is not AssignmentState.FAILED
-        if not over:
+        # The service may have ended the assignment before: it took the update and only then something here
+        # failed, its goal was met without us, or the lease ran out.
+        outcome = "failed" if receipt is None else outcome_of(receipt.state)
+        if outcome == "failed":
             self._with.on_event(GivenBack(failure.code, failure.message))
         return Visit(
-            "discarded" if over else "failed",
-            receipt.reason if receipt is not None and over else str(error),
+            outcome,
+            str(error) if receipt is None or outcome == "failed" else receipt.reason,
             DEFAULT_RETRY_SECONDS if receipt is None else receipt.retry_after_seconds,
             offer=self._offer,
             choice=self._choice,

@@ -9,6 +9,9 @@ from typing import Literal
 from edge_sdk.planner import RankChoice
 from hetlora.errors import DataError, HetloraError
 from hetlora.messages.device import Failure, Offer, Report
+from hetlora.states import AssignmentState
+
+Outcome = Literal["no_work", "accepted", "discarded", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +20,11 @@ class Visit:
 
     `outcome` is "no_work", or what became of the assignment: "accepted"; "discarded", when the service had no
     more use for the update, as `reason` says; or "failed", when it was given back. `code` is the stable code
-    of what went wrong, `error` the cause.
+    of what went wrong, `error` the cause: beside "accepted" too, where the app's own `on_event` raised after
+    the service had taken the update.
     """
 
-    outcome: Literal["no_work", "accepted", "discarded", "failed"]
+    outcome: Outcome
     reason: str
     retry_after_seconds: float
     offer: Offer | None = None
@@ -28,6 +32,17 @@ class Visit:
     report: Report | None = None
     code: str | None = None
     error: Exception | None = None
+
+
+def outcome_of(state: AssignmentState) -> Outcome:
+    """What the state in a receipt means to the device that asked."""
+    match state:
+        case AssignmentState.ACCEPTED:
+            return "accepted"
+        case AssignmentState.FAILED:
+            return "failed"
+        case _:  # expired, aborted or discarded: over without us
+            return "discarded"
 
 
 def failure_of(error: Exception) -> Failure:

@@ -327,6 +327,24 @@ def test_late_device_is_told_kindly(service: FakeService, make_client: MakeClien
     assert not any(isinstance(event, GivenBack) for event in events)
 
 
+def test_update_is_accepted_though_the_app_raises_at_the_news(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    def raise_at_the_end(event: Event) -> None:
+        if isinstance(event, Submitted):
+            raise RuntimeError("the progress bar is gone")
+
+    client = make_client(on_event=raise_at_the_end)
+    # Nothing stands in the way of check-in, enrolment, check-in, eight downloads, start, upload and
+    # submit; asked to fail it then, the service says what became of the assignment.
+    accepted = receipt(AssignmentState.ACCEPTED).model_dump_json()
+    service.faults = [*[None] * (6 + 8), httpx.Response(200, content=accepted)]
+    visit = client.run_once()
+    assert service.requests[-1] == "POST /device/v1/assignments/assignment-1:fail"
+    assert (visit.outcome, visit.reason, visit.code) == ("accepted", "so it is", "internal_error")
+    assert len(service.reports) == 1
+
+
 def test_assignment_that_cannot_be_given_back_still_ends_the_visit(
     service: FakeService, make_client: MakeClient
 ) -> None:
