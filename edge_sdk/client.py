@@ -12,13 +12,14 @@ from types import TracebackType
 from typing import Final, Self
 
 import httpx
+from pydantic import ValidationError
 
 from edge_sdk.bundles import BundleCache
 from edge_sdk.downloads import Downloads
 from edge_sdk.events import CheckedIn, Downloaded, Event
 from edge_sdk.examples import DEFAULT_MAX_EXAMPLES, ExampleStore
 from edge_sdk.folder import open_folder
-from edge_sdk.identity import load_or_create_identity
+from edge_sdk.identity import Identity, load_or_create_identity
 from edge_sdk.probe import measure_capabilities
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.service import DeviceService
@@ -26,7 +27,7 @@ from edge_sdk.session import Equipment, Session
 from edge_sdk.transport import Transport
 from edge_sdk.visit import Visit
 from hetlora import __version__
-from hetlora.errors import ServiceFailed, ServiceUnreachable, UnknownDevice
+from hetlora.errors import ServiceFailed, ServiceUnreachable, SettingsError, UnknownDevice, faults_in_words
 from hetlora.messages.common import PROTOCOL_VERSION
 from hetlora.messages.device import CapabilityReport, CheckIn, CheckInAnswer, EnrolRequest
 
@@ -58,7 +59,8 @@ class EdgeClient:
         name: shown to operators.
         capabilities: a profile given by hand, for simulations; None measures this device.
         traffic_bytes_per_round: what adapters may take over the network in a round, down and up together,
-            for a metered line; None sets no limit. It goes with measured capabilities; a profile has its own.
+            for a metered line; None sets no limit. It goes with measured capabilities: a profile has its own,
+            and both together are refused.
         threads: how many threads training may use; None leaves it to the runtime.
         max_examples: how many examples the store keeps.
         on_event: told what happens, from the thread that runs the client. What it raises fails the visit.
@@ -67,7 +69,7 @@ class EdgeClient:
         clock: Unix seconds, for signatures.
 
     Raises:
-        SettingsError: an address, folder or key file that cannot be used.
+        SettingsError: an address, name, folder or key file that cannot be used.
     """
 
     def __init__(
@@ -87,9 +89,12 @@ class EdgeClient:
         http: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._population = population
-        self._enrolment_token = enrolment_token
-        self._name = name
+        if capabilities is not None and traffic_bytes_per_round is not None:
+            raise SettingsError(
+                "traffic_bytes_per_round is given twice",
+                got="a number of its own, and capabilities by hand",
+                expected="capabilities with traffic_bytes_per_round in them",
+            )
         self._capabilities = capabilities
         self._traffic_bytes_per_round = traffic_bytes_per_round
         self._threads = threads
@@ -97,6 +102,9 @@ class EdgeClient:
         self._runtime = runtime
         self._folder = open_folder(Path(folder))
         self._identity = load_or_create_identity(self._folder.key_file)
+        self._population = population
+        self._may_enrol = enrolment_token is not None
+        self._enrolment = _enrolment(population, name, enrolment_token, self._identity)
         self._transport = Transport(service_url, self._identity, http=http, clock=clock)
         self._service = DeviceService(self._transport)
         self._downloads = Downloads(
@@ -206,18 +214,23 @@ class EdgeClient:
             return self._service.check_in(request)
         except UnknownDevice:
             # The service knows best whether it knows us: also after it lost its database.
-            if self._enrolment_token is None:
+            if not self._may_enrol:
                 raise
-        self._enrol(self._enrolment_token)
+        status = self._service.enrol(self._enrolment)
+        logger.info("device=%s state=%s event=enrolled", status.device_id, status.state)
         return self._service.check_in(request)
 
-    def _enrol(self, token: str) -> None:
-        status = self._service.enrol(
-            EnrolRequest(
-                population=self._population,
-                enrolment_token=token,
-                public_key=self._identity.public_key,
-                name=self._name,
-            )
+
+def _enrolment(population: str, name: str, token: str | None, identity: Identity) -> EnrolRequest:
+    try:
+        return EnrolRequest(
+            population=population,
+            # Built without a token too, though never sent then: the schema checks the other fields.
+            enrolment_token="none" if token is None else token,
+            public_key=identity.public_key,
+            name=name,
         )
-        logger.info("device=%s state=%s event=enrolled", status.device_id, status.state)
+    except ValidationError as error:
+        raise SettingsError(
+            "this device cannot enrol under these settings", got=faults_in_words(error.errors())
+        ) from error

@@ -47,13 +47,14 @@ def make_client(service: FakeService, folder: DeviceFolder) -> Iterator[Callable
 
     def make(**given: Any) -> EdgeClient:
         usual: dict[str, Any] = {
+            "population": "weather",
             "enrolment_token": "token",
             "capabilities": STRONG,
             "runtime": quadratic,
             "http": service.http,
             "clock": lambda: NOW,
         }
-        client = EdgeClient("http://service.test", "weather", folder.root, **(usual | given))
+        client = EdgeClient("http://service.test", folder=folder.root, **(usual | given))
         made.append(client)
         client.examples.put("snow and ice", "cold", key="first")
         client.examples.put("sun and sand", "warm", key="second")

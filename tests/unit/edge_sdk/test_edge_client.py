@@ -32,6 +32,7 @@ from hetlora.errors import (
     NonFiniteValues,
     NotPermitted,
     ServiceUnreachable,
+    SettingsError,
     StateConflict,
     UnknownDevice,
 )
@@ -444,6 +445,25 @@ def test_device_that_is_not_permitted_is_told_so(service: FakeService, make_clie
     service.faults = [problem(NotPermitted("device is suspended"))]
     with pytest.raises(NotPermitted, match="suspended"):
         make_client().run_once()
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"population": "Bad Name"}, "population: "),
+        ({"population": "Bad Name", "enrolment_token": None}, "population: "),
+        ({"name": "x" * 129}, "name: "),
+        ({"enrolment_token": ""}, "enrolment_token: "),
+        ({"traffic_bytes_per_round": 1}, "given twice"),
+    ],
+    ids=["population", "population of an enrolled device", "name", "token", "traffic beside capabilities"],
+)
+def test_setting_that_cannot_be_used_is_refused_at_once(
+    service: FakeService, make_client: MakeClient, given: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(SettingsError, match=fault):
+        make_client(**given)
+    assert service.requests == []
 
 
 def test_device_keeps_its_name_from_start_to_start(make_client: MakeClient) -> None:
