@@ -2,150 +2,99 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-import httpx
-import psutil
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hetlora.cli.operator import TOKEN_FILE, Operator
-from hetlora.errors import ServiceFailed, ServiceUnreachable
+from benchmarks.processes import COMMAND, Process, Service
+from edge_sdk.folder import open_folder
+from hetlora.bundle import Bundle
+from hetlora.errors import ServiceFailed
 from hetlora.messages.device import CapabilityReport
 
-COMMAND: Final = (sys.executable, "-m", "hetlora.cli")
-START_SECONDS: Final = 30.0
+POPULATION: Final = "fleet"
+# Devices on one machine wait for each other and may ask often; half of this is added to a round on average.
+RETRY_SECONDS: Final = 0.2
 
 
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@dataclass(frozen=True, slots=True)
+class DeviceSetup:
+    """One simulated device: its name, what it can do, and the (text, label) rows that it holds.
+
+    `key_secret` makes its key, and so its batches, the same each time; None draws a new key.
+    """
+
+    name: str
+    capabilities: CapabilityReport
+    examples: Sequence[tuple[str, str]]
+    key_secret: str | None = None
 
 
-@dataclass
-class Process:
-    """A child process whose output goes to a file; leaving the context kills it."""
+class Fleet:
+    """One service with one population and one published bundle, and the devices that are started in it.
 
-    command: Sequence[str]
-    log: Path
-    environment: dict[str, str] = field(default_factory=dict)
-    popen: subprocess.Popen[bytes] | None = None
+    Use as a context manager; leaving it stops every process. `work` holds all their files.
+    """
 
-    def start(self) -> None:
-        """Start the process, again if it was killed."""
-        with self.log.open("ab") as log:
-            self.popen = subprocess.Popen(
-                self.command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **self.environment}
-            )
-
-    @property
-    def running(self) -> bool:
-        return self.popen is not None and self.popen.poll() is None
-
-    def kill(self) -> None:
-        """SIGKILL, as a power cut would."""
-        if self.popen is not None and self.popen.poll() is None:
-            self.popen.kill()
-            self.popen.wait()
-
-    def stop(self) -> None:
-        """SIGTERM, then SIGKILL after five seconds."""
-        if self.popen is None or self.popen.poll() is not None:
-            return
-        self.popen.send_signal(signal.SIGTERM)
-        try:
-            self.popen.wait(5)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
-    def peak_rss_bytes(self) -> int:
-        """Peak resident memory so far (Linux: VmHWM); the present one where the system keeps no peak."""
-        assert self.popen is not None
-        try:
-            status = Path(f"/proc/{self.popen.pid}/status").read_text()
-        except OSError:
-            return int(psutil.Process(self.popen.pid).memory_info().rss)
-        peak = next((line for line in status.splitlines() if line.startswith("VmHWM")), None)
-        return int(peak.split()[1]) * 1024 if peak else 0
+    def __init__(self, work: Path, bundle: Bundle) -> None:
+        self.work, self.bundle = work, bundle
+        pace = {"HETLORA_RETRY_SECONDS": str(RETRY_SECONDS), "HETLORA_IDLE_RETRY_SECONDS": str(RETRY_SECONDS)}
+        self.service = Service(work / "service", work / "service.log", pace)
+        self.devices: dict[str, Process] = {}
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self.start()
+        with ExitStack() as stack:
+            stack.enter_context(self.service)
+            self.operator = stack.enter_context(self.service.operator())
+            self.enrolment_token = self.operator.create_population(POPULATION).enrolment_token
+            self.operator.publish_bundle(self.bundle)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self._stack.close()
+
+    def start_device(self, setup: DeviceSetup, *, threads: int = 1, python: Path | None = None) -> Process:
+        """Start `hetlora device run` for one simulated device, with another interpreter if given."""
+        folder = open_folder(self.work / setup.name).root
+        examples, profile = folder / "examples.json", folder / "profile.json"
+        examples.write_text(json.dumps(setup.examples))
+        profile.write_text(setup.capabilities.model_dump_json())
+        if setup.key_secret is not None:
+            _write_key(open_folder(folder).key_file, setup.key_secret)
+        command = [*COMMAND, "device", "run", "--url", self.service.url, "--population", POPULATION]
+        command += ["--folder", str(folder), "--name", setup.name, "--examples", str(examples)]
+        command += ["--profile", str(profile), "--threads", str(threads)]
+        if python is not None:
+            command[0] = str(python)
+        # The token by environment: a command line can be read by every user of the machine.
+        token = {"HETLORA_ENROLMENT_TOKEN": self.enrolment_token}
+        process = self._stack.enter_context(Process(command, folder / "log.txt", token))
+        self.devices[setup.name] = process
+        return process
+
+    def check(self) -> None:
+        """Raise ServiceFailed with the end of its log if a process has died."""
+        for name, process in {"service": self.service, **self.devices}.items():
+            if not process.running:
+                raise ServiceFailed(f"the process of {name} ended", got=process.log.read_text()[-800:])
 
 
-class Service(Process):
-    """`hetlora serve` on a free port of the loopback address."""
-
-    def __init__(self, data_dir: Path, log: Path, settings: Mapping[str, str] | None = None) -> None:
-        """`settings` are environment variables of docs/settings.md."""
-        self.data_dir = data_dir
-        self.url = f"http://127.0.0.1:{free_port()}"
-        port = self.url.rpartition(":")[2]
-        super().__init__(
-            [*COMMAND, "serve", "--data-dir", str(data_dir), "--port", port], log, dict(settings or {})
-        )
-
-    def start(self) -> None:
-        """Start the service and wait until it is ready."""
-        super().start()
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if not self.running:
-                raise ServiceFailed("the service did not start", got=self.log.read_text()[-500:])
-            try:
-                if httpx.get(f"{self.url}/internal/v1/ready", timeout=2).is_success:
-                    return
-            except httpx.HTTPError:
-                time.sleep(0.05)
-        raise ServiceUnreachable("the service is not ready", got=f"nothing for {START_SECONDS:.0f} s")
-
-    def operator(self) -> Operator:
-        """A connection with the token that the service made for itself."""
-        return Operator(self.url, (self.data_dir / TOKEN_FILE).read_text().strip())
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceSetup:
-    """One simulated device: its name, what it can do, and the file of its examples."""
-
-    name: str
-    capabilities: CapabilityReport
-    examples: Path
-
-
-def device_process(
-    setup: DeviceSetup, *, url: str, population: str, enrolment_token: str, folder: Path, threads: int = 1
-) -> Process:
-    """`hetlora device run` for one simulated device, not started yet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    profile = folder / "profile.json"
-    profile.write_text(setup.capabilities.model_dump_json())
-    command = [*COMMAND, "device", "run", "--url", url, "--population", population, "--folder", str(folder)]
-    command += ["--name", setup.name, "--examples", str(setup.examples)]
-    command += ["--profile", str(profile), "--threads", str(threads)]
-    # The token by environment: a command line can be read by every user of the machine.
-    return Process(command, folder / "log.txt", {"HETLORA_ENROLMENT_TOKEN": enrolment_token})
-
-
-def write_examples(path: Path, rows: Sequence[tuple[str, str]]) -> Path:
-    """Write (text, label) rows as the JSON file that `hetlora device run --examples` reads."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([{"text": text, "label": label} for text, label in rows]))
-    return path
+def _write_key(path: Path, secret: str) -> None:
+    key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(secret.encode()).digest())
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.touch(mode=0o600)
+    path.write_bytes(pem)

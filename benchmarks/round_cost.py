@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,7 +13,8 @@ import psutil
 
 from benchmarks.data.labelled_text import LabelledText
 from benchmarks.demo.profiles import PROFILES
-from benchmarks.fleet import DeviceSetup, Process, Service, device_process, write_examples
+from benchmarks.fleet import POPULATION, DeviceSetup, Fleet
+from benchmarks.processes import Process
 from hetlora.bundle import Bundle
 from hetlora.cli.operator import Operator
 from hetlora.errors import ServiceFailed
@@ -23,10 +23,7 @@ from hetlora.messages.device import TrainingSettings
 from hetlora.messages.management import AssignmentStatus, RoundStatus, RunCreate, RunSettings
 from hetlora.states import AssignmentState, RoundState, RunState, is_final
 
-POPULATION: Final = "bench"
 EXAMPLES_PER_DEVICE: Final = 64
-# Devices on one machine may ask often; a round is longer by half of this on average.
-RETRY_SECONDS: Final = 0.2
 # So long that no forecast of time lowers a rank: the machine is the same for all the devices.
 LEASE_SECONDS: Final = 3600.0
 REPORT_WINDOW_SECONDS: Final = 600.0
@@ -99,33 +96,20 @@ def measure_rounds(
     Raises:
         ServiceFailed: a process died, or the run did not complete.
     """
-    pace = {"HETLORA_RETRY_SECONDS": str(RETRY_SECONDS), "HETLORA_IDLE_RETRY_SECONDS": str(RETRY_SECONDS)}
-    with ExitStack() as stack:
-        progress(f"starting a service and {setup.devices} devices")
-        service = stack.enter_context(Service(work / "service", work / "service.log", pace))
-        operator = stack.enter_context(service.operator())
-        token = operator.create_population(POPULATION).enrolment_token
-        operator.publish_bundle(bundle)
-        processes: dict[str, Process] = {"service": service}
-        for device in _devices(bundle, setup, passages, work):
-            process = device_process(
-                device,
-                url=service.url,
-                population=POPULATION,
-                enrolment_token=token,
-                folder=work / device.name,
-                threads=setup.threads,
-            )
-            processes[device.name] = stack.enter_context(process)
-        _await_devices(operator, setup.devices, processes)
+    progress(f"starting a service and {setup.devices} devices")
+    with Fleet(work, bundle) as fleet:
+        for device in _devices(bundle, setup, passages):
+            fleet.start_device(device, threads=setup.threads)
+        _await_devices(fleet, setup.devices)
+        processes = {"service": fleet.service, **fleet.devices}
         before = {name: _cpu_seconds(process) for name, process in processes.items()}
-        run_id = _start_run(operator, bundle, setup)
-        _await_end(operator, run_id, processes, progress)
+        run_id = _start_run(fleet.operator, bundle, setup)
+        _await_end(fleet, run_id, progress)
         spent = [
             ProcessRow(name, process.peak_rss_bytes(), round(_cpu_seconds(process) - before[name], 2))
             for name, process in processes.items()
         ]
-        rounds, assignments = list(operator.rounds(run_id)), list(operator.assignments(run_id))
+        rounds, assignments = list(fleet.operator.rounds(run_id)), list(fleet.operator.assignments(run_id))
     accepted = sorted(
         (status for status in assignments if status.state is AssignmentState.ACCEPTED),
         key=lambda status: (status.round_index, status.device_name),
@@ -143,7 +127,7 @@ def bundle_bytes(bundle: Bundle) -> int:
     return files + (bundle.folder / MANIFEST_NAME).stat().st_size
 
 
-def _devices(bundle: Bundle, setup: Setup, passages: Sequence[LabelledText], work: Path) -> list[DeviceSetup]:
+def _devices(bundle: Bundle, setup: Setup, passages: Sequence[LabelledText]) -> list[DeviceSetup]:
     rng = np.random.default_rng(setup.seed)
     labels, kinds = bundle.manifest.labels, list(PROFILES.items())
     devices = []
@@ -155,8 +139,7 @@ def _devices(bundle: Bundle, setup: Setup, passages: Sequence[LabelledText], wor
             (passage.text, passage.label if passage.label in labels else labels[position % len(labels)])
             for position, passage in enumerate(drawn)
         ]
-        examples = write_examples(work / f"examples-{index}.json", rows)
-        devices.append(DeviceSetup(f"{kind}-{index + 1}", capabilities, examples))
+        devices.append(DeviceSetup(f"{kind}-{index + 1}", capabilities, rows))
     return devices
 
 
@@ -176,30 +159,22 @@ def _start_run(operator: Operator, bundle: Bundle, setup: Setup) -> str:
     return operator.move_run(run.run_id, "start").run_id
 
 
-def _await_devices(operator: Operator, count: int, processes: dict[str, Process]) -> None:
-    while sum(device.last_contact_at is not None for device in operator.devices(POPULATION)) < count:
-        _check(processes)
+def _await_devices(fleet: Fleet, count: int) -> None:
+    while sum(device.last_contact_at is not None for device in fleet.operator.devices(POPULATION)) < count:
+        fleet.check()
         time.sleep(_POLL_SECONDS)
 
 
-def _await_end(
-    operator: Operator, run_id: str, processes: dict[str, Process], progress: Callable[[str], None]
-) -> None:
+def _await_end(fleet: Fleet, run_id: str, progress: Callable[[str], None]) -> None:
     committed = 0
-    while not is_final((run := operator.run(run_id)).state):
-        _check(processes)
+    while not is_final((run := fleet.operator.run(run_id)).state):
+        fleet.check()
         if run.rounds_committed > committed:
             committed = run.rounds_committed
             progress(f"round {committed} of {run.settings.rounds} committed")
         time.sleep(_POLL_SECONDS)
     if run.state is not RunState.COMPLETED:
         raise ServiceFailed("the run did not complete", got=f"{run.state}: {run.reason}")
-
-
-def _check(processes: dict[str, Process]) -> None:
-    for name, process in processes.items():
-        if not process.running:
-            raise ServiceFailed(f"the process of {name} ended", got=process.log.read_text()[-400:])
 
 
 def _cpu_seconds(process: Process) -> float:

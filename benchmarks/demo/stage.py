@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from benchmarks.demo.devices import POPULATION, Fleet
-from benchmarks.demo.fleet_data import load_fleet_data
+from benchmarks.demo.fleet_data import FleetData, load_fleet_data
 from benchmarks.demo.model import model_folder
+from benchmarks.demo.profiles import profile_of
 from benchmarks.demo.report import Curve, draw_accuracy, write_json
 from benchmarks.demo.scoring import Scorer, pytorch_accuracy
 from benchmarks.demo.watching import watch
+from benchmarks.fleet import POPULATION, DeviceSetup, Fleet
 from export.bundle_writer import export_bundle
 from hetlora.bundle import Bundle
 from hetlora.cli.adapter import PEFT_TASK_TYPES
@@ -81,7 +82,8 @@ def run_demo(settings: DemoSettings, *, quiet: bool) -> dict[str, Any]:
         scorer = Scorer(bundle, data.held_out)
         untrained = scorer.accuracy(None)
         console.print(f"Untrained, the model sorts {untrained:.1%} of the held-out passages correctly.")
-        with Fleet(work, data, bundle) as fleet:
+        with Fleet(work, bundle) as fleet:
+            _start_devices(fleet, data, settings.seed)
             show = partial(_watched_run, fleet, bundle, scorer, untrained, settings, console)
             mixed = show("each device at the rank it can afford", MAX_RANK)
             small = show(f"every device at rank {MIN_RANK}", MIN_RANK)
@@ -114,6 +116,14 @@ def run_demo(settings: DemoSettings, *, quiet: bool) -> dict[str, Any]:
         f"Picture, result and adapter are in {settings.out}."
     )
     return write_json(settings.out / "result.json", curves, figures)
+
+
+def _start_devices(fleet: Fleet, data: FleetData, seed: int) -> None:
+    for index, examples in enumerate(data.devices):
+        kind, capabilities = profile_of(index)
+        rows = [(example.text, example.label) for example in examples]
+        secret = f"hetlora demo {seed} {index}"
+        fleet.start_device(DeviceSetup(f"{kind} {index + 1}", capabilities, rows, secret))
 
 
 def _watched_run(

@@ -24,7 +24,7 @@ def demo(
         "demo-output"
     ),
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of each of the two runs.")] = 10,
-    devices: Annotated[int, typer.Option(min=2, max=64, help="How many device processes.")] = 10,
+    devices: Annotated[int, typer.Option(min=2, max=64, help="How many device processes.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the adapters and the batches.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:

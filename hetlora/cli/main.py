@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from pydantic import ValidationError
 
 import hetlora
 from hetlora.cli import adapter, bench, bundle, demo, device, doctor, export, population, run, serve
 from hetlora.cli.output import print_error
-from hetlora.errors import HetloraError
+from hetlora.errors import HetloraError, SettingsError, faults_in_words
 
 app = typer.Typer(
     name="hetlora",
@@ -60,5 +61,11 @@ def run_command() -> None:
     try:
         app()
     except HetloraError as error:
-        print_error(error, as_json="--json" in sys.argv)
-        sys.exit(error.exit_code)
+        _fail(error)
+    except ValidationError as error:  # a value that no message or setting takes
+        _fail(SettingsError("a value does not fit", got=faults_in_words(error.errors())))
+
+
+def _fail(error: HetloraError) -> NoReturn:
+    print_error(error, as_json="--json" in sys.argv)
+    sys.exit(error.exit_code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,12 +14,15 @@ from hetlora.cli.parts import part
 
 def serve(
     data_dir: Annotated[
-        Path, typer.Option(envvar="HETLORA_DATA_DIR", help="Where the database, objects and token live.")
-    ] = Path("hetlora-data"),
-    host: Annotated[str, typer.Option(envvar="HETLORA_HOST", help="Address to listen on.")] = "127.0.0.1",
+        Path | None,
+        typer.Option(help="Where database, objects and token live. [HETLORA_DATA_DIR, else hetlora-data]"),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [HETLORA_HOST, else 127.0.0.1]")
+    ] = None,
     port: Annotated[
-        int, typer.Option(envvar="HETLORA_PORT", min=1, max=65535, help="Port to listen on.")
-    ] = 8440,
+        int | None, typer.Option(help="Port to listen on, 0 for any free one. [HETLORA_PORT, else 8440]")
+    ] = None,
 ) -> None:
     """Run the aggregation service until it is stopped.
 
@@ -32,9 +34,13 @@ def serve(
         from aggregator_service.server import serve as run_service
         from aggregator_service.settings import Settings
 
-    def announce(address: str) -> None:
-        stdout.print(f"listening on {address}, data in {data_dir}")
-        if not os.environ.get("HETLORA_OPERATOR_TOKEN"):
-            stdout.print(f"operator token in {data_dir / TOKEN_FILE}")
+    # What is not given here is left to the environment and to the defaults of Settings.
+    given = {"data_dir": data_dir, "host": host, "port": port}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
 
-    run_service(Settings(data_dir=data_dir, host=host, port=port), announce)
+    def announce(address: str) -> None:
+        stdout.print(f"listening on {address}, data in {settings.data_dir}")
+        if settings.operator_token is None:
+            stdout.print(f"operator token in {settings.data_dir / TOKEN_FILE}")
+
+    run_service(settings, announce)

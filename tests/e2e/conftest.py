@@ -6,23 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e_fleet import POPULATION, Fleet
+from e2e_fleet import TinyFleet
 
-from benchmarks.fleet import Service
 from hetlora.bundle import Bundle
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, tiny_bundle: Bundle) -> Iterator[Fleet]:
+def fleet(tmp_path: Path, tiny_bundle: Bundle) -> Iterator[TinyFleet]:
     """A running service with the tiny bundle published; its devices end with the test."""
-    pace = {"HETLORA_RETRY_SECONDS": "0.2", "HETLORA_IDLE_RETRY_SECONDS": "0.2"}
-    service = Service(tmp_path / "service", tmp_path / "service.log", pace)
-    with service, service.operator() as operator:
-        token = operator.create_population(POPULATION).enrolment_token
-        operator.publish_bundle(tiny_bundle)
-        fleet = Fleet(tmp_path, service, operator, tiny_bundle, token)
-        try:
-            yield fleet
-        finally:
-            for device in fleet.devices:
-                device.stop()
+    with TinyFleet(tmp_path, tiny_bundle) as fleet:
+        yield fleet

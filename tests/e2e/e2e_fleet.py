@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from benchmarks.fleet import DeviceSetup, Process, Service, device_process, write_examples
-from hetlora.bundle import Bundle
-from hetlora.cli.operator import Operator
+from benchmarks.fleet import POPULATION, DeviceSetup, Fleet
+from benchmarks.processes import Process
 from hetlora.messages.device import CapabilityReport, TrainingSettings
 from hetlora.messages.management import AssignmentStatus, RunCreate, RunSettings, RunStatus
 from hetlora.states import AssignmentState, is_final
 
 GIGA = 10**9
 PATIENCE_SECONDS = 90.0
-POPULATION = "e2e"
 
 
 def capabilities(traffic_bytes_per_round: int | None = None) -> CapabilityReport:
@@ -42,16 +39,8 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIEN
         time.sleep(0.05)
 
 
-@dataclass
-class Fleet:
-    """One service with one population and one published bundle, and the devices that a test starts."""
-
-    folder: Path
-    service: Service
-    operator: Operator
-    bundle: Bundle
-    enrolment_token: str
-    devices: list[Process] = field(default_factory=list)
+class TinyFleet(Fleet):
+    """A fleet on the tiny bundle, with what the tests ask of it."""
 
     def for_rank(self, rank: int) -> CapabilityReport:
         """A profile whose traffic limit allows `rank` and not the double of it."""
@@ -60,24 +49,10 @@ class Fleet:
     def device(
         self, name: str, report: CapabilityReport | None = None, python: Path | None = None
     ) -> Process:
-        """Start a device that holds a few examples of every label, with another interpreter if given."""
+        """Start a device that holds a few examples of every label."""
         labels = self.bundle.manifest.labels
         rows = [(f"words about {label} number {number}", label) for label in labels for number in range(6)]
-        setup = DeviceSetup(
-            name, report or capabilities(), write_examples(self.folder / f"{name}.json", rows)
-        )
-        process = device_process(
-            setup,
-            url=self.service.url,
-            population=POPULATION,
-            enrolment_token=self.enrolment_token,
-            folder=self.folder / name,
-        )
-        if python is not None:
-            process.command = [str(python), *process.command[1:]]
-        self.devices.append(process)
-        process.start()
-        return process
+        return self.start_device(DeviceSetup(name, report or capabilities(), rows), python=python)
 
     def start_run(self, **settings: object) -> RunStatus:
         """Create and start a run of two devices and a few short steps, unless `settings` say otherwise."""

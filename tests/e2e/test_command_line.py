@@ -11,9 +11,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from e2e_fleet import Fleet
+from e2e_fleet import TinyFleet
 
-from benchmarks.fleet import COMMAND
+from benchmarks.processes import COMMAND
 from hetlora.bundle import Bundle
 
 INPUT, REFUSED, UNAVAILABLE = 3, 4, 5
@@ -122,11 +122,20 @@ def test_error_is_a_problem_document_with_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_operator_walks_from_a_population_to_a_peft_folder(fleet: Fleet, tmp_path: Path) -> None:
+def test_operator_walks_from_a_population_to_a_peft_folder(fleet: TinyFleet, tmp_path: Path) -> None:
     token = (fleet.service.data_dir / "operator-token").read_text().strip()
     service = {"HETLORA_URL": fleet.service.url, "HETLORA_OPERATOR_TOKEN": token}
     created = hetlora(
-        *("run", "create", "--population", "e2e", "--bundle", str(fleet.bundle.folder), "--goal-count", "1"),
+        *(
+            "run",
+            "create",
+            "--population",
+            "fleet",
+            "--bundle",
+            str(fleet.bundle.folder),
+            "--goal-count",
+            "1",
+        ),
         *("--rounds", "1", "--steps", "2", "--batch-size", "4", "--max-tokens", "16", "--json"),
         **service,
     )

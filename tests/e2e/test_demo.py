@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.fleet import COMMAND
+from benchmarks.processes import COMMAND
 
 pytestmark = pytest.mark.slow
 

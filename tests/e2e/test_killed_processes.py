@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from e2e_fleet import Fleet, wait_until
+from e2e_fleet import TinyFleet, wait_until
 
 from hetlora.states import AssignmentState, RoundState, RunState
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 LONG_TRAINING = {"steps": 100_000, "batch_size": 16, "max_tokens": 16}
 
 
-def test_a_killed_service_goes_on_with_its_round_and_loses_nothing_accepted(fleet: Fleet) -> None:
+def test_a_killed_service_goes_on_with_its_round_and_loses_nothing_accepted(fleet: TinyFleet) -> None:
     run = fleet.start_run(rounds=2, goal_count=2)
     fleet.device("first")
     wait_until(lambda: len(fleet.in_state(run, AssignmentState.ACCEPTED)) == 1, "one accepted update")
@@ -38,7 +38,7 @@ def test_a_killed_service_goes_on_with_its_round_and_loses_nothing_accepted(flee
     assert sum(status.aggregation_weight or 0 for status in first_round) == pytest.approx(1)
 
 
-def test_a_device_outlives_a_service_killed_while_it_trains(fleet: Fleet) -> None:
+def test_a_device_outlives_a_service_killed_while_it_trains(fleet: TinyFleet) -> None:
     run = fleet.start_run(rounds=1, goal_count=1, training=LONG_TRAINING | {"steps": 300})
     device = fleet.device("patient")
     wait_until(lambda: bool(fleet.in_state(run, AssignmentState.TRAINING)), "a device in training")
@@ -50,7 +50,7 @@ def test_a_device_outlives_a_service_killed_while_it_trains(fleet: Fleet) -> Non
     assert device.running
 
 
-def test_a_round_commits_at_its_goal_though_a_device_was_killed(fleet: Fleet) -> None:
+def test_a_round_commits_at_its_goal_though_a_device_was_killed(fleet: TinyFleet) -> None:
     run = fleet.start_run(rounds=1, goal_count=2, over_selection=1.5, training=LONG_TRAINING | {"steps": 200})
     devices = {name: fleet.device(name) for name in ("one", "two", "three")}
     wait_until(
@@ -67,7 +67,7 @@ def test_a_round_commits_at_its_goal_though_a_device_was_killed(fleet: Fleet) ->
     assert left.state is AssignmentState.ABORTED
 
 
-def test_the_place_of_a_killed_device_is_given_again_when_its_lease_ends(fleet: Fleet) -> None:
+def test_the_place_of_a_killed_device_is_given_again_when_its_lease_ends(fleet: TinyFleet) -> None:
     run = fleet.start_run(rounds=1, goal_count=2, lease_seconds=6, training=LONG_TRAINING)
     killed = fleet.device("killed")
     fleet.device("steady")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from e2e_fleet import Fleet
+from e2e_fleet import TinyFleet
 
 from hetlora.adapter import Adapter
 from hetlora.states import AssignmentState, RunState
@@ -23,12 +23,12 @@ def dense_norm(adapter: Adapter) -> float:
     return float(np.sqrt(sum((product**2).sum() for product in products)))
 
 
-def stored_updates(fleet: Fleet) -> list[Adapter]:
+def stored_updates(fleet: TinyFleet) -> list[Adapter]:
     files = [path for path in (fleet.service.data_dir / "updates").rglob("*") if path.is_file()]
     return [adapter_from_bytes(path.read_bytes(), fleet.bundle.manifest.adapter) for path in files]
 
 
-def test_committed_adapter_is_the_norm_weighted_zero_padded_mean_of_unequal_ranks(fleet: Fleet) -> None:
+def test_committed_adapter_is_the_norm_weighted_zero_padded_mean_of_unequal_ranks(fleet: TinyFleet) -> None:
     run = fleet.start_run(rounds=1, goal_count=3)
     for rank in (2, 4, 8):
         fleet.device(f"rank-{rank}", fleet.for_rank(rank))
@@ -58,8 +58,9 @@ def test_committed_adapter_is_the_norm_weighted_zero_padded_mean_of_unequal_rank
             np.testing.assert_allclose(got, expected, rtol=RELATIVE_TOLERANCE, atol=1e-9)
 
 
-def test_what_self_pruning_left_is_remembered_for_the_next_round(fleet: Fleet) -> None:
-    # A penalty this heavy shrinks the tail in every round: 8, floor(0.5 * 8) = 4, floor(0.5 * 4) = 2.
+def test_what_self_pruning_left_is_remembered_for_the_next_round(fleet: TinyFleet) -> None:
+    # The first round cannot prune: lora_B arrives as zeros, so the tail only grows. After that a penalty this
+    # heavy shrinks it in every round: floor(0.5 * 8) = 4, floor(0.5 * 4) = 2.
     training = {"steps": 5, "batch_size": 4, "max_tokens": 16, "learning_rate": 1e-2}
     pruning = {"pruning_decay": 0.5, "pruning_penalty": 1000.0}
     run = fleet.start_run(rounds=3, goal_count=1, training=training | pruning)
@@ -68,15 +69,11 @@ def test_what_self_pruning_left_is_remembered_for_the_next_round(fleet: Fleet) -
     assert fleet.finished(run).state is RunState.COMPLETED
 
     by_round = sorted(fleet.in_state(run, AssignmentState.ACCEPTED), key=lambda status: status.round_index)
-    taken = [status.rank for status in by_round]
-    left = [status.updated_rank for status in by_round]
-    assert taken[0] == 8
-    assert taken[1:] == left[:-1]
-    assert left[-1] is not None
-    assert left[-1] < 8
+    assert [status.rank for status in by_round] == [8, 8, 4]
+    assert [status.updated_rank for status in by_round] == [8, 4, 2]
 
 
-def test_a_second_visit_downloads_the_adapter_and_not_the_bundle(fleet: Fleet) -> None:
+def test_a_second_visit_downloads_the_adapter_and_not_the_bundle(fleet: TinyFleet) -> None:
     run = fleet.start_run(rounds=2, goal_count=1)
     fleet.device("returning")
 

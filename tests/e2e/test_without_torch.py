@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from e2e_fleet import Fleet
+from e2e_fleet import TinyFleet
 
 from hetlora.states import AssignmentState, RunState
 
@@ -28,7 +28,7 @@ def edge_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def test_device_trains_and_delivers_without_torch(fleet: Fleet, edge_python: Path) -> None:
+def test_device_trains_and_delivers_without_torch(fleet: TinyFleet, edge_python: Path) -> None:
     looks = "from importlib.util import find_spec; print(find_spec('torch'), find_spec('transformers'))"
     found = subprocess.run([str(edge_python), "-c", looks], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["None", "None"]
