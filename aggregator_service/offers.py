@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from aggregator_service.bundles import get_bundle
-from aggregator_service.identifiers import new_id
 from aggregator_service.rounds import (
     LIVE,
     OPEN,
     cohort_size,
-    count_assignments,
+    count_places_taken,
     current_round,
     settle,
+    take_place,
 )
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RankLimitRow, RoundRow, RunRow
-from aggregator_service.transitions import create, move
 from hetlora.errors import MalformedMessage, NotPermitted
 from hetlora.messages.common import PROTOCOL_VERSION, ObjectRef
 from hetlora.messages.device import CheckIn, CheckInAnswer, Offer
-from hetlora.states import AssignmentState, RoundState, RunState
+from hetlora.states import AssignmentState, RunState
 
 # The other half is for the download, the upload, and a device that trains more slowly than it thought.
 TRAINING_SHARE = 0.5
@@ -67,7 +66,8 @@ def _new_offer(session: Session, service: Service, device: DeviceRow, now: datet
         assert row is not None, "a running run has a round that has not ended"
         refusal = _refusal(session, run, row, device, settings.max_failures_per_round)
         if refusal is None:
-            return _answer(session, _assign(session, run, row, device, now), now)
+            max_rank = _max_rank(session, run, device)
+            return _answer(session, take_place(session, run, row, device.id, max_rank, now), now)
         answer = _come_back(settings.retry_seconds, refusal)
     return answer
 
@@ -86,30 +86,14 @@ def _refusal(
         return "this device's update of the round is in"
     if states[AssignmentState.FAILED] >= max_failures:
         return "this device gave the round back too often"
-    if count_assignments(session, row.id, {*LIVE, AssignmentState.ACCEPTED}) >= cohort_size(run.settings):
+    if count_places_taken(session, row.id) >= cohort_size(run.settings):
         return "the cohort is complete"
     return None
 
 
-def _assign(session: Session, run: RunRow, row: RoundRow, device: DeviceRow, now: datetime) -> AssignmentRow:
-    if row.window_closes_at is None:
-        row.window_closes_at = now + timedelta(seconds=run.settings.report_window_seconds)
+def _max_rank(session: Session, run: RunRow, device: DeviceRow) -> int:
     limit = session.get(RankLimitRow, (run.id, device.id))
-    assignment = AssignmentRow(
-        id=new_id(now),
-        state=AssignmentState.OFFERED,
-        run_id=run.id,
-        round_id=row.id,
-        device_id=device.id,
-        max_rank=limit.max_rank if limit else run.settings.max_rank,
-        # A report after the window is of no use, so no lease reaches beyond it.
-        lease_expires_at=min(now + timedelta(seconds=run.settings.lease_seconds), row.window_closes_at),
-    )
-    create(session, assignment, "check-in", now)
-    taken = count_assignments(session, row.id, {*LIVE, AssignmentState.ACCEPTED})
-    if row.state is RoundState.SELECTING and taken >= cohort_size(run.settings):
-        move(session, row, RoundState.COLLECTING, f"cohort of {taken} is complete", now)
-    return assignment
+    return limit.max_rank if limit else run.settings.max_rank
 
 
 def _answer(session: Session, assignment: AssignmentRow, now: datetime) -> CheckInAnswer:

@@ -1,4 +1,4 @@
-"""The life of a round: opened, settled as time passes, ended. The only place that moves rounds and runs on.
+"""The life of a round, and of the run that it is in. The only place that moves rounds and runs on.
 
 selecting   places of the cohort are free (the report window starts with the first offer)
 collecting  the cohort is complete, reports come in; a place that fails or expires is given again
@@ -11,15 +11,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from aggregator_service.identifiers import round_id_of
+from aggregator_service.identifiers import new_id, round_id_of
 from aggregator_service.storage.tables import AssignmentRow, RoundRow, RunRow
 from aggregator_service.transitions import create, move
+from hetlora.errors import StateConflict
 from hetlora.messages.management import RunSettings
 from hetlora.states import AssignmentState, RoundState, RunState
 
@@ -84,6 +85,34 @@ def in_round(round_id: str, states: Collection[AssignmentState]) -> tuple[Column
     return AssignmentRow.round_id == round_id, AssignmentRow.state.in_(states)
 
 
+def count_places_taken(session: Session, round_id: str) -> int:
+    """How many places of a round's cohort are not free."""
+    return count_assignments(session, round_id, {*LIVE, AssignmentState.ACCEPTED})
+
+
+def take_place(
+    session: Session, run: RunRow, row: RoundRow, device_id: str, max_rank: int, now: datetime
+) -> AssignmentRow:
+    """Offer a free place to a device; the first opens the report window, the last completes the cohort."""
+    if row.window_closes_at is None:
+        row.window_closes_at = now + timedelta(seconds=run.settings.report_window_seconds)
+    assignment = AssignmentRow(
+        id=new_id(now),
+        state=AssignmentState.OFFERED,
+        run_id=run.id,
+        round_id=row.id,
+        device_id=device_id,
+        max_rank=max_rank,
+        # A report after the window is of no use, so no lease reaches beyond it.
+        lease_expires_at=min(now + timedelta(seconds=run.settings.lease_seconds), row.window_closes_at),
+    )
+    create(session, assignment, "check-in", now)
+    taken = count_places_taken(session, row.id)
+    if row.state is RoundState.SELECTING and taken >= cohort_size(run.settings):
+        move(session, row, RoundState.COLLECTING, f"cohort of {taken} is complete", now)
+    return assignment
+
+
 def close_if_goal_met(session: Session, row: RoundRow, settings: RunSettings, now: datetime) -> None:
     """Stop collecting once the goal count is accepted."""
     accepted = count_assignments(session, row.id, {AssignmentState.ACCEPTED})
@@ -137,10 +166,35 @@ def go_on(session: Session, run: RunRow, row: RoundRow, now: datetime) -> None:
     if run.rounds_committed < run.settings.rounds:
         open_round(session, run, row.round_index + 1, 0, now)
     else:
-        # A paused run has no direct way to completed.
-        if run.state is RunState.PAUSED:
-            move(session, run, RunState.RUNNING, "last round committed", now)
         move(session, run, RunState.COMPLETED, f"{run.rounds_committed} rounds committed", now)
+
+
+def start(session: Session, run: RunRow, now: datetime) -> None:
+    """Start a run in state draft with its first round."""
+    _expect(run, RunState.DRAFT)
+    move(session, run, RunState.RUNNING, "operator", now)
+    open_round(session, run, 0, 0, now)
+
+
+def pause(session: Session, run: RunRow, now: datetime) -> None:
+    """Make no new offers; work that is out may be handed in, and its round commits."""
+    move(session, run, RunState.PAUSED, "operator", now)
+
+
+def resume(session: Session, run: RunRow, now: datetime) -> None:
+    """Go on with a paused run."""
+    _expect(run, RunState.PAUSED)
+    move(session, run, RunState.RUNNING, "operator", now)
+
+
+def _expect(run: RunRow, state: RunState) -> None:
+    """Start and resume lead to one state, but not from one."""
+    if run.state is not state:
+        raise StateConflict(
+            f"run {run.id} cannot do this now",
+            got=f"state {run.state}: {run.reason}",
+            expected=f"state {state}",
+        )
 
 
 def stop(session: Session, run: RunRow, now: datetime) -> None:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, Literal
 
 from sqlalchemy.orm import Session
 
+from aggregator_service import rounds
 from aggregator_service.adapters import add_version, store_initial
 from aggregator_service.bundles import get_bundle, read_spec
 from aggregator_service.identifiers import new_id
-from aggregator_service.rounds import open_round, stop
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import BundleRow, PopulationRow, RunRow
-from aggregator_service.transitions import create, move
-from hetlora.errors import NotFound, SettingsError, StateConflict
+from aggregator_service.transitions import create
+from hetlora.errors import NotFound, SettingsError
 from hetlora.messages.management import RunCreate, RunSettings
 from hetlora.states import RunState
 
 RunVerb = Literal["start", "pause", "resume", "stop"]
+_VERBS: Final[dict[RunVerb, Callable[[Session, RunRow, datetime], None]]] = {
+    "start": rounds.start,
+    "pause": rounds.pause,
+    "resume": rounds.resume,
+    "stop": rounds.stop,
+}
 
 
 def create_run(service: Service, message: RunCreate) -> str:
@@ -72,9 +80,7 @@ def get_run(session: Session, run_id: str) -> RunRow:
 
 
 def change_run(service: Service, run_id: str, verb: RunVerb) -> None:
-    """Start, pause, resume or stop a run.
-
-    A paused run makes no new offers; work that is out may be handed in and its round commits.
+    """Start, pause, resume or stop a run, as `rounds.py` says.
 
     Raises:
         NotFound: no such run.
@@ -82,25 +88,4 @@ def change_run(service: Service, run_id: str, verb: RunVerb) -> None:
     """
     now = service.clock()
     with service.database.write() as session:
-        run = get_run(session, run_id)
-        if verb == "start":
-            _expect(run, RunState.DRAFT)
-            move(session, run, RunState.RUNNING, "operator", now)
-            open_round(session, run, 0, 0, now)
-        elif verb == "pause":
-            move(session, run, RunState.PAUSED, "operator", now)
-        elif verb == "resume":
-            _expect(run, RunState.PAUSED)
-            move(session, run, RunState.RUNNING, "operator", now)
-        else:
-            stop(session, run, now)
-
-
-def _expect(run: RunRow, state: RunState) -> None:
-    """Start and resume lead to one state, but not from one."""
-    if run.state is not state:
-        raise StateConflict(
-            f"run {run.id} cannot do this now",
-            got=f"state {run.state}: {run.reason}",
-            expected=f"state {state}",
-        )
+        _VERBS[verb](session, get_run(session, run_id), now)

@@ -90,7 +90,7 @@ LEGAL_MOVES: Final[dict[type[StrEnum], dict[str, set[str]]]] = {
     RunState: {
         _S.DRAFT: {_S.RUNNING, _S.STOPPED},
         _S.RUNNING: {_S.PAUSED, _S.COMPLETED, _S.FAILED, _S.STOPPED},
-        _S.PAUSED: {_S.RUNNING, _S.FAILED, _S.STOPPED},
+        _S.PAUSED: {_S.RUNNING, _S.COMPLETED, _S.FAILED, _S.STOPPED},
     },
     AdapterVersionState: {
         _V.CANDIDATE: {_V.APPROVED, _V.SUPERSEDED, _V.ROLLED_BACK},

@@ -295,6 +295,8 @@ def test_last_round_of_a_paused_run_completes_it(operator: Operator, device: Fak
     device.upload(assignment_id, make_adapter(2))
     device.submit(assignment_id, make_adapter(2))
     assert operator.committed(run_id)["state"] == "completed"
+    moves = operator.items(f"/transitions?subject=run&subject_id={run_id}")
+    assert [move["new"] for move in moves] == ["draft", "running", "paused", "completed"]
 
 
 def test_stopped_run_ends_its_round_and_tells_its_devices(

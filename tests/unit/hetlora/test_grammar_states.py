@@ -35,7 +35,12 @@ PATHS = {
         "collecting abandoned",
         "aggregating abandoned",
     ],
-    RunState: ["draft running paused running completed", "running failed", "running stopped"],
+    RunState: [
+        "draft running paused running completed",
+        "paused completed",
+        "running failed",
+        "running stopped",
+    ],
     AdapterVersionState: [
         "candidate approved canary rolled_out superseded",
         "rolled_out rolled_back",
