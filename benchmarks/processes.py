@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Final, Self
 
 import httpx
-import psutil
 
+from edge_sdk.memory import peak_memory_bytes
 from hetlora.cli.operator import TOKEN_FILE, Operator
 from hetlora.errors import ServiceFailed, ServiceUnreachable
 
@@ -69,14 +69,9 @@ class Process:
             self.kill()
 
     def peak_rss_bytes(self) -> int:
-        """Peak resident memory so far (Linux: VmHWM); the present one where the system keeps no peak."""
+        """Peak resident memory so far; the present one where the system keeps no peak."""
         assert self.popen is not None
-        try:
-            status = Path(f"/proc/{self.popen.pid}/status").read_text()
-        except OSError:
-            return int(psutil.Process(self.popen.pid).memory_info().rss)
-        peak = next((line for line in status.splitlines() if line.startswith("VmHWM")), None)
-        return int(peak.split()[1]) * 1024 if peak else 0
+        return peak_memory_bytes(self.popen.pid)
 
     def __enter__(self) -> Self:
         self.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ import psutil
 
 _CGROUP_MEMBERSHIP: Final = Path("/proc/self/cgroup")
 _CGROUP_MOUNT: Final = Path("/sys/fs/cgroup")
-_STATUS: Final = Path("/proc/self/status")
+_PROC: Final = Path("/proc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,20 @@ def measure_memory(*, membership: Path = _CGROUP_MEMBERSHIP, mount: Path = _CGRO
     return Memory(total, available)
 
 
-def peak_memory_bytes() -> int:
-    """The most resident memory that this process has had since its start."""
+def peak_memory_bytes(pid: int | None = None, *, proc: Path = _PROC) -> int:
+    """The most resident memory that a process, by default this one, has had since its start.
+
+    What it holds now, where the system keeps no peak of it: a number for a report must not cost the work.
+    """
+    held = psutil.Process(pid).memory_info()
     if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
+        return int(held.peak_wset)
     if sys.platform == "linux":
         # Not ru_maxrss: a child inherits that from whatever process started it.
-        fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-        return int(fields["VmHWM"].split()[0]) * 1024
+        peak = re.search(r"^VmHWM:\s*(\d+) kB$", _text(proc / f"{pid or 'self'}/status"), re.MULTILINE)
+        return int(peak[1]) * 1024 if peak else int(held.rss)
+    if pid is not None:
+        return int(held.rss)
     import resource  # absent on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -55,12 +62,8 @@ def peak_memory_bytes() -> int:
 
 def _groups(membership: Path, mount: Path) -> list[tuple[Path, str, str]]:
     """Folder, limit file and usage file of each memory group that holds this process, versions 2 and 1."""
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return []
     groups = []
-    for line in lines:
+    for line in _text(membership).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             root, files = mount, ("memory.max", "memory.current")
@@ -74,18 +77,22 @@ def _groups(membership: Path, mount: Path) -> list[tuple[Path, str, str]]:
     return groups
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
 def _number(path: Path) -> int | None:
     try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # no such group, or "max"
+        return int(_text(path))
+    except ValueError:  # no such group, or "max"
         return None
 
 
 def _inactive_file_bytes(folder: Path) -> int:
-    try:
-        lines = (folder / "memory.stat").read_text().splitlines()
-    except OSError:
-        return 0
+    lines = _text(folder / "memory.stat").splitlines()
     fields = dict(line.split(" ", 1) for line in lines if " " in line)
     # Version 1 has the sum over the groups below under a name of its own.
     return int(fields.get("total_inactive_file", fields.get("inactive_file", 0)))
