@@ -1,54 +1,22 @@
-"""A real application behind a real socket, on a fresh data folder, with a clock that the test moves."""
+"""A real application, on a fresh data folder, with a clock that the test moves."""
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 from service_helpers import TOKEN, FakeClock, FakeDevice, Operator
+from service_server import served
 
 from aggregator_service.app import create_app
-from aggregator_service.server import listen
 from aggregator_service.service import Service
 from aggregator_service.settings import Settings
-
-
-class QuickServer(uvicorn.Server):
-    """Notices at once that it should stop, where uvicorn looks ten times a second."""
-
-    async def main_loop(self) -> None:
-        while not self.should_exit:
-            await asyncio.sleep(0.005)
-
-
-@contextmanager
-def served(app: FastAPI, settings: Settings) -> Iterator[httpx.Client]:
-    """A client of the application, which runs in a thread of its own."""
-    with listen(settings) as listener:
-        server = QuickServer(uvicorn.Config(app, log_config=None, access_log=False))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            while not server.started:
-                assert thread.is_alive(), "the application did not start"
-                time.sleep(0.002)
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            with httpx.Client(base_url=url, verify=False) as client:  # reading certificates takes 30 ms
-                yield client
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from conftest import served
 from service_helpers import CAPABILITIES, FakeClock, FakeDevice, Operator, make_adapter, problem
+from service_server import served
 from sqlalchemy import func, select
 
 from aggregator_service.app import create_app

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import served
 from pydantic import SecretStr
 from service_helpers import (
     FILES,
@@ -17,6 +16,7 @@ from service_helpers import (
     make_manifest,
     problem,
 )
+from service_server import served
 
 from aggregator_service.app import create_app
 from aggregator_service.service import TOKEN_FILE, Service, open_service
