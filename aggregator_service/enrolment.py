@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import secrets
 
-from aggregator_service.identity import SignedRequest, check_signature, device_id_of
+from aggregator_service.identity import SignedRequest, check_signature
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import DeviceRow, PopulationRow
 from aggregator_service.transitions import create, move
@@ -13,6 +14,7 @@ from hetlora.digest import sha256_of
 from hetlora.errors import AuthenticationFailed, NotFound, StateConflict
 from hetlora.messages.device import DeviceStatus, EnrolRequest
 from hetlora.messages.management import DeviceDecision, PopulationCreated
+from hetlora.signature import device_id_of
 from hetlora.states import DeviceState
 
 
@@ -42,7 +44,7 @@ def enrol(service: Service, message: EnrolRequest, request: SignedRequest) -> De
         StateConflict: the key belongs to a device of another population.
     """
     now = service.clock()
-    device_id = device_id_of(message.public_key)
+    device_id = device_id_of(base64.b64decode(message.public_key))
     if request.parameters.key_id != device_id:
         raise AuthenticationFailed(
             "enrolment is signed under another id", got=request.parameters.key_id, expected=device_id

@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import DeviceRow, NonceRow
-from hetlora.digest import sha256_of
 from hetlora.errors import AuthenticationFailed, ClockSkew, NotPermitted, ReplayedRequest, UnknownDevice
 from hetlora.signature import MAX_CLOCK_SKEW_SECONDS, SignatureParameters, signature_base
 from hetlora.states import DeviceState
@@ -31,11 +30,6 @@ class SignedRequest:
     path: str
     query: str
     body_sha256: str
-
-
-def device_id_of(public_key: str) -> str:
-    """The id that belongs to a public key in base64: half of its SHA-256."""
-    return sha256_of(base64.b64decode(public_key))[:32]
 
 
 def identify(service: Service, request: SignedRequest) -> str:

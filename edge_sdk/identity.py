@@ -7,16 +7,13 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hetlora.digest import sha256_of
 from hetlora.errors import SettingsError
-
-DEVICE_ID_CHARACTERS: Final = 32
+from hetlora.signature import device_id_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +29,8 @@ class Identity:
 
     @property
     def device_id(self) -> str:
-        """The first 32 hexadecimal digits of the SHA-256 of the public key bytes."""
-        return sha256_of(self.key.public_key().public_bytes_raw())[:DEVICE_ID_CHARACTERS]
+        """The device's name at the service: see `hetlora.signature.device_id_of`."""
+        return device_id_of(self.key.public_key().public_bytes_raw())
 
     def sign(self, data: bytes) -> bytes:
         """The 64-byte Ed25519 signature (RFC 8032) of `data`."""

@@ -12,9 +12,11 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from hetlora.errors import AuthenticationFailed
+from hetlora.digest import sha256_of
+from hetlora.errors import AuthenticationFailed, MalformedMessage
 
 LABEL: Final = "hetlora"
+DEVICE_ID_CHARACTERS: Final = 32
 MAX_CLOCK_SKEW_SECONDS: Final = 300
 _COMPONENTS: Final = '("@method" "@path" "@query" "content-digest")'
 _PRINTABLE: Final = re.compile(r"[ -~]*")
@@ -23,6 +25,7 @@ _INPUT: Final = re.compile(
     + r';created=(?P<created>0|[1-9][0-9]{0,11});nonce="(?P<nonce>[A-Za-z0-9_-]{16,64})"'
     + r';keyid="(?P<key_id>[A-Za-z0-9_-]{1,64})";alg="ed25519"'
 )
+_DIGEST: Final = re.compile(r"sha-256=:(?P<value>[A-Za-z0-9+/]{43}=):")  # 32 bytes in base64
 _SIGNATURE: Final = re.compile(rf"{LABEL}=:(?P<value>[A-Za-z0-9+/]{{86}}==):")  # 64 bytes in base64
 
 
@@ -45,9 +48,26 @@ class SignatureParameters:
         )
 
 
+def device_id_of(public_key: bytes) -> str:
+    """The id that belongs to an Ed25519 public key: the first half of its SHA-256, in hexadecimal."""
+    return sha256_of(public_key)[:DEVICE_ID_CHARACTERS]
+
+
 def content_digest(sha256_hex: str) -> str:
     """The value of `Content-Digest` for a body of this SHA-256."""
     return f"sha-256=:{base64.b64encode(bytes.fromhex(sha256_hex)).decode()}:"
+
+
+def parse_content_digest(header: str) -> str:
+    """The SHA-256 in hexadecimal that a `Content-Digest` promises.
+
+    Raises:
+        MalformedMessage: another form than one sha-256 value.
+    """
+    found = _DIGEST.fullmatch(header)
+    if found is None:
+        raise MalformedMessage("Content-Digest header", got=header, expected="sha-256=:BASE64:")
+    return base64.b64decode(found["value"]).hex()
 
 
 def signature_base(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,9 +11,9 @@ from starlette.types import Message
 
 from aggregator_service.storage.blobs import BlobFolder, IncomingBlob
 from hetlora.digest import verify_digest
-from hetlora.errors import BodyTooLarge, MalformedMessage
+from hetlora.errors import BodyTooLarge
+from hetlora.signature import parse_content_digest
 
-_DIGEST = re.compile(r"sha-256=:(?P<value>[A-Za-z0-9+/]{43}=):")
 # For OpenAPI: a body that a handler streams to disk itself.
 BINARY_BODY = {
     "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}
@@ -29,12 +27,7 @@ def claimed_sha256(request: Request) -> str | None:
         MalformedMessage: the header has another form than one sha-256 value.
     """
     header = request.headers.get("content-digest")
-    if header is None:
-        return None
-    found = _DIGEST.fullmatch(header)
-    if found is None:
-        raise MalformedMessage("Content-Digest header", got=header, expected="sha-256=:BASE64:")
-    return base64.b64decode(found["value"]).hex()
+    return None if header is None else parse_content_digest(header)
 
 
 async def bounded_chunks(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:

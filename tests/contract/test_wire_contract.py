@@ -14,7 +14,13 @@ from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.algebra import delta_norm, pruned_rank, tail_norm, truncate
 from hetlora.messages import device
 from hetlora.messages.common import Message, Problem
-from hetlora.signature import SignatureParameters, content_digest, parse_signature, signature_base
+from hetlora.signature import (
+    SignatureParameters,
+    content_digest,
+    device_id_of,
+    parse_signature,
+    signature_base,
+)
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
 
 FOLDER = Path(__file__).parent
@@ -99,7 +105,7 @@ def test_signature_base_and_headers_are_as_pinned() -> None:
 def test_device_id_and_public_key_are_those_of_the_enrolment() -> None:
     pinned = literal("signature.json")
     public_key = base64.b64decode(pinned["public_key"])
-    assert hashlib.sha256(public_key).hexdigest()[:32] == pinned["device_id"]
+    assert device_id_of(public_key) == pinned["device_id"]
     assert literal("enrol_request.json")["public_key"] == pinned["public_key"]
     assert literal("device_status.json")["device_id"] == pinned["device_id"]
 

@@ -48,7 +48,7 @@ from hetlora.messages.device import (
     StartRequest,
     TrainingSettings,
 )
-from hetlora.signature import content_digest, parse_signature, signature_base
+from hetlora.signature import content_digest, device_id_of, parse_signature, signature_base
 from hetlora.states import AssignmentState, DeviceState
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
 
@@ -232,7 +232,7 @@ class FakeService:
 
     def _enrol(self, request: httpx.Request) -> None:
         raw = base64.b64decode(EnrolRequest.model_validate_json(request.content).public_key)
-        self.keys[sha256_of(raw)[:32]] = Ed25519PublicKey.from_public_bytes(raw)
+        self.keys[device_id_of(raw)] = Ed25519PublicKey.from_public_bytes(raw)
 
     def _authenticate(self, request: httpx.Request) -> str:
         parameters, signature = parse_signature(

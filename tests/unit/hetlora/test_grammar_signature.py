@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hetlora.errors import AuthenticationFailed
+from hetlora.digest import sha256_of
+from hetlora.errors import AuthenticationFailed, MalformedMessage
 from hetlora.signature import (
     SignatureParameters,
     content_digest,
+    parse_content_digest,
     parse_signature,
     signature_base,
     signature_header,
@@ -26,6 +28,26 @@ SIGNATURE = f"hetlora=:{base64.b64encode(bytes(range(64))).decode()}:"
 
 def test_content_digest_is_the_structured_field_of_rfc_9530() -> None:
     assert content_digest(EMPTY_SHA256) == "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:"
+
+
+@given(st.binary())
+def test_content_digest_is_read_back(body: bytes) -> None:
+    assert parse_content_digest(content_digest(sha256_of(body))) == sha256_of(body)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "sha-512=:AAAA:",
+        "sha-256=:AAAA:",
+        f"{content_digest(EMPTY_SHA256)}, {content_digest(EMPTY_SHA256)}",
+    ],
+    ids=["empty", "another algorithm", "too short", "two values"],
+)
+def test_content_digest_of_another_form_is_malformed(header: str) -> None:
+    with pytest.raises(MalformedMessage, match="Content-Digest"):
+        parse_content_digest(header)
 
 
 def test_signature_base_is_that_of_rfc_9421() -> None:
