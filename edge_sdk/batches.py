@@ -12,10 +12,11 @@ from tokenizers import Tokenizer  # type: ignore[import-untyped]
 from edge_sdk.examples import Example, ExampleStore
 from edge_sdk.runtimes.base import Batch
 from hetlora.errors import BundleInvalid, DataError, NoExamples
+from hetlora.graph_names import ATTENTION_MASK, INPUT_IDS, LABELS, TOKEN_TYPE_IDS
 from hetlora.manifest import TensorInput
 
-# How the fields of an encoding are called as inputs of exported models.
-_FIELDS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+# Which field of an encoding fills which input.
+_FIELDS = {INPUT_IDS: "ids", ATTENTION_MASK: "attention_mask", TOKEN_TYPE_IDS: "type_ids"}
 # The padding token of a tokenizer that names none; what stands there is masked.
 _PADDING_TOKENS = ("[PAD]", "<pad>", "<|endoftext|>", "</s>")
 
@@ -120,5 +121,5 @@ def _batch(examples: Sequence[Example], encoder: TextEncoder, index: dict[str, i
         labels = [index[example.label] for example in examples]
     except KeyError as error:  # replaced by the app since check_labels
         raise DataError("an example carries a label that the bundle does not know") from error
-    arrays["labels"] = np.array(labels, dtype=np.int64)
+    arrays[LABELS] = np.array(labels, dtype=np.int64)
     return arrays

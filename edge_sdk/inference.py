@@ -12,6 +12,7 @@ from hetlora.adapter import Adapter, AdapterSpec, LoraFactors
 from hetlora.algebra import zero_pad
 from hetlora.bundle import Bundle
 from hetlora.errors import SpecMismatch
+from hetlora.graph_names import LOGITS
 from hetlora.tensors import factor_keys
 
 
@@ -45,7 +46,7 @@ class Classifier:
         own = adapter is None
         factors = self._factors if own else _factor_feeds(self._manifest.adapter, adapter)
         try:
-            (logits,) = self._session.run(["logits"], {**feeds, **factors})
+            (logits,) = self._session.run([LOGITS], {**feeds, **factors})
         except Exception as error:  # the bindings' exceptions share no base class
             raise batch_refused(error) from error
         answer: NDArray[np.float32] = logits

@@ -16,7 +16,7 @@ from onnx import ModelProto
 
 import hetlora
 from export.base_weights import Place, Weights, bind_weights, detach_weights, write_weights
-from export.classifier_graph import LOGITS, LOSS, add_cross_entropy, add_prototype_head
+from export.classifier_graph import add_cross_entropy, add_prototype_head
 from export.cost_model import cost_model
 from export.encoder_graph import OPSET, export_encoder, graph_inputs
 from export.graph_builder import GraphBuilder
@@ -31,6 +31,7 @@ from hetlora.adapter import AdapterSpec
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.digest import sha256_of_file
 from hetlora.errors import ModelNotExportable
+from hetlora.graph_names import LOGITS, LOSS
 from hetlora.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,

@@ -10,17 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
-from export.encoder_graph import ATTENTION_MASK, HIDDEN
+from export.encoder_graph import HIDDEN
 from export.graph_builder import GraphBuilder
 from export.reference import LOGIT_SCALE, PROTOTYPES
 from hetlora.adapter import ModuleSpec
+from hetlora.graph_names import ATTENTION_MASK, LABELS, LOGITS, LOSS, PRUNING_PENALTY, PRUNING_TAIL
 from hetlora.tensors import factor_keys
 
-LOGITS: Final = "logits"
-LABELS: Final = "labels"
-LOSS: Final = "loss"
-PRUNING_TAIL: Final = "pruning_tail"
-PRUNING_PENALTY: Final = "pruning_penalty"
 # sqrt(x) has an infinite slope at zero, and lora_B starts at zero: its gradient would be 0/0. The root of
 # this, 1e-6, is far below the norm of any factor that has been trained.
 _EPSILON: Final = 1e-12

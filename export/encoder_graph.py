@@ -14,13 +14,11 @@ from optimum.exporters.tasks import TasksManager  # type: ignore[import-untyped]
 from transformers import PreTrainedModel
 
 from hetlora.errors import ModelNotExportable
+from hetlora.graph_names import ATTENTION_MASK, TOKEN_INPUTS
 from hetlora.manifest import TensorInput
 
 OPSET: Final = 18
 HIDDEN: Final = "last_hidden_state"
-ATTENTION_MASK: Final = "attention_mask"
-# What the SDK's tokenizer fills; an encoder that asks for more could not be fed.
-_KNOWN_INPUTS: Final = ("input_ids", ATTENTION_MASK, "token_type_ids")
 _SYMBOLS: Final = {"batch_size": "batch", "sequence_length": "tokens"}
 
 
@@ -59,19 +57,19 @@ def graph_inputs(model: ModelProto) -> tuple[TensorInput, ...]:
     return tuple(
         TensorInput(name=value.name, dtype="int64", shape=("batch", "tokens"))
         for value in model.graph.input
-        if value.name in _KNOWN_INPUTS
+        if value.name in TOKEN_INPUTS
     )
 
 
 def _check_interface(model: ModelProto, architecture: str) -> None:
     inputs = [value.name for value in model.graph.input]
     outputs = [value.name for value in model.graph.output]
-    unknown = sorted(set(inputs) - set(_KNOWN_INPUTS))
+    unknown = sorted(set(inputs) - set(TOKEN_INPUTS))  # the SDK's tokenizer could not fill them
     if unknown or ATTENTION_MASK not in inputs or outputs[:1] != [HIDDEN]:
         raise ModelNotExportable(
             f"architecture {architecture!r} is no encoder that devices can feed",
             got=f"inputs {inputs}, outputs {outputs}",
-            expected=f"inputs among {list(_KNOWN_INPUTS)} with {ATTENTION_MASK}, output {HIDDEN}",
+            expected=f"inputs among {list(TOKEN_INPUTS)} with {ATTENTION_MASK}, output {HIDDEN}",
         )
     del model.graph.output[1:]
 

@@ -12,12 +12,13 @@ import onnx
 from onnx import AttributeProto, ModelProto, TensorProto, numpy_helper
 from onnxruntime.training import artifacts, onnxblock  # type: ignore[import-untyped]
 
-from export.classifier_graph import LOSS, add_cross_entropy, add_pruning_penalty
+from export.classifier_graph import add_cross_entropy, add_pruning_penalty
 from export.graph_builder import GraphBuilder
 from export.lora_graph import factor_shapes
 from export.quiet import quiet_native_code
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import ModelNotExportable
+from hetlora.graph_names import LOSS
 from hetlora.manifest import OptimizerInfo
 
 RANK: Final = "rank"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 
-# Arrays by input name of the manifest, plus "labels" (batch,) int64.
+# Arrays by input name: those of the manifest, and LABELS (hetlora.graph_names).
 Batch = Mapping[str, NDArray[Any]]
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.runtimes.base import Batch
 from hetlora.errors import DataError
+from hetlora.graph_names import LABELS
 from hetlora.manifest import Manifest
-
-LABELS: Final = "labels"
 
 Feeds = dict[str, NDArray[Any]]
 

@@ -22,6 +22,7 @@ from hetlora.adapter import Adapter, LoraFactors, Tensor
 from hetlora.algebra import pruned_rank
 from hetlora.bundle import Bundle
 from hetlora.errors import RankOutOfRange, SpecMismatch
+from hetlora.graph_names import LOGITS, LOSS, PRUNING_PENALTY, PRUNING_TAIL
 from hetlora.tensors import factor_keys
 
 
@@ -52,7 +53,7 @@ class OnnxRuntime:
         self._bindings = import_training_bindings()
         self._state = load_as_checkpoint(self._bindings, adapter)
         tail = (np.arange(rank) >= pruned_rank(rank, pruning_decay)).astype(np.float32)
-        self._penalty = {"pruning_tail": tail, "pruning_penalty": np.array(pruning_penalty, np.float32)}
+        self._penalty = {PRUNING_TAIL: tail, PRUNING_PENALTY: np.array(pruning_penalty, np.float32)}
         self._module, self._optimizer = self._open_graphs()
 
     def train_step(self, batch: Batch, *, learning_rate: float) -> float:
@@ -86,7 +87,7 @@ class OnnxRuntime:
         """
         feeds = labelled_feeds(self._bundle.manifest, batch)
         try:
-            loss, logits = self._evaluator.run(["loss", "logits"], {**feeds, **self._tensors("data")})
+            loss, logits = self._evaluator.run([LOSS, LOGITS], {**feeds, **self._tensors("data")})
         except Exception as error:
             raise batch_refused(error) from error
         return Evaluation(loss=float(loss), logits=logits)
