@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -21,6 +22,8 @@ from hetlora.states import AssignmentState, RoundState
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
 
 log = logging.getLogger(__name__)
+
+RULES: Final = {"hetlora": HetLora}  # by RunSettings.rule
 
 
 def commit_round(service: Service, round_id: str) -> None:
@@ -41,7 +44,7 @@ def commit_round(service: Service, round_id: str) -> None:
         return adapter_from_bytes(folder.read(update_id), spec)
 
     try:
-        result = aggregate(HetLora(spec, run.settings.max_rank), update_ids, load)
+        result = aggregate(RULES[run.settings.rule](spec, run.settings.max_rank), update_ids, load)
     except HetloraError as error:
         log.exception("round=%s aggregation=failed", round_id)
         _give_up(service, round_id, str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tracemalloc
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from service_helpers import SPEC, make_adapter, random_adapter
 
 from aggregator_service.aggregation.hetlora import HetLora
 from aggregator_service.aggregation.tree import LEAF_SIZE, Aggregate, aggregate
+from aggregator_service.commit import RULES
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.algebra import zero_pad
 from hetlora.errors import RankOutOfRange
+from hetlora.messages.management import RunSettings
 from hetlora.tensors import adapter_to_bytes
 
 WIDE = AdapterSpec((ModuleSpec("key", 6, 5), ModuleSpec("query", 4, 7)), scaling=1.0, max_rank=4)
@@ -172,6 +175,10 @@ def test_equal_updates_count_each() -> None:
     # Norms sqrt(12), sqrt(12) and 4 * sqrt(12) (both factors doubled): (1 + 1 + 4 * 2) / 6 = 5/3.
     result = merged([make_adapter(1), make_adapter(1), make_adapter(1, 2.0)], HetLora(SPEC, 2))
     np.testing.assert_allclose(result.adapter.factors["key"].lora_A[0], [5 / 3] * 3, rtol=1e-6)
+
+
+def test_every_rule_that_a_run_may_name_is_there() -> None:
+    assert set(RULES) == set(get_args(RunSettings.model_fields["rule"].annotation))
 
 
 def test_update_wider_than_the_run_is_refused() -> None:
