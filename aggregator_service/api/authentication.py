@@ -51,6 +51,7 @@ class DeviceRoute(OpenRoute):
 
     async def admit(self, request: Request) -> None:
         signed = signed_request(request)
+        request.state.body_sha256 = signed.body_sha256
         request.state.device_id = await run_in_threadpool(identify, service_of(request), signed)
 
 
@@ -94,6 +95,10 @@ def _device_id(request: Request) -> str:
     return str(request.state.device_id)
 
 
+def _signed_sha256(request: Request) -> str:
+    return str(request.state.body_sha256)
+
+
 def operator_router() -> APIRouter:
     """Routes of `/management/v1`, all behind the operator token."""
     # The dependency only announces the scheme in OpenAPI; `OperatorRoute` checks the token.
@@ -109,3 +114,4 @@ def operator_router() -> APIRouter:
 
 ServiceOf = Annotated[Service, Depends(service_of)]
 DeviceId = Annotated[str, Depends(_device_id)]
+SignedSha256 = Annotated[str, Depends(_signed_sha256)]  # what the device signed that its body hashes to

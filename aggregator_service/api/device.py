@@ -5,8 +5,15 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from aggregator_service.api.authentication import DeviceId, DeviceRoute, OpenRoute, ServiceOf, signed_request
-from aggregator_service.api.body import BINARY_BODY, claimed_sha256, received_blob
+from aggregator_service.api.authentication import (
+    DeviceId,
+    DeviceRoute,
+    OpenRoute,
+    ServiceOf,
+    SignedSha256,
+    signed_request,
+)
+from aggregator_service.api.body import BINARY_BODY, received_blob
 from aggregator_service.api.errors import PROBLEM_RESPONSES
 from aggregator_service.api.objects import object_response
 from aggregator_service.assignments import fail, note_fetch, start, submit
@@ -62,10 +69,9 @@ def start_assignment(
 
 @router.put("/assignments/{assignment_id}/update", openapi_extra=BINARY_BODY)
 async def put_update(
-    assignment_id: str, request: Request, device_id: DeviceId, service: ServiceOf
+    assignment_id: str, request: Request, device_id: DeviceId, sha256: SignedSha256, service: ServiceOf
 ) -> ObjectRef:
-    claimed = claimed_sha256(request) or ""
-    admission = await run_in_threadpool(admit, service, device_id, assignment_id, claimed)
+    admission = await run_in_threadpool(admit, service, device_id, assignment_id, sha256)
     async with received_blob(request, admission.folder, admission.max_bytes) as blob:
         return await run_in_threadpool(keep_update, service, admission, blob)
 
