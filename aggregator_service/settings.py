@@ -43,10 +43,10 @@ class Settings(BaseSettings):
         8 * 1024**3, ge=1, description="Largest bundle file that an operator may upload."
     )
     retry_seconds: float = Field(
-        1.0, gt=0, description="When a device comes back while a run is active but has no place for it now."
+        15.0, gt=0, description="When a device comes back while a run is active but has no place for it now."
     )
     idle_retry_seconds: float = Field(
-        5.0, gt=0, description="When a device comes back while there is nothing for it to do."
+        60.0, gt=0, description="When a device comes back while there is nothing for it to do."
     )
     max_failures_per_round: int = Field(
         3, ge=1, description="After giving back this many assignments of a round a device is not asked again."

@@ -167,7 +167,7 @@ def test_cohort_is_bounded_and_given_back_places_are_given_again(
     assert [row["state"] for row in operator.items(f"/runs/{run_id}/rounds")] == ["collecting"]
     refused = devices[3].check_in()
     assert (refused["offer"], refused["reason"]) == (None, "the cohort is complete")
-    assert refused["retry_after_seconds"] == 1.0
+    assert refused["retry_after_seconds"] == 15.0
     failure = {"code": "device_too_small", "message": "no rank fits"}
     receipt = devices[0].call("POST", f"/assignments/{first['assignment_id']}:fail", failure)
     assert (receipt["state"], receipt["reason"]) == ("failed", "device_too_small: no rank fits")
@@ -280,7 +280,7 @@ def test_paused_run_makes_no_offers_but_takes_what_is_out(
     assignment_id = device.started()
     operator.call("POST", f"/runs/{run_id}:pause")
     idle = other.check_in()
-    assert (idle["offer"], idle["reason"], idle["retry_after_seconds"]) == (None, "no run is active", 5.0)
+    assert (idle["offer"], idle["reason"], idle["retry_after_seconds"]) == (None, "no run is active", 60.0)
     device.upload(assignment_id, make_adapter(2))
     assert device.submit(assignment_id, make_adapter(2)).json()["state"] == "accepted"
     assert operator.committed(run_id)["state"] == "paused"
