@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from edge_sdk.runtimes.base import Batch
 from edge_sdk.runtimes.feeds import Feeds, token_feeds
 from edge_sdk.runtimes.onnx_library import batch_refused, open_session
-from hetlora.adapter import Adapter, AdapterSpec, LoraFactors
+from hetlora.adapter import Adapter, AdapterSpec, initial_adapter
 from hetlora.algebra import zero_pad
 from hetlora.bundle import Bundle
 from hetlora.errors import SpecMismatch
 from hetlora.graph_names import LOGITS
-from hetlora.tensors import factor_keys
+from hetlora.tensors import to_tensors
 
 
 class Classifier:
@@ -55,24 +55,8 @@ class Classifier:
 
 def _factor_feeds(spec: AdapterSpec, adapter: Adapter | None) -> Feeds:
     if adapter is None:
-        adapter = _untrained(spec)
+        adapter = initial_adapter(spec, 0, np.random.default_rng(0))
     if adapter.spec != spec:
         raise SpecMismatch("the adapter is not of this bundle's specification")
     # The graph takes one rank for all modules; zero rows and columns change nothing.
-    padded = zero_pad(adapter, max(adapter.rank, 1))
-    return {
-        key: tensor
-        for module, factors in padded
-        for key, tensor in zip(factor_keys(module.name), (factors.lora_A, factors.lora_B), strict=True)
-    }
-
-
-def _untrained(spec: AdapterSpec) -> Adapter:
-    factors = {
-        module.name: LoraFactors(
-            np.zeros((0, module.in_features), dtype=np.float32),
-            np.zeros((module.out_features, 0), dtype=np.float32),
-        )
-        for module in spec.modules
-    }
-    return Adapter(spec, factors)
+    return to_tensors(zero_pad(adapter, max(adapter.rank, 1)))

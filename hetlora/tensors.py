@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from hetlora.adapter import Adapter, AdapterSpec, LoraFactors
+from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, Tensor
 from hetlora.errors import MalformedTensors, SpecMismatch
 
 KEY_PREFIX: Final = "base_model.model."
@@ -25,14 +26,38 @@ def factor_keys(module_name: str) -> tuple[str, str]:
     return f"{stem}.lora_A.weight", f"{stem}.lora_B.weight"
 
 
+def to_tensors(adapter: Adapter) -> dict[str, Tensor]:
+    """The factors of an adapter by PEFT key, in the order of its modules."""
+    return {
+        key: tensor
+        for module, factors in adapter
+        for key, tensor in zip(factor_keys(module.name), (factors.lora_A, factors.lora_B), strict=True)
+    }
+
+
+def from_tensors(spec: AdapterSpec, tensors: Mapping[str, Tensor]) -> Adapter:
+    """The adapter whose factors stand under these PEFT keys.
+
+    Raises:
+        SpecMismatch: missing or unexpected tensors, or shapes that differ from `spec`.
+        RankOutOfRange, NonFiniteValues: see `Adapter`.
+    """
+    expected = {key for name in spec.by_name for key in factor_keys(name)}
+    if tensors.keys() != expected:
+        missing, unknown = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
+        raise SpecMismatch(
+            "tensors differ from the adapter specification",
+            got=f"{len(missing)} missing {missing[:3]}, {len(unknown)} unknown {unknown[:3]}",
+            expected=f"lora_A and lora_B of {len(spec.modules)} modules",
+        )
+    return Adapter(
+        spec, {name: LoraFactors(*(tensors[key] for key in factor_keys(name))) for name in spec.by_name}
+    )
+
+
 def adapter_to_bytes(adapter: Adapter) -> bytes:
     """Write an adapter as safetensors: float32, PEFT keys, the same bytes for the same adapter."""
-    tensors: dict[str, np.ndarray] = {}
-    for module, factors in adapter:
-        key_A, key_B = factor_keys(module.name)
-        tensors[key_A] = factors.lora_A
-        tensors[key_B] = factors.lora_B
-    return save(tensors, metadata={"format": "pt"})
+    return save(to_tensors(adapter), metadata={"format": "pt"})
 
 
 def adapter_from_bytes(data: bytes, spec: AdapterSpec) -> Adapter:
@@ -40,8 +65,7 @@ def adapter_from_bytes(data: bytes, spec: AdapterSpec) -> Adapter:
 
     Raises:
         MalformedTensors: not a safetensors file, or a tensor that is not float32 or float16.
-        SpecMismatch: missing or unexpected tensors, or shapes that differ from `spec`.
-        RankOutOfRange, NonFiniteValues: see `Adapter`.
+        SpecMismatch, RankOutOfRange, NonFiniteValues: see `from_tensors`.
     """
     try:
         tensors = _load_unique(data)
@@ -50,24 +74,10 @@ def adapter_from_bytes(data: bytes, spec: AdapterSpec) -> Adapter:
         raise MalformedTensors(
             "adapter bytes are not a safetensors file", got=error, expected="float32 or float16 safetensors"
         ) from error
-    expected = {key for module in spec.modules for key in factor_keys(module.name)}
-    if tensors.keys() != expected:
-        missing, unknown = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
-        raise SpecMismatch(
-            "tensors differ from the adapter specification",
-            got=f"{len(missing)} missing {missing[:3]}, {len(unknown)} unknown {unknown[:3]}",
-            expected=f"lora_A and lora_B of {len(spec.modules)} modules",
-        )
     for key, tensor in tensors.items():
         if tensor.dtype not in (np.float32, np.float16):
             raise MalformedTensors(f"dtype of {key}", got=tensor.dtype, expected="float32 or float16")
-    return Adapter(
-        spec,
-        {
-            module.name: LoraFactors(*(tensors[key] for key in factor_keys(module.name)))
-            for module in spec.modules
-        },
-    )
+    return from_tensors(spec, tensors)
 
 
 def _load_unique(data: bytes) -> dict[str, np.ndarray]:
@@ -117,12 +127,7 @@ def write_peft_folder(adapter: Adapter, folder: Path, *, base_model: str, task_t
         "use_rslora": False,
         "inference_mode": True,
     }
-    tensors = {
-        key: tensor
-        for module, factors in adapter
-        if factors.rank > 0
-        for key, tensor in zip(factor_keys(module.name), (factors.lora_A, factors.lora_B), strict=True)
-    }
+    tensors = {key: tensor for key, tensor in to_tensors(adapter).items() if tensor.size}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -18,12 +18,12 @@ from edge_sdk.runtimes.onnx_library import (
     open_session,
     session_options,
 )
-from hetlora.adapter import Adapter, LoraFactors, Tensor
+from hetlora.adapter import Adapter, Tensor
 from hetlora.algebra import pruned_rank
 from hetlora.bundle import Bundle
 from hetlora.errors import RankOutOfRange, SpecMismatch
 from hetlora.graph_names import LOGITS, LOSS, PRUNING_PENALTY, PRUNING_TAIL
-from hetlora.tensors import factor_keys
+from hetlora.tensors import factor_keys, from_tensors
 
 
 class OnnxRuntime:
@@ -94,11 +94,7 @@ class OnnxRuntime:
 
     def adapter(self) -> Adapter:
         """A copy of the adapter as it stands."""
-        spec, tensors = self._bundle.manifest.adapter, self._tensors("data")
-        return Adapter(
-            spec,
-            {name: LoraFactors(*(tensors[key] for key in factor_keys(name))) for name in spec.by_name},
-        )
+        return from_tensors(self._bundle.manifest.adapter, self._tensors("data"))
 
     def gradients(self) -> dict[str, Tensor]:
         """Gradients of the last training step by PEFT key, each of its factor's shape, float32."""

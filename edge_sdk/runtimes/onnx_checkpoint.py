@@ -10,16 +10,12 @@ from typing import Any
 import numpy as np
 
 from hetlora.adapter import Adapter, Tensor
-from hetlora.tensors import factor_keys
+from hetlora.tensors import to_tensors
 
 
 def load_as_checkpoint(bindings: Any, adapter: Adapter) -> Any:
     """A CheckpointState whose parameters are the adapter's factors under their PEFT keys."""
-    tensors = [
-        tensor_proto(key, tensor)
-        for module, factors in adapter
-        for key, tensor in zip(factor_keys(module.name), (factors.lora_A, factors.lora_B), strict=True)
-    ]
+    tensors = [tensor_proto(key, tensor) for key, tensor in to_tensors(adapter).items()]
     with TemporaryDirectory(prefix="hetlora-") as folder:
         path = str(Path(folder) / "checkpoint")
         bindings.save_checkpoint(tensors, [], path, False)  # trainable, frozen, where, shapes only

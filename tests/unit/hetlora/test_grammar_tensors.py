@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, initial_adapter
-from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, factor_keys, max_adapter_bytes
+from hetlora.tensors import (
+    adapter_from_bytes,
+    adapter_to_bytes,
+    factor_keys,
+    from_tensors,
+    max_adapter_bytes,
+    to_tensors,
+)
 
 PRINTABLE = st.characters(exclude_categories=("C", "Z"))
 LONG_NAMES = st.builds(
@@ -42,6 +49,11 @@ def test_bytes_are_float32_safetensors_under_peft_keys() -> None:
         "base_model.model.q.lora_A.weight": ("F32", [1, 3]),
         "base_model.model.q.lora_B.weight": ("F32", [2, 1]),
     }
+
+
+@given(adapters(FINITE_FLOAT32))
+def test_keyed_tensors_make_the_adapter_again(adapter: Adapter) -> None:
+    assert same_bits(from_tensors(adapter.spec, to_tensors(adapter)), adapter)
 
 
 @given(adapters(FINITE_FLOAT32))
