@@ -16,6 +16,8 @@ from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, Tensor
 from hetlora.errors import MalformedTensors, SpecMismatch
 
 KEY_PREFIX: Final = "base_model.model."
+# Also for classifiers: the frozen prototypes are no head of PEFT's, what it loads is the encoder.
+PEFT_TASK_TYPE: Final = "FEATURE_EXTRACTION"
 # A module's two header entries take some 280 bytes beside their keys; the rest is room for other writers.
 HEADER_BYTES_PER_MODULE: Final = 1024
 
@@ -97,13 +99,12 @@ def max_adapter_bytes(spec: AdapterSpec) -> int:
     return header + 4 * spec.parameters_per_rank * spec.max_rank
 
 
-def write_peft_folder(adapter: Adapter, folder: Path, *, base_model: str, task_type: str) -> None:
+def write_peft_folder(adapter: Adapter, folder: Path, *, base_model: str) -> None:
     """Write the folder that `peft.PeftModel.from_pretrained` loads.
 
     PEFT scales B A by lora_alpha / r, so lora_alpha is `scaling * r`; modules whose rank differs from the
     largest one get an entry in `rank_pattern` and `alpha_pattern`. Modules of rank 0 are excluded. PEFT reads
     the names there as regular expressions, and matches plain names as suffixes: hence the exact patterns.
-    `task_type` is PEFT's, for example FEATURE_EXTRACTION.
     """
     trained = {module.name: factors.rank for module, factors in adapter if factors.rank > 0}
     if not trained:
@@ -113,7 +114,7 @@ def write_peft_folder(adapter: Adapter, folder: Path, *, base_model: str, task_t
     other = {f"^{re.escape(name)}": own for name, own in trained.items() if own != rank}
     config = {
         "peft_type": "LORA",
-        "task_type": task_type,
+        "task_type": PEFT_TASK_TYPE,
         "base_model_name_or_path": base_model,
         "r": rank,
         "lora_alpha": scaling * rank,

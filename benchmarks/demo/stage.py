@@ -20,7 +20,6 @@ from benchmarks.demo.watching import watch
 from benchmarks.fleet import POPULATION, DeviceSetup, Fleet
 from export.bundle_writer import export_bundle
 from hetlora.bundle import Bundle
-from hetlora.cli.adapter import PEFT_TASK_TYPES
 from hetlora.errors import ServiceFailed
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.management import RunCreate, RunSettings
@@ -178,7 +177,5 @@ def _watched_run(
 def _check_in_pytorch(bundle: Bundle, tensors: bytes, folder: Path, scorer: Scorer) -> float:
     manifest = bundle.manifest
     adapter = adapter_from_bytes(tensors, manifest.adapter)
-    write_peft_folder(
-        adapter, folder, base_model=manifest.base_model.id, task_type=PEFT_TASK_TYPES[manifest.task]
-    )
+    write_peft_folder(adapter, folder, base_model=manifest.base_model.id)
     return pytorch_accuracy(scorer, bundle, model_folder(), folder)

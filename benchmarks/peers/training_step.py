@@ -118,7 +118,6 @@ def _write_inputs(step: Step, passages: Sequence[LabelledText], work: Path) -> t
         _nonzero_adapter(manifest.adapter, step.rank, rng),
         work / "adapter",
         base_model=manifest.base_model.id,
-        task_type="FEATURE_EXTRACTION",
     )
     count = (training.steps + 1) * training.batch_size  # one step warms up
     tokens = min(training.max_tokens, manifest.max_tokens)

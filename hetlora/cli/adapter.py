@@ -8,14 +8,11 @@ from typing import Annotated
 import typer
 
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
-from hetlora.cli.output import JsonFlag, print_items, print_json, stdout
+from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.errors import NotFound, SettingsError
 from hetlora.tensors import adapter_from_bytes, write_peft_folder
 
 app = typer.Typer(no_args_is_help=True, help="Adapters: what the rounds of a run committed.")
-
-# PEFT's task types by the manifest's task. The frozen prototypes are no head of PEFT's: it sees an encoder.
-PEFT_TASK_TYPES = {"text-classification": "FEATURE_EXTRACTION"}
 
 
 @app.command("list")
@@ -51,15 +48,10 @@ def export_adapter(
             raise NotFound("the run has committed no adapter yet", got=f"state {run.state}")
         manifest = operator.manifest(run.bundle)
         adapter = adapter_from_bytes(operator.adapter_bytes(wanted), manifest.adapter)
-    write_peft_folder(
-        adapter,
-        out,
-        base_model=base_model or manifest.base_model.id,
-        task_type=PEFT_TASK_TYPES[manifest.task],
-    )
+    write_peft_folder(adapter, out, base_model=base_model or manifest.base_model.id)
     if as_json:
         print_json(
             {"folder": str(out), "version": wanted, "rank": adapter.rank, "size_bytes": adapter.size_bytes}
         )
     else:
-        stdout.print(f"{out}: adapter {wanted}, rank {adapter.rank}")
+        say(f"{out}: adapter {wanted}, rank {adapter.rank}")

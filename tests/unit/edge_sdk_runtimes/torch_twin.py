@@ -19,7 +19,7 @@ class TorchTwin:
     """An adapter in PyTorch; `factors` holds the trainable tensors by PEFT key."""
 
     def __init__(self, bundle: Bundle, adapter: Adapter, model_folder: Path, scratch: Path) -> None:
-        write_peft_folder(adapter, scratch, base_model="tiny-bert", task_type="FEATURE_EXTRACTION")
+        write_peft_folder(adapter, scratch, base_model="tiny-bert")
         self.model: PrototypeClassifier = load_reference(bundle, model_folder, scratch)
         self.factors = {
             name.removeprefix("encoder.").replace(".default", ""): parameter.requires_grad_()

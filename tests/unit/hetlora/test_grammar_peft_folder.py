@@ -41,7 +41,7 @@ def test_peft_applies_the_scaled_product_in_every_module(tmp_path: Path, ranks: 
     torch = pytest.importorskip("torch", reason="PEFT needs torch: pip install hetlora[export]")
     peft = pytest.importorskip("peft", reason="pip install hetlora[export]")
     adapter = adapter_of_ranks(*ranks)
-    write_peft_folder(adapter, tmp_path, base_model="tiny", task_type="FEATURE_EXTRACTION")
+    write_peft_folder(adapter, tmp_path, base_model="tiny")
     model = torch.nn.Module()
     model.h = torch.nn.Module()
     for module in SPEC.modules:
@@ -62,14 +62,12 @@ def test_peft_applies_the_scaled_product_in_every_module(tmp_path: Path, ranks: 
 
 def test_adapter_without_a_trained_module_has_no_peft_folder(tmp_path: Path) -> None:
     with pytest.raises(SpecMismatch, match="at least one trained module"):
-        write_peft_folder(
-            adapter_of_ranks(0, 0, 0), tmp_path / "peft", base_model="tiny", task_type="SEQ_CLS"
-        )
+        write_peft_folder(adapter_of_ranks(0, 0, 0), tmp_path / "peft", base_model="tiny")
     assert not (tmp_path / "peft").exists()
 
 
 def test_lora_alpha_keeps_scaling_at_every_rank(tmp_path: Path) -> None:
-    write_peft_folder(adapter_of_ranks(3, 1, 3), tmp_path, base_model="tiny", task_type="SEQ_CLS")
+    write_peft_folder(adapter_of_ranks(3, 1, 3), tmp_path, base_model="tiny")
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"]) == (3, 4.5)  # 1.5 * 3
     assert config["rank_pattern"] == {"^hxq": 1}
