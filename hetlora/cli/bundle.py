@@ -9,7 +9,7 @@ import typer
 
 from hetlora.bundle import open_bundle
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
-from hetlora.cli.output import JsonFlag, print_items, print_json, stderr, stdout
+from hetlora.cli.output import JsonFlag, print_items, print_json, say, stderr
 
 app = typer.Typer(no_args_is_help=True, help="Bundles: exported models that devices download.")
 
@@ -28,7 +28,7 @@ def publish(
     if as_json:
         print_json(published)
     else:
-        stdout.print(f"bundle {published.digest} ({published.size_bytes / 1e6:.1f} MB)")
+        say(f"bundle {published.digest} ({published.size_bytes / 1e6:.1f} MB)")
 
 
 @app.command("list")

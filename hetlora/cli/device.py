@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
-from hetlora.cli.output import JsonFlag, print_items, print_json, stderr, stdout
+from hetlora.cli.output import JsonFlag, print_items, print_json, say, stderr
 from hetlora.cli.parts import part
 from hetlora.errors import DataError, SettingsError
 from hetlora.messages.device import CapabilityReport
@@ -89,10 +89,10 @@ def probe(
     if as_json:
         print_json(report)
         return
-    stdout.print(
-        f"{report.cores} cores, {report.matmul_flops_per_second / 1e9:.1f} GFLOP/s in float32\n"
-        f"{report.memory_available_bytes / 1e9:.1f} of {report.memory_total_bytes / 1e9:.1f} GB memory free\n"
-        f"{report.disk_free_bytes / 1e9:.1f} GB disk free"
+    say(
+        f"{report.cores} cores, {report.matmul_flops_per_second / 1e9:.1f} GFLOP/s in float32 on one",
+        f"{report.memory_available_bytes / 1e9:.1f} of {report.memory_total_bytes / 1e9:.1f} GB memory free",
+        f"{report.disk_free_bytes / 1e9:.1f} GB disk free",
     )
 
 
@@ -145,7 +145,7 @@ def _tell(event: Event) -> None:
         case RankPruned(old_rank, new_rank):
             stderr.print(f"rank {old_rank} pruned to {new_rank}")
         case GivenBack(code, message):
-            stderr.print(f"given back: {code}: {message}", markup=False)
+            stderr.print(f"given back: {code}: {message}")
         case _:
             pass
 
@@ -165,9 +165,7 @@ def _report(visit: Visit, as_json: bool) -> None:
             }
         )
     elif visit.outcome != "no_work":
-        stdout.print(
-            f"round {visit.offer.round_index + 1 if visit.offer else '?'}: {visit.outcome} {visit.reason}"
-        )
+        say(f"round {visit.offer.round_index + 1 if visit.offer else '?'}: {visit.outcome} {visit.reason}")
 
 
 @contextmanager

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import typer
+from rich.text import Text
 
 from hetlora.cli.operator import DEFAULT_URL, UrlOption
-from hetlora.cli.output import JsonFlag, print_json, stdout
+from hetlora.cli.output import JsonFlag, plain, print_json, stdout
 
 MIN_DISK_FREE_BYTES = 2 * 10**9  # one bundle, its copy on a device, and a database
 
@@ -39,8 +40,8 @@ def doctor(url: UrlOption = DEFAULT_URL, as_json: JsonFlag = False) -> None:
         print_json({"healthy": healthy, "findings": [asdict(finding) for finding in findings]})
     else:
         for finding in findings:
-            mark = "[green]ok  [/]" if finding.ok else "[red]no  [/]" if finding.needed else "[yellow]no  [/]"
-            stdout.print(f"{mark} {finding.name:<28}", finding.detail)
+            mark, style = ("ok", "green") if finding.ok else ("no", "red" if finding.needed else "yellow")
+            stdout.print(Text.assemble((f"{mark}   ", style), f"{finding.name:<32} ", plain(finding.detail)))
     if not healthy:
         raise typer.Exit(5)
 

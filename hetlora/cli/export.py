@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hetlora.cli.output import JsonFlag, print_json, stderr, stdout
+from hetlora.cli.output import JsonFlag, print_json, say, stderr
 from hetlora.cli.parts import part
 
 
@@ -63,9 +63,10 @@ def export(
             }
         )
         return
-    stdout.print(
+    say(
         f"{out}: {len(manifest.adapter.modules)} modules, ranks 1 to {manifest.adapter.max_rank}, "
-        f"{size_bytes / 1e6:.1f} MB\ndigest {bundle.digest}"
+        f"{size_bytes / 1e6:.1f} MB",
+        f"digest {bundle.digest}",
     )
 
 

@@ -11,14 +11,15 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hetlora.errors import HetloraError
 from hetlora.messages.common import problem_of
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
 
-stdout = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+stdout = Console(highlight=False, markup=False)
+stderr = Console(stderr=True, highlight=False, markup=False)
 
 
 def print_json(value: BaseModel | Mapping[str, Any]) -> None:
@@ -38,8 +39,20 @@ def print_items(items: Iterable[BaseModel], columns: Sequence[str], *, as_json: 
     for column in columns:
         table.add_column(column.replace("_", " "))
     for row in rows:
-        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+        table.add_row(*(plain(row[column]) for column in columns))
     stdout.print(table)
+
+
+def plain(value: object) -> Text:
+    """A value as a cell or line: what devices and services say must neither style a terminal nor steer it."""
+    text = "" if value is None else str(value)
+    return Text("".join(character if character.isprintable() else "\ufffd" for character in text))
+
+
+def say(*lines: str) -> None:
+    """Print lines as they are, unwrapped: people read them, and scripts cut them."""
+    for line in lines:
+        typer.echo(plain(line).plain)
 
 
 def print_error(error: HetloraError, *, as_json: bool) -> None:
@@ -47,5 +60,4 @@ def print_error(error: HetloraError, *, as_json: bool) -> None:
     if as_json:
         sys.stderr.write(problem_of(error).model_dump_json() + "\n")
         return
-    stderr.print(f"[bold red]error[/] [bold]{error.code}[/]: ", end="")
-    stderr.print(str(error), markup=False)
+    stderr.print(Text.assemble(("error ", "bold red"), (f"{error.code}: ", "bold"), plain(error)))

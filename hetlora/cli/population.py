@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
-from hetlora.cli.output import JsonFlag, print_items, print_json, stdout
+from hetlora.cli.output import JsonFlag, print_items, print_json, say
 
 app = typer.Typer(no_args_is_help=True, help="Populations: devices that share one learning problem.")
 
@@ -25,9 +25,7 @@ def create(
     if as_json:
         print_json(created)
     else:
-        stdout.print(
-            f"population {created.name}\nenrolment token {created.enrolment_token}  (kept nowhere else)"
-        )
+        say(f"population {created.name}", f"enrolment token {created.enrolment_token}  (kept nowhere else)")
 
 
 @app.command("list")

@@ -11,7 +11,7 @@ from rich.live import Live
 
 from hetlora.bundle import open_bundle
 from hetlora.cli.operator import DEFAULT_URL, Operator, TokenOption, UrlOption, connect
-from hetlora.cli.output import JsonFlag, print_items, print_json, stdout
+from hetlora.cli.output import JsonFlag, print_items, print_json, say, stdout
 from hetlora.cli.run_table import round_table
 from hetlora.manifest import Manifest
 from hetlora.messages.device import TrainingSettings
@@ -192,4 +192,4 @@ def _show(run: RunStatus, as_json: bool) -> None:
         print_json(run)
         return
     hint = f"; start it with `hetlora run start {run.run_id}`" if run.state == RunState.DRAFT else ""
-    stdout.print(f"run {run.run_id}: {run.state}{hint}", markup=False)
+    say(f"run {run.run_id}: {run.state}{hint}")

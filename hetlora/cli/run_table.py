@@ -8,7 +8,9 @@ from typing import Final, Literal
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
+from hetlora.cli.output import plain
 from hetlora.messages.management import AssignmentStatus, RoundStatus, RunStatus
 from hetlora.states import RoundState
 
@@ -43,7 +45,7 @@ def _device_table(run: RunStatus, assignments: Sequence[AssignmentStatus]) -> Ta
         table.add_column(heading, justify=justify, no_wrap=True)
     for status in sorted(assignments, key=lambda status: (status.device_name, status.assignment_id)):
         table.add_row(
-            status.device_name or status.device_id[:8],
+            plain(status.device_name or status.device_id[:8]),
             str(status.state),
             _ranks(status.rank, status.updated_rank),
             "" if status.first_loss is None else f"{status.first_loss:.2f}→{status.last_loss:.2f}",
@@ -65,9 +67,12 @@ def _rounds_table(run: RunStatus, rounds: Sequence[RoundStatus], accuracies: Map
     for status in rounds:
         seconds = (status.ended_at - status.started_at).total_seconds() if status.ended_at else None
         accuracy = accuracies.get(status.round_index) if status.state == RoundState.COMMITTED else None
-        cells = [
+        reason = f": {status.reason}" if status.state == RoundState.ABANDONED else ""
+        cells: list[Text | str] = [
             str(status.round_index + 1),
-            str(status.state) + (f": {status.reason}" if status.state == RoundState.ABANDONED else ""),
+            plain(
+                f"{status.state}: {status.reason}" if status.state == RoundState.ABANDONED else status.state
+            ),
             f"{status.accepted} of {run.settings.goal_count}",
             "" if seconds is None else f"{seconds:.1f}",
         ]

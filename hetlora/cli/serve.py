@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hetlora.cli.operator import TOKEN_FILE
-from hetlora.cli.output import stdout
+from hetlora.cli.output import say
 from hetlora.cli.parts import part
 
 
@@ -39,8 +39,8 @@ def serve(
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
 
     def announce(address: str) -> None:
-        stdout.print(f"listening on {address}, data in {settings.data_dir}")
+        say(f"listening on {address}, data in {settings.data_dir}")
         if settings.operator_token is None:
-            stdout.print(f"operator token in {settings.data_dir / TOKEN_FILE}")
+            say(f"operator token in {settings.data_dir / TOKEN_FILE}")
 
     run_service(settings, announce)
