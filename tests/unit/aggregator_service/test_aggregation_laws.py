@@ -8,11 +8,11 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from service_helpers import SPEC, make_adapter, random_adapter
 
-from aggregator_service.aggregation.hetlora import HetLora
+from aggregator_service.aggregation.hetlora import HetLora, HetLoraPartial
 from aggregator_service.aggregation.tree import LEAF_SIZE, Aggregate, aggregate
 from aggregator_service.commit import RULES
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
@@ -99,6 +99,34 @@ def test_order_of_arrival_changes_no_bit(cohort: list[Adapter], random: object) 
     first, second = merged(cohort), merged(shuffled)
     assert adapter_to_bytes(first.adapter) == adapter_to_bytes(second.adapter)
     assert first.weights == second.weights
+
+
+def merged_by_shape(partials: list[HetLoraPartial]) -> HetLoraPartial:
+    """The tree's shape, written as a recursion: the largest power of two of leaves, and the rest."""
+    if len(partials) == 1:
+        return partials[0]
+    half = 1 << (len(partials) - 1).bit_length() - 1
+    return RULE.merge(merged_by_shape(partials[:half]), merged_by_shape(partials[half:]))
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 7 * LEAF_SIZE), st.integers(0, 2**32 - 1))
+def test_leaves_summed_apart_and_merged_in_the_trees_shape_give_the_same_bits(size: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scales = rng.choice([0.0, 1e-10, 1.0, 1e4], size)
+    cohort = [rescaled(random_adapter(1 + n % 4, seed + n, WIDE), scale) for n, scale in enumerate(scales)]
+    by_id = {hashlib.sha256(adapter_to_bytes(adapter)).hexdigest(): adapter for adapter in cohort}
+    ids = sorted(by_id)
+    leaves: list[HetLoraPartial] = []
+    raw: dict[str, float] = {}
+    for start in range(0, len(ids), LEAF_SIZE):
+        leaves.append(RULE.init())
+        raw |= {id_: RULE.accumulate(leaves[-1], by_id[id_]) for id_ in ids[start : start + LEAF_SIZE]}
+    total = merged_by_shape(leaves)
+    whole = merged(list(by_id.values()))
+    assert adapter_to_bytes(RULE.finish(total)) == adapter_to_bytes(whole.adapter)
+    # Weights are float64, where the factors' last bits are lost to float32.
+    assert {id_: RULE.weight(total, value) for id_, value in raw.items()} == whole.weights
 
 
 @given(cohorts, cohorts)

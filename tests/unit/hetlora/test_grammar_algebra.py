@@ -95,6 +95,12 @@ def test_delta_norm_by_hand() -> None:
     assert delta_norm(ADAPTER) == pytest.approx(math.sqrt(855), rel=1e-15)
 
 
+def test_delta_norm_never_forms_the_dense_product() -> None:
+    # B A would be 200,000 x 200,000 ones, 320 GB; their norm is sqrt(200,000^2).
+    ones = LoraFactors(np.ones((1, 200_000)), np.ones((200_000, 1)))
+    assert module_delta_norm(ones) == 200_000
+
+
 def test_delta_norm_of_rank_zero_is_zero() -> None:
     assert delta_norm(truncate(ADAPTER, 0)) == 0
 
