@@ -2,8 +2,8 @@
 
 Floating-point addition is not associative, so the sorted ids alone fix the shape of the sum: leaves of
 `LEAF_SIZE` updates summed in order, then merged pairwise as a binary counter carries (the largest power of
-two of leaves that leaves a rest, reduced, plus that rest, reduced). At most log2(leaves) + 2 partials are alive
-at a time; beside them only one float per update is kept, its weight.
+two of leaves that leaves a rest, reduced, plus that rest, reduced). At most log2(leaves) + 2 partials are
+alive at a time; beside them only one float per update is kept, its weight.
 
 One process reduces a round so far. Replicas that each reduced whole subtrees would give the same bits.
 """
