@@ -58,12 +58,10 @@ class BundleCache:
         """
         manifest = self.manifest(ref)
         folder = self._folder / ref.sha256
-        files = {
-            relative: ObjectRef(sha256=entry.sha256, size_bytes=entry.size_bytes)
-            for relative, entry in manifest.files.items()
-        }
         missing = {
-            relative: file for relative, file in files.items() if not self._holds(folder / relative, file)
+            relative: file
+            for relative, file in manifest.files.items()
+            if not self._holds(folder / relative, file)
         }
         _check_room(self._folder, sum(file.size_bytes for file in missing.values()))
         for relative, file in missing.items():

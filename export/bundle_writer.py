@@ -35,11 +35,11 @@ from hetlora.graph_names import LOGITS, LOSS
 from hetlora.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
-    FileEntry,
     GraphFiles,
     Manifest,
     ToolVersions,
 )
+from hetlora.messages.common import ObjectRef
 
 FILES: Final = GraphFiles(
     training="training.onnx",
@@ -175,9 +175,9 @@ def _write_graph(model: ModelProto, places: dict[str, Place], path: Path) -> Non
     onnx.save(model, path)
 
 
-def _file_entries(folder: Path) -> dict[str, FileEntry]:
+def _file_entries(folder: Path) -> dict[str, ObjectRef]:
     return {
-        path.name: FileEntry(sha256=sha256_of_file(path), size_bytes=path.stat().st_size)
+        path.name: ObjectRef(sha256=sha256_of_file(path), size_bytes=path.stat().st_size)
         for path in sorted(folder.iterdir())
     }
 

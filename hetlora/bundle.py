@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hetlora.digest import sha256_of, sha256_of_file, verify_digest
 from hetlora.errors import BundleInvalid
-from hetlora.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest
+from hetlora.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from hetlora.messages.common import ObjectRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def verify_files(bundle: Bundle) -> None:
             raise BundleInvalid(f"{relative} of the bundle cannot be read", got=error.strerror) from error
 
 
-def _verify_file(bundle: Bundle, relative: str, entry: FileEntry) -> None:
+def _verify_file(bundle: Bundle, relative: str, entry: ObjectRef) -> None:
     path = bundle.path(relative)
     if not path.is_file():
         raise BundleInvalid("a file of the bundle is missing", got=relative)

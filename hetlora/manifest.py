@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from hetlora.adapter import AdapterSpec
 from hetlora.digest import Sha256
 from hetlora.errors import BundleInvalid, HetloraError, faults_in_words
+from hetlora.messages.common import Message, ObjectRef
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
@@ -34,20 +35,7 @@ def _unique(labels: tuple[str, ...]) -> tuple[str, ...]:
     return labels
 
 
-class Record(BaseModel):
-    """An immutable record with no room for unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class FileEntry(Record):
-    """One file of the bundle."""
-
-    sha256: Sha256
-    size_bytes: int = Field(ge=0)
-
-
-class BaseModelInfo(Record):
+class BaseModelInfo(Message):
     """Where the frozen weights come from; `sha256` is over the weight file as it was read."""
 
     id: str
@@ -56,7 +44,7 @@ class BaseModelInfo(Record):
     parameters: int = Field(ge=0)
 
 
-class TensorInput(Record):
+class TensorInput(Message):
     """One input of the training and inference graphs that the device's examples fill."""
 
     name: str
@@ -64,7 +52,7 @@ class TensorInput(Record):
     shape: tuple[str | int, ...]  # a string is a symbolic dimension: "batch", "tokens"
 
 
-class OptimizerInfo(Record):
+class OptimizerInfo(Message):
     """Constants baked into the optimizer graph; the learning rate is given at each step."""
 
     name: Literal["AdamW"]
@@ -74,7 +62,7 @@ class OptimizerInfo(Record):
     weight_decay: float
 
 
-class CostModel(Record):
+class CostModel(Message):
     """What one training step costs, as linear functions of tokens and rank.
 
     FLOPs of a step: tokens * (training_flops_per_token + rank * training_flops_per_token_per_rank).
@@ -90,7 +78,7 @@ class CostModel(Record):
     adapter_bytes_per_rank: int = Field(ge=0)
 
 
-class GraphFiles(Record):
+class GraphFiles(Message):
     """Paths, inside the bundle, of the graphs and of what they read."""
 
     training: BundlePath
@@ -101,7 +89,7 @@ class GraphFiles(Record):
     tokenizer: BundlePath
 
 
-class ToolVersions(Record):
+class ToolVersions(Message):
     """What wrote the graphs, and the oldest formats a runtime must read."""
 
     hetlora: str
@@ -111,7 +99,7 @@ class ToolVersions(Record):
     ir_version: int
 
 
-class Manifest(Record):
+class Manifest(Message):
     """`manifest.json`: its SHA-256 is the digest of the whole bundle."""
 
     schema_version: Literal[1]
@@ -125,7 +113,7 @@ class Manifest(Record):
     graphs: GraphFiles
     cost_model: CostModel
     versions: ToolVersions
-    files: dict[BundlePath, FileEntry]
+    files: dict[BundlePath, ObjectRef]
 
     def to_json(self) -> bytes:
         """The bytes of manifest.json: the same manifest gives the same bytes."""

@@ -1,4 +1,4 @@
-"""What device and operator messages share."""
+"""What the messages of devices and operators share, and the manifest with them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Message(BaseModel):
 
 
 class ObjectRef(Message):
-    """Bytes to fetch from `/device/v1/objects/{sha256}`, and what they must be."""
+    """Bytes by what they must be: an object of `/device/v1/objects/{sha256}`, or a file of a bundle."""
 
     sha256: Sha256
     size_bytes: Count

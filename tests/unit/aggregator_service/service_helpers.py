@@ -19,13 +19,13 @@ from hetlora.digest import sha256_of
 from hetlora.manifest import (
     BaseModelInfo,
     CostModel,
-    FileEntry,
     GraphFiles,
     Manifest,
     OptimizerInfo,
     TensorInput,
     ToolVersions,
 )
+from hetlora.messages.common import ObjectRef
 from hetlora.signature import SignatureParameters, content_digest, signature_base, signature_header
 from hetlora.tensors import adapter_to_bytes
 
@@ -80,7 +80,7 @@ def make_manifest() -> Manifest:
             adapter_bytes_per_rank=40,
         ),
         versions=ToolVersions(hetlora="0.1.0", onnx="1.17.0", onnxruntime="1.19.2", opset=17, ir_version=9),
-        files={name: FileEntry(sha256=sha256_of(data), size_bytes=len(data)) for name, data in FILES.items()},
+        files={name: ObjectRef(sha256=sha256_of(data), size_bytes=len(data)) for name, data in FILES.items()},
     )
 
 

@@ -26,7 +26,6 @@ from hetlora.manifest import (
     MANIFEST_NAME,
     BaseModelInfo,
     CostModel,
-    FileEntry,
     GraphFiles,
     Manifest,
     OptimizerInfo,
@@ -122,7 +121,7 @@ def tiny_manifest(files: dict[str, bytes]) -> Manifest:
             adapter_bytes_per_rank=40,
         ),
         versions=ToolVersions(hetlora="0", onnx="0", onnxruntime="0", opset=17, ir_version=9),
-        files={name: FileEntry(sha256=sha256_of(data), size_bytes=len(data)) for name, data in files.items()},
+        files={name: ObjectRef(sha256=sha256_of(data), size_bytes=len(data)) for name, data in files.items()},
     )
 
 
