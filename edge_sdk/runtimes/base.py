@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from hetlora.adapter import Adapter
@@ -16,22 +14,11 @@ from hetlora.bundle import Bundle
 Batch = Mapping[str, NDArray[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Mean loss over a batch, and logits of (batch, labels) in float32."""
-
-    loss: float
-    logits: NDArray[np.float32]
-
-
 class TrainingRuntime(Protocol):
     """One adapter being trained over the frozen base model of one bundle."""
 
     def train_step(self, batch: Batch, *, learning_rate: float) -> float:
         """Take one AdamW step and return the loss before it, pruning penalty included."""
-
-    def evaluate(self, batch: Batch) -> Evaluation:
-        """Score a batch with the adapter as it stands; the loss leaves the pruning penalty out."""
 
     def adapter(self) -> Adapter:
         """A copy of the adapter as it stands."""

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from edge_sdk.runtimes.base import Batch, Evaluation
+from edge_sdk.runtimes.base import Batch
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.algebra import truncate
 from hetlora.bundle import Bundle
@@ -137,9 +137,6 @@ class QuadraticRuntime:
         lora_A, lora_B = self.now.factors["query"].lora_A, self.now.factors["query"].lora_B
         self.now = Adapter(SPEC, {"query": LoraFactors(lora_A, lora_B + learning_rate * (1 - lora_B))})
         return 0.5 * float(np.sum((lora_B - 1) ** 2))
-
-    def evaluate(self, batch: Batch) -> Evaluation:
-        raise NotImplementedError
 
     def adapter(self) -> Adapter:
         return self.now
