@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
+from edge_sdk.visit import failure_of
 from hetlora.errors import error_classes
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +19,15 @@ def test_every_error_code_stands_in_the_protocol_with_its_status_and_exit_code()
     documented = {code: (int(status), int(exit_code)) for code, status, exit_code in rows}
 
     assert documented == {code: (kind.status, kind.exit_code) for code, kind in error_classes().items()}
+
+
+def test_codes_that_only_devices_have_stand_in_the_protocol() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `([a-z_]+)` \| [^|]+ \|$", text.partition("`Failure.code`")[2], re.MULTILINE)
+
+    of_devices = (MemoryError(), OSError(errno.ENOSPC, "no space"), RuntimeError("any other"))
+
+    assert documented == [failure_of(error).code for error in of_devices]
 
 
 def test_every_path_in_the_readmes_tree_exists() -> None:
