@@ -48,8 +48,8 @@ from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, max_adapter_by
 
 logger = logging.getLogger(__name__)
 
-# After a failure that the service could not be told, so that it named no time: longer than the few seconds that
-# it names by default, as what failed here would at once fail again.
+# After a failure that the service could not be told, so that it named no time: longer than the few seconds
+# that it names by default, as what failed here would at once fail again.
 DEFAULT_RETRY_SECONDS: Final = 60.0
 
 
