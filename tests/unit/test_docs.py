@@ -23,7 +23,9 @@ def test_every_error_code_stands_in_the_protocol_with_its_status_and_exit_code()
 
 def test_codes_that_only_devices_have_stand_in_the_protocol() -> None:
     text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
-    documented = re.findall(r"^\| `([a-z_]+)` \| [^|]+ \|$", text.partition("`Failure.code`")[2], re.MULTILINE)
+    documented = re.findall(
+        r"^\| `([a-z_]+)` \| [^|]+ \|$", text.partition("`Failure.code`")[2], re.MULTILINE
+    )
 
     of_devices = (MemoryError(), OSError(errno.ENOSPC, "no space"), RuntimeError("any other"))
 
