@@ -13,13 +13,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from benchmarks.data.labelled_text import LabelledText
 from benchmarks.data.library_parts import LIBRARY_PARTS
 from benchmarks.data.passages import standard_library_passages
 from benchmarks.demo.model import model_folder
 from benchmarks.harness import RESULTS, begin, finish, peer_python, pinned
 from benchmarks.peers.training_step import NAME, PACKAGES, Step, compare_steps
 from benchmarks.round_cost import RoundCost, Setup, bundle_bytes, measure_rounds
+from edge_sdk.examples import Example
 from export.bundle_writer import export_bundle
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.cli.output import JsonFlag, stderr, stdout
@@ -106,7 +106,7 @@ def _export(model: Path, max_tokens: int, out: Path) -> Bundle:
     )
 
 
-def _compare(step: Step, passages: Sequence[LabelledText], work: Path, pairs: int) -> dict[str, Any]:
+def _compare(step: Step, passages: Sequence[Example], work: Path, pairs: int) -> dict[str, Any]:
     _tell(f"preparing {NAME}")
     requirements = pinned(*PACKAGES)
     python = peer_python("torch-peft", requirements)

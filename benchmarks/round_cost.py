@@ -11,10 +11,10 @@ from typing import Final
 import numpy as np
 import psutil
 
-from benchmarks.data.labelled_text import LabelledText
 from benchmarks.demo.profiles import PROFILES
 from benchmarks.fleet import POPULATION, DeviceSetup, Fleet
 from benchmarks.processes import Process
+from edge_sdk.examples import Example
 from hetlora.bundle import Bundle
 from hetlora.cli.operator import Operator
 from hetlora.errors import ServiceFailed
@@ -86,7 +86,7 @@ class RoundCost:
 def measure_rounds(
     bundle: Bundle,
     setup: Setup,
-    passages: Sequence[LabelledText],
+    passages: Sequence[Example],
     work: Path,
     *,
     progress: Callable[[str], None],
@@ -127,7 +127,7 @@ def bundle_bytes(bundle: Bundle) -> int:
     return files + (bundle.folder / MANIFEST_NAME).stat().st_size
 
 
-def _devices(bundle: Bundle, setup: Setup, passages: Sequence[LabelledText]) -> list[DeviceSetup]:
+def _devices(bundle: Bundle, setup: Setup, passages: Sequence[Example]) -> list[DeviceSetup]:
     rng = np.random.default_rng(setup.seed)
     labels, kinds = bundle.manifest.labels, list(PROFILES.items())
     devices = []

@@ -54,7 +54,11 @@ class Example:
 
 def _is_unicode(value: str) -> bool:
     # Lone surrogates live in Python strings, yet neither SQLite nor the tokenizer takes them.
-    return not any("\ud800" <= character <= "\udfff" for character in value)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class ExampleStore:

@@ -1,4 +1,10 @@
-"""Readers of the user's own files of labelled text: CSV (RFC 4180), JSON and JSON lines."""
+"""Readers of the user's own files of labelled text.
+
+- `.csv` (RFC 4180, UTF-8): the columns `text`, and `label`, `category` or `intent`; others are left out.
+- `.json`: a list of [text, label] or of objects with those fields; or an object of such lists `train` and
+  `test` (or else `val`), whose other keys are left out.
+- `.jsonl`: one [text, label] or object per line.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from edge_sdk.examples import Example
 from hetlora.errors import DataError
 
 LABEL_FIELDS: Final = ("label", "category", "intent")
 
-Pair = tuple[str, str]  # text, label
-Parts = dict[str, list[Pair]]  # "train", and "test" where the file has such a part
+Parts = dict[str, list[Example]]
 
 
 def read_parts(path: Path) -> Parts:
-    """Read a file by its suffix; see `load_labelled_text` for what each kind of file holds.
+    """The examples of a file, read as its suffix says: `train`, and `test` where the file has such a part.
 
     Raises:
         OSError: no such file, or it cannot be read.
@@ -40,7 +46,7 @@ def read_parts(path: Path) -> Parts:
 
 def _read_csv(content: str, name: str) -> Parts:
     rows = csv.reader(io.StringIO(content, newline=""), strict=True)
-    pairs = []
+    examples = []
     try:
         header = [column.strip().casefold() for column in next(rows)]
         label = next((field for field in LABEL_FIELDS if field in header), None)
@@ -60,18 +66,18 @@ def _read_csv(content: str, name: str) -> Parts:
             if len(row) != len(header):
                 raise DataError(place, got=f"{len(row)} fields", expected=f"{len(header)} as in the header")
             fields = dict(zip(header, row, strict=True))
-            pairs.append(_pair(fields["text"], fields[label], place))
+            examples.append(_example(fields["text"], fields[label], place))
     except csv.Error as error:
         raise DataError(
             f"line {rows.line_num} of {name} is not CSV", got=error, expected="quoting as in RFC 4180"
         ) from error
-    return {"train": pairs}
+    return {"train": examples}
 
 
 def _read_json(content: str, name: str) -> Parts:
     found = _parse(content, name)
     if isinstance(found, list):
-        return {"train": _json_pairs(found, name)}
+        return {"train": _json_examples(found, name)}
     lists = {
         part: found[part]
         for part in ("train", "test", "val")
@@ -87,18 +93,18 @@ def _read_json(content: str, name: str) -> Parts:
         )
     test = lists.get("test", lists.get("val", []))
     return {
-        "train": _json_pairs(lists["train"], f"train of {name}"),
-        "test": _json_pairs(test, f"test of {name}"),
+        "train": _json_examples(lists["train"], f"train of {name}"),
+        "test": _json_examples(test, f"test of {name}"),
     }
 
 
 def _read_json_lines(content: str, name: str) -> Parts:
-    pairs = []
+    examples = []
     for number, line in enumerate(content.split("\n"), start=1):
         if line.strip():
             place = f"line {number} of {name}"
-            pairs.append(_json_pair(_parse(line, place), place))
-    return {"train": pairs}
+            examples.append(_json_example(_parse(line, place), place))
+    return {"train": examples}
 
 
 def _parse(content: str, name: str) -> Any:
@@ -108,29 +114,29 @@ def _parse(content: str, name: str) -> Any:
         raise DataError(f"{name} is not JSON", got=error, expected="RFC 8259") from error
 
 
-def _json_pairs(items: list[Any], name: str) -> list[Pair]:
-    return [_json_pair(item, f"example {number} of {name}") for number, item in enumerate(items, start=1)]
+def _json_examples(items: list[Any], name: str) -> list[Example]:
+    return [_json_example(item, f"example {number} of {name}") for number, item in enumerate(items, start=1)]
 
 
-def _json_pair(item: Any, place: str) -> Pair:
+def _json_example(item: Any, place: str) -> Example:
     if isinstance(item, list) and len(item) == 2:
-        return _pair(item[0], item[1], place)
+        return _example(item[0], item[1], place)
     if isinstance(item, dict):
         label = next((item[field] for field in LABEL_FIELDS if field in item), None)
-        return _pair(item.get("text"), label, place)
+        return _example(item.get("text"), label, place)
     raise DataError(
         place, got=type(item).__name__, expected="[text, label], or an object with the fields text and label"
     )
 
 
-def _pair(text: object, label: object, place: str) -> Pair:
+def _example(text: object, label: object, place: str) -> Example:
     if isinstance(label, int) and not isinstance(label, bool):
         label = str(label)
     for what, value in (("text", text), ("label", label)):
         if not isinstance(value, str) or not value.strip():
             got = "an empty one" if isinstance(value, str) else type(value).__name__
             raise DataError(f"{place} has no {what}", got=got, expected=f"a {what}")
-    return str(text).strip(), str(label).strip()
+    return Example(str(text).strip(), str(label).strip())
 
 
 READERS: Final[dict[str, Callable[[str, str], Parts]]] = {

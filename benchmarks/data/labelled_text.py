@@ -1,15 +1,16 @@
-"""Labelled text: one example, a data set, and the user's own data."""
+"""Labelled text: a data set, and the user's own data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from edge_sdk.labelled_files import READERS, Pair, Parts, read_parts
+from edge_sdk.examples import Example
+from edge_sdk.labelled_files import READERS, Parts, read_parts
 from hetlora.errors import DataError
 
 TEST_SHARE: Final = 0.2
@@ -18,19 +19,11 @@ _WHOLE_SET: Final = "data_full.json"
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledText:
-    """One example: a text and the label that it carries."""
-
-    text: str
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
 class Dataset:
     """Examples to train on, and examples to score with that no device holds."""
 
-    train: list[LabelledText]
-    test: list[LabelledText]
+    train: list[Example]
+    test: list[Example]
 
     @property
     def labels(self) -> list[str]:
@@ -41,11 +34,8 @@ class Dataset:
 def load_labelled_text(path: Path, *, seed: int = 0) -> Dataset:
     """Read a file or folder of labelled text.
 
-    - `.csv` (RFC 4180): the columns `text`, and `label`, `category` or `intent`; others are left out.
-    - `.json`: a list of [text, label] or of objects with those fields; or an object of such lists `train`
-      and `test` (or else `val`), whose other keys are left out.
-    - `.jsonl`: one [text, label] or object per line.
-    - a folder: `train` and perhaps `test` with one of these suffixes, or CLINC150's `data_full.json`.
+    A file is of one of the kinds in `edge_sdk.labelled_files`; a folder holds `train` and perhaps `test` as
+    such files, or CLINC150's `data_full.json`.
 
     Without a test part, TEST_SHARE of each label is drawn for it by `seed`; a label with a single example
     stays in training.
@@ -62,7 +52,7 @@ def load_labelled_text(path: Path, *, seed: int = 0) -> Dataset:
             got=error.strerror,
             expected="a file or folder of labelled text",
         ) from error
-    train, test = (_examples(parts.get(part, [])) for part in ("train", "test"))
+    train, test = (parts.get(part, []) for part in ("train", "test"))
     if not test:
         test, train = draw_by_label(train, _test_count, np.random.default_rng(seed))
     dataset = Dataset(train, test)
@@ -100,13 +90,9 @@ def _first_file(folder: Path, part: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _examples(pairs: Iterable[Pair]) -> list[LabelledText]:
-    return [LabelledText(text, label) for text, label in pairs]
-
-
 def draw_by_label(
-    examples: Sequence[LabelledText], count_of: Callable[[int], int], rng: np.random.Generator
-) -> tuple[list[LabelledText], list[LabelledText]]:
+    examples: Sequence[Example], count_of: Callable[[int], int], rng: np.random.Generator
+) -> tuple[list[Example], list[Example]]:
     """Draw `count_of(n)` of the n examples of each label; return the drawn and the rest, both in order."""
     positions: dict[str, list[int]] = {}
     for position, example in enumerate(examples):

@@ -7,18 +7,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.data.labelled_text import LabelledText, draw_by_label
+from benchmarks.data.labelled_text import draw_by_label
+from edge_sdk.examples import Example
 from hetlora.errors import SettingsError
 
 
 def partition_by_label(
-    examples: Sequence[LabelledText],
+    examples: Sequence[Example],
     devices: int,
     labels_per_device: int,
     rng: np.random.Generator,
     *,
     examples_per_device: int | None = None,
-) -> list[list[LabelledText]]:
+) -> list[list[Example]]:
     """Give each device examples of at most `labels_per_device` labels, none of them twice.
 
     Every label is held by at least one device, and by nearly as many devices as every other. Devices take
@@ -52,8 +53,8 @@ def partition_by_label(
 
 
 def stratified_sample(
-    examples: Sequence[LabelledText], per_label: int, rng: np.random.Generator
-) -> tuple[list[LabelledText], list[LabelledText]]:
+    examples: Sequence[Example], per_label: int, rng: np.random.Generator
+) -> tuple[list[Example], list[Example]]:
     """Draw `per_label` examples of each label, and return them and the examples left over.
 
     A label with fewer examples gives all that it has. Both lists keep the order of `examples`.
@@ -61,15 +62,15 @@ def stratified_sample(
     return draw_by_label(examples, lambda available: min(per_label, available), rng)
 
 
-def _group_by_label(examples: Sequence[LabelledText]) -> dict[str, list[LabelledText]]:
+def _group_by_label(examples: Sequence[Example]) -> dict[str, list[Example]]:
     """The examples of each label, labels in alphabetical order."""
-    groups: dict[str, list[LabelledText]] = defaultdict(list)
+    groups: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
         groups[example.label].append(example)
     return dict(sorted(groups.items()))
 
 
-def _shuffled(examples: list[LabelledText], rng: np.random.Generator) -> list[LabelledText]:
+def _shuffled(examples: list[Example], rng: np.random.Generator) -> list[Example]:
     return [examples[position] for position in rng.permutation(len(examples))]
 
 
@@ -88,9 +89,9 @@ def _deal_labels(
 
 
 def _take_turns(
-    stock: dict[str, list[LabelledText]], labels_of: list[list[str]], limit: int
-) -> list[list[LabelledText]]:
-    held: list[list[LabelledText]] = [[] for _ in labels_of]
+    stock: dict[str, list[Example]], labels_of: list[list[str]], limit: int
+) -> list[list[Example]]:
+    held: list[list[Example]] = [[] for _ in labels_of]
     counts = [Counter(dict.fromkeys(labels, 0)) for labels in labels_of]
     active = set(range(len(held)))
     while active:

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from benchmarks.data.labelled_text import LabelledText
 from benchmarks.data.library_parts import LIBRARY_PARTS, LibraryPart
+from edge_sdk.examples import Example
 from hetlora.errors import DataError
 
 _LOG = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ _WORD: Final = re.compile(r"[\"'(*`]*[A-Za-z][A-Za-z'/-]*[\"')*`]*[.,;:!?]*[\"')
 _WORD_BREAK: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_+")
 
 
-def standard_library_passages(library: Path | None = None) -> list[LabelledText]:
+def standard_library_passages(library: Path | None = None) -> list[Example]:
     """Collect the passages of every library part, in the order of the table, then of module and line.
 
     A passage is the opening of one docstring, headed by the name of the class or function, or the opening
@@ -51,14 +51,14 @@ def standard_library_passages(library: Path | None = None) -> list[LabelledText]
     """
     library = Path(sysconfig.get_path("stdlib")) if library is None else library
     labels_of: dict[str, set[str]] = defaultdict(set)
-    first: dict[str, LabelledText] = {}
+    first: dict[str, Example] = {}
     for part in LIBRARY_PARTS:
         for heading, document in _documents(library, part):
             text = opening(document)
             key = re.sub(r"[^a-z]+", "", text.casefold())
             if key:
                 labels_of[key].add(part.label)
-                first.setdefault(key, LabelledText(f"{heading}: {text}" if heading else text, part.label))
+                first.setdefault(key, Example(f"{heading}: {text}" if heading else text, part.label))
     passages = [example for key, example in first.items() if len(labels_of[key]) == 1]
     if not passages:
         raise DataError(

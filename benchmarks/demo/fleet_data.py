@@ -11,10 +11,11 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.data.labelled_text import LabelledText, load_labelled_text
+from benchmarks.data.labelled_text import load_labelled_text
 from benchmarks.data.library_parts import LIBRARY_PARTS
 from benchmarks.data.partition import partition_by_label, stratified_sample
 from benchmarks.data.passages import standard_library_passages
+from edge_sdk.examples import Example
 
 HELD_OUT: Final = 240
 EXAMPLES_PER_DEVICE: Final = 200
@@ -27,8 +28,8 @@ class FleetData:
 
     source: str
     labels: Sequence[str]
-    devices: Sequence[Sequence[LabelledText]]
-    held_out: Sequence[LabelledText]
+    devices: Sequence[Sequence[Example]]
+    held_out: Sequence[Example]
 
     def summary(self) -> str:
         """One line for people."""

@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.data.labelled_text import LabelledText
 from edge_sdk.batches import TextEncoder
+from edge_sdk.examples import Example
 from edge_sdk.inference import Classifier
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
@@ -22,7 +22,7 @@ Inputs = dict[str, NDArray[Any]]
 class Scorer:
     """Held-out passages, encoded once, and the bundle's inference graph."""
 
-    def __init__(self, bundle: Bundle, held_out: Sequence[LabelledText]) -> None:
+    def __init__(self, bundle: Bundle, held_out: Sequence[Example]) -> None:
         manifest = bundle.manifest
         encoder = TextEncoder(
             bundle.path(manifest.graphs.tokenizer), manifest.inputs, max_tokens=manifest.max_tokens

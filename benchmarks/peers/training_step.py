@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.data.labelled_text import LabelledText
 from benchmarks.data.passages import MIN_WORDS
 from benchmarks.harness import Measured, median_ratio, paired, run_measured
 from edge_sdk.batches import TextEncoder
+from edge_sdk.examples import Example
 from export.reference import LOGIT_SCALE, read_prototypes
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter
 from hetlora.bundle import Bundle
@@ -54,7 +54,7 @@ class Step:
 
 
 def compare_steps(
-    step: Step, passages: Sequence[LabelledText], work: Path, *, peer: Path, pairs: int
+    step: Step, passages: Sequence[Example], work: Path, *, peer: Path, pairs: int
 ) -> dict[str, Any]:
     """Take the same steps on both sides, `pairs` times in turn, each run in a process of its own.
 
@@ -110,7 +110,7 @@ def _figures(ours: list[Row], peer: list[Row]) -> dict[str, Any]:
     }
 
 
-def _write_inputs(step: Step, passages: Sequence[LabelledText], work: Path) -> tuple[int, int]:
+def _write_inputs(step: Step, passages: Sequence[Example], work: Path) -> tuple[int, int]:
     """Write config, arrays and adapter for both scripts; return (batch, tokens)."""
     bundle, manifest, training = step.bundle, step.bundle.manifest, step.training
     rng = np.random.default_rng(step.seed)

@@ -119,15 +119,14 @@ def _read_profile(path: Path) -> CapabilityReport:
 
 
 def _fill(client: EdgeClient, path: Path) -> None:
-    from edge_sdk import Example
     from edge_sdk.labelled_files import read_parts
 
     try:
-        rows = [Example(text, label) for text, label in read_parts(path)["train"]]
+        examples = read_parts(path)["train"]
     except OSError as error:
         raise DataError(f"cannot read {path}", got=error.strerror) from error
     client.examples.clear()
-    client.examples.put_many(rows)
+    client.examples.put_many(examples)
 
 
 def _ignore(event: Event) -> None:

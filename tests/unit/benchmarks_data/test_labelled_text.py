@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.data.labelled_text import Dataset, LabelledText, load_labelled_text
+from benchmarks.data.labelled_text import Dataset, load_labelled_text
+from edge_sdk.examples import Example
 from hetlora.errors import DataError
 
-YES, NO = LabelledText("all is well", "yes"), LabelledText("nothing is", "no")
+YES, NO = Example("all is well", "yes"), Example("nothing is", "no")
 PAIRS = [["all is well", "yes"], ["nothing is", "no"]]
 OBJECTS = [{"text": text, "intent": label, "id": 7} for text, label in PAIRS]
 

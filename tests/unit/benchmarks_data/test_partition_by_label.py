@@ -7,19 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.data.labelled_text import LabelledText
 from benchmarks.data.partition import partition_by_label, stratified_sample
+from edge_sdk.examples import Example
 from hetlora.errors import SettingsError
 
 
-def examples_of(**counts: int) -> list[LabelledText]:
-    return [
-        LabelledText(f"{label} {number}", label) for label, count in counts.items() for number in range(count)
-    ]
+def examples_of(**counts: int) -> list[Example]:
+    return [Example(f"{label} {number}", label) for label, count in counts.items() for number in range(count)]
 
 
 @st.composite
-def partitions(draw: st.DrawFn) -> tuple[list[LabelledText], int, int, int | None, int]:
+def partitions(draw: st.DrawFn) -> tuple[list[Example], int, int, int | None, int]:
     counts = draw(st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 12), min_size=1))
     labels_per_device = draw(st.integers(1, len(counts)))
     devices = draw(st.integers(-(-len(counts) // labels_per_device), 12))
@@ -28,8 +26,8 @@ def partitions(draw: st.DrawFn) -> tuple[list[LabelledText], int, int, int | Non
 
 
 def split(
-    case: tuple[list[LabelledText], int, int, int | None, int],
-) -> tuple[list[LabelledText], list[list[LabelledText]], int, int | None]:
+    case: tuple[list[Example], int, int, int | None, int],
+) -> tuple[list[Example], list[list[Example]], int, int | None]:
     examples, devices, labels_per_device, limit, seed = case
     held = partition_by_label(
         examples, devices, labels_per_device, np.random.default_rng(seed), examples_per_device=limit

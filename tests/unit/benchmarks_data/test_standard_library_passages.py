@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.data.labelled_text import LabelledText
 from benchmarks.data.library_parts import LIBRARY_PARTS
 from benchmarks.data.passages import MAX_WORDS, MIN_WORDS, opening, standard_library_passages
+from edge_sdk.examples import Example
 from hetlora.errors import DataError
 
 # Debian, Fedora and others ship these apart from the interpreter, or a later version drops them.
@@ -18,7 +18,7 @@ OFTEN_MISSING = {"tkinter", "turtle", "ensurepip", "distutils", "asyncore", "imp
 
 
 @pytest.fixture(scope="module")
-def passages() -> list[LabelledText]:
+def passages() -> list[Example]:
     return standard_library_passages()
 
 
@@ -84,7 +84,7 @@ def test_a_passage_is_headed_by_the_names_of_class_and_function(tmp_path):
         "        'Return the value below which the given share of all samples lies, by bisection.'\n"
     )
     assert standard_library_passages(tmp_path) == [
-        LabelledText(
+        Example(
             "Normal Dist inv cdf: "
             "Return the value below which the given share of all samples lies, by bisection.",
             "mathematics",

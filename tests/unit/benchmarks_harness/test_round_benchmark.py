@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.data.labelled_text import LabelledText
 from benchmarks.peers.training_step import LOSS_TOLERANCE, Step, compare_steps
 from benchmarks.round_cost import Setup, bundle_bytes, measure_rounds
+from edge_sdk.examples import Example
 from hetlora.adapter import initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.cli.main import app
@@ -20,7 +20,7 @@ from hetlora.tensors import adapter_to_bytes
 pytestmark = pytest.mark.slow
 
 WORDS = "the rain falls on a field where nobody plays"
-PASSAGES = [LabelledText(f"{WORDS} {label}", label) for label in ("weather", "food", "sport", "unknown")]
+PASSAGES = [Example(f"{WORDS} {label}", label) for label in ("weather", "food", "sport", "unknown")]
 TRAINING = TrainingSettings(steps=2, batch_size=4, max_tokens=16, pruning_decay=1.0)
 
 
