@@ -70,9 +70,7 @@ def _rounds_table(run: RunStatus, rounds: Sequence[RoundStatus], accuracies: Map
         reason = f": {status.reason}" if status.state == RoundState.ABANDONED else ""
         cells: list[Text | str] = [
             str(status.round_index + 1),
-            plain(
-                f"{status.state}: {status.reason}" if status.state == RoundState.ABANDONED else status.state
-            ),
+            plain(f"{status.state}{reason}"),
             f"{status.accepted} of {run.settings.goal_count}",
             "" if seconds is None else f"{seconds:.1f}",
         ]
