@@ -5,8 +5,8 @@
 3. Where it shrank, the tail was not worth its keep: cut every module to the leading c ranks.
 
 The decision is one per model, as the paper's one rank per client reads. The run's min_rank bounds the cut
-alone: the training penalty presses on all ranks from c on, also on those below min_rank, which no cut can take
-any more. That shrinks their product a little and harms nothing else, and a runtime need not know of min_rank.
+alone: the penalty in the training loss presses on all ranks from c on, also on those that min_rank keeps. It
+only shrinks them a little, and so a runtime need not know of min_rank.
 """
 
 from __future__ import annotations
