@@ -63,6 +63,8 @@ class Fleet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for device in self.devices.values():
+            device.ask_to_stop()  # all at once, before each is waited for
         self._stack.close()
 
     def start_device(self, setup: DeviceSetup, *, threads: int = 1, python: Path | None = None) -> Process:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -58,13 +57,18 @@ class Process:
             self.popen.kill()
             self.popen.wait()
 
+    def ask_to_stop(self) -> None:
+        """SIGTERM."""
+        if self.popen is not None and self.popen.poll() is None:
+            self.popen.terminate()
+
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL after five seconds."""
+        """SIGTERM, then SIGKILL after two seconds."""
         if self.popen is None or self.popen.poll() is not None:
             return
-        self.popen.send_signal(signal.SIGTERM)
+        self.ask_to_stop()
         try:
-            self.popen.wait(5)
+            self.popen.wait(2)
         except subprocess.TimeoutExpired:
             self.kill()
 

@@ -20,7 +20,7 @@ from benchmarks.demo.watching import watch
 from benchmarks.fleet import POPULATION, DeviceSetup, Fleet
 from export.bundle_writer import export_bundle
 from hetlora.bundle import Bundle
-from hetlora.errors import ServiceFailed
+from hetlora.errors import ServiceFailed, SettingsError
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.management import RunCreate, RunSettings
 from hetlora.states import AssignmentState
@@ -66,7 +66,12 @@ def run_demo(settings: DemoSettings, *, quiet: bool) -> dict[str, Any]:
     console = Console(quiet=quiet, highlight=False)
     data = load_fleet_data(settings.data, settings.devices, settings.seed)
     console.print(data.summary())
-    settings.out.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot write to {settings.out}", got=error.strerror, expected="a folder"
+        ) from error
     with tempfile.TemporaryDirectory(prefix="hetlora-demo-") as scratch:
         work = Path(scratch)
         with console.status("Exporting the model: one training graph for every rank"):

@@ -44,8 +44,12 @@ def export_adapter(
     with connect(url, token) as operator:
         run = operator.run(run_id)
         wanted = version or run.adapter_version
-        if wanted is None:
-            raise NotFound("the run has committed no adapter yet", got=f"state {run.state}")
+        if wanted is None or (version is None and run.rounds_committed == 0):
+            raise NotFound(
+                "the run has committed no adapter yet",
+                got=f"state {run.state}",
+                expected="a committed round, or --version for the initial adapter",
+            )
         manifest = operator.manifest(run.bundle)
         adapter = adapter_from_bytes(operator.adapter_bytes(wanted), manifest.adapter)
     write_peft_folder(adapter, out, base_model=base_model or manifest.base_model.id)

@@ -38,7 +38,8 @@ def demo(
     with part("all"):
         from benchmarks.demo.stage import DemoSettings, run_demo
     # As an interrupt would: the device processes end with the demo.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     result = run_demo(
         DemoSettings(data=data, out=out, rounds=rounds, devices=devices, seed=seed), quiet=as_json
     )

@@ -14,13 +14,14 @@ import typer
 from pydantic import ValidationError
 
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
-from hetlora.cli.output import JsonFlag, print_items, print_json, say, stderr
+from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.parts import part
-from hetlora.errors import DataError, SettingsError
+from hetlora.cli.visits import VisitTeller
+from hetlora.errors import DataError, HetloraError, SettingsError
 from hetlora.messages.device import CapabilityReport
 
 if TYPE_CHECKING:
-    from edge_sdk import EdgeClient, Event, Visit
+    from edge_sdk import EdgeClient
 
 app = typer.Typer(no_args_is_help=True, help="Devices: run one here, or list a population's.")
 
@@ -50,31 +51,37 @@ def run_device(
 ) -> None:
     """Visit the service, train when there is work, come back when it says so; SIGTERM ends it in good order.
 
-    With --json, one object a line: what each visit came to.
+    With --json, one object a line: what each visit came to. With --once, a failed visit ends with its error's
+    exit code.
     """
     with part("edge"):
         from edge_sdk import EdgeClient
-    with EdgeClient(
-        url,
-        population,
-        folder,
-        enrolment_token=enrolment_token or None,
-        name=name,
-        capabilities=None if profile is None else _read_profile(profile),
-        threads=threads,
-        traffic_bytes_per_round=traffic_bytes,
-        on_event=_ignore if as_json else _tell,
-    ) as client:
+    capabilities = None if profile is None else _read_profile(profile)
+    with (
+        VisitTeller(as_json=as_json) as teller,
+        EdgeClient(
+            url,
+            population,
+            folder,
+            enrolment_token=enrolment_token or None,
+            name=name,
+            capabilities=capabilities,
+            threads=threads,
+            traffic_bytes_per_round=traffic_bytes,
+            on_event=teller.on_event,
+        ) as client,
+    ):
         if examples is not None:
             _fill(client, examples)
         if once:
-            _report(client.run_once(), as_json)
+            visit = client.run_once()
+            teller.on_visit(visit)
+            if isinstance(visit.error, HetloraError):
+                raise visit.error
             return
         # In a thread of its own: a signal handler must not set an event that its own thread may wait for.
         with _stopped_by_signals() as stop, ThreadPoolExecutor(1) as pool:
-            pool.submit(
-                client.run_forever, stop=stop, on_visit=lambda visit: _report(visit, as_json)
-            ).result()
+            pool.submit(client.run_forever, stop=stop, on_visit=teller.on_visit).result()
 
 
 @app.command()
@@ -85,7 +92,9 @@ def probe(
     """Measure what this machine can do, as the planner sees it."""
     with part("edge"):
         from edge_sdk import measure_capabilities
-    report = measure_capabilities(folder)
+    # The folder need not be there yet: what counts is the disk that it would lie on.
+    there = folder.absolute()
+    report = measure_capabilities(next(path for path in (there, *there.parents) if path.exists()))
     if as_json:
         print_json(report)
         return
@@ -127,44 +136,6 @@ def _fill(client: EdgeClient, path: Path) -> None:
         raise DataError(f"cannot read {path}", got=error.strerror) from error
     client.examples.clear()
     client.examples.put_many(examples)
-
-
-def _ignore(event: Event) -> None:
-    pass
-
-
-def _tell(event: Event) -> None:
-    from edge_sdk import GivenBack, RankChosen, RankPruned, StepDone
-
-    match event:
-        case RankChosen(choice):
-            stderr.print(f"rank {choice.rank}, bound by {choice.bound_by}")
-        case StepDone(step, steps, loss):
-            stderr.print(f"step {step} of {steps}, loss {loss:.3f}", end="\r")
-        case RankPruned(old_rank, new_rank):
-            stderr.print(f"rank {old_rank} pruned to {new_rank}")
-        case GivenBack(code, message):
-            stderr.print(f"given back: {code}: {message}")
-        case _:
-            pass
-
-
-def _report(visit: Visit, as_json: bool) -> None:
-    if as_json:
-        report = visit.report
-        print_json(
-            {
-                "outcome": visit.outcome,
-                "reason": visit.reason,
-                "code": visit.code,
-                "retry_after_seconds": visit.retry_after_seconds,
-                "round_index": visit.offer.round_index if visit.offer else None,
-                "rank": visit.choice.rank if visit.choice else None,
-                "report": report.model_dump(mode="json") if report else None,
-            }
-        )
-    elif visit.outcome != "no_work":
-        say(f"round {visit.offer.round_index + 1 if visit.offer else '?'}: {visit.outcome} {visit.reason}")
 
 
 @contextmanager

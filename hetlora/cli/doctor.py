@@ -32,7 +32,7 @@ class Finding:
 def doctor(url: UrlOption = DEFAULT_URL, as_json: JsonFlag = False) -> None:
     """Check Python, disk, the installed parts, the training runtime and whether a service answers.
 
-    Exit code 0 when everything needed works; 5 otherwise.
+    Exit code 5 when this Python cannot run hetlora; the other findings are there to read.
     """
     findings = [_python(), _disk(), *map(_package, _PACKAGES), _training_runtime(), _service(url)]
     healthy = all(finding.ok for finding in findings if finding.needed)

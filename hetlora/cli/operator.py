@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Self
+from urllib.parse import quote
 
 import httpx
 import typer
 from pydantic import BaseModel
 
 from hetlora.bundle import Bundle
-from hetlora.errors import AuthenticationFailed, ServiceUnreachable
+from hetlora.errors import AuthenticationFailed, ServiceUnreachable, SettingsError
 from hetlora.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from hetlora.messages.common import Answer, Item, Page, error_of_answer, parse_answer
 from hetlora.messages.management import (
@@ -47,9 +49,16 @@ class Operator:
     """One operator's connection to a service; use as a context manager.
 
     Every method raises the error that the service's problem document tells of, or ServiceUnreachable.
+
+    Raises:
+        SettingsError: an address or token that no request can carry.
     """
 
     def __init__(self, url: str, token: str) -> None:
+        if not re.match("https?://[^/]", url):
+            raise SettingsError("address of the service", got=url, expected="http:// or https:// and a host")
+        if not re.fullmatch("[!-~]+", token):
+            raise SettingsError("operator token", expected="printable ASCII without blanks")
         self._http = httpx.Client(
             base_url=url.rstrip("/") + "/management/v1",
             headers={"Authorization": f"Bearer {token}"},
@@ -92,7 +101,7 @@ class Operator:
 
     def manifest(self, digest: str) -> Manifest:
         """The manifest of a published bundle."""
-        return parse_manifest(self._send("GET", f"/bundles/{digest}/manifest").content)
+        return parse_manifest(self._send("GET", f"/bundles/{_segment(digest)}/manifest").content)
 
     def create_run(self, request: RunCreate) -> RunStatus:
         """Create a run in state draft."""
@@ -104,28 +113,28 @@ class Operator:
 
     def run(self, run_id: str) -> RunStatus:
         """One run."""
-        return self._parse(self._send("GET", f"/runs/{run_id}"), RunStatus)
+        return self._parse(self._send("GET", f"/runs/{_segment(run_id)}"), RunStatus)
 
     def move_run(self, run_id: str, verb: str) -> RunStatus:
         """Start, pause, resume or stop a run."""
-        return self._parse(self._send("POST", f"/runs/{run_id}:{verb}"), RunStatus)
+        return self._parse(self._send("POST", f"/runs/{_segment(run_id)}:{verb}"), RunStatus)
 
     def rounds(self, run_id: str) -> Iterator[RoundStatus]:
         """The rounds of a run, attempts included, oldest first."""
-        return self._pages(f"/runs/{run_id}/rounds", RoundStatus)
+        return self._pages(f"/runs/{_segment(run_id)}/rounds", RoundStatus)
 
     def assignments(self, run_id: str, round_index: int | None = None) -> Iterator[AssignmentStatus]:
         """The assignments of a run, or of one of its rounds."""
         query = {} if round_index is None else {"round_index": str(round_index)}
-        return self._pages(f"/runs/{run_id}/assignments", AssignmentStatus, query)
+        return self._pages(f"/runs/{_segment(run_id)}/assignments", AssignmentStatus, query)
 
     def adapters(self, run_id: str) -> Iterator[AdapterVersionStatus]:
         """The adapter versions of a run, newest first."""
-        return self._pages(f"/runs/{run_id}/adapters", AdapterVersionStatus)
+        return self._pages(f"/runs/{_segment(run_id)}/adapters", AdapterVersionStatus)
 
     def adapter_bytes(self, version: str) -> bytes:
         """The safetensors bytes of an adapter version at full rank."""
-        return self._send("GET", f"/adapters/{version}/content").content
+        return self._send("GET", f"/adapters/{_segment(version)}/content").content
 
     def devices(self, population: str | None = None) -> Iterator[DeviceDetails]:
         """All devices, or those of one population."""
@@ -170,6 +179,13 @@ class Operator:
 
     def _parse(self, answer: httpx.Response, kind: type[Answer]) -> Answer:
         return parse_answer(kind, answer.content, service_url=str(self._http.base_url))
+
+
+def _segment(name: str) -> str:
+    """A name as one segment of a path, whatever stands in it."""
+    if not name:
+        raise SettingsError("a name is empty", expected="the id of a run, bundle or adapter version")
+    return quote(name, safe="")
 
 
 def connect(url: str, token: str) -> Operator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from pydantic import BaseModel
@@ -18,7 +18,10 @@ from hetlora.messages.common import problem_of
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
 
-stdout = Console(highlight=False, markup=False)
+# A file or a pipe has no width to keep to.
+PIPE_COLUMNS: Final = 1000
+
+stdout = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 stderr = Console(stderr=True, highlight=False, markup=False)
 
 
@@ -37,7 +40,8 @@ def print_items(items: Iterable[BaseModel], columns: Sequence[str], *, as_json: 
         return
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column.replace("_", " "))
+        # The first names the item, and is what other commands ask for: never cut.
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column == columns[0])
     for row in rows:
         table.add_row(*(plain(row[column]) for column in columns))
     stdout.print(table)
@@ -60,4 +64,6 @@ def print_error(error: HetloraError, *, as_json: bool) -> None:
     if as_json:
         sys.stderr.write(problem_of(error).model_dump_json() + "\n")
         return
-    stderr.print(Text.assemble(("error ", "bold red"), (f"{error.code}: ", "bold"), plain(error)))
+    stderr.print(
+        Text.assemble(("error ", "bold red"), (f"{error.code}: ", "bold"), plain(error)), soft_wrap=True
+    )

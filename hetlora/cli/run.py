@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Annotated, Final
@@ -13,6 +14,7 @@ from hetlora.bundle import open_bundle
 from hetlora.cli.operator import DEFAULT_URL, Operator, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say, stdout
 from hetlora.cli.run_table import round_table
+from hetlora.errors import SettingsError
 from hetlora.manifest import Manifest
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.management import RunCreate, RunSettings, RunStatus
@@ -179,6 +181,10 @@ def _published(operator: Operator, bundle: str) -> tuple[str, Manifest]:
     if folder.is_dir():
         opened = open_bundle(folder)
         return operator.publish_bundle(opened).digest, opened.manifest
+    if not re.fullmatch("[0-9a-f]{64}", bundle):
+        raise SettingsError(
+            "no such bundle", got=bundle, expected="a bundle folder, or the digest of a published one"
+        )
     return bundle, operator.manifest(bundle)
 
 

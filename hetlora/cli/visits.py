@@ -1,0 +1,74 @@
+"""How `hetlora device run` tells of its visits: a moving status line and a line a visit, or JSON."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from hetlora.cli.output import plain, print_json, say, stderr
+
+if TYPE_CHECKING:
+    from edge_sdk import Event, Visit
+
+
+class VisitTeller:
+    """Tells of events and visits; use as a context manager, which shows the status line meanwhile."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._last_reason = ""
+        self._status = stderr.status("")
+
+    def __enter__(self) -> Self:
+        if not self._as_json:
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._status.stop()
+
+    def on_event(self, event: Event) -> None:
+        """Move the status line; with JSON only visits are told."""
+        from edge_sdk import CheckedIn, Downloaded, RankChosen, RankPruned, StepDone
+
+        if self._as_json:
+            return
+        match event:
+            case CheckedIn(offer, reason) if offer is None:
+                self._status.update(plain(f"waiting: {reason}"))
+            case Downloaded(name, size_bytes):
+                self._status.update(plain(f"downloaded {name}, {size_bytes / 1e6:.1f} MB"))
+            case StepDone(step, steps, loss):
+                self._status.update(f"step {step} of {steps}, loss {loss:.3f}")
+            case RankChosen(choice):
+                limit = "run" if choice.bound_by == "offer" else choice.bound_by
+                say(f"rank {choice.rank}: the limit is the {limit}'s")
+            case RankPruned(old_rank, new_rank):
+                say(f"rank {old_rank} pruned to {new_rank}")
+            case _:
+                pass
+
+    def on_visit(self, visit: Visit) -> None:
+        """One line or JSON object for what a visit came to; the same reason for no work is told once."""
+        if self._as_json:
+            print_json(_as_object(visit))
+        elif visit.offer is not None:
+            self._last_reason = ""
+            say(f"round {visit.offer.round_index + 1}: {visit.outcome}, {visit.reason}")
+        elif visit.reason != self._last_reason:
+            self._last_reason = visit.reason
+            say(f"no work: {visit.reason}")
+
+
+def _as_object(visit: Visit) -> dict[str, object]:
+    return {
+        "outcome": visit.outcome,
+        "reason": visit.reason,
+        "code": visit.code,
+        "retry_after_seconds": visit.retry_after_seconds,
+        "round_index": visit.offer.round_index if visit.offer else None,
+        "rank": visit.choice.rank if visit.choice else None,
+        "report": visit.report.model_dump(mode="json") if visit.report else None,
+    }
