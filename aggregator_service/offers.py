@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from datetime import datetime
 
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from aggregator_service.bundles import get_bundle
@@ -24,6 +26,8 @@ from hetlora.errors import MalformedMessage, NotPermitted
 from hetlora.messages.common import PROTOCOL_VERSION, ObjectRef
 from hetlora.messages.device import CheckIn, CheckInAnswer, Offer
 from hetlora.states import AssignmentState, RunState
+
+log = logging.getLogger(__name__)
 
 # The other half is for the download, the upload, and a device that trains more slowly than it thought.
 TRAINING_SHARE = 0.5
@@ -59,17 +63,34 @@ def check_in(service: Service, device_id: str, message: CheckIn) -> CheckInAnswe
 
 def _new_offer(session: Session, service: Service, device: DeviceRow, now: datetime) -> CheckInAnswer:
     settings = service.settings
-    running = select(RunRow).where(RunRow.population == device.population, RunRow.state == RunState.RUNNING)
+    running = select(RunRow.id).where(
+        RunRow.population == device.population, RunRow.state == RunState.RUNNING
+    )
     answer = _come_back(settings.idle_retry_seconds, "no run is active")
-    for run in session.scalars(running.order_by(RunRow.id)):
-        row = current_round(session, run.id)
-        assert row is not None, "a running run has a round that has not ended"
-        refusal = _refusal(session, run, row, device, settings.max_failures_per_round)
-        if refusal is None:
-            max_rank = _max_rank(session, run, device)
-            return _answer(session, take_place(session, run, row, device.id, max_rank, now), now)
-        answer = _come_back(settings.retry_seconds, refusal)
+    for run_id in session.scalars(running.order_by(RunRow.id)).all():
+        try:
+            with session.begin_nested():
+                answer = _ask_run(session, service, run_id, device, now)
+        except OperationalError:  # the database's fault, not this run's
+            raise
+        except Exception:  # one run that cannot be served leaves the next ones their devices
+            log.exception("run=%s offer=failed", run_id)
+        if answer.offer is not None:
+            break
     return answer
+
+
+def _ask_run(
+    session: Session, service: Service, run_id: str, device: DeviceRow, now: datetime
+) -> CheckInAnswer:
+    run = session.get_one(RunRow, run_id)
+    row = current_round(session, run_id)
+    assert row is not None, "a running run has a round that has not ended"
+    refusal = _refusal(session, run, row, device, service.settings.max_failures_per_round)
+    if refusal is not None:
+        return _come_back(service.settings.retry_seconds, refusal)
+    max_rank = _max_rank(session, run, device)
+    return _answer(session, take_place(session, run, row, device.id, max_rank, now), now)
 
 
 def _refusal(

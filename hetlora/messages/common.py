@@ -19,6 +19,8 @@ from hetlora.errors import (
 PROTOCOL_VERSION: Final = 1
 # Beyond this, readers of JSON lose digits (RFC 7493, section 2.2), and soon after databases refuse.
 MAX_INTEGER: Final = 2**53 - 1
+# No lease, window or wait is longer: clocks and calendars overflow long after it.
+YEAR_SECONDS: Final = 365 * 24 * 3600
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from hetlora.digest import Sha256
-from hetlora.messages.common import Count, Identifier, Message, Name, PositiveCount, Timestamp
+from hetlora.messages.common import YEAR_SECONDS, Count, Identifier, Message, Name, PositiveCount, Timestamp
 from hetlora.messages.device import CapabilityReport, TrainingSettings
 from hetlora.states import (
     AdapterVersionState,
@@ -62,8 +62,8 @@ class RunSettings(Message):
     goal_count: int = Field(ge=1, le=1_000_000)
     over_selection: float = Field(default=1.3, ge=1, le=10)
     minimum_share: float = Field(default=0.5, gt=0, le=1)
-    report_window_seconds: float = Field(default=3600, gt=0)
-    lease_seconds: float = Field(default=900, gt=0)
+    report_window_seconds: float = Field(default=3600, ge=1, le=YEAR_SECONDS)
+    lease_seconds: float = Field(default=900, ge=1, le=YEAR_SECONDS)
     rule: Literal["hetlora"] = "hetlora"
     min_rank: PositiveCount = 1
     max_rank: PositiveCount

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 from service_helpers import SPEC, FakeClock, FakeDevice, Operator, make_adapter, problem, random_adapter
+from sqlalchemy import text
 
+from aggregator_service.service import Service
 from hetlora.adapter import initial_adapter
 from hetlora.algebra import truncate
 from hetlora.digest import sha256_of
@@ -314,6 +316,18 @@ def test_stopped_run_ends_its_round_and_tells_its_devices(
 def test_device_without_examples_gets_no_offer(operator: Operator, device: FakeDevice, bundle: str) -> None:
     operator.run(bundle)
     assert device.check_in(example_count=0)["reason"] == "the device has no examples"
+
+
+def test_run_that_cannot_be_served_leaves_its_devices_to_the_next(
+    operator: Operator, device: FakeDevice, bundle: str, service: Service
+) -> None:
+    broken, sound = operator.run(bundle), operator.run(bundle)
+    with service.database.write() as session:
+        session.execute(
+            text("UPDATE runs SET settings = json_set(settings, '$.lease_seconds', 1e300) WHERE id = :id"),
+            {"id": broken},
+        )
+    assert device.offer()["run_id"] == sound
 
 
 def test_device_is_accepted_once_in_a_round(operator: Operator, device: FakeDevice, bundle: str) -> None:

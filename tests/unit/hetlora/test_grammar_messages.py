@@ -154,6 +154,15 @@ def test_run_with_min_rank_above_max_rank_is_refused() -> None:
         RunSettings(goal_count=1, min_rank=5, max_rank=4)
 
 
+@pytest.mark.parametrize("field", ["report_window_seconds", "lease_seconds"])
+@pytest.mark.parametrize("value", [1e-9, 0.999, 365 * 24 * 3600 + 1, 1e12, 1e300])
+def test_times_of_a_run_that_no_clock_can_keep_are_refused(field: str, value: float) -> None:
+    for kept in (1, 365 * 24 * 3600):
+        assert RunSettings.model_validate({"goal_count": 1, "max_rank": 1, field: kept})
+    with pytest.raises(ValidationError, match=field):
+        RunSettings.model_validate({"goal_count": 1, "max_rank": 1, field: value})
+
+
 def test_page_keeps_the_type_of_its_items() -> None:
     page = Page[ObjectRef](items=(ObjectRef(sha256=SHA256, size_bytes=1),), next_cursor="2")
     assert Page[ObjectRef].model_validate_json(page.model_dump_json()) == page
