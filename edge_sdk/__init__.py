@@ -6,6 +6,7 @@ training runtime nor a network library.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from edge_sdk.probe import measure_capabilities
     from edge_sdk.visit import Visit
     from hetlora.messages.device import CapabilityReport
+
+# A library stays silent until the app configures logging.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "CapabilityReport": "hetlora.messages.device",

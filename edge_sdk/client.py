@@ -18,16 +18,16 @@ from edge_sdk.bundles import BundleCache
 from edge_sdk.downloads import Downloads
 from edge_sdk.events import CheckedIn, Downloaded, Event
 from edge_sdk.examples import DEFAULT_MAX_EXAMPLES, ExampleStore
-from edge_sdk.folder import open_folder
+from edge_sdk.folder import lock_folder, open_folder
 from edge_sdk.identity import Identity, load_or_create_identity
 from edge_sdk.probe import measure_capabilities
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.service import DeviceService
-from edge_sdk.session import Equipment, Session
+from edge_sdk.session import AWAY, Equipment, Session
 from edge_sdk.transport import Transport
 from edge_sdk.visit import Visit
 from hetlora import __version__
-from hetlora.errors import ServiceFailed, ServiceUnreachable, SettingsError, UnknownDevice, faults_in_words
+from hetlora.errors import SettingsError, UnknownDevice, faults_in_words
 from hetlora.messages.common import PROTOCOL_VERSION
 from hetlora.messages.device import CapabilityReport, CheckIn, CheckInAnswer, EnrolRequest
 
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 # How long run_forever waits for a service that is away: doubling, with full jitter, up to five minutes.
 FIRST_ABSENCE_SECONDS: Final = 5.0
 LONGEST_ABSENCE_SECONDS: Final = 300.0
+# Whatever a service asks for: a device that never comes back is lost.
+LONGEST_WAIT_SECONDS: Final = 7 * 24 * 3600.0
 
 
 def _ignore(event: Event) -> None:
@@ -101,6 +103,7 @@ class EdgeClient:
         self._on_event = on_event
         self._runtime = runtime
         self._folder = open_folder(Path(folder))
+        self._lock = lock_folder(self._folder)
         self._identity = load_or_create_identity(self._folder.key_file)
         self._population = population
         self._may_enrol = enrolment_token is not None
@@ -123,6 +126,7 @@ class EdgeClient:
         """Close connections and the example store."""
         self._transport.close()
         self.examples.close()
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -142,8 +146,8 @@ class EdgeClient:
         service and in the `Visit`; it does not raise.
 
         Raises:
-            ServiceUnreachable, ServiceFailed: the service is away or ill; a later visit goes on where this
-                one stopped.
+            ServiceUnreachable, ServiceFailed, ClockSkew: the service is away or ill, or this device's clock
+                is wrong; a later visit goes on where this one stopped.
             RefusedError: the service does not admit this device; the subclass says why.
         """
         capabilities = self._capabilities or self._measure()
@@ -181,14 +185,14 @@ class EdgeClient:
         while not stop.is_set():
             try:
                 visit = self.run_once()
-            except (ServiceUnreachable, ServiceFailed) as error:
+            except AWAY as error:
                 absences += 1
                 longest = min(LONGEST_ABSENCE_SECONDS, FIRST_ABSENCE_SECONDS * 2 ** (absences - 1))
                 wait_seconds = jitter.uniform(0, longest)
                 logger.warning("event=service_away retry_seconds=%.1f error=%s", wait_seconds, error)
             else:
                 absences = 0
-                wait_seconds = visit.retry_after_seconds
+                wait_seconds = min(visit.retry_after_seconds, LONGEST_WAIT_SECONDS)
                 on_visit(visit)
             stop.wait(wait_seconds)
 
@@ -212,10 +216,10 @@ class EdgeClient:
         )
         try:
             return self._service.check_in(request)
-        except UnknownDevice:
+        except UnknownDevice as error:
             # The service knows best whether it knows us: also after it lost its database.
             if not self._may_enrol:
-                raise
+                raise UnknownDevice(error.what, got=error.got, expected="an enrolment token") from error
         status = self._service.enrol(self._enrolment)
         logger.info("device=%s state=%s event=enrolled", status.device_id, status.state)
         return self._service.check_in(request)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from hetlora.errors import SettingsError
 
 
@@ -33,6 +35,23 @@ class DeviceFolder:
     @property
     def updates(self) -> Path:
         return self.root / "updates"
+
+
+def lock_folder(folder: DeviceFolder) -> FileLock:
+    """Hold the folder against others until the lock is released or this process ends, however it ends.
+
+    Raises:
+        SettingsError: another process, or another client of this one, holds it.
+    """
+    # Not bound to a thread: an app may close its client in another one than opened it.
+    lock = FileLock(folder.root / "lock", thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise SettingsError(
+            "the device folder is in use", got=folder.root, expected="one client of a folder at a time"
+        ) from error
+    return lock
 
 
 def open_folder(root: Path) -> DeviceFolder:

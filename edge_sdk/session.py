@@ -29,6 +29,7 @@ from hetlora.bundle import Bundle
 from hetlora.digest import sha256_of
 from hetlora.errors import (
     BodyTooLarge,
+    ClockSkew,
     HetloraError,
     RankOutOfRange,
     ServiceFailed,
@@ -48,6 +49,8 @@ from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, max_adapter_by
 
 logger = logging.getLogger(__name__)
 
+# The service is away or ill, or this device's clock is wrong: what was done is kept for a later visit.
+AWAY: Final = (ServiceUnreachable, ServiceFailed, ClockSkew)
 # After a failure that the service could not be told, so that it named no time: longer than the few seconds
 # that it names by default, as what failed here would at once fail again.
 DEFAULT_RETRY_SECONDS: Final = 60.0
@@ -80,13 +83,13 @@ class Session:
         """Carry the assignment to its end; whatever stops training gives it back to the service.
 
         Raises:
-            ServiceUnreachable, ServiceFailed: the assignment stays this device's; what was downloaded and
-                trained lies on disk, and a later visit goes on from there.
+            ServiceUnreachable, ServiceFailed, ClockSkew: the assignment stays this device's; what was
+                downloaded and trained lies on disk, and a later visit goes on from there.
         """
         try:
             update = kept_update(self._with.folder.updates, self._offer.assignment_id) or self._make_update()
             return self._deliver(update)
-        except (ServiceUnreachable, ServiceFailed):
+        except AWAY:
             raise
         except Exception as error:
             return self._give_back(error)

@@ -21,6 +21,8 @@ from hetlora.messages.common import error_of_answer
 from hetlora.signature import SignatureParameters, content_digest, signature_base, signature_header
 
 logger = logging.getLogger(__name__)
+# stamina warns of each retry without its cause, on standard error where an app configured no logging.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 Result = TypeVar("Result")
 
 # Control answers are small; what is larger is fetched as an object with a promised size.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Self
+from typing import Annotated, BinaryIO, Self
 from urllib.parse import quote
 
 import httpx
@@ -88,7 +88,8 @@ class Operator:
         files = {entry.sha256: bundle.path(name) for name, entry in bundle.manifest.files.items()}
         files[bundle.digest] = bundle.folder / MANIFEST_NAME
         for digest, path in files.items():
-            if self._send("HEAD", f"/objects/{digest}", missing_is_fine=True).status_code == httpx.codes.OK:
+            # A HEAD has no body to say what is wrong: whatever it is, the PUT is told.
+            if self._ask("HEAD", f"/objects/{digest}").is_success:
                 continue
             progress(path.name)
             with path.open("rb") as body:
@@ -161,21 +162,31 @@ class Operator:
         method: str,
         path: str,
         *,
-        content: object = None,
+        content: bytes | BinaryIO | None = None,
         params: dict[str, str] | None = None,
         json_body: bool = False,
-        missing_is_fine: bool = False,
     ) -> httpx.Response:
         headers = {"Content-Type": "application/json"} if json_body else {}
+        answer = self._ask(method, path, content=content, params=params, headers=headers)
+        if not answer.is_success:
+            raise error_of_answer(answer.status_code, answer.content, service_url=str(self._http.base_url))
+        return answer
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes | BinaryIO | None = None,
+        params: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
         try:
-            answer = self._http.request(method, path, content=content, params=params, headers=headers)  # type: ignore[arg-type]
+            return self._http.request(method, path, content=content, params=params, headers=headers)
         except httpx.HTTPError as error:
             raise ServiceUnreachable(
                 f"no answer from {self._http.base_url}", got=error, expected="a running `hetlora serve`"
             ) from error
-        if answer.is_success or (missing_is_fine and answer.status_code == httpx.codes.NOT_FOUND):
-            return answer
-        raise error_of_answer(answer.status_code, answer.content, service_url=str(self._http.base_url))
 
     def _parse(self, answer: httpx.Response, kind: type[Answer]) -> Answer:
         return parse_answer(kind, answer.content, service_url=str(self._http.base_url))

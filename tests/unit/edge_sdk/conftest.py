@@ -46,6 +46,9 @@ def make_client(service: FakeService, folder: DeviceFolder) -> Iterator[Callable
     made: list[EdgeClient] = []
 
     def make(**given: Any) -> EdgeClient:
+        for client in made:  # one client of a folder at a time
+            client.close()
+        made.clear()
         usual: dict[str, Any] = {
             "population": "weather",
             "enrolment_token": "token",

@@ -27,6 +27,7 @@ from edge_sdk.visit import Visit
 from hetlora.adapter import Adapter, LoraFactors
 from hetlora.digest import sha256_of
 from hetlora.errors import (
+    ClockSkew,
     DependencyMissing,
     DeviceTooSmall,
     NonFiniteValues,
@@ -520,3 +521,28 @@ class Stop(threading.Event):
         if len(self.waits) == self._after:
             self.set()
         return self.is_set()
+
+
+def test_second_client_of_one_folder_is_refused(folder: DeviceFolder, make_client: MakeClient) -> None:
+    first = make_client()
+
+    with pytest.raises(SettingsError, match="in use"):
+        EdgeClient("http://service.test", "weather", folder.root)
+
+    first.close()
+    EdgeClient("http://service.test", "weather", folder.root).close()
+
+
+def test_update_survives_a_clock_that_is_found_wrong_at_the_upload(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    client = make_client()
+    client.run_once()
+    skewed = problem(ClockSkew("the signature was made at another time"))
+    # Check-in, start and adapter pass.
+    service.faults = [None, None, None, skewed]
+
+    with pytest.raises(ClockSkew):
+        client.run_once()
+
+    assert client.run_once().outcome == "accepted"
