@@ -1,4 +1,4 @@
-"""The application: routes, error shape and headers around a service that lives as long as it."""
+"""The application: routes, error shape and headers around an open service."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import hetlora
 from aggregator_service.api import bundles, device, fleet, internal, runs
 from aggregator_service.api.errors import install_error_handlers
-from aggregator_service.service import Clock, open_service, utc_now
-from aggregator_service.settings import Settings
+from aggregator_service.service import Service
 from aggregator_service.worker import Worker
 
 ROUTERS = (device.enrolment, device.router, fleet.router, bundles.router, runs.router, internal.router)
 
 
-def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
-    """An application that opens its service, and runs its round worker, from start-up to shutdown."""
+def create_app(service: Service) -> FastAPI:
+    """An application that runs the round worker of a service from start-up to shutdown, and then closes it.
+
+    The service comes open: what is wrong with its folder is told to whoever starts it, not to a server's log.
+    """
+    worker = Worker(service)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service = open_service(settings, clock)
-        worker = Worker(service)
-        app.state.service = service
         worker.start()
         try:
             yield
@@ -43,6 +43,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    app.state.service = service
     app.add_middleware(SecurityHeaders)
     install_error_handlers(app)
     return app

@@ -6,10 +6,12 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
+from contextlib import closing
 
 import uvicorn
 
 from aggregator_service.app import create_app
+from aggregator_service.service import open_service
 from aggregator_service.settings import Settings
 from hetlora.errors import PortInUse, SettingsError
 
@@ -22,20 +24,21 @@ def serve(settings: Settings, on_listening: Callable[[str], None] | None = None)
     """Run the service until SIGTERM or SIGINT.
 
     Args:
-        on_listening: called with the service's URL once its port is taken (port 0 takes any free one).
+        on_listening: called with the service's URL once its port is taken (port 0 takes any free one) and its
+            data_dir is open.
 
     Raises:
         PortInUse: somebody else listens there.
         SettingsError: an address that is not this machine's, or a data_dir that cannot be used.
     """
-    with listen(settings) as listener:
+    with listen(settings) as listener, closing(open_service(settings)) as service:
         host, port = listener.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         log.info("listening=%s data_dir=%s", url, settings.data_dir)
         if on_listening is not None:
             on_listening(url)
         config = uvicorn.Config(
-            create_app(settings),
+            create_app(service),
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=settings.shutdown_seconds,

@@ -7,14 +7,17 @@ import logging
 import os
 import secrets
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 
 from aggregator_service.settings import Settings
 from aggregator_service.storage.blobs import BlobFolder
@@ -64,30 +67,42 @@ def open_service(settings: Settings, clock: Clock = utc_now) -> Service:
     """Open, or at first start create, everything below `data_dir`.
 
     Raises:
-        SettingsError: the folder cannot be written, is in use, or was written by a newer hetlora.
+        SettingsError: the folder or a file in it cannot be used, another service works on it, or a newer
+            hetlora wrote it.
     """
+    try:
+        return _open(settings, clock)
+    except (OSError, sqlite3.Error, SQLAlchemyError) as error:
+        cause = getattr(error, "orig", error)  # what the database said, without the statement
+        raise SettingsError(
+            "data_dir cannot be used",
+            got=f"{settings.data_dir}: {cause}",
+            expected="a folder to write to, with the files of a hetlora service or none",
+        ) from error
+
+
+def _open(settings: Settings, clock: Clock) -> Service:
     data_dir = settings.data_dir
     incoming = data_dir / "incoming"
-    try:
+    with ExitStack() as opened:
         data_dir.mkdir(parents=True, exist_ok=True)
-        lock = _lock(data_dir)
+        lock = opened.enter_context(_lock(data_dir))
         shutil.rmtree(incoming, ignore_errors=True)  # uploads that the last process did not finish
         for folder in (incoming, data_dir / "objects", data_dir / "updates"):
             folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise SettingsError(
-            "data_dir cannot be used", got=f"{data_dir}: {error.strerror}", expected="a folder to write to"
-        ) from error
-    database = Database(data_dir / "hetlora.sqlite", timeout_seconds=settings.database_timeout_seconds)
-    return Service(
-        settings=settings,
-        clock=clock,
-        database=database,
-        objects=BlobFolder(data_dir / "objects", incoming),
-        operator_token_sha256=_operator_token_sha256(settings, database),
-        wake=threading.Event(),
-        lock=lock,
-    )
+        database = Database(data_dir / "hetlora.sqlite", timeout_seconds=settings.database_timeout_seconds)
+        opened.enter_context(closing(database))
+        service = Service(
+            settings=settings,
+            clock=clock,
+            database=database,
+            objects=BlobFolder(data_dir / "objects", incoming),
+            operator_token_sha256=_operator_token_sha256(settings, database),
+            wake=threading.Event(),
+            lock=lock,
+        )
+        opened.pop_all()
+    return service
 
 
 def _lock(data_dir: Path) -> IO[bytes]:
@@ -97,7 +112,9 @@ def _lock(data_dir: Path) -> IO[bytes]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
-        raise SettingsError("another service works on this data_dir", got=data_dir) from error
+        raise SettingsError(
+            "another service works on this data_dir", got=data_dir, expected="a data_dir for each service"
+        ) from error
     return file
 
 

@@ -14,7 +14,7 @@ ENVIRONMENT_PREFIX = "HETLORA_"
 
 
 class Settings(BaseSettings):
-    """How one service runs; immutable, given to `create_app` and `serve`.
+    """How one service runs; immutable, given to `open_service` and `serve`.
 
     Raises:
         SettingsError: a value that does not fit, named by its environment variable.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from service_helpers import TOKEN, FakeClock, FakeDevice, Operator
 from service_server import served
 
 from aggregator_service.app import create_app
-from aggregator_service.service import Service
+from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
 
 
@@ -35,7 +36,7 @@ def settings_of(data_dir: Path) -> Settings:
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     settings = settings_of(tmp_path_factory.mktemp("stage") / "data")
-    with served(create_app(settings, FakeClock()), settings) as client:
+    with served(create_app(open_service(settings, FakeClock())), settings) as client:
         operator = Operator(client)
         return Stage(settings.data_dir, operator.population(), operator.publish())
 
@@ -63,22 +64,21 @@ def settings(tmp_path: Path, stage: Stage) -> Settings:
 
 
 @pytest.fixture
-def app(settings: Settings, clock: FakeClock) -> FastAPI:
-    return create_app(settings, clock)
+def service(settings: Settings, clock: FakeClock) -> Iterator[Service]:
+    """The parts behind `app`."""
+    with closing(open_service(settings, clock)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def app(service: Service) -> FastAPI:
+    return create_app(service)
 
 
 @pytest.fixture
 def http(app: FastAPI, settings: Settings) -> Iterator[httpx.Client]:
     with served(app, settings) as client:
         yield client
-
-
-@pytest.fixture
-def service(http: httpx.Client, app: FastAPI) -> Service:
-    """The parts behind `http`."""
-    found = app.state.service
-    assert isinstance(found, Service)
-    return found
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from service_server import served
 from sqlalchemy import func, select
 
 from aggregator_service.app import create_app
-from aggregator_service.service import Service
+from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.tables import NonceRow
 from aggregator_service.worker import sweep
@@ -66,10 +66,10 @@ def test_replayed_request_is_refused_across_a_restart(
     settings: Settings, clock: FakeClock, enrolment_token: str
 ) -> None:
     nonce = "a-nonce-used-twice"
-    with served(create_app(settings, clock), settings) as http:
+    with served(create_app(open_service(settings, clock)), settings) as http:
         device = FakeDevice(http, clock).enrol(enrolment_token)
         assert device.send("POST", "/check-ins", CHECK_IN, nonce=nonce).is_success
-    with served(create_app(settings, clock), settings) as http:
+    with served(create_app(open_service(settings, clock)), settings) as http:
         device.http = http
         answer = device.send("POST", "/check-ins", CHECK_IN, nonce=nonce)
         assert problem(answer) == (401, "replayed_request")

@@ -251,7 +251,7 @@ def test_page_out_of_bounds_is_refused(operator: Operator, query: str) -> None:
 def test_transitions_page_in_the_order_of_their_time(
     settings: Settings, clock: FakeClock, bundle: str
 ) -> None:
-    with served(create_app(settings, clock), settings) as http:
+    with served(create_app(open_service(settings, clock)), settings) as http:
         operator = Operator(http)
         run_id = operator.run(bundle)
         clock.advance(1)
