@@ -44,6 +44,7 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
+    app.state.worker = worker
     app.add_middleware(SecurityHeaders)
     install_error_handlers(app)
     return app

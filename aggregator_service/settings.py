@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hetlora.errors import SettingsError, faults_in_words
+from hetlora.messages.common import YEAR_SECONDS
 
-ENVIRONMENT_PREFIX = "HETLORA_"
+ENVIRONMENT_PREFIX: Final = "HETLORA_"
+
+Seconds = Annotated[float, Field(ge=0, le=YEAR_SECONDS, allow_inf_nan=False)]
+PositiveSeconds = Annotated[Seconds, Field(gt=0)]
 
 
 class Settings(BaseSettings):
@@ -42,26 +46,28 @@ class Settings(BaseSettings):
     max_bundle_file_bytes: int = Field(
         8 * 1024**3, ge=1, description="Largest bundle file that an operator may upload."
     )
-    retry_seconds: float = Field(
-        15.0, gt=0, description="When a device comes back while a run is active but has no place for it now."
+    retry_seconds: PositiveSeconds = Field(
+        15.0, description="When a device comes back while a run is active but has no place for it now."
     )
-    idle_retry_seconds: float = Field(
-        60.0, gt=0, description="When a device comes back while there is nothing for it to do."
+    idle_retry_seconds: PositiveSeconds = Field(
+        60.0, description="When a device comes back while there is nothing for it to do."
     )
     max_failures_per_round: int = Field(
         3, ge=1, description="After giving back this many assignments of a round a device is not asked again."
     )
-    worker_interval_seconds: float = Field(
-        1.0, gt=0, description="How often the round worker looks for leases and windows that ran out."
+    worker_interval_seconds: PositiveSeconds = Field(
+        1.0, ge=0.01, description="How often the round worker looks for leases and windows that ran out."
     )
-    keep_updates_seconds: float = Field(
-        7 * 24 * 3600.0, ge=0, description="How long the updates of an ended round stay on disk."
+    keep_updates_seconds: Seconds = Field(
+        7 * 24 * 3600.0, description="How long the updates of an ended round stay on disk."
     )
-    database_timeout_seconds: float = Field(
-        10.0, gt=0, description="How long a write waits for another process to release the database."
+    database_timeout_seconds: PositiveSeconds = Field(
+        10.0,
+        le=3600,  # SQLite counts milliseconds in 32 bits
+        description="How long a write waits for another process to release the database; an hour at most.",
     )
     shutdown_seconds: int = Field(
-        10, ge=0, description="How long a stopping service waits for requests in flight."
+        10, ge=0, le=YEAR_SECONDS, description="How long a stopping service waits for requests in flight."
     )
 
     def __init__(self, **values: Any) -> None:

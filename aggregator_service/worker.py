@@ -31,7 +31,12 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="round-worker", daemon=True)
 
     def start(self) -> None:
+        self._service.wake.set()  # what the last process left is brought on at once
         self._thread.start()
+
+    def is_alive(self) -> bool:
+        """Whether the thread still runs; without it no lease ends and no round commits."""
+        return self._thread.is_alive()
 
     def stop(self) -> None:
         """Ask the thread to end and wait a while for it."""
@@ -41,8 +46,12 @@ class Worker:
 
     def _run(self) -> None:
         swept_at = float("-inf")
-        while not self._stopping.is_set():
+        while True:
             try:
+                self._service.wake.wait(self._service.settings.worker_interval_seconds)
+                self._service.wake.clear()
+                if self._stopping.is_set():
+                    return
                 tick(self._service)
                 if time.monotonic() - swept_at >= SWEEP_SECONDS:
                     swept_at = time.monotonic()
@@ -51,8 +60,6 @@ class Worker:
                 log.exception(
                     "worker=failed retry_seconds=%s", self._service.settings.worker_interval_seconds
                 )
-            self._service.wake.wait(self._service.settings.worker_interval_seconds)
-            self._service.wake.clear()
 
 
 def tick(service: Service) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from sqlalchemy import text
 
 from aggregator_service.api.authentication import OpenRoute, ServiceOf
@@ -29,10 +29,12 @@ def get_health() -> Probe:
 
 
 @router.get("/ready")
-def get_ready(service: ServiceOf) -> Probe:
-    """Database and object store answer."""
+def get_ready(request: Request, service: ServiceOf) -> Probe:
+    """Database and object store answer, and the round worker runs."""
     with service.database.read() as session:
         session.execute(text("SELECT 1"))
     if not os.access(service.objects.root, os.W_OK):
         raise UnavailableError("object store cannot be written", got=service.objects.root)
+    if not request.app.state.worker.is_alive():
+        raise UnavailableError("the round worker has ended", expected="a restart of the service")
     return Probe()

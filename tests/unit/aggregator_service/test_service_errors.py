@@ -82,6 +82,12 @@ def test_readiness_fails_without_the_object_store(http: httpx.Client, service: S
     assert problem(http.get("/internal/v1/ready")) == (503, "unavailable")
 
 
+def test_readiness_fails_without_the_round_worker(http: httpx.Client, app: FastAPI) -> None:
+    app.state.worker.stop()
+    assert problem(http.get("/internal/v1/ready")) == (503, "unavailable")
+    assert http.get("/internal/v1/health").is_success
+
+
 def test_contract_names_every_path_of_the_protocol(http: httpx.Client) -> None:
     contract = http.get("/openapi.json").json()
     paths = set(contract["paths"])

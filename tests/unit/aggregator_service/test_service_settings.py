@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 import socket
 from pathlib import Path
@@ -43,6 +44,14 @@ def test_bad_setting_is_named_by_its_variable_without_its_value(monkeypatch: pyt
     assert "HETLORA_PORT: Input should be a valid integer" in str(caught.value)
     assert "HETLORA_OPERATOR_TOKEN: " in str(caught.value)
     assert "short" not in str(caught.value).replace("too_short", "")
+
+
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name.endswith("_seconds")])
+@pytest.mark.parametrize("value", [-1.0, 365 * 24 * 3600 + 1, 1e10, math.inf, math.nan])
+def test_time_that_no_clock_can_wait_is_refused(name: str, value: float) -> None:
+    assert Settings.model_validate({name: 3600})
+    with pytest.raises(SettingsError, match=f"HETLORA_{name.upper()}"):
+        Settings.model_validate({name: value})
 
 
 def test_port_in_use_is_told_before_anything_is_opened(tmp_path: Path) -> None:
