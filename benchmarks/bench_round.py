@@ -99,7 +99,7 @@ def _export(model: Path, max_tokens: int, out: Path) -> Bundle:
     return export_bundle(
         str(model),
         out,
-        labels=[f"{part.label}={part.description}" for part in LIBRARY_PARTS],
+        labels={part.label: part.description for part in LIBRARY_PARTS},
         targets=TARGETS,
         max_rank=MAX_RANK,
         max_tokens=max_tokens,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -70,7 +70,7 @@ def export_bundle(
     model: str,
     out: Path,
     *,
-    labels: Sequence[str],
+    labels: Sequence[str] | Mapping[str, str],
     targets: Sequence[str],
     max_rank: int = 32,
     scaling: float = 2.0,
@@ -81,8 +81,8 @@ def export_bundle(
 ) -> Bundle:
     """Compile a local model folder or hub id into a bundle at `out`.
 
-    A label is `name` or `name=describing text`: the name goes into the manifest, the text is embedded as the
-    class prototype. `targets` are endings of PEFT module names. The same inputs give the same bytes, and a
+    A label is `name` or `name=describing text`, or a mapping gives the texts by name: the name goes into the
+    manifest, the text is embedded as the class prototype. `targets` are endings of PEFT module names. The same inputs give the same bytes, and a
     failed export leaves nothing behind.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,10 +24,10 @@ LABELS_PER_DEVICE: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class FleetData:
-    """`labels` are as `hetlora export` takes them: `name=describing text`."""
+    """`labels` are the describing texts by name."""
 
     source: str
-    labels: Sequence[str]
+    labels: Mapping[str, str]
     devices: Sequence[Sequence[Example]]
     held_out: Sequence[Example]
 
@@ -50,7 +50,7 @@ def load_fleet_data(path: Path | None, devices: int, seed: int) -> FleetData:
     rng = np.random.default_rng(seed)
     if path is None:
         source = "Documentation of the Python standard library"
-        labels = [f"{part.label}={part.description}" for part in LIBRARY_PARTS]
+        labels = {part.label: part.description for part in LIBRARY_PARTS}
         held_out, train = stratified_sample(
             standard_library_passages(), math.ceil(HELD_OUT / len(labels)), rng
         )
@@ -59,7 +59,7 @@ def load_fleet_data(path: Path | None, devices: int, seed: int) -> FleetData:
         dataset = load_labelled_text(path)
         train = list(dataset.train)
         names = sorted({example.label for example in train})
-        labels = [f"{name}={name.replace('_', ' ')}" for name in names]
+        labels = {name: name.replace("_", " ") for name in names}
         held_out, _ = stratified_sample(dataset.test, math.ceil(HELD_OUT / len(names)), rng)
     per_device = max(LABELS_PER_DEVICE, math.ceil(len(labels) / devices))
     parts = partition_by_label(

@@ -32,3 +32,7 @@ def test_only_the_first_sign_divides() -> None:
 def test_labels_that_name_no_classes_are_refused(labels: list[str]) -> None:
     with pytest.raises(ModelNotExportable, match="two or more different names"):
         parse_labels(labels)
+
+
+def test_mapping_gives_the_texts_by_name_whatever_stands_in_a_name() -> None:
+    assert parse_labels({"a=b": "first", "c": "second"}) == {"a=b": "first", "c": "second"}
