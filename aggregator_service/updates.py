@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sqlalchemy import select
+
 from aggregator_service.assignments import STARTED, own_assignment, refuse_state
 from aggregator_service.bundles import read_spec
 from aggregator_service.rounds import settle
 from aggregator_service.service import Service
 from aggregator_service.storage.blobs import BlobFolder, IncomingBlob
-from aggregator_service.storage.tables import RunRow
+from aggregator_service.storage.tables import AssignmentRow, RunRow
 from aggregator_service.transitions import move
 from aggregator_service.validation import validate_update
 from hetlora.adapter import AdapterSpec
@@ -57,7 +59,7 @@ def admit(service: Service, device_id: str, assignment_id: str, sha256: str) -> 
 
 
 def keep_update(service: Service, admission: Admission, blob: IncomingBlob) -> ObjectRef:
-    """Validate received bytes, keep them, and then record them with the assignment.
+    """Validate received bytes, keep them in place of what the assignment brought before, and record them.
 
     Raises:
         MalformedTensors, SpecMismatch, NonFiniteValues, RankOutOfRange: see `validate_update`.
@@ -67,17 +69,17 @@ def keep_update(service: Service, admission: Admission, blob: IncomingBlob) -> O
         blob.read(), admission.spec, min_rank=admission.min_rank, max_rank=admission.max_rank
     )
     now = service.clock()
-    ref = ObjectRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
-    with service.database.read() as session:
-        assignment = own_assignment(session, admission.device_id, admission.assignment_id)
-        if assignment.state not in STARTED and assignment.update_sha256 == ref.sha256:
-            return ref
-    admission.folder.keep(blob)
+    blob.sync()  # the slow part of keeping it, before others have to wait
     with service.database.write() as session:
         settle(session, now)
         assignment = own_assignment(session, admission.device_id, admission.assignment_id)
         if assignment.state not in STARTED:
+            if assignment.update_sha256 == blob.sha256:
+                return ObjectRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
             raise refuse_state(assignment, "a started assignment")
+        # Within the transaction, so that the bytes are not dropped (`_drop_unused`) before they are named.
+        ref = admission.folder.keep(blob)
+        replaced = assignment.update_sha256
         assignment.update_sha256, assignment.update_bytes = ref.sha256, ref.size_bytes
         assignment.updated_rank = update.rank
         # A device that had the adapter of its plan already did not fetch it.
@@ -85,4 +87,21 @@ def keep_update(service: Service, admission: Admission, blob: IncomingBlob) -> O
             move(session, assignment, AssignmentState.TRAINING, "adapter at hand", now)
         if assignment.state is AssignmentState.TRAINING:
             move(session, assignment, AssignmentState.UPLOADING, "update received", now)
+        round_id = assignment.round_id
+    if replaced is not None and replaced != ref.sha256:
+        _drop_unused(service, admission.folder, round_id, replaced)
     return ref
+
+
+def _drop_unused(service: Service, folder: BlobFolder, round_id: str, sha256: str) -> None:
+    """Delete a replaced update, or a device that goes on replacing its own could fill the disk.
+
+    In a transaction of its own, after the one that replaced it: a crash between leaves a file that nobody
+    names, never a name without its file.
+    """
+    of_these_bytes = select(AssignmentRow.id).where(
+        AssignmentRow.round_id == round_id, AssignmentRow.update_sha256 == sha256
+    )
+    with service.database.write() as session:
+        if session.scalar(of_these_bytes.limit(1)) is None:
+            folder.path(sha256).unlink(missing_ok=True)

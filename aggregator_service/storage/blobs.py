@@ -39,6 +39,11 @@ class IncomingBlob:
         """The digest of what has been written so far."""
         return self._hash.hexdigest()
 
+    def sync(self) -> None:
+        """Bring all bytes written so far to the disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
     def read(self) -> bytes:
         """All bytes written so far."""
         self.file.flush()
@@ -75,8 +80,7 @@ class BlobFolder:
 
     def keep(self, blob: IncomingBlob) -> ObjectRef:
         """Make incoming bytes a blob that survives a crash; an equal one is replaced."""
-        blob.file.flush()
-        os.fsync(blob.file.fileno())
+        blob.sync()
         target = self.path(blob.sha256)
         target.parent.mkdir(parents=True, exist_ok=True)
         blob.path.replace(target)

@@ -4,6 +4,10 @@ from collections.abc import Callable
 
 from service_helpers import FakeClock, FakeDevice, Operator, make_adapter, problem
 
+from aggregator_service.service import Service
+from hetlora.digest import sha256_of
+from hetlora.tensors import adapter_to_bytes
+
 
 def test_repeated_check_in_answers_the_same_offer(
     operator: Operator, device: FakeDevice, bundle: str
@@ -88,6 +92,24 @@ def test_update_can_be_replaced_until_it_is_submitted(
     device.upload(assignment_id, make_adapter(1))
     assert problem(device.submit(assignment_id, make_adapter(2))) == (422, "digest_mismatch")
     assert device.submit(assignment_id, make_adapter(1)).json()["state"] == "accepted"
+    operator.committed(run_id)
+
+
+def test_replaced_update_leaves_no_file_behind(
+    operator: Operator, make_device: Callable[[int], FakeDevice], bundle: str, service: Service
+) -> None:
+    run_id = operator.run(bundle, goal_count=2)
+    device, other = make_device(1), make_device(2)
+    assignment_id = device.started()
+    shared = make_adapter(2, 1.0)
+    assert other.upload(other.started(), shared).is_success
+    for scale in (1.0, 2.0, 3.0, 4.0):
+        assert device.upload(assignment_id, make_adapter(2, scale)).is_success
+    # The first bytes stay: the other device brought the same. Of this one's, only the last are left.
+    kept = {path.name for path in service.updates_folder.rglob("*") if path.is_file()}
+    assert kept == {sha256_of(adapter_to_bytes(update)) for update in (shared, make_adapter(2, 4.0))}
+    assert device.submit(assignment_id, make_adapter(2, 4.0)).json()["state"] == "accepted"
+    assert other.submit(other.offer()["assignment_id"], shared).json()["state"] == "accepted"
     operator.committed(run_id)
 
 
