@@ -63,7 +63,7 @@ def keep_update(service: Service, admission: Admission, blob: IncomingBlob) -> O
 
     Raises:
         MalformedTensors, SpecMismatch, NonFiniteValues, RankOutOfRange: see `validate_update`.
-        StateConflict: the assignment ended while the update was on its way.
+        StateConflict: the assignment ended, or was started at another rank, while the update was on its way.
     """
     update = validate_update(
         blob.read(), admission.spec, min_rank=admission.min_rank, max_rank=admission.max_rank
@@ -77,6 +77,8 @@ def keep_update(service: Service, admission: Admission, blob: IncomingBlob) -> O
             if assignment.update_sha256 == blob.sha256:
                 return ObjectRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
             raise refuse_state(assignment, "a started assignment")
+        if assignment.rank != admission.max_rank:
+            raise refuse_state(assignment, f"an update of the plan at rank {assignment.rank}")
         # Within the transaction, so that the bytes are not dropped (`_drop_unused`) before they are named.
         ref = admission.folder.keep(blob)
         replaced = assignment.update_sha256

@@ -9,7 +9,9 @@ from safetensors.numpy import save
 from service_helpers import SPEC, FakeClock, FakeDevice, Operator, make_adapter, problem
 
 from aggregator_service.service import Service
+from aggregator_service.updates import admit, keep_update
 from aggregator_service.worker import tick
+from hetlora.errors import StateConflict
 from hetlora.tensors import adapter_to_bytes, factor_keys, max_adapter_bytes
 
 
@@ -125,6 +127,21 @@ def test_upload_after_the_lease_is_refused_with_the_reason(
     answer = device.upload(assignment_id, make_adapter(2))
     assert problem(answer) == (409, "state_conflict")
     assert answer.json()["got"] == "state expired: the lease ran out"
+
+
+def test_update_of_a_plan_that_another_start_replaced_meanwhile_is_refused(
+    operator: Operator, device: FakeDevice, bundle: str, service: Service
+) -> None:
+    operator.run(bundle)
+    assignment_id = device.started(2)
+    admission = admit(service, device.device_id, assignment_id, "")
+    device.call("POST", f"/assignments/{assignment_id}:start", {"rank": 1})
+    with admission.folder.receive() as blob:
+        blob.write(adapter_to_bytes(make_adapter(2)))
+        with pytest.raises(StateConflict) as caught:
+            keep_update(service, admission, blob)
+    assert caught.value.expected == "an update of the plan at rank 1"
+    assert device.upload(assignment_id, make_adapter(1)).is_success
 
 
 def test_submit_before_the_upload_is_refused(operator: Operator, device: FakeDevice, bundle: str) -> None:
