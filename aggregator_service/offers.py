@@ -105,8 +105,8 @@ def _refusal(
     states = Counter(session.scalars(mine))
     if states[AssignmentState.ACCEPTED]:
         return "this device's update of the round is in"
-    if states[AssignmentState.FAILED] >= max_failures:
-        return "this device gave the round back too often"
+    if states[AssignmentState.FAILED] + states[AssignmentState.EXPIRED] >= max_failures:
+        return "this device gave the round back, or let its lease run out, too often"
     if count_places_taken(session, row.id) >= cohort_size(run.settings):
         return "the cohort is complete"
     return None

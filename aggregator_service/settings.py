@@ -53,7 +53,9 @@ class Settings(BaseSettings):
         60.0, description="When a device comes back while there is nothing for it to do."
     )
     max_failures_per_round: int = Field(
-        3, ge=1, description="After giving back this many assignments of a round a device is not asked again."
+        3,
+        ge=1,
+        description="After this many assignments of a round given back or expired a device is not asked again.",
     )
     worker_interval_seconds: PositiveSeconds = Field(
         1.0, ge=0.01, description="How often the round worker looks for leases and windows that ran out."

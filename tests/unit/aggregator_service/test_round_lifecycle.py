@@ -13,6 +13,7 @@ from hetlora.digest import sha256_of
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
 
 MakeDevice = Callable[[int], FakeDevice]
+TOO_OFTEN = "this device gave the round back, or let its lease run out, too often"
 
 
 def test_round_of_one_device_gives_back_its_own_factors(
@@ -184,7 +185,20 @@ def test_device_that_gives_a_round_back_too_often_is_not_asked_again_in_it(
         offer = device.offer()
         failure = {"code": "not_charging", "message": ""}
         device.call("POST", f"/assignments/{offer['assignment_id']}:fail", failure)
-    assert device.check_in()["reason"] == "this device gave the round back too often"
+    assert device.check_in()["reason"] == TOO_OFTEN
+
+
+def test_device_that_lets_its_leases_run_out_cannot_hold_a_place_for_ever(
+    operator: Operator, make_device: MakeDevice, bundle: str, clock: FakeClock
+) -> None:
+    operator.run(bundle, lease_seconds=60, report_window_seconds=600)
+    holding, waiting = make_device(1), make_device(2)
+    for _ in range(3):
+        holding.offer()
+        assert waiting.check_in()["reason"] == "the cohort is complete"
+        clock.advance(60)
+    assert holding.check_in()["reason"] == TOO_OFTEN
+    assert waiting.check_in()["offer"] is not None
 
 
 def test_expired_lease_frees_its_place_and_a_late_report_is_told_so(
