@@ -82,8 +82,8 @@ def export_bundle(
     """Compile a local model folder or hub id into a bundle at `out`.
 
     A label is `name` or `name=describing text`, or a mapping gives the texts by name: the name goes into the
-    manifest, the text is embedded as the class prototype. `targets` are endings of PEFT module names. The same
-    inputs give the same bytes, and a failed export leaves nothing behind.
+    manifest, the text is embedded as the class prototype. `targets` are endings of PEFT module names. The
+    same inputs give the same bytes, and a failed export leaves nothing behind.
 
     Raises:
         ModelNotExportable: model, tokenizer, labels, targets, task or `out` cannot be used.

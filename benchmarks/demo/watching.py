@@ -54,6 +54,7 @@ def watch(
             if is_final(run.state) and len(accuracies) > len(scoring):
                 break
             time.sleep(EVERY_SECONDS)
+    console.print()  # a live display ends without a line break where there is no terminal
     if run.state is not RunState.COMPLETED:
         raise ServiceFailed("the run did not complete", got=f"{run.state}: {run.reason}")
     return [accuracies[index] for index in sorted(accuracies)]
