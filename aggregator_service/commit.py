@@ -12,7 +12,7 @@ from aggregator_service.adapters import add_version
 from aggregator_service.aggregation.hetlora import HetLora
 from aggregator_service.aggregation.tree import aggregate
 from aggregator_service.bundles import read_spec
-from aggregator_service.rounds import GOAL_MET, abort_live, end, go_on, in_round, retry
+from aggregator_service.rounds import GOAL_MET, abort_live, end, go_on, in_round, leave_out, retry
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AssignmentRow, RankLimitRow, RoundRow, RunRow
 from hetlora.adapter import Adapter
@@ -30,8 +30,9 @@ def commit_round(service: Service, round_id: str) -> None:
     """Aggregate a round and commit it; a crash at any instant leaves the round to be aggregated again.
 
     The adapter's object is on disk before the transaction, which moves round, run, weights, remembered ranks
-    and adapter version together. Updates that cannot be read back end this attempt at the round; any other
-    fault is raised and leaves the round as it is.
+    and adapter version together. An update that cannot be read back is left out (`rounds.leave_out`); updates
+    that cannot be aggregated end this attempt at the round; any other fault is raised and leaves the round as
+    it is.
     """
     with service.database.read() as session:
         run = session.get_one(RunRow, session.get_one(RoundRow, round_id).run_id)
@@ -40,14 +41,23 @@ def commit_round(service: Service, round_id: str) -> None:
     spec = read_spec(service, run.bundle)
     folder = service.updates(round_id)
 
+    unreadable: list[str] = []
+
     def load(update_id: str) -> Adapter:
-        return adapter_from_bytes(folder.read(update_id), spec)
+        try:
+            return adapter_from_bytes(folder.read(update_id), spec)
+        except HetloraError:
+            unreadable.append(update_id)
+            raise
 
     try:
         result = aggregate(RULES[run.settings.rule](spec, run.settings.max_rank), update_ids, load)
     except HetloraError as error:
         log.exception("round=%s aggregation=failed", round_id)
-        _give_up(service, round_id, str(error))
+        if unreadable:
+            _leave_out(service, round_id, unreadable)
+        else:
+            _give_up(service, round_id, str(error))
     else:
         adapter = service.objects.put(adapter_to_bytes(result.adapter))
         _commit(service, round_id, adapter, result.weights)
@@ -84,6 +94,16 @@ def _remember_rank(session: Session, run: RunRow, assignment: AssignmentRow) -> 
         session.merge(
             RankLimitRow(run_id=run.id, device_id=assignment.device_id, max_rank=assignment.updated_rank)
         )
+
+
+def _leave_out(service: Service, round_id: str, update_ids: list[str]) -> None:
+    with service.database.write() as session:
+        row = session.get_one(RoundRow, round_id)
+        if row.state is RoundState.AGGREGATING:
+            accepted = _accepted(session, round_id)
+            unreadable = [assignment for assignment in accepted if assignment.update_sha256 in update_ids]
+            leave_out(session, row, unreadable, service.clock())
+    service.wake.set()  # to aggregate what is left
 
 
 def _give_up(service: Service, round_id: str, reason: str) -> None:

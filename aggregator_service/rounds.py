@@ -2,7 +2,8 @@
 
 selecting   places of the cohort are free (the report window starts with the first offer)
 collecting  the cohort is complete, reports come in; a place that fails or expires is given again
-aggregating the goal count is reached, or the window closed over the minimum share
+aggregating the goal count is reached, or the window closed over the minimum share; collecting again if stored
+            updates turn out to be unreadable and too few are left
 committed | abandoned   ended; an abandoned round is tried again under the same round_index
 """
 
@@ -118,6 +119,21 @@ def close_if_goal_met(session: Session, row: RoundRow, settings: RunSettings, no
     accepted = count_assignments(session, row.id, {AssignmentState.ACCEPTED})
     if accepted >= settings.goal_count:
         move(session, row, RoundState.AGGREGATING, f"goal of {settings.goal_count} met", now)
+
+
+def leave_out(session: Session, row: RoundRow, unreadable: Collection[AssignmentRow], now: datetime) -> None:
+    """Take accepted updates that cannot be read back out of a round that is being aggregated.
+
+    What is left is aggregated if it would do at the end of the report window. If not, the round collects
+    again, in a new window: the service lost the update, and the devices need not make up for its time.
+    """
+    for assignment in unreadable:
+        move(session, assignment, AssignmentState.DISCARDED, "the stored update cannot be read", now)
+    settings = session.get_one(RunRow, row.run_id).settings
+    accepted = count_assignments(session, row.id, {AssignmentState.ACCEPTED})
+    if accepted < minimum_reports(settings):
+        move(session, row, RoundState.COLLECTING, f"{accepted} readable updates left", now)
+        row.window_closes_at = now + timedelta(seconds=settings.report_window_seconds)
 
 
 def settle(session: Session, now: datetime) -> None:

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     max_failures_per_round: int = Field(
         3,
         ge=1,
-        description="After this many assignments of a round given back or expired a device is not asked again.",
+        description="After this many assignments of a round given back or expired a device is not asked.",
     )
     worker_interval_seconds: PositiveSeconds = Field(
         1.0, ge=0.01, description="How often the round worker looks for leases and windows that ran out."

@@ -81,11 +81,12 @@ LEGAL_MOVES: Final[dict[type[StrEnum], dict[str, set[str]]]] = {
         _A.TRAINING: {_A.UPLOADING, *_ENDED_EARLY},
         _A.UPLOADING: {_A.SUBMITTED, *_ENDED_EARLY},
         _A.SUBMITTED: {_A.ACCEPTED, _A.DISCARDED, *_ENDED_EARLY},
+        _A.ACCEPTED: {_A.DISCARDED},  # the stored update can no longer be read
     },
     RoundState: {
         _R.SELECTING: {_R.COLLECTING, _R.AGGREGATING, _R.ABANDONED},
         _R.COLLECTING: {_R.AGGREGATING, _R.ABANDONED},
-        _R.AGGREGATING: {_R.COMMITTED, _R.ABANDONED},
+        _R.AGGREGATING: {_R.COMMITTED, _R.COLLECTING, _R.ABANDONED},
     },
     RunState: {
         _S.DRAFT: {_S.RUNNING, _S.STOPPED},

@@ -201,21 +201,54 @@ def test_devices_cannot_touch_each_others_assignments(
     assert problem(owner.send(method, unknown, message)) == (404, "not_found")
 
 
-def test_kept_update_that_rots_on_disk_ends_the_attempt_and_the_next_one_commits(
+def test_kept_update_that_rots_on_disk_is_left_out_where_the_others_are_enough(
     operator: Operator, make_device: Callable[[int], FakeDevice], bundle: str, service: Service
 ) -> None:
-    run_id = operator.run(bundle, goal_count=2)
+    # ceil(0.5 * 2) = 1 update is enough
+    run_id = operator.run(bundle, goal_count=2, minimum_share=0.5)
     make_device(1).deliver(make_adapter(1), rank=1)
     (kept,) = (path for path in service.updates_folder.rglob("*") if path.is_file())
     flip_a_byte(kept)
     make_device(2).deliver(make_adapter(2))
-    operator.wait_for(f"/runs/{run_id}/rounds", lambda page: len(page["items"]) == 2)
-    abandoned = operator.items(f"/runs/{run_id}/rounds")[0]
-    assert abandoned["state"] == "abandoned"
-    assert "does not match its digest" in abandoned["reason"]
-    for seed in (1, 2):
-        make_device(seed).deliver(make_adapter(2))
+    run = operator.committed(run_id)
+    content = operator.send("GET", f"/adapters/{run['adapter_version']}/content").content
+    assert content == adapter_to_bytes(make_adapter(2))
+    assert states_and_reasons(operator, run_id) == [
+        ("discarded", "the stored update cannot be read"),
+        ("accepted", "the update is in the round"),
+    ]
+
+
+def test_place_of_a_kept_update_that_rots_on_disk_is_given_again_and_the_others_stay(
+    operator: Operator,
+    make_device: Callable[[int], FakeDevice],
+    bundle: str,
+    service: Service,
+    clock: FakeClock,
+) -> None:
+    run_id = operator.run(bundle, goal_count=2, minimum_share=1.0, report_window_seconds=100)
+    unlucky, lucky = make_device(1), make_device(2)
+    unlucky.deliver(make_adapter(1), rank=1)
+    (kept,) = (path for path in service.updates_folder.rglob("*") if path.is_file())
+    flip_a_byte(kept)
+    clock.advance(90)
+    lucky.deliver(make_adapter(2))
+    rounds = f"/runs/{run_id}/rounds"
+    operator.wait_for(rounds, lambda page: page["items"][0]["state"] == "collecting")
+    clock.advance(90)  # past the first window, which the lost update used up
+    unlucky.deliver(make_adapter(1), rank=1)
     assert operator.committed(run_id)["state"] == "completed"
+    (row,) = operator.items(rounds)  # the first attempt: nothing that was accepted was thrown away
+    assert (row["attempt"], row["state"], row["accepted"]) == (0, "committed", 2)
+    assert [state for state, _ in states_and_reasons(operator, run_id)] == [
+        "discarded",
+        "accepted",
+        "accepted",
+    ]
+
+
+def states_and_reasons(operator: Operator, run_id: str) -> list[tuple[str, str]]:
+    return [(item["state"], item["reason"]) for item in operator.items(f"/runs/{run_id}/assignments")]
 
 
 def test_commit_that_fails_for_another_reason_waits_for_its_cure(

@@ -23,6 +23,7 @@ PATHS = {
     AssignmentState: [
         "offered downloading training uploading submitted accepted",
         "submitted discarded",
+        "accepted discarded",
         *(
             f"{state} {end}"
             for state in ("offered", "downloading", "training", "uploading", "submitted")
@@ -34,6 +35,7 @@ PATHS = {
         "selecting abandoned",
         "collecting abandoned",
         "aggregating abandoned",
+        "aggregating collecting aggregating",
     ],
     RunState: [
         "draft running paused running completed",
@@ -49,7 +51,7 @@ PATHS = {
 }
 FINAL = {
     DeviceState: {"decommissioned"},
-    AssignmentState: {"accepted", "discarded", "failed", "expired", "aborted"},
+    AssignmentState: {"discarded", "failed", "expired", "aborted"},
     RoundState: {"committed", "abandoned"},
     RunState: {"completed", "failed", "stopped"},
     AdapterVersionState: {"superseded", "rolled_back"},
@@ -110,9 +112,11 @@ def test_moves_of_the_architecture_are_legal(machine: type[StrEnum], path: str) 
         (DeviceState.PENDING, DeviceState.SUSPENDED),
         (AssignmentState.OFFERED, AssignmentState.SUBMITTED),
         (AssignmentState.UPLOADING, AssignmentState.ACCEPTED),
-        (AssignmentState.ACCEPTED, AssignmentState.DISCARDED),
+        (AssignmentState.DISCARDED, AssignmentState.ACCEPTED),
+        (AssignmentState.ACCEPTED, AssignmentState.EXPIRED),
         (RoundState.COLLECTING, RoundState.COMMITTED),
-        (RoundState.AGGREGATING, RoundState.COLLECTING),
+        (RoundState.AGGREGATING, RoundState.SELECTING),
+        (RoundState.COMMITTED, RoundState.COLLECTING),
         (RunState.DRAFT, RunState.COMPLETED),
         (RunState.COMPLETED, RunState.RUNNING),
         (AdapterVersionState.CANDIDATE, AdapterVersionState.ROLLED_OUT),
