@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,11 @@ from numpy.typing import NDArray
 from hetlora.errors import NonFiniteValues, RankOutOfRange, SpecMismatch
 
 Tensor = NDArray[np.float32]
+
+# Far above any model for small devices, and far below what memory and file formats can take.
+MAX_FEATURES: Final = 2**24
+MAX_MODULES: Final = 100_000
+MAX_ADAPTER_BYTES: Final = 2**30  # in float32, at full rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +30,13 @@ class ModuleSpec:
     out_features: int
 
     def __post_init__(self) -> None:
-        if not (self.name and self.name.isprintable()) or self.in_features < 1 or self.out_features < 1:
-            raise SpecMismatch(
-                "a module needs a printable name and at least one feature on each side",
-                got=f"{self.name!r} of {self.out_features} x {self.in_features}",
-            )
+        if not (self.name and self.name.isprintable()):
+            raise SpecMismatch("a module needs a printable name", got=repr(self.name))
+        for features in (self.in_features, self.out_features):
+            if not 1 <= features <= MAX_FEATURES:
+                raise SpecMismatch(
+                    f"features of module {self.name}", got=features, expected=f"1 to {MAX_FEATURES}"
+                )
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,8 @@ class AdapterSpec:
     max_rank: int
 
     def __post_init__(self) -> None:
+        if len(self.modules) > MAX_MODULES:
+            raise SpecMismatch("too many modules", got=len(self.modules), expected=f"up to {MAX_MODULES}")
         names = [module.name for module in self.modules]
         if not names or any(left >= right for left, right in pairwise(names)):
             raise SpecMismatch("modules must be present, unique and ordered by name", got=names)
@@ -54,6 +64,13 @@ class AdapterSpec:
         if not 1 <= self.max_rank <= widest:
             raise RankOutOfRange(
                 "max_rank must fit every module", got=self.max_rank, expected=f"1 to {widest}"
+            )
+        largest = 4 * self.parameters_per_rank * self.max_rank
+        if largest > MAX_ADAPTER_BYTES:
+            raise SpecMismatch(
+                "an adapter at max_rank is too large",
+                got=f"{largest} bytes",
+                expected=f"up to {MAX_ADAPTER_BYTES}",
             )
 
     @cached_property

@@ -10,11 +10,12 @@ from pydantic import AfterValidator, Field, ValidationError
 from hetlora.adapter import AdapterSpec
 from hetlora.digest import Sha256
 from hetlora.errors import BundleInvalid, HetloraError, faults_in_words
-from hetlora.messages.common import Message, ObjectRef
+from hetlora.messages.common import Count, Message, ObjectRef
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
 MAX_MANIFEST_BYTES: Final = 4 * 1024 * 1024
+MAX_TOKENS: Final = 2**20
 
 
 def _inside_bundle(path: str) -> str:
@@ -41,7 +42,7 @@ class BaseModelInfo(Message):
     id: str
     revision: str | None
     sha256: Sha256
-    parameters: int = Field(ge=0)
+    parameters: Count
 
 
 class TensorInput(Message):
@@ -74,8 +75,8 @@ class CostModel(Message):
     training_flops_per_token_per_rank: float = Field(ge=0)
     activation_bytes_per_token: float = Field(ge=0)
     activation_bytes_per_token_per_rank: float = Field(ge=0)
-    base_weight_bytes: int = Field(ge=0)
-    adapter_bytes_per_rank: int = Field(ge=0)
+    base_weight_bytes: Count
+    adapter_bytes_per_rank: Count
 
 
 class GraphFiles(Message):
@@ -105,7 +106,7 @@ class Manifest(Message):
     schema_version: Literal[1]
     task: Literal["text-classification"]
     labels: Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_unique)]
-    max_tokens: int = Field(ge=1)
+    max_tokens: int = Field(ge=1, le=MAX_TOKENS)
     base_model: BaseModelInfo
     adapter: AdapterSpec
     inputs: tuple[TensorInput, ...]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
 
@@ -152,6 +153,22 @@ def test_manifest_that_lies_about_a_size_is_refused(operator: Operator) -> None:
     digest = operator.put(lying.to_json())
     answer = operator.send("POST", "/bundles", json={"digest": digest})
     assert problem(answer) == (422, "bundle_invalid")
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        {"max_rank": 2**63},
+        {"modules": [{"name": "key", "in_features": 10**30, "out_features": 10**30}], "max_rank": 10**30},
+        {"modules": [{"name": "key", "in_features": 10**14, "out_features": 10**14}]},
+    ],
+)
+def test_manifest_of_an_adapter_that_no_service_could_make_is_refused(
+    operator: Operator, adapter: dict[str, object]
+) -> None:
+    fields = json.loads(make_manifest().to_json())
+    digest = operator.put(json.dumps(fields | {"adapter": fields["adapter"] | adapter}).encode())
+    assert problem(operator.send("POST", "/bundles", json={"digest": digest})) == (422, "bundle_invalid")
 
 
 def test_object_that_is_no_manifest_is_refused_as_a_bundle(operator: Operator) -> None:

@@ -43,6 +43,18 @@ def test_spec_refuses_max_rank_that_does_not_fit_the_narrowest_module(max_rank: 
         AdapterSpec((Q, V), 1.0, max_rank)
 
 
+def test_spec_refuses_what_no_memory_can_take() -> None:
+    with pytest.raises(SpecMismatch, match="1 to 16777216"):
+        ModuleSpec("q", 2**24 + 1, 1)
+    widest = ModuleSpec("q", 2**24, 2**24)
+    # 4 bytes * 2 * 2**24 * 8 ranks = 2**30
+    assert AdapterSpec((widest,), 1.0, max_rank=8)
+    with pytest.raises(SpecMismatch, match="an adapter at max_rank is too large"):
+        AdapterSpec((widest,), 1.0, max_rank=9)
+    with pytest.raises(SpecMismatch, match="too many modules"):
+        AdapterSpec((Q,) * 100_001, 1.0, max_rank=1)
+
+
 def test_parameters_per_rank_counts_both_sides_of_every_module() -> None:
     assert SPEC.parameters_per_rank == (3 + 2) + (2 + 4)
 
