@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import PurePosixPath
 from typing import Annotated, Final, Literal
 
@@ -16,6 +17,9 @@ SCHEMA_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
 MAX_MANIFEST_BYTES: Final = 4 * 1024 * 1024
 MAX_TOKENS: Final = 2**20
+# What file systems take: of one name, and of a path below the folder that a device keeps its bundles in.
+MAX_NAME_BYTES: Final = 255
+MAX_PATH_BYTES: Final = 1024
 
 
 def _inside_bundle(path: str) -> str:
@@ -24,6 +28,9 @@ def _inside_bundle(path: str) -> str:
         raise ValueError(f"path {path!r} leaves the bundle")
     if str(plain) != path or not path.isprintable():
         raise ValueError(f"path {path!r} is not in its plain form")
+    longest = max(len(part.encode()) for part in plain.parts)
+    if longest > MAX_NAME_BYTES or len(path.encode()) > MAX_PATH_BYTES:
+        raise ValueError(f"path is longer than {MAX_PATH_BYTES} bytes, or a part of it than {MAX_NAME_BYTES}")
     return path
 
 
@@ -125,7 +132,8 @@ def parse_manifest(data: bytes) -> Manifest:
     """Read manifest.json.
 
     Raises:
-        BundleInvalid: too large, not JSON, or refused by the schema; the message names the fields.
+        BundleInvalid: too large, not JSON, refused by the schema (the message names the fields), or of files
+            that no folder can hold together.
     """
     if len(data) > MAX_MANIFEST_BYTES:
         raise BundleInvalid(
@@ -142,4 +150,14 @@ def parse_manifest(data: bytes) -> Manifest:
     unlisted = sorted(set(manifest.graphs.model_dump().values()) - manifest.files.keys())
     if unlisted:
         raise BundleInvalid("manifest names graph files that it does not list", got=unlisted)
+    _check_names(manifest)
     return manifest
+
+
+def _check_names(manifest: Manifest) -> None:
+    """One place of the bundle's folder cannot be two files, or a file and a folder."""
+    folders = {str(parent) for path in manifest.files for parent in PurePosixPath(path).parents}
+    names = Counter([MANIFEST_NAME, *manifest.files, *folders])
+    clashing = sorted(name for name, count in names.items() if count > 1)
+    if clashing:
+        raise BundleInvalid("manifest lists files that cannot lie beside each other", got=clashing)

@@ -48,6 +48,8 @@ def test_manifest_survives_a_round_trip_with_the_same_bytes(manifest_fields: Fie
         "graphs/",
         "graphs/eval.bin\0.txt",
         "graphs/eval\n.bin",
+        "graphs/" + "é" * 128,
+        "/".join(["graph"] * 171),
     ],
 )
 @pytest.mark.parametrize("place", ["graphs", "files"])
@@ -133,6 +135,21 @@ def test_graph_file_that_is_not_listed_is_refused(manifest_fields: Fields) -> No
     del manifest_fields["files"]["graphs/eval.bin"]
     with pytest.raises(BundleInvalid, match=r"does not list; got \['graphs/eval.bin'\]"):
         parse_manifest(json.dumps(manifest_fields).encode())
+
+
+@pytest.mark.parametrize(
+    "path", ["manifest.json", "manifest.json/a", "graphs", "graphs/eval.bin/a", "graphs/eval.bin/a/b"]
+)
+def test_files_that_cannot_lie_beside_each_other_are_refused(manifest_fields: Fields, path: str) -> None:
+    manifest_fields["files"][path] = manifest_fields["files"]["graphs/eval.bin"]
+    with pytest.raises(BundleInvalid, match="cannot lie beside each other"):
+        parse_manifest(json.dumps(manifest_fields).encode())
+
+
+def test_longest_names_are_accepted(manifest_fields: Fields) -> None:
+    for path in ("graphs/" + "e" * 255, "/".join(["12345"] * 170) + "/123"):  # 1023 bytes
+        manifest_fields["files"][path] = manifest_fields["files"]["graphs/eval.bin"]
+    assert parse_manifest(json.dumps(manifest_fields).encode())
 
 
 def test_too_large_manifest_is_refused_before_it_is_parsed() -> None:
