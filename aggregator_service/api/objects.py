@@ -11,7 +11,7 @@ from starlette.responses import FileResponse
 from aggregator_service.storage.blobs import BlobFolder
 from hetlora.errors import NotFound
 
-_RANGE = re.compile(r"bytes=(?:(?P<first>\d+)-(?P<last>\d*)|-(?P<suffix>\d+))")
+_RANGE = re.compile(r"bytes=(?:(?P<first>\d{1,19})-(?P<last>\d{0,19})|-(?P<suffix>\d{1,19}))")
 
 
 def object_response(request: Request, folder: BlobFolder, sha256: str, media_type: str) -> Response:

@@ -15,7 +15,7 @@ from aggregator_service.service import Service
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow, RunRow
 from aggregator_service.views import adapter_version_status, assignment_status, round_status, run_status
 from hetlora.errors import NotFound
-from hetlora.messages.common import Page
+from hetlora.messages.common import MAX_INTEGER, Page
 from hetlora.messages.management import (
     AdapterVersionStatus,
     AssignmentStatus,
@@ -60,7 +60,7 @@ def list_rounds(
 def list_assignments(
     run_id: str,
     service: ServiceOf,
-    round_index: Annotated[int | None, Query(ge=0)] = None,
+    round_index: Annotated[int | None, Query(ge=0, le=MAX_INTEGER)] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[AssignmentStatus]:

@@ -265,6 +265,15 @@ def test_page_out_of_bounds_is_refused(operator: Operator, query: str) -> None:
     assert problem(operator.send("GET", f"/runs?{query}")) == (422, "malformed_message")
 
 
+@pytest.mark.parametrize("round_index", ["-1", str(2**53), str(2**63), "9" * 5000])
+def test_round_index_that_no_database_can_hold_is_refused(
+    operator: Operator, bundle: str, round_index: str
+) -> None:
+    run_id = operator.run(bundle)
+    answer = operator.send("GET", f"/runs/{run_id}/assignments?round_index={round_index}")
+    assert problem(answer) == (422, "malformed_message")
+
+
 def test_transitions_page_in_the_order_of_their_time(
     settings: Settings, clock: FakeClock, bundle: str
 ) -> None:

@@ -42,7 +42,19 @@ def test_range_of_an_object_is_sent_alone(device: FakeDevice, asked: str, conten
     assert answer.headers["content-range"] == told
 
 
-@pytest.mark.parametrize("asked", ["bytes=17-", "bytes=5-4", "bytes=-0", "bytes=0-1,3-4", "lines=1-2"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "bytes=17-",
+        "bytes=5-4",
+        "bytes=-0",
+        "bytes=0-1,3-4",
+        "lines=1-2",
+        f"bytes={'9' * 5000}-",
+        f"bytes=0-{'9' * 5000}",
+        f"bytes=-{'9' * 5000}",
+    ],
+)
 def test_range_outside_the_object_is_refused(device: FakeDevice, asked: str) -> None:
     answer = device.send("GET", PATH, headers={"Range": asked})
     assert problem(answer) == (416, "invalid_input")
