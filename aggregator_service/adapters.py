@@ -8,7 +8,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from aggregator_service.bundles import read_spec
-from aggregator_service.service import Service
+from aggregator_service.service import Service, reading_own
 from aggregator_service.storage.tables import AdapterVersionRow, RunRow, TruncatedAdapterRow
 from aggregator_service.transitions import create
 from hetlora.adapter import AdapterSpec, initial_adapter
@@ -46,14 +46,20 @@ def add_version(
 
 
 def truncated(service: Service, version_id: str, rank: int) -> ObjectRef:
-    """A version cut to `rank` (HetLoRA's distribution), stored once and found again."""
+    """A version cut to `rank` (HetLoRA's distribution), stored once and found again.
+
+    Raises:
+        ServiceFailed: see `reading_own`.
+    """
     with service.database.read() as session:
         stored = session.get(TruncatedAdapterRow, (version_id, rank))
         if stored is not None:
             return ObjectRef(sha256=stored.sha256, size_bytes=stored.size_bytes)
         version = session.get_one(AdapterVersionRow, version_id)
         bundle = session.get_one(RunRow, version.run_id).bundle
-    adapter = adapter_from_bytes(service.objects.read(version.sha256), read_spec(service, bundle))
+    spec = read_spec(service, bundle)
+    with reading_own("a global adapter"):
+        adapter = adapter_from_bytes(service.objects.read(version.sha256), spec)
     ref = service.objects.put(adapter_to_bytes(truncate(adapter, rank)))
     with service.database.write() as session:
         session.merge(

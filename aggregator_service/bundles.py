@@ -6,7 +6,7 @@ import logging
 
 from sqlalchemy.orm import Session
 
-from aggregator_service.service import Service
+from aggregator_service.service import Service, reading_own
 from aggregator_service.storage.tables import BundleRow
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import BundleInvalid, NotFound
@@ -73,5 +73,10 @@ def get_bundle(session: Session, digest: str) -> BundleRow:
 
 
 def read_spec(service: Service, digest: str) -> AdapterSpec:
-    """The adapter specification of a published bundle."""
-    return parse_manifest(service.objects.read(digest)).adapter
+    """The adapter specification of a published bundle.
+
+    Raises:
+        ServiceFailed: see `reading_own`.
+    """
+    with reading_own("a published manifest"):
+        return parse_manifest(service.objects.read(digest)).adapter

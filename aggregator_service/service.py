@@ -9,8 +9,8 @@ import secrets
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from aggregator_service.storage.blobs import BlobFolder
 from aggregator_service.storage.database import Database
 from aggregator_service.storage.tables import OperatorTokenRow
 from hetlora.digest import sha256_of
-from hetlora.errors import SettingsError
+from hetlora.errors import HetloraError, ServiceFailed, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,19 @@ class Service:
     def close(self) -> None:
         self.database.close()
         self.lock.close()
+
+
+@contextmanager
+def reading_own(what: str) -> Iterator[None]:
+    """Around the reading of what the service itself has stored.
+
+    Raises:
+        ServiceFailed: it is lost or rotten, which is no fault of whoever asks, and may be mended.
+    """
+    try:
+        yield
+    except HetloraError as error:
+        raise ServiceFailed(f"{what} of the service cannot be read", got=error) from error
 
 
 def open_service(settings: Settings, clock: Clock = utc_now) -> Service:

@@ -201,6 +201,26 @@ def test_devices_cannot_touch_each_others_assignments(
     assert problem(owner.send(method, unknown, message)) == (404, "not_found")
 
 
+def test_rotten_objects_of_the_service_are_told_as_its_own_fault(
+    operator: Operator, device: FakeDevice, bundle: str, service: Service
+) -> None:
+    run_id = operator.run(bundle)
+    (version,) = operator.items(f"/runs/{run_id}/adapters")
+    manifest, adapter = service.objects.path(bundle), service.objects.path(version["sha256"])
+    path = f"/assignments/{device.offer()['assignment_id']}"
+    for rotten in (manifest, adapter):
+        whole = rotten.read_bytes()
+        flip_a_byte(rotten)
+        assert problem(device.send("POST", f"{path}:start", {"rank": 1})) == (500, "service_failed")
+        rotten.write_bytes(whole)
+    plan = device.call("POST", f"{path}:start", {"rank": 1})
+    manifest.rename(manifest.with_suffix(".aside"))
+    update = make_adapter(1)
+    assert problem(device.upload(plan["assignment_id"], update)) == (500, "service_failed")
+    manifest.with_suffix(".aside").rename(manifest)
+    assert device.upload(plan["assignment_id"], update).is_success
+
+
 def test_kept_update_that_rots_on_disk_is_left_out_where_the_others_are_enough(
     operator: Operator, make_device: Callable[[int], FakeDevice], bundle: str, service: Service
 ) -> None:
