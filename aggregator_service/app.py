@@ -42,6 +42,7 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a signature covers the path: one path has one spelling
     )
     app.state.service = service
     app.state.worker = worker

@@ -51,7 +51,9 @@ def install_error_handlers(app: FastAPI) -> None:
         kinds = {400: MalformedMessage, 404: NotFound, 405: NotFound, 413: BodyTooLarge}
         kind: type[HetloraError] = kinds.get(error.status_code, InputError)
         told = kind(error.detail, got=f"{request.method} {request.url.path}")
-        problem = problem_of(told).model_copy(update={"status": error.status_code})
+        # 400 is what the framework says of a body that is no JSON, which the schema would refuse as well.
+        status = told.status if error.status_code == 400 else error.status_code
+        problem = problem_of(told).model_copy(update={"status": status})
         return problem_response(problem, error.headers or {})
 
     @app.exception_handler(ClientDisconnect)

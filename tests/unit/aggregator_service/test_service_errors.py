@@ -26,13 +26,15 @@ def test_unknown_path_and_method_have_the_one_error_shape(http: httpx.Client) ->
 def test_malformed_json_is_refused(operator: Operator, body: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     answer = operator.send("POST", "/populations", content=body, headers=headers)
-    status, code = problem(answer)
-    assert status in (400, 422)
-    assert code == "malformed_message"
+    assert problem(answer) == (422, "malformed_message")
 
 
 def test_malformed_json_of_a_device_is_refused(device: FakeDevice) -> None:
     assert problem(device.send("POST", "/check-ins", content=b"{")) == (422, "malformed_message")
+
+
+def test_path_with_a_slash_too_many_is_not_found(operator: Operator) -> None:
+    assert problem(operator.send("GET", "/runs/")) == (404, "not_found")
 
 
 def test_message_with_a_wrong_field_is_told_which(operator: Operator) -> None:
