@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Mapping
+from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -17,11 +20,15 @@ from hetlora.errors import (
     MalformedMessage,
     NotFound,
     ServiceFailed,
+    UnavailableError,
     faults_in_words,
 )
 from hetlora.messages.common import Problem, problem_of
 
 log = logging.getLogger(__name__)
+
+# What an operator mends without touching the service: no space, no descriptors, a disk gone read-only.
+_PASSING: Final = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS}
 
 # For OpenAPI; "default" also keeps FastAPI from announcing its own shape of validation errors.
 PROBLEM_RESPONSES: dict[int | str, dict[str, object]] = {
@@ -55,6 +62,17 @@ def install_error_handlers(app: FastAPI) -> None:
         status = told.status if error.status_code == 400 else error.status_code
         problem = problem_of(told).model_copy(update={"status": status})
         return problem_response(problem, error.headers or {})
+
+    @app.exception_handler(OperationalError)
+    async def database_out_of_order(request: Request, error: OperationalError) -> Response:
+        # Locked, full or unreadable; the statement stays out of the answer.
+        return await known(request, UnavailableError("the database does not answer now", got=error.orig))
+
+    @app.exception_handler(OSError)
+    async def disk_out_of_order(request: Request, error: OSError) -> Response:
+        if error.errno not in _PASSING:
+            raise error
+        return await known(request, UnavailableError("the service cannot store this now", got=error.strerror))
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:

@@ -30,7 +30,13 @@ class Stage:
 
 
 def settings_of(data_dir: Path) -> Settings:
-    return Settings(data_dir=data_dir, port=0, operator_token=SecretStr(TOKEN), worker_interval_seconds=0.1)
+    return Settings(
+        data_dir=data_dir,
+        port=0,
+        operator_token=SecretStr(TOKEN),
+        worker_interval_seconds=0.1,
+        database_timeout_seconds=2,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sqlite3
+from contextlib import closing
 
 import httpx
 import pytest
@@ -64,6 +68,37 @@ def test_fault_of_the_service_tells_no_details(http: httpx.Client, app: FastAPI)
     app.router.routes.insert(0, app.router.routes.pop())
     answer = http.get("/faulty")
     assert problem(answer) == (500, "service_failed")
+    assert "secret" not in answer.text
+
+
+def test_locked_database_is_told_as_passing(http: httpx.Client, service: Service, operator: Operator) -> None:
+    path = service.settings.data_dir / "hetlora.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = operator.send("POST", "/populations", json={"name": "camera"})
+        assert problem(answer) == (503, "unavailable")
+        assert answer.json()["got"] == "database is locked"
+    operator.population("camera")
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.ENOSPC, (503, "unavailable")),
+        (errno.EMFILE, (503, "unavailable")),
+        (errno.EISDIR, (500, "service_failed")),
+    ],
+)
+def test_full_disk_is_told_as_passing(
+    http: httpx.Client, app: FastAPI, number: int, told: tuple[int, str]
+) -> None:
+    @app.get("/storing")
+    def storing() -> None:
+        raise OSError(number, os.strerror(number), "/a/secret/path")
+
+    app.router.routes.insert(0, app.router.routes.pop())
+    answer = http.get("/storing")
+    assert problem(answer) == told
     assert "secret" not in answer.text
 
 
