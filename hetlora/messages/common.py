@@ -24,8 +24,9 @@ YEAR_SECONDS: Final = 365 * 24 * 3600
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
-PositiveCount = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+# Strict: "2" and true are no numbers, though Python would take them for 2 and 1.
+Count = Annotated[int, Field(strict=True, ge=0, le=MAX_INTEGER)]
+PositiveCount = Annotated[int, Field(strict=True, ge=1, le=MAX_INTEGER)]
 Timestamp = AwareDatetime  # a time without its zone means another moment on each machine
 Item = TypeVar("Item", bound=BaseModel)
 Answer = TypeVar("Answer", bound=BaseModel)

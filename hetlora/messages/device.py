@@ -53,10 +53,10 @@ class CheckIn(Message):
 class TrainingSettings(Message):
     """How each device trains in one round, frozen with the run."""
 
-    steps: int = Field(default=10, ge=1, le=100_000)
-    batch_size: int = Field(default=16, ge=1, le=4096)
+    steps: PositiveCount = Field(default=10, le=100_000)
+    batch_size: PositiveCount = Field(default=16, le=4096)
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
-    max_tokens: int = Field(default=64, ge=1, le=8192)
+    max_tokens: PositiveCount = Field(default=64, le=8192)
     pruning_decay: float = Field(default=0.99, gt=0, le=1)  # gamma; 1 means no pruning
     pruning_penalty: float = Field(default=1e-3, ge=0)  # lambda
 

@@ -58,8 +58,8 @@ class BundleStatus(Message):
 class RunSettings(Message):
     """The frozen configuration of a run."""
 
-    rounds: int = Field(default=5, ge=1, le=100_000)
-    goal_count: int = Field(ge=1, le=1_000_000)
+    rounds: PositiveCount = Field(default=5, le=100_000)
+    goal_count: PositiveCount = Field(le=1_000_000)
     over_selection: float = Field(default=1.3, ge=1, le=10)
     minimum_share: float = Field(default=0.5, gt=0, le=1)
     report_window_seconds: float = Field(default=3600, ge=1, le=YEAR_SECONDS)

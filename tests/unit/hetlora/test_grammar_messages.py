@@ -9,7 +9,15 @@ from pydantic import ValidationError
 
 from hetlora.messages import device, management
 from hetlora.messages.common import MAX_INTEGER, Message, ObjectRef, Page
-from hetlora.messages.device import CheckIn, EnrolRequest, Failure, Plan, Report
+from hetlora.messages.device import (
+    CheckIn,
+    EnrolRequest,
+    Failure,
+    Plan,
+    Report,
+    StartRequest,
+    TrainingSettings,
+)
 from hetlora.messages.management import PopulationCreate, RunSettings
 
 SHA256 = "0" * 64
@@ -67,6 +75,17 @@ def test_numbers_that_are_not_finite_are_refused(field: str, value: str) -> None
 def test_counts_that_json_or_a_database_would_bend_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValidationError, match=field):
         read(Report, REPORT, **{field: value})
+
+
+@pytest.mark.parametrize("value", ["2", True, 2.0, None])
+def test_what_is_no_integer_is_not_taken_for_one(value: object) -> None:
+    with pytest.raises(ValidationError, match="rank"):
+        read(StartRequest, {"rank": value})
+    for field in ("rounds", "goal_count", "max_rank"):
+        with pytest.raises(ValidationError, match=field):
+            read(RunSettings, {"goal_count": 1, "max_rank": 1, field: value})
+    with pytest.raises(ValidationError, match="steps"):
+        read(TrainingSettings, {"steps": value})
 
 
 @pytest.mark.parametrize("field", ["example_count", "steps"])
