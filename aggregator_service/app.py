@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
@@ -14,6 +18,8 @@ from aggregator_service.api import bundles, device, fleet, internal, runs
 from aggregator_service.api.errors import install_error_handlers
 from aggregator_service.service import Service
 from aggregator_service.worker import Worker
+
+log = logging.getLogger(__name__)
 
 ROUTERS = (device.enrolment, device.router, fleet.router, bundles.router, runs.router, internal.router)
 
@@ -27,6 +33,7 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_exception_handler(LoopFaults())
         worker.start()
         try:
             yield
@@ -49,6 +56,24 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     install_error_handlers(app)
     return app
+
+
+class LoopFaults:
+    """Tells once a second, in one line, that no connection can be taken for want of file descriptors.
+
+    asyncio by itself tells it with a traceback for each place of the backlog, some 30 000 lines in a second.
+    """
+
+    def __init__(self) -> None:
+        self._told_at = float("-inf")
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in {errno.EMFILE, errno.ENFILE}:
+            loop.default_exception_handler(context)
+        elif loop.time() - self._told_at >= 1:
+            self._told_at = loop.time()
+            log.error("connection=refused error=%s", error.strerror)
 
 
 class SecurityHeaders:

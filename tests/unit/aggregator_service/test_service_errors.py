@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
@@ -11,6 +12,7 @@ import pytest
 from fastapi import FastAPI
 from service_helpers import TOKEN, FakeDevice, Operator, problem
 
+from aggregator_service.app import LoopFaults
 from aggregator_service.service import Service
 from hetlora.messages.common import Problem
 
@@ -100,6 +102,17 @@ def test_full_disk_is_told_as_passing(
     answer = http.get("/storing")
     assert problem(answer) == told
     assert "secret" not in answer.text
+
+
+def test_connections_that_cannot_be_taken_do_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with closing(asyncio.new_event_loop()) as loop:
+        loop.set_exception_handler(LoopFaults())
+        refused = OSError(errno.EMFILE, "Too many open files")
+        for _ in range(2048):  # as asyncio does for each place of the backlog
+            loop.call_exception_handler({"message": "socket.accept()", "exception": refused})
+        loop.call_exception_handler({"message": "something else"})
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["connection=refused error=Too many open files", "something else"]
 
 
 def test_answers_say_that_they_are_not_to_be_kept_or_guessed(http: httpx.Client) -> None:
