@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hetlora.cli.operator import TOKEN_FILE
-from hetlora.cli.output import say
+from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
 
 
@@ -23,6 +23,7 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on, 0 for any free one. [HETLORA_PORT, else 8440]")
     ] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Run the aggregation service until it is stopped.
 
@@ -39,6 +40,9 @@ def serve(
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
 
     def announce(address: str) -> None:
+        if as_json:
+            print_json({"url": address, "data_dir": str(settings.data_dir)})
+            return
         say(f"listening on {address}, data in {settings.data_dir}")
         if settings.operator_token is None:
             say(f"operator token in {settings.data_dir / TOKEN_FILE}")
