@@ -97,6 +97,14 @@ class GraphFiles(Message):
     tokenizer: BundlePath
 
 
+class ExecutorchFiles(Message):
+    """Paths, inside the bundle, of the ExecuTorch programs and of the base weights that both read."""
+
+    training: BundlePath
+    inference: BundlePath
+    base_weights: BundlePath
+
+
 class ToolVersions(Message):
     """What wrote the graphs, and the oldest formats a runtime must read."""
 
@@ -119,6 +127,7 @@ class Manifest(Message):
     inputs: tuple[TensorInput, ...]
     optimizer: OptimizerInfo
     graphs: GraphFiles
+    executorch: ExecutorchFiles | None = None
     cost_model: CostModel
     versions: ToolVersions
     files: dict[BundlePath, ObjectRef]
@@ -147,7 +156,10 @@ def parse_manifest(data: bytes) -> Manifest:
         ) from error
     except HetloraError as error:  # an impossible adapter specification
         raise BundleInvalid("manifest holds an impossible adapter specification", got=error) from error
-    unlisted = sorted(set(manifest.graphs.model_dump().values()) - manifest.files.keys())
+    named = set(manifest.graphs.model_dump().values())
+    if manifest.executorch is not None:
+        named |= set(manifest.executorch.model_dump().values())
+    unlisted = sorted(named - manifest.files.keys())
     if unlisted:
         raise BundleInvalid("manifest names graph files that it does not list", got=unlisted)
     _check_names(manifest)

@@ -1,0 +1,106 @@
+"""Writes the ExecuTorch part of a bundle: a training and an inference program over one file of weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from torch import nn
+
+from export.executorch_program import LOSSES, AdaptedModel, class_loss
+from export.quiet import quiet_libraries
+from hetlora.adapter import AdapterSpec
+from hetlora.errors import DependencyMissing, ModelNotExportable
+from hetlora.manifest import ExecutorchFiles, TensorInput
+
+FILES: Final = ExecutorchFiles(training="training.pte", inference="inference.pte", base_weights="base.ptd")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The names of the files, and what runs each program: "xnnpack", or "portable" where XNNPACK refused."""
+
+    files: ExecutorchFiles
+    backends: dict[str, str]
+
+
+def _ignore(message: str) -> None:
+    """Report to nobody."""
+
+
+def write_executorch(
+    model: nn.Module,
+    spec: AdapterSpec,
+    folder: Path,
+    *,
+    task: str,
+    inputs: Sequence[TensorInput],
+    max_batch: int,
+    max_tokens: int,
+    base: nn.Module | None = None,
+    progress: Callable[[str], None] = _ignore,
+) -> Written:
+    """Compile a model with LoRA into `training.pte`, `inference.pte` and `base.ptd` inside `folder`.
+
+    Args:
+        model: float32, with plain attention (`attn_implementation="eager"`); takes `inputs` by name and
+            answers logits or an object with `logits`. It is put into evaluation mode, and its parameters stop
+            training.
+        base: the part of `model` in which the specification's module names are found, if not the whole.
+        task: says how the logits are scored, see `LOSSES`.
+        max_batch, max_tokens: the programs take any size up to these; they plan their memory for the largest.
+
+    The same model, specification and limits give the same bytes.
+
+    Raises:
+        ModelNotExportable: an unknown task, or a model that ExecuTorch cannot take; the message names the
+            operator or the cause, and the module.
+        DependencyMissing: executorch is not installed.
+    """
+    if task not in LOSSES:
+        raise ModelNotExportable(
+            "no ExecuTorch program for this task", got=task, expected=f"one of {[*LOSSES]}"
+        )
+    loss = LOSSES[task]
+    model.eval().requires_grad_(False)
+    adapted = AdaptedModel(model, base or model, spec, tuple(tensor.name for tensor in inputs))
+    limits = {"batch": max_batch, "tokens": max_tokens}
+    with quiet_libraries(), _quiet_executorch():
+        try:
+            from export.executorch_graph import trace_inference, trace_training
+            from export.executorch_lowering import lower, merge_weights, xnnpack
+        except ImportError as error:
+            raise DependencyMissing(
+                "ExecuTorch cannot be imported", got=error, expected="pip install executorch==1.4.1"
+            ) from error
+        progress("tracing the inference program")
+        traced = trace_inference(adapted, inputs, limits)
+        progress("lowering the inference program")
+        # First: of an operator without a kernel it knows the module, which the backward pass has forgotten.
+        inference = lower(traced, "inference", xnnpack())
+        progress("tracing the training program")
+        joint = trace_training(adapted, inputs, limits, loss, label_axes=1 if loss is class_loss else 2)
+        progress("lowering the training program")
+        training = lower(joint, "training", xnnpack())
+    (folder / FILES.inference).write_bytes(inference.program)
+    (folder / FILES.training).write_bytes(training.program)
+    (folder / FILES.base_weights).write_bytes(merge_weights([inference, training]))
+    return Written(FILES, {FILES.training: training.backend, FILES.inference: inference.backend})
+
+
+@contextmanager
+def _quiet_executorch() -> Iterator[None]:
+    """Hold back torchao's complaints about GPU libraries, and the delegates' notes."""
+    loggers = [logging.getLogger(name) for name in ("torchao", "torch", "executorch")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
