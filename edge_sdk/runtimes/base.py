@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hetlora.adapter import Adapter
@@ -12,6 +14,14 @@ from hetlora.bundle import Bundle
 
 # Arrays by input name: those of the manifest, and LABELS (hetlora.graph_names).
 Batch = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Mean loss over a batch, and its logits in float32: (batch, labels) or (batch, tokens, vocabulary)."""
+
+    loss: float
+    logits: NDArray[np.float32]
 
 
 class TrainingRuntime(Protocol):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edge_sdk.runtimes.base import Batch
+from edge_sdk.runtimes.base import Batch, Evaluation
 from edge_sdk.runtimes.feeds import labelled_feeds
 from edge_sdk.runtimes.onnx_checkpoint import load_as_checkpoint
 from edge_sdk.runtimes.onnx_library import (
@@ -26,14 +24,6 @@ from hetlora.bundle import Bundle
 from hetlora.errors import RankOutOfRange, SpecMismatch
 from hetlora.graph_names import LOGITS, LOSS, PRUNING_PENALTY, PRUNING_TAIL
 from hetlora.tensors import factor_keys, from_tensors
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Mean loss over a batch, and logits of (batch, labels) in float32."""
-
-    loss: float
-    logits: NDArray[np.float32]
 
 
 class OnnxRuntime:

@@ -38,13 +38,14 @@ RULES = (
         never=(
             "export",
             "aggregator_service",
-            "torch",
             "transformers",
             "optimum",
             "onnxruntime.training",
             *ABOVE,
         ),
     ),
+    # ExecuTorch's Python bindings take and give torch's tensors.
+    Rule("edge_sdk", never=("torch", "executorch"), spared=("edge_sdk/runtimes/executorch_library.py",)),
     Rule("edge_sdk", never=("onnxruntime",), spared=("edge_sdk/runtimes/onnx_library.py",)),
     Rule("aggregator_service", never=("export", "edge_sdk", "torch", *ABOVE)),
     Rule(
@@ -121,6 +122,9 @@ def test_every_file_keeps_the_import_rules() -> None:
         ("edge_sdk/client.py", "__import__('export.bundle')", "export.bundle"),
         ("edge_sdk/client.py", "if TYPE_CHECKING:\n    from torch import Tensor", "torch"),
         ("edge_sdk/client.py", "import onnxruntime", "onnxruntime"),
+        ("edge_sdk/runtimes/executorch.py", "import torch", "torch"),
+        ("edge_sdk/runtimes/executorch.py", "from executorch.runtime import Runtime", "executorch.runtime"),
+        ("edge_sdk/runtimes/executorch_library.py", "import executorch, export", "export"),
         ("edge_sdk/runtimes/base.py", "from onnxruntime import InferenceSession", "onnxruntime"),
         ("edge_sdk/runtimes/onnx_library.py", "from onnxruntime import training", "onnxruntime.training"),
         ("edge_sdk/runtimes/onnx_library.py", "import onnxruntime.training.api", "onnxruntime.training.api"),

@@ -1,0 +1,186 @@
+"""Trains an adapter with ExecuTorch: the way on boards for which there is no ONNX Runtime that trains."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_sdk.runtimes.adamw import AdamW
+from edge_sdk.runtimes.base import Batch, Evaluation
+from edge_sdk.runtimes.executorch_library import Array, Program
+from edge_sdk.runtimes.feeds import labelled_feeds, token_feeds
+from hetlora.adapter import Adapter, AdapterSpec, Tensor, initial_adapter
+from hetlora.bundle import Bundle
+from hetlora.errors import BundleInvalid, RankOutOfRange, SpecMismatch
+from hetlora.graph_names import IGNORED_LABEL, LABELS
+from hetlora.manifest import ExecutorchFiles, Manifest
+from hetlora.tensors import from_tensors, to_tensors
+
+
+class ExecutorchRuntime:
+    """One adapter being trained over a bundle's frozen base model: a `TrainingRuntime`.
+
+    Modules may have unequal ranks; those of rank 0 are not trained. HetLoRA's penalty acts in each module on
+    the ranks from floor(pruning_decay * rank) on. `threads` limits XNNPACK's threads in the whole process.
+
+    Raises:
+        DependencyMissing: ExecuTorch is not installed.
+        SpecMismatch: the adapter is not of the bundle's specification.
+        RankOutOfRange: every module has rank 0.
+        BundleInvalid: the bundle has no ExecuTorch programs, or they cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        adapter: Adapter,
+        *,
+        pruning_decay: float,
+        pruning_penalty: float,
+        threads: int | None = None,
+    ) -> None:
+        _check_spec(bundle.manifest.adapter, adapter)
+        if adapter.rank < 1:
+            raise RankOutOfRange("nothing to train at rank 0", expected="a module of rank 1 or more")
+        self._bundle, self._threads = bundle, threads
+        files = programs_of(bundle.manifest)
+        self._program = Program(bundle.path(files.training), bundle.path(files.base_weights), threads=threads)
+        self._scalars: list[Array] = [
+            np.array(pruning_decay, np.float64),
+            np.array(pruning_penalty, np.float32),
+        ]
+        self._factors = {key: tensor.copy() for key, tensor in to_tensors(adapter).items()}
+        self._gradients: dict[str, Tensor] = {}
+        self._optimizer = AdamW(self._factors, bundle.manifest.optimizer)
+
+    def train_step(self, batch: Batch, *, learning_rate: float) -> float:
+        """Take one AdamW step and return the loss before it, pruning penalty included.
+
+        `batch` holds the manifest's inputs and `labels`. A loss that is not finite is returned too, and
+        leaves the adapter as it was.
+
+        Raises:
+            DataError: an input is missing, has the wrong shape, is larger than the programs take, or
+                holds numbers outside its range.
+        """
+        feeds = labelled_feeds(self._bundle.manifest, batch)
+        inputs = [feeds[tensor.name] for tensor in self._bundle.manifest.inputs]
+        fed = [*inputs, feeds[LABELS], *self._scalars, *_fed(self._factors)]
+        loss_array, *gradients = self._program.run(fed)
+        loss = float(loss_array)
+        self._gradients = {
+            key: gradient[tuple(slice(size) for size in factor.shape)]  # rank 0 was fed as rank 1
+            for (key, factor), gradient in zip(self._factors.items(), gradients, strict=True)
+        }
+        if math.isfinite(loss):
+            self._optimizer.step(self._gradients, learning_rate)
+        return loss
+
+    def evaluate(self, batch: Batch) -> Evaluation:
+        """Score a batch with the adapter as it stands; the loss leaves the pruning penalty out.
+
+        Raises:
+            DataError: as in `train_step`.
+        """
+        feeds = labelled_feeds(self._bundle.manifest, batch)
+        logits = self._inference.logits(batch, adapter=self.adapter())
+        return Evaluation(loss=mean_loss(logits, feeds[LABELS]), logits=logits)
+
+    def adapter(self) -> Adapter:
+        """A copy of the adapter as it stands."""
+        copies = {key: tensor.copy() for key, tensor in self._factors.items()}
+        return from_tensors(self._bundle.manifest.adapter, copies)
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Gradients of the last training step by PEFT key, each of its factor's shape, float32."""
+        return {key: gradient.copy() for key, gradient in self._gradients.items()}
+
+    @cached_property
+    def _inference(self) -> ExecutorchModel:
+        # Opened when first asked for: most devices only train, and it packs the weights a second time.
+        return ExecutorchModel(self._bundle, threads=self._threads)
+
+
+class ExecutorchModel:
+    """A bundle's model under one adapter, or untrained where none is given.
+
+    An adapter is nothing but input: ranks may be unequal or 0, and another one can be had for one call.
+
+    Raises:
+        DependencyMissing: ExecuTorch is not installed.
+        SpecMismatch: the adapter is not of the bundle's specification.
+        BundleInvalid: the bundle has no ExecuTorch programs, or they cannot be loaded.
+    """
+
+    def __init__(self, bundle: Bundle, adapter: Adapter | None = None, *, threads: int | None = None) -> None:
+        self._manifest = bundle.manifest
+        spec = self._manifest.adapter
+        self._factors = _inference_factors(
+            spec, adapter or initial_adapter(spec, 0, np.random.default_rng(0))
+        )
+        files = programs_of(self._manifest)
+        self._program = Program(
+            bundle.path(files.inference), bundle.path(files.base_weights), threads=threads
+        )
+
+    def logits(self, batch: Batch, *, adapter: Adapter | None = None) -> NDArray[np.float32]:
+        """Logits in float32, (batch, labels) or (batch, tokens, vocabulary), under `adapter` if given.
+
+        `batch` holds the manifest's inputs; anything else in it is ignored.
+
+        Raises:
+            DataError: an input is missing, of the wrong shape, or holds numbers that are no tokens.
+            SpecMismatch: the adapter is not of the bundle's specification.
+        """
+        feeds = token_feeds(self._manifest, batch)
+        inputs = [feeds[tensor.name] for tensor in self._manifest.inputs]
+        factors = self._factors if adapter is None else _inference_factors(self._manifest.adapter, adapter)
+        (logits,) = self._program.run([*inputs, *factors])
+        return logits
+
+
+def programs_of(manifest: Manifest) -> ExecutorchFiles:
+    """The ExecuTorch files of a bundle.
+
+    Raises:
+        BundleInvalid: it was exported without them.
+    """
+    if manifest.executorch is None:
+        raise BundleInvalid("the bundle has no ExecuTorch programs", expected="one exported with them")
+    return manifest.executorch
+
+
+def mean_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """The mean cross entropy as the training program has it, without the penalty.
+
+    Labels are (batch,) for logits (batch, labels); or (batch, tokens), each the token itself, for logits
+    (batch, tokens, vocabulary), where a position is scored by the next label unless that is ignored.
+    """
+    if labels.ndim == 2:
+        counts = labels[:, 1:] != IGNORED_LABEL
+        logits, labels = logits[:, :-1][counts], labels[:, 1:][counts]
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True, initial=-np.inf)
+    picked = np.take_along_axis(shifted, labels[:, None], axis=1)[:, 0]
+    losses = np.log(np.exp(shifted).sum(axis=-1)) - picked
+    return float(losses.sum() / max(losses.size, 1))
+
+
+def _check_spec(spec: AdapterSpec, adapter: Adapter) -> None:
+    if adapter.spec != spec:
+        raise SpecMismatch("the adapter is not of this bundle's specification")
+
+
+def _inference_factors(spec: AdapterSpec, adapter: Adapter) -> list[Array]:
+    _check_spec(spec, adapter)
+    return _fed(to_tensors(adapter))
+
+
+def _fed(factors: dict[str, Tensor]) -> list[Array]:
+    """The factors as the programs take them: rank 0 as one row and column of zeros, which changes nothing."""
+    return [
+        tensor if tensor.size else np.zeros([max(size, 1) for size in tensor.shape], np.float32)
+        for tensor in factors.values()
+    ]
