@@ -86,9 +86,10 @@ def write_executorch(
         joint = trace_training(adapted, inputs, limits, loss, label_axes=1 if loss is class_loss else 2)
         progress("lowering the training program")
         training = lower(joint, "training", xnnpack())
+        weights = merge_weights([inference, training])
     (folder / FILES.inference).write_bytes(inference.program)
     (folder / FILES.training).write_bytes(training.program)
-    (folder / FILES.base_weights).write_bytes(merge_weights([inference, training]))
+    (folder / FILES.base_weights).write_bytes(weights)
     return Written(FILES, {FILES.training: training.backend, FILES.inference: inference.backend})
 
 

@@ -107,7 +107,7 @@ def trace_training(
     order of the factors.
 
     Raises:
-        ModelNotExportable: as `trace_inference`, or a module of the specification has no say in the loss.
+        ModelNotExportable: as `trace_inference`, or the model changes buffers of its own.
     """
     arguments = _Arguments(adapted, inputs, limits)
     factors = arguments.factors()
@@ -157,11 +157,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_gradients(joint: ExportedProgram, adapted: AdaptedModel) -> None:
+    """Raise unless the outputs are the loss and a gradient for each factor; a model might write buffers."""
     kinds = [output.kind for output in joint.graph_signature.output_specs]
-    wanted = [OutputKind.LOSS_OUTPUT] + [OutputKind.GRADIENT_TO_USER_INPUT] * (2 * len(adapted.spec.modules))
-    if kinds != wanted:
+    if kinds != [OutputKind.LOSS_OUTPUT] + [OutputKind.GRADIENT_TO_USER_INPUT] * (
+        2 * len(adapted.spec.modules)
+    ):
         raise ModelNotExportable(
-            "the training program has other outputs than the loss and a gradient for each factor",
-            got=f"{len(kinds)} outputs",
-            expected=f"{len(wanted)}: targets that all take part in the loss, and nothing else that trains",
+            "the training program does more than give the loss and its gradients",
+            got=sorted({kind.name for kind in kinds}),
+            expected="a model that changes no state of its own",
         )

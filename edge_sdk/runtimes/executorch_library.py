@@ -80,6 +80,6 @@ class Program:
         return [answer.numpy() for answer in answers]
 
     def _tensor(self, array: Array) -> Any:
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")  # ascontiguousarray would give a scalar an axis
         # torch knows no arrays that may not be written to; the program does not write to its inputs.
         return self._torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -38,3 +39,17 @@ def trained_adapter(tiny_bundle: Bundle) -> Callable[[int], Adapter]:
         return Adapter(spec, factors)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def executorch_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
+    """Gives the ExecuTorch bundle of a tiny model by its name in `executorch_models`, each lowered once."""
+    from executorch_models import FAMILIES, make_bundle
+
+    @cache
+    def lowered(name: str) -> Bundle:
+        bundle, backends = make_bundle(FAMILIES[name](), tmp_path_factory.mktemp(name))
+        assert set(backends.values()) == {"xnnpack"}
+        return bundle
+
+    return lowered
