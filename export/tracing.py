@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,12 +17,13 @@ import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from onnx import ModelProto
 from optimum.exporters.tasks import TasksManager  # type: ignore[import-untyped]
-from torch import nn
+from torch import Tensor
 from torch.onnx.errors import UnsupportedOperatorError
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
 from export.quiet import quiet_native_code
+from export.weightless import UnreadMatrices, put_weights, weights_taken_out
 from hetlora.errors import ModelNotExportable
 from hetlora.graph_names import DECODER_INPUT_IDS, LOGITS, PIXEL_VALUES, POSITION_IDS, TOKEN_INPUTS
 
@@ -58,9 +61,6 @@ def auto_class(task: str) -> Any:
 def weightless_model(config: PretrainedConfig, task: str) -> PreTrainedModel:
     """The model of a configuration, its buffers computed and its parameters without storage.
 
-    Each parameter is one number seen through strides of zero: the tracer asks for shapes, not values. The
-    numbers differ, for the exporter merges parameters that are equal.
-
     Raises:
         ModelNotExportable: transformers has no model of this architecture for the task.
     """
@@ -75,22 +75,18 @@ def weightless_model(config: PretrainedConfig, task: str) -> PreTrainedModel:
     # The models' constructors raise whatever a configuration that does not add up leads to.
     except Exception as error:
         raise _unknown_architecture(config, task, error) from error
-    model.tie_weights()
-    for number, (name, parameter) in enumerate(list(model.named_parameters()), start=1):
-        owner, _, leaf = name.rpartition(".")
-        value = torch.tensor(number * 1e-4).expand(parameter.shape)
-        setattr(model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
-    model.tie_weights()
+    model.tie_weights()  # making them empty cut the ties
     ready: PreTrainedModel = model.eval()
     return ready
 
 
 def trace(model: PreTrainedModel, task: str) -> ModelProto:
-    """The forward graph: parameters are inputs under their state_dict names, as the checkpoint has them.
+    """The forward graph: weights are inputs under their state_dict names, as the checkpoint has them.
 
-    Other inputs are int64 (batch, tokens) or (batch, target_tokens) for text, and float32 (batch, channels,
-    height, width) for images. The one output is FEATURES (batch, tokens, hidden) for text-classification and
-    LOGITS otherwise. Positions are counted in the graph: texts are padded on the right.
+    Values of weights are never read. Other inputs are int64 (batch, tokens) or (batch, target_tokens) for
+    text, and float32 (batch, channels, height, width) for images. The one output is FEATURES (batch, tokens,
+    hidden) for text-classification and LOGITS otherwise. Positions are counted in the graph: texts are
+    padded on the right.
 
     Raises:
         ModelNotExportable: an architecture that Optimum does not know for the task, or one that cannot be
@@ -121,23 +117,45 @@ def _export(model: PreTrainedModel, config: Any, output: str) -> ModelProto:
         dummies = config.generate_dummy_inputs(framework="pt")
         names = [name for name in config.ordered_inputs(model) if name in dummies and name != POSITION_IDS]
         _check_interface(model, names, output, config.outputs)
-        with TemporaryDirectory(prefix="hetlora-") as folder, quiet_native_code():
+        with _weights_as_arguments(model, names) as weights, quiet_native_code():
             # Where it fails, the exporter writes its graph to stdout if it is not told otherwise.
             torch._C._jit_set_onnx_log_output_stream("stderr")
-            path = Path(folder) / "model.onnx"
-            torch.onnx.export(
-                model,
-                ({name: dummies[name] for name in names},),
-                f=str(path),
-                input_names=names,
-                output_names=[output],
-                dynamic_axes={name: _symbols(name) for name in (*names, output)},
-                opset_version=OPSET,
-                dynamo=False,
-                export_params=False,
-                do_constant_folding=False,
-            )
-            return onnx.load(path)
+            with TemporaryDirectory(prefix="hetlora-") as folder:
+                path = Path(folder) / "model.onnx"
+                torch.onnx.export(
+                    model,
+                    (*(dummies[name] for name in names), *weights.values()),
+                    f=str(path),
+                    input_names=[*names, *weights],
+                    output_names=[output],
+                    dynamic_axes={name: _symbols(name) for name in (*names, output)},
+                    opset_version=OPSET,
+                    dynamo=False,
+                    export_params=False,
+                    do_constant_folding=False,
+                )
+                return onnx.load(path)
+
+
+@contextmanager
+def _weights_as_arguments(model: PreTrainedModel, names: list[str]) -> Iterator[dict[str, Tensor]]:
+    """For a while the model's forward pass takes `names` and then its weights, of which stand-ins are given.
+
+    As parameters of the model the exporter would copy them whole, again and again, to infer shapes.
+    """
+    forward = model.forward
+    with weights_taken_out(model) as (places, weights):
+
+        def forward_with(*tensors: Tensor) -> Any:
+            put_weights(places, dict(zip(weights, tensors[len(names) :], strict=True)))
+            with UnreadMatrices():
+                return forward(**dict(zip(names, tensors, strict=False)))
+
+        model.forward = forward_with
+        try:
+            yield weights
+        finally:
+            model.forward = forward
 
 
 def _check_interface(model: PreTrainedModel, names: list[str], output: str, outputs: dict[str, Any]) -> None:

@@ -16,6 +16,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto import modeling_auto
 
+from export.quiet import quiet_libraries
+
 HIDDEN: Final = 32
 LAYERS: Final = 2
 POSITIONS: Final = 64
@@ -155,16 +157,16 @@ TINY_FAMILIES: Final[dict[str, TinyFamily]] = {
 def write_tiny_family(folder: Path, name: str, *, seed: int = 0) -> Path:
     """Write config.json, model.safetensors and a tokenizer, but for images; the seed decides the weights."""
     family = TINY_FAMILIES[name]
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), quiet_libraries():
         torch.manual_seed(seed)
         model = family.model()
         with torch.no_grad():
             for parameter in model.parameters():
                 # No two weights equal, as in a trained model; fresh norms are all ones and biases all zeros.
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
-    if family.task != "image-classification":
-        _tokenizer(pads=family.task != "text-generation").save_pretrained(folder)
+        model.save_pretrained(folder)
+        if family.task != "image-classification":
+            _tokenizer(pads=family.task != "text-generation").save_pretrained(folder)
     return folder
 
 
