@@ -1,85 +1,215 @@
-"""The frozen weights: taken out of the graph before it is differentiated, and bound back from one file."""
+"""The frozen weights: written once into one file in the chosen precision, and bound to the graphs that read them.
+
+A graph is built with its weights as inputs, so no step of the export holds their values. In the end each reader gets
+its own decoder from the stored form to float32, whose barrier keeps ONNX Runtime from folding the decoded copy into
+memory: quantised weights stay quantised, and one decoded matrix lives at a time.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
+from export.gradient import MICROSOFT, use_microsoft_operators
 from export.graph_builder import GraphBuilder
+from export.graph_edit import copy_of, reads_of, rename_reads, replace_nodes, subgraphs
+from export.precision import encode
+from hetlora.manifest import Precision
 
 # A page, so that each weight can be mapped straight from the file.
 _ALIGNMENT_BYTES: Final = 4096
 
-Weights = dict[str, NDArray[np.float32]]
+# A weight's values in the orientation of the checkpoint, on demand.
+ReadWeight = Callable[[str], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a weight lies in the file, and its shape."""
+    """Where a tensor lies in the file, its ONNX element type and its shape."""
 
     offset: int
     size_bytes: int
+    elem_type: int
     shape: tuple[int, ...]
 
 
-def detach_weights(model: ModelProto) -> Weights:
-    """Turn every frozen float32 initializer with an axis into a graph input, and return the values.
+@dataclass(frozen=True, slots=True)
+class StoredWeight:
+    """A weight in the file; `scale` is None unless it is quantised, `block_size` 0 if a scale serves a row."""
 
-    Without values the gradient builder can neither fold nor copy them, and building takes under a second
-    whatever the model's size.
-    """
-    builder = GraphBuilder(model.graph)
-    weights: Weights = {}
-    kept = []
-    for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT and tensor.dims:
-            weights[tensor.name] = numpy_helper.to_array(tensor)
-            builder.input(tensor.name, list(tensor.dims))
-        else:
-            kept.append(tensor)
-    kept = [TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    del model.graph.value_info[:]
-    return weights
+    data: Place
+    scale: Place | None
+    block_size: int
 
 
-def write_weights(weights: Weights, path: Path) -> dict[str, Place]:
-    """Write the weights one after the other, equal ones once; returns the place of each."""
-    places: dict[str, Place] = {}
-    written: dict[str, int] = {}
+def write_weights(
+    names: Iterable[str],
+    read: ReadWeight,
+    precision: Callable[[str], Precision],
+    path: Path,
+    progress: Callable[[int], None] = lambda written: None,
+) -> dict[str, StoredWeight]:
+    """Write the weights one after the other, equal ones once; one weight is in memory at a time."""
     with path.open("wb") as file:
-        for name, weight in weights.items():
-            data = np.ascontiguousarray(weight, dtype="<f4").tobytes()
-            digest = hashlib.sha256(data).hexdigest()
-            if digest not in written:
-                file.write(bytes(-file.tell() % _ALIGNMENT_BYTES))
-                written[digest] = file.tell()
-                file.write(data)
-            places[name] = Place(written[digest], len(data), weight.shape)
-    return places
+        writer = _Writer(file, {})
+        stored = {}
+        for name in names:
+            encoded = encode(read(name), precision(name))
+            stored[name] = StoredWeight(
+                writer.write(encoded.data, encoded.elem_type, encoded.shape),
+                None
+                if encoded.scale is None
+                else writer.write(encoded.scale.tobytes(), TensorProto.FLOAT, encoded.scale.shape),
+                encoded.block_size,
+            )
+            progress(file.tell())
+    return stored
 
 
-def bind_weights(model: ModelProto, places: dict[str, Place], location: str) -> None:
-    """Turn the weight inputs of a graph back into initializers that point into the file."""
-    inputs = [value for value in model.graph.input if value.name not in places]
-    bound = [value.name for value in model.graph.input if value.name in places]
-    inputs = [type(value).FromString(value.SerializeToString()) for value in inputs]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    file: BinaryIO
+    offsets: dict[str, int]
+
+    def write(self, data: bytes, elem_type: int, shape: tuple[int, ...]) -> Place:
+        digest = hashlib.sha256(data).hexdigest()
+        if digest not in self.offsets:
+            self.file.write(bytes(-self.file.tell() % _ALIGNMENT_BYTES))
+            self.offsets[digest] = self.file.tell()
+            self.file.write(data)
+        return Place(self.offsets[digest], len(data), elem_type, shape)
+
+
+def bind_weights(
+    model: ModelProto, stored: Mapping[str, StoredWeight], location: str, *, barrier: bool
+) -> None:
+    """Turn the weight inputs of a graph into initializers in the file, each reader with its own decoder.
+
+    `barrier` needs an operator of ONNX Runtime's training build; without it the session must not fold constants.
+    """
+    graph = model.graph
+    use_microsoft_operators(model)
+    bound = [value.name for value in graph.input if value.name in stored]
+    inputs = [copy_of(value) for value in graph.input if value.name not in stored]
+    del graph.input[:]
+    graph.input.extend(inputs)
     for name in bound:
-        place = places[name]
-        tensor = model.graph.initializer.add(
-            name=name,
-            data_type=TensorProto.FLOAT,
-            dims=place.shape,
-            data_location=TensorProto.EXTERNAL,
+        weight = stored[name]
+        _add_initializer(graph, name, weight.data, location)
+        if weight.scale is not None:
+            _add_initializer(graph, _scale_name(name), weight.scale, location)
+    encoded = {name: stored[name] for name in bound if stored[name].data.elem_type != TensorProto.FLOAT}
+    if encoded:
+        _decode_for_readers(graph, encoded, barrier=barrier)
+
+
+def fold_transposes(graph: GraphProto, weights: Iterable[str]) -> None:
+    """Let matrix products read a weight as it lies, where the graph reads it through a Transpose."""
+    names = set(weights)
+    transposed = {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type == "Transpose" and node.input[0] in names
+    }
+    for node in graph.node:
+        if len(node.input) > 1 and node.input[1] in transposed and node.op_type in _PRODUCTS:
+            node.input[1] = transposed[node.input[1]]
+            _flip_second_operand(node)
+    read = set().union(*(reads_of(node) for node in graph.node)) if graph.node else set()
+    read |= {value.name for value in graph.output}
+    replace_nodes(graph, [n for n in graph.node if n.output[0] not in transposed or n.output[0] in read])
+
+
+_PRODUCTS: Final = ("MatMul", "FusedMatMul", "Gemm")
+
+
+def _flip_second_operand(node: NodeProto) -> None:
+    if node.op_type == "MatMul":
+        node.op_type, node.domain = "FusedMatMul", MICROSOFT
+    before = [attribute for attribute in node.attribute if attribute.name == "transB"]
+    if before:
+        before[0].i = 1 - before[0].i
+    else:
+        node.attribute.append(helper.make_attribute("transB", 1))
+
+
+def _add_initializer(graph: GraphProto, name: str, place: Place, location: str) -> None:
+    tensor = graph.initializer.add(
+        name=name, data_type=place.elem_type, dims=place.shape, data_location=TensorProto.EXTERNAL
+    )
+    for key, value in (("location", location), ("offset", place.offset), ("length", place.size_bytes)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def _scale_name(weight: str) -> str:
+    return f"{weight}/scale"
+
+
+def _decode_for_readers(graph: GraphProto, encoded: Mapping[str, StoredWeight], *, barrier: bool) -> None:
+    nodes: list[NodeProto] = []
+    for number, node in enumerate(graph.node):
+        after: list[NodeProto] = []
+        for name in sorted(reads_of(node) & encoded.keys()):
+            before, after_this = _decoder(graph, node, number, name, encoded[name], barrier=barrier)
+            nodes += before
+            after += after_this
+        nodes.append(node)
+        nodes += after
+    replace_nodes(graph, nodes)
+
+
+def _decoder(
+    graph: GraphProto, reader: NodeProto, number: int, name: str, weight: StoredWeight, *, barrier: bool
+) -> tuple[list[NodeProto], list[NodeProto]]:
+    """The nodes before and after `reader`, which is changed to read, or to make, decoded values."""
+    stem = f"{name}/{number}"
+    if reader.op_type == "Gather" and reader.input[0] == name:
+        return [], _decode_rows(graph, reader, stem, name, weight)
+    decoded = f"{stem}/decoded"
+    source = name if weight.scale is None else _scale_name(name)
+    nodes = []
+    if barrier:
+        other = next(x for x in (*reader.input, *sorted(reads_of(reader))) if x and not x.startswith(name))
+        passed = [f"{stem}/passed", f"{stem}/token"]
+        nodes.append(
+            helper.make_node("PassThrough", [source, other], passed, name=f"{stem}/barrier", domain=MICROSOFT)
         )
-        for key, value in (("location", location), ("offset", place.offset), ("length", place.size_bytes)):
-            tensor.external_data.add(key=key, value=str(value))
+        source = passed[0]
+    if weight.scale is None:
+        nodes.append(helper.make_node("Cast", [source], [decoded], name=decoded, to=TensorProto.FLOAT))
+    else:
+        blocks: dict[str, Any] = (
+            {"axis": 1, "block_size": weight.block_size} if weight.block_size else {"axis": 0}
+        )
+        nodes.append(helper.make_node("DequantizeLinear", [name, source], [decoded], name=decoded, **blocks))
+    if subgraphs(reader):
+        rename_reads([reader], {name: decoded})
+    else:
+        reader.input[:] = [decoded if x == name else x for x in reader.input]
+    return nodes, []
+
+
+def _decode_rows(
+    graph: GraphProto, gather: NodeProto, stem: str, name: str, weight: StoredWeight
+) -> list[NodeProto]:
+    """Gather encoded rows and decode those alone: an embedding's table stays as it is."""
+    output, rows = gather.output[0], f"{stem}/rows"
+    gather.output[0] = rows
+    if weight.scale is None:
+        return [helper.make_node("Cast", [rows], [output], name=output, to=TensorProto.FLOAT)]
+    assert not weight.block_size, "tables of embeddings have one scale a row"
+    last = GraphBuilder(graph).constant("base/last_axis", np.array([-1]))
+    scales, column, whole = f"{stem}/scales", f"{stem}/column", f"{stem}/float"
+    return [
+        helper.make_node("Gather", [_scale_name(name), gather.input[1]], [scales], name=scales, axis=0),
+        helper.make_node("Unsqueeze", [scales, last], [column], name=column),
+        helper.make_node("Cast", [rows], [whole], name=whole, to=TensorProto.FLOAT),
+        helper.make_node("Mul", [whole, column], [output], name=output),
+    ]

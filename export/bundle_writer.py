@@ -1,65 +1,37 @@
-"""Turns a pretrained encoder, class labels and LoRA targets into one bundle folder."""
+"""Turns a pretrained model and LoRA targets into one bundle folder; weights pass through one at a time."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 import onnx
-from onnx import ModelProto
+import torch
+from onnx import ModelProto, TensorProto
 
-import hetlora
-from export.base_weights import Place, Weights, bind_weights, detach_weights, write_weights
-from export.classifier_graph import add_cross_entropy, add_prototype_head
+from export.base_weights import StoredWeight, bind_weights, write_weights
+from export.bundle_manifest import FILES, INT4_OPSET, IR_VERSION, describe
+from export.compilation import Compiled, compile_model
 from export.cost_model import cost_model
-from export.encoder_graph import OPSET, export_encoder, graph_inputs
-from export.graph_builder import GraphBuilder
-from export.labels import parse_labels
-from export.lora_graph import factor_shapes, splice_lora
-from export.model_folder import PretrainedModel, load_pretrained
+from export.executorch_files import write_executorch
+from export.model_folder import ModelFolder, load_model, load_tokenizer, open_model
+from export.precision import precision_of
 from export.quiet import quiet_libraries
-from export.reference import embed_texts
-from export.targets import find_targets
-from export.training_graph import ADAMW, RANK, build_training
-from hetlora.adapter import AdapterSpec
+from export.recipe import Recipe, make_recipe
+from export.reference import PROTOTYPES, PrototypeClassifier, embed_texts
+from export.tracing import OPSET
+from export.training_graph import build_optimizer
+from export.weight_files import WeightFiles, digest_of, weight_paths
 from hetlora.bundle import Bundle, open_bundle
-from hetlora.digest import sha256_of_file
 from hetlora.errors import ModelNotExportable
-from hetlora.graph_names import LOGITS, LOSS
-from hetlora.manifest import (
-    MANIFEST_NAME,
-    SCHEMA_VERSION,
-    GraphFiles,
-    Manifest,
-    ToolVersions,
-)
-from hetlora.messages.common import ObjectRef
+from hetlora.manifest import MANIFEST_NAME, ExecutorchFiles, Precision
 
-FILES: Final = GraphFiles(
-    training="training.onnx",
-    eval="eval.onnx",
-    optimizer="optimizer.onnx",
-    inference="inference.onnx",
-    base_weights="base.bin",
-    tokenizer="tokenizer.json",
-)
-# ONNX Runtime 1.19 refuses what lies above 10; 9 is as much as opset 18 asks for.
-IR_VERSION: Final = 9
-
-
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    """The graphs by file name and the forward graph they grew from, all without weights; and the weights."""
-
-    graphs: dict[str, ModelProto]
-    forward: ModelProto
-    weights: Weights
+# What the ExecuTorch programs plan their memory for.
+_EXECUTORCH_BATCH: Final = 8
 
 
 def _ignore(message: str) -> None:
@@ -70,126 +42,160 @@ def export_bundle(
     model: str,
     out: Path,
     *,
-    labels: Sequence[str] | Mapping[str, str],
     targets: Sequence[str],
+    task: str = "text-classification",
+    labels: Sequence[str] | Mapping[str, str] = (),
+    last_layers: int | None = None,
     max_rank: int = 32,
     scaling: float = 2.0,
     max_tokens: int = 64,
-    task: str = "text-classification",
+    base: Precision = "float32",
+    recompute: str = "none",
+    runtimes: Collection[str] = ("onnx",),
     revision: str | None = None,
     progress: Callable[[str], None] = _ignore,
 ) -> Bundle:
     """Compile a local model folder or hub id into a bundle at `out`.
 
-    A label is `name` or `name=describing text`, or a mapping gives the texts by name: the name goes into the
-    manifest, the text is embedded as the class prototype. `targets` are endings of PEFT module names. The
-    same inputs give the same bytes, and a failed export leaves nothing behind.
+    Args:
+        targets: endings or patterns of PEFT module names, or "all-linear"; see `export.targets`.
+        labels: of text-classification: `name` or `name=describing text`, or a mapping gives the texts by name.
+            The name goes into the manifest, the text is embedded as the class prototype.
+        last_layers: train in the last so many transformer blocks alone; the backward pass ends there.
+        base: how the frozen weights are stored and kept in memory.
+        recompute: activations that the backward pass makes anew: "none", "selective" or "layer".
+        runtimes: "onnx" is always written, "executorch" adds its programs.
+
+    The same inputs give the same bytes, and a failed export leaves nothing behind.
 
     Raises:
-        ModelNotExportable: model, tokenizer, labels, targets, task or `out` cannot be used.
+        ModelNotExportable: model, tokenizer, labels, targets, a choice or `out` cannot be used.
         RankOutOfRange: `max_rank` does not fit every target module.
         SpecMismatch: `scaling` is not a finite positive number.
     """
-    if task != "text-classification":
-        raise ModelNotExportable("unknown task", got=repr(task), expected="text-classification")
-    texts = parse_labels(labels)
+    recipe = make_recipe(
+        task=task,
+        labels=labels,
+        targets=targets,
+        runtimes=runtimes,
+        last_layers=last_layers,
+        max_rank=max_rank,
+        scaling=scaling,
+        max_tokens=max_tokens,
+        base=base,
+        recompute=recompute,
+    )
     with _whole_folder_or_none(out) as folder, quiet_libraries():
-        progress("loading the model")
-        pretrained = load_pretrained(model, revision=revision, max_tokens=max_tokens)
-        progress("exporting the encoder")
-        encoder = export_encoder(pretrained.encoder)
-        spec = AdapterSpec(find_targets(pretrained.encoder, encoder, targets), scaling, max_rank)
-        progress(f"building training graphs for {len(spec.modules)} LoRA modules")
-        compiled = _compile(pretrained, encoder, spec, list(texts.values()))
-        cost = cost_model(
-            compiled.forward, compiled.graphs[FILES.training], compiled.weights, spec, max_tokens
-        )
-        progress("writing the bundle")
-        _write_files(compiled, pretrained, folder)
-        manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
-            task="text-classification",
-            labels=tuple(texts),
-            max_tokens=max_tokens,
-            base_model=pretrained.info,
-            adapter=spec,
-            inputs=graph_inputs(compiled.forward),
-            optimizer=ADAMW,
-            graphs=FILES,
-            cost_model=cost,
-            versions=_tool_versions(),
-            files=_file_entries(folder),
-        )
-        (folder / MANIFEST_NAME).write_bytes(manifest.to_json())
+        _write_bundle(open_model(model, revision), recipe, folder, progress)
     return open_bundle(out, verify=False)
 
 
-def _compile(
-    pretrained: PretrainedModel, encoder: ModelProto, spec: AdapterSpec, texts: list[str]
-) -> _Compiled:
-    forward = encoder
-    splice_lora(forward, spec)
-    add_prototype_head(forward, embed_texts(pretrained.encoder, pretrained.tokenizer, texts))
-    weights = detach_weights(forward)
-    training, optimizer = build_training(forward, spec)
-    inference = _with_adapter_inputs(forward, spec)
-    evaluation = ModelProto()
-    evaluation.CopyFrom(inference)
-    del evaluation.graph.output[:]
-    GraphBuilder(evaluation.graph).output(add_cross_entropy(evaluation.graph, LOSS), [])
-    GraphBuilder(evaluation.graph).output(LOGITS, ["batch", len(texts)])
-    graphs = {
-        FILES.training: training,
-        FILES.eval: evaluation,
-        FILES.optimizer: optimizer,
-        FILES.inference: inference,
-    }
-    return _Compiled(graphs, forward, weights)
+def _write_bundle(source: ModelFolder, recipe: Recipe, folder: Path, progress: Callable[[str], None]) -> None:
+    weights = weight_paths(source.path)
+    if recipe.task != "image-classification":
+        load_tokenizer(source.path, recipe.max_tokens).save(str(folder / str(FILES.tokenizer)))
+    compiled = compile_model(source.config, recipe, progress)
+    classifier = _prototype_classifier(source, recipe, progress)
+    stored = _write_base(weights, compiled, classifier, recipe.base, folder / FILES.base_weights, progress)
+    cost = cost_model(
+        compiled.graphs.training,
+        compiled.matrix_sizes,
+        (folder / FILES.base_weights).stat().st_size,
+        compiled.spec,
+        recipe.max_tokens,
+    )
+    progress("writing the graphs")
+    _write_graphs(compiled, stored, folder)
+    executorch = _write_executorch(source, compiled, classifier, recipe, folder, progress)
+    manifest = describe(source, digest_of(weights), compiled, recipe, cost, executorch, folder)
+    (folder / MANIFEST_NAME).write_bytes(manifest.to_json())
 
 
-def _with_adapter_inputs(forward: ModelProto, spec: AdapterSpec) -> ModelProto:
-    model = ModelProto()
-    model.CopyFrom(forward)
-    for key, shape in factor_shapes(spec.modules, RANK).items():
-        GraphBuilder(model.graph).input(key, shape)
-    return model
+def _prototype_classifier(
+    source: ModelFolder, recipe: Recipe, progress: Callable[[str], None]
+) -> PrototypeClassifier | None:
+    """The classifier in PyTorch where its head is made of labels, which takes the encoder itself to embed."""
+    if not recipe.labels:
+        return None
+    progress("embedding the labels")
+    encoder = load_model(source.path, recipe.task)
+    tokenizer = load_tokenizer(source.path, recipe.max_tokens)
+    prototypes = embed_texts(encoder, tokenizer, list(recipe.labels.values()))
+    return PrototypeClassifier(encoder, torch.from_numpy(prototypes)).eval()
 
 
-def _write_files(compiled: _Compiled, pretrained: PretrainedModel, folder: Path) -> None:
-    places = write_weights(compiled.weights, folder / FILES.base_weights)
-    for name, graph in compiled.graphs.items():
-        _write_graph(graph, places, folder / name)
-    pretrained.tokenizer.save(str(folder / FILES.tokenizer))
+def _write_base(
+    weights: list[Path],
+    compiled: Compiled,
+    classifier: PrototypeClassifier | None,
+    base: Precision,
+    path: Path,
+    progress: Callable[[str], None],
+) -> dict[str, StoredWeight]:
+    own = {} if classifier is None else {PROTOTYPES: classifier.prototypes.numpy()}
+    shapes = {name: shape for name, shape in compiled.shapes.items() if name not in own}
+
+    def precision(name: str) -> Precision:
+        if name in own:
+            return "float32"
+        return precision_of(base, shapes[name], is_table=name in compiled.tables)
+
+    with WeightFiles(weights, compiled.network.base_model_prefix) as files:
+        files.check(shapes)
+        return write_weights(
+            [*shapes, *own],
+            lambda name: own[name] if name in own else files.read(name),
+            precision,
+            path,
+            lambda written: progress(f"writing the base weights: {written / 1e6:.0f} MB"),
+        )
 
 
-def _write_graph(model: ModelProto, places: dict[str, Place], path: Path) -> None:
-    bind_weights(model, places, FILES.base_weights)
-    # Left over from the exporter: shapes of before the edits, and stack traces of megabytes.
-    del model.graph.value_info[:]
+def _write_graphs(compiled: Compiled, stored: Mapping[str, StoredWeight], folder: Path) -> None:
+    graphs = compiled.graphs
+    for name, model in (
+        (FILES.training, graphs.training),
+        (FILES.eval, graphs.eval),
+        (FILES.inference, graphs.inference),
+        (FILES.optimizer, build_optimizer(OPSET)),
+    ):
+        bind_weights(model, stored, FILES.base_weights, barrier=name == FILES.training)
+        _write_graph(model, folder / name)
+
+
+def _write_graph(model: ModelProto, path: Path) -> None:
+    del model.graph.value_info[:]  # shapes of before the last edits
     del model.metadata_props[:]
     model.doc_string = ""
-    for node in model.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
     model.ir_version = IR_VERSION
+    if any(tensor.data_type == TensorProto.INT4 for tensor in model.graph.initializer):
+        next(entry for entry in model.opset_import if entry.domain == "").version = INT4_OPSET
     onnx.save(model, path)
 
 
-def _file_entries(folder: Path) -> dict[str, ObjectRef]:
-    return {
-        path.name: ObjectRef(sha256=sha256_of_file(path), size_bytes=path.stat().st_size)
-        for path in sorted(folder.iterdir())
-    }
-
-
-def _tool_versions() -> ToolVersions:
-    return ToolVersions(
-        hetlora=hetlora.__version__,
-        onnx=version("onnx"),
-        onnxruntime=version("onnxruntime-training-cpu"),
-        opset=OPSET,
-        ir_version=IR_VERSION,
+def _write_executorch(
+    source: ModelFolder,
+    compiled: Compiled,
+    classifier: PrototypeClassifier | None,
+    recipe: Recipe,
+    folder: Path,
+    progress: Callable[[str], None],
+) -> ExecutorchFiles | None:
+    if "executorch" not in recipe.runtimes:
+        return None
+    model = classifier or load_model(source.path, recipe.task)
+    written = write_executorch(
+        model,
+        compiled.spec,
+        folder,
+        task=recipe.task,
+        inputs=compiled.inputs,
+        max_batch=_EXECUTORCH_BATCH,
+        max_tokens=recipe.max_tokens,
+        base=None if classifier is None else classifier.encoder,
+        progress=progress,
     )
+    return written.files
 
 
 @contextmanager

@@ -35,8 +35,8 @@ class GraphBuilder:
         self.graph.input.append(helper.make_tensor_value_info(name, elem_type, dims))
         return name
 
-    def output(self, name: str, dims: Dims) -> None:
-        """Make a float32 tensor a graph output."""
+    def output(self, name: str, dims: Dims | None) -> None:
+        """Make a float32 tensor a graph output; None is an unknown shape."""
         self.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, dims))
 
 

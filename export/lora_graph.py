@@ -2,42 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 from onnx import ModelProto
 
 from export.graph_builder import GraphBuilder
-from export.targets import target_nodes
+from export.graph_edit import copy_of
+from export.linear_layers import linear_layers
 from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.tensors import factor_keys
+
+LORA_SUM: Final = "/lora_sum"  # how the names of the nodes end that join the branch to the frozen layer
 
 FactorShapes = dict[str, tuple[int | str, int | str]]
 
 
-def factor_shapes(modules: Sequence[ModuleSpec], rank: int | str) -> FactorShapes:
-    """The shape of every lora_A and lora_B under its PEFT key, at a fixed or a symbolic rank."""
+def rank_symbol(module: ModuleSpec) -> str:
+    """The symbol of a module's rank in the graphs; each has its own, for memory is planned by symbols."""
+    return f"rank/{module.name}"
+
+
+def factor_shapes(
+    modules: Sequence[ModuleSpec], rank: int | Callable[[ModuleSpec], int | str]
+) -> FactorShapes:
+    """The shape of every lora_A and lora_B under its PEFT key, at one rank or at one for each module."""
     shapes: FactorShapes = {}
     for module in modules:
         key_A, key_B = factor_keys(module.name)
-        shapes[key_A] = (rank, module.in_features)
-        shapes[key_B] = (module.out_features, rank)
+        own = rank if isinstance(rank, int) else rank(module)
+        shapes[key_A] = (own, module.in_features)
+        shapes[key_B] = (module.out_features, own)
     return shapes
 
 
 def splice_lora(model: ModelProto, spec: AdapterSpec) -> None:
     """Add each module's LoRA branch; the factors are left to be defined, as inputs or as initializers."""
-    places = target_nodes(model)
-    by_node = {places[module.name].name: module for module in spec.modules}
-    nodes = list(model.graph.node)
+    layers = linear_layers(model)
+    by_output = {layers[module.name].output: module for module in spec.modules}
+    nodes = [copy_of(node) for node in model.graph.node]
     del model.graph.node[:]
     builder = GraphBuilder(model.graph)
     for node in nodes:
+        output = node.output[0]
         model.graph.node.append(node)
-        if node.name in by_node:
-            output = node.output[0]
+        if output in by_output:
             model.graph.node[-1].output[0] = f"{output}/frozen"
-            _add_branch(builder, by_node[node.name], node.input[0], output, spec.scaling)
+            _add_branch(builder, by_output[output], node.input[0], output, spec.scaling)
+
+
+def with_factor_inputs(model: ModelProto, spec: AdapterSpec) -> ModelProto:
+    """A copy of a spliced graph that takes the factors as inputs, each module at a rank of its own."""
+    copy = copy_of(model)
+    for key, shape in factor_shapes(spec.modules, rank_symbol).items():
+        GraphBuilder(copy.graph).input(key, shape)
+    return copy
 
 
 def _add_branch(builder: GraphBuilder, module: ModuleSpec, x: str, output: str, scaling: float) -> None:
@@ -50,3 +70,4 @@ def _add_branch(builder: GraphBuilder, module: ModuleSpec, x: str, output: str, 
     shape = builder.node("Shape", [f"{output}/frozen"], f"{module.name}/shape")
     delta = builder.node("Reshape", [up, shape], f"{module.name}/delta")  # (batch, tokens, out_features)
     builder.node("Add", [f"{output}/frozen", delta], output)
+    builder.graph.node[-1].name = f"{module.name}{LORA_SUM}"

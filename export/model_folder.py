@@ -1,19 +1,21 @@
-"""Finds and loads the pretrained model: a local folder as it lies, a hub id through the hub's cache."""
+"""Finds the pretrained model: a local folder as it lies, a hub id through the hub's cache; nothing in it is run."""
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from export.tracing import auto_class
 from hetlora.errors import ModelNotExportable
-from hetlora.manifest import BaseModelInfo
 
 Loaded = TypeVar("Loaded")
 
@@ -22,47 +24,61 @@ _WANTED_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
 @dataclass(frozen=True, slots=True)
-class PretrainedModel:
-    """The encoder in evaluation mode, its tokenizer as devices will use it, and where both come from."""
+class ModelFolder:
+    """A model on this disk: its name, the hub's commit if it came from there, and its configuration."""
 
-    encoder: PreTrainedModel
-    tokenizer: Tokenizer
-    info: BaseModelInfo
+    path: Path
+    name: str
+    revision: str | None
+    config: PretrainedConfig
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON object that may lie in the folder; empty if it does not."""
+        return _read_json(self.path / name)
 
 
-def load_pretrained(model: str, *, revision: str | None, max_tokens: int) -> PretrainedModel:
-    """Load an encoder and its tokenizer without running code that came with them.
+def open_model(model: str, revision: str | None) -> ModelFolder:
+    """Find a model by its folder or its hub id.
 
     Raises:
-        ModelNotExportable: no such folder or id, no safetensors weights, missing weights, no fast tokenizer.
+        ModelNotExportable: no such folder or id, no configuration that can be read, or one that needs code
+            which came with it.
     """
     folder, commit = _locate(model, revision)
-    weights = _weight_files(folder)
-    encoder = load_encoder(folder)
-    _check_positions(encoder, max_tokens)
-    info = BaseModelInfo(
-        # The name and not the path: the same files give the same bundle wherever they lie.
-        id=folder.resolve().name if commit is None else model,
-        revision=commit,
-        sha256=_digest(weights),
-        parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+    raw = _read_json(folder / "config.json")
+    architecture = raw.get("model_type")
+    if "auto_map" in raw and architecture not in CONFIG_MAPPING:
+        raise ModelNotExportable(
+            "the model needs code that came with it, which is never run",
+            got=f"model_type {architecture!r} with auto_map",
+            expected="an architecture that transformers has",
+        )
+    config = _or_refuse(
+        "the model's configuration cannot be read",
+        "config.json of a Hugging Face model",
+        lambda: AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
     )
-    return PretrainedModel(encoder, _load_tokenizer(folder, max_tokens), info)
+    # The name and not the path: the same files give the same bundle wherever they lie.
+    return ModelFolder(folder, folder.resolve().name if commit is None else model, commit, config)
 
 
-def load_encoder(folder: Path) -> PreTrainedModel:
-    """Load the encoder of a local folder in float32, for evaluation."""
-    encoder, report = _or_refuse(
+def load_model(folder: Path, task: str) -> PreTrainedModel:
+    """Load a model with its weights, in float32 for evaluation.
+
+    Raises:
+        ModelNotExportable: no such model, or weights that are absent.
+    """
+    model, report = _or_refuse(
         "the model cannot be loaded",
-        "a Hugging Face encoder with config.json and safetensors weights",
-        lambda: AutoModel.from_pretrained(
+        "a Hugging Face model with config.json and safetensors weights",
+        lambda: auto_class(task).from_pretrained(
             folder,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
             dtype=torch.float32,
-            attn_implementation="eager",  # the plainest graph: no sqrt on both sides of the scores
+            attn_implementation="eager",  # as the graphs are traced
         ),
     )
     # The pooler feeds no logits; anything else that is missing would be random numbers.
@@ -71,10 +87,57 @@ def load_encoder(folder: Path) -> PreTrainedModel:
         raise ModelNotExportable(
             "weights of the model are missing",
             got=f"{len(missing)} absent, such as {missing[0]}",
-            expected="every weight of the encoder in the file",
+            expected="every weight of the model in its files",
         )
-    loaded: PreTrainedModel = encoder.eval()
+    loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def check_positions(model: nn.Module, config: PretrainedConfig, max_tokens: int) -> None:
+    """Raise unless the model has a position for each of `max_tokens` tokens.
+
+    Raises:
+        ModelNotExportable: it has fewer.
+    """
+    limit = int(getattr(config, "max_position_embeddings", max_tokens))
+    for name, table in model.named_modules():
+        if isinstance(table, nn.Embedding) and name.endswith("position_embeddings") and table.padding_idx:
+            limit -= table.padding_idx + 1  # RoBERTa counts from behind the padding's place
+    if not 3 <= max_tokens <= limit:  # one word between the two special tokens
+        raise ModelNotExportable(
+            "max_tokens does not fit the model", got=max_tokens, expected=f"3 to {limit}"
+        )
+
+
+def load_tokenizer(folder: Path, max_tokens: int) -> Tokenizer:
+    """The tokenizer, set to cut at `max_tokens` and to pad a batch on the right to its longest text.
+
+    Decoders come without a padding token: what stands there is masked, so the end of a text serves.
+
+    Raises:
+        ModelNotExportable: none, a slow one, or one without a vocabulary.
+    """
+    loaded = _or_refuse(
+        "the model's tokenizer cannot be loaded",
+        "tokenizer.json, or the vocabulary it is made from",
+        lambda: AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
+            folder, local_files_only=True, trust_remote_code=False
+        ),
+    )
+    backend = getattr(loaded, "backend_tokenizer", None)
+    padding = loaded.pad_token or loaded.eos_token
+    if backend is None or padding is None or backend.get_vocab_size() <= len(loaded.all_special_ids):
+        raise ModelNotExportable(
+            "the model's tokenizer cannot be used",
+            got=type(loaded).__name__,
+            expected="a fast tokenizer with a vocabulary and a token for padding or the end of a text",
+        )
+    tokenizer = Tokenizer.from_str(backend.to_str())
+    tokenizer.enable_truncation(max_tokens)
+    tokenizer.enable_padding(
+        pad_id=loaded.convert_tokens_to_ids(padding), pad_type_id=loaded.pad_token_type_id, pad_token=padding
+    )
+    return tokenizer
 
 
 def _locate(model: str, revision: str | None) -> tuple[Path, str | None]:
@@ -96,56 +159,14 @@ def _locate(model: str, revision: str | None) -> tuple[Path, str | None]:
     return snapshot, snapshot.name
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("model*.safetensors"))
-    if not files:
-        raise ModelNotExportable(
-            "the model has no weights that are safe to load",
-            got=sorted(path.name for path in folder.iterdir())[:8],
-            expected="model.safetensors",
-        )
-    return files
-
-
-def _digest(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    return digest.hexdigest()
-
-
-def _check_positions(encoder: PreTrainedModel, max_tokens: int) -> None:
-    limit = int(getattr(encoder.config, "max_position_embeddings", max_tokens))
-    if not 3 <= max_tokens <= limit:  # one word between the two special tokens
-        raise ModelNotExportable(
-            "max_tokens does not fit the model", got=max_tokens, expected=f"3 to {limit}"
-        )
-
-
-def _load_tokenizer(folder: Path, max_tokens: int) -> Tokenizer:
-    """The tokenizer, set to cut at `max_tokens` and to pad a batch to its longest text."""
-    loaded = _or_refuse(
-        "the model's tokenizer cannot be loaded",
-        "tokenizer.json, or the vocabulary it is made from",
-        lambda: AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
-            folder, local_files_only=True, trust_remote_code=False
-        ),
-    )
-    backend = getattr(loaded, "backend_tokenizer", None)
-    if backend is None or loaded.pad_token is None or backend.get_vocab_size() <= len(loaded.all_special_ids):
-        raise ModelNotExportable(
-            "the model's tokenizer cannot be used",
-            got=type(loaded).__name__,
-            expected="a fast tokenizer with a vocabulary and a padding token",
-        )
-    tokenizer = Tokenizer.from_str(backend.to_str())
-    tokenizer.enable_truncation(max_tokens)
-    tokenizer.enable_padding(
-        pad_id=loaded.pad_token_id, pad_type_id=loaded.pad_token_type_id, pad_token=loaded.pad_token
-    )
-    return tokenizer
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ModelNotExportable(f"{path.name} of the model cannot be read", got=error) from error
+    return value if isinstance(value, dict) else {}
 
 
 def _or_refuse(what: str, expected: str, load: Callable[[], Loaded]) -> Loaded:

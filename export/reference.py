@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from export.model_folder import load_encoder
+from export.model_folder import load_model
 from export.quiet import quiet_libraries
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid
@@ -82,7 +82,7 @@ def load_reference(bundle: Bundle, model: Path, adapter_folder: Path | None = No
         BundleInvalid: the bundle has no prototypes.
     """
     with quiet_libraries():
-        encoder: nn.Module = load_encoder(model)
+        encoder: nn.Module = load_model(model, "text-classification")
         if adapter_folder is not None:
             from peft import PeftModel
 

@@ -1,27 +1,28 @@
-"""Builds the gradient graph once and makes its rank symbolic."""
+"""From a forward graph to what a device trains with: gradients at a symbolic rank for each module, and AdamW."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Callable, Iterator
 from typing import Final
 
-import numpy as np
-import onnx
-from onnx import AttributeProto, ModelProto, TensorProto, numpy_helper
-from onnxruntime.training import artifacts, onnxblock  # type: ignore[import-untyped]
+from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
-from export.classifier_graph import add_cross_entropy, add_pruning_penalty
-from export.graph_builder import GraphBuilder
-from export.lora_graph import factor_shapes
-from export.quiet import quiet_native_code
+from export.gradient import (
+    MICROSOFT,
+    TASK_LOSS,
+    accumulate_gradients,
+    differentiate,
+    gradient_name,
+    simplify,
+)
+from export.graph_builder import Dims, GraphBuilder
+from export.graph_edit import subgraphs
+from export.lora_graph import factor_shapes, rank_symbol
+from export.pruning_penalty import add_pruning_penalty
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import ModelNotExportable
-from hetlora.graph_names import LOSS
 from hetlora.manifest import OptimizerInfo
 
-RANK: Final = "rank"
 # torch.optim.AdamW's defaults, but for the weight decay: HetLoRA's own penalty is the regulariser.
 ADAMW: Final = OptimizerInfo(name="AdamW", beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0)
 # Large enough not to be mistaken for an enumeration value, and no usual width is prime.
@@ -29,66 +30,80 @@ _MARKERS: Final = (31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 _MAX_AXES: Final = 8
 
 
-def build_training(forward: ModelProto, spec: AdapterSpec) -> tuple[ModelProto, ModelProto]:
-    """The training graph with symbolic rank and the optimizer graph, from a forward graph without weights."""
+def build_training(
+    forward: ModelProto, spec: AdapterSpec, finish: Callable[[ModelProto], None] = lambda model: None
+) -> ModelProto:
+    """The training graph, from a forward graph without weights whose one output is TASK_LOSS.
+
+    `finish` edits the differentiated graph before the pruning penalty and the accumulation of gradients are added.
+
+    Raises:
+        ModelNotExportable: an operator without gradient, or a gradient that depends on the rank.
+    """
     marker = _free_marker(forward)
     model = ModelProto()
     model.CopyFrom(forward)
-    shapes = factor_shapes(spec.modules, marker)
-    for key, (rows, columns) in shapes.items():
-        zeros = np.zeros((int(rows), int(columns)), dtype=np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(zeros, key))
-    cross_entropy = add_cross_entropy(model.graph, "cross_entropy")
-    add_pruning_penalty(model.graph, spec.modules, marker, cross_entropy)
-    del model.graph.output[:]
-    GraphBuilder(model.graph).output(LOSS, [])
-    training, optimizer = _differentiate(model, list(shapes))
-    _make_rank_symbolic(training, marker)
-    return training, optimizer
+    for key, shape in factor_shapes(spec.modules, marker).items():
+        GraphBuilder(model.graph).input(key, shape)
+    training = differentiate(simplify(model), factor_shapes(spec.modules, marker))
+    _check_rank_is_free(training, marker)
+    finish(training)
+    shapes: dict[str, Dims] = dict(factor_shapes(spec.modules, rank_symbol))
+    _set_inputs(training, shapes)
+    gradients = {key: gradient_name(key) for key in shapes}
+    gradients = add_pruning_penalty(training.graph, spec.modules, gradients, loss=TASK_LOSS)
+    accumulate_gradients(training, shapes, gradients)
+    return training
 
 
-def _differentiate(model: ModelProto, trainable: list[str]) -> tuple[ModelProto, ModelProto]:
-    adamw = onnxblock.optim.AdamW(
-        betas=(ADAMW.beta1, ADAMW.beta2), eps=ADAMW.epsilon, weight_decay=ADAMW.weight_decay
+def build_optimizer(opset: int) -> ModelProto:
+    """One AdamW step over sequences of parameters, gradients and both moments, as torch.optim.AdamW takes it."""
+    float_sequence = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+    inputs = [
+        helper.make_tensor_value_info("learning_rate", TensorProto.FLOAT, [1]),
+        helper.make_tensor_value_info("step", TensorProto.INT64, [1]),
+        *(
+            helper.make_value_info(name, float_sequence)
+            for name in ("params", "gradients", "first_order_moments", "second_order_moments")
+        ),
+    ]
+    node = helper.make_node(
+        "AdamWOptimizer",
+        [value.name for value in inputs],
+        ["updated"],
+        name="adamw",
+        domain=MICROSOFT,
+        alpha=ADAMW.beta1,
+        beta=ADAMW.beta2,
+        epsilon=ADAMW.epsilon,
+        weight_decay=ADAMW.weight_decay,
+        adam_mode=0,  # epsilon is added after the bias correction, as torch does; 1 adds it before
+        correct_bias=1,
     )
-    with TemporaryDirectory(prefix="hetlora-") as folder:
-        try:
-            with quiet_native_code():
-                artifacts.generate_artifacts(
-                    model, requires_grad=trainable, optimizer=adamw, artifact_directory=folder
-                )
-        except Exception as error:  # the bindings' exceptions share no base class
-            raise ModelNotExportable(
-                "no gradient graph can be built for the model",
-                got=error,
-                expected="operators with a gradient",
-            ) from error
-        training = onnx.load(Path(folder) / "training_model.onnx")
-        optimizer = onnx.load(Path(folder) / "optimizer_model.onnx")
-    _as_torch(optimizer)
-    return training, optimizer
+    graph = helper.make_graph(
+        [node], "optimizer", inputs, [helper.make_tensor_value_info("updated", TensorProto.BOOL, [1])]
+    )
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(MICROSOFT, 1)]
+    )
 
 
-def _as_torch(optimizer: ModelProto) -> None:
-    (node,) = optimizer.graph.node
-    for attribute in node.attribute:
-        if attribute.name == "adam_mode":
-            attribute.i = 0  # epsilon is added after the bias correction, as torch does; 1 adds it before
-    # The library numbers its names through the life of the process; the bundle's bytes must not tell.
-    node.name = "adamw"
-    node.output[0] = optimizer.graph.output[0].name = "updated"
+def _set_inputs(training: ModelProto, shapes: dict[str, Dims]) -> None:
+    """What the Module expects: its user's inputs, then the parameters in the order of their gradients."""
+    graph = training.graph
+    others = [value for value in graph.input if value.name not in shapes]
+    kept = [type(value).FromString(value.SerializeToString()) for value in others]
+    del graph.input[:]
+    graph.input.extend(kept)
+    for key, shape in shapes.items():
+        GraphBuilder(graph).input(key, shape)
 
 
-def _make_rank_symbolic(training: ModelProto, marker: int) -> None:
+def _check_rank_is_free(training: ModelProto, marker: int) -> None:
     if marker in _constants(training):
         raise ModelNotExportable(
             "the gradient graph depends on the rank", got=f"a constant {marker}", expected="no such constant"
         )
-    del training.graph.value_info[:]
-    for value in [*training.graph.input, *training.graph.output]:
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_value == marker:
-                dim.dim_param = RANK
 
 
 def _free_marker(forward: ModelProto) -> int:
@@ -102,7 +117,9 @@ def _free_marker(forward: ModelProto) -> int:
 def _constants(model: ModelProto) -> Iterator[int]:
     """Every whole number in the graph's attributes and in constants small enough to be shapes."""
     tensors = list(model.graph.initializer)
-    for node in model.graph.node:
+    nodes = list(model.graph.node)
+    for node in nodes:
+        nodes.extend(inner for graph in subgraphs(node) for inner in graph.node)
         for attribute in node.attribute:
             yield attribute.i
             yield from attribute.ints

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import PurePosixPath
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from hetlora.adapter import AdapterSpec
 from hetlora.digest import Sha256
@@ -34,6 +34,11 @@ def _inside_bundle(path: str) -> str:
     return path
 
 
+Task = Literal["text-classification", "text-generation", "image-classification", "text2text-generation"]
+# How the frozen weights are stored, and which activations of the forward pass are made a second time.
+Precision = Literal["float32", "float16", "bfloat16", "int8", "int4"]
+Recompute = Literal["none", "selective", "layer"]
+
 BundlePath = Annotated[str, AfterValidator(_inside_bundle)]
 
 
@@ -58,6 +63,21 @@ class TensorInput(Message):
     name: str
     dtype: Literal["int64", "float32"]
     shape: tuple[str | int, ...]  # a string is a symbolic dimension: "batch", "tokens"
+
+
+class ImageInfo(Message):
+    """How a picture becomes PIXEL_VALUES: scaled to [0, 1], then (value - mean) / std in each channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class GenerationInfo(Message):
+    """What ends and begins a generated text; a decoder that reads the prompt itself begins with nothing."""
+
+    vocabulary: Count
+    eos_token_ids: tuple[Count, ...]
+    decoder_start_token_id: Count | None
 
 
 class OptimizerInfo(Message):
@@ -87,14 +107,14 @@ class CostModel(Message):
 
 
 class GraphFiles(Message):
-    """Paths, inside the bundle, of the graphs and of what they read."""
+    """Paths, inside the bundle, of the graphs and of what they read; pictures need no tokenizer."""
 
     training: BundlePath
     eval: BundlePath
     optimizer: BundlePath
     inference: BundlePath
     base_weights: BundlePath
-    tokenizer: BundlePath
+    tokenizer: BundlePath | None
 
 
 class ExecutorchFiles(Message):
@@ -119,18 +139,34 @@ class Manifest(Message):
     """`manifest.json`: its SHA-256 is the digest of the whole bundle."""
 
     schema_version: Literal[1]
-    task: Literal["text-classification"]
-    labels: Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_unique)]
+    task: Task
+    labels: Annotated[tuple[str, ...], AfterValidator(_unique)]  # none where text is generated
     max_tokens: int = Field(ge=1, le=MAX_TOKENS)
     base_model: BaseModelInfo
     adapter: AdapterSpec
+    base_precision: Precision = "float32"
+    recompute: Recompute = "none"
     inputs: tuple[TensorInput, ...]
+    image: ImageInfo | None = None
+    generation: GenerationInfo | None = None
     optimizer: OptimizerInfo
     graphs: GraphFiles
     executorch: ExecutorchFiles | None = None
     cost_model: CostModel
     versions: ToolVersions
     files: dict[BundlePath, ObjectRef]
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model answers text and not one of `labels`."""
+        return self.task in ("text-generation", "text2text-generation")
+
+    @model_validator(mode="after")
+    def _fits_task(self) -> Self:
+        fitting = not self.labels if self.generates else len(self.labels) >= 2
+        if not fitting or (self.generation is not None) != self.generates:
+            raise ValueError(f"labels or generation do not fit the task {self.task}")
+        return self
 
     def to_json(self) -> bytes:
         """The bytes of manifest.json: the same manifest gives the same bytes."""
@@ -156,7 +192,7 @@ def parse_manifest(data: bytes) -> Manifest:
         ) from error
     except HetloraError as error:  # an impossible adapter specification
         raise BundleInvalid("manifest holds an impossible adapter specification", got=error) from error
-    named = set(manifest.graphs.model_dump().values())
+    named = set(manifest.graphs.model_dump(exclude_none=True).values())
     if manifest.executorch is not None:
         named |= set(manifest.executorch.model_dump().values())
     unlisted = sorted(named - manifest.files.keys())

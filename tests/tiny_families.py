@@ -111,8 +111,8 @@ TINY_FAMILIES: Final[dict[str, TinyFamily]] = {
     "modernbert": _encoder("ModernBertConfig", "Wqkv", "Wi", local_attention=8),
     "deberta-v2": _encoder(
         "DebertaV2Config",
-        "query_proj",
-        "value_proj",
+        "value_proj",  # queries and keys serve the positions too
+        "attention.output.dense",
         relative_attention=True,
         pos_att_type=["p2c", "c2p"],
         position_buckets=8,

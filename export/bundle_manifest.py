@@ -1,0 +1,100 @@
+"""Describes a written bundle: what a device must know of it, and the digest of each file."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import hetlora
+from export.compilation import Compiled
+from export.model_folder import ModelFolder
+from export.recipe import Recipe
+from export.task_facts import generation_info, image_info, image_labels
+from export.tracing import OPSET
+from export.training_graph import ADAMW
+from hetlora.digest import sha256_of_file
+from hetlora.manifest import (
+    SCHEMA_VERSION,
+    BaseModelInfo,
+    CostModel,
+    ExecutorchFiles,
+    GenerationInfo,
+    GraphFiles,
+    Manifest,
+    ToolVersions,
+)
+from hetlora.messages.common import ObjectRef
+
+FILES: Final = GraphFiles(
+    training="training.onnx",
+    eval="eval.onnx",
+    optimizer="optimizer.onnx",
+    inference="inference.onnx",
+    base_weights="base.bin",
+    tokenizer="tokenizer.json",
+)
+# ONNX Runtime 1.19 refuses what lies above 10, and opset 21 asks for it.
+IR_VERSION: Final = 10
+INT4_OPSET: Final = 21  # the first that has the type
+
+
+def describe(
+    source: ModelFolder,
+    weights_sha256: str,
+    compiled: Compiled,
+    recipe: Recipe,
+    cost: CostModel,
+    executorch: ExecutorchFiles | None,
+    folder: Path,
+) -> Manifest:
+    """The manifest of the files that lie in `folder`.
+
+    Raises:
+        ModelNotExportable: the classes of an image model cannot be told apart.
+    """
+    is_image = recipe.task == "image-classification"
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        task=recipe.task,
+        labels=image_labels(source) if is_image else tuple(recipe.labels),
+        max_tokens=recipe.max_tokens,
+        base_model=BaseModelInfo(
+            id=source.name,
+            revision=source.revision,
+            sha256=weights_sha256,
+            parameters=sum(parameter.numel() for parameter in compiled.network.parameters()),
+        ),
+        adapter=compiled.spec,
+        base_precision=recipe.base,
+        recompute=recipe.recompute,
+        inputs=compiled.inputs,
+        image=image_info(source) if is_image else None,
+        generation=_generation(source, compiled, recipe),
+        optimizer=ADAMW,
+        graphs=FILES.model_copy(update={"tokenizer": None}) if is_image else FILES,
+        executorch=executorch,
+        cost_model=cost,
+        versions=ToolVersions(
+            hetlora=hetlora.__version__,
+            onnx=version("onnx"),
+            onnxruntime=version("onnxruntime-training-cpu"),
+            opset=INT4_OPSET if recipe.base == "int4" else OPSET,
+            ir_version=IR_VERSION,
+        ),
+        files=_file_entries(folder),
+    )
+
+
+def _generation(source: ModelFolder, compiled: Compiled, recipe: Recipe) -> GenerationInfo | None:
+    if compiled.head is None:
+        return None
+    own_decoder = recipe.task == "text2text-generation"
+    return generation_info(source, compiled.head.vocabulary, has_decoder_of_its_own=own_decoder)
+
+
+def _file_entries(folder: Path) -> dict[str, ObjectRef]:
+    return {
+        path.name: ObjectRef(sha256=sha256_of_file(path), size_bytes=path.stat().st_size)
+        for path in sorted(folder.iterdir())
+    }

@@ -1,0 +1,140 @@
+"""From a model's configuration and a recipe to the graphs of a bundle, without a single weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Final
+
+from onnx import ModelProto
+from transformers import PretrainedConfig, PreTrainedModel
+
+from export.classifier_graph import add_prototype_head
+from export.cleaning import clean
+from export.linear_layers import linear_layers
+from export.lora_graph import splice_lora
+from export.model_folder import check_positions
+from export.output_head import OutputHead, find_output_head
+from export.recipe import Recipe
+from export.shapes import shape_of
+from export.targets import choose_targets
+from export.task_graphs import DecoderStart, TaskGraphs, classifier_graphs, generator_graphs
+from export.tracing import trace, weightless_model
+from hetlora.adapter import AdapterSpec
+from hetlora.errors import ModelNotExportable
+from hetlora.graph_names import DECODER_INPUT_IDS, PIXEL_VALUES, TOKEN_INPUTS
+from hetlora.manifest import TensorInput
+
+_FED: Final = (*TOKEN_INPUTS, PIXEL_VALUES, DECODER_INPUT_IDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The graphs, and what is known of the weights that they take.
+
+    `shapes` are of all frozen weights by name, `tables` those whose rows are looked up, `matrix_sizes` of
+    those that multiply activations. `network` has no weights, `head` is None where no text is generated.
+    """
+
+    graphs: TaskGraphs
+    spec: AdapterSpec
+    inputs: tuple[TensorInput, ...]
+    shapes: dict[str, tuple[int, ...]]
+    tables: set[str]
+    matrix_sizes: dict[str, int]
+    network: PreTrainedModel
+    head: OutputHead | None
+
+
+def compile_model(config: PretrainedConfig, recipe: Recipe, progress: Callable[[str], None]) -> Compiled:
+    """Trace a model, put LoRA beside its layers and differentiate it.
+
+    Raises:
+        ModelNotExportable: whatever about model or recipe stands in the way, see the steps.
+        RankOutOfRange: the recipe's `max_rank` does not fit every target.
+        SpecMismatch: its scaling is not a finite positive number.
+    """
+    progress("tracing the model")
+    network = weightless_model(config, recipe.task)
+    if recipe.task != "image-classification":
+        check_positions(network, config, recipe.max_tokens)
+    forward = clean(trace(network, recipe.task))
+    modules = choose_targets(forward, recipe.targets, last_layers=recipe.last_layers)
+    spec = AdapterSpec(modules, recipe.scaling, recipe.max_rank)
+    head = _output_head(forward, spec) if recipe.task.endswith("generation") else None
+    matrix_sizes = {
+        layer.weight: prod((layer.in_features, layer.out_features))
+        for layer in linear_layers(forward).values()
+    }
+    splice_lora(forward, spec)
+    if recipe.labels:
+        add_prototype_head(forward, len(recipe.labels), config.hidden_size)
+    shapes = {
+        value.name: tuple(int(size) for size in shape_of(value))
+        for value in forward.graph.input
+        if value.name not in _FED
+    }
+    tables = {node.input[0] for node in forward.graph.node if node.op_type == "Gather"} & shapes.keys()
+    progress(f"building graphs for {len(modules)} LoRA modules")
+    return Compiled(
+        _build(forward, spec, head, set(shapes), recipe, config),
+        spec,
+        _inputs(forward),
+        shapes,
+        tables | ({head.weight} if head is not None else set()),
+        matrix_sizes,
+        network,
+        head,
+    )
+
+
+def _build(
+    forward: ModelProto,
+    spec: AdapterSpec,
+    head: OutputHead | None,
+    weights: set[str],
+    recipe: Recipe,
+    config: PretrainedConfig,
+) -> TaskGraphs:
+    if head is None:
+        return classifier_graphs(forward, spec, weights, recipe.recompute)
+    decoder = None
+    if recipe.task == "text2text-generation":
+        decoder = _decoder_start(config)
+    return generator_graphs(forward, spec, head, weights, recipe.recompute, decoder)
+
+
+def _decoder_start(config: PretrainedConfig) -> DecoderStart:
+    start, padding = config.decoder_start_token_id, config.pad_token_id
+    if start is None or padding is None:
+        raise ModelNotExportable(
+            "the model's configuration does not say how its decoder begins",
+            got=f"decoder_start_token_id {start}, pad_token_id {padding}",
+            expected="both",
+        )
+    return DecoderStart(start, padding)
+
+
+def _output_head(forward: ModelProto, spec: AdapterSpec) -> OutputHead:
+    head = find_output_head(forward)
+    layers = linear_layers(forward)
+    adapted = [name for name in spec.by_name if layers[name].output == head.product]
+    if adapted:
+        raise ModelNotExportable(
+            "the layer that makes the logits cannot be a LoRA target: they are made chunk by chunk",
+            got=adapted[0],
+            expected="layers within the transformer blocks",
+        )
+    return head
+
+
+def _inputs(forward: ModelProto) -> tuple[TensorInput, ...]:
+    """The inputs that the device's examples fill, in the graph's order."""
+    inputs = []
+    for value in forward.graph.input:
+        if value.name in TOKEN_INPUTS:
+            inputs.append(TensorInput(name=value.name, dtype="int64", shape=("batch", "tokens")))
+        elif value.name == PIXEL_VALUES:
+            inputs.append(TensorInput(name=value.name, dtype="float32", shape=shape_of(value)))
+    return tuple(inputs)

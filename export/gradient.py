@@ -1,0 +1,124 @@
+"""Reverse-mode differentiation of a forward graph by ONNX Runtime's gradient builder, called without its wrappers.
+
+The wrappers of `onnxruntime.training.artifacts` check with the plain ONNX schema, which refuses the fused operators
+that train fastest, and import torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import onnx
+from onnx import ModelProto, helper
+from onnxruntime import SessionOptions  # type: ignore[import-untyped]
+from onnxruntime.capi import _pybind_state as bindings  # type: ignore[import-untyped]
+
+from export.graph_builder import Dims, GraphBuilder
+from export.graph_edit import bypass_identities, drop_dead
+from export.quiet import quiet_native_code
+from export.shapes import share_shape_vectors, with_shapes
+from hetlora.errors import ModelNotExportable
+from hetlora.graph_names import LOSS
+
+MICROSOFT: Final = "com.microsoft"
+TASK_LOSS: Final = "task_loss"  # before the pruning penalty
+
+
+def simplify(forward: ModelProto) -> ModelProto:
+    """The forward graph with shapes inferred, shape arithmetic removed, and fusions that have a gradient."""
+    use_microsoft_operators(forward)
+    shaped = with_shapes(forward)
+    share_shape_vectors(shaped)
+    with quiet_native_code():
+        fused: bytes = bindings.get_optimized_model(shaped.SerializeToString(), set(), SessionOptions())
+    return onnx.load_from_string(fused)  # the shapes stay in it
+
+
+def differentiate(forward: ModelProto, trainable: Mapping[str, Dims]) -> ModelProto:
+    """Append the backward pass: outputs are TASK_LOSS and the gradient of each trainable input.
+
+    `forward` has the one output TASK_LOSS, float32 (); every trainable tensor is one of its inputs.
+
+    Raises:
+        ModelNotExportable: an operator on the way has no gradient; the message names it and its module.
+    """
+    keys = set(trainable)
+    try:
+        with quiet_native_code():
+            builder = bindings.GradientGraphBuilder(
+                forward.SerializeToString(), {TASK_LOSS}, keys, TASK_LOSS, SessionOptions()
+            )
+            builder.build()
+            model = onnx.load_from_string(builder.get_model())
+    except Exception as error:  # the bindings' exceptions share no base class
+        raise _no_gradient(error) from error
+    missing = sorted(keys - {value.name.removesuffix("_grad") for value in model.graph.output})
+    if missing:
+        raise ModelNotExportable(
+            "a target does not influence the loss", got=missing[0], expected="LoRA factors with a gradient"
+        )
+    del model.graph.output[:]
+    outputs = GraphBuilder(model.graph)
+    outputs.output(TASK_LOSS, [])
+    for key, dims in trainable.items():
+        outputs.output(gradient_name(key), dims)
+    bypass_identities(model.graph)
+    share_shape_vectors(model)
+    return model
+
+
+def gradient_name(tensor: str) -> str:
+    """How the builder, and ONNX Runtime's Module, call the gradient of a tensor."""
+    return f"{tensor}_grad"
+
+
+def accumulate_gradients(
+    training: ModelProto, trainable: Mapping[str, Dims], gradients: Mapping[str, str]
+) -> None:
+    """Make the graph what ONNX Runtime's Module runs: each gradient is added to a buffer that it owns.
+
+    `gradients` names the tensor that holds the gradient of each trainable input. The Module knows the buffers by
+    their names, and their order is that of the parameters.
+    """
+    graph = training.graph
+    builder = GraphBuilder(graph)
+    outputs = [LOSS]
+    del graph.output[:]
+    builder.output(LOSS, [])
+    for key, dims in trainable.items():
+        stem = f"{gradient_name(key)}.accumulation"
+        builder.input(f"{stem}.buffer", dims)
+        builder.node(
+            "InPlaceAccumulatorV2",
+            [f"{stem}.buffer", gradients[key], "lazy_reset_grad"],
+            f"{stem}.out",
+            domain=MICROSOFT,
+        )
+        graph.output.append(helper.make_tensor_value_info(f"{stem}.out", onnx.TensorProto.BOOL, [1]))
+        outputs.append(f"{stem}.out")
+    builder.input("lazy_reset_grad", [1], onnx.TensorProto.BOOL)
+    drop_dead(graph, outputs)
+
+
+def use_microsoft_operators(model: ModelProto) -> None:
+    """Allow the operators of ONNX Runtime's own domain."""
+    if all(entry.domain != MICROSOFT for entry in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+
+
+def _no_gradient(error: Exception) -> ModelNotExportable:
+    text = str(error)
+    registered = re.search(r"has not been registered: (\S+)(?: for node (\S+))?", text)
+    if registered is None:
+        return ModelNotExportable(
+            "no gradient graph can be built for the model", got=text, expected="operators with a gradient"
+        )
+    operator, node = registered.group(1), (registered.group(2) or "")
+    module = node.rpartition("/")[0].strip("/").replace("/", ".")
+    return ModelNotExportable(
+        f"operator {operator} of module {module or 'unknown'} has no gradient in ONNX Runtime",
+        got=node,
+        expected="operators that can be differentiated between the targets and the loss",
+    )
