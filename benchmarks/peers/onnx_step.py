@@ -20,7 +20,7 @@ from hetlora.tensors import adapter_from_bytes
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
-    """Losses and seconds of the steps in `config`; the first step warms up and is not counted."""
+    """Losses and seconds of the steps in `config`; those that warm up are not counted."""
     bundle = open_bundle(Path(config["bundle"]), verify=False)
     tensors = (Path(config["adapter"]) / "adapter_model.safetensors").read_bytes()
     runtime = onnx_runtime()(
@@ -31,7 +31,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         threads=config["threads"],
     )
     arrays = dict(np.load(config["arrays"]))
-    arrays.pop("prototypes")  # they are in the bundle
+    arrays.pop("prototypes", None)  # they are in the bundle
     losses, seconds, cpu_seconds = [], [], []
     for step in range(len(arrays["labels"])):
         started, cpu_started = time.perf_counter(), time.process_time()
@@ -42,8 +42,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     return {
         "first_loss": losses[0],
         "last_loss": losses[-1],
-        "seconds_per_step": statistics.median(seconds[1:]),
-        "cpu_seconds_per_step": statistics.median(cpu_seconds[1:]),
+        "seconds_per_step": statistics.median(seconds[config["warm_up"] :]),
+        "cpu_seconds_per_step": statistics.median(cpu_seconds[config["warm_up"] :]),
     }
 
 

@@ -28,6 +28,7 @@ PACKAGES: Final = ("torch", "transformers", "peft")
 LOSS_TOLERANCE: Final = 1e-4
 
 _FOLDER: Final = Path(__file__).parent
+_WARM_UP_STEPS: Final = 1
 
 Row = dict[str, Any]
 
@@ -115,11 +116,12 @@ def _write_inputs(step: Step, passages: Sequence[Example], work: Path) -> tuple[
     bundle, manifest, training = step.bundle, step.bundle.manifest, step.training
     rng = np.random.default_rng(step.seed)
     write_peft_folder(
-        _nonzero_adapter(manifest.adapter, step.rank, rng),
+        nonzero_adapter(manifest.adapter, step.rank, rng),
         work / "adapter",
         base_model=manifest.base_model.id,
     )
-    count = (training.steps + 1) * training.batch_size  # one step warms up
+    steps = _WARM_UP_STEPS + training.steps
+    count = steps * training.batch_size
     tokens = min(training.max_tokens, manifest.max_tokens)
     encoder = TextEncoder(bundle.path(manifest.graphs.tokenizer), manifest.inputs, max_tokens=tokens)
     # As many passages in a row as fill all tokens, for each word is at least one.
@@ -127,8 +129,7 @@ def _write_inputs(step: Step, passages: Sequence[Example], work: Path) -> tuple[
     encoded = encoder.encode([" ".join(passages[index].text for index in row) for row in drawn])
     arrays = {**encoded, "labels": rng.integers(len(manifest.labels), size=count)}
     shaped = {
-        name: array.reshape(training.steps + 1, training.batch_size, *array.shape[1:])
-        for name, array in arrays.items()
+        name: array.reshape(steps, training.batch_size, *array.shape[1:]) for name, array in arrays.items()
     }
     np.savez(work / "arrays.npz", allow_pickle=False, prototypes=read_prototypes(bundle), **shaped)
     config = {
@@ -137,6 +138,7 @@ def _write_inputs(step: Step, passages: Sequence[Example], work: Path) -> tuple[
         "adapter": str(work / "adapter"),
         "arrays": str(work / "arrays.npz"),
         "threads": step.threads,
+        "warm_up": _WARM_UP_STEPS,
         "learning_rate": training.learning_rate,
         "optimizer": manifest.optimizer.model_dump(),
         "logit_scale": LOGIT_SCALE,
@@ -145,7 +147,7 @@ def _write_inputs(step: Step, passages: Sequence[Example], work: Path) -> tuple[
     return training.batch_size, encoded[manifest.inputs[0].name].shape[1]
 
 
-def _nonzero_adapter(spec: AdapterSpec, rank: int, rng: np.random.Generator) -> Adapter:
+def nonzero_adapter(spec: AdapterSpec, rank: int, rng: np.random.Generator) -> Adapter:
     """With lora_B at zero, as PEFT starts, equal first losses would say nothing about the adapter."""
     start = initial_adapter(spec, rank, rng)
     return Adapter(

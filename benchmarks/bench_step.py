@@ -1,0 +1,171 @@
+"""How does one training step of a 135M decoder compare with PyTorch + PEFT in time and memory?"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Final, get_args
+
+import typer
+from rich.table import Table
+
+from benchmarks.harness import RESULTS, begin, finish, peer_python, pinned
+from benchmarks.llama import ATTENTION_TARGETS, SMOLLM_135M, write_llama
+from benchmarks.peers.training_step import NAME, PACKAGES
+from benchmarks.step_cost import Plan, Shape, StepRow, compare
+from export.bundle_writer import export_bundle
+from hetlora.bundle import Bundle
+from hetlora.cli.output import JsonFlag, stderr, stdout
+from hetlora.errors import SettingsError
+from hetlora.manifest import Precision, Recompute
+
+SCALING: Final = 2.0  # lora_alpha 16 at rank 8
+
+# With weights in a quarter of the bytes activations are what is left to save, and the time is there: even
+# recomputed, a step takes less than PyTorch's. In float32 a step holds no more than PyTorch's as it is.
+RECOMPUTE: Final[Mapping[Precision, Recompute]] = {
+    "float32": "none",
+    "float16": "none",
+    "bfloat16": "none",
+    "int8": "selective",
+    "int4": "selective",
+}
+
+_BASES: Final[tuple[Precision, ...]] = get_args(Precision)
+_WAYS: Final[tuple[Recompute, ...]] = get_args(Recompute)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+
+@app.command()
+def bench_step(
+    base: Annotated[
+        str, typer.Option(help="How our frozen weights are stored, comma-separated: float32, int8, int4, ...")
+    ] = "float32,int8",
+    recompute: Annotated[
+        str,
+        typer.Option(
+            help="Activations that our backward pass makes again, comma-separated: none, selective, layer.",
+            show_default="none; selective where weights are quantised",
+        ),
+    ] = "",
+    shape: Annotated[
+        str, typer.Option(help="Texts x tokens of a batch, comma-separated.")
+    ] = "1x128,1x512,4x256",
+    threads: Annotated[str, typer.Option(help="Threads of each process, comma-separated.")] = "1,2",
+    rank: Annotated[int, typer.Option(min=1, help="LoRA rank on query, key, value and output.")] = 8,
+    warm_up: Annotated[int, typer.Option(min=0, help="Steps before those that count.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of a process that count.")] = 5,
+    pairs: Annotated[int, typer.Option(min=1, help="How often each process is started, all in turn.")] = 2,
+    quick: Annotated[bool, typer.Option("--quick", help="One start and two steps of each.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, adapter and tokens.")] = 0,
+    results: Annotated[
+        Path, typer.Option(help="Folder of step.json.", show_default="benchmarks/results")
+    ] = RESULTS,
+    as_json: JsonFlag = False,
+) -> None:
+    """Take the same AdamW steps with our bundles and with PyTorch + PEFT, each in a process of its own.
+
+    The model has SmolLM-135M's configuration and random weights. The peer works in float32 with gradient
+    checkpointing, once with eager and once with sdpa attention: its faster one counts for time, its leaner
+    one for memory. Both sides must show the same first loss. The first time, the peer's environment of
+    1.3 GB is installed in `.cache/peers`, which takes a minute or more.
+
+    Read: `rows` (`time_ratio` is the peer's seconds over ours, `cpu_time_ratio` the same in processor time,
+    which a busy machine moves less, `memory_ratio` our peak resident memory over the peer's, start to end).
+
+    Example: `hetlora bench step --quick --shape 1x128 --threads 1`
+    """
+    beginning = begin()
+    shapes = [Shape.parse(text) for text in _parts(shape)]
+    thread_counts = [_count(text) for text in _parts(threads)]
+    variants = _variants(_parts(base), _parts(recompute))
+    plan = Plan(rank, warm_up, 2 if quick else steps, 1 if quick else pairs, seed)
+    with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
+        work = Path(scratch)
+        requirements = pinned(*PACKAGES)
+        _tell(f"preparing {NAME}")
+        peer = peer_python("torch-peft", requirements)
+        model = write_llama(work / "llama-135m", SMOLLM_135M, seed=seed)
+        longest = max(one.tokens for one in shapes)
+        bundles = [_export(model, *variant, rank, longest, work) for variant in variants]
+        rows: list[StepRow] = []
+        for one, count in product(shapes, thread_counts):
+            _tell(f"steps of {one} tokens, {count} threads")
+            rows += compare(bundles, model, one, count, plan, work / f"{one}-{count}", peer=peer)
+    if not as_json:
+        stdout.print(_table(rows))
+    figures = {
+        "model": asdict(SMOLLM_135M),
+        "plan": asdict(plan),
+        "peer": {"name": NAME, "versions": requirements, "gradient_checkpointing": True},
+        "rows": [asdict(row) for row in rows],
+    }
+    packages = ("onnxruntime-training-cpu", "numpy")
+    finish("step", figures, beginning=beginning, seed=seed, packages=packages, results=results)
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise SettingsError("threads", got=text, expected="whole numbers from 1 on, comma-separated")
+    return int(text)
+
+
+def _variants(bases: Sequence[str], recomputes: Sequence[str]) -> list[tuple[Precision, Recompute]]:
+    """What to export: each base with each way of recomputing or, if none is given, with its own."""
+    for name, given, known in (("base", bases, _BASES), ("recompute", recomputes, _WAYS)):
+        strange = [value for value in given if value not in known]
+        if strange:
+            raise SettingsError(f"unknown {name}", got=strange, expected=f"some of {[*known]}")
+    ways = [way for way in _WAYS if way in recomputes]
+    return [(base, way) for base in _BASES if base in bases for way in ways or [RECOMPUTE[base]]]
+
+
+def _export(
+    model: Path, base: Precision, recompute: Recompute, max_rank: int, max_tokens: int, work: Path
+) -> Bundle:
+    _tell(f"exporting {base} with recomputation {recompute}")
+    return export_bundle(
+        str(model),
+        work / f"{base}-{recompute}",
+        task="text-generation",
+        targets=ATTENTION_TARGETS,
+        max_rank=max_rank,
+        scaling=SCALING,
+        max_tokens=max_tokens,
+        base=base,
+        recompute=recompute,
+    )
+
+
+def _tell(progress: str) -> None:
+    stderr.print(progress, style="dim", markup=False)
+
+
+def _table(rows: Sequence[StepRow]) -> Table:
+    table = Table(title=f"One training step, ours and {NAME}", title_justify="left")
+    for heading in ("base", "recompute", "batch", "threads"):
+        table.add_column(heading)
+    for heading in ("ours s", "peer s", "time ratio", "ours MB", "peer MB", "memory ratio"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row.base,
+            row.recompute,
+            row.shape,
+            str(row.threads),
+            f"{row.seconds:.2f}",
+            f"{row.peer_seconds:.2f} ({row.peer_attention})",
+            f"{row.time_ratio:.2f}",
+            f"{row.peak_bytes / 1e6:.0f}",
+            f"{row.peer_peak_bytes / 1e6:.0f} ({row.peer_leanest_attention})",
+            f"{row.memory_ratio:.2f}",
+        )
+    return table

@@ -1,0 +1,77 @@
+"""A Llama-shaped decoder with random weights, written as Hugging Face saves it: nothing is downloaded.
+
+What a step costs depends on shapes alone. The loss does not, so both sides read the same weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from tokenizers import Tokenizer  # type: ignore[import-untyped]
+from tokenizers.models import WordLevel  # type: ignore[import-untyped]
+from tokenizers.pre_tokenizers import Whitespace  # type: ignore[import-untyped]
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from export.quiet import quiet_libraries
+
+ATTENTION_TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+# The batches are random tokens: the tokenizer is there because a bundle holds one.
+_VOCABULARY: Final = {"<|endoftext|>": 0, "<unk>": 1, "the": 2, "rain": 3, "falls": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaSize:
+    """The sizes in transformers' names."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    vocab_size: int
+
+
+# HuggingFaceTB/SmolLM-135M, config.json: 134.5 million parameters.
+SMOLLM_135M: Final = LlamaSize(
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    vocab_size=49152,
+)
+
+
+def write_llama(folder: Path, size: LlamaSize, *, seed: int) -> Path:
+    """Write config.json, model.safetensors and a tokenizer of five words; return the folder.
+
+    As SmolLM-135M has it: tied embeddings, rotary positions, no biases, its spread of initial weights.
+    """
+    config = LlamaConfig(  # type: ignore[no-untyped-call]
+        **asdict(size),
+        tie_word_embeddings=True,
+        max_position_embeddings=2048,
+        rms_norm_eps=1e-5,
+        rope_theta=10000.0,
+        initializer_range=0.041666666666666664,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]), quiet_libraries():
+        torch.manual_seed(seed)
+        LlamaForCausalLM(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
+        _tokenizer().save_pretrained(folder)
+    return folder
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(WordLevel(_VOCABULARY, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    end = "<|endoftext|>"
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token=end, eos_token=end
+    )
