@@ -1,8 +1,8 @@
-"""The frozen weights: written once into one file in the chosen precision, and bound to the graphs that read them.
+"""The frozen weights: written once into one file in the chosen precision, bound to each graph.
 
-A graph is built with its weights as inputs, so no step of the export holds their values. In the end each reader gets
-its own decoder from the stored form to float32, whose barrier keeps ONNX Runtime from folding the decoded copy into
-memory: quantised weights stay quantised, and one decoded matrix lives at a time.
+A graph is built with its weights as inputs, so no step of the export holds their values. In the end each
+reader gets its own decoder from the stored form to float32, whose barrier keeps ONNX Runtime from folding the
+decoded copy into memory: quantised weights stay quantised, and one decoded matrix lives at a time.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class StoredWeight:
-    """A weight in the file; `scale` is None unless it is quantised, `block_size` 0 if a scale serves a row."""
+    """A weight in the file; `scale` is None unless it is quantised, `block_size` 0 with one scale a row."""
 
     data: Place
     scale: Place | None
@@ -92,7 +92,8 @@ def bind_weights(
 ) -> None:
     """Turn the weight inputs of a graph into initializers in the file, each reader with its own decoder.
 
-    `barrier` needs an operator of ONNX Runtime's training build; without it the session must not fold constants.
+    `barrier` needs an operator of ONNX Runtime's training build; without it the session must not fold
+    constants.
     """
     graph = model.graph
     use_microsoft_operators(model)

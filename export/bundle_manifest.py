@@ -22,6 +22,7 @@ from hetlora.manifest import (
     GenerationInfo,
     GraphFiles,
     Manifest,
+    Precision,
     ToolVersions,
 )
 from hetlora.messages.common import ObjectRef
@@ -34,9 +35,11 @@ FILES: Final = GraphFiles(
     base_weights="base.bin",
     tokenizer="tokenizer.json",
 )
-# ONNX Runtime 1.19 refuses what lies above 10, and opset 21 asks for it.
-IR_VERSION: Final = 10
-INT4_OPSET: Final = 21  # the first that has the type
+
+
+def formats_of(base: Precision) -> tuple[int, int]:
+    """The opset and IR version of the graphs: as old as they can be, for older runtimes on devices."""
+    return (21, 10) if base == "int4" else (OPSET, 9)  # int4 is a type from opset 21 on
 
 
 def describe(
@@ -75,13 +78,7 @@ def describe(
         graphs=FILES.model_copy(update={"tokenizer": None}) if is_image else FILES,
         executorch=executorch,
         cost_model=cost,
-        versions=ToolVersions(
-            hetlora=hetlora.__version__,
-            onnx=version("onnx"),
-            onnxruntime=version("onnxruntime-training-cpu"),
-            opset=INT4_OPSET if recipe.base == "int4" else OPSET,
-            ir_version=IR_VERSION,
-        ),
+        versions=_tool_versions(recipe.base),
         files=_file_entries(folder),
     )
 
@@ -98,3 +95,14 @@ def _file_entries(folder: Path) -> dict[str, ObjectRef]:
         path.name: ObjectRef(sha256=sha256_of_file(path), size_bytes=path.stat().st_size)
         for path in sorted(folder.iterdir())
     }
+
+
+def _tool_versions(base: Precision) -> ToolVersions:
+    opset, ir_version = formats_of(base)
+    return ToolVersions(
+        hetlora=hetlora.__version__,
+        onnx=version("onnx"),
+        onnxruntime=version("onnxruntime-training-cpu"),
+        opset=opset,
+        ir_version=ir_version,
+    )

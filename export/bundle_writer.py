@@ -11,10 +11,9 @@ from typing import Final
 
 import onnx
 import torch
-from onnx import ModelProto, TensorProto
 
 from export.base_weights import StoredWeight, bind_weights, write_weights
-from export.bundle_manifest import FILES, INT4_OPSET, IR_VERSION, describe
+from export.bundle_manifest import FILES, describe, formats_of
 from export.compilation import Compiled, compile_model
 from export.cost_model import cost_model
 from export.executorch_files import write_executorch
@@ -23,7 +22,6 @@ from export.precision import precision_of
 from export.quiet import quiet_libraries
 from export.recipe import Recipe, make_recipe
 from export.reference import PROTOTYPES, PrototypeClassifier, embed_texts
-from export.tracing import OPSET
 from export.training_graph import build_optimizer
 from export.weight_files import WeightFiles, digest_of, weight_paths
 from hetlora.bundle import Bundle, open_bundle
@@ -59,8 +57,8 @@ def export_bundle(
 
     Args:
         targets: endings or patterns of PEFT module names, or "all-linear"; see `export.targets`.
-        labels: of text-classification: `name` or `name=describing text`, or a mapping gives the texts by name.
-            The name goes into the manifest, the text is embedded as the class prototype.
+        labels: of text-classification: `name` or `name=describing text`; or a mapping gives the texts by
+            name. The name goes into the manifest, the text is embedded as the class prototype.
         last_layers: train in the last so many transformer blocks alone; the backward pass ends there.
         base: how the frozen weights are stored and kept in memory.
         recompute: activations that the backward pass makes anew: "none", "selective" or "layer".
@@ -105,7 +103,7 @@ def _write_bundle(source: ModelFolder, recipe: Recipe, folder: Path, progress: C
         recipe.max_tokens,
     )
     progress("writing the graphs")
-    _write_graphs(compiled, stored, folder)
+    _write_graphs(compiled, stored, folder, recipe.base)
     executorch = _write_executorch(source, compiled, classifier, recipe, folder, progress)
     manifest = describe(source, digest_of(weights), compiled, recipe, cost, executorch, folder)
     (folder / MANIFEST_NAME).write_bytes(manifest.to_json())
@@ -151,26 +149,27 @@ def _write_base(
         )
 
 
-def _write_graphs(compiled: Compiled, stored: Mapping[str, StoredWeight], folder: Path) -> None:
+def _write_graphs(
+    compiled: Compiled, stored: Mapping[str, StoredWeight], folder: Path, base: Precision
+) -> None:
+    opset, ir_version = formats_of(base)
     graphs = compiled.graphs
     for name, model in (
         (FILES.training, graphs.training),
         (FILES.eval, graphs.eval),
         (FILES.inference, graphs.inference),
-        (FILES.optimizer, build_optimizer(OPSET)),
+        (FILES.optimizer, build_optimizer(opset)),
     ):
         bind_weights(model, stored, FILES.base_weights, barrier=name == FILES.training)
-        _write_graph(model, folder / name)
-
-
-def _write_graph(model: ModelProto, path: Path) -> None:
-    del model.graph.value_info[:]  # shapes of before the last edits
-    del model.metadata_props[:]
-    model.doc_string = ""
-    model.ir_version = IR_VERSION
-    if any(tensor.data_type == TensorProto.INT4 for tensor in model.graph.initializer):
-        next(entry for entry in model.opset_import if entry.domain == "").version = INT4_OPSET
-    onnx.save(model, path)
+        del model.graph.value_info[:]  # shapes of before the last edits
+        del model.metadata_props[:]
+        model.doc_string = ""
+        for node in model.graph.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+        model.ir_version = ir_version
+        next(entry for entry in model.opset_import if not entry.domain).version = opset
+        onnx.save(model, folder / name)
 
 
 def _write_executorch(

@@ -1,8 +1,9 @@
 """The language-model loss, chunk by chunk: logits of more than one chunk never exist at the same time.
 
-The gradient of the mean cross entropy with respect to the hidden states is known in closed form, so it is computed
-in the forward pass beside the loss. The gradient builder only ever sees `surrogate = sum(hidden * gradient)`, whose
-derivative is that gradient; afterwards the graph input `gradient` is replaced by the nodes that compute it.
+The gradient of the mean cross entropy with respect to the hidden states is known in closed form, so it is
+computed in the forward pass beside the loss. The gradient builder only ever sees `surrogate = sum(hidden *
+gradient)`, whose derivative is that gradient; afterwards the graph input `gradient` is replaced by the nodes
+that compute it.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def replace_surrogate(training: ModelProto, head: OutputHead, *, shift: bool) ->
 
 
 def _surrogate_gradient(graph: GraphProto) -> str:
-    """The tensor that the builder made as gradient of the hidden rows: the only other reader of `gradient`."""
+    """What the builder made as gradient of the hidden rows: the output of the other reader of `gradient`."""
     (node,) = (node for node in graph.node if _GRADIENT in node.input and "head/products" not in node.output)
     return str(node.output[0])
 
@@ -72,8 +73,8 @@ def add_chunked_loss(
 ) -> None:
     """Append `loss`, the mean cross entropy over the labels that are not IGNORED_LABEL.
 
-    With `shift`, the label of a position is the next token, as language models are trained. Rows without a label
-    are left out before any logits are made. `gradient` names the gradient of the loss with respect to
+    With `shift`, the label of a position is the next token, as language models are trained. Rows without a
+    label are left out before any logits are made. `gradient` names the gradient of the loss with respect to
     HIDDEN_ROWS, or is None where only the loss is wanted.
     """
     b = GraphBuilder(graph)

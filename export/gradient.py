@@ -1,7 +1,7 @@
-"""Reverse-mode differentiation of a forward graph by ONNX Runtime's gradient builder, called without its wrappers.
+"""Reverse-mode differentiation of a forward graph by ONNX Runtime's gradient builder, without its wrappers.
 
-The wrappers of `onnxruntime.training.artifacts` check with the plain ONNX schema, which refuses the fused operators
-that train fastest, and import torch.
+The wrappers of `onnxruntime.training.artifacts` check with the plain ONNX schema, which refuses the fused
+operators that train fastest, and import torch.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def accumulate_gradients(
 ) -> None:
     """Make the graph what ONNX Runtime's Module runs: each gradient is added to a buffer that it owns.
 
-    `gradients` names the tensor that holds the gradient of each trainable input. The Module knows the buffers by
-    their names, and their order is that of the parameters.
+    `gradients` names the tensor that holds the gradient of each trainable input. The Module knows the buffers
+    by their names, and their order is that of the parameters.
     """
     graph = training.graph
     builder = GraphBuilder(graph)

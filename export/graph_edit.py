@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import TypeVar
 
-from google.protobuf.message import Message
-from onnx import AttributeProto, GraphProto, NodeProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-Proto = TypeVar("Proto", bound=Message)
+Proto = TypeVar("Proto", ModelProto, NodeProto, TensorProto, ValueInfoProto)
 
 
 def copy_of(proto: Proto) -> Proto:
@@ -75,9 +74,9 @@ def bypass_identities(graph: GraphProto) -> None:
 
 
 def drop_dead(graph: GraphProto, outputs: Collection[str] | None = None) -> None:
-    """Remove nodes, initializers and inputs from which no output can be reached; nodes are in topological order.
+    """Remove nodes, initializers and inputs from which no output can be reached.
 
-    `outputs` stands for the graph's own if it is given.
+    The nodes are in topological order;     `outputs` stands for the graph's own if it is given.
     """
     needed = set(outputs) if outputs is not None else {value.name for value in graph.output}
     live = []

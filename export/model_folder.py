@@ -1,4 +1,4 @@
-"""Finds the pretrained model: a local folder as it lies, a hub id through the hub's cache; nothing in it is run."""
+"""Finds the pretrained model, a local folder or a hub id through the hub's cache. Its code never runs."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ from hetlora.graph_names import LOGITS
 
 @dataclass(frozen=True, slots=True)
 class OutputHead:
-    """logits = softcap(hidden W^T): `weight` names W of (vocabulary, hidden_size); softcap c is c tanh(x / c).
+    """logits = softcap(hidden W^T): softcap(x) = c tanh(x / c), where there is one.
 
-    `product` names the tensor hidden W^T.
+    `weight` names W of (vocabulary, hidden_size),     `product` the tensor hidden W^T.
     """
 
     hidden: str
@@ -43,7 +43,7 @@ def find_output_head(model: ModelProto) -> OutputHead:
     if layer is None or not layer.transposed:
         raise ModelNotExportable(
             f"operator {node.op_type} of module {scope_of(node) or 'unknown'} makes the logits",
-            expected="the product of the last hidden states with the vocabulary's matrix, with or without softcap",
+            expected="the last hidden states times the vocabulary's matrix, with or without softcap",
         )
     return OutputHead(layer.input, layer.weight, layer.output, layer.out_features, layer.in_features, softcap)
 

@@ -30,8 +30,8 @@ class Encoded:
 def precision_of(base: Precision, shape: tuple[int, ...], *, is_table: bool) -> Precision:
     """How a weight is stored where the base model is to be stored as `base`.
 
-    Matrices alone are worth it. A table of embeddings has one scale a row, so that rows can be read alone, and
-    int4 needs rows of whole blocks: both become int8 instead.
+    Matrices alone are worth it. A table of embeddings has one scale a row, so that rows can be read alone,
+    and int4 needs rows of whole blocks: both become int8 instead.
     """
     if len(shape) != 2:
         return "float32"
@@ -43,8 +43,8 @@ def precision_of(base: Precision, shape: tuple[int, ...], *, is_table: bool) -> 
 def encode(weight: NDArray[np.float32], precision: Precision) -> Encoded:
     """Encode a weight of float32.
 
-    int8: symmetric, one float32 scale for each row, the largest magnitude at 127. int4: symmetric, one scale for
-    each BLOCK_SIZE numbers of a row, the largest at 7, low nibble first as ONNX packs it.
+    int8: symmetric, one float32 scale for each row, the largest magnitude at 127. int4: symmetric, one scale
+    for each BLOCK_SIZE numbers of a row, the largest at 7, low nibble first as ONNX packs it.
     """
     values = np.ascontiguousarray(weight, dtype=np.float32)
     if precision == "float32":

@@ -1,8 +1,8 @@
 """HetLoRA's self-pruning regulariser, added to the loss and to the gradients of a finished training graph.
 
-penalty * sum over modules of ||lora_B[:, c:]||_F ||lora_A[c:, :]||_F with c = floor(decay * rank): arXiv 2401.06432,
-section 3.2. It depends on the factors alone, so its gradient is written down instead of derived, and all of it
-stands in one branch that a step with penalty 0 never enters.
+penalty * sum over modules of ||lora_B[:, c:]||_F ||lora_A[c:, :]||_F with c = floor(decay * rank): arXiv
+2401.06432, section 3.2. It depends on the factors alone, so its gradient is written down instead of derived,
+and all of it stands in one branch that a step with penalty 0 never enters.
 """
 
 from __future__ import annotations

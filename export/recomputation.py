@@ -1,8 +1,8 @@
-"""Activation recomputation: forward tensors that the backward pass would keep alive are made a second time instead.
+"""Activation recomputation: what the backward pass would keep alive is made a second time instead.
 
-Chen et al., 'Training Deep Nets with Sublinear Memory Cost' (arXiv 1604.06174), layer by layer; 'selective' keeps
-what is dear to compute, as Korthikanti et al. (arXiv 2205.05198) do. A barrier that waits for the gradient at the
-layer's end holds the second computation back until the backward pass has come there.
+Chen et al., 'Training Deep Nets with Sublinear Memory Cost' (arXiv 1604.06174), layer by layer; 'selective'
+keeps what is dear to compute, as Korthikanti et al. (arXiv 2205.05198) do. A barrier that waits for the
+gradient at the layer's end holds the second computation back until the backward pass has come there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def layer_of(node: NodeProto) -> str | None:
 
 
 def recompute_activations(training: ModelProto, how: Recompute, weights: Collection[str]) -> None:
-    """Edit a differentiated graph; `selective` keeps products with a weight, `layer` the layers' inputs alone."""
+    """Edit a differentiated graph: `selective` keeps products with a weight, `layer` the layers' inputs."""
     if how == "none":
         return
     graph = training.graph
@@ -96,7 +96,7 @@ class _Plan:
 
 
 def _kept(forward: list[NodeProto], how: Recompute, weights: set[str]) -> set[str]:
-    """Outputs of nodes outside the layers, of nodes read by another layer and, if selective, of dear nodes."""
+    """Outputs of nodes outside the layers, read by another layer and, if selective, of dear nodes."""
     layers = {output: layer_of(node) for node in forward for output in node.output}
     kept = {name for name, layer in layers.items() if layer is None}
     for node in forward:

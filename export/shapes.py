@@ -1,7 +1,7 @@
 """Symbolic shapes: inferred once, then every shape that nodes compute at run time is one of a few vectors.
 
-Exporters leave chains of Shape, Gather, Unsqueeze and Concat behind, thousands in a small decoder. Known shapes
-also keep the gradient builder from adding a reduction to every operation that might have broadcast.
+Exporters leave chains of Shape, Gather, Unsqueeze and Concat behind, thousands in a small decoder. Known
+shapes also keep the gradient builder from adding a reduction to every operation that might have broadcast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a forward graph to what a device trains with: gradients at a symbolic rank for each module, and AdamW."""
+"""From a forward graph to what a device trains with: gradients at symbolic ranks, and AdamW."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def build_training(
 ) -> ModelProto:
     """The training graph, from a forward graph without weights whose one output is TASK_LOSS.
 
-    `finish` edits the differentiated graph before the pruning penalty and the accumulation of gradients are added.
+    `finish` edits the differentiated graph before the pruning penalty and the accumulation of gradients are
+    added.
 
     Raises:
         ModelNotExportable: an operator without gradient, or a gradient that depends on the rank.
@@ -57,7 +58,7 @@ def build_training(
 
 
 def build_optimizer(opset: int) -> ModelProto:
-    """One AdamW step over sequences of parameters, gradients and both moments, as torch.optim.AdamW takes it."""
+    """One step of torch.optim.AdamW over sequences of parameters, gradients and both moments."""
     float_sequence = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
     inputs = [
         helper.make_tensor_value_info("learning_rate", TensorProto.FLOAT, [1]),

@@ -25,8 +25,8 @@ _FLOATS: Final = ("F32", "F16", "BF16", "F64")
 class WeightFiles:
     """An open model folder's weights by state_dict name; memory holds one tensor at a time.
 
-    `prefix` is what the architecture's checkpoints may carry before, or lack in, the model's own names (transformers'
-    `base_model_prefix`).
+    `prefix` is what the architecture's checkpoints may carry before, or lack in, the model's own names
+    (transformers' `base_model_prefix`).
 
     Raises:
         ModelNotExportable: no safetensors file, or one that is truncated or torn.
@@ -113,7 +113,8 @@ def weight_paths(folder: Path) -> list[Path]:
     """The safetensors files of a model folder.
 
     Raises:
-        ModelNotExportable: there are none. Pickled weights do not count: loading them runs code of their author.
+        ModelNotExportable: there are none. Pickled weights do not count: loading them runs code of their
+        author.
     """
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
