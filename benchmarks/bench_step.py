@@ -13,16 +13,13 @@ import typer
 from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish, peer_python, pinned
-from benchmarks.llama import ATTENTION_TARGETS, SMOLLM_135M, write_llama
+from benchmarks.llama import SMOLLM_135M, export_llama, write_llama
+from benchmarks.options import choices_of, counts_of, values_of
 from benchmarks.peers.training_step import NAME, PACKAGES
-from benchmarks.step_cost import Plan, Shape, StepRow, compare
-from export.bundle_writer import export_bundle
-from hetlora.bundle import Bundle
+from benchmarks.step_comparison import StepRow, compare
+from benchmarks.step_runs import Plan, Shape, Variant
 from hetlora.cli.output import JsonFlag, stderr, stdout
-from hetlora.errors import SettingsError
 from hetlora.manifest import Precision, Recompute
-
-SCALING: Final = 2.0  # lora_alpha 16 at rank 8
 
 # With weights in a quarter of the bytes activations are what is left to save, and the time is there: even
 # recomputed, a step takes less than PyTorch's. In float32 a step holds no more than PyTorch's as it is.
@@ -33,9 +30,6 @@ RECOMPUTE: Final[Mapping[Precision, Recompute]] = {
     "int8": "selective",
     "int4": "selective",
 }
-
-_BASES: Final[tuple[Precision, ...]] = get_args(Precision)
-_WAYS: Final[tuple[Recompute, ...]] = get_args(Recompute)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -80,9 +74,9 @@ def bench_step(
     Example: `hetlora bench step --quick --shape 1x128 --threads 1`
     """
     beginning = begin()
-    shapes = [Shape.parse(text) for text in _parts(shape)]
-    thread_counts = [_count(text) for text in _parts(threads)]
-    variants = _variants(_parts(base), _parts(recompute))
+    shapes = [Shape.parse(text) for text in values_of(shape, "shape")]
+    thread_counts = counts_of(threads, "threads")
+    variants = variants_of(base, recompute)
     plan = Plan(rank, warm_up, 2 if quick else steps, 1 if quick else pairs, seed)
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
         work = Path(scratch)
@@ -91,7 +85,11 @@ def bench_step(
         peer = peer_python("torch-peft", requirements)
         model = write_llama(work / "llama-135m", SMOLLM_135M, seed=seed)
         longest = max(one.tokens for one in shapes)
-        bundles = [_export(model, *variant, rank, longest, work) for variant in variants]
+        bundles = []
+        for variant in variants:
+            _tell(f"exporting {variant}")
+            out, kind = work / str(variant), (variant.base, variant.recompute)
+            bundles.append(export_llama(model, out, *kind, max_rank=rank, max_tokens=longest))
         rows: list[StepRow] = []
         for one, count in product(shapes, thread_counts):
             _tell(f"steps of {one} tokens, {count} threads")
@@ -108,41 +106,15 @@ def bench_step(
     finish("step", figures, beginning=beginning, seed=seed, packages=packages, results=results)
 
 
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def variants_of(bases: str, ways: str) -> list[Variant]:
+    """What to export: each base with each way of recomputing or, if none is given, with its own.
 
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise SettingsError("threads", got=text, expected="whole numbers from 1 on, comma-separated")
-    return int(text)
-
-
-def _variants(bases: Sequence[str], recomputes: Sequence[str]) -> list[tuple[Precision, Recompute]]:
-    """What to export: each base with each way of recomputing or, if none is given, with its own."""
-    for name, given, known in (("base", bases, _BASES), ("recompute", recomputes, _WAYS)):
-        strange = [value for value in given if value not in known]
-        if strange:
-            raise SettingsError(f"unknown {name}", got=strange, expected=f"some of {[*known]}")
-    ways = [way for way in _WAYS if way in recomputes]
-    return [(base, way) for base in _BASES if base in bases for way in ways or [RECOMPUTE[base]]]
-
-
-def _export(
-    model: Path, base: Precision, recompute: Recompute, max_rank: int, max_tokens: int, work: Path
-) -> Bundle:
-    _tell(f"exporting {base} with recomputation {recompute}")
-    return export_bundle(
-        str(model),
-        work / f"{base}-{recompute}",
-        task="text-generation",
-        targets=ATTENTION_TARGETS,
-        max_rank=max_rank,
-        scaling=SCALING,
-        max_tokens=max_tokens,
-        base=base,
-        recompute=recompute,
-    )
+    Raises:
+        SettingsError: no base, or an unknown one or way.
+    """
+    chosen = choices_of(ways, "recompute", get_args(Recompute)) if ways else []
+    bases_chosen: list[Precision] = choices_of(bases, "base", get_args(Precision))
+    return [Variant(base, way) for base in bases_chosen for way in chosen or [RECOMPUTE[base]]]
 
 
 def _tell(progress: str) -> None:

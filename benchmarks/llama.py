@@ -15,9 +15,13 @@ from tokenizers.models import WordLevel  # type: ignore[import-untyped]
 from tokenizers.pre_tokenizers import Whitespace  # type: ignore[import-untyped]
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from export.bundle_writer import export_bundle
 from export.quiet import quiet_libraries
+from hetlora.bundle import Bundle
+from hetlora.manifest import Precision, Recompute
 
 ATTENTION_TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
+SCALING: Final = 2.0  # lora_alpha 16 at rank 8
 
 # The batches are random tokens: the tokenizer is there because a bundle holds one.
 _VOCABULARY: Final = {"<|endoftext|>": 0, "<unk>": 1, "the": 2, "rain": 3, "falls": 4}
@@ -68,10 +72,35 @@ def write_llama(folder: Path, size: LlamaSize, *, seed: int) -> Path:
     return folder
 
 
+def export_llama(
+    model: Path,
+    out: Path,
+    base: Precision,
+    recompute: Recompute,
+    *,
+    max_rank: int,
+    max_tokens: int,
+    last_layers: int | None = None,
+) -> Bundle:
+    """Export a folder of `write_llama` with LoRA on query, key, value and output."""
+    return export_bundle(
+        str(model),
+        out,
+        task="text-generation",
+        targets=ATTENTION_TARGETS,
+        last_layers=last_layers,
+        max_rank=max_rank,
+        scaling=SCALING,
+        max_tokens=max_tokens,
+        base=base,
+        recompute=recompute,
+    )
+
+
 def _tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(WordLevel(_VOCABULARY, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
     end = "<|endoftext|>"
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, unk_token="<unk>", bos_token=end, eos_token=end
     )

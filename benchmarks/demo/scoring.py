@@ -24,6 +24,7 @@ class Scorer:
 
     def __init__(self, bundle: Bundle, held_out: Sequence[Example]) -> None:
         manifest = bundle.manifest
+        assert manifest.graphs.tokenizer is not None, manifest.task
         encoder = TextEncoder(
             bundle.path(manifest.graphs.tokenizer), manifest.inputs, max_tokens=manifest.max_tokens
         )

@@ -123,6 +123,7 @@ def _write_inputs(step: Step, passages: Sequence[Example], work: Path) -> tuple[
     steps = _WARM_UP_STEPS + training.steps
     count = steps * training.batch_size
     tokens = min(training.max_tokens, manifest.max_tokens)
+    assert manifest.graphs.tokenizer is not None, manifest.task
     encoder = TextEncoder(bundle.path(manifest.graphs.tokenizer), manifest.inputs, max_tokens=tokens)
     # As many passages in a row as fill all tokens, for each word is at least one.
     drawn = rng.integers(len(passages), size=(count, 1 + tokens // MIN_WORDS))

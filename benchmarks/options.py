@@ -1,0 +1,47 @@
+"""Options that hold several values, comma-separated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from hetlora.errors import SettingsError
+
+Value = TypeVar("Value", bound=str)
+
+
+def values_of(text: str, option: str) -> list[str]:
+    """The values of `a,b`, in their order.
+
+    Raises:
+        SettingsError: there are none.
+    """
+    values = [value.strip() for value in text.split(",") if value.strip()]
+    if not values:
+        raise SettingsError(f"--{option} is empty", got=repr(text), expected="values, comma-separated")
+    return values
+
+
+def counts_of(text: str, option: str) -> list[int]:
+    """Whole numbers from 1 on.
+
+    Raises:
+        SettingsError: there are none, or one is something else.
+    """
+    values = values_of(text, option)
+    if not all(value.isdecimal() and int(value) > 0 for value in values):
+        raise SettingsError(f"--{option}", got=text, expected="whole numbers from 1 on, comma-separated")
+    return [int(value) for value in values]
+
+
+def choices_of(text: str, option: str, known: Sequence[Value]) -> list[Value]:
+    """Those of the `known` values that are named, in the order of `known`.
+
+    Raises:
+        SettingsError: there are none, or one is not known.
+    """
+    values = values_of(text, option)
+    strange = [value for value in values if value not in known]
+    if strange:
+        raise SettingsError(f"--{option}", got=strange, expected=f"some of {[*known]}")
+    return [value for value in known if value in values]
