@@ -1,0 +1,29 @@
+"""Activations that are made a second time: the same numbers, and fewer of them kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from parity import batch_for, export_family, open_runtime, trained_adapter
+from tiny_families import write_tiny_family
+
+from hetlora.manifest import Recompute
+
+
+@pytest.mark.parametrize("how", ["selective", "layer"])
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2", "bert", "vit", "t5"])
+def test_recomputation_changes_no_number(name: str, how: Recompute, tmp_path: Path) -> None:
+    model = write_tiny_family(tmp_path / "model", name)
+    plain = export_family(name, model, tmp_path / "plain")
+    again = export_family(name, model, tmp_path / "again", recompute=how)
+    batch, adapter = batch_for(plain), trained_adapter(plain.manifest.adapter)
+    runtimes = [open_runtime(bundle, adapter) for bundle in (plain, again)]
+    losses = [[runtime.train_step(batch, learning_rate=1e-3) for _ in range(3)] for runtime in runtimes]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    gradients = [runtime.gradients() for runtime in runtimes]
+    for key, gradient in gradients[0].items():
+        assert np.abs(gradient - gradients[1][key]).max() <= 1e-6 * np.abs(gradient).max() + 1e-9, key
+    kept = [bundle.manifest.cost_model.activation_bytes_per_token for bundle in (plain, again)]
+    assert kept[1] < kept[0]
