@@ -12,11 +12,11 @@ INSTALLED := $(VENV)/.installed
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED) ## Make the environment (about 1.7 GB, versions pinned in constraints.txt)
+install: $(INSTALLED) ## Make the environment (about 2 GB, versions pinned in constraints.txt)
 
 $(INSTALLED): pyproject.toml constraints.txt demo-model.txt
 	@test -n "$(PYTHON)" || { echo "hetlora needs Python 3.11 or 3.12; none was found" >&2; exit 1; }
-	@echo "Making the environment in $(VENV) with $(PYTHON): about 1.7 GB, some minutes"
+	@echo "Making the environment in $(VENV) with $(PYTHON): about 2 GB, some minutes"
 	@$(PYTHON) -m venv $(VENV)
 	@# torch first and at its exact version: any looser request may pull several GB of GPU packages.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
