@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge_sdk.batches import TextEncoder
     from edge_sdk.client import EdgeClient
     from edge_sdk.events import (
         CheckedIn,
@@ -25,9 +24,11 @@ if TYPE_CHECKING:
         Uploaded,
     )
     from edge_sdk.examples import Example, ExampleStore
-    from edge_sdk.inference import Classifier
+    from edge_sdk.generation import Generated, TextGenerator
+    from edge_sdk.inference import OnnxModel
     from edge_sdk.planner import RankChoice, choose_rank
     from edge_sdk.probe import measure_capabilities
+    from edge_sdk.tokens import TextEncoder
     from edge_sdk.visit import Visit
     from hetlora.messages.device import CapabilityReport
 
@@ -37,19 +38,21 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 _HOMES = {
     "CapabilityReport": "hetlora.messages.device",
     "CheckedIn": "edge_sdk.events",
-    "Classifier": "edge_sdk.inference",
     "Downloaded": "edge_sdk.events",
     "EdgeClient": "edge_sdk.client",
     "Event": "edge_sdk.events",
     "Example": "edge_sdk.examples",
     "ExampleStore": "edge_sdk.examples",
+    "Generated": "edge_sdk.generation",
     "GivenBack": "edge_sdk.events",
+    "OnnxModel": "edge_sdk.inference",
     "RankChoice": "edge_sdk.planner",
     "RankChosen": "edge_sdk.events",
     "RankPruned": "edge_sdk.events",
     "StepDone": "edge_sdk.events",
     "Submitted": "edge_sdk.events",
-    "TextEncoder": "edge_sdk.batches",
+    "TextEncoder": "edge_sdk.tokens",
+    "TextGenerator": "edge_sdk.generation",
     "Uploaded": "edge_sdk.events",
     "Visit": "edge_sdk.visit",
     "choose_rank": "edge_sdk.planner",
@@ -59,19 +62,21 @@ _HOMES = {
 __all__ = [
     "CapabilityReport",
     "CheckedIn",
-    "Classifier",
     "Downloaded",
     "EdgeClient",
     "Event",
     "Example",
     "ExampleStore",
+    "Generated",
     "GivenBack",
+    "OnnxModel",
     "RankChoice",
     "RankChosen",
     "RankPruned",
     "StepDone",
     "Submitted",
     "TextEncoder",
+    "TextGenerator",
     "Uploaded",
     "Visit",
     "choose_rank",

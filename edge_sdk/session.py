@@ -9,8 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from edge_sdk.batches import TextEncoder, check_labels, draw_batches
+from edge_sdk.batches import check_examples, draw_batches
 from edge_sdk.bundles import BundleCache
+from edge_sdk.collation import collate_for
 from edge_sdk.downloads import Downloads
 from edge_sdk.events import Event, GivenBack, RankChosen, RankPruned, StepDone, Submitted, Uploaded
 from edge_sdk.examples import ExampleStore
@@ -21,6 +22,7 @@ from edge_sdk.pruning import self_prune
 from edge_sdk.runtimes import onnx_runtime
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.service import DeviceService
+from edge_sdk.tokens import text_encoder
 from edge_sdk.training import TrainingResult, train_locally
 from edge_sdk.updates import Update, drop_updates, keep_update, kept_update
 from edge_sdk.visit import Visit, failure_of, outcome_of
@@ -98,7 +100,7 @@ class Session:
         offer, tools = self._offer, self._with
         received_before = tools.downloads.received_bytes
         manifest = tools.bundles.manifest(offer.bundle)
-        check_labels(tools.examples, manifest.labels)
+        check_examples(tools.examples, manifest)
         runtime = tools.runtime or onnx_runtime()
         example_count = tools.examples.count()
         self._choice = choose_rank(
@@ -143,16 +145,10 @@ class Session:
         return adapter
 
     def _train(self, runtime: RuntimeFactory, bundle: Bundle, received: Adapter, seed: int) -> TrainingResult:
-        tools, manifest, settings = self._with, bundle.manifest, self._offer.training
-        encoder = TextEncoder(
-            bundle.path(manifest.graphs.tokenizer),
-            manifest.inputs,
-            max_tokens=min(settings.max_tokens, manifest.max_tokens),
-        )
+        tools, settings = self._with, self._offer.training
         batches = draw_batches(
             tools.examples,
-            encoder,
-            manifest.labels,
+            collate_for(bundle.manifest, text_encoder(bundle, max_tokens=settings.max_tokens)),
             batch_size=settings.batch_size,
             rng=np.random.default_rng(seed),
         )

@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.batches import TextEncoder
 from edge_sdk.examples import Example
-from edge_sdk.inference import Classifier
+from edge_sdk.inference import OnnxModel
+from edge_sdk.tokens import text_encoder
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 
@@ -24,17 +24,14 @@ class Scorer:
 
     def __init__(self, bundle: Bundle, held_out: Sequence[Example]) -> None:
         manifest = bundle.manifest
-        assert manifest.graphs.tokenizer is not None, manifest.task
-        encoder = TextEncoder(
-            bundle.path(manifest.graphs.tokenizer), manifest.inputs, max_tokens=manifest.max_tokens
-        )
+        encoder = text_encoder(bundle)
         # Passages of like length together: less padding to compute.
         ordered = sorted(held_out, key=lambda example: len(example.text))
         chunks = [ordered[start : start + BATCH_SIZE] for start in range(0, len(ordered), BATCH_SIZE)]
         index = {label: position for position, label in enumerate(manifest.labels)}
         self._batches = [encoder.encode([example.text for example in chunk]) for chunk in chunks]
         self._labels = [np.array([index[example.label] for example in chunk]) for chunk in chunks]
-        self._classifier = Classifier(bundle, threads=1)
+        self._classifier = OnnxModel(bundle, threads=1)
 
     def accuracy(self, adapter: Adapter | None) -> float:
         """The share that an adapter gets right; None is the untrained model."""

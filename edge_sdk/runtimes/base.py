@@ -18,10 +18,10 @@ Batch = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Mean loss over a batch, and its logits in float32: (batch, labels) or (batch, tokens, vocabulary)."""
+    """Mean loss over a batch, and float32 logits (batch, labels); None where text is generated."""
 
     loss: float
-    logits: NDArray[np.float32]
+    logits: NDArray[np.float32] | None
 
 
 class TrainingRuntime(Protocol):

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from edge_sdk.runtimes.adamw import AdamW
 from edge_sdk.runtimes.base import Batch, Evaluation
 from edge_sdk.runtimes.executorch_library import Array, Program
-from edge_sdk.runtimes.feeds import labelled_feeds, token_feeds
-from hetlora.adapter import Adapter, AdapterSpec, Tensor, initial_adapter
+from edge_sdk.runtimes.factors import check_trainable, fed_factors, inference_factors, own_shapes
+from edge_sdk.runtimes.feeds import input_feeds, labelled_feeds
+from hetlora.adapter import Adapter, Tensor
 from hetlora.bundle import Bundle
-from hetlora.errors import BundleInvalid, RankOutOfRange, SpecMismatch
+from hetlora.errors import BundleInvalid
 from hetlora.graph_names import IGNORED_LABEL, LABELS
 from hetlora.manifest import ExecutorchFiles, Manifest
-from hetlora.tensors import from_tensors, to_tensors
+from hetlora.tensors import from_tensors
 
 
 class ExecutorchRuntime:
@@ -42,9 +43,7 @@ class ExecutorchRuntime:
         pruning_penalty: float,
         threads: int | None = None,
     ) -> None:
-        _check_spec(bundle.manifest.adapter, adapter)
-        if adapter.rank < 1:
-            raise RankOutOfRange("nothing to train at rank 0", expected="a module of rank 1 or more")
+        check_trainable(bundle.manifest.adapter, adapter)
         self._bundle, self._threads = bundle, threads
         files = programs_of(bundle.manifest)
         self._program = Program(bundle.path(files.training), bundle.path(files.base_weights), threads=threads)
@@ -52,7 +51,8 @@ class ExecutorchRuntime:
             np.array(pruning_decay, np.float64),
             np.array(pruning_penalty, np.float32),
         ]
-        self._factors = {key: tensor.copy() for key, tensor in to_tensors(adapter).items()}
+        self._given = adapter
+        self._factors = {key: tensor.copy() for key, tensor in fed_factors(adapter).items()}
         self._gradients: dict[str, Tensor] = {}
         self._optimizer = AdamW(self._factors, bundle.manifest.optimizer)
 
@@ -68,13 +68,10 @@ class ExecutorchRuntime:
         """
         feeds = labelled_feeds(self._bundle.manifest, batch)
         inputs = [feeds[tensor.name] for tensor in self._bundle.manifest.inputs]
-        fed = [*inputs, feeds[LABELS], *self._scalars, *_fed(self._factors)]
+        fed = [*inputs, feeds[LABELS], *self._scalars, *self._factors.values()]
         loss_array, *gradients = self._program.run(fed)
         loss = float(loss_array)
-        self._gradients = {
-            key: gradient[tuple(slice(size) for size in factor.shape)]  # rank 0 was fed as rank 1
-            for (key, factor), gradient in zip(self._factors.items(), gradients, strict=True)
-        }
+        self._gradients = dict(zip(self._factors, gradients, strict=True))
         if math.isfinite(loss):
             self._optimizer.step(self._gradients, learning_rate)
         return loss
@@ -91,12 +88,15 @@ class ExecutorchRuntime:
 
     def adapter(self) -> Adapter:
         """A copy of the adapter as it stands."""
-        copies = {key: tensor.copy() for key, tensor in self._factors.items()}
-        return from_tensors(self._bundle.manifest.adapter, copies)
+        own = own_shapes(self._factors, self._given)
+        return from_tensors(
+            self._bundle.manifest.adapter, {key: tensor.copy() for key, tensor in own.items()}
+        )
 
     def gradients(self) -> dict[str, Tensor]:
         """Gradients of the last training step by PEFT key, each of its factor's shape, float32."""
-        return {key: gradient.copy() for key, gradient in self._gradients.items()}
+        own = own_shapes(self._gradients, self._given)
+        return {key: gradient.copy() for key, gradient in own.items()}
 
     @cached_property
     def _inference(self) -> ExecutorchModel:
@@ -117,10 +117,7 @@ class ExecutorchModel:
 
     def __init__(self, bundle: Bundle, adapter: Adapter | None = None, *, threads: int | None = None) -> None:
         self._manifest = bundle.manifest
-        spec = self._manifest.adapter
-        self._factors = _inference_factors(
-            spec, adapter or initial_adapter(spec, 0, np.random.default_rng(0))
-        )
+        self._factors = inference_factors(self._manifest.adapter, adapter)
         files = programs_of(self._manifest)
         self._program = Program(
             bundle.path(files.inference), bundle.path(files.base_weights), threads=threads
@@ -135,10 +132,10 @@ class ExecutorchModel:
             DataError: an input is missing, of the wrong shape, or holds numbers that are no tokens.
             SpecMismatch: the adapter is not of the bundle's specification.
         """
-        feeds = token_feeds(self._manifest, batch)
+        feeds = input_feeds(self._manifest, batch)
         inputs = [feeds[tensor.name] for tensor in self._manifest.inputs]
-        factors = self._factors if adapter is None else _inference_factors(self._manifest.adapter, adapter)
-        (logits,) = self._program.run([*inputs, *factors])
+        factors = self._factors if adapter is None else inference_factors(self._manifest.adapter, adapter)
+        (logits,) = self._program.run([*inputs, *factors.values()])
         return logits
 
 
@@ -166,21 +163,3 @@ def mean_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     picked = np.take_along_axis(shifted, labels[:, None], axis=1)[:, 0]
     losses = np.log(np.exp(shifted).sum(axis=-1)) - picked
     return float(losses.sum() / max(losses.size, 1))
-
-
-def _check_spec(spec: AdapterSpec, adapter: Adapter) -> None:
-    if adapter.spec != spec:
-        raise SpecMismatch("the adapter is not of this bundle's specification")
-
-
-def _inference_factors(spec: AdapterSpec, adapter: Adapter) -> list[Array]:
-    _check_spec(spec, adapter)
-    return _fed(to_tensors(adapter))
-
-
-def _fed(factors: dict[str, Tensor]) -> list[Array]:
-    """The factors as the programs take them: rank 0 as one row and column of zeros, which changes nothing."""
-    return [
-        tensor if tensor.size else np.zeros([max(size, 1) for size in tensor.shape], np.float32)
-        for tensor in factors.values()
-    ]

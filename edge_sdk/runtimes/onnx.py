@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge_sdk.runtimes.base import Batch, Evaluation
+from edge_sdk.runtimes.factors import check_trainable, fed_factors, own_shapes
 from edge_sdk.runtimes.feeds import labelled_feeds
 from edge_sdk.runtimes.onnx_checkpoint import load_as_checkpoint
 from edge_sdk.runtimes.onnx_library import (
@@ -19,23 +20,22 @@ from edge_sdk.runtimes.onnx_library import (
     session_options,
 )
 from hetlora.adapter import Adapter, Tensor
-from hetlora.algebra import pruned_rank
 from hetlora.bundle import Bundle
-from hetlora.errors import RankOutOfRange, SpecMismatch
-from hetlora.graph_names import LOGITS, LOSS, PRUNING_PENALTY, PRUNING_TAIL
+from hetlora.graph_names import LOGITS, LOSS, PRUNING_DECAY, PRUNING_PENALTY
 from hetlora.tensors import factor_keys, from_tensors
 
 
 class OnnxRuntime:
     """One adapter being trained over a bundle's frozen base model: a `TrainingRuntime`.
 
-    HetLoRA's penalty acts on the ranks from floor(pruning_decay * rank) on, with the rank of the adapter
-    as given. `threads` limits the threads of every kernel; None leaves the choice to the library: one a core.
+    Modules may have unequal ranks; those of rank 0 are not trained. HetLoRA's penalty acts in each module on
+    the ranks from floor(pruning_decay * rank) on. `threads` limits the threads of every kernel; None leaves
+    the choice to the library: one a core.
 
     Raises:
         DependencyMissing: no ONNX Runtime that can train is installed.
         SpecMismatch: the adapter is not of the bundle's specification.
-        RankOutOfRange: the modules' ranks differ, or are 0.
+        RankOutOfRange: every module has rank 0.
         BundleInvalid: a graph of the bundle cannot be loaded.
     """
 
@@ -48,19 +48,22 @@ class OnnxRuntime:
         pruning_penalty: float,
         threads: int | None = None,
     ) -> None:
-        rank = _common_rank(bundle, adapter)
+        check_trainable(bundle.manifest.adapter, adapter)
         self._bundle, self._threads = bundle, threads
         self._bindings = import_training_bindings()
-        self._state = load_as_checkpoint(self._bindings, adapter)
-        tail = (np.arange(rank) >= pruned_rank(rank, pruning_decay)).astype(np.float32)
-        self._penalty = {PRUNING_TAIL: tail, PRUNING_PENALTY: np.array(pruning_penalty, np.float32)}
+        self._given = adapter
+        self._state = load_as_checkpoint(self._bindings, fed_factors(adapter))
+        self._penalty = {
+            PRUNING_DECAY: np.array(pruning_decay, np.float64),
+            PRUNING_PENALTY: np.array(pruning_penalty, np.float32),
+        }
         self._module, self._optimizer = self._open_graphs()
 
     def train_step(self, batch: Batch, *, learning_rate: float) -> float:
         """Take one AdamW step and return the loss before it, pruning penalty included.
 
-        `batch` holds the manifest's inputs, int64 of (batch, tokens), and `labels`, int64 of (batch,). A
-        loss that is not finite is returned too, and leaves the adapter as it was.
+        `batch` holds the manifest's inputs and `labels`, as `edge_sdk.runtimes.feeds.labelled_feeds` has
+        them. A loss that is not finite is returned too, and leaves the adapter as it was.
 
         Raises:
             DataError: an input is missing, has the wrong shape, or holds numbers outside its range.
@@ -85,12 +88,13 @@ class OnnxRuntime:
         Raises:
             DataError: as in `train_step`.
         """
-        feeds = labelled_feeds(self._bundle.manifest, batch)
+        manifest = self._bundle.manifest
+        feeds = {**labelled_feeds(manifest, batch), **self._fed("data")}
         try:
-            loss, logits = self._evaluator.run([LOSS, LOGITS], {**feeds, **self._tensors("data")})
+            loss, *logits = self._evaluator.run([LOSS] if manifest.generates else [LOSS, LOGITS], feeds)
         except Exception as error:
             raise batch_refused(error) from error
-        return Evaluation(loss=float(loss), logits=logits)
+        return Evaluation(loss=float(loss), logits=logits[0] if logits else None)
 
     def adapter(self) -> Adapter:
         """A copy of the adapter as it stands."""
@@ -101,6 +105,9 @@ class OnnxRuntime:
         return self._tensors("grad")
 
     def _tensors(self, attribute: str) -> dict[str, Tensor]:
+        return own_shapes(self._fed(attribute), self._given)
+
+    def _fed(self, attribute: str) -> dict[str, Tensor]:
         return {
             key: np.array(getattr(self._state.get_parameter(key), attribute).numpy(), dtype=np.float32)
             for name in self._bundle.manifest.adapter.by_name
@@ -125,16 +132,3 @@ class OnnxRuntime:
     def _evaluator(self) -> Any:
         # A session of its own, opened when first asked for: most devices only train, and it costs memory.
         return open_session(self._bundle.path(self._bundle.manifest.graphs.eval), self._threads)
-
-
-def _common_rank(bundle: Bundle, adapter: Adapter) -> int:
-    if adapter.spec != bundle.manifest.adapter:
-        raise SpecMismatch("the adapter is not of this bundle's specification")
-    ranks = sorted(set(adapter.ranks.values()))
-    if len(ranks) != 1 or ranks[0] < 1:
-        raise RankOutOfRange(
-            "the training graph takes one rank for all modules",
-            got=f"ranks {ranks}",
-            expected="one, from 1 on",
-        )
-    return ranks[0]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from hetlora.adapter import Adapter, Tensor
-from hetlora.tensors import to_tensors
+from hetlora.adapter import Tensor
 
 
-def load_as_checkpoint(bindings: Any, adapter: Adapter) -> Any:
-    """A CheckpointState whose parameters are the adapter's factors under their PEFT keys."""
-    tensors = [tensor_proto(key, tensor) for key, tensor in to_tensors(adapter).items()]
+def load_as_checkpoint(bindings: Any, factors: Mapping[str, Tensor]) -> Any:
+    """A CheckpointState whose parameters are these factors under their PEFT keys."""
+    tensors = [tensor_proto(key, tensor) for key, tensor in factors.items()]
     with TemporaryDirectory(prefix="hetlora-") as folder:
         path = str(Path(folder) / "checkpoint")
         bindings.save_checkpoint(tensors, [], path, False)  # trainable, frozen, where, shapes only

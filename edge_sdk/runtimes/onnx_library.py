@@ -61,6 +61,8 @@ def session_options(threads: int | None) -> Any:
     options.log_severity_level = 3
     # Threads that spin while they wait burn battery, and starve the other devices of a simulation.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # It would move decoders of frozen weights about, and compute in int8 what is to be exact.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
 
@@ -73,7 +75,11 @@ def open_session(graph: Path, threads: int | None) -> Any:
     onnxruntime = import_onnxruntime()
     try:
         return onnxruntime.InferenceSession(
-            str(graph), session_options(threads), providers=["CPUExecutionProvider"]
+            str(graph),
+            session_options(threads),
+            providers=["CPUExecutionProvider"],
+            # It would decode quantised weights once and for all.
+            disabled_optimizers=["ConstantFolding"],
         )
     except Exception as error:  # the bindings' exceptions share no base class
         raise graph_refused(graph, error) from error

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edge_sdk.inference import Classifier
+from edge_sdk.inference import OnnxModel
 from edge_sdk.runtimes.base import Batch
 from hetlora.adapter import Adapter, AdapterSpec, initial_adapter
 from hetlora.algebra import truncate, zero_pad
@@ -22,7 +22,7 @@ def _close(left: np.ndarray, right: np.ndarray) -> bool:
 
 
 def test_logits_have_a_column_for_each_label(tiny_bundle: Bundle, batch: Batch) -> None:
-    logits = Classifier(tiny_bundle).logits(batch)
+    logits = OnnxModel(tiny_bundle).logits(batch)
     assert logits.shape == (4, 3)
     assert logits.dtype == np.float32
     assert np.abs(logits).max() <= 20 + TOLERANCE  # 20 times a cosine
@@ -30,25 +30,25 @@ def test_logits_have_a_column_for_each_label(tiny_bundle: Bundle, batch: Batch) 
 
 def test_no_adapter_is_the_same_as_a_new_one(tiny_bundle: Bundle, batch: Batch) -> None:
     new = initial_adapter(tiny_bundle.manifest.adapter, 4, np.random.default_rng(0))  # lora_B is zero
-    assert _close(Classifier(tiny_bundle).logits(batch), Classifier(tiny_bundle, new).logits(batch))
+    assert _close(OnnxModel(tiny_bundle).logits(batch), OnnxModel(tiny_bundle, new).logits(batch))
 
 
 def test_adapter_of_one_call_replaces_the_own_one_for_that_call(
     tiny_bundle: Bundle, trained_adapter: MakeAdapter, batch: Batch
 ) -> None:
-    classifier = Classifier(tiny_bundle, trained_adapter(2))
-    own = classifier.logits(batch)
-    other = classifier.logits(batch, adapter=trained_adapter(5))
-    assert (other == Classifier(tiny_bundle, trained_adapter(5)).logits(batch)).all()
+    model = OnnxModel(tiny_bundle, trained_adapter(2))
+    own = model.logits(batch)
+    other = model.logits(batch, adapter=trained_adapter(5))
+    assert (other == OnnxModel(tiny_bundle, trained_adapter(5)).logits(batch)).all()
     assert not _close(own, other)
-    assert (classifier.logits(batch) == own).all()
+    assert (model.logits(batch) == own).all()
 
 
 def test_padded_adapter_gives_the_same_logits(
     tiny_bundle: Bundle, trained_adapter: MakeAdapter, batch: Batch
 ) -> None:
-    classifier = Classifier(tiny_bundle, trained_adapter(2))
-    assert _close(classifier.logits(batch), classifier.logits(batch, adapter=zero_pad(trained_adapter(2), 8)))
+    model = OnnxModel(tiny_bundle, trained_adapter(2))
+    assert _close(model.logits(batch), model.logits(batch, adapter=zero_pad(trained_adapter(2), 8)))
 
 
 def test_modules_may_have_unequal_ranks(
@@ -57,31 +57,31 @@ def test_modules_may_have_unequal_ranks(
     adapter = trained_adapter(4)
     first = adapter.spec.modules[0].name
     unequal = Adapter(adapter.spec, {**adapter.factors, first: truncate(adapter, 0).factors[first]})
-    logits = Classifier(tiny_bundle, unequal).logits(batch)
-    assert not _close(logits, Classifier(tiny_bundle, adapter).logits(batch))
-    assert not _close(logits, Classifier(tiny_bundle).logits(batch))
+    logits = OnnxModel(tiny_bundle, unequal).logits(batch)
+    assert not _close(logits, OnnxModel(tiny_bundle, adapter).logits(batch))
+    assert not _close(logits, OnnxModel(tiny_bundle).logits(batch))
 
 
 def test_labels_in_the_batch_are_ignored(tiny_bundle: Bundle, batch: Batch) -> None:
     without = {name: array for name, array in batch.items() if name != "labels"}
-    classifier = Classifier(tiny_bundle)
-    assert (classifier.logits(batch) == classifier.logits(without)).all()
+    model = OnnxModel(tiny_bundle)
+    assert (model.logits(batch) == model.logits(without)).all()
 
 
 def test_adapter_of_another_bundle_is_refused(tiny_bundle: Bundle, batch: Batch) -> None:
     spec = tiny_bundle.manifest.adapter
     other = initial_adapter(AdapterSpec(spec.modules, 3.0, spec.max_rank), 2, np.random.default_rng(0))
     with pytest.raises(SpecMismatch):
-        Classifier(tiny_bundle, other)
+        OnnxModel(tiny_bundle, other)
     with pytest.raises(SpecMismatch):
-        Classifier(tiny_bundle).logits(batch, adapter=other)
+        OnnxModel(tiny_bundle).logits(batch, adapter=other)
 
 
 def test_missing_input_is_named(tiny_bundle: Bundle) -> None:
     with pytest.raises(DataError, match="expected attention_mask"):
-        Classifier(tiny_bundle).logits({"input_ids": np.ones((1, 3), dtype=np.int64)})
+        OnnxModel(tiny_bundle).logits({"input_ids": np.ones((1, 3), dtype=np.int64)})
 
 
 def test_token_outside_the_vocabulary_is_refused(tiny_bundle: Bundle, batch: Batch) -> None:
     with pytest.raises(DataError, match="refuses the batch"):
-        Classifier(tiny_bundle).logits({**batch, "input_ids": np.full((4, 6), 10**6)})
+        OnnxModel(tiny_bundle).logits({**batch, "input_ids": np.full((4, 6), 10**6)})

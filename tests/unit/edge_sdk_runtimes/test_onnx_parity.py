@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch_twin import TorchTwin
 
-from edge_sdk.inference import Classifier
+from edge_sdk.inference import OnnxModel
 from edge_sdk.runtimes.base import Batch
 from edge_sdk.runtimes.onnx import OnnxRuntime
 from hetlora.adapter import Adapter, initial_adapter
@@ -139,5 +139,5 @@ def test_all_graphs_and_the_peft_folder_give_the_logits_of_torch(
     runtime, twin = twins(adapter)
     with torch.no_grad():
         expected = twin.logits(batch).numpy()
-    assert np.abs(Classifier(tiny_bundle, adapter).logits(batch) - expected).max() <= LOGITS_TOLERANCE
+    assert np.abs(OnnxModel(tiny_bundle, adapter).logits(batch) - expected).max() <= LOGITS_TOLERANCE
     assert np.abs(runtime.evaluate(batch).logits - expected).max() <= LOGITS_TOLERANCE

@@ -222,7 +222,7 @@ TRAIN_AND_CLASSIFY = """
 import sys
 from pathlib import Path
 import numpy as np
-from edge_sdk.inference import Classifier
+from edge_sdk.inference import OnnxModel
 from edge_sdk.runtimes.onnx import OnnxRuntime
 from hetlora.adapter import initial_adapter
 from hetlora.bundle import open_bundle
@@ -233,7 +233,7 @@ tokens = np.array([[2, 4, 5, 3], [2, 6, 7, 3]])
 batch = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.zeros_like(tokens)}
 runtime = OnnxRuntime(bundle, adapter, pruning_decay=0.99, pruning_penalty=1e-3, threads=1)
 runtime.train_step({**batch, "labels": np.array([0, 1])}, learning_rate=1e-3)
-Classifier(bundle, runtime.adapter()).logits(batch)
+OnnxModel(bundle, runtime.adapter()).logits(batch)
 heavy = {"torch", "transformers", "optimum", "onnx", "onnxruntime.training", "onnxruntime.training.ortmodule"}
 print(sorted(heavy & sys.modules.keys()))
 """

@@ -1,0 +1,64 @@
+"""Examples to the arrays of one batch, by the task of the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_sdk.examples import Example
+from edge_sdk.runtimes.base import Batch
+from edge_sdk.tokens import TextEncoder
+from hetlora.errors import DataError
+from hetlora.graph_names import IGNORED_LABEL, LABELS
+from hetlora.manifest import Manifest
+
+Collate = Callable[[Sequence[Example]], Batch]
+
+
+def collate_for(manifest: Manifest, encoder: TextEncoder) -> Collate:
+    """How examples of text become a batch.
+
+    A classifier learns `label` as one of the manifest's labels. A language model reads `text` and learns to
+    go on with `label`; a model with a decoder of its own learns to answer `text` with `label`.
+    """
+    if manifest.task == "text-classification":
+        index = {label: position for position, label in enumerate(manifest.labels)}
+        return lambda examples: _classes(examples, encoder, index)
+    if manifest.task == "text-generation":
+        return lambda examples: _continuations(examples, encoder)
+    return lambda examples: _answers(examples, encoder)
+
+
+def _classes(examples: Sequence[Example], encoder: TextEncoder, index: dict[str, int]) -> Batch:
+    arrays = encoder.encode([example.text for example in examples])
+    try:
+        labels = [index[example.label] for example in examples]
+    except KeyError as error:  # replaced by the app since check_labels
+        raise DataError("an example carries a label that the bundle does not know") from error
+    return {**arrays, LABELS: np.array(labels, dtype=np.int64)}
+
+
+def _continuations(examples: Sequence[Example], encoder: TextEncoder) -> Batch:
+    """The continuation alone is learned; where both do not fit, the text loses its beginning first."""
+    rows, labels = [], []
+    for example in examples:
+        continuation = encoder.ids(example.label, ends=True)[: encoder.max_tokens - 1]
+        text = encoder.ids(example.text, begins=True)[-(encoder.max_tokens - len(continuation)) :]
+        rows.append(text + continuation)
+        labels.append([IGNORED_LABEL] * len(text) + continuation)
+    return {**encoder.arrays(rows), LABELS: _padded(labels)}
+
+
+def _answers(examples: Sequence[Example], encoder: TextEncoder) -> Batch:
+    arrays = encoder.encode([example.text for example in examples])
+    answers = [encoder.ids(example.label, ends=True)[: encoder.max_tokens] for example in examples]
+    return {**arrays, LABELS: _padded(answers)}
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    padded = np.full((len(rows), max(map(len, rows))), IGNORED_LABEL, dtype=np.int64)
+    for place, row in enumerate(rows):
+        padded[place, : len(row)] = row
+    return padded

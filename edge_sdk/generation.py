@@ -1,0 +1,84 @@
+"""Greedy text generation with a bundle's inference graph and an adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_sdk.inference import OnnxModel
+from edge_sdk.runtimes.base import Batch
+from edge_sdk.tokens import text_encoder
+from hetlora.adapter import Adapter
+from hetlora.bundle import Bundle
+from hetlora.errors import BundleInvalid, DataError
+from hetlora.graph_names import DECODER_INPUT_IDS
+from hetlora.manifest import GenerationInfo
+
+
+class LogitsModel(Protocol):
+    """What answers logits: `edge_sdk.inference.OnnxModel`, `edge_sdk.runtimes.executorch.ExecutorchModel`."""
+
+    def logits(self, batch: Batch, *, adapter: Adapter | None = None) -> NDArray[np.float32]:
+        """Logits (batch, tokens, vocabulary) of a batch, under another adapter if one is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What a model made of a prompt; the token that ended it is left out."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+class TextGenerator:
+    """Goes on with a prompt, or answers it, one most likely token at a time.
+
+    The graphs keep nothing between two tokens: n new tokens cost n passes over the whole text, which is
+    cheap next to training on it and dear for long answers.
+
+    Raises:
+        BundleInvalid: the bundle generates no text.
+        DependencyMissing: as `edge_sdk.inference.OnnxModel`, which is opened if no `model` is given.
+    """
+
+    def __init__(
+        self, bundle: Bundle, model: LogitsModel | None = None, *, threads: int | None = None
+    ) -> None:
+        manifest = bundle.manifest
+        if manifest.generation is None:
+            raise BundleInvalid(
+                "the bundle generates no text", got=manifest.task, expected="a task that ends in generation"
+            )
+        self._info: GenerationInfo = manifest.generation
+        self._model = model or OnnxModel(bundle, threads=threads)
+        self._encoder = text_encoder(bundle)
+
+    def generate(self, prompt: str, *, max_new_tokens: int = 64, adapter: Adapter | None = None) -> Generated:
+        """Generate until the text ends, or to `max_new_tokens`, or to the bundle's `max_tokens` in all.
+
+        Raises:
+            DataError: the prompt has no token, or leaves no room for another.
+            SpecMismatch: the adapter is not of the bundle's specification.
+        """
+        ids = self._encoder.ids(prompt, begins=True)
+        start = self._info.decoder_start_token_id
+        if not 1 <= len(ids) < self._encoder.max_tokens + (start is not None):
+            raise DataError(
+                "tokens of a prompt", got=len(ids), expected=f"1 to {self._encoder.max_tokens - 1}"
+            )
+        fixed = self._encoder.arrays([ids]) if start is not None else {}
+        read = ids if start is None else [start]
+        new: list[int] = []
+        while len(new) < max_new_tokens and len(read) < self._encoder.max_tokens:
+            batch: Batch = (
+                {**fixed, DECODER_INPUT_IDS: np.array([read])} if fixed else self._encoder.arrays([read])
+            )
+            token = int(self._model.logits(batch, adapter=adapter)[0, -1].argmax())
+            if token in self._info.eos_token_ids:
+                break
+            new.append(token)
+            read = [*read, token]
+        return Generated(self._encoder.decode(new), tuple(new))
