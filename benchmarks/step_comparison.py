@@ -28,7 +28,7 @@ ATTENTIONS: Final = ("eager", "sdpa")
 # Of the first loss, relative: weights of both sides are the same, and so is the adapter. What is stored in
 # fewer bits answers a little differently.
 LOSS_TOLERANCE: Final[Mapping[Precision, float]] = {
-    "float32": 1e-4,
+    "float32": 1e-5,
     "float16": 1e-3,
     "bfloat16": 5e-3,
     "int8": 5e-3,

@@ -40,9 +40,11 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     for step in range(len(arrays["labels"])):
         started, cpu_started = time.perf_counter(), time.process_time()
         loss = loss_of({name: array[step] for name, array in arrays.items()})
-        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        # At once, and not before the next backward pass: small gradients that outlive a step keep the
+        # allocator from giving large buffers back, which made 2.8 of 2.3 GB at 4x256 tokens of a 135M model.
+        optimizer.zero_grad()
         losses.append(loss.item())
         seconds.append(time.perf_counter() - started)
         cpu_seconds.append(time.process_time() - cpu_started)
