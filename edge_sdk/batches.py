@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -10,27 +10,27 @@ from edge_sdk.collation import Collate
 from edge_sdk.examples import ExampleStore
 from edge_sdk.runtimes.base import Batch
 from hetlora.errors import DataError, NoExamples
-from hetlora.manifest import Manifest
+from hetlora.manifest import Task
 
 
-def check_examples(store: ExampleStore, manifest: Manifest) -> None:
-    """Raise unless there are examples and, where the bundle has labels, it knows the label of each.
+def check_examples(store: ExampleStore, task: Task, labels: Sequence[str]) -> None:
+    """Raise unless there are examples and, where there are `labels`, the bundle knows the label of each.
 
     Raises:
         NoExamples: the store is empty.
-        DataError: a label that is not among the manifest's, or a model of pictures: the store holds text.
+        DataError: a label that is not among `labels`, or a model of pictures: the store holds text.
     """
-    if manifest.task == "image-classification":
-        raise DataError("the example store holds text alone", got=manifest.task, expected="a bundle for text")
+    if task == "image-classification":
+        raise DataError("the example store holds text alone", got=task, expected="a bundle for text")
     counts = store.labels()
     if not counts:
         raise NoExamples("this device holds no examples", expected="at least one labelled text")
-    strange = sorted(counts.keys() - set(manifest.labels)) if manifest.labels else []
+    strange = sorted(counts.keys() - set(labels)) if labels else []
     if strange:
         raise DataError(
             "examples carry labels that the bundle does not know",
             got=strange[:5],
-            expected=f"labels of {[*manifest.labels]}",
+            expected=f"labels of {[*labels]}",
         )
 
 

@@ -12,21 +12,21 @@ from edge_sdk.runtimes.base import Batch
 from edge_sdk.tokens import TextEncoder
 from hetlora.errors import DataError
 from hetlora.graph_names import IGNORED_LABEL, LABELS
-from hetlora.manifest import Manifest
+from hetlora.manifest import Task
 
 Collate = Callable[[Sequence[Example]], Batch]
 
 
-def collate_for(manifest: Manifest, encoder: TextEncoder) -> Collate:
+def collate_for(task: Task, labels: Sequence[str], encoder: TextEncoder) -> Collate:
     """How examples of text become a batch.
 
-    A classifier learns `label` as one of the manifest's labels. A language model reads `text` and learns to
+    A classifier learns `label` as one of `labels`. A language model reads `text` and learns to
     go on with `label`; a model with a decoder of its own learns to answer `text` with `label`.
     """
-    if manifest.task == "text-classification":
-        index = {label: position for position, label in enumerate(manifest.labels)}
+    if task == "text-classification":
+        index = {label: position for position, label in enumerate(labels)}
         return lambda examples: _classes(examples, encoder, index)
-    if manifest.task == "text-generation":
+    if task == "text-generation":
         return lambda examples: _continuations(examples, encoder)
     return lambda examples: _answers(examples, encoder)
 

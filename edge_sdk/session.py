@@ -100,7 +100,7 @@ class Session:
         offer, tools = self._offer, self._with
         received_before = tools.downloads.received_bytes
         manifest = tools.bundles.manifest(offer.bundle)
-        check_examples(tools.examples, manifest)
+        check_examples(tools.examples, manifest.task, manifest.labels)
         runtime = tools.runtime or onnx_runtime()
         example_count = tools.examples.count()
         self._choice = choose_rank(
@@ -145,10 +145,11 @@ class Session:
         return adapter
 
     def _train(self, runtime: RuntimeFactory, bundle: Bundle, received: Adapter, seed: int) -> TrainingResult:
-        tools, settings = self._with, self._offer.training
+        tools, manifest, settings = self._with, bundle.manifest, self._offer.training
+        encoder = text_encoder(bundle, max_tokens=settings.max_tokens)
         batches = draw_batches(
             tools.examples,
-            collate_for(bundle.manifest, text_encoder(bundle, max_tokens=settings.max_tokens)),
+            collate_for(manifest.task, manifest.labels, encoder),
             batch_size=settings.batch_size,
             rng=np.random.default_rng(seed),
         )

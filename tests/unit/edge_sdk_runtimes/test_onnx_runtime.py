@@ -15,6 +15,7 @@ from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter
 from hetlora.algebra import truncate
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid, DataError, DependencyMissing, RankOutOfRange, SpecMismatch
+from hetlora.tensors import factor_keys
 
 MakeAdapter = Callable[[int], Adapter]
 
@@ -105,16 +106,24 @@ def test_padding_does_not_change_the_loss(
     assert padded.loss == pytest.approx(runtime.evaluate(batch).loss, abs=1e-5)
 
 
-def test_unequal_ranks_are_refused(trained_adapter: MakeAdapter, open_runtime: OpenRuntime) -> None:
+def test_module_of_rank_zero_stays_untrained_among_others(
+    trained_adapter: MakeAdapter, open_runtime: OpenRuntime, batch: Batch
+) -> None:
     adapter = trained_adapter(4)
     first = adapter.spec.modules[0].name
-    factors = {**adapter.factors, first: truncate(adapter, 2).factors[first]}
-    with pytest.raises(RankOutOfRange, match=r"ranks \[2, 4\]"):
-        open_runtime(Adapter(adapter.spec, factors))
+    runtime = open_runtime(
+        Adapter(adapter.spec, {**adapter.factors, first: truncate(adapter, 0).factors[first]})
+    )
+    for _ in range(3):
+        runtime.train_step(batch, learning_rate=LEARNING_RATE)
+    after = runtime.adapter()
+    assert after.ranks == {**adapter.ranks, first: 0}
+    fed = runtime._fed("data")  # rank 0 is fed as a pair of zeros, which must not begin to learn
+    assert not any(fed[key].any() for key in factor_keys(first))
 
 
 def test_rank_zero_is_refused(trained_adapter: MakeAdapter, open_runtime: OpenRuntime) -> None:
-    with pytest.raises(RankOutOfRange, match=r"ranks \[0\]"):
+    with pytest.raises(RankOutOfRange, match="at rank 0"):
         open_runtime(truncate(trained_adapter(1), 0))
 
 
