@@ -20,13 +20,14 @@ from hetlora.tensors import factor_keys, write_peft_folder
 
 
 class PeftTwin:
-    """The model of a bundle under an adapter; `factors` holds the trainable tensors by PEFT key."""
+    """The model of a bundle under an adapter; `wrapped` is PEFT's, `factors` its tensors by PEFT key."""
 
     def __init__(self, bundle: Bundle, model_folder: Path, adapter: Adapter, scratch: Path) -> None:
         write_peft_folder(adapter, scratch, base_model="tiny")
         with quiet_libraries():  # PEFT finds out by itself that a Conv1D lies transposed, and warns of it
             wrapped = PeftModel.from_pretrained(load_model(model_folder, bundle.manifest.task), scratch)
         self._task = bundle.manifest.task
+        self.wrapped = wrapped.eval()
         self._model: nn.Module = wrapped
         if self._task == "text-classification":
             self._model = PrototypeClassifier(wrapped, torch.from_numpy(read_prototypes(bundle)))
