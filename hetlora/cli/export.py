@@ -2,38 +2,94 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, get_args
 
 import typer
+from rich.table import Table
 
-from hetlora.cli.output import JsonFlag, print_json, say, stderr
+from hetlora.bundle import Bundle
+from hetlora.cli.output import JsonFlag, plain, print_json, say, stderr, stdout
 from hetlora.cli.parts import part
+from hetlora.errors import DataError
+from hetlora.manifest import Precision, Recompute, Task
+
+# Choices are shown here and checked where the export begins: one list, one message.
+_TASKS: Final = ", ".join(get_args(Task))
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A local Hugging Face folder, or a hub id.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; it must not hold anything yet.")],
+    model: Annotated[str | None, typer.Argument(help="A local Hugging Face folder, or a hub id.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write; it must not hold anything yet.")
+    ] = None,
+    task: Annotated[
+        str, typer.Option(metavar="TASK", help=f"What the model learns to do: {_TASKS}.")
+    ] = "text-classification",
     labels: Annotated[
         str,
         typer.Option(
-            help="Class names, comma-separated, or @FILE with one a line; `name=text` embeds `text` instead."
+            help="Of text-classification: class names, comma-separated, or @FILE with one a line; "
+            "`name=text` embeds `text` instead."
         ),
-    ],
-    task: Annotated[str, typer.Option(help="What the model learns to do.")] = "text-classification",
+    ] = "",
     targets: Annotated[
-        str, typer.Option(help="Linear modules to adapt, comma-separated endings of their names.")
-    ] = "query,key,value",
+        str,
+        typer.Option(
+            help="Linear layers to adapt, comma-separated: where their names end (`query`, `mlp.down_proj`), "
+            "patterns (`layers.[01].*`), or `all-linear` for every one within the transformer blocks."
+        ),
+    ] = "all-linear",
+    last_layers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Adapt the last so many blocks alone: the backward pass ends there."),
+    ] = None,
     max_rank: Annotated[int, typer.Option(min=1, help="The largest rank that any device may train.")] = 32,
     scaling: Annotated[float, typer.Option(help="Factor on B A at every rank (PEFT: lora_alpha / r).")] = 2.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longer texts are cut to this many tokens.")] = 64,
+    base: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(get_args(Precision)),
+            help="How the frozen weights are stored and kept in memory.",
+        ),
+    ] = "float32",
+    recompute: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(get_args(Recompute)),
+            help="Activations that the backward pass makes anew: memory saved, time spent.",
+        ),
+    ] = "none",
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="onnx|executorch",
+            help="What shall run it; may be given again. ONNX graphs are always written.",
+            show_default="onnx",
+        ),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Hub revision to pin.")] = None,
+    list_models: Annotated[
+        bool, typer.Option("--list-models", help="Show the tested families of models; needs no MODEL.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Compile a model with LoRA adapters into one bundle that trains at every rank.
 
-    Example: `hetlora export ./MiniLM --labels "maths,networking" --targets query,value --out bundle/`
+    A classifier of texts, which knows its classes by their names:
+    `hetlora export ./MiniLM --labels "maths,networking" --targets query,value --out bundle/`
+
+    A causal language model, its frozen weights in 8 bits:
+    `hetlora export ./SmolLM2-135M --task text-generation --base int8 --max-tokens 256 --out bundle/`
     """
+    if list_models:
+        _list_models(as_json=as_json)
+        return
+    if model is None or out is None:
+        missing = "MODEL" if model is None else "--out"
+        raise typer.BadParameter("not given; only --list-models does without", param_hint=missing)
     with part("export"):
         from export.bundle_writer import export_bundle
     with stderr.status("Exporting") as status:
@@ -43,19 +99,27 @@ def export(
             task=task,
             labels=_split(labels),
             targets=_split(targets),
+            last_layers=last_layers,
             max_rank=max_rank,
             scaling=scaling,
             max_tokens=max_tokens,
+            base=base,  # type: ignore[arg-type]  # checked there
+            recompute=recompute,
+            runtimes=runtime or ["onnx"],
             revision=revision,
             progress=lambda step: status.update(f"Exporting: {step}"),
         )
+    _tell(bundle, as_json=as_json)
+
+
+def _tell(bundle: Bundle, *, as_json: bool) -> None:
     manifest = bundle.manifest
     size_bytes = sum(entry.size_bytes for entry in manifest.files.values())
     if as_json:
         print_json(
             {
                 "digest": bundle.digest,
-                "folder": str(out),
+                "folder": str(bundle.folder),
                 "modules": len(manifest.adapter.modules),
                 "max_rank": manifest.adapter.max_rank,
                 "adapter_bytes_per_rank": manifest.cost_model.adapter_bytes_per_rank,
@@ -64,16 +128,31 @@ def export(
         )
         return
     say(
-        f"{out}: {len(manifest.adapter.modules)} modules, ranks 1 to {manifest.adapter.max_rank}, "
+        f"{bundle.folder}: {len(manifest.adapter.modules)} modules, ranks 1 to {manifest.adapter.max_rank}, "
         f"{size_bytes / 1e6:.1f} MB",
         f"digest {bundle.digest}",
     )
 
 
+def _list_models(*, as_json: bool) -> None:
+    with part("export"):
+        from export.families import FAMILIES
+    families = [asdict(family) for family in FAMILIES]
+    if as_json:
+        print_json({"items": families})
+        return
+    table = Table(title="Families tested against PyTorch and PEFT", title_justify="left")
+    for column in families[0]:
+        table.add_column(column, overflow="fold", no_wrap=column == "architecture")
+    for family in families:
+        table.add_row(
+            *(plain(value if isinstance(value, str) else ", ".join(value)) for value in family.values())
+        )
+    stdout.print(table)
+
+
 def _split(values: str) -> list[str]:
     if values.startswith("@"):
-        from hetlora.errors import DataError
-
         try:
             lines = Path(values[1:]).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:

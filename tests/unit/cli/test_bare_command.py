@@ -34,3 +34,10 @@ def test_missing_part_is_named_with_the_command_that_installs_it() -> None:
     assert "dependency_missing" in done.stderr
     assert "hetlora[service]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_families_of_models_are_listed() -> None:
+    done = bare("export", "--list-models", "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert '"gpt2"' in done.stdout
