@@ -30,6 +30,38 @@ def test_manifest_survives_a_round_trip_with_the_same_bytes(manifest_fields: Fie
     assert json.loads(manifest.to_json()) == manifest_fields
 
 
+GENERATION = {"vocabulary": 9, "eos_token_ids": [2], "decoder_start_token_id": None}
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "generation"),
+    [
+        ("text-classification", ["one"], None),
+        ("text-classification", ["text", "number"], GENERATION),
+        ("image-classification", [], None),
+        ("text-generation", ["text", "number"], GENERATION),
+        ("text2text-generation", [], None),
+    ],
+)
+def test_labels_and_generation_fit_the_task_or_are_refused(
+    manifest_fields: Fields, task: str, labels: list[str], generation: object
+) -> None:
+    manifest_fields |= {"task": task, "labels": labels, "generation": generation}
+    with pytest.raises(BundleInvalid, match="do not fit the task"):
+        parse_manifest(json.dumps(manifest_fields).encode())
+
+
+def test_text_is_generated_without_labels(manifest_fields: Fields) -> None:
+    manifest_fields |= {"task": "text-generation", "labels": [], "generation": GENERATION}
+    assert parse_manifest(json.dumps(manifest_fields).encode()).generates
+
+
+def test_pictures_need_no_tokenizer(manifest_fields: Fields) -> None:
+    manifest_fields |= {"task": "image-classification", "image": {"mean": [0.5], "std": [0.5]}}
+    manifest_fields["graphs"]["tokenizer"] = None
+    assert parse_manifest(json.dumps(manifest_fields).encode()).graphs.tokenizer is None
+
+
 @pytest.mark.parametrize(
     "path",
     [
