@@ -104,7 +104,7 @@ def trace(model: PreTrainedModel, task: str) -> ModelProto:
         raise _unknown_architecture(model.config, task, error) from error
     try:
         return _export(model, config, _TASKS[task].output)
-    except ModelNotExportable:
+    except (ModelNotExportable, OSError):  # such as a full disk
         raise
     # torch.onnx and the models raise errors of many kinds for what cannot be traced.
     except Exception as error:

@@ -54,7 +54,9 @@ def _round_model(model: Path, precision: Precision) -> None:
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16", "int8", "int4"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_training_equals_torch_on_the_decoded_weights(name: str, precision: Precision, tmp_path: Path) -> None:
+def test_training_equals_torch_on_the_decoded_weights(
+    name: str, precision: Precision, tmp_path: Path
+) -> None:
     model = write_tiny_family(tmp_path / "model", name)
     bundle = export_family(name, model, tmp_path / "bundle", base=precision)
     _round_model(model, precision)
