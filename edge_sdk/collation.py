@@ -20,8 +20,9 @@ Collate = Callable[[Sequence[Example]], Batch]
 def collate_for(task: Task, labels: Sequence[str], encoder: TextEncoder) -> Collate:
     """How examples of text become a batch.
 
-    A classifier learns `label` as one of `labels`. A language model reads `text` and learns to
-    go on with `label`; a model with a decoder of its own learns to answer `text` with `label`.
+    A classifier learns `label` as one of `labels`. A language model reads `text` and learns to go on with
+    `label`, word for word: where a space stands between them, it must begin the label. A model with a
+    decoder of its own learns to answer `text` with `label`. Both learn the end after it.
     """
     if task == "text-classification":
         index = {label: position for position, label in enumerate(labels)}
@@ -35,7 +36,7 @@ def _classes(examples: Sequence[Example], encoder: TextEncoder, index: dict[str,
     arrays = encoder.encode([example.text for example in examples])
     try:
         labels = [index[example.label] for example in examples]
-    except KeyError as error:  # replaced by the app since check_labels
+    except KeyError as error:  # replaced by the app since check_examples
         raise DataError("an example carries a label that the bundle does not know") from error
     return {**arrays, LABELS: np.array(labels, dtype=np.int64)}
 
@@ -45,7 +46,7 @@ def _continuations(examples: Sequence[Example], encoder: TextEncoder) -> Batch:
     rows, labels = [], []
     for example in examples:
         continuation = encoder.ids(example.label, ends=True)[: encoder.max_tokens - 1]
-        text = encoder.ids(example.text, begins=True)[-(encoder.max_tokens - len(continuation)) :]
+        text = encoder.prompt_ids(example.text, room=encoder.max_tokens - len(continuation))
         rows.append(text + continuation)
         labels.append([IGNORED_LABEL] * len(text) + continuation)
     return {**encoder.arrays(rows), LABELS: _padded(labels)}

@@ -36,8 +36,9 @@ class Generated:
 class TextGenerator:
     """Goes on with a prompt, or answers it, one most likely token at a time.
 
-    The graphs keep nothing between two tokens: n new tokens cost n passes over the whole text, which is
-    cheap next to training on it and dear for long answers.
+    There is no cache of keys and values: each new token costs a pass over all that stands before it, which
+    answers logits at every place (4 bytes times the vocabulary, each); a text of n tokens takes about n / 2
+    passes over the whole of it. That is cheap beside training on such texts, and dear for long answers.
 
     Raises:
         BundleInvalid: the bundle generates no text.
@@ -63,22 +64,29 @@ class TextGenerator:
             DataError: the prompt has no token, or leaves no room for another.
             SpecMismatch: the adapter is not of the bundle's specification.
         """
-        ids = self._encoder.ids(prompt, begins=True)
-        start = self._info.decoder_start_token_id
-        if not 1 <= len(ids) < self._encoder.max_tokens + (start is not None):
-            raise DataError(
-                "tokens of a prompt", got=len(ids), expected=f"1 to {self._encoder.max_tokens - 1}"
-            )
-        fixed = self._encoder.arrays([ids]) if start is not None else {}
-        read = ids if start is None else [start]
+        read, beside = self._opening(prompt)
         new: list[int] = []
         while len(new) < max_new_tokens and len(read) < self._encoder.max_tokens:
-            batch: Batch = (
-                {**fixed, DECODER_INPUT_IDS: np.array([read])} if fixed else self._encoder.arrays([read])
-            )
-            token = int(self._model.logits(batch, adapter=adapter)[0, -1].argmax())
+            logits = self._model.logits(self._batch(read, beside), adapter=adapter)
+            token = int(logits[0, -1].argmax())
             if token in self._info.eos_token_ids:
                 break
             new.append(token)
             read = [*read, token]
         return Generated(self._encoder.decode(new), tuple(new))
+
+    def _opening(self, prompt: str) -> tuple[list[int], Batch]:
+        """What is gone on with, and what an encoder of its own reads beside it."""
+        encoder, start = self._encoder, self._info.decoder_start_token_id
+        if start is None:
+            ids, most = encoder.prompt_ids(prompt), encoder.max_tokens - 1
+        else:
+            ids, most = encoder.ids(prompt, special_tokens=True), encoder.max_tokens
+        if not 1 <= len(ids) <= most:
+            raise DataError("tokens of a prompt", got=len(ids), expected=f"1 to {most}")
+        return (ids, {}) if start is None else ([start], encoder.arrays([ids]))
+
+    def _batch(self, read: list[int], beside: Batch) -> Batch:
+        if beside:
+            return {**beside, DECODER_INPUT_IDS: np.array([read], dtype=np.int64)}
+        return self._encoder.arrays([read])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +65,23 @@ class TextEncoder:
             for name in self._names
         }
 
-    def ids(self, text: str, *, begins: bool = False, ends: bool = False) -> list[int]:
-        """The tokens of a whole text; special ones come before if it `begins`, and after if it `ends`."""
-        ids = [int(number) for number in self._whole.encode(text, add_special_tokens=begins).ids]
-        while begins and ids and ids[-1] in self.eos_token_ids:
-            ids.pop()
+    def ids(self, text: str, *, special_tokens: bool = False, ends: bool = False) -> list[int]:
+        """The tokens of a whole text, with the tokenizer's special ones around it or the end's after it."""
+        ids = [int(number) for number in self._whole.encode(text, add_special_tokens=special_tokens).ids]
         return ids + list(self.eos_token_ids[:1]) if ends else ids
+
+    def prompt_ids(self, text: str, *, room: int | None = None) -> list[int]:
+        """The tokens of a text that is to be gone on with: special ones before it and none after.
+
+        To fit in `room` tokens the text loses its beginning, but never what the tokenizer puts before it:
+        models are lost without the token that every text they ever saw began with.
+        """
+        encoding = self._whole.encode(text)
+        marked = list(zip(encoding.ids, encoding.special_tokens_mask, strict=True))
+        before = [int(number) for number, special in takewhile(lambda pair: pair[1], marked)]
+        own = [int(number) for number, special in marked if not special]
+        excess = 0 if room is None else max(len(before) + len(own) - room, 0)
+        return (before + own[excess:])[:room]
 
     def arrays(self, rows: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:
         """Rows of token numbers as `encode` would answer them."""

@@ -26,9 +26,11 @@ from hetlora.manifest import (
     MANIFEST_NAME,
     BaseModelInfo,
     CostModel,
+    GenerationInfo,
     GraphFiles,
     Manifest,
     OptimizerInfo,
+    Task,
     TensorInput,
     ToolVersions,
 )
@@ -54,7 +56,8 @@ from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
 SPEC = AdapterSpec(modules=(ModuleSpec("query", 4, 6),), scaling=2.0, max_rank=4)
 LABELS = ("cold", "warm")
 NOW = 1_800_000_000.0
-WORDS = ("[PAD]", "[UNK]", "snow", "ice", "sun", "sand", "and")
+WORDS = ("[PAD]", "[UNK]", "snow", "ice", "sun", "sand", "and", "[END]")
+END = 7
 
 # Room for every rank of SPEC.
 STRONG = CapabilityReport(
@@ -91,18 +94,28 @@ def tiny_files() -> dict[str, bytes]:
     }
 
 
-def tiny_manifest(files: dict[str, bytes]) -> Manifest:
+def tiny_manifest(files: dict[str, bytes], task: Task = "text-classification") -> Manifest:
+    """Of text that goes in as numbers of WORDS, or of pictures of 3 x 2 x 2 numbers."""
+    is_image, generates = task == "image-classification", task.endswith("generation")
+    text_inputs = tuple(
+        TensorInput(name=name, dtype="int64", shape=("batch", "tokens"))
+        for name in ("input_ids", "attention_mask")
+    )
+    pixels = TensorInput(name="pixel_values", dtype="float32", shape=("batch", 3, 2, 2))
+    own_decoder = task == "text2text-generation"
     return Manifest(
         schema_version=1,
-        task="text-classification",
-        labels=LABELS,
+        task=task,
+        labels=() if generates else LABELS,
         max_tokens=16,
         base_model=BaseModelInfo(id="tiny", revision=None, sha256="0" * 64, parameters=1),
         adapter=SPEC,
-        inputs=(
-            TensorInput(name="input_ids", dtype="int64", shape=("batch", "tokens")),
-            TensorInput(name="attention_mask", dtype="int64", shape=("batch", "tokens")),
-        ),
+        inputs=(pixels,) if is_image else text_inputs,
+        generation=GenerationInfo(
+            vocabulary=len(WORDS), eos_token_ids=(END,), decoder_start_token_id=0 if own_decoder else None
+        )
+        if generates
+        else None,
         optimizer=OptimizerInfo(name="AdamW", beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0),
         graphs=GraphFiles(
             training="training.onnx",
@@ -110,7 +123,7 @@ def tiny_manifest(files: dict[str, bytes]) -> Manifest:
             optimizer="optimizer.onnx",
             inference="inference.onnx",
             base_weights="weights/base.bin",
-            tokenizer="tokenizer.json",
+            tokenizer=None if is_image else "tokenizer.json",
         ),
         cost_model=CostModel(
             training_flops_per_token=1000.0,
@@ -155,9 +168,15 @@ class FakeService:
     response is sent as it is, None lets the request pass.
     """
 
-    def __init__(self, *, training: TrainingSettings | None = None, min_rank: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        task: Task = "text-classification",
+        training: TrainingSettings | None = None,
+        min_rank: int = 1,
+    ) -> None:
         self.files = tiny_files()
-        manifest = tiny_manifest(self.files).to_json()
+        manifest = tiny_manifest(self.files, task).to_json()
         self.bundle = ObjectRef(sha256=sha256_of(manifest), size_bytes=len(manifest))
         self.objects = {sha256_of(data): data for data in (*self.files.values(), manifest)}
         self.names = {sha256_of(data): name for name, data in self.files.items()} | {

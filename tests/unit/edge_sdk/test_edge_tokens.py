@@ -85,17 +85,33 @@ def test_text_that_ends_gets_the_first_end_token(tokenizer_file: Path) -> None:
     assert encoder.ids("sun", ends=True) == [4, 9]
 
 
-def test_special_tokens_come_before_a_text_that_begins_and_its_end_is_left_open(tmp_path: Path) -> None:
+@pytest.fixture
+def framing(tmp_path: Path) -> TextEncoder:
+    """Puts [UNK] before and [PAD] after each text."""
     tokenizer = tiny_tokenizer()
     tokenizer.post_processor = TemplateProcessing(
         single="[UNK] $A [PAD]", special_tokens=[("[UNK]", 1), ("[PAD]", 0)]
     )
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    encoder = TextEncoder(
-        tmp_path / "tokenizer.json", [_input("input_ids")], max_tokens=9, eos_token_ids=(0,)
-    )
-    assert encoder.ids("sun", begins=True) == [1, 4]
-    assert encoder.ids("sun") == [4]
+    tokenizer.save(str(tmp_path / "framing.json"))
+    return TextEncoder(tmp_path / "framing.json", [_input("input_ids")], max_tokens=9)
+
+
+def test_special_tokens_are_left_out_unless_asked_for(framing: TextEncoder) -> None:
+    assert framing.ids("sun") == [4]
+    assert framing.ids("sun", special_tokens=True) == [1, 4, 0]
+
+
+def test_text_to_go_on_with_has_special_tokens_before_it_alone(framing: TextEncoder) -> None:
+    assert framing.prompt_ids("sun and sand") == [1, 4, 6, 5]
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"), [(5, [1, 4, 6, 5]), (4, [1, 4, 6, 5]), (3, [1, 6, 5]), (2, [1, 5]), (1, [1])]
+)
+def test_text_without_room_loses_its_beginning_but_not_what_the_tokenizer_puts_there(
+    framing: TextEncoder, room: int, expected: list[int]
+) -> None:
+    assert framing.prompt_ids("sun and sand", room=room) == expected
 
 
 def test_rows_of_tokens_become_arrays_padded_on_the_right(encoder: TextEncoder) -> None:

@@ -1,0 +1,63 @@
+"""Visits for tasks other than classifying texts. The device holds two pairs of words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from edge_fakes import END, FakeService, QuadraticRuntime
+
+from edge_sdk.client import EdgeClient
+from edge_sdk.runtimes.base import Batch
+from hetlora.adapter import Adapter
+
+MakeClient = Callable[..., EdgeClient]
+
+
+@pytest.fixture
+def service(request: pytest.FixtureRequest) -> FakeService:
+    return FakeService(task=request.param)
+
+
+def _first_batch(make_client: MakeClient) -> Batch:
+    """What the runtime is given first: both examples fit in one batch."""
+    opened: list[QuadraticRuntime] = []
+
+    def open_runtime(bundle: Any, adapter: Adapter, **settings: Any) -> QuadraticRuntime:
+        opened.append(QuadraticRuntime(adapter))
+        return opened[-1]
+
+    client = make_client(runtime=open_runtime)
+    client.examples.put("snow", "ice", key="first")
+    client.examples.put("sun and", "sand", key="second")
+    assert client.run_once().outcome == "accepted"
+    return opened[0].batches[0]
+
+
+@pytest.mark.parametrize("service", ["text-generation"], indirect=True)
+def test_language_model_learns_to_go_on_with_the_text(service: FakeService, make_client: MakeClient) -> None:
+    batch = _first_batch(make_client)
+    order = np.argsort(batch["input_ids"][:, 0])
+    # snow 2, ice 3, sun 4, sand 5, and 6: the texts, what they go on with, and the end.
+    assert batch["input_ids"][order].tolist() == [[2, 3, END, 0], [4, 6, 5, END]]
+    assert batch["labels"][order].tolist() == [[-100, 3, END, -100], [-100, -100, 5, END]]
+
+
+@pytest.mark.parametrize("service", ["text2text-generation"], indirect=True)
+def test_answer_is_learned_apart_from_its_text(service: FakeService, make_client: MakeClient) -> None:
+    batch = _first_batch(make_client)
+    order = np.argsort(batch["input_ids"][:, 0])
+    assert batch["input_ids"][order].tolist() == [[2, 0], [4, 6]]
+    assert batch["labels"][order].tolist() == [[3, END], [5, END]]
+
+
+@pytest.mark.parametrize("service", ["image-classification"], indirect=True)
+def test_model_of_pictures_is_given_back_before_it_is_downloaded(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    visit = make_client().run_once()
+    assert (visit.outcome, visit.code) == ("failed", "data_unreadable")
+    assert [failure.message for failure in service.failures] == ["the example store holds text alone"]
+    assert service.fetched() == ["manifest.json"]
