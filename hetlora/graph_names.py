@@ -12,15 +12,17 @@ INPUT_IDS: Final = "input_ids"
 ATTENTION_MASK: Final = "attention_mask"
 TOKEN_TYPE_IDS: Final = "token_type_ids"
 POSITION_IDS: Final = "position_ids"  # never fed: the graphs count positions themselves
-DECODER_INPUT_IDS: Final = "decoder_input_ids"
+DECODER_INPUT_IDS: Final = "decoder_input_ids"  # int64 (batch, target_tokens), in inference alone
 PIXEL_VALUES: Final = "pixel_values"  # float32 (batch, channels, height, width)
 TOKEN_INPUTS: Final = (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS)
 
-LABELS: Final = "labels"  # int64 (batch,), positions in the manifest's labels
-LOGITS: Final = "logits"  # float32 (batch, labels)
+# int64: (batch,) positions in the manifest's labels; where text is generated (batch, tokens), each the token
+# itself, or (batch, target_tokens) for a decoder of its own.
+LABELS: Final = "labels"
+IGNORED_LABEL: Final = -100  # a place of generated text that does not count, as in PyTorch
+LOGITS: Final = "logits"  # float32 (batch, labels), or (batch, tokens or target_tokens, vocabulary)
 LOSS: Final = "loss"  # float32 (); in the training graph with the pruning penalty
 
 # HetLoRA's regulariser, in the training graph alone.
-PRUNING_DECAY: Final = "pruning_decay"  # float64 (): gamma; the penalty presses on ranks from floor(gamma r) on
+PRUNING_DECAY: Final = "pruning_decay"  # float64 (): gamma; the tail begins at rank floor(gamma r)
 PRUNING_PENALTY: Final = "pruning_penalty"  # float32 (): lambda
-IGNORED_LABEL: Final = -100  # a position of (batch, tokens) labels that does not count, as in PyTorch

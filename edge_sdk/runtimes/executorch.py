@@ -82,9 +82,11 @@ class ExecutorchRuntime:
         Raises:
             DataError: as in `train_step`.
         """
-        feeds = labelled_feeds(self._bundle.manifest, batch)
+        manifest = self._bundle.manifest
+        feeds = labelled_feeds(manifest, batch)
         logits = self._inference.logits(batch, adapter=self.adapter())
-        return Evaluation(loss=mean_loss(logits, feeds[LABELS]), logits=logits)
+        loss = mean_loss(logits, feeds[LABELS])
+        return Evaluation(loss=loss, logits=None if manifest.generates else logits)
 
     def adapter(self) -> Adapter:
         """A copy of the adapter as it stands."""
