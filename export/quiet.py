@@ -12,6 +12,15 @@ from contextlib import contextmanager
 _NOISY_LOGGERS = ("transformers", "optimum", "huggingface_hub", "torch.onnx", "root")
 
 
+def quiet_torchao() -> None:
+    """Let torchao fail alone, not tell of GPU libraries that it lacks.
+
+    ExecuTorch brings it, and transformers imports it wherever it finds it, long before a block could be quiet.
+    """
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Hold back Python warnings, library log lines below ERROR, and progress bars."""

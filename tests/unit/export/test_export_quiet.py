@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -30,3 +32,14 @@ def test_native_stderr_comes_back_after_a_failure(capfd: pytest.CaptureFixture[s
         raise RuntimeError
     os.write(2, b"outside")
     assert capfd.readouterr().err == "outside"
+
+
+def test_exporter_is_imported_without_a_word() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "import export.bundle_writer"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
