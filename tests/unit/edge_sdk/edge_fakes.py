@@ -339,11 +339,13 @@ def _json(status: int, message: object) -> httpx.Response:
     return httpx.Response(status, json=json.loads(message.model_dump_json()))  # type: ignore[attr-defined]
 
 
-def bundle_on_disk(folder: Path) -> Bundle:
-    files = tiny_files()
+def bundle_on_disk(
+    folder: Path, task: Task = "text-classification", tokenizer: Tokenizer | None = None
+) -> Bundle:
+    files = tiny_files() | ({} if tokenizer is None else {"tokenizer.json": tokenizer.to_str().encode()})
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-    manifest = tiny_manifest(files)
+    manifest = tiny_manifest(files, task)
     (folder / MANIFEST_NAME).write_bytes(manifest.to_json())
     return Bundle(folder, manifest, sha256_of(manifest.to_json()))
