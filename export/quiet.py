@@ -15,7 +15,7 @@ _NOISY_LOGGERS = ("transformers", "optimum", "huggingface_hub", "torch.onnx", "r
 def quiet_torchao() -> None:
     """Let torchao fail alone, not tell of GPU libraries that it lacks.
 
-    ExecuTorch brings it, and transformers imports it wherever it finds it, long before a block could be quiet.
+    ExecuTorch brings it, and transformers imports it wherever it finds it, before any block could be quiet.
     """
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
