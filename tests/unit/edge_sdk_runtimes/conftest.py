@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +40,24 @@ def trained_adapter(tiny_bundle: Bundle) -> Callable[[int], Adapter]:
         return Adapter(spec, factors)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def family_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Bundle]]:
+    """Gives model folder and bundle of a tiny family by its name in `tiny_families`, each made once."""
+    from tiny_families import TINY_FAMILIES, write_tiny_family
+
+    from export.bundle_writer import export_bundle
+
+    @cache
+    def exported(name: str) -> tuple[Path, Bundle]:
+        root = tmp_path_factory.mktemp(name)
+        model = write_tiny_family(root / "model", name)
+        task = TINY_FAMILIES[name].task
+        choices = {"targets": ["all-linear"], "max_rank": 4, "max_tokens": 16}
+        return model, export_bundle(str(model), root / "bundle", task=task, **choices)
+
+    return exported
 
 
 @pytest.fixture(scope="session")
