@@ -14,10 +14,19 @@ from safetensors.numpy import load, save
 
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, Tensor
 from hetlora.errors import MalformedTensors, SpecMismatch
+from hetlora.manifest import Task
 
 KEY_PREFIX: Final = "base_model.model."
-# Also for classifiers: the frozen prototypes are no head of PEFT's, what it loads is the encoder.
-PEFT_TASK_TYPE: Final = "FEATURE_EXTRACTION"
+# For classifiers too: the frozen prototypes are no head of PEFT's, and an image model brings its own.
+PEFT_TASK_TYPES: Final[dict[Task, str]] = {
+    "text-classification": "FEATURE_EXTRACTION",
+    "image-classification": "FEATURE_EXTRACTION",
+    "text-generation": "CAUSAL_LM",
+    "text2text-generation": "SEQ_2_SEQ_LM",
+}
+# What GPT-2 and its kin call their layers of class Conv1D, whose matrices lie transposed. A guess will do:
+# PEFT sees by itself how a matrix lies, and only warns where `fan_in_fan_out` says otherwise.
+CONV1D_NAMES: Final = ("c_attn", "c_fc", "c_proj", "q_attn")
 # A module's two header entries take some 280 bytes beside their keys; the rest is room for other writers.
 HEADER_BYTES_PER_MODULE: Final = 1024
 
@@ -99,32 +108,34 @@ def max_adapter_bytes(spec: AdapterSpec) -> int:
     return header + 4 * spec.parameters_per_rank * spec.max_rank
 
 
-def write_peft_folder(adapter: Adapter, folder: Path, *, base_model: str) -> None:
+def write_peft_folder(
+    adapter: Adapter, folder: Path, *, base_model: str, task: Task = "text-classification"
+) -> None:
     """Write the folder that `peft.PeftModel.from_pretrained` loads.
 
     PEFT scales B A by lora_alpha / r, so lora_alpha is `scaling * r`; modules whose rank differs from the
-    largest one get an entry in `rank_pattern` and `alpha_pattern`. Modules of rank 0 are excluded. PEFT reads
-    the names there as regular expressions, and matches plain names as suffixes: hence the exact patterns.
+    largest one get an entry in `rank_pattern` and `alpha_pattern`. Modules of rank 0 are left out. PEFT reads
+    the names there as regular expressions, and those of the targets as where a name ends: hence the patterns
+    of whole names, and that everything but them is excluded.
     """
     trained = {module.name: factors.rank for module, factors in adapter if factors.rank > 0}
     if not trained:
         raise SpecMismatch("an adapter of rank 0 has no PEFT folder", expected="at least one trained module")
     scaling, rank = adapter.spec.scaling, adapter.rank
-    untrained = [re.escape(module.name) for module, _ in adapter if module.name not in trained]
     other = {f"^{re.escape(name)}": own for name, own in trained.items() if own != rank}
     config = {
         "peft_type": "LORA",
-        "task_type": PEFT_TASK_TYPE,
+        "task_type": PEFT_TASK_TYPES[task],
         "base_model_name_or_path": base_model,
         "r": rank,
         "lora_alpha": scaling * rank,
-        "target_modules": sorted(trained),
-        "exclude_modules": "|".join(untrained) or None,
+        "target_modules": list(trained),
+        "exclude_modules": f"(?!(?:{'|'.join(map(re.escape, trained))})$).*",
         "rank_pattern": other,
         "alpha_pattern": {name: scaling * own for name, own in other.items()},
         "lora_dropout": 0.0,
         "bias": "none",
-        "fan_in_fan_out": False,
+        "fan_in_fan_out": all(name.rpartition(".")[2] in CONV1D_NAMES for name in trained),
         "use_rslora": False,
         "inference_mode": True,
     }
