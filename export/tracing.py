@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import onnx
-import optimum.exporters.onnx.model_configs  # type: ignore[import-untyped]  # registers the architectures
+import optimum.exporters.onnx.model_configs  # type: ignore[import-untyped]  # noqa: F401  # registers them
 import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from onnx import ModelProto
@@ -26,8 +26,6 @@ from export.quiet import quiet_native_code
 from export.weightless import UnreadMatrices, put_weights, weights_taken_out
 from hetlora.errors import ModelNotExportable
 from hetlora.graph_names import DECODER_INPUT_IDS, LOGITS, PIXEL_VALUES, POSITION_IDS, TOKEN_INPUTS
-
-assert optimum.exporters.onnx.model_configs is not None
 
 OPSET: Final = 18
 FEATURES: Final = "last_hidden_state"
