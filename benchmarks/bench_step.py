@@ -93,7 +93,10 @@ def bench_step(
         rows: list[StepRow] = []
         for one, count in product(shapes, thread_counts):
             _tell(f"steps of {one} tokens, {count} threads")
-            rows += compare(bundles, model, one, count, plan, work / f"{one}-{count}", peer=peer)
+            found = compare(bundles, model, one, count, plan, work / f"{one}-{count}", peer=peer)
+            for row in found:
+                _tell(f"  {row.base}: time ratio {row.time_ratio:.2f}, memory ratio {row.memory_ratio:.2f}")
+            rows += found
     if not as_json:
         stdout.print(_table(rows))
     figures = {
