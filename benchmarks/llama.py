@@ -13,7 +13,6 @@ import torch
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
 from tokenizers.models import WordLevel  # type: ignore[import-untyped]
 from tokenizers.pre_tokenizers import Whitespace  # type: ignore[import-untyped]
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from export.bundle_writer import export_bundle
 from export.quiet import quiet_libraries
@@ -55,6 +54,9 @@ def write_llama(folder: Path, size: LlamaSize, *, seed: int) -> Path:
 
     As SmolLM-135M has it: tied embeddings, rotary positions, no biases, its spread of initial weights.
     """
+    # Not above: the exporter, when it is imported first, keeps transformers quiet.
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     config = LlamaConfig(  # type: ignore[no-untyped-call]
         **asdict(size),
         tie_word_embeddings=True,
@@ -68,7 +70,7 @@ def write_llama(folder: Path, size: LlamaSize, *, seed: int) -> Path:
     with torch.random.fork_rng(devices=[]), quiet_libraries():
         torch.manual_seed(seed)
         LlamaForCausalLM(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
-        _tokenizer().save_pretrained(folder)
+        _write_tokenizer(folder)
     return folder
 
 
@@ -97,10 +99,14 @@ def export_llama(
     )
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def _write_tokenizer(folder: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(WordLevel(_VOCABULARY, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
-    end = "<|endoftext|>"
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token=end, eos_token=end
-    )
+    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<|endoftext|>",
+        eos_token="<|endoftext|>",
+    ).save_pretrained(folder)
