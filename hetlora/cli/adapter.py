@@ -1,18 +1,22 @@
-"""`hetlora adapter`: committed global adapters."""
+"""`hetlora adapter`: what rounds committed, to PEFT; and what PEFT trained, to a bundle."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hetlora.adapter import Adapter
+from hetlora.bundle import open_bundle
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
+from hetlora.cli.parts import part
 from hetlora.errors import NotFound, SettingsError
-from hetlora.tensors import adapter_from_bytes, write_peft_folder
+from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, write_peft_folder
 
-app = typer.Typer(no_args_is_help=True, help="Adapters: what the rounds of a run committed.")
+app = typer.Typer(no_args_is_help=True, help="Adapters: what the rounds of a run committed, and PEFT's.")
 
 
 @app.command("list")
@@ -52,10 +56,80 @@ def export_adapter(
             )
         manifest = operator.manifest(run.bundle)
         adapter = adapter_from_bytes(operator.adapter_bytes(wanted), manifest.adapter)
-    write_peft_folder(adapter, out, base_model=base_model or manifest.base_model.id)
+    write_peft_folder(adapter, out, base_model=base_model or manifest.base_model.id, task=manifest.task)
     if as_json:
         print_json(
             {"folder": str(out), "version": wanted, "rank": adapter.rank, "size_bytes": adapter.size_bytes}
         )
     else:
         say(f"{out}: adapter {wanted}, rank {adapter.rank}")
+
+
+@app.command("import")
+def import_adapter(
+    folder: Annotated[
+        Path, typer.Argument(help="A LoRA folder of PEFT: adapter_config.json and adapter_model.safetensors.")
+    ],
+    bundle: Annotated[Path, typer.Option(help="The folder of the bundle that it is to fit.")],
+    out: Annotated[Path, typer.Option(help="The safetensors file to write; it must not exist yet.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Turn a LoRA adapter that PEFT saved into an adapter of a bundle.
+
+    Example: `hetlora adapter import ./my-lora --bundle bundle/ --out adapter.safetensors`
+
+    Modules of the bundle that the folder lacks get rank 0. Ranks, alphas and rank stabilisation keep their
+    effect: each module's update of its weight stays what it was. Programs read the file with
+    `hetlora.tensors.adapter_from_bytes`, and train or generate from it with the SDK; runs of the service
+    start from an adapter of their own. `hetlora export --from-adapter` makes bundle and file in one go.
+    """
+    check_new(out)
+    spec = open_bundle(bundle, verify=False).manifest.adapter  # no other file of it is read
+    with part("export"):
+        from export.peft_adapter import read_peft_folder, to_bundle
+
+        found = read_peft_folder(folder)  # here, since it imports torch when it is called
+    adapter = to_bundle(found.adapter, spec)
+    write_adapter(adapter, out)
+    if as_json:
+        print_json(
+            {
+                "file": str(out),
+                "rank": adapter.rank,
+                "modules": len(found.modules),
+                "size_bytes": adapter.size_bytes,
+                "base_model": found.base_model,
+            }
+        )
+    else:
+        say(
+            f"{out}: rank {adapter.rank}, {len(found.modules)} of {len(spec.modules)} modules, "
+            f"trained on {found.base_model or 'an unnamed model'}"
+        )
+
+
+def check_new(out: Path) -> None:
+    """Raise SettingsError if something is there already."""
+    if os.path.lexists(out):
+        raise SettingsError("the place for the adapter is taken", got=out, expected="no such file yet")
+
+
+def write_adapter(adapter: Adapter, out: Path) -> None:
+    """Write an adapter's safetensors file whole or not at all.
+
+    Raises:
+        SettingsError: it is there already, or cannot be written.
+    """
+    check_new(out)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(adapter_to_bytes(adapter))
+            partial.rename(out)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            "the adapter cannot be written", got=error, expected="room, and leave to write there"
+        ) from error

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Final, get_args
+from typing import TYPE_CHECKING, Annotated, Final, get_args
 
 import typer
 from rich.table import Table
 
 from hetlora.bundle import Bundle
+from hetlora.cli.adapter import check_new, write_adapter
 from hetlora.cli.output import JsonFlag, plain, print_json, say, stderr, stdout
 from hetlora.cli.parts import part
-from hetlora.errors import DataError
+from hetlora.errors import DataError, RankOutOfRange, SettingsError
 from hetlora.manifest import Precision, Recompute, Task
+
+if TYPE_CHECKING:
+    from export.peft_adapter import PeftAdapter
 
 # Choices are shown here and checked where the export begins: one list, one message.
 _TASKS: Final = ", ".join(get_args(Task))
+
+# Where neither the options nor an adapter to start from say otherwise.
+TARGETS: Final = "all-linear"
+SCALING: Final = 2.0
+MAX_RANK: Final = 32
 
 
 def export(
@@ -35,18 +44,33 @@ def export(
         ),
     ] = "",
     targets: Annotated[
-        str,
+        str | None,
         typer.Option(
+            show_default=TARGETS,
             help="Linear layers to adapt, comma-separated: where their names end (`query`, `mlp.down_proj`), "
-            "patterns (`layers.[01].*`), or `all-linear` for every one within the transformer blocks."
+            "patterns (`layers.[01].*`), or `all-linear` for every one within the transformer blocks.",
         ),
-    ] = "all-linear",
+    ] = None,
     last_layers: Annotated[
         int | None,
         typer.Option(min=1, help="Adapt the last so many blocks alone: the backward pass ends there."),
     ] = None,
-    max_rank: Annotated[int, typer.Option(min=1, help="The largest rank that any device may train.")] = 32,
-    scaling: Annotated[float, typer.Option(help="Factor on B A at every rank (PEFT: lora_alpha / r).")] = 2.0,
+    max_rank: Annotated[
+        int | None,
+        typer.Option(min=1, show_default=str(MAX_RANK), help="The largest rank that any device may train."),
+    ] = None,
+    scaling: Annotated[
+        float | None,
+        typer.Option(show_default=str(SCALING), help="Factor on B A at every rank (PEFT: lora_alpha / r)."),
+    ] = None,
+    from_adapter: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="A LoRA folder of PEFT: gives targets, scaling and the least --max-rank. As an adapter of "
+            "the bundle it is written to OUT.adapter.safetensors (see `hetlora adapter import --help`).",
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longer texts are cut to this many tokens.")] = 64,
     base: Annotated[
         str,
@@ -83,6 +107,9 @@ def export(
 
     A causal language model, its frozen weights in 8 bits:
     `hetlora export ./SmolLM2-135M --task text-generation --base int8 --max-tokens 256 --out bundle/`
+
+    The same for an adapter that PEFT has begun to train:
+    `hetlora export ./SmolLM2-135M --task text-generation --from-adapter ./my-lora --out bundle/`
     """
     if list_models:
         _list_models(as_json=as_json)
@@ -90,6 +117,9 @@ def export(
     if model is None or out is None:
         missing = "MODEL" if model is None else "--out"
         raise typer.BadParameter("not given; only --list-models does without", param_hint=missing)
+    if task == "text-classification" and not labels:
+        raise SettingsError("text-classification needs labels", expected="--labels with two or more names")
+    start = None if from_adapter is None else _read_start(from_adapter, out, targets, scaling, max_rank)
     with part("export"):
         from export.bundle_writer import export_bundle
     with stderr.status("Exporting") as status:
@@ -98,10 +128,10 @@ def export(
             out,
             task=task,
             labels=_split(labels),
-            targets=_split(targets),
+            targets=_split(TARGETS if targets is None else targets) if start is None else start.modules,
             last_layers=last_layers,
-            max_rank=max_rank,
-            scaling=scaling,
+            max_rank=max_rank or (MAX_RANK if start is None else start.max_rank),
+            scaling=(SCALING if scaling is None else scaling) if start is None else start.scaling,
             max_tokens=max_tokens,
             base=base,  # type: ignore[arg-type]  # checked there
             recompute=recompute,
@@ -109,10 +139,45 @@ def export(
             revision=revision,
             progress=lambda step: status.update(f"Exporting: {step}"),
         )
-    _tell(bundle, as_json=as_json)
+    adapter = None if start is None else _write_start(start, bundle)
+    _tell(bundle, adapter, as_json=as_json)
 
 
-def _tell(bundle: Bundle, *, as_json: bool) -> None:
+def _read_start(
+    folder: Path, out: Path, targets: str | None, scaling: float | None, max_rank: int | None
+) -> PeftAdapter:
+    """The adapter to start from; what would fail after the export is refused before it."""
+    for option, value in (("--targets", targets), ("--scaling", scaling)):
+        if value is not None:
+            raise SettingsError(
+                f"{option} is what the adapter says", got=value, expected=f"--from-adapter without {option}"
+            )
+    check_new(_adapter_path(out))
+    with part("export"):
+        from export.peft_adapter import read_peft_folder
+
+        start = read_peft_folder(folder)
+    if max_rank is not None and max_rank < start.max_rank:
+        raise RankOutOfRange(
+            "--max-rank leaves no room for the adapter", got=max_rank, expected=f"at least {start.max_rank}"
+        )
+    return start
+
+
+def _write_start(start: PeftAdapter, bundle: Bundle) -> Path:
+    from export.peft_adapter import to_bundle
+
+    path = _adapter_path(bundle.folder)
+    write_adapter(to_bundle(start.adapter, bundle.manifest.adapter), path)
+    return path
+
+
+def _adapter_path(out: Path) -> Path:
+    """Beside the bundle, which holds what its manifest lists and nothing else."""
+    return Path(f"{out.resolve()}.adapter.safetensors")
+
+
+def _tell(bundle: Bundle, adapter: Path | None, *, as_json: bool) -> None:
     manifest = bundle.manifest
     size_bytes = sum(entry.size_bytes for entry in manifest.files.values())
     if as_json:
@@ -124,6 +189,7 @@ def _tell(bundle: Bundle, *, as_json: bool) -> None:
                 "max_rank": manifest.adapter.max_rank,
                 "adapter_bytes_per_rank": manifest.cost_model.adapter_bytes_per_rank,
                 "size_bytes": size_bytes,
+                "adapter": None if adapter is None else str(adapter),
             }
         )
         return
@@ -131,6 +197,7 @@ def _tell(bundle: Bundle, *, as_json: bool) -> None:
         f"{bundle.folder}: {len(manifest.adapter.modules)} modules, ranks 1 to {manifest.adapter.max_rank}, "
         f"{size_bytes / 1e6:.1f} MB",
         f"digest {bundle.digest}",
+        *([] if adapter is None else [f"adapter {adapter}"]),
     )
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from hetlora.bundle import open_bundle
 from hetlora.cli.main import app
-from hetlora.errors import ModelNotExportable
+from hetlora.errors import ModelNotExportable, SettingsError
 
 
 def export(*arguments: str) -> Result:
@@ -72,7 +72,7 @@ def test_causal_language_model_is_exported_as_asked(tiny_llama: Path, tmp_path: 
     ("given", "words"),
     [
         pytest.param(["--task", "translation"], "one of text-classification", id="task"),
-        pytest.param([], "two or more different names", id="classifier without labels"),
+        pytest.param(["--labels", "a,a"], "two or more different names", id="labels twice"),
         pytest.param(["--task", "text-generation", "--labels", "a,b"], "takes no labels", id="labels"),
         pytest.param(["--labels", "a,b", "--base", "int3"], "float32, float16", id="base"),
         pytest.param(["--labels", "a,b", "--recompute", "all"], "none, selective, layer", id="recompute"),
@@ -86,3 +86,9 @@ def test_choice_that_there_is_not_is_refused(
     assert isinstance(done.exception, ModelNotExportable)
     assert words in str(done.exception)
     assert not [*tmp_path.iterdir()]
+
+
+def test_classifier_without_labels_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    done = export(str(tiny_llama), "--out", str(tmp_path / "bundle"))
+    assert isinstance(done.exception, SettingsError)
+    assert "expected --labels" in str(done.exception)
