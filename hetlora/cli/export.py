@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, get_args
@@ -168,7 +169,12 @@ def _write_start(start: PeftAdapter, bundle: Bundle) -> Path:
     from export.peft_adapter import to_bundle
 
     path = _adapter_path(bundle.folder)
-    write_adapter(to_bundle(start.adapter, bundle.manifest.adapter), path)
+    try:
+        write_adapter(to_bundle(start.adapter, bundle.manifest.adapter), path)
+    except BaseException:
+        # Both or none: widths of another model show only now, and the next try needs the place.
+        shutil.rmtree(bundle.folder, ignore_errors=True)
+        raise
     return path
 
 

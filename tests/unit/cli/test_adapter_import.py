@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from tiny_families import VOCABULARY, write_tiny_family
 from typer.testing import CliRunner, Result
 
@@ -143,6 +145,23 @@ def test_export_beside_an_adapter_that_is_there_is_refused(tiny: TinyPeft, tmp_p
     done = hetlora("export", tiny.model, "--task", TASK, "--from-adapter", tiny.folder, "--out", out)
     assert isinstance(done.exception, SettingsError)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"kept"]
+
+
+def test_export_for_an_adapter_of_other_widths_leaves_no_bundle(tiny: TinyPeft, tmp_path: Path) -> None:
+    other, out = tmp_path / "other", tmp_path / "out" / "bundle"
+    shutil.copytree(tiny.folder, other)
+    tensors = load_file(other / WEIGHTS_NAME)
+    key = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"
+    tensors[key] = tensors[key][:, :48].clone()  # of 64
+    save_file(tensors, other / WEIGHTS_NAME)
+
+    done = hetlora(
+        *("export", tiny.model, "--task", TASK, "--from-adapter", other, "--max-tokens", 16, "--out", out)
+    )
+
+    assert isinstance(done.exception, SpecMismatch)
+    assert "in_features 48" in str(done.exception)
+    assert not [*out.parent.iterdir()]
 
 
 def test_import_that_fails_leaves_no_file(
