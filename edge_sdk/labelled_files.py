@@ -4,6 +4,9 @@
 - `.json`: a list of [text, label] or of objects with those fields; or an object of such lists `train` and
   `test` (or else `val`), whose other keys are left out.
 - `.jsonl`: one [text, label] or object per line.
+
+Text and label lose the white space around them. A language model that is to go on with a space is taught by
+`ExampleStore.put`, which keeps it.
 """
 
 from __future__ import annotations
