@@ -7,6 +7,7 @@ from typing import Final
 
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
+from export.execution_order import take_gradients_early
 from export.gradient import (
     MICROSOFT,
     TASK_LOSS,
@@ -52,8 +53,9 @@ def build_training(
     shapes: dict[str, Dims] = dict(factor_shapes(spec.modules, rank_symbol))
     _set_inputs(training, shapes)
     gradients = {key: gradient_name(key) for key in shapes}
-    gradients = add_pruning_penalty(training.graph, spec.modules, gradients, loss=TASK_LOSS)
-    accumulate_gradients(training, shapes, gradients)
+    whole = add_pruning_penalty(training.graph, spec.modules, gradients, loss=TASK_LOSS)
+    accumulate_gradients(training, shapes, whole)
+    take_gradients_early(training, gradients.values())
     return training
 
 
