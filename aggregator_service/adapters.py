@@ -11,18 +11,29 @@ from aggregator_service.bundles import read_spec
 from aggregator_service.service import Service, reading_own
 from aggregator_service.storage.tables import AdapterVersionRow, RunRow, TruncatedAdapterRow
 from aggregator_service.transitions import create
-from hetlora.adapter import AdapterSpec, initial_adapter
-from hetlora.algebra import truncate
+from hetlora.adapter import initial_adapter
+from hetlora.algebra import extended, truncate
+from hetlora.manifest import Manifest
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.management import RunSettings
 from hetlora.states import AdapterVersionState
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
 
 
-def store_initial(service: Service, spec: AdapterSpec, settings: RunSettings) -> ObjectRef:
-    """Store what a run starts from: PEFT's initialisation at the run's rank, from its seed."""
-    rng = np.random.default_rng(settings.seed)
-    return service.objects.put(adapter_to_bytes(initial_adapter(spec, settings.max_rank, rng)))
+def store_initial(service: Service, manifest: Manifest, settings: RunSettings) -> ObjectRef:
+    """Store what a run starts from: PEFT's initialisation at the run's rank, from its seed.
+
+    The leading ranks are those of the bundle's own adapter, where it has one.
+
+    Raises:
+        RankOutOfRange: that has a higher rank than the run.
+        MalformedTensors, SpecMismatch: that is no adapter of the bundle.
+    """
+    fresh = initial_adapter(manifest.adapter, settings.max_rank, np.random.default_rng(settings.seed))
+    if manifest.initial_adapter is not None:
+        data = service.objects.read(manifest.files[manifest.initial_adapter].sha256)
+        fresh = extended(adapter_from_bytes(data, manifest.adapter), fresh)
+    return service.objects.put(adapter_to_bytes(fresh))
 
 
 def add_version(

@@ -72,11 +72,16 @@ def get_bundle(session: Session, digest: str) -> BundleRow:
     return bundle
 
 
-def read_spec(service: Service, digest: str) -> AdapterSpec:
-    """The adapter specification of a published bundle.
+def read_manifest(service: Service, digest: str) -> Manifest:
+    """The manifest of a published bundle.
 
     Raises:
         ServiceFailed: see `reading_own`.
     """
     with reading_own("a published manifest"):
-        return parse_manifest(service.objects.read(digest)).adapter
+        return parse_manifest(service.objects.read(digest))
+
+
+def read_spec(service: Service, digest: str) -> AdapterSpec:
+    """The adapter specification of a published bundle; errors as `read_manifest`."""
+    return read_manifest(service, digest).adapter

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from aggregator_service import rounds
 from aggregator_service.adapters import add_version, store_initial
-from aggregator_service.bundles import get_bundle, read_spec
+from aggregator_service.bundles import get_bundle, read_manifest
 from aggregator_service.identifiers import new_id
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import BundleRow, PopulationRow, RunRow
@@ -34,13 +34,14 @@ def create_run(service: Service, message: RunCreate) -> str:
     Raises:
         NotFound: no such population or bundle.
         SettingsError: settings that the bundle cannot serve.
+        RankOutOfRange: the adapter that the bundle begins with has a higher rank than the run.
     """
     now = service.clock()
     with service.database.read() as session:
         if session.get(PopulationRow, message.population) is None:
             raise NotFound("no such population", got=message.population)
         _check_settings(message.settings, get_bundle(session, message.bundle))
-    initial = store_initial(service, read_spec(service, message.bundle), message.settings)
+    initial = store_initial(service, read_manifest(service, message.bundle), message.settings)
     with service.database.write() as session:
         run = RunRow(
             id=new_id(now),

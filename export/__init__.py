@@ -1,5 +1,5 @@
 """Compiles a pretrained model once, for every rank: Hugging Face folder or id in, bundle out."""
 
-from export.quiet import quiet_torchao
+from export.quiet import quiet_torchao as _quiet_torchao
 
-quiet_torchao()  # before the first import of torch's kin, wherever that stands
+_quiet_torchao()  # before the first import of torch's kin, wherever that stands

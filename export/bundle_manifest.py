@@ -35,6 +35,7 @@ FILES: Final = GraphFiles(
     base_weights="base.bin",
     tokenizer="tokenizer.json",
 )
+INITIAL_ADAPTER: Final = "adapter.safetensors"
 
 
 def formats_of(base: Precision) -> tuple[int, int]:
@@ -77,6 +78,7 @@ def describe(
         optimizer=ADAMW,
         graphs=FILES.model_copy(update={"tokenizer": None}) if is_image else FILES,
         executorch=executorch,
+        initial_adapter=INITIAL_ADAPTER if (folder / INITIAL_ADAPTER).exists() else None,
         cost_model=cost,
         versions=_tool_versions(recipe.base),
         files=_file_entries(folder),

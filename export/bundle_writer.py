@@ -13,20 +13,23 @@ import onnx
 import torch
 
 from export.base_weights import StoredWeight, bind_weights, write_weights
-from export.bundle_manifest import FILES, describe, formats_of
+from export.bundle_manifest import FILES, INITIAL_ADAPTER, describe, formats_of
 from export.compilation import Compiled, compile_model
 from export.cost_model import cost_model
 from export.executorch_files import write_executorch
 from export.model_folder import ModelFolder, load_model, load_tokenizer, open_model
+from export.peft_adapter import to_bundle
 from export.precision import precision_of
 from export.quiet import quiet_libraries
 from export.recipe import Recipe, make_recipe
 from export.reference import PROTOTYPES, PrototypeClassifier, embed_texts
 from export.training_graph import build_optimizer
 from export.weight_files import WeightFiles, digest_of, weight_paths
+from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.errors import ModelNotExportable
 from hetlora.manifest import MANIFEST_NAME, ExecutorchFiles, Precision
+from hetlora.tensors import adapter_to_bytes
 
 # What the ExecuTorch programs plan their memory for.
 _EXECUTORCH_BATCH: Final = 8
@@ -50,6 +53,7 @@ def export_bundle(
     base: Precision = "float32",
     recompute: str = "none",
     runtimes: Collection[str] = ("onnx",),
+    initial_adapter: Adapter | None = None,
     revision: str | None = None,
     progress: Callable[[str], None] = _ignore,
 ) -> Bundle:
@@ -63,13 +67,14 @@ def export_bundle(
         base: how the frozen weights are stored and kept in memory.
         recompute: activations that the backward pass makes anew: "none", "selective" or "layer".
         runtimes: "onnx" is always written, "executorch" adds its programs.
+        initial_adapter: what runs on this bundle begin with, such as PEFT's of `export.peft_adapter`.
 
     The same inputs give the same bytes, and a failed export leaves nothing behind.
 
     Raises:
         ModelNotExportable: model, tokenizer, labels, targets, a choice or `out` cannot be used.
         RankOutOfRange: `max_rank` does not fit every target module.
-        SpecMismatch: `scaling` is not a finite positive number.
+        SpecMismatch: `scaling` is not a finite positive number, or `initial_adapter` fits another model.
     """
     recipe = make_recipe(
         task=task,
@@ -84,15 +89,23 @@ def export_bundle(
         recompute=recompute,
     )
     with _whole_folder_or_none(out) as folder, quiet_libraries():
-        _write_bundle(open_model(model, revision), recipe, folder, progress)
+        _write_bundle(open_model(model, revision), recipe, initial_adapter, folder, progress)
     return open_bundle(out, verify=False)
 
 
-def _write_bundle(source: ModelFolder, recipe: Recipe, folder: Path, progress: Callable[[str], None]) -> None:
+def _write_bundle(
+    source: ModelFolder,
+    recipe: Recipe,
+    initial: Adapter | None,
+    folder: Path,
+    progress: Callable[[str], None],
+) -> None:
     weights = weight_paths(source.path)
     if recipe.task != "image-classification":
         load_tokenizer(source.path, recipe.max_tokens).save(str(folder / str(FILES.tokenizer)))
     compiled = compile_model(source.config, recipe, progress)
+    if initial is not None:
+        (folder / INITIAL_ADAPTER).write_bytes(adapter_to_bytes(to_bundle(initial, compiled.spec)))
     classifier = _prototype_classifier(source, recipe, progress)
     stored = _write_base(weights, compiled, classifier, recipe.base, folder / FILES.base_weights, progress)
     cost = cost_model(

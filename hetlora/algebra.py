@@ -51,6 +51,29 @@ def zero_pad(adapter: Adapter, rank: int) -> Adapter:
     )
 
 
+def extended(adapter: Adapter, fresh: Adapter) -> Adapter:
+    """The adapter at the ranks of `fresh`, whose own numbers fill what lies beyond the adapter's.
+
+    Zeros would be dead: where a rank's row and column are both zero, so are their gradients. `fresh` has
+    lora_B = 0, which keeps B A as it is.
+
+    Raises:
+        RankOutOfRange: a module of the adapter has a higher rank than in `fresh`.
+    """
+    factors = {}
+    for module, own in adapter:
+        wide = fresh.factors[module.name]
+        if own.rank > wide.rank:
+            raise RankOutOfRange(
+                f"rank of module {module.name} to begin with", got=own.rank, expected=f"up to {wide.rank}"
+            )
+        factors[module.name] = LoraFactors(
+            np.concatenate([own.lora_A, wide.lora_A[own.rank :]]),
+            np.concatenate([own.lora_B, wide.lora_B[:, own.rank :]], axis=1),
+        )
+    return Adapter(adapter.spec, factors)
+
+
 def module_delta_norm(factors: LoraFactors) -> float:
     """The Frobenius norm of B A from rank x rank Gram matrices, in float64.
 

@@ -152,6 +152,7 @@ class Manifest(Message):
     optimizer: OptimizerInfo
     graphs: GraphFiles
     executorch: ExecutorchFiles | None = None
+    initial_adapter: BundlePath | None = None  # what runs begin with, where it is not fresh
     cost_model: CostModel
     versions: ToolVersions
     files: dict[BundlePath, ObjectRef]
@@ -192,7 +193,7 @@ def parse_manifest(data: bytes) -> Manifest:
         ) from error
     except HetloraError as error:  # an impossible adapter specification
         raise BundleInvalid("manifest holds an impossible adapter specification", got=error) from error
-    named = set(manifest.graphs.model_dump(exclude_none=True).values())
+    named = {*manifest.graphs.model_dump(exclude_none=True).values(), manifest.initial_adapter} - {None}
     if manifest.executorch is not None:
         named |= set(manifest.executorch.model_dump().values())
     unlisted = sorted(named - manifest.files.keys())

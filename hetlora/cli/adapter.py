@@ -80,8 +80,8 @@ def import_adapter(
 
     Modules of the bundle that the folder lacks get rank 0. Ranks, alphas and rank stabilisation keep their
     effect: each module's update of its weight stays what it was. Programs read the file with
-    `hetlora.tensors.adapter_from_bytes`, and train or generate from it with the SDK; runs of the service
-    start from an adapter of their own. `hetlora export --from-adapter` makes bundle and file in one go.
+    `hetlora.tensors.adapter_from_bytes`, and train or generate from it with the SDK. For a bundle whose runs
+    begin with the adapter, see `hetlora export --from-adapter`.
     """
     check_new(out)
     spec = open_bundle(bundle, verify=False).manifest.adapter  # no other file of it is read

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, get_args
@@ -11,7 +10,6 @@ import typer
 from rich.table import Table
 
 from hetlora.bundle import Bundle
-from hetlora.cli.adapter import check_new, write_adapter
 from hetlora.cli.output import JsonFlag, plain, print_json, say, stderr, stdout
 from hetlora.cli.parts import part
 from hetlora.errors import DataError, RankOutOfRange, SettingsError
@@ -68,8 +66,8 @@ def export(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="A LoRA folder of PEFT: gives targets, scaling and the least --max-rank. As an adapter of "
-            "the bundle it is written to OUT.adapter.safetensors (see `hetlora adapter import --help`).",
+            help="A LoRA folder of PEFT: gives targets, scaling and the least --max-rank, and is what "
+            "runs on the bundle begin with.",
         ),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longer texts are cut to this many tokens.")] = 64,
@@ -120,7 +118,7 @@ def export(
         raise typer.BadParameter("not given; only --list-models does without", param_hint=missing)
     if task == "text-classification" and not labels:
         raise SettingsError("text-classification needs labels", expected="--labels with two or more names")
-    start = None if from_adapter is None else _read_start(from_adapter, out, targets, scaling, max_rank)
+    start = None if from_adapter is None else _read_start(from_adapter, targets, scaling, max_rank)
     with part("export"):
         from export.bundle_writer import export_bundle
     with stderr.status("Exporting") as status:
@@ -137,15 +135,15 @@ def export(
             base=base,  # type: ignore[arg-type]  # checked there
             recompute=recompute,
             runtimes=runtime or ["onnx"],
+            initial_adapter=None if start is None else start.adapter,
             revision=revision,
             progress=lambda step: status.update(f"Exporting: {step}"),
         )
-    adapter = None if start is None else _write_start(start, bundle)
-    _tell(bundle, adapter, as_json=as_json)
+    _tell(bundle, as_json=as_json)
 
 
 def _read_start(
-    folder: Path, out: Path, targets: str | None, scaling: float | None, max_rank: int | None
+    folder: Path, targets: str | None, scaling: float | None, max_rank: int | None
 ) -> PeftAdapter:
     """The adapter to start from; what would fail after the export is refused before it."""
     for option, value in (("--targets", targets), ("--scaling", scaling)):
@@ -153,7 +151,6 @@ def _read_start(
             raise SettingsError(
                 f"{option} is what the adapter says", got=value, expected=f"--from-adapter without {option}"
             )
-    check_new(_adapter_path(out))
     with part("export"):
         from export.peft_adapter import read_peft_folder
 
@@ -165,25 +162,7 @@ def _read_start(
     return start
 
 
-def _write_start(start: PeftAdapter, bundle: Bundle) -> Path:
-    from export.peft_adapter import to_bundle
-
-    path = _adapter_path(bundle.folder)
-    try:
-        write_adapter(to_bundle(start.adapter, bundle.manifest.adapter), path)
-    except BaseException:
-        # Both or none: widths of another model show only now, and the next try needs the place.
-        shutil.rmtree(bundle.folder, ignore_errors=True)
-        raise
-    return path
-
-
-def _adapter_path(out: Path) -> Path:
-    """Beside the bundle, which holds what its manifest lists and nothing else."""
-    return Path(f"{out.resolve()}.adapter.safetensors")
-
-
-def _tell(bundle: Bundle, adapter: Path | None, *, as_json: bool) -> None:
+def _tell(bundle: Bundle, *, as_json: bool) -> None:
     manifest = bundle.manifest
     size_bytes = sum(entry.size_bytes for entry in manifest.files.values())
     if as_json:
@@ -195,7 +174,7 @@ def _tell(bundle: Bundle, adapter: Path | None, *, as_json: bool) -> None:
                 "max_rank": manifest.adapter.max_rank,
                 "adapter_bytes_per_rank": manifest.cost_model.adapter_bytes_per_rank,
                 "size_bytes": size_bytes,
-                "adapter": None if adapter is None else str(adapter),
+                "initial_adapter": manifest.initial_adapter,
             }
         )
         return
@@ -203,7 +182,6 @@ def _tell(bundle: Bundle, adapter: Path | None, *, as_json: bool) -> None:
         f"{bundle.folder}: {len(manifest.adapter.modules)} modules, ranks 1 to {manifest.adapter.max_rank}, "
         f"{size_bytes / 1e6:.1f} MB",
         f"digest {bundle.digest}",
-        *([] if adapter is None else [f"adapter {adapter}"]),
     )
 
 
@@ -222,6 +200,7 @@ def _list_models(*, as_json: bool) -> None:
             *(plain(value if isinstance(value, str) else ", ".join(value)) for value in family.values())
         )
     stdout.print(table)
+    say("Weights are read from safetensors files alone; `save_pretrained` of transformers converts others.")
 
 
 def _split(values: str) -> list[str]:

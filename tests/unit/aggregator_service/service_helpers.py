@@ -152,6 +152,21 @@ class Operator:
         self.call("POST", "/bundles", json={"digest": digest})
         return digest
 
+    def publish_with_adapter(self, adapter: Adapter) -> str:
+        """The same bundle, with an adapter that runs begin with."""
+        data = adapter_to_bytes(adapter)
+        self.put(data)
+        entry = ObjectRef(sha256=sha256_of(data), size_bytes=len(data))
+        manifest = make_manifest()
+        for plain in FILES.values():
+            self.put(plain)
+        changed = manifest.model_copy(
+            update={"initial_adapter": "adapter.st", "files": {**manifest.files, "adapter.st": entry}}
+        )
+        digest = self.put(changed.to_json())
+        self.call("POST", "/bundles", json={"digest": digest})
+        return digest
+
     def population(self, name: str = "keyboard") -> str:
         return str(self.call("POST", "/populations", json={"name": name})["enrolment_token"])
 

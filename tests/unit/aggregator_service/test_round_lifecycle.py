@@ -41,6 +41,29 @@ def test_plan_adapter_is_the_global_one_truncated_to_the_rank(
     assert plan["adapter"] == {"sha256": sha256_of(data), "size_bytes": len(data)}
 
 
+def test_run_begins_with_the_bundles_own_adapter_and_fresh_ranks_beyond_it(operator: Operator) -> None:
+    own = make_adapter(1, 3.0)
+    digest = operator.publish_with_adapter(own)
+    run = operator.call("GET", f"/runs/{operator.run(digest, seed=5)}")
+    begun = adapter_from_bytes(
+        operator.send("GET", f"/adapters/{run['adapter_version']}/content").content, SPEC
+    )
+    fresh = initial_adapter(SPEC, 2, np.random.default_rng(5))
+    for name, factors in begun.factors.items():
+        assert (factors.lora_A[0] == 3).all()
+        assert (factors.lora_A[1] == fresh.factors[name].lora_A[1]).all()
+        assert factors.lora_B.tolist() == [[3, 0]] * len(factors.lora_B)
+
+
+def test_run_too_narrow_for_the_bundles_own_adapter_is_refused(operator: Operator) -> None:
+    digest = operator.publish_with_adapter(make_adapter(2, 3.0))
+    settings = {"rounds": 1, "goal_count": 1, "max_rank": 1}
+    body = {"population": "keyboard", "bundle": digest, "settings": settings}
+    refused = operator.send("POST", "/runs", json=body)
+    assert refused.status_code == 422
+    assert refused.json()["code"] == "rank_out_of_range"
+
+
 def test_unequal_ranks_are_merged_by_their_norms(
     operator: Operator, make_device: MakeDevice, bundle: str
 ) -> None:

@@ -78,7 +78,7 @@ def exported(tiny: TinyPeft, tmp_path_factory: pytest.TempPathFactory) -> tuple[
         *("--max-tokens", 16, "--out", out, "--json"),
     )
     assert done.exit_code == 0, done.output
-    return open_bundle(out), Path(json.loads(done.stdout)["adapter"])
+    return open_bundle(out), out / json.loads(done.stdout)["initial_adapter"]
 
 
 def logits_of(bundle: Bundle, file: Path) -> np.ndarray:
@@ -96,7 +96,7 @@ def test_bundle_made_for_an_adapter_answers_as_peft_does(
         f"model.layers.{layer}.{leaf}" for layer in (0, 1) for leaf in ("mlp.down_proj", "self_attn.q_proj")
     ]
     assert (spec.max_rank, spec.scaling) == (4, 1.5)  # 6 / 4
-    assert file == bundle.folder.with_name("bundle.adapter.safetensors")
+    assert file.name == bundle.manifest.initial_adapter
     assert np.abs(logits_of(bundle, file) - tiny.logits).max() <= TOLERANCE
 
 
@@ -137,14 +137,6 @@ def test_option_against_the_adapter_is_refused(
     assert isinstance(done.exception, error)
     assert words in str(done.exception)
     assert not [*tmp_path.iterdir()]
-
-
-def test_export_beside_an_adapter_that_is_there_is_refused(tiny: TinyPeft, tmp_path: Path) -> None:
-    (tmp_path / "bundle.adapter.safetensors").write_bytes(b"kept")
-    out = tmp_path / "bundle"
-    done = hetlora("export", tiny.model, "--task", TASK, "--from-adapter", tiny.folder, "--out", out)
-    assert isinstance(done.exception, SettingsError)
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"kept"]
 
 
 def test_export_for_an_adapter_of_other_widths_leaves_no_bundle(tiny: TinyPeft, tmp_path: Path) -> None:

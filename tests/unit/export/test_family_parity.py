@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from parity import batch_for, check_training, export_family, trained_adapter
 from peft_twin import PeftTwin
@@ -44,3 +45,14 @@ def test_family_is_evaluated_as_torch_and_peft_do(case: Case, tmp_path: Path) ->
     assert abs(evaluation.loss - twin.loss(batch).item()) <= LOSS_TOLERANCE
     if evaluation.logits is not None:
         assert np.abs(evaluation.logits - twin.logits(batch).detach().numpy()).max() <= LOGITS_TOLERANCE
+
+
+# Of ONNX Runtime's own operators those that its plain build has too: ContribOperators.md of version 1.20.
+PLAIN = {"FusedMatMul", "Gelu", "QuickGelu", "FastGelu", "BiasGelu"}
+
+
+@pytest.mark.parametrize("name", ["eval", "inference"])
+def test_graphs_that_do_not_train_need_no_training_build(case: Case, name: str) -> None:
+    path = case.bundle.path(getattr(case.bundle.manifest.graphs, name))
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    assert {node.op_type for node in nodes if node.domain} <= PLAIN

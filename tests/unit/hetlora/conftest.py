@@ -37,6 +37,7 @@ def manifest_fields() -> dict[str, Any]:
         "optimizer": {"name": "AdamW", "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.0},
         "graphs": {graph: f"graphs/{graph}.bin" for graph in GRAPHS},
         "executorch": None,
+        "initial_adapter": None,
         "cost_model": {
             "training_flops_per_token": 100.0,
             "training_flops_per_token_per_rank": 10.0,

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
-from hetlora.algebra import delta_norm, module_delta_norm, pruned_rank, tail_norm, truncate, zero_pad
+from hetlora.algebra import (
+    delta_norm,
+    extended,
+    module_delta_norm,
+    pruned_rank,
+    tail_norm,
+    truncate,
+    zero_pad,
+)
 from hetlora.errors import RankOutOfRange
 
 SPEC = AdapterSpec((ModuleSpec("q", 3, 2), ModuleSpec("v", 2, 2)), scaling=2.0, max_rank=2)
@@ -44,6 +52,22 @@ def test_zero_pad_adds_zero_rows_and_columns_at_the_end() -> None:
     padded = zero_pad(ADAPTER, 2).factors["v"]
     assert padded.lora_A.tolist() == [[2, 1], [0, 0]]
     assert padded.lora_B.tolist() == [[3, 0], [0, 0]]
+
+
+def test_extension_takes_what_lies_beyond_from_the_fresh_adapter() -> None:
+    fresh = Adapter(
+        ADAPTER.spec,
+        {
+            "q": LoraFactors(np.full((2, 3), 7), np.zeros((2, 2))),
+            "v": LoraFactors(np.full((2, 2), 8), np.zeros((2, 2))),
+        },
+    )
+    extended_v = extended(ADAPTER, fresh).factors["v"]
+    assert extended_v.lora_A.tolist() == [[2, 1], [8, 8]]
+    assert extended_v.lora_B.tolist() == [[3, 0], [0, 0]]
+    assert extended(ADAPTER, fresh).factors["q"].lora_A.tolist() == ADAPTER.factors["q"].lora_A.tolist()
+    with pytest.raises(RankOutOfRange, match="module q to begin with; got 2; expected up to 1"):
+        extended(ADAPTER, truncate(fresh, 1))
 
 
 @given(adapters(equal_ranks=True), st.data())
