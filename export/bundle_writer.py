@@ -196,7 +196,7 @@ def _write_executorch(
     if "executorch" not in recipe.runtimes:
         return None
     model = classifier or load_model(source.path, recipe.task)
-    written = write_executorch(
+    return write_executorch(
         model,
         compiled.spec,
         folder,
@@ -207,7 +207,6 @@ def _write_executorch(
         base=None if classifier is None else classifier.encoder,
         progress=progress,
     )
-    return written.files
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,14 +17,6 @@ from hetlora.errors import DependencyMissing, ModelNotExportable
 from hetlora.manifest import ExecutorchFiles, TensorInput
 
 FILES: Final = ExecutorchFiles(training="training.pte", inference="inference.pte", base_weights="base.ptd")
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """The names of the files, and what runs each program: "xnnpack", or "portable" where XNNPACK refused."""
-
-    files: ExecutorchFiles
-    backends: dict[str, str]
 
 
 def _ignore(message: str) -> None:
@@ -43,7 +34,7 @@ def write_executorch(
     max_tokens: int,
     base: nn.Module | None = None,
     progress: Callable[[str], None] = _ignore,
-) -> Written:
+) -> ExecutorchFiles:
     """Compile a model with LoRA into `training.pte`, `inference.pte` and `base.ptd` inside `folder`.
 
     Args:
@@ -54,7 +45,8 @@ def write_executorch(
         task: says how the logits are scored, see `LOSSES`.
         max_batch, max_tokens: the programs take any size up to these; they plan their memory for the largest.
 
-    The same model, specification and limits give the same bytes.
+    The same model, specification and limits give the same bytes. What XNNPACK refuses is written for the
+    portable kernels, and named so in the answer.
 
     Raises:
         ModelNotExportable: an unknown task, or a model that ExecuTorch cannot take; the message names the
@@ -90,7 +82,11 @@ def write_executorch(
     (folder / FILES.inference).write_bytes(inference.program)
     (folder / FILES.training).write_bytes(training.program)
     (folder / FILES.base_weights).write_bytes(weights)
-    return Written(FILES, {FILES.training: training.backend, FILES.inference: inference.backend})
+    lowered = {FILES.training: training, FILES.inference: inference}
+    portable = tuple(name for name, program in lowered.items() if program.backend == "portable")
+    if portable:
+        progress(f"XNNPACK refuses {' and '.join(portable)}: slower on devices")
+    return FILES.model_copy(update={"portable": portable})
 
 
 @contextmanager

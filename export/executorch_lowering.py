@@ -10,10 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
+import torch
 from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS  # type: ignore[import-untyped]
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner  # type: ignore[import-untyped]
-from executorch.exir import EdgeCompileConfig, EdgeProgramManager, ExecutorchBackendConfig  # type: ignore[import-untyped]
-from executorch.exir import to_edge_transform_and_lower as to_edge
+from executorch.exir import EdgeCompileConfig, EdgeProgramManager, ExecutorchBackendConfig, to_edge  # type: ignore[import-untyped]
 from executorch.exir._serialize._cord import Cord  # type: ignore[import-untyped]
 from executorch.exir._serialize.data_serializer import DataEntry, DataPayload  # type: ignore[import-untyped]
 from executorch.exir.backend.partitioner import Partitioner  # type: ignore[import-untyped]
@@ -23,6 +23,7 @@ from executorch.extension.pybindings import _portable_lib  # type: ignore[import
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from export.executorch_order import order_kept
 from hetlora.digest import sha256_of
 from hetlora.errors import ModelNotExportable
 
@@ -82,9 +83,12 @@ def _lower(exported: ExportedProgram, delegates: list[Partitioner], backend: Bac
     for node in exported.graph.nodes:
         if node.op == "placeholder":  # else XNNPACK copies the weights into the program
             node.meta.setdefault("custom", {})["delegate_constant_tag"] = _DATA_TAG
-    edge = to_edge(
-        exported, partitioner=delegates, compile_config=EdgeCompileConfig(_check_ir_validity=False)
-    )
+    whole = [torch.ops.aten.linear.default] if delegates else []  # XNNPACK takes it without reshaping
+    config = EdgeCompileConfig(_check_ir_validity=False, preserve_ops=whole)
+    edge = to_edge(exported, compile_config=config)
+    with order_kept():
+        for delegate in delegates:
+            edge = edge.to_backend(delegate)
     _check_kernels(edge)
     lowered = edge.to_executorch(ExecutorchBackendConfig(external_constants=lambda node: _DATA_TAG))
     with TemporaryDirectory(prefix="hetlora-") as folder:

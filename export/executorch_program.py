@@ -57,7 +57,9 @@ class AdaptedModel:
 
 def _branch(lora_A: Tensor, lora_B: Tensor, scaling: float) -> Callable[..., Tensor]:
     def add(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output + scaling * ((args[0] @ lora_A.T) @ lora_B.T)
+        # Flat throughout: XNNPACK cannot reshape, and would get each product as a part of its own.
+        rows = args[0].flatten(end_dim=-2)
+        return output + scaling * (rows @ lora_A.T @ lora_B.T).view(output.shape)
 
     return add
 

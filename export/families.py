@@ -63,6 +63,6 @@ FAMILIES: Final = (
     Family("modernbert", "text-classification", ("answerdotai/ModernBERT-base",), ("Wqkv", "Wi")),
     # Its queries and keys serve the relative positions too, and what is shared cannot be a target.
     Family("deberta-v2", "text-classification", ("microsoft/deberta-v3-small",), ("value_proj",)),
-    Family("vit", "image-classification", ("google/vit-base-patch16-224",), ("query", "value")),
+    Family("vit", "image-classification", ("google/vit-base-patch16-224",), ("query", "value"), _BOTH),
     Family("t5", "text2text-generation", ("google-t5/t5-small",), ("q", "v")),
 )

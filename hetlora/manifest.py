@@ -90,6 +90,31 @@ class OptimizerInfo(Message):
     weight_decay: float
 
 
+class StepCost(Message):
+    """A quantity of one training step as a sum of terms in its sizes."""
+
+    fixed: Count
+    per_text: Count
+    per_token: Count
+    per_token_pair: Count  # of two tokens of one text, or one with itself: attention
+    per_rank: Count
+    per_token_per_rank: Count
+    per_chunk_row: Count  # of the rows whose logits are made at a time
+
+    def of(self, *, batch: int, tokens: int, rank: int, chunk_rows: int) -> int:
+        """The quantity of a step over `batch` texts of `tokens` tokens each."""
+        rows = batch * tokens
+        return (
+            self.fixed
+            + self.per_text * batch
+            + self.per_token * rows
+            + self.per_token_pair * rows * tokens
+            + self.per_rank * rank
+            + self.per_token_per_rank * rows * rank
+            + self.per_chunk_row * chunk_rows
+        )
+
+
 class CostModel(Message):
     """What one training step costs, as linear functions of tokens and rank.
 
@@ -118,11 +143,15 @@ class GraphFiles(Message):
 
 
 class ExecutorchFiles(Message):
-    """Paths, inside the bundle, of the ExecuTorch programs and of the base weights that both read."""
+    """Paths, inside the bundle, of the ExecuTorch programs and of the base weights that both read.
+
+    Programs in `portable` run without XNNPACK, which refused them, and take several times as long.
+    """
 
     training: BundlePath
     inference: BundlePath
     base_weights: BundlePath
+    portable: tuple[BundlePath, ...] = ()
 
 
 class ToolVersions(Message):
@@ -195,7 +224,7 @@ def parse_manifest(data: bytes) -> Manifest:
         raise BundleInvalid("manifest holds an impossible adapter specification", got=error) from error
     named = {*manifest.graphs.model_dump(exclude_none=True).values(), manifest.initial_adapter} - {None}
     if manifest.executorch is not None:
-        named |= set(manifest.executorch.model_dump().values())
+        named |= set(manifest.executorch.model_dump(exclude={"portable"}).values())
     unlisted = sorted(named - manifest.files.keys())
     if unlisted:
         raise BundleInvalid("manifest names graph files that it does not list", got=unlisted)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,18 @@ def tiny_bundle(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactor
         max_rank=8,
         max_tokens=32,
     )
+
+
+@pytest.fixture(scope="session")
+def executorch_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Bundle]]:
+    """Gives a model folder and its bundle with both kinds of programs, by its name in EXECUTORCH_LAYERS.
+
+    Lowering one takes half a minute: each is made once for the whole run, and is not to be written to.
+    """
+    from executorch_families import export_both
+
+    @cache
+    def made(name: str) -> tuple[Path, Bundle]:
+        return export_both(name, tmp_path_factory.mktemp(name))
+
+    return made

@@ -10,6 +10,7 @@ from peft_twin import PeftTwin
 from tiny_families import IMAGE, TINY_FAMILIES, VOCABULARY
 
 from edge_sdk.runtimes.base import Batch
+from edge_sdk.runtimes.executorch import ExecutorchRuntime
 from edge_sdk.runtimes.onnx import OnnxRuntime
 from export.bundle_writer import export_bundle
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter
@@ -27,6 +28,8 @@ DECAY = 0.5
 PENALTY = 0.05
 RANKS = (4, 1, 3)  # go round over the modules
 MAX_TOKENS = 16
+
+Runtime = OnnxRuntime | ExecutorchRuntime
 
 
 def export_family(name: str, model: Path, out: Path, **choices: object) -> Bundle:
@@ -63,43 +66,45 @@ def batch_for(bundle: Bundle, *, rows: int = 3, tokens: int = 11) -> Batch:
     return {**batch, LABELS: np.where(counts, input_ids, IGNORED_LABEL)}
 
 
-def trained_adapter(spec: AdapterSpec) -> Adapter:
-    """Both factors away from zero, as after some training, and unequal ranks."""
+def trained_adapter(spec: AdapterSpec, ranks: tuple[int, ...] = RANKS) -> Adapter:
+    """Both factors away from zero, as after some training; the ranks go round over the modules."""
     rng = np.random.default_rng(2)
     factors = {}
     for place, module in enumerate(spec.modules):
-        fresh = initial_adapter(spec, RANKS[place % len(RANKS)], rng).factors[module.name]
+        fresh = initial_adapter(spec, ranks[place % len(ranks)], rng).factors[module.name]
         factors[module.name] = LoraFactors(fresh.lora_A, 0.1 * rng.standard_normal(fresh.lora_B.shape))
     return Adapter(spec, factors)
 
 
-def open_runtime(bundle: Bundle, adapter: Adapter) -> OnnxRuntime:
+def open_runtime(bundle: Bundle, adapter: Adapter, runtime: type[Runtime] = OnnxRuntime) -> Runtime:
     """With the penalty pressing on the tail of each module."""
-    return OnnxRuntime(bundle, adapter, pruning_decay=DECAY, pruning_penalty=PENALTY, threads=1)
+    return runtime(bundle, adapter, pruning_decay=DECAY, pruning_penalty=PENALTY, threads=1)
 
 
-def check_training(bundle: Bundle, adapter: Adapter, batch: Batch, twin: PeftTwin) -> None:
+def check_training(
+    bundle: Bundle, adapter: Adapter, batch: Batch, twin: PeftTwin, runtime: type[Runtime] = OnnxRuntime
+) -> None:
     """Hold the first loss, each gradient and the loss after STEPS against the twin."""
-    runtime = open_runtime(bundle, adapter)
+    opened = open_runtime(bundle, adapter, runtime)
     optimizer = torch.optim.AdamW(twin.factors.values(), lr=LEARNING_RATE, weight_decay=0.0)
-    first = twin.loss(batch, pruning_decay=DECAY, pruning_penalty=PENALTY)
-    first.backward()
-    loss = runtime.train_step(batch, learning_rate=LEARNING_RATE)
-    assert abs(loss - first.item()) <= LOSS_TOLERANCE
-    _check_gradients(runtime, twin)
+    first = check_first_step(opened, batch, twin)
     optimizer.step()
     for _ in range(1, STEPS):
-        runtime.train_step(batch, learning_rate=LEARNING_RATE)
+        opened.train_step(batch, learning_rate=LEARNING_RATE)
         optimizer.zero_grad()
         twin.loss(batch, pruning_decay=DECAY, pruning_penalty=PENALTY).backward()
         optimizer.step()
     last = twin.loss(batch, pruning_decay=DECAY, pruning_penalty=PENALTY).item()
-    assert abs(runtime.train_step(batch, learning_rate=LEARNING_RATE) - last) <= LAST_LOSS_TOLERANCE
-    assert last < first.item()  # it learns
+    assert abs(opened.train_step(batch, learning_rate=LEARNING_RATE) - last) <= LAST_LOSS_TOLERANCE
+    assert last < first  # it learns
 
 
-def _check_gradients(runtime: OnnxRuntime, twin: PeftTwin) -> None:
-    gradients = runtime.gradients()
+def check_first_step(opened: Runtime, batch: Batch, twin: PeftTwin) -> float:
+    """Hold the loss of a step and each gradient against the twin, which is left with gradients of its own."""
+    expected = twin.loss(batch, pruning_decay=DECAY, pruning_penalty=PENALTY)
+    expected.backward()
+    assert abs(opened.train_step(batch, learning_rate=LEARNING_RATE) - expected.item()) <= LOSS_TOLERANCE
+    gradients = opened.gradients()
     assert gradients.keys() == twin.factors.keys()
     for key, gradient in gradients.items():
         wanted = twin.factors[key].grad
@@ -107,3 +112,4 @@ def _check_gradients(runtime: OnnxRuntime, twin: PeftTwin) -> None:
         largest = np.abs(wanted.numpy()).max()
         assert largest > 0, key
         assert np.abs(gradient - wanted.numpy()).max() <= GRADIENT_TOLERANCE * largest, key
+    return expected.item()

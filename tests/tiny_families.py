@@ -52,9 +52,11 @@ class TinyFamily:
     configure: Callable[[], PretrainedConfig]
     targets: tuple[str, ...]
 
-    def model(self) -> PreTrainedModel:
+    def model(self, layers: int = LAYERS) -> PreTrainedModel:
         """A model with fresh weights."""
-        made: PreTrainedModel = _AUTO[self.task].from_config(self.configure(), attn_implementation="eager")
+        config = self.configure()
+        config.num_hidden_layers = layers
+        made: PreTrainedModel = _AUTO[self.task].from_config(config, attn_implementation="eager")
         return made.eval()
 
 
@@ -154,12 +156,12 @@ TINY_FAMILIES: Final[dict[str, TinyFamily]] = {
 }
 
 
-def write_tiny_family(folder: Path, name: str, *, seed: int = 0) -> Path:
+def write_tiny_family(folder: Path, name: str, *, layers: int = LAYERS, seed: int = 0) -> Path:
     """Write config.json, model.safetensors and a tokenizer, but for images; the seed decides the weights."""
     family = TINY_FAMILIES[name]
     with torch.random.fork_rng(devices=[]), quiet_libraries():
         torch.manual_seed(seed)
-        model = family.model()
+        model = family.model(layers)
         with torch.no_grad():
             for parameter in model.parameters():
                 # No two weights equal, as in a trained model; fresh norms are all ones and biases all zeros.

@@ -1,0 +1,20 @@
+"""The families that are lowered to ExecuTorch in the tests, as bundles with both kinds of programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from hetlora.bundle import Bundle
+
+# How deep: a layer takes some 20 s of lowering, and two show a gradient that comes through another layer.
+EXECUTORCH_LAYERS: Final = {"bert": 1, "gpt2": 1, "llama": 2, "vit": 1}
+
+
+def export_both(name: str, root: Path) -> tuple[Path, Bundle]:
+    """The folder of a tiny model, and its bundle."""
+    from parity import export_family
+    from tiny_families import write_tiny_family
+
+    model = write_tiny_family(root / "model", name, layers=EXECUTORCH_LAYERS[name])
+    return model, export_family(name, model, root / "bundle", runtimes=("onnx", "executorch"))

@@ -1,0 +1,68 @@
+"""ExecuTorch against PyTorch and PEFT: one program for several ranks and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from executorch_families import EXECUTORCH_LAYERS
+from parity import MAX_TOKENS, batch_for, check_first_step, check_training, open_runtime, trained_adapter
+from peft_twin import PeftTwin
+
+from edge_sdk.runtimes.executorch import ExecutorchModel, ExecutorchRuntime
+from hetlora.bundle import Bundle
+
+pytestmark = pytest.mark.slow  # lowering a model takes half a minute
+
+Case = tuple[Path, Bundle]
+
+LOGITS_TOLERANCE = 1e-4  # float32, with sums in another order; logits reach 20
+# Rows and tokens; the last is the most that the programs take.
+SIZES = ((1, 3), (8, MAX_TOKENS))
+
+
+@pytest.fixture(scope="module", params=EXECUTORCH_LAYERS)
+def case(request: pytest.FixtureRequest, executorch_case: Callable[[str], Case]) -> Case:
+    return executorch_case(request.param)
+
+
+def test_family_trains_as_torch_and_peft_do(case: Case, tmp_path: Path) -> None:
+    model, bundle = case
+    batch, adapter = batch_for(bundle), trained_adapter(bundle.manifest.adapter)
+    twin = PeftTwin(bundle, model, adapter, tmp_path)
+    check_training(bundle, adapter, batch, twin, ExecutorchRuntime)
+
+
+@pytest.mark.parametrize("ranks", [(1,), (4,), (2, 3)])
+@pytest.mark.parametrize(("rows", "tokens"), SIZES)
+def test_first_step_is_that_of_torch_at_every_rank_and_size(
+    case: Case, ranks: tuple[int, ...], rows: int, tokens: int, tmp_path: Path
+) -> None:
+    model, bundle = case
+    adapter = trained_adapter(bundle.manifest.adapter, ranks)
+    batch = batch_for(bundle, rows=rows, tokens=tokens)
+    runtime = open_runtime(bundle, adapter, ExecutorchRuntime)
+    check_first_step(runtime, batch, PeftTwin(bundle, model, adapter, tmp_path))
+
+
+def test_logits_are_those_of_torch_under_adapters_that_are_swapped(case: Case, tmp_path: Path) -> None:
+    model, bundle = case
+    opened, batch = ExecutorchModel(bundle, threads=1), batch_for(bundle)
+    answers = []
+    for place, ranks in enumerate([(1,), (4, 0, 3)]):
+        adapter = trained_adapter(bundle.manifest.adapter, ranks)
+        answers.append(opened.logits(batch, adapter=adapter))
+        twin = PeftTwin(bundle, model, adapter, tmp_path / str(place))
+        with torch.no_grad():
+            expected = twin.logits(batch).numpy()
+        assert np.abs(answers[-1] - expected).max() <= LOGITS_TOLERANCE
+    assert np.abs(answers[0] - answers[1]).max() > 100 * LOGITS_TOLERANCE
+
+
+def test_all_is_run_by_xnnpack(case: Case) -> None:
+    programs = case[1].manifest.executorch
+    assert programs is not None
+    assert programs.portable == ()
