@@ -58,17 +58,3 @@ def family_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], t
         return model, export_bundle(str(model), root / "bundle", task=task, **choices)
 
     return exported
-
-
-@pytest.fixture(scope="session")
-def executorch_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
-    """Gives the ExecuTorch bundle of a tiny model by its name in `executorch_models`, each lowered once."""
-    from executorch_models import FAMILIES, make_bundle
-
-    @cache
-    def lowered(name: str) -> Bundle:
-        bundle, backends = make_bundle(FAMILIES[name](), tmp_path_factory.mktemp(name))
-        assert set(backends.values()) == {"xnnpack"}
-        return bundle
-
-    return lowered

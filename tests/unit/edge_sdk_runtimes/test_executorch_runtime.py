@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from executorch_models import LABELS, MAX_BATCH, batch_of, bert, manifest_of, trained_adapter
+from parity import MAX_TOKENS, batch_for, trained_adapter
 
 from edge_sdk.runtimes.base import Batch, RuntimeFactory, TrainingRuntime
 from edge_sdk.runtimes.executorch import ExecutorchModel, ExecutorchRuntime, mean_loss
-from hetlora.adapter import Adapter, AdapterSpec, initial_adapter
+from hetlora.adapter import Adapter, initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid, DataError, RankOutOfRange, SpecMismatch
 from hetlora.manifest import ExecutorchFiles
@@ -20,17 +20,17 @@ from hetlora.manifest import ExecutorchFiles
 LEARNING_RATE = 1e-2
 LOSS_TOLERANCE = 5e-6
 
-needs_lowering = pytest.mark.slow  # the programs take half a minute to make, for all these tests together
+needs_lowering = pytest.mark.slow  # the programs take half a minute to make, once for all tests
 
 
 @pytest.fixture
-def bundle(executorch_bundle: Callable[[str], Bundle]) -> Bundle:
-    return executorch_bundle("bert")
+def bundle(executorch_case: Callable[[str], tuple[Path, Bundle]]) -> Bundle:
+    return executorch_case("bert")[1]
 
 
 @pytest.fixture
-def batch() -> Batch:
-    return batch_of(bert())
+def batch(bundle: Bundle) -> Batch:
+    return batch_for(bundle, rows=4, tokens=9)
 
 
 def _open(bundle: Bundle, adapter: Adapter, *, decay: float = 0.5, penalty: float = 0.0) -> ExecutorchRuntime:
@@ -38,7 +38,7 @@ def _open(bundle: Bundle, adapter: Adapter, *, decay: float = 0.5, penalty: floa
 
 
 @needs_lowering
-@pytest.mark.parametrize("rank", [1, 2, 8])
+@pytest.mark.parametrize("rank", [1, 2, 4])
 def test_loss_falls_at_every_rank_of_one_program(rank: int, bundle: Bundle, batch: Batch) -> None:
     factory: RuntimeFactory = ExecutorchRuntime
     new = initial_adapter(bundle.manifest.adapter, rank, np.random.default_rng(0))
@@ -50,17 +50,17 @@ def test_loss_falls_at_every_rank_of_one_program(rank: int, bundle: Bundle, batc
 
 @needs_lowering
 def test_penalty_is_in_the_loss_of_training_and_not_of_evaluation(bundle: Bundle, batch: Batch) -> None:
-    adapter = trained_adapter(bundle.manifest.adapter, 4)
+    adapter = trained_adapter(bundle.manifest.adapter, (4,))
     plain, punished = _open(bundle, adapter), _open(bundle, adapter, penalty=1.0)
     evaluation = punished.evaluate(batch)
-    assert evaluation.logits.shape == (4, len(LABELS))
+    assert evaluation.logits.shape == (4, 3)
     assert abs(plain.train_step(batch, learning_rate=LEARNING_RATE) - evaluation.loss) <= LOSS_TOLERANCE
     assert punished.train_step(batch, learning_rate=LEARNING_RATE) > evaluation.loss + 0.1
 
 
 @needs_lowering
 def test_penalty_acts_on_the_tail_alone(bundle: Bundle, batch: Batch) -> None:
-    adapter = trained_adapter(bundle.manifest.adapter, 5)
+    adapter = trained_adapter(bundle.manifest.adapter, (4,))
     runtimes = _open(bundle, adapter), _open(bundle, adapter, penalty=1.0)
     for runtime in runtimes:
         runtime.train_step(batch, learning_rate=LEARNING_RATE)
@@ -68,13 +68,13 @@ def test_penalty_acts_on_the_tail_alone(bundle: Bundle, batch: Batch) -> None:
     for key, gradient in with_penalty.items():
         difference = np.abs(gradient - without[key])
         ranks_first = difference if "lora_A" in key else difference.T
-        assert ranks_first[:2].max() <= 1e-6  # floor(0.5 * 5) = 2 ranks are kept
+        assert ranks_first[:2].max() <= 1e-6  # floor(0.5 * 4) = 2 ranks are kept
         assert ranks_first[2:].max() >= 1e-2
 
 
 @needs_lowering
 def test_module_of_rank_0_is_left_alone(bundle: Bundle, batch: Batch) -> None:
-    adapter = trained_adapter(bundle.manifest.adapter, 0, 3)
+    adapter = trained_adapter(bundle.manifest.adapter, (0, 3))
     runtime = _open(bundle, adapter, penalty=0.1)
     runtime.train_step(batch, learning_rate=LEARNING_RATE)
     assert runtime.adapter().ranks == adapter.ranks
@@ -86,7 +86,7 @@ def test_module_of_rank_0_is_left_alone(bundle: Bundle, batch: Batch) -> None:
 
 @needs_lowering
 def test_adapter_is_a_copy_that_training_leaves_alone(bundle: Bundle, batch: Batch) -> None:
-    given = trained_adapter(bundle.manifest.adapter, 3)
+    given = trained_adapter(bundle.manifest.adapter, (3,))
     runtime = _open(bundle, given)
     before = runtime.adapter()
     runtime.train_step(batch, learning_rate=LEARNING_RATE)
@@ -97,7 +97,7 @@ def test_adapter_is_a_copy_that_training_leaves_alone(bundle: Bundle, batch: Bat
 
 @needs_lowering
 def test_loss_that_is_not_finite_leaves_the_adapter(bundle: Bundle, batch: Batch) -> None:
-    runtime = _open(bundle, trained_adapter(bundle.manifest.adapter, 3), penalty=np.inf)
+    runtime = _open(bundle, trained_adapter(bundle.manifest.adapter, (3,)), penalty=np.inf)
     before = runtime.adapter()
     assert not np.isfinite(runtime.train_step(batch, learning_rate=LEARNING_RATE))
     for module, factors in runtime.adapter():
@@ -109,20 +109,20 @@ def test_no_adapter_is_the_same_as_a_new_one(bundle: Bundle, batch: Batch) -> No
     new = initial_adapter(bundle.manifest.adapter, 4, np.random.default_rng(0))  # lora_B is zero
     untrained = ExecutorchModel(bundle).logits(batch)
     assert np.abs(untrained - ExecutorchModel(bundle, new).logits(batch)).max() <= 1e-5
-    other = trained_adapter(bundle.manifest.adapter, 4)
+    other = trained_adapter(bundle.manifest.adapter, (4,))
     assert np.abs(untrained - ExecutorchModel(bundle).logits(batch, adapter=other)).max() > 1e-2
 
 
 @needs_lowering
 def test_batch_beyond_the_programs_limit_is_refused(bundle: Bundle) -> None:
-    runtime = _open(bundle, trained_adapter(bundle.manifest.adapter, 3))
-    with pytest.raises(DataError, match=rf"too large.*expected up to \({MAX_BATCH}, 12\)"):
-        runtime.train_step(batch_of(bert(), rows=MAX_BATCH + 1), learning_rate=LEARNING_RATE)
+    runtime = _open(bundle, trained_adapter(bundle.manifest.adapter, (3,)))
+    with pytest.raises(DataError, match=rf"too large.*expected up to \(8, {MAX_TOKENS}\)"):
+        runtime.train_step(batch_for(bundle, tokens=MAX_TOKENS + 1), learning_rate=LEARNING_RATE)
 
 
 @needs_lowering
 def test_token_outside_the_vocabulary_is_refused(bundle: Bundle, batch: Batch) -> None:
-    runtime = _open(bundle, trained_adapter(bundle.manifest.adapter, 3))
+    runtime = _open(bundle, trained_adapter(bundle.manifest.adapter, (3,)))
     strange = {**batch, "input_ids": np.full_like(batch["input_ids"], 10**6)}
     with pytest.raises(DataError, match="refuses the batch"):
         runtime.train_step(strange, learning_rate=LEARNING_RATE)
@@ -135,7 +135,7 @@ def test_program_without_its_weights_is_refused(bundle: Bundle, tmp_path: Path) 
     assert files is not None
     (tmp_path / files.training).write_bytes(bundle.path(files.training).read_bytes())
     with pytest.raises(BundleInvalid, match=r"training\.pte cannot be loaded"):
-        _open(replace(bundle, folder=tmp_path), trained_adapter(bundle.manifest.adapter, 3))
+        _open(replace(bundle, folder=tmp_path), trained_adapter(bundle.manifest.adapter, (3,)))
 
 
 # A device's process: trains one step, and prints what of the exporter came along.
@@ -154,39 +154,35 @@ print([name for name in heavy if name in sys.modules])
 def test_device_needs_nothing_of_the_exporter(bundle: Bundle, batch: Batch) -> None:
     import pickle
 
-    given = pickle.dumps((bundle, trained_adapter(bundle.manifest.adapter, 3), dict(batch)))
+    given = pickle.dumps((bundle, trained_adapter(bundle.manifest.adapter, (3,)), dict(batch)))
     done = subprocess.run([sys.executable, "-c", DEVICE], input=given, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode().splitlines()[-1] == "[]"
 
 
-def _bundle_of(folder: Path, files: ExecutorchFiles | None) -> Bundle:
-    return Bundle(folder, manifest_of(bert(), files), "0" * 64)
-
-
-def test_bundle_without_programs_is_refused(tmp_path: Path) -> None:
+def test_bundle_without_programs_is_refused(tiny_bundle: Bundle) -> None:
     with pytest.raises(BundleInvalid, match="no ExecuTorch programs"):
-        _open(_bundle_of(tmp_path, None), trained_adapter(bert().spec, 2))
+        _open(tiny_bundle, trained_adapter(tiny_bundle.manifest.adapter, (2,)))
 
 
-def test_damaged_program_is_refused(tmp_path: Path) -> None:
+def test_damaged_program_is_refused(tiny_bundle: Bundle, tmp_path: Path) -> None:
     files = ExecutorchFiles(training="a.pte", inference="b.pte", base_weights="c.ptd")
-    for name in files.model_dump().values():
+    for name in ("a.pte", "b.pte", "c.ptd"):
         (tmp_path / name).write_bytes(b"no program at all, and far too short")
+    manifest = tiny_bundle.manifest.model_copy(update={"executorch": files})
     with pytest.raises(BundleInvalid, match=r"a\.pte cannot be loaded"):
-        _open(_bundle_of(tmp_path, files), trained_adapter(bert().spec, 2))
+        _open(Bundle(tmp_path, manifest, "0" * 64), trained_adapter(manifest.adapter, (2,)))
 
 
-def test_adapter_of_another_specification_is_refused(tmp_path: Path) -> None:
-    spec = bert().spec
-    other = trained_adapter(AdapterSpec(spec.modules, 3.0, spec.max_rank), 2)
+def test_adapter_of_another_specification_is_refused(tiny_bundle: Bundle) -> None:
+    other = replace(tiny_bundle.manifest.adapter, scaling=3.0)
     with pytest.raises(SpecMismatch):
-        _open(_bundle_of(tmp_path, None), other)
+        _open(tiny_bundle, trained_adapter(other, (2,)))
 
 
-def test_adapter_of_rank_0_is_refused(tmp_path: Path) -> None:
+def test_adapter_of_rank_0_is_refused(tiny_bundle: Bundle) -> None:
     with pytest.raises(RankOutOfRange):
-        _open(_bundle_of(tmp_path, None), trained_adapter(bert().spec, 0))
+        _open(tiny_bundle, trained_adapter(tiny_bundle.manifest.adapter, (0,)))
 
 
 def test_mean_loss_scores_each_position_by_the_next_label_that_counts() -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
-from tiny_families import write_tiny_family
 from tiny_model import WORDS
 
 from edge_sdk.generation import TextGenerator
 from edge_sdk.runtimes.executorch import ExecutorchModel, ExecutorchRuntime
 from edge_sdk.runtimes.onnx import OnnxRuntime
-from export.bundle_writer import export_bundle
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter
 from hetlora.bundle import Bundle
 
@@ -19,18 +20,9 @@ pytestmark = pytest.mark.slow  # lowering a model takes half a minute
 LOSS_TOLERANCE = 1e-5
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    root = tmp_path_factory.mktemp("llama")
-    return export_bundle(
-        str(write_tiny_family(root / "model", "llama")),
-        root / "bundle",
-        task="text-generation",
-        targets=["q_proj", "down_proj"],
-        max_rank=4,
-        max_tokens=16,
-        runtimes=("onnx", "executorch"),
-    )
+@pytest.fixture
+def bundle(executorch_case: Callable[[str], tuple[Path, Bundle]]) -> Bundle:
+    return executorch_case("llama")[1]
 
 
 def _adapter(spec: AdapterSpec, seed: int) -> Adapter:
