@@ -8,8 +8,8 @@ decoded copy into memory: quantised weights stay quantised, and one decoded matr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -20,14 +20,14 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from export.gradient import MICROSOFT, use_microsoft_operators
 from export.graph_builder import GraphBuilder
 from export.graph_edit import copy_of, reads_of, rename_reads, replace_nodes, subgraphs
-from export.precision import encode
+from export.precision import Encoded, encode
 from hetlora.manifest import Precision
 
 # A page, so that each weight can be mapped straight from the file.
 _ALIGNMENT_BYTES: Final = 4096
 
-# A weight's values in the orientation of the checkpoint, on demand.
-ReadWeight = Callable[[str], NDArray[np.float32]]
+# A weight's values in the orientation of the checkpoint, on demand, in blocks of whole rows.
+ReadWeight = Callable[[str], Iterable[NDArray[np.float32]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +56,37 @@ def write_weights(
     path: Path,
     progress: Callable[[int], None] = lambda written: None,
 ) -> dict[str, StoredWeight]:
-    """Write the weights one after the other, equal ones once; one weight is in memory at a time."""
+    """Write the weights one after the other, equal ones once; one block of rows is in memory at a time."""
     with path.open("wb") as file:
         writer = _Writer(file, {})
         stored = {}
         for name in names:
-            encoded = encode(read(name), precision(name))
-            stored[name] = StoredWeight(
-                writer.write(encoded.data, encoded.elem_type, encoded.shape),
-                None
-                if encoded.scale is None
-                else writer.write(encoded.scale.tobytes(), TensorProto.FLOAT, encoded.scale.shape),
-                encoded.block_size,
-            )
+            stored[name] = _write_weight(writer, read(name), precision(name))
             progress(file.tell())
     return stored
+
+
+def _write_weight(
+    writer: _Writer, blocks: Iterable[NDArray[np.float32]], precision: Precision
+) -> StoredWeight:
+    parts: list[Encoded] = []
+
+    def pieces() -> Iterator[bytes]:
+        for block in blocks:
+            part = encode(block, precision)
+            parts.append(replace(part, data=b""))
+            yield part.data
+
+    offset, size_bytes = writer.write(pieces())
+    first = parts[0]
+    shape = (sum(part.shape[0] for part in parts), *first.shape[1:]) if first.shape else ()
+    data = Place(offset, size_bytes, first.elem_type, shape)
+    scales = [part.scale for part in parts if part.scale is not None]
+    if not scales:
+        return StoredWeight(data, None, 0)
+    scale = np.concatenate(scales)
+    place = Place(*writer.write([scale.tobytes()]), TensorProto.FLOAT, scale.shape)
+    return StoredWeight(data, place, first.block_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +94,20 @@ class _Writer:
     file: BinaryIO
     offsets: dict[str, int]
 
-    def write(self, data: bytes, elem_type: int, shape: tuple[int, ...]) -> Place:
-        digest = hashlib.sha256(data).hexdigest()
-        if digest not in self.offsets:
-            self.file.write(bytes(-self.file.tell() % _ALIGNMENT_BYTES))
-            self.offsets[digest] = self.file.tell()
-            self.file.write(data)
-        return Place(self.offsets[digest], len(data), elem_type, shape)
+    def write(self, pieces: Iterable[bytes]) -> tuple[int, int]:
+        """Where the pieces lie one after the other, and their size; what is there already, is taken back."""
+        end, digest = self.file.tell(), hashlib.sha256()
+        self.file.write(bytes(-end % _ALIGNMENT_BYTES))
+        offset = self.file.tell()
+        for piece in pieces:
+            digest.update(piece)
+            self.file.write(piece)
+        size_bytes = self.file.tell() - offset
+        known = self.offsets.setdefault(digest.hexdigest(), offset)
+        if known != offset:
+            self.file.seek(end)
+            self.file.truncate()
+        return known, size_bytes
 
 
 def bind_weights(

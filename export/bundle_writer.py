@@ -155,7 +155,7 @@ def _write_base(
         files.check(shapes)
         return write_weights(
             [*shapes, *own],
-            lambda name: own[name] if name in own else files.read(name),
+            lambda name: [own[name]] if name in own else files.read(name),
             precision,
             path,
             lambda written: progress(f"writing the base weights: {written / 1e6:.0f} MB"),

@@ -1,11 +1,12 @@
-"""The weights of a model folder, read from its safetensors files one tensor at a time."""
+"""The weights of a model folder, read from its safetensors files a few rows at a time."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -19,14 +20,15 @@ from hetlora.errors import ModelNotExportable
 # Names of before 2019, which transformers still renames when it loads.
 _OLD_ENDINGS: Final = ((".weight", ".gamma"), (".bias", ".beta"))
 _FLOATS: Final = ("F32", "F16", "BF16", "F64")
+_BLOCK_NUMBERS: Final = 4 * 2**20  # 16 MiB in float32
 
 
 @dataclass
 class WeightFiles:
-    """An open model folder's weights by state_dict name; memory holds one tensor at a time.
+    """An open model folder's weights by state_dict name; memory holds a block of one of them at a time.
 
     `prefix` is what the architecture's checkpoints may carry before, or lack in, the model's own names
-    (transformers' `base_model_prefix`).
+    (transformers' `base_model_prefix`). `block_numbers` limits what `read` gives at a time, to a row or more.
 
     Raises:
         ModelNotExportable: no safetensors file, or one that is truncated or torn.
@@ -34,6 +36,7 @@ class WeightFiles:
 
     files: list[Path]
     prefix: str
+    block_numbers: int = _BLOCK_NUMBERS
 
     def __post_init__(self) -> None:
         self._stack = ExitStack()
@@ -81,23 +84,27 @@ class WeightFiles:
                     expected=f"floating point {shape}",
                 )
 
-    def read(self, name: str) -> NDArray[np.float32]:
-        """One weight in float32.
+    def read(self, name: str) -> Iterator[NDArray[np.float32]]:
+        """One weight in float32, in blocks of whole rows; one without axes comes as it is.
 
         Raises:
             ModelNotExportable: the file cannot be read there, or holds values that are not finite.
         """
         key = str(self._key(name))
         try:
-            tensor = self._places[key].get_tensor(key)
+            part = self._places[key].get_slice(key)
+            shape = part.get_shape()
+            rows = max(1, self.block_numbers // max(1, prod(shape[1:])))
+            for start in range(0, max(1, shape[0]) if shape else 1, rows):
+                block = part[start : start + rows] if shape else self._places[key].get_tensor(key)
+                values: NDArray[np.float32] = block.float().numpy()
+                if not np.isfinite(values).all():
+                    raise ModelNotExportable(
+                        f"weight {name} holds values that are not finite", expected="finite numbers"
+                    )
+                yield values
         except (SafetensorError, OSError) as error:
             raise ModelNotExportable(f"weight {name} cannot be read", got=error) from error
-        values: NDArray[np.float32] = tensor.float().numpy()
-        if not np.isfinite(values).all():
-            raise ModelNotExportable(
-                f"weight {name} holds values that are not finite", expected="finite numbers"
-            )
-        return values
 
     def _key(self, name: str) -> str | None:
         within = name.removeprefix(f"{self.prefix}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -38,7 +39,7 @@ def _model(*, rows: int = 2, columns: int = 2) -> ModelProto:
 
 
 def _write(path: Path, precision: Precision, **weights: NDArray[np.float32]) -> dict[str, StoredWeight]:
-    return write_weights(weights, weights.__getitem__, lambda name: precision, path)
+    return write_weights(weights, lambda name: [weights[name]], lambda name: precision, path)
 
 
 def _run(model: ModelProto, folder: Path, **feeds: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -67,6 +68,16 @@ def test_equal_weights_lie_in_the_file_once(tmp_path: Path) -> None:
     assert stored["same"] == stored["first"]
     # 16 bytes, room up to the next page of 4096, 16 bytes
     assert (stored["other"].data.offset, (tmp_path / "base.bin").stat().st_size) == (4096, 4096 + 16)
+
+
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_weight_in_blocks_of_rows_gives_the_same_file_as_in_one(tmp_path: Path, precision: Precision) -> None:
+    weight = np.random.default_rng(0).standard_normal((7, 32)).astype(np.float32)
+    whole = _write(tmp_path / "whole", precision, W=weight)
+    blocks = [weight[:3], weight[3:4], weight[4:]]
+    stored = write_weights(["W", "again"], lambda _: blocks, lambda _: precision, tmp_path / "blocks")
+    assert stored == whole | {"again": whole["W"]}
+    assert (tmp_path / "blocks").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_equal_bytes_of_another_shape_keep_their_shape(tmp_path: Path) -> None:
