@@ -15,6 +15,7 @@ from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference  # typ
 
 from export.graph_builder import GraphBuilder
 from export.graph_edit import drop_dead, rename_reads, replace_nodes
+from hetlora.errors import ModelNotExportable
 
 ROWS: Final = "rows"  # all the axes before the last one in one
 
@@ -25,8 +26,19 @@ Shape = tuple[Dim, ...]
 
 
 def with_shapes(model: ModelProto) -> ModelProto:
-    """The model with the shape of every tensor that can be told, as symbols of its inputs."""
-    inferred: ModelProto = SymbolicShapeInference.infer_shapes(model, auto_merge=True)
+    """The model with the shape of every tensor that can be told, as symbols of its inputs.
+
+    Raises:
+        ModelNotExportable: shapes that depend on the values of tensors, as where experts are chosen.
+    """
+    try:
+        inferred: ModelProto = SymbolicShapeInference.infer_shapes(model, auto_merge=True)
+    except Exception as error:  # it raises whatever a shape that it does not know leads to
+        raise ModelNotExportable(
+            "the shapes of the model's tensors cannot be told before it runs",
+            got=f"{type(error).__name__}: {error}",
+            expected="shapes that depend on the number of texts and tokens alone",
+        ) from error
     return inferred
 
 
