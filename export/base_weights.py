@@ -21,6 +21,7 @@ from export.gradient import MICROSOFT, use_microsoft_operators
 from export.graph_builder import GraphBuilder
 from export.graph_edit import copy_of, reads_of, rename_reads, replace_nodes, subgraphs
 from export.precision import Encoded, encode
+from hetlora.errors import ModelNotExportable
 from hetlora.manifest import Precision
 
 # A page, so that each weight can be mapped straight from the file.
@@ -56,12 +57,21 @@ def write_weights(
     path: Path,
     progress: Callable[[int], None] = lambda written: None,
 ) -> dict[str, StoredWeight]:
-    """Write the weights one after the other, equal ones once; one block of rows is in memory at a time."""
+    """Write the weights one after the other, equal ones once; one block of rows is in memory at a time.
+
+    Raises:
+        ModelNotExportable: numbers too large for their precision.
+    """
     with path.open("wb") as file:
         writer = _Writer(file, {})
         stored = {}
         for name in names:
-            stored[name] = _write_weight(writer, read(name), precision(name))
+            try:
+                stored[name] = _write_weight(writer, read(name), precision(name))
+            except OverflowError as error:
+                raise ModelNotExportable(
+                    f"weight {name} does not fit its precision", got=error, expected="bfloat16, or float32"
+                ) from error
             progress(file.tell())
     return stored
 
@@ -177,16 +187,19 @@ def _scale_name(weight: str) -> str:
 
 
 def _decode_for_readers(graph: GraphProto, encoded: Mapping[str, StoredWeight], *, barrier: bool) -> None:
+    # ONNX Runtime enters, of what a node reads, what lies furthest back first: decoders that nothing holds
+    # back stand before all else, so that each runs just before its reader and not before the first layer.
+    first: list[NodeProto] = []
     nodes: list[NodeProto] = []
     for number, node in enumerate(graph.node):
         after: list[NodeProto] = []
         for name in sorted(reads_of(node) & encoded.keys()):
             before, after_this = _decoder(graph, node, number, name, encoded[name], barrier=barrier)
-            nodes += before
+            (nodes if barrier else first).extend(before)
             after += after_this
         nodes.append(node)
         nodes += after
-    replace_nodes(graph, nodes)
+    replace_nodes(graph, [*first, *nodes])
 
 
 def _decoder(
@@ -194,7 +207,7 @@ def _decoder(
 ) -> tuple[list[NodeProto], list[NodeProto]]:
     """The nodes before and after `reader`, which is changed to read, or to make, decoded values."""
     stem = f"{name}/{number}"
-    if reader.op_type == "Gather" and reader.input[0] == name:
+    if is_row_lookup(reader) and reader.input[0] == name:
         return [], _decode_rows(graph, reader, stem, name, weight)
     decoded = f"{stem}/decoded"
     source = name if weight.scale is None else _scale_name(name)
@@ -218,6 +231,11 @@ def _decoder(
     else:
         reader.input[:] = [decoded if x == name else x for x in reader.input]
     return nodes, []
+
+
+def is_row_lookup(node: NodeProto) -> bool:
+    """Whether a node reads some rows of a table, and no more of it."""
+    return node.op_type == "Gather" and all(attribute.i == 0 for attribute in node.attribute)
 
 
 def _decode_rows(

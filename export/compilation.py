@@ -10,8 +10,10 @@ from typing import Final
 from onnx import ModelProto
 from transformers import PretrainedConfig, PreTrainedModel
 
+from export.base_weights import is_row_lookup
 from export.classifier_graph import add_prototype_head
 from export.cleaning import clean
+from export.graph_builder import scope_of
 from export.linear_layers import linear_layers
 from export.lora_graph import splice_lora
 from export.model_folder import check_positions
@@ -26,6 +28,7 @@ from hetlora.errors import ModelNotExportable
 from hetlora.graph_names import DECODER_INPUT_IDS, PIXEL_VALUES, TOKEN_INPUTS
 from hetlora.manifest import TensorInput
 
+_VALUE_DEPENDENT: Final = ("NonZero", "Compress", "Unique")
 _FED: Final = (*TOKEN_INPUTS, PIXEL_VALUES, DECODER_INPUT_IDS)
 
 
@@ -60,6 +63,7 @@ def compile_model(config: PretrainedConfig, recipe: Recipe, progress: Callable[[
     if recipe.task != "image-classification":
         check_positions(network, config, recipe.max_tokens)
     forward = clean(trace(network, recipe.task))
+    _check_shapes_are_fixed(forward)
     modules = choose_targets(forward, recipe.targets, last_layers=recipe.last_layers)
     spec = AdapterSpec(modules, recipe.scaling, recipe.max_rank)
     head = _output_head(forward, spec) if recipe.task.endswith("generation") else None
@@ -75,7 +79,7 @@ def compile_model(config: PretrainedConfig, recipe: Recipe, progress: Callable[[
         for value in forward.graph.input
         if value.name not in _FED
     }
-    tables = {node.input[0] for node in forward.graph.node if node.op_type == "Gather"} & shapes.keys()
+    tables = {node.input[0] for node in forward.graph.node if is_row_lookup(node)} & shapes.keys()
     progress(f"building graphs for {len(modules)} LoRA modules")
     return Compiled(
         _build(forward, spec, head, set(shapes), recipe, config),
@@ -114,6 +118,16 @@ def _decoder_start(config: PretrainedConfig) -> DecoderStart:
             expected="both",
         )
     return DecoderStart(start, padding)
+
+
+def _check_shapes_are_fixed(forward: ModelProto) -> None:
+    """Raise where the number of rows depends on values: an expert that no token chooses gets none."""
+    node = next((node for node in forward.graph.node if node.op_type in _VALUE_DEPENDENT), None)
+    if node is not None:
+        raise ModelNotExportable(
+            f"shapes depend on values: operator {node.op_type} of module {scope_of(node) or 'unknown'}",
+            expected="a model without chosen experts",
+        )
 
 
 def _output_head(forward: ModelProto, spec: AdapterSpec) -> OutputHead:

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from onnx import ModelProto
 
-from export.graph_builder import GraphBuilder
+from export.graph_builder import GraphBuilder, scope_of
 from export.graph_edit import copy_of
 from export.linear_layers import linear_layers
 from hetlora.adapter import AdapterSpec, ModuleSpec
@@ -49,7 +49,11 @@ def splice_lora(model: ModelProto, spec: AdapterSpec) -> None:
         model.graph.node.append(node)
         if output in by_output:
             model.graph.node[-1].output[0] = f"{output}/frozen"
+            start = len(model.graph.node)
             _add_branch(builder, by_output[output], node.input[0], output, spec.scaling)
+            # Nodes are named by where they run, which need not be where the checkpoint has the weight.
+            for added in model.graph.node[start:]:
+                added.name = f"{scope_of(node)}{added.name.removeprefix(by_output[output].name)}"
 
 
 def with_factor_inputs(model: ModelProto, spec: AdapterSpec) -> ModelProto:

@@ -45,11 +45,17 @@ def encode(weight: NDArray[np.float32], precision: Precision) -> Encoded:
 
     int8: symmetric, one float32 scale for each row, the largest magnitude at 127. int4: symmetric, one scale
     for each BLOCK_SIZE numbers of a row, the largest at 7, low nibble first as ONNX packs it.
+
+    Raises:
+        OverflowError: a number that float16 does not reach.
     """
     values = np.ascontiguousarray(weight, dtype=np.float32)
     if precision == "float32":
         return Encoded(values.astype("<f4", copy=False).tobytes(), TensorProto.FLOAT, values.shape)
     if precision == "float16":
+        largest = float(np.abs(values).max(initial=0))
+        if largest > np.finfo(np.float16).max:
+            raise OverflowError(f"{largest:.6g} in float16")
         return Encoded(values.astype("<f2").tobytes(), TensorProto.FLOAT16, values.shape)
     if precision == "bfloat16":
         return Encoded(_bfloat16(values).tobytes(), TensorProto.BFLOAT16, values.shape)

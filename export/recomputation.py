@@ -15,7 +15,7 @@ from typing import Final
 from onnx import ModelProto, NodeProto, helper
 
 from export.gradient import MICROSOFT, TASK_LOSS
-from export.graph_edit import ancestors, copy_of, drop_dead, reads_of, replace_nodes
+from export.graph_edit import ancestors, copy_of, drop_dead, reads_of, rename_reads, replace_nodes
 from export.lora_graph import LORA_SUM
 from hetlora.manifest import Recompute
 
@@ -46,18 +46,16 @@ def recompute_activations(training: ModelProto, how: Recompute, weights: Collect
     for node in backward:
         for layer in [layer for layer, tensors in waiting.items() if tensors & reads_of(node)]:
             token = next((name for name in node.input if name in made_in_backward), None)
-            if token is None:
+            if token is None:  # such a node reads what the forward pass made
                 continue
             nodes += plan.clones(layer, waiting.pop(layer), token, renamed)
+        rename_reads([node], renamed)
         nodes.append(node)
-    for node in nodes[len(forward) :]:
-        if not node.name.startswith(_AGAIN):
-            node.input[:] = [renamed.get(name, name) for name in node.input]
     replace_nodes(graph, nodes)
     drop_dead(graph)
 
 
-_AGAIN: Final = "again/"
+AGAIN: Final = "again/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +76,18 @@ class _Plan:
         copies = [copy_of(node) for node in reversed(chosen)]
         made = {name for node in copies for name in node.output}
         entering = sorted({name for node in copies for name in node.input} & self.made - made)
-        names = {name: f"{_AGAIN}{name}" for name in made if name}
+        names = {name: f"{AGAIN}{name}" for name in made if name}
         renamed |= names
-        names |= {name: f"{_AGAIN}{layer}/{name}" for name in entering}
+        names |= {name: f"{AGAIN}{layer}/{name}" for name in entering}
         for copy in copies:
-            copy.name = f"{_AGAIN}{copy.name}"
+            copy.name = f"{AGAIN}{copy.name}"
             copy.input[:] = [names.get(name, name) for name in copy.input]
             copy.output[:] = [names.get(name, name) for name in copy.output]
         barrier = helper.make_node(
             "PassThrough",
             [*entering, token],
-            [*(names[name] for name in entering), f"{_AGAIN}{layer}/token"],
-            name=f"{_AGAIN}{layer}/barrier",
+            [*(names[name] for name in entering), f"{AGAIN}{layer}/token"],
+            name=f"{AGAIN}{layer}/barrier",
             domain=MICROSOFT,
         )
         return [barrier, *copies]

@@ -114,7 +114,7 @@ def _folded(
 
 
 def _use_plain_operators(graph: GraphProto) -> None:
-    """Let every build of ONNX Runtime open the graph: the training build's own operators have an output more."""
+    """Let every build of ONNX Runtime open the graph; the training build's operators have an output more."""
     for node in graph.node:
         if node.op_type in ("ConcatTraining", "SplitTraining"):
             node.op_type, node.domain = node.op_type.removesuffix("Training"), ""

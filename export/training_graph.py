@@ -114,7 +114,14 @@ def _free_marker(forward: ModelProto) -> int:
     taken = set(_constants(forward))
     for value in [*forward.graph.input, *forward.graph.output]:
         taken.update(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-    return next(prime for prime in _MARKERS if prime not in taken)
+    free = next((prime for prime in _MARKERS if prime not in taken), None)
+    if free is None:
+        raise ModelNotExportable(
+            "no marker for the rank is free",
+            got=f"all of {_MARKERS} in the graph",
+            expected="one that is not",
+        )
+    return free
 
 
 def _constants(model: ModelProto) -> Iterator[int]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +22,16 @@ _FLOATS: Final = ("F32", "F16", "BF16", "F64")
 _BLOCK_NUMBERS: Final = 4 * 2**20  # 16 MiB in float32
 
 
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+
 @dataclass
 class WeightFiles:
-    """An open model folder's weights by state_dict name; memory holds a block of one of them at a time.
+    """A model folder's weights by state_dict name; memory holds a block of one of them at a time.
 
     `prefix` is what the architecture's checkpoints may carry before, or lack in, the model's own names
     (transformers' `base_model_prefix`). `block_numbers` limits what `read` gives at a time, to a row or more.
@@ -39,27 +45,19 @@ class WeightFiles:
     block_numbers: int = _BLOCK_NUMBERS
 
     def __post_init__(self) -> None:
-        self._stack = ExitStack()
-        self._places: dict[str, Any] = {}
+        self._tensors: dict[str, _Tensor] = {}
         for path in self.files:
             try:
-                opened = self._stack.enter_context(safe_open(path, framework="pt"))
+                with safe_open(path, framework="pt") as opened:
+                    for key in opened.keys():  # noqa: SIM118 - it is no dict
+                        part = opened.get_slice(key)
+                        self._tensors[key] = _Tensor(path, part.get_dtype(), tuple(part.get_shape()))
             except (SafetensorError, OSError) as error:
-                self._stack.close()
                 raise ModelNotExportable(
                     f"{path.name} is no whole safetensors file",
                     got=error,
                     expected="weights that can be read",
                 ) from error
-            self._places |= dict.fromkeys(opened.keys(), opened)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Raise unless each weight is there, in a floating-point type and of the shape that the model has.
@@ -75,12 +73,11 @@ class WeightFiles:
                 expected="every weight of the model in its files",
             )
         for name, shape in shapes.items():
-            key = str(self._key(name))
-            part = self._places[key].get_slice(key)
-            if tuple(part.get_shape()) != shape or part.get_dtype() not in _FLOATS:
+            found = self._tensors[str(self._key(name))]
+            if found.shape != shape or found.dtype not in _FLOATS:
                 raise ModelNotExportable(
                     f"weight {name} is not what the model's configuration says",
-                    got=f"{part.get_dtype()} {tuple(part.get_shape())}",
+                    got=f"{found.dtype} {found.shape}",
                     expected=f"floating point {shape}",
                 )
 
@@ -91,39 +88,44 @@ class WeightFiles:
             ModelNotExportable: the file cannot be read there, or holds values that are not finite.
         """
         key = str(self._key(name))
+        place = self._tensors[key]
+        rows = max(1, self.block_numbers // max(1, prod(place.shape[1:])))
         try:
-            part = self._places[key].get_slice(key)
-            shape = part.get_shape()
-            rows = max(1, self.block_numbers // max(1, prod(shape[1:])))
-            for start in range(0, max(1, shape[0]) if shape else 1, rows):
-                block = part[start : start + rows] if shape else self._places[key].get_tensor(key)
-                values: NDArray[np.float32] = block.float().numpy()
-                if not np.isfinite(values).all():
-                    raise ModelNotExportable(
-                        f"weight {name} holds values that are not finite", expected="finite numbers"
-                    )
-                yield values
+            # Opened for this weight alone: the pages of a mapped file count as ours until it is closed.
+            with safe_open(place.path, framework="pt") as opened:
+                part = opened.get_slice(key)
+                for start in range(0, max(1, place.shape[0]) if place.shape else 1, rows):
+                    block = part[start : start + rows] if place.shape else opened.get_tensor(key)
+                    yield _finite(block.float().numpy(), name)
         except (SafetensorError, OSError) as error:
             raise ModelNotExportable(f"weight {name} cannot be read", got=error) from error
 
     def _key(self, name: str) -> str | None:
-        within = name.removeprefix(f"{self.prefix}.")
-        for candidate in (name, f"{self.prefix}.{name}", within):
-            for new, old in (("", ""), *_OLD_ENDINGS):
-                key = candidate if not new else candidate.removesuffix(new) + old
-                if key in self._places and (not new or candidate.endswith(new)):
-                    return key
-        return None
+        exact = [name, f"{self.prefix}.{name}", name.removeprefix(f"{self.prefix}.")]
+        old = [
+            candidate.removesuffix(new) + old
+            for new, old in _OLD_ENDINGS
+            for candidate in exact
+            if candidate.endswith(new)
+        ]
+        return next((key for key in (*exact, *old) if key in self._tensors), None)
+
+
+def _finite(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    if not np.isfinite(values).all():
+        raise ModelNotExportable(f"weight {name} holds values that are not finite", expected="finite numbers")
+    return values
 
 
 def weight_paths(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder.
+    """The safetensors files of a model folder: model.safetensors, or else those that its index names.
 
     Raises:
-        ModelNotExportable: there are none. Pickled weights do not count: loading them runs code of their
-        author.
+        ModelNotExportable: there are none, or an index that cannot be read. Pickled weights do not count:
+            loading them runs code of their author.
     """
-    files = sorted(folder.glob("model*.safetensors"))
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    files = [whole] if whole.exists() else sorted(folder / name for name in _indexed(index))
     if not files:
         raise ModelNotExportable(
             "the model has no weights that are safe to load",
@@ -131,6 +133,15 @@ def weight_paths(folder: Path) -> list[Path]:
             expected="model.safetensors",
         )
     return files
+
+
+def _indexed(index: Path) -> set[str]:
+    if not index.exists():
+        return set()
+    try:
+        return {Path(name).name for name in json.loads(index.read_bytes())["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelNotExportable(f"{index.name} of the model cannot be read", got=error) from error
 
 
 def digest_of(files: Iterable[Path]) -> str:

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from parity import export_family
 from safetensors.numpy import load_file, save_file
-from tiny_families import write_tiny_family
+from tiny_families import VOCABULARY, write_tiny_family
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
+from export.quiet import quiet_libraries
 from hetlora.bundle import open_bundle
 from hetlora.errors import ModelNotExportable, RankOutOfRange
 
@@ -163,3 +165,24 @@ def test_killed_export_leaves_nothing_that_looks_whole(model: Path, tmp_path: Pa
     assert all(name.startswith(".bundle.") for name in left)
     assert not [*tmp_path.rglob("manifest.json")]
     open_bundle(export_family("smollm", model, out).folder)
+
+
+def test_model_that_chooses_experts_is_refused_by_operator_and_module(tmp_path: Path) -> None:
+    config = Qwen3MoeConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        intermediate_size=64,
+        moe_intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        num_experts=4,
+        num_experts_per_tok=2,
+        eos_token_id=3,
+    )
+    model = write_tiny_family(tmp_path / "model", "qwen3")
+    with quiet_libraries():
+        Qwen3MoeForCausalLM(config).save_pretrained(model)
+    with pytest.raises(ModelNotExportable, match=r"operator NonZero of module model\.layers\.0\.mlp"):
+        export_family("qwen3", model, tmp_path / "bundle", targets=["q_proj"])

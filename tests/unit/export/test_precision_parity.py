@@ -16,6 +16,7 @@ from tiny_families import write_tiny_family
 
 from export.precision import BLOCK_SIZE
 from hetlora.bundle import Bundle
+from hetlora.errors import ModelNotExportable
 from hetlora.manifest import Precision
 
 FAMILIES = ("llama", "smollm", "gpt2", "bert", "t5")
@@ -100,3 +101,24 @@ def test_quantised_weights_are_not_decoded_when_a_session_opens(tmp_path: Path) 
     graph = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
     decoders = [node for node in graph.node if node.op_type == "DequantizeLinear"]
     assert len(decoders) == 2 * 7 + 1  # seven matrices in each of two layers, and the output head
+
+
+def test_without_a_barrier_decoders_stand_before_all_that_runs(tmp_path: Path) -> None:
+    # ONNX Runtime then runs each just before its reader; beside its reader one would run before the first layer.
+    model = write_tiny_family(tmp_path / "model", "llama")
+    bundle = export_family("llama", model, tmp_path / "bundle", base="int8")
+    for name in (bundle.manifest.graphs.inference, bundle.manifest.graphs.eval):
+        kinds = [node.op_type for node in onnx.load(bundle.path(name), load_external_data=False).graph.node]
+        decoders = kinds.count("DequantizeLinear")
+        assert decoders >= 2 * 7 + 1
+        assert kinds[:decoders] == ["DequantizeLinear"] * decoders
+
+
+def test_numbers_beyond_float16_are_refused_by_name(tmp_path: Path) -> None:
+    model = write_tiny_family(tmp_path / "model", "llama")
+    name = "model.layers.0.mlp.up_proj.weight"
+    weights = load_file(model / "model.safetensors")
+    weights[name][1, 2] = 1e5
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelNotExportable, match=rf"weight {name} does not fit .* got 100000 in float16"):
+        export_family("llama", model, tmp_path / "bundle", base="float16")

@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import GraphProto
 from parity import batch_for, export_family, open_runtime, trained_adapter
 from tiny_families import write_tiny_family
 
+from export.graph_edit import reads_of, subgraphs
 from hetlora.manifest import Recompute
 
 
 @pytest.mark.parametrize("how", ["selective", "layer"])
-@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2", "bert", "vit", "t5"])
+@pytest.mark.parametrize("name", ["llama", "opt", "gemma3", "gpt2", "bert", "mobilebert", "vit", "t5"])
 def test_recomputation_changes_no_number(name: str, how: Recompute, tmp_path: Path) -> None:
     model = write_tiny_family(tmp_path / "model", name)
     plain = export_family(name, model, tmp_path / "plain")
@@ -27,3 +30,20 @@ def test_recomputation_changes_no_number(name: str, how: Recompute, tmp_path: Pa
         assert np.abs(gradient - gradients[1][key]).max() <= 1e-6 * np.abs(gradient).max() + 1e-9, key
     kept = [bundle.manifest.cost_model.activation_bytes_per_token for bundle in (plain, again)]
     assert kept[1] < kept[0]
+
+
+@pytest.mark.parametrize("name", ["mobilebert", "opt"])
+def test_nothing_is_read_before_it_is_made(name: str, tmp_path: Path) -> None:
+    model = write_tiny_family(tmp_path / "model", name)
+    bundle = export_family(name, model, tmp_path / "bundle", recompute="layer")
+    graph = onnx.load(bundle.path(bundle.manifest.graphs.training), load_external_data=False).graph
+    made = {value.name for value in (*graph.input, *graph.initializer)} | {""}
+    for node in graph.node:
+        assert reads_of(node) - {name for inner in subgraphs(node) for name in names_within(inner)} <= made
+        made |= set(node.output)
+
+
+def names_within(graph: GraphProto) -> set[str]:
+    """What a body makes itself, or gets."""
+    made = {name for node in graph.node for name in node.output}
+    return made | {value.name for value in (*graph.input, *graph.initializer)}
