@@ -151,15 +151,15 @@ def _write_base(
             return "float32"
         return precision_of(base, shapes[name], is_table=name in compiled.tables)
 
-    with WeightFiles(weights, compiled.network.base_model_prefix) as files:
-        files.check(shapes)
-        return write_weights(
-            [*shapes, *own],
-            lambda name: [own[name]] if name in own else files.read(name),
-            precision,
-            path,
-            lambda written: progress(f"writing the base weights: {written / 1e6:.0f} MB"),
-        )
+    files = WeightFiles(weights, compiled.network.base_model_prefix)
+    files.check(shapes)
+    return write_weights(
+        [*shapes, *own],
+        lambda name: [own[name]] if name in own else files.read(name),
+        precision,
+        path,
+        lambda written: progress(f"writing the base weights: {written / 1e6:.0f} MB"),
+    )
 
 
 def _write_graphs(
