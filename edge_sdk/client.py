@@ -66,7 +66,7 @@ class EdgeClient:
         threads: how many threads training may use; None leaves it to the runtime.
         max_examples: how many examples the store keeps.
         on_event: told what happens, from the thread that runs the client. What it raises fails the visit.
-        runtime: opens training sessions; None is ONNX Runtime.
+        runtime: opens training sessions; None is ONNX Runtime, or ExecuTorch where only that is installed.
         http: the connection layer, for a private certificate authority, a proxy, or a test.
         clock: Unix seconds, for signatures.
 

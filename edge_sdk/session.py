@@ -19,7 +19,7 @@ from edge_sdk.folder import DeviceFolder
 from edge_sdk.memory import peak_memory_bytes
 from edge_sdk.planner import RankChoice, choose_rank
 from edge_sdk.pruning import self_prune
-from edge_sdk.runtimes import onnx_runtime
+from edge_sdk.runtimes import runtime_for
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.service import DeviceService
 from edge_sdk.tokens import text_encoder
@@ -101,7 +101,7 @@ class Session:
         received_before = tools.downloads.received_bytes
         manifest = tools.bundles.manifest(offer.bundle)
         check_examples(tools.examples, manifest.task, manifest.labels)
-        runtime = tools.runtime or onnx_runtime()
+        runtime = tools.runtime or runtime_for(manifest)
         example_count = tools.examples.count()
         self._choice = choose_rank(
             tools.capabilities, manifest, offer, example_count=example_count, threads=tools.threads

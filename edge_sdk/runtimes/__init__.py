@@ -3,16 +3,50 @@
 from __future__ import annotations
 
 from edge_sdk.runtimes.base import RuntimeFactory
+from hetlora.errors import DependencyMissing
+from hetlora.manifest import Manifest
+
+
+def runtime_for(manifest: Manifest) -> RuntimeFactory:
+    """The runtime that trains a bundle here: ONNX Runtime, or ExecuTorch where only that is installed.
+
+    Asked before a model is downloaded, so that a device without either need not begin.
+
+    Raises:
+        DependencyMissing: neither is installed, or only ExecuTorch and the bundle has no programs for it.
+    """
+    try:
+        return onnx_runtime()
+    except DependencyMissing as missing:
+        if manifest.executorch is None:
+            raise
+        try:
+            return executorch_runtime()
+        except DependencyMissing:
+            raise missing from None
 
 
 def onnx_runtime() -> RuntimeFactory:
-    """The default runtime, loaded when it is first needed.
+    """ONNX Runtime, loaded when it is first needed.
 
     Raises:
-        DependencyMissing: ONNX Runtime's training build is not installed.
+        DependencyMissing: its training build is not installed.
     """
     from edge_sdk.runtimes.onnx import OnnxRuntime
     from edge_sdk.runtimes.onnx_library import import_training_bindings
 
-    import_training_bindings()  # a device without them need not download a model first
+    import_training_bindings()
     return OnnxRuntime
+
+
+def executorch_runtime() -> RuntimeFactory:
+    """ExecuTorch, loaded when it is first needed.
+
+    Raises:
+        DependencyMissing: it is not installed.
+    """
+    from edge_sdk.runtimes.executorch import ExecutorchRuntime
+    from edge_sdk.runtimes.executorch_library import import_bindings
+
+    import_bindings()
+    return ExecutorchRuntime

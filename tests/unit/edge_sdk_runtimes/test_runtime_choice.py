@@ -1,0 +1,73 @@
+"""Which runtime a device trains with, by what is installed there."""
+
+from __future__ import annotations
+
+import importlib.abc
+import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+import pytest
+
+from edge_sdk.runtimes import runtime_for
+from edge_sdk.runtimes.onnx import OnnxRuntime
+from hetlora.bundle import Bundle
+from hetlora.errors import DependencyMissing
+from hetlora.manifest import ExecutorchFiles, Manifest
+
+
+class _Absent(importlib.abc.MetaPathFinder):
+    """As if these packages were not installed."""
+
+    def __init__(self, *packages: str) -> None:
+        self._packages = packages
+
+    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name.partition(".")[0] in self._packages:
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        return None
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def hide(*packages: str) -> None:
+        for name in list(sys.modules):
+            if name.partition(".")[0] in packages:
+                monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setattr(sys, "meta_path", [_Absent(*packages), *sys.meta_path])
+
+    return hide
+
+
+@pytest.fixture
+def manifest(tiny_bundle: Bundle) -> Manifest:
+    files = ExecutorchFiles(training="training.pte", inference="inference.pte", base_weights="base.ptd")
+    return tiny_bundle.manifest.model_copy(update={"executorch": files})
+
+
+def test_onnx_runtime_comes_first(manifest: Manifest) -> None:
+    assert runtime_for(manifest) is OnnxRuntime
+
+
+def test_executorch_serves_where_onnx_runtime_is_not_installed(
+    manifest: Manifest, without: Callable[..., None]
+) -> None:
+    from edge_sdk.runtimes.executorch import ExecutorchRuntime
+
+    without("onnxruntime")
+    assert runtime_for(manifest) is ExecutorchRuntime
+
+
+def test_bundle_without_programs_asks_for_onnx_runtime(
+    tiny_bundle: Bundle, without: Callable[..., None]
+) -> None:
+    without("onnxruntime")
+    with pytest.raises(DependencyMissing, match="onnxruntime-training-cpu"):
+        runtime_for(tiny_bundle.manifest)
+
+
+def test_device_with_neither_is_told_of_the_first(manifest: Manifest, without: Callable[..., None]) -> None:
+    without("onnxruntime", "executorch")
+    with pytest.raises(DependencyMissing, match="onnxruntime-training-cpu"):
+        runtime_for(manifest)
