@@ -1,4 +1,4 @@
-"""Frozen weights in fewer bits: training equals PyTorch on the decoded weights, and they stay as they are."""
+"""Frozen weights in fewer bits: a step is that of PyTorch on the decoded weights, and they stay as they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
-from parity import batch_for, check_training, export_family, trained_adapter
+from parity import batch_for, check_first_step, export_family, open_runtime, trained_adapter
 from peft_twin import PeftTwin
 from safetensors.numpy import load_file, save_file
 from tiny_families import write_tiny_family
@@ -55,14 +55,13 @@ def _round_model(model: Path, precision: Precision) -> None:
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16", "int8", "int4"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_training_equals_torch_on_the_decoded_weights(
-    name: str, precision: Precision, tmp_path: Path
-) -> None:
+def test_step_equals_torch_on_the_decoded_weights(name: str, precision: Precision, tmp_path: Path) -> None:
     model = write_tiny_family(tmp_path / "model", name)
     bundle = export_family(name, model, tmp_path / "bundle", base=precision)
     _round_model(model, precision)
     adapter = trained_adapter(bundle.manifest.adapter)
-    check_training(bundle, adapter, batch_for(bundle), PeftTwin(bundle, model, adapter, tmp_path / "peft"))
+    twin = PeftTwin(bundle, model, adapter, tmp_path / "peft")
+    check_first_step(open_runtime(bundle, adapter), batch_for(bundle), twin)
 
 
 @pytest.mark.parametrize(("precision", "share"), [("bfloat16", 0.5), ("int8", 0.28), ("int4", 0.2)])
@@ -104,7 +103,7 @@ def test_quantised_weights_are_not_decoded_when_a_session_opens(tmp_path: Path) 
 
 
 def test_without_a_barrier_decoders_stand_before_all_that_runs(tmp_path: Path) -> None:
-    # ONNX Runtime then runs each just before its reader; beside its reader one would run before the first layer.
+    # ONNX Runtime then runs each just before its reader; beside it one would run before the first layer.
     model = write_tiny_family(tmp_path / "model", "llama")
     bundle = export_family("llama", model, tmp_path / "bundle", base="int8")
     for name in (bundle.manifest.graphs.inference, bundle.manifest.graphs.eval):
