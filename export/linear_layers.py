@@ -79,12 +79,6 @@ def block_of(path: str) -> str | None:
     return None if match is None else match.group()
 
 
-def block_number(node: NodeProto) -> int | None:
-    """The number, within its stack, of the transformer block that a node was traced in; None outside."""
-    block = block_of(scope_of(node))
-    return None if block is None else int(block.rpartition(".")[2])
-
-
 def _matrix_dims(tensor: TensorProto) -> tuple[int, int] | None:
     sizes = [dim.dim_value for dim in tensor.shape.dim]
     if tensor.elem_type != TensorProto.FLOAT or len(sizes) != 2 or 0 in sizes:

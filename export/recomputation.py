@@ -7,7 +7,6 @@ gradient at the layer's end holds the second computation back until the backward
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
@@ -15,18 +14,13 @@ from typing import Final
 from onnx import ModelProto, NodeProto, helper
 
 from export.gradient import MICROSOFT, TASK_LOSS
+from export.graph_builder import scope_of
 from export.graph_edit import ancestors, copy_of, drop_dead, reads_of, rename_reads, replace_nodes
+from export.linear_layers import block_of
 from export.lora_graph import LORA_SUM
 from hetlora.manifest import Recompute
 
-_LAYER: Final = re.compile(r"^/?(.*?(?:^|[/.])(?:layers?|h|blocks?)[./]\d+)(?=[/.]|$)")
 _PRODUCTS: Final = ("MatMul", "FusedMatMul", "Gemm", "Conv")
-
-
-def layer_of(node: NodeProto) -> str | None:
-    """The path of the transformer layer that a node belongs to, from the module path in its name."""
-    match = _LAYER.match(node.name)
-    return None if match is None else match.group(1).replace("/", ".")
 
 
 def recompute_activations(training: ModelProto, how: Recompute, weights: Collection[str]) -> None:
@@ -95,10 +89,10 @@ class _Plan:
 
 def _kept(forward: list[NodeProto], how: Recompute, weights: set[str]) -> set[str]:
     """Outputs of nodes outside the layers, read by another layer and, if selective, of dear nodes."""
-    layers = {output: layer_of(node) for node in forward for output in node.output}
+    layers = {output: block_of(scope_of(node)) for node in forward for output in node.output}
     kept = {name for name, layer in layers.items() if layer is None}
     for node in forward:
-        own = layer_of(node)
+        own = block_of(scope_of(node))
         kept |= {name for name in reads_of(node) if name in layers and layers[name] != own}
     if how == "selective":
         is_dear = _dear_to_compute(weights)
@@ -118,7 +112,7 @@ def _dear_to_compute(weights: set[str]) -> Callable[[NodeProto], bool]:
 
 def _wanted_by_layer(plan: _Plan, backward: list[NodeProto]) -> dict[str, set[str]]:
     """What the backward pass reads and can be made again, by layer."""
-    layers = {output: layer_of(node) for node in plan.forward for output in node.output}
+    layers = {output: block_of(scope_of(node)) for node in plan.forward for output in node.output}
     wanted: dict[str, set[str]] = {}
     for node in backward:
         for name in reads_of(node) & plan.again:

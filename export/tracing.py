@@ -48,7 +48,6 @@ _TASKS: Final = {
     ),
     "text2text-generation": _TracedTask(modeling_auto.AutoModelForSeq2SeqLM, "text2text-generation", LOGITS),
 }
-TASKS: Final = tuple(_TASKS)
 
 
 def auto_class(task: str) -> Any:

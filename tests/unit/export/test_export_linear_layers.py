@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from export.linear_layers import block_number, block_of, linear_layers
+from export.linear_layers import block_of, linear_layers
 
 
 def _linear(scope: str, weight: str, x: str = "x") -> list[NodeProto]:
@@ -78,9 +78,3 @@ def test_layer_that_runs_twice_is_shared_at_both_places() -> None:
 )
 def test_block_is_the_outermost_numbered_layer(path: str, block: str | None) -> None:
     assert block_of(path) == block
-
-
-def test_node_knows_the_number_of_its_block() -> None:
-    inside = helper.make_node("Add", ["a", "b"], ["c"], name="/model/layers.12/mlp/Add")
-    outside = helper.make_node("Add", ["a", "b"], ["c"], name="/model/norm/Add")
-    assert (block_number(inside), block_number(outside)) == (12, None)

@@ -1,4 +1,4 @@
-"""Frozen weights in fewer bits: a step is that of PyTorch on the decoded weights, and they stay as they are."""
+"""Frozen weights in fewer bits: a step is that of PyTorch on the decoded ones, and they stay as they are."""
 
 from __future__ import annotations
 
