@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from edge_sdk.runtimes.base import Batch
 from edge_sdk.runtimes.factors import inference_factors
-from edge_sdk.runtimes.feeds import decoder_feeds
+from edge_sdk.runtimes.feeds import Feeds, decoder_feeds
 from edge_sdk.runtimes.onnx_library import batch_refused, open_session
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
@@ -23,12 +23,13 @@ class OnnxModel:
     Raises:
         DependencyMissing: ONNX Runtime is not installed.
         SpecMismatch: the adapter is not of the bundle's specification.
+        RankOutOfRange: the adapter has a larger rank than the graphs are stamped for.
         BundleInvalid: the inference graph cannot be loaded.
     """
 
     def __init__(self, bundle: Bundle, adapter: Adapter | None = None, *, threads: int | None = None) -> None:
         self._manifest = bundle.manifest
-        self._factors = inference_factors(self._manifest.adapter, adapter)
+        self._factors = self._fed(adapter)
         self._session = open_session(bundle.path(self._manifest.graphs.inference), threads)
 
     def logits(self, batch: Batch, *, adapter: Adapter | None = None) -> NDArray[np.float32]:
@@ -39,13 +40,16 @@ class OnnxModel:
 
         Raises:
             DataError: an input is missing, of the wrong shape, or holds numbers that are no tokens.
-            SpecMismatch: the adapter is not of the bundle's specification.
+            SpecMismatch, RankOutOfRange: as when opening.
         """
         feeds = decoder_feeds(self._manifest, batch)
-        factors = self._factors if adapter is None else inference_factors(self._manifest.adapter, adapter)
+        factors = self._factors if adapter is None else self._fed(adapter)
         try:
             (logits,) = self._session.run([LOGITS], {**feeds, **factors})
         except Exception as error:  # the bindings' exceptions share no base class
             raise batch_refused(error) from error
         answer: NDArray[np.float32] = logits
         return answer
+
+    def _fed(self, adapter: Adapter | None) -> Feeds:
+        return inference_factors(self._manifest.adapter, adapter, self._manifest.fixed_rank)

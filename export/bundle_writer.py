@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +13,9 @@ from export.base_weights import StoredWeight, bind_weights, write_weights
 from export.bundle_manifest import FILES, INITIAL_ADAPTER, describe, formats_of
 from export.compilation import Compiled, compile_model
 from export.cost_model import cost_model
-from export.executorch_files import write_executorch
+from export.executorch_files import require_executorch, write_executorch
 from export.model_folder import ModelFolder, load_model, load_tokenizer, open_model
+from export.new_folder import whole_folder_or_none
 from export.peft_adapter import to_bundle
 from export.precision import precision_of
 from export.quiet import quiet_libraries
@@ -27,7 +25,6 @@ from export.training_graph import build_optimizer
 from export.weight_files import WeightFiles, digest_of, weight_paths
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle, open_bundle
-from hetlora.errors import ModelNotExportable
 from hetlora.manifest import MANIFEST_NAME, ExecutorchFiles, Precision
 from hetlora.tensors import adapter_to_bytes
 
@@ -75,6 +72,7 @@ def export_bundle(
         ModelNotExportable: model, tokenizer, labels, targets, a choice or `out` cannot be used.
         RankOutOfRange: `max_rank` does not fit every target module.
         SpecMismatch: `scaling` is not a finite positive number, or `initial_adapter` fits another model.
+        DependencyMissing: ExecuTorch is asked for and not installed.
     """
     recipe = make_recipe(
         task=task,
@@ -88,7 +86,9 @@ def export_bundle(
         base=base,
         recompute=recompute,
     )
-    with _whole_folder_or_none(out) as folder, quiet_libraries():
+    if "executorch" in recipe.runtimes:
+        require_executorch()  # now, and not when the ONNX graphs are done
+    with whole_folder_or_none(out) as folder, quiet_libraries():
         _write_bundle(open_model(model, revision), recipe, initial_adapter, folder, progress)
     return open_bundle(out, verify=False)
 
@@ -207,23 +207,3 @@ def _write_executorch(
         base=None if classifier is None else classifier.encoder,
         progress=progress,
     )
-
-
-@contextmanager
-def _whole_folder_or_none(out: Path) -> Iterator[Path]:
-    """A new folder beside `out` that takes its name once the block is done, or goes away if it fails."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ModelNotExportable("the place for the bundle is taken", got=out, expected="no such folder yet")
-    partial = out.parent / f".{out.name}.{os.getpid()}.partial"
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
-        yield partial
-        partial.rename(out)  # over an empty folder too
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise ModelNotExportable(
-                "the bundle cannot be written", got=error, expected="room, and leave to write there"
-            ) from error
-        raise

@@ -61,14 +61,11 @@ def write_executorch(
     model.eval().requires_grad_(False)
     adapted = AdaptedModel(model, base or model, spec, tuple(tensor.name for tensor in inputs))
     limits = {"batch": max_batch, "tokens": max_tokens}
+    require_executorch()
     with quiet_libraries(), _quiet_executorch():
-        try:
-            from export.executorch_graph import trace_inference, trace_training
-            from export.executorch_lowering import lower, merge_weights, xnnpack
-        except ImportError as error:
-            raise DependencyMissing(
-                "ExecuTorch cannot be imported", got=error, expected="pip install executorch==1.4.1"
-            ) from error
+        from export.executorch_graph import trace_inference, trace_training
+        from export.executorch_lowering import lower, merge_weights, xnnpack
+
         progress("tracing the inference program")
         traced = trace_inference(adapted, inputs, limits)
         progress("lowering the inference program")
@@ -87,6 +84,21 @@ def write_executorch(
     if portable:
         progress(f"XNNPACK refuses {' and '.join(portable)}: slower on devices")
     return FILES.model_copy(update={"portable": portable})
+
+
+def require_executorch() -> None:
+    """Import what lowers programs.
+
+    Raises:
+        DependencyMissing: executorch is not installed, or does not fit torch.
+    """
+    with quiet_libraries(), _quiet_executorch():
+        try:
+            import export.executorch_lowering  # noqa: F401
+        except ImportError as error:
+            raise DependencyMissing(
+                "ExecuTorch cannot be imported", got=error, expected="pip install executorch==1.4.1"
+            ) from error
 
 
 @contextmanager

@@ -175,6 +175,9 @@ class Manifest(Message):
     adapter: AdapterSpec
     base_precision: Precision = "float32"
     recompute: Recompute = "none"
+    fixed_rank: int | None = Field(
+        default=None, ge=1
+    )  # the one rank of its ONNX graphs, where they are stamped
     inputs: tuple[TensorInput, ...]
     image: ImageInfo | None = None
     generation: GenerationInfo | None = None

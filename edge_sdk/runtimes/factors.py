@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from hetlora.adapter import Adapter, AdapterSpec, Tensor, initial_adapter
+from hetlora.algebra import zero_pad
 from hetlora.errors import RankOutOfRange, SpecMismatch
 from hetlora.tensors import to_tensors
 
@@ -21,31 +22,44 @@ def check_adapter(spec: AdapterSpec, adapter: Adapter) -> None:
         raise SpecMismatch("the adapter is not of this bundle's specification")
 
 
-def inference_factors(spec: AdapterSpec, adapter: Adapter | None) -> dict[str, Tensor]:
-    """`fed_factors` of an adapter, or of none: the untrained model; errors as `check_adapter`."""
+def inference_factors(
+    spec: AdapterSpec, adapter: Adapter | None, fixed_rank: int | None = None
+) -> dict[str, Tensor]:
+    """`fed_factors` of an adapter, or of none: the untrained model; errors as `check_adapter` and those."""
     if adapter is None:
         adapter = initial_adapter(spec, 0, np.random.default_rng(0))
     check_adapter(spec, adapter)
-    return fed_factors(adapter)
+    return fed_factors(adapter, fixed_rank)
 
 
-def check_trainable(spec: AdapterSpec, adapter: Adapter) -> None:
+def check_trainable(spec: AdapterSpec, adapter: Adapter, fixed_rank: int | None = None) -> None:
     """Raise unless the adapter is of the bundle's specification and trains some module.
 
     Raises:
         SpecMismatch: it is of another.
-        RankOutOfRange: every module has rank 0.
+        RankOutOfRange: every module has rank 0, or one another rank than the graphs are stamped for.
     """
     check_adapter(spec, adapter)
     if adapter.rank < 1:
         raise RankOutOfRange("nothing to train at rank 0", expected="a module of rank 1 or more")
+    ranks = set(adapter.ranks.values())
+    if fixed_rank is not None and ranks - {0, fixed_rank}:
+        raise RankOutOfRange(
+            "the bundle's graphs are stamped for one rank", got=sorted(ranks), expected=f"{fixed_rank}, or 0"
+        )
 
 
-def fed_factors(adapter: Adapter) -> dict[str, Tensor]:
+def fed_factors(adapter: Adapter, fixed_rank: int | None = None) -> dict[str, Tensor]:
     """The factors by PEFT key; rank 0 is one row and one column of zeros, which changes nothing.
 
-    With both factors zero so are both gradients: such a pair stays what it is however long it trains.
+    With both factors zero so are both gradients: such a pair stays what it is however long it trains. With
+    `fixed_rank`, that of stamped graphs, each module is filled up to it in the same way.
+
+    Raises:
+        RankOutOfRange: a module has a larger rank than that.
     """
+    if fixed_rank is not None:
+        return to_tensors(zero_pad(adapter, fixed_rank))
     return {
         key: tensor if tensor.size else np.zeros([max(size, 1) for size in tensor.shape], np.float32)
         for key, tensor in to_tensors(adapter).items()

@@ -35,7 +35,7 @@ class OnnxRuntime:
     Raises:
         DependencyMissing: no ONNX Runtime that can train is installed.
         SpecMismatch: the adapter is not of the bundle's specification.
-        RankOutOfRange: every module has rank 0.
+        RankOutOfRange: every module has rank 0, or one another rank than the graphs are stamped for.
         BundleInvalid: a graph of the bundle cannot be loaded.
     """
 
@@ -48,11 +48,12 @@ class OnnxRuntime:
         pruning_penalty: float,
         threads: int | None = None,
     ) -> None:
-        check_trainable(bundle.manifest.adapter, adapter)
+        fixed_rank = bundle.manifest.fixed_rank
+        check_trainable(bundle.manifest.adapter, adapter, fixed_rank)
         self._bundle, self._threads = bundle, threads
         self._bindings = import_training_bindings()
         self._given = adapter
-        self._state = load_as_checkpoint(self._bindings, fed_factors(adapter))
+        self._state = load_as_checkpoint(self._bindings, fed_factors(adapter, fixed_rank))
         self._penalty = {
             PRUNING_DECAY: np.array(pruning_decay, np.float64),
             PRUNING_PENALTY: np.array(pruning_penalty, np.float32),

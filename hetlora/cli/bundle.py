@@ -10,6 +10,7 @@ import typer
 from hetlora.bundle import open_bundle
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say, stderr
+from hetlora.cli.parts import part
 
 app = typer.Typer(no_args_is_help=True, help="Bundles: exported models that devices download.")
 
@@ -29,6 +30,32 @@ def publish(
         print_json(published)
     else:
         say(f"bundle {published.digest} ({published.size_bytes / 1e6:.1f} MB)")
+
+
+@app.command()
+def stamp(
+    folder: Annotated[Path, typer.Argument(help="A folder that `hetlora export` wrote.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; it must not hold anything yet.")],
+    rank: Annotated[int, typer.Option(min=1, help="The rank of every module.")],
+    batch: Annotated[int | None, typer.Option(min=1, show_default="any", help="Rows of every batch.")] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="any", help="Tokens of every text, which is cut or padded to them."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fix the sizes of a bundle's ONNX graphs, for runtimes that take no others.
+
+    NNAPI, Core ML, QNN and the browser want them. What stays the same, the frozen weights above all, takes
+    no room a second time: `hetlora bundle stamp bundle/ --rank 8 --batch 1 --tokens 64 --out rank-8/`
+    """
+    with part("export"):
+        from export.stamping import stamp as stamp_bundle
+    stamped = stamp_bundle(open_bundle(folder), out, rank=rank, batch=batch, tokens=tokens)
+    if as_json:
+        print_json({"digest": stamped.digest, "folder": str(out), "rank": rank})
+    else:
+        say(f"{out}: rank {rank}", f"digest {stamped.digest}")
 
 
 @app.command("list")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from export.bundle_writer import export_bundle
 from export.executorch_files import write_executorch
 from export.executorch_program import AdaptedModel, class_loss, next_token_loss, tail_norms
 from export.quiet import quiet_libraries
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.algebra import pruned_rank, tail_norm
-from hetlora.errors import ModelNotExportable
+from hetlora.errors import DependencyMissing, ModelNotExportable
 from hetlora.manifest import TensorInput
 
 SPEC = AdapterSpec((ModuleSpec("layer", 6, 4),), 2.0, 3)
@@ -128,6 +130,21 @@ def test_decision_by_a_value_is_refused(tmp_path: Path) -> None:
 def test_model_with_a_state_of_its_own_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelNotExportable, match="changes no state"):
         _write(Counting(), tmp_path)
+
+
+def test_missing_library_is_told_with_the_command_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # What the import system takes for: not installed.
+    monkeypatch.setitem(sys.modules, "export.executorch_lowering", None)
+    with pytest.raises(DependencyMissing, match=r"pip install executorch==1\.4\.1"):
+        export_bundle(
+            str(tmp_path / "no-model"),
+            tmp_path / "bundle",
+            task="text-generation",
+            targets=["q_proj"],
+            runtimes=["onnx", "executorch"],
+        )
 
 
 def test_unknown_task_is_refused(tmp_path: Path) -> None:

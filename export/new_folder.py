@@ -1,0 +1,35 @@
+"""A folder that is there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hetlora.errors import ModelNotExportable
+
+
+@contextmanager
+def whole_folder_or_none(out: Path) -> Iterator[Path]:
+    """A new folder beside `out` that takes its name once the block is done, or goes away if it fails.
+
+    Raises:
+        ModelNotExportable: something is there already, or the disk does not take it.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ModelNotExportable("the place for the bundle is taken", got=out, expected="no such folder yet")
+    partial = out.parent / f".{out.name}.{os.getpid()}.partial"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        yield partial
+        partial.rename(out)  # over an empty folder too
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise ModelNotExportable(
+                "the bundle cannot be written", got=error, expected="room, and leave to write there"
+            ) from error
+        raise
