@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
@@ -18,6 +18,9 @@ from export.bundle_writer import export_bundle
 from export.quiet import quiet_libraries
 from hetlora.bundle import Bundle
 from hetlora.manifest import Precision, Recompute
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 ATTENTION_TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
 SCALING: Final = 2.0  # lora_alpha 16 at rank 8
@@ -55,9 +58,20 @@ def write_llama(folder: Path, size: LlamaSize, *, seed: int) -> Path:
     As SmolLM-135M has it: tied embeddings, rotary positions, no biases, its spread of initial weights.
     """
     # Not above: the exporter, when it is imported first, keeps transformers quiet.
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
-    config = LlamaConfig(  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=[]), quiet_libraries():
+        torch.manual_seed(seed)
+        LlamaForCausalLM(llama_config(size)).save_pretrained(folder)  # type: ignore[no-untyped-call]
+        write_tokenizer(folder)
+    return folder
+
+
+def llama_config(size: LlamaSize) -> PretrainedConfig:
+    """SmolLM-135M's configuration in another size."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(  # type: ignore[no-untyped-call]
         **asdict(size),
         tie_word_embeddings=True,
         max_position_embeddings=2048,
@@ -67,11 +81,6 @@ def write_llama(folder: Path, size: LlamaSize, *, seed: int) -> Path:
         bos_token_id=0,
         eos_token_id=0,
     )
-    with torch.random.fork_rng(devices=[]), quiet_libraries():
-        torch.manual_seed(seed)
-        LlamaForCausalLM(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
-        _write_tokenizer(folder)
-    return folder
 
 
 def export_llama(
@@ -99,7 +108,8 @@ def export_llama(
     )
 
 
-def _write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path) -> None:
+    """Write a tokenizer of five words."""
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(WordLevel(_VOCABULARY, unk_token="<unk>"))
