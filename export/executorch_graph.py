@@ -137,7 +137,7 @@ def _export(program: nn.Module, adapted: AdaptedModel, sized: tuple[Any, ...]) -
         raise ModelNotExportable(
             f"torch.export cannot follow module {_module_of(error, adapted.model)}",
             got=_first_line(error),
-            expected="a model of symbolic batch and length",
+            expected="a model of symbolic batch and length; at the model's own limit, one token less may do",
         ) from error
 
 
