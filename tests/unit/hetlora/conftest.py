@@ -31,6 +31,7 @@ def manifest_fields() -> dict[str, Any]:
         },
         "base_precision": "float32",
         "recompute": "none",
+        "fixed_rank": None,
         "inputs": [{"name": "input_ids", "dtype": "int64", "shape": ["batch", "tokens"]}],
         "image": None,
         "generation": None,
