@@ -13,17 +13,21 @@ def runtime_for(manifest: Manifest) -> RuntimeFactory:
     Asked before a model is downloaded, so that a device without either need not begin.
 
     Raises:
-        DependencyMissing: neither is installed, or only ExecuTorch and the bundle has no programs for it.
+        DependencyMissing: neither can be used, or only ExecuTorch and the bundle has no programs for it.
     """
     try:
         return onnx_runtime()
-    except DependencyMissing as missing:
+    except DependencyMissing as first:
         if manifest.executorch is None:
             raise
         try:
             return executorch_runtime()
-        except DependencyMissing:
-            raise missing from None
+        except DependencyMissing as second:
+            raise DependencyMissing(
+                "no runtime can train here",
+                got=f"{first.what} ({first.got}), and {second.what} ({second.got})",
+                expected=f"{first.expected}; or {second.expected}",
+            ) from second
 
 
 def onnx_runtime() -> RuntimeFactory:

@@ -67,7 +67,16 @@ def test_bundle_without_programs_asks_for_onnx_runtime(
         runtime_for(tiny_bundle.manifest)
 
 
-def test_device_with_neither_is_told_of_the_first(manifest: Manifest, without: Callable[..., None]) -> None:
+def test_device_with_neither_is_told_what_is_wrong_with_each(
+    manifest: Manifest, without: Callable[..., None]
+) -> None:
     without("onnxruntime", "executorch")
-    with pytest.raises(DependencyMissing, match="onnxruntime-training-cpu"):
+    with pytest.raises(DependencyMissing) as caught:
         runtime_for(manifest)
+    assert caught.value.got == (
+        "ONNX Runtime cannot be imported (No module named 'onnxruntime'), "
+        "and ExecuTorch cannot be imported (No module named 'executorch')"
+    )
+    assert caught.value.expected is not None
+    for command in ("pip install onnxruntime-training-cpu", "executorch=="):
+        assert command in caught.value.expected
