@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_sdk.examples import Example
 from edge_sdk.runtimes.base import Batch
-from edge_sdk.tokens import TextEncoder
+from edge_sdk.tokens import TextEncoder, padded
 from hetlora.errors import DataError
 from hetlora.graph_names import IGNORED_LABEL, LABELS
 from hetlora.manifest import Task
@@ -49,17 +48,10 @@ def _continuations(examples: Sequence[Example], encoder: TextEncoder) -> Batch:
         text = encoder.prompt_ids(example.text, room=encoder.max_tokens - len(continuation))
         rows.append(text + continuation)
         labels.append([IGNORED_LABEL] * len(text) + continuation)
-    return {**encoder.arrays(rows), LABELS: _padded(labels)}
+    return {**encoder.arrays(rows), LABELS: padded(labels, IGNORED_LABEL)}
 
 
 def _answers(examples: Sequence[Example], encoder: TextEncoder) -> Batch:
     arrays = encoder.encode([example.text for example in examples])
     answers = [encoder.ids(example.label, ends=True)[: encoder.max_tokens] for example in examples]
-    return {**arrays, LABELS: _padded(answers)}
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-    padded = np.full((len(rows), max(map(len, rows))), IGNORED_LABEL, dtype=np.int64)
-    for place, row in enumerate(rows):
-        padded[place, : len(row)] = row
-    return padded
+    return {**arrays, LABELS: padded(answers, IGNORED_LABEL)}

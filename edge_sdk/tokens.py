@@ -15,8 +15,7 @@ from hetlora.errors import BundleInvalid
 from hetlora.graph_names import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
 from hetlora.manifest import TensorInput
 
-# Which field of an encoding fills which input.
-_FIELDS = {INPUT_IDS: "ids", ATTENTION_MASK: "attention_mask", TOKEN_TYPE_IDS: "type_ids"}
+_INPUTS = (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS)
 # The padding token of a tokenizer that names none; what stands there is masked.
 _PADDING_TOKENS = ("[PAD]", "<pad>", "<|endoftext|>", "</s>")
 
@@ -42,32 +41,33 @@ class TextEncoder:
         max_tokens: int,
         eos_token_ids: Sequence[int] = (),
     ) -> None:
-        strange = [field.name for field in inputs if field.name not in _FIELDS or field.dtype != "int64"]
+        strange = [field.name for field in inputs if field.name not in _INPUTS or field.dtype != "int64"]
         if strange:
-            raise BundleInvalid("inputs that text cannot fill", got=strange, expected=f"int64 {[*_FIELDS]}")
+            raise BundleInvalid("inputs that text cannot fill", got=strange, expected=f"int64 {[*_INPUTS]}")
         try:
             self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
-            self._whole = Tokenizer.from_file(str(tokenizer_file))
         except Exception as error:  # the Rust library raises nothing narrower
             raise BundleInvalid(f"{tokenizer_file.name} is no tokenizer", got=error) from error
         self._names = [field.name for field in inputs]
         self.max_tokens, self.eos_token_ids = max_tokens, tuple(eos_token_ids)
-        _pad_to_longest(self._tokenizer)
-        self._tokenizer.enable_truncation(max_length=max_tokens)
-        self._whole.no_padding()
-        self._whole.no_truncation()
+        self._pad_id, self._pad_type_id = _padding_of(self._tokenizer)
+        # Cut and padded here: the library's own way needs a second tokenizer for whole texts, which takes a
+        # large vocabulary's seconds and memory twice.
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
 
     def encode(self, texts: Sequence[str]) -> dict[str, NDArray[np.int64]]:
         """Arrays of (texts, tokens) int64 by input name, padded to the longest of these texts."""
-        encodings = self._tokenizer.encode_batch(list(texts))
-        return {
-            name: np.array([getattr(encoding, _FIELDS[name]) for encoding in encodings], dtype=np.int64)
-            for name in self._names
-        }
+        room = max(self.max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=False), 0)
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        for encoding in encodings:
+            encoding.truncate(room)
+        framed = [self._tokenizer.post_process(encoding) for encoding in encodings]
+        return self._arrays([encoding.ids for encoding in framed], [encoding.type_ids for encoding in framed])
 
     def ids(self, text: str, *, special_tokens: bool = False, ends: bool = False) -> list[int]:
         """The tokens of a whole text, with the tokenizer's special ones around it or the end's after it."""
-        ids = [int(number) for number in self._whole.encode(text, add_special_tokens=special_tokens).ids]
+        ids = [int(number) for number in self._tokenizer.encode(text, add_special_tokens=special_tokens).ids]
         return ids + list(self.eos_token_ids[:1]) if ends else ids
 
     def prompt_ids(self, text: str, *, room: int | None = None) -> list[int]:
@@ -76,7 +76,7 @@ class TextEncoder:
         To fit in `room` tokens the text loses its beginning, but never what the tokenizer puts before it:
         models are lost without the token that every text they ever saw began with.
         """
-        encoding = self._whole.encode(text)
+        encoding = self._tokenizer.encode(text)
         marked = list(zip(encoding.ids, encoding.special_tokens_mask, strict=True))
         before = [int(number) for number, special in takewhile(lambda pair: pair[1], marked)]
         own = [int(number) for number, special in marked if not special]
@@ -85,15 +85,21 @@ class TextEncoder:
 
     def arrays(self, rows: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:
         """Rows of token numbers as `encode` would answer them."""
-        mask = np.arange(max(map(len, rows))) < np.array([len(row) for row in rows])[:, None]
-        ids = np.full(mask.shape, self._tokenizer.padding["pad_id"], dtype=np.int64)
-        ids[mask] = [number for row in rows for number in row]
-        arrays = {INPUT_IDS: ids, ATTENTION_MASK: mask.astype(np.int64), TOKEN_TYPE_IDS: np.zeros_like(ids)}
-        return {name: arrays[name] for name in self._names}
+        return self._arrays(rows, [[0] * len(row) for row in rows])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token numbers, without special tokens."""
-        return str(self._whole.decode(list(ids), skip_special_tokens=True))
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def _arrays(
+        self, ids: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]]
+    ) -> dict[str, NDArray[np.int64]]:
+        arrays = {
+            INPUT_IDS: padded(ids, self._pad_id),
+            ATTENTION_MASK: padded([[1] * len(row) for row in ids], 0),
+            TOKEN_TYPE_IDS: padded(type_ids, self._pad_type_id),
+        }
+        return {name: arrays[name] for name in self._names}
 
 
 def text_encoder(bundle: Bundle, *, max_tokens: int | None = None) -> TextEncoder:
@@ -113,13 +119,16 @@ def text_encoder(bundle: Bundle, *, max_tokens: int | None = None) -> TextEncode
     )
 
 
-def _pad_to_longest(tokenizer: Tokenizer) -> None:
+def padded(rows: Sequence[Sequence[int]], filler: int) -> NDArray[np.int64]:
+    """Rows as an array (rows, longest row) int64, `filler` standing on the right of the shorter ones."""
+    array = np.full((len(rows), max(map(len, rows))), filler, dtype=np.int64)
+    for place, row in enumerate(rows):
+        array[place, : len(row)] = row
+    return array
+
+
+def _padding_of(tokenizer: Tokenizer) -> tuple[int, int]:
+    """The number and the type of its padding token."""
     given = tokenizer.padding or {}
-    known = (token for token in _PADDING_TOKENS if tokenizer.token_to_id(token) is not None)
-    token = given.get("pad_token") or next(known, None)
-    tokenizer.enable_padding(
-        direction="right",
-        pad_id=given.get("pad_id", 0 if token is None else tokenizer.token_to_id(token)),
-        pad_type_id=given.get("pad_type_id", 0),
-        pad_token=token or "[PAD]",
-    )
+    known = (number for token in _PADDING_TOKENS if (number := tokenizer.token_to_id(token)) is not None)
+    return given.get("pad_id", next(known, 0)), given.get("pad_type_id", 0)
