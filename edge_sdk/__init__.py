@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     )
     from edge_sdk.examples import Example, ExampleStore
     from edge_sdk.generation import Generated, TextGenerator
-    from edge_sdk.inference import OnnxModel
     from edge_sdk.planner import RankChoice, choose_rank
     from edge_sdk.probe import measure_capabilities
+    from edge_sdk.runtimes.onnx import OnnxModel
     from edge_sdk.tokens import TextEncoder
     from edge_sdk.visit import Visit
     from hetlora.messages.device import CapabilityReport
@@ -45,7 +45,7 @@ _HOMES = {
     "ExampleStore": "edge_sdk.examples",
     "Generated": "edge_sdk.generation",
     "GivenBack": "edge_sdk.events",
-    "OnnxModel": "edge_sdk.inference",
+    "OnnxModel": "edge_sdk.runtimes.onnx",
     "RankChoice": "edge_sdk.planner",
     "RankChosen": "edge_sdk.events",
     "RankPruned": "edge_sdk.events",

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edge_sdk.inference import OnnxModel
-from edge_sdk.runtimes.base import Batch
+from edge_sdk.runtimes.base import Batch, LogitsModel
+from edge_sdk.runtimes.onnx import OnnxModel
 from edge_sdk.tokens import text_encoder
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid, DataError
 from hetlora.graph_names import DECODER_INPUT_IDS
 from hetlora.manifest import GenerationInfo
-
-
-class LogitsModel(Protocol):
-    """What answers logits: `edge_sdk.inference.OnnxModel`, `edge_sdk.runtimes.executorch.ExecutorchModel`."""
-
-    def logits(self, batch: Batch, *, adapter: Adapter | None = None) -> NDArray[np.float32]:
-        """Logits (batch, tokens, vocabulary) of a batch, under another adapter if one is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +33,7 @@ class TextGenerator:
 
     Raises:
         BundleInvalid: the bundle generates no text.
-        DependencyMissing: as `edge_sdk.inference.OnnxModel`, which is opened if no `model` is given.
+        DependencyMissing: as `edge_sdk.runtimes.onnx.OnnxModel`, which is opened if no `model` is given.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.examples import Example
-from edge_sdk.inference import OnnxModel
+from edge_sdk.runtimes.onnx import OnnxModel
 from edge_sdk.tokens import text_encoder
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle

@@ -1,4 +1,4 @@
-"""Training runtimes, one file each; a runtime's library is imported inside its file alone."""
+"""Runtimes, one file each for what trains and what infers; each library is imported in its own file alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What local training needs of a runtime."""
+"""What training and inference need of a runtime."""
 
 from __future__ import annotations
 
@@ -46,3 +46,10 @@ class RuntimeFactory(Protocol):
         pruning_penalty: float,
         threads: int | None,
     ) -> TrainingRuntime: ...
+
+
+class LogitsModel(Protocol):
+    """A bundle's model, under an adapter or untrained."""
+
+    def logits(self, batch: Batch, *, adapter: Adapter | None = None) -> NDArray[np.float32]:
+        """Logits (batch, labels) or (batch, tokens, vocabulary), under another adapter if one is given."""

@@ -1,4 +1,4 @@
-"""Trains an adapter with ExecuTorch: the way on boards for which there is no ONNX Runtime that trains."""
+"""ExecuTorch trains an adapter, and infers, on boards for which there is no ONNX Runtime that trains."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_families import VOCABULARY, write_tiny_family
 from typer.testing import CliRunner, Result
 
-from edge_sdk.inference import OnnxModel
+from edge_sdk.runtimes.onnx import OnnxModel
 from export.model_folder import load_model
 from export.peft_adapter import WEIGHTS_NAME
 from export.quiet import quiet_libraries

@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch_twin import TorchTwin
 
-from edge_sdk.inference import OnnxModel
 from edge_sdk.runtimes.base import Batch
-from edge_sdk.runtimes.onnx import OnnxRuntime
+from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
 from hetlora.adapter import Adapter, initial_adapter
 from hetlora.bundle import Bundle
 

@@ -231,8 +231,7 @@ TRAIN_AND_CLASSIFY = """
 import sys
 from pathlib import Path
 import numpy as np
-from edge_sdk.inference import OnnxModel
-from edge_sdk.runtimes.onnx import OnnxRuntime
+from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
 from hetlora.adapter import initial_adapter
 from hetlora.bundle import open_bundle
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_sdk.inference import OnnxModel
 from edge_sdk.runtimes.base import Batch
-from edge_sdk.runtimes.onnx import OnnxRuntime
+from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import DataError

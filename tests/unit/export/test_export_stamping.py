@@ -11,9 +11,8 @@ import pytest
 from parity import batch_for, export_family, trained_adapter
 from tiny_families import write_tiny_family
 
-from edge_sdk.inference import OnnxModel
 from edge_sdk.runtimes.base import Batch
-from edge_sdk.runtimes.onnx import OnnxRuntime
+from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
 from export.stamping import stamp
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.errors import BundleInvalid, DataError, ModelNotExportable, RankOutOfRange

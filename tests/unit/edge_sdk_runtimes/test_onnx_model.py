@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edge_sdk.inference import OnnxModel
 from edge_sdk.runtimes.base import Batch
+from edge_sdk.runtimes.onnx import OnnxModel
 from hetlora.adapter import Adapter, AdapterSpec, initial_adapter
 from hetlora.algebra import truncate, zero_pad
 from hetlora.bundle import Bundle
