@@ -12,8 +12,9 @@ from parity import batch_for, check_training, export_family, trained_adapter
 from peft_twin import PeftTwin
 from tiny_families import TINY_FAMILIES, write_tiny_family
 
-from edge_sdk.runtimes.onnx import OnnxRuntime
+from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
 from hetlora.bundle import Bundle
+from hetlora.graph_names import DECODER_INPUT_IDS, LABELS
 
 LOGITS_TOLERANCE = 1e-4  # float32, with sums in another order; logits reach 20
 LOSS_TOLERANCE = 2e-5
@@ -45,6 +46,27 @@ def test_family_is_evaluated_as_torch_and_peft_do(case: Case, tmp_path: Path) ->
     assert abs(evaluation.loss - twin.loss(batch).item()) <= LOSS_TOLERANCE
     if evaluation.logits is not None:
         assert np.abs(evaluation.logits - twin.logits(batch).detach().numpy()).max() <= LOGITS_TOLERANCE
+
+
+def test_family_infers_as_torch_and_peft_do(case: Case, tmp_path: Path) -> None:
+    batch, adapter = dict(batch_for(case.bundle)), trained_adapter(case.bundle.manifest.adapter)
+    twin = PeftTwin(case.bundle, case.model, adapter, tmp_path)
+    expected = twin.logits(batch).detach().numpy()
+    generation = case.bundle.manifest.generation
+    if generation is not None and generation.decoder_start_token_id is not None:
+        # What the decoder has read before each label; an ignored one is padding, 0, to T5.
+        read = np.roll(np.maximum(batch[LABELS], 0), 1, axis=1)
+        read[:, 0] = generation.decoder_start_token_id
+        batch[DECODER_INPUT_IDS] = read
+    assert np.abs(OnnxModel(case.bundle, adapter).logits(batch) - expected).max() <= LOGITS_TOLERANCE
+
+
+@pytest.mark.parametrize("rank", [3, 8])
+def test_one_bundle_trains_at_every_rank_as_torch_and_peft_do(
+    rank: int, tiny_bundle: Bundle, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    batch, adapter = batch_for(tiny_bundle), trained_adapter(tiny_bundle.manifest.adapter, (rank,))
+    check_training(tiny_bundle, adapter, batch, PeftTwin(tiny_bundle, tiny_model_folder, adapter, tmp_path))
 
 
 # Of ONNX Runtime's own operators those that its plain build has too: ContribOperators.md of version 1.20.
