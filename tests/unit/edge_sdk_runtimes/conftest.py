@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edge_sdk.runtimes.base import Batch
+from edge_sdk.runtimes.onnx import OnnxRuntime
 from hetlora.adapter import Adapter, LoraFactors, initial_adapter
 from hetlora.bundle import Bundle
 
@@ -40,6 +41,14 @@ def trained_adapter(tiny_bundle: Bundle) -> Callable[[int], Adapter]:
         return Adapter(spec, factors)
 
     return make
+
+
+@pytest.fixture
+def open_runtime(tiny_bundle: Bundle) -> Callable[[Adapter], OnnxRuntime]:
+    """Opens the tiny bundle for training around an adapter."""
+    return lambda adapter: OnnxRuntime(
+        tiny_bundle, adapter, pruning_decay=0.99, pruning_penalty=1e-3, threads=1
+    )
 
 
 @pytest.fixture(scope="session")

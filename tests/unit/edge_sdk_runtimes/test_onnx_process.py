@@ -1,0 +1,67 @@
+"""What training in ONNX Runtime does to the process: its threads, and what it imports."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_sdk.runtimes.base import Batch
+from edge_sdk.runtimes.onnx import OnnxRuntime
+from hetlora.adapter import Adapter
+from hetlora.bundle import Bundle
+
+MakeAdapter = Callable[[int], Adapter]
+LEARNING_RATE = 1e-2
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in Linux's /proc")
+def test_one_thread_means_the_callers_own(
+    tiny_bundle: Bundle, trained_adapter: MakeAdapter, batch: Batch
+) -> None:
+    def new_threads(threads: int) -> int:
+        before = set(os.listdir("/proc/self/task"))
+        runtime = OnnxRuntime(
+            tiny_bundle, trained_adapter(2), pruning_decay=0.99, pruning_penalty=0.0, threads=threads
+        )
+        runtime.train_step(batch, learning_rate=LEARNING_RATE)
+        return len(set(os.listdir("/proc/self/task")) - before)
+
+    assert new_threads(1) == 0
+    assert new_threads(3) == 2 * (3 - 1)  # the training and the optimizer session have a pool each
+
+
+TRAIN_AND_CLASSIFY = """
+import sys
+from pathlib import Path
+import numpy as np
+from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
+from hetlora.adapter import initial_adapter
+from hetlora.bundle import open_bundle
+
+bundle = open_bundle(Path(sys.argv[1]))
+adapter = initial_adapter(bundle.manifest.adapter, 2, np.random.default_rng(0))
+tokens = np.array([[2, 4, 5, 3], [2, 6, 7, 3]])
+batch = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.zeros_like(tokens)}
+runtime = OnnxRuntime(bundle, adapter, pruning_decay=0.99, pruning_penalty=1e-3, threads=1)
+runtime.train_step({**batch, "labels": np.array([0, 1])}, learning_rate=1e-3)
+OnnxModel(bundle, runtime.adapter()).logits(batch)
+heavy = {"torch", "transformers", "optimum", "onnx", "onnxruntime.training", "onnxruntime.training.ortmodule"}
+print(sorted(heavy & sys.modules.keys()))
+"""
+
+
+def test_training_and_inference_import_neither_torch_nor_onnx_though_they_are_installed(
+    tiny_bundle: Bundle,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", TRAIN_AND_CLASSIFY, str(tiny_bundle.folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
