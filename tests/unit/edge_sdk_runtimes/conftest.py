@@ -9,7 +9,7 @@ import pytest
 
 from edge_sdk.runtimes.base import Batch
 from edge_sdk.runtimes.onnx import OnnxRuntime
-from hetlora.adapter import Adapter, LoraFactors, initial_adapter
+from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter
 from hetlora.bundle import Bundle
 
 
@@ -29,16 +29,25 @@ def batch() -> Batch:
 
 @pytest.fixture
 def trained_adapter(tiny_bundle: Bundle) -> Callable[[int], Adapter]:
-    """Makes an adapter of a rank with both factors away from zero, as after some training."""
+    """Makes an adapter of a rank for the tiny bundle, both factors away from zero."""
+    from parity import trained_adapter
 
-    def make(rank: int) -> Adapter:
-        rng = np.random.default_rng(2)
-        spec = tiny_bundle.manifest.adapter
-        factors = {
-            module.name: LoraFactors(factors.lora_A, 0.1 * rng.standard_normal(factors.lora_B.shape))
-            for module, factors in initial_adapter(spec, rank, rng)
-        }
-        return Adapter(spec, factors)
+    return lambda rank: trained_adapter(tiny_bundle.manifest.adapter, (rank,))
+
+
+@pytest.fixture
+def telling_adapter() -> Callable[[AdapterSpec, int], Adapter]:
+    """Makes an adapter from a seed, far enough from zero to change which token is the most likely one."""
+
+    def make(spec: AdapterSpec, seed: int) -> Adapter:
+        rng = np.random.default_rng(seed)
+        return Adapter(
+            spec,
+            {
+                module.name: LoraFactors(factors.lora_A, rng.standard_normal(factors.lora_B.shape))
+                for module, factors in initial_adapter(spec, 4, rng)
+            },
+        )
 
     return make
 
@@ -53,17 +62,14 @@ def open_runtime(tiny_bundle: Bundle) -> Callable[[Adapter], OnnxRuntime]:
 
 @pytest.fixture(scope="session")
 def family_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Bundle]]:
-    """Gives model folder and bundle of a tiny family by its name in `tiny_families`, each made once."""
-    from tiny_families import TINY_FAMILIES, write_tiny_family
-
-    from export.bundle_writer import export_bundle
+    """Gives model folder and bundle of a tiny family by its name in `tiny_families`, each made once a run."""
+    from parity import export_family
+    from tiny_families import write_tiny_family
 
     @cache
     def exported(name: str) -> tuple[Path, Bundle]:
         root = tmp_path_factory.mktemp(name)
         model = write_tiny_family(root / "model", name)
-        task = TINY_FAMILIES[name].task
-        choices = {"targets": ["all-linear"], "max_rank": 4, "max_tokens": 16}
-        return model, export_bundle(str(model), root / "bundle", task=task, **choices)
+        return model, export_family(name, model, root / "bundle", targets=["all-linear"])
 
     return exported

@@ -13,7 +13,7 @@ from tiny_families import VOCABULARY
 from tiny_model import WORDS
 
 from edge_sdk.generation import TextGenerator
-from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter
+from hetlora.adapter import Adapter, AdapterSpec, initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import SpecMismatch
 
@@ -21,20 +21,8 @@ PROMPT = " ".join(WORDS[:3])
 NEW_TOKENS = 8
 
 
-def _adapter(spec: AdapterSpec, seed: int) -> Adapter:
-    """Far enough from zero to change which token is the most likely one."""
-    rng = np.random.default_rng(seed)
-    fresh = initial_adapter(spec, 4, rng)
-    return Adapter(
-        spec,
-        {
-            module.name: LoraFactors(factors.lora_A, rng.standard_normal(factors.lora_B.shape))
-            for module, factors in fresh
-        },
-    )
-
-
 Case = tuple[Path, Bundle]
+MakeAdapter = Callable[[AdapterSpec, int], Adapter]
 
 
 @pytest.fixture(params=["llama", "gpt2", "t5"])
@@ -60,11 +48,13 @@ def _expected(case: Case, adapter: Adapter, scratch: Path) -> list[int]:
     return new[: new.index(end)] if end in new else new
 
 
-def test_generated_tokens_are_those_of_transformers_under_each_adapter(case: Case, tmp_path: Path) -> None:
+def test_generated_tokens_are_those_of_transformers_under_each_adapter(
+    case: Case, telling_adapter: MakeAdapter, tmp_path: Path
+) -> None:
     generator = TextGenerator(case[1], threads=1)
     answers = []
     for seed in (3, 5):  # swapped without opening anything anew
-        adapter = _adapter(case[1].manifest.adapter, seed)
+        adapter = telling_adapter(case[1].manifest.adapter, seed)
         answer = generator.generate(PROMPT, max_new_tokens=NEW_TOKENS, adapter=adapter)
         assert list(answer.token_ids) == _expected(case, adapter, tmp_path / str(seed))
         answers.append(answer)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from parity import trained_adapter
 
 from edge_sdk.runtimes.base import Batch
 from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
-from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import DataError
 from hetlora.tensors import to_tensors
@@ -28,15 +28,6 @@ def bundle(request: pytest.FixtureRequest, family_bundle: FamilyBundle) -> Bundl
     return family_bundle(request.param)[1]
 
 
-def _adapter(spec: AdapterSpec) -> Adapter:
-    rng = np.random.default_rng(2)
-    factors = {}
-    for place, module in enumerate(spec.modules):
-        fresh = initial_adapter(spec, RANKS[place % len(RANKS)], rng).factors[module.name]
-        factors[module.name] = LoraFactors(fresh.lora_A, 0.1 * rng.standard_normal(fresh.lora_B.shape))
-    return Adapter(spec, factors)
-
-
 def _batch(bundle: Bundle) -> Batch:
     rng = np.random.default_rng(1)
     if bundle.manifest.task == "image-classification":
@@ -51,7 +42,7 @@ def _batch(bundle: Bundle) -> Batch:
 
 
 def _open(bundle: Bundle, penalty: float = 0.0) -> OnnxRuntime:
-    adapter = _adapter(bundle.manifest.adapter)
+    adapter = trained_adapter(bundle.manifest.adapter, RANKS)
     return OnnxRuntime(bundle, adapter, pruning_decay=0.5, pruning_penalty=penalty, threads=1)
 
 
@@ -80,7 +71,7 @@ def test_evaluation_has_the_loss_of_the_first_step_and_logits_of_classes_alone(b
     assert first == pytest.approx(evaluation.loss, abs=LOSS_TOLERANCE)
     if bundle.manifest.task == "image-classification":
         assert evaluation.logits is not None
-        own = OnnxModel(bundle, _adapter(bundle.manifest.adapter)).logits(batch)
+        own = OnnxModel(bundle, trained_adapter(bundle.manifest.adapter, RANKS)).logits(batch)
         assert np.abs(evaluation.logits - own).max() <= LOSS_TOLERANCE
     else:
         assert evaluation.logits is None
