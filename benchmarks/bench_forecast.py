@@ -173,19 +173,15 @@ def _bundles(
 
 
 def _measure(bundle: Bundle, shape: Shape, threads: int, plan: Plan, folder: Path) -> list[StepRun]:
-    shared = write_inputs(bundle.manifest, shape, threads, plan, folder)
+    shared = write_inputs(bundle.manifest, shape, threads, plan, folder) | {"imports": ["edge_sdk.client"]}
     (runs,) = run_in_turn({"ours": our_command(shared, bundle, folder)}, plan.pairs).values()
     return runs
 
 
 def _forecast(bundle: Bundle, plan: Plan, shape: Shape, flops_per_second: float) -> Forecast:
-    return forecast_round(
-        bundle.manifest.cost_model,
-        plan.rank,
-        steps=1,
-        tokens_per_step=shape.batch * shape.tokens,
-        flops_per_second=flops_per_second,
-    )
+    cost_model = bundle.manifest.cost_model
+    step = cost_model.step(batch=shape.batch, tokens=shape.tokens, rank=plan.rank)
+    return forecast_round(cost_model, step, steps=1, flops_per_second=flops_per_second)
 
 
 def _table(rows: Sequence[ForecastRow]) -> Table:

@@ -6,25 +6,29 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from hetlora.cost import CostModel, StepSize
 from hetlora.errors import DeviceTooSmall, RankOutOfRange
-from hetlora.manifest import CostModel, Manifest
+from hetlora.manifest import Manifest
 from hetlora.messages.device import CapabilityReport, Offer
 
 MIB: Final = 1024 * 1024
 
 # Of the memory that is free now; the rest is for the app around the SDK and for the forecast's error.
 MEMORY_SHARE: Final = 0.7
-# Resident size of Python, the SDK's libraries and the runtime before they hold a model:
-# 81 MiB with Python 3.11 on Linux x86-64.
+# The constants of memory and time were fitted to 104 measured steps, where the peak came out within 9 %
+# (docs/adr/0010-cost-model.md); `hetlora bench forecast` tries them on other models.
+# Resident size of Python, the SDK's libraries and an opened runtime before they hold a model.
 PROCESS_BYTES: Final = 96 * MIB
-# What kernels need for a moment on top of the activations kept for the backward pass: up to 0.33 of them in
-# steps of MiniLM from 64 to 2,048 tokens.
-WORKSPACE_SHARE: Final = 0.35
-# The adapter itself, its gradient, and AdamW's two moments.
-COPIES_OF_ADAPTER: Final = 4
-# Share of the probe's matmul rate that a whole training step reaches, as normalisation, attention and the
-# optimizer do few operations per byte: 0.21 to 0.37 in the same steps, on one core of a busy machine.
-TRAINING_EFFICIENCY: Final = 0.2
+# What the runtime keeps for each node of an opened graph.
+NODE_BYTES: Final = 13 * 1024
+# Memory over tensors that are alive: blocks of the allocator, and what kernels hold for a moment.
+LIVE_SHARE: Final = 1.15
+# The adapter, its gradient, AdamW's two moments, and the copies in which these enter and leave a step.
+COPIES_OF_ADAPTER: Final = 6
+# What nodes other than matrix products take, as operations of these for each byte that they write.
+FLOPS_PER_WRITTEN_BYTE: Final = 10
+# Share of the probe's matmul rate that a training step's products reach.
+TRAINING_EFFICIENCY: Final = 0.65
 # What each core beyond the first adds: not every kernel splits its work, and cores often come in pairs that
 # share one arithmetic unit.
 EXTRA_CORE_SHARE: Final = 0.5
@@ -65,17 +69,15 @@ def choose_rank(
     Raises:
         DeviceTooSmall: not even the lowest rank fits; the message says by how much.
     """
-    tokens = min(offer.training.batch_size, example_count) * min(
-        offer.training.max_tokens, manifest.max_tokens
-    )
+    batch = min(offer.training.batch_size, example_count)
+    tokens = min(offer.training.max_tokens, manifest.max_tokens)
     budget = _budget(capabilities, offer)
     best: RankChoice | None = None
     for rank in ladder(offer.min_rank, min(offer.max_rank, manifest.adapter.max_rank)):
         forecast = forecast_round(
             manifest.cost_model,
-            rank,
+            manifest.cost_model.step(batch=batch, tokens=tokens, rank=rank),
             steps=offer.training.steps,
-            tokens_per_step=tokens,
             flops_per_second=training_rate(capabilities, threads),
         )
         limit = _limit_passed(forecast, budget)
@@ -133,23 +135,17 @@ def ladder(min_rank: int, max_rank: int) -> list[int]:
     return sorted({min_rank, max_rank, *(rank for rank in powers if min_rank < rank < max_rank)})
 
 
-def forecast_round(
-    cost_model: CostModel, rank: int, *, steps: int, tokens_per_step: int, flops_per_second: float
-) -> Forecast:
-    """What one round of `steps` steps at `rank` takes, from the bundle's cost model."""
-    activation_bytes = tokens_per_step * (
-        cost_model.activation_bytes_per_token + rank * cost_model.activation_bytes_per_token_per_rank
-    )
-    adapter_bytes = rank * cost_model.adapter_bytes_per_rank
-    flops = tokens_per_step * (
-        cost_model.training_flops_per_token + rank * cost_model.training_flops_per_token_per_rank
-    )
+def forecast_round(cost_model: CostModel, step: StepSize, *, steps: int, flops_per_second: float) -> Forecast:
+    """What one round of `steps` such steps takes, from the bundle's cost model."""
+    adapter_bytes = step.rank * cost_model.adapter_bytes_per_rank
+    work = cost_model.flops.of(step) + FLOPS_PER_WRITTEN_BYTE * cost_model.written_bytes.of(step)
     return Forecast(
         PROCESS_BYTES
+        + NODE_BYTES * cost_model.graph_nodes
         + cost_model.base_weight_bytes
-        + int(activation_bytes * (1 + WORKSPACE_SHARE))
+        + round(LIVE_SHARE * cost_model.peak_live_bytes(step))
         + COPIES_OF_ADAPTER * adapter_bytes,
-        steps * flops / flops_per_second,
+        steps * work / flops_per_second,
         2 * adapter_bytes,
     )
 

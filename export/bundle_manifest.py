@@ -13,11 +13,11 @@ from export.recipe import Recipe
 from export.task_facts import generation_info, image_info, image_labels
 from export.tracing import OPSET
 from export.training_graph import ADAMW
+from hetlora.cost import CostModel
 from hetlora.digest import sha256_of_file
 from hetlora.manifest import (
     SCHEMA_VERSION,
     BaseModelInfo,
-    CostModel,
     ExecutorchFiles,
     GenerationInfo,
     GraphFiles,

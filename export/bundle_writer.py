@@ -11,6 +11,7 @@ import torch
 
 from export.base_weights import StoredWeight, bind_weights, write_weights
 from export.bundle_manifest import FILES, INITIAL_ADAPTER, describe, formats_of
+from export.causal_loss import most_chunk_rows
 from export.compilation import Compiled, compile_model
 from export.cost_model import cost_model
 from export.executorch_files import require_executorch, write_executorch
@@ -21,6 +22,8 @@ from export.precision import precision_of
 from export.quiet import quiet_libraries
 from export.recipe import Recipe, make_recipe
 from export.reference import PROTOTYPES, PrototypeClassifier, embed_texts
+from export.run_order import graph_as_run
+from export.tensor_sizes import declared_sizes
 from export.training_graph import build_optimizer
 from export.weight_files import WeightFiles, digest_of, weight_paths
 from hetlora.adapter import Adapter
@@ -108,15 +111,16 @@ def _write_bundle(
         (folder / INITIAL_ADAPTER).write_bytes(adapter_to_bytes(to_bundle(initial, compiled.spec)))
     classifier = _prototype_classifier(source, recipe, progress)
     stored = _write_base(weights, compiled, classifier, recipe.base, folder / FILES.base_weights, progress)
-    cost = cost_model(
-        compiled.graphs.training,
-        compiled.matrix_sizes,
-        (folder / FILES.base_weights).stat().st_size,
-        compiled.spec,
-        recipe.max_tokens,
-    )
     progress("writing the graphs")
+    known = declared_sizes(compiled.graphs.training)  # before the shapes go
     _write_graphs(compiled, stored, folder, recipe.base)
+    progress("counting what a training step costs")
+    cost = cost_model(
+        graph_as_run(folder / FILES.training),
+        known,
+        compiled.spec,
+        most_chunk_rows=0 if compiled.head is None else most_chunk_rows(compiled.head),
+    )
     executorch = _write_executorch(source, compiled, classifier, recipe, folder, progress)
     manifest = describe(source, digest_of(weights), compiled, recipe, cost, executorch, folder)
     (folder / MANIFEST_NAME).write_bytes(manifest.to_json())

@@ -26,6 +26,11 @@ _GRADIENT: Final = "head/gradient"
 _CHUNK_NUMBERS: Final = 8 * 2**20
 
 
+def most_chunk_rows(head: OutputHead) -> int:
+    """Of how many rows at most the logits exist at the same time."""
+    return max(1, _CHUNK_NUMBERS // head.vocabulary)
+
+
 def expose_rows(model: ModelProto, head: OutputHead) -> None:
     """Let HIDDEN_ROWS be the graph's one output, and cut off what made the logits."""
     builder = GraphBuilder(model.graph)
@@ -97,7 +102,7 @@ def add_chunked_loss(
     labels = b.node("Gather", [flat, places], "head/row_labels")
     count = b.node("Shape", [labels], "head/count")
     rows = b.node("Max", [count, one], "head/rows")  # no label at all: one row of padding, and loss 0
-    chunks = _ceil_div(b, rows, max(1, _CHUNK_NUMBERS // head.vocabulary), "head/chunks")
+    chunks = _ceil_div(b, rows, most_chunk_rows(head), "head/chunks")
     size = _ceil_div(b, rows, chunks, "head/chunk_rows")
     missing = b.node("Sub", [b.node("Mul", [chunks, size], "head/padded"), count], "head/missing")
     pads = b.node("Concat", [zero, zero, missing, zero], "head/hidden_pads", axis=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from typing import Final
 
 from onnx import ModelProto
@@ -36,8 +35,8 @@ _FED: Final = (*TOKEN_INPUTS, PIXEL_VALUES, DECODER_INPUT_IDS)
 class Compiled:
     """The graphs, and what is known of the weights that they take.
 
-    `shapes` are of all frozen weights by name, `tables` those whose rows are looked up, `matrix_sizes` of
-    those that multiply activations. `network` has no weights, `head` is None where no text is generated.
+    `shapes` are of all frozen weights by name, `tables` those whose rows are looked up. `network` has no
+    weights, `head` is None where no text is generated.
     """
 
     graphs: TaskGraphs
@@ -45,7 +44,6 @@ class Compiled:
     inputs: tuple[TensorInput, ...]
     shapes: dict[str, tuple[int, ...]]
     tables: set[str]
-    matrix_sizes: dict[str, int]
     network: PreTrainedModel
     head: OutputHead | None
 
@@ -67,10 +65,6 @@ def compile_model(config: PretrainedConfig, recipe: Recipe, progress: Callable[[
     modules = choose_targets(forward, recipe.targets, last_layers=recipe.last_layers)
     spec = AdapterSpec(modules, recipe.scaling, recipe.max_rank)
     head = _output_head(forward, spec) if recipe.task.endswith("generation") else None
-    matrix_sizes = {
-        layer.weight: prod((layer.in_features, layer.out_features))
-        for layer in linear_layers(forward).values()
-    }
     splice_lora(forward, spec)
     if recipe.labels:
         add_prototype_head(forward, len(recipe.labels), config.hidden_size)
@@ -87,7 +81,6 @@ def compile_model(config: PretrainedConfig, recipe: Recipe, progress: Callable[[
         _inputs(forward),
         shapes,
         tables | ({head.weight} if head is not None else set()),
-        matrix_sizes,
         network,
         head,
     )

@@ -1,75 +1,139 @@
-"""What one training step costs, read off the shapes of the training graph."""
+"""What one training step costs, read off the graph that ONNX Runtime runs; docs/adr/0010-cost-model.md."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import prod
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Final
 
-from onnx import ModelProto
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto
 
-from export.gradient import TASK_LOSS
-from export.graph_edit import ancestors, reads_of
-from export.shapes import ROWS, Shape, known_shapes
+from export.base_weights import is_row_lookup
+from export.graph_edit import reads_of, subgraphs
+from export.liveness import ALIASES, bytes_in, live_while_running
+from export.shapes import Shape
+from export.tensor_sizes import (
+    NOTHING,
+    PRODUCTS,
+    TERMS,
+    Sized,
+    Terms,
+    body_sizes,
+    flag_of,
+    sizes_in,
+    terms_of,
+)
 from hetlora.adapter import AdapterSpec
-from hetlora.manifest import CostModel
+from hetlora.cost import CostModel, StepCost, StepSize
 
 _FLOAT_BYTES: Final = 4
-_PRODUCTS: Final = ("MatMul", "FusedMatMul")
+# The steps for which the moment with the most alive is looked for.
+_BATCHES: Final = (1, 2, 4, 8, 16, 32, 64)
+_TOKENS: Final = (16, 64, 256, 1024, 4096)
+# Moments that add less than this to the peak are left out of the manifest.
+_TOLERANCE: Final = 0.01
+_CHUNK_ROW: Final = TERMS.index("per_chunk_row")
+_TOKEN: Final = TERMS.index("per_token")
 
 
 def cost_model(
-    training: ModelProto, matrices: Mapping[str, int], stored_bytes: int, spec: AdapterSpec, max_tokens: int
+    run: ModelProto, known: Mapping[str, Sized], spec: AdapterSpec, *, most_chunk_rows: int
 ) -> CostModel:
-    """Count a step's floating-point operations and activation bytes per token, for texts of `max_tokens`.
+    """The cost of a step of the graph `run`; `known` tells the sizes of most of its tensors.
 
-    `matrices` gives the size of each frozen matrix that multiplies activations, P numbers in all. With S
-    products per token between two activations (attention):
-    - forward 2 P + 2 S; backward 2 P (frozen weights: only the gradient of their input) + 4 S (a gradient
-      for both sides): together 4 P + 6 S;
-    - LoRA: forward, gradient of the input and gradient of the factor, each 2 (in + out) per unit of rank;
-    - activations: the forward tensors that the backward pass reads, all alive at its start. Per unit of
-      rank the outputs of each lora_A and their gradients. What a kernel needs for a moment is left out.
+    `most_chunk_rows` limits the rows whose logits are made at a time; 0 where they are not made in chunks.
     """
-    shapes = _sizes(known_shapes(training), max_tokens)
-    forward = ancestors(training.graph.node, TASK_LOSS)
-    products = sum(
-        prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
-        for node in forward
-        if node.op_type in _PRODUCTS
-        and node.input[1] not in matrices
-        and {node.output[0], node.input[0]} <= shapes.keys()
-    )
-    made = {name for node in forward for name in node.output}
-    names = {node.name for node in forward}
-    down = {f"{module.name}/lora_A" for module in spec.modules}
-    read = {
-        name for node in training.graph.node if node.name not in names for name in reads_of(node) & made
-    } - down
-    kept = sum(prod(shapes[name]) for name in read & shapes.keys())
+    graph = run.graph
+    sizes = sizes_in(graph, known)
+    live = np.array(list(live_while_running(graph, sizes)))
+    steps = [
+        StepSize.of(batch=batch, tokens=tokens, rank=rank, most_chunk_rows=most_chunk_rows)
+        for batch, tokens, rank in product(_BATCHES, _TOKENS, (1, spec.max_rank))
+    ]
+    flops, written = NOTHING.copy(), NOTHING.copy()
+    for node, around in _nodes(graph, sizes):
+        flops += _of_all_chunks(_flops(node, around))
+        if node.op_type not in ALIASES:
+            written += _of_all_chunks(sum((bytes_in(around, name) for name in node.output), start=NOTHING))
     return CostModel(
-        training_flops_per_token=4.0 * sum(matrices.values()) + 6.0 * products / max_tokens,
-        training_flops_per_token_per_rank=6.0 * spec.parameters_per_rank,
-        activation_bytes_per_token=_FLOAT_BYTES * kept / max_tokens,
-        activation_bytes_per_token_per_rank=2.0 * _FLOAT_BYTES * len(spec.modules),
-        base_weight_bytes=stored_bytes,
+        flops=_step_cost(flops),
+        written_bytes=_step_cost(written),
+        live_bytes=tuple(_step_cost(moment) for moment in peaks(live, steps)),
+        most_chunk_rows=most_chunk_rows,
+        graph_nodes=len(graph.node),
+        base_weight_bytes=_weights_read_whole(graph),
         adapter_bytes_per_rank=_FLOAT_BYTES * spec.parameters_per_rank,
     )
 
 
-def _sizes(shapes: Mapping[str, Shape], max_tokens: int) -> dict[str, list[int]]:
-    """The shapes for one text of `max_tokens`; those that hold another symbol are left out."""
-    symbols = {"batch": 1, "tokens": max_tokens, "target_tokens": max_tokens, ROWS: max_tokens}
-
-    def size(dim: int | str) -> int:
-        if isinstance(dim, int):
-            return dim
-        return prod(int(part) if part.isdigit() else symbols[part] for part in dim.split("*"))
-
-    found = {}
-    for name, shape in shapes.items():
-        try:
-            found[name] = [size(dim) for dim in shape]
-        except KeyError:
-            continue
+def peaks(live: NDArray[np.float64], steps: Sequence[StepSize]) -> NDArray[np.float64]:
+    """Those rows of `live` (moments, TERMS) that are the largest of all for some step, give or take 1 %."""
+    moments = np.unique(live, axis=0)
+    taken = moments @ np.array([_multipliers(step) for step in steps]).T
+    largest = taken.max(axis=0)
+    chosen: list[int] = []
+    reached = np.ones(len(steps))
+    while (largest > (1 + _TOLERANCE) * reached).any():
+        hardest = (largest / reached).argmax()
+        chosen.append(int(taken[:, hardest].argmax()))
+        reached = np.maximum(reached, taken[chosen[-1]])
+    found: NDArray[np.float64] = moments[chosen or [0]]
     return found
+
+
+def _multipliers(step: StepSize) -> list[int]:
+    """What `StepCost.of` multiplies each of TERMS with."""
+    units = (StepCost(**{**dict.fromkeys(TERMS, 0), term: 1}) for term in TERMS)
+    return [unit.of(step) for unit in units]
+
+
+def _nodes(graph: GraphProto, sizes: Mapping[str, Sized]) -> Iterator[tuple[NodeProto, Mapping[str, Sized]]]:
+    """The nodes that a step runs, each with the sizes around it: without a penalty, its branch is not run."""
+    for node in graph.node:
+        yield node, sizes
+        if node.op_type == "Scan":
+            (body,) = subgraphs(node)
+            yield from _nodes(body, body_sizes(node, sizes))
+
+
+def _flops(node: NodeProto, sizes: Mapping[str, Sized]) -> Terms:
+    """Two for each number of the output and each term of its sum; only matrix products count."""
+    if not {node.output[0], *node.input[:2]} <= sizes.keys():
+        return NOTHING
+    if node.op_type in PRODUCTS:
+        left = sizes[node.input[0]].shape
+        summed: Shape = (left[-2] if flag_of(node, "transA") else left[-1],)
+    elif node.op_type.endswith("Conv"):
+        summed = sizes[node.input[1]].shape[1:]
+    else:
+        return NOTHING
+    numbers = terms_of((*sizes[node.output[0]].shape, *summed))
+    return NOTHING if numbers is None else 2 * numbers
+
+
+def _of_all_chunks(terms: Terms) -> Terms:
+    """What is done for each row of a chunk is done, in one chunk or another, for each token."""
+    whole = terms.copy()
+    whole[_TOKEN] += whole[_CHUNK_ROW]
+    whole[_CHUNK_ROW] = 0
+    return whole
+
+
+def _weights_read_whole(graph: GraphProto) -> int:
+    """The bytes of the weights' file that a step reads; the few rows of tables are not counted."""
+    read: set[str] = set()
+    for node in graph.node:
+        tables = {node.input[0]} if is_row_lookup(node) else set()
+        read |= reads_of(node) - tables
+    places = {}
+    for tensor in graph.initializer:
+        if tensor.name in read and tensor.external_data:
+            place = {entry.key: entry.value for entry in tensor.external_data}
+            places[place["offset"]] = int(place["length"])
+    return sum(places.values())
+
+
+def _step_cost(terms: Terms) -> StepCost:
+    return StepCost(**{name: round(float(value)) for name, value in zip(TERMS, terms, strict=True)})

@@ -14,6 +14,7 @@ from export.linear_layers import linear_layers
 from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.tensors import factor_keys
 
+RANK: Final = "rank"  # in shapes: that of any module, or RANK/module for a certain one
 LORA_SUM: Final = "/lora_sum"  # how the names of the nodes end that join the branch to the frozen layer
 
 FactorShapes = dict[str, tuple[int | str, int | str]]
@@ -21,7 +22,7 @@ FactorShapes = dict[str, tuple[int | str, int | str]]
 
 def rank_symbol(module: ModuleSpec) -> str:
     """The symbol of a module's rank in the graphs; each has its own, for memory is planned by symbols."""
-    return f"rank/{module.name}"
+    return f"{RANK}/{module.name}"
 
 
 def factor_shapes(

@@ -18,7 +18,7 @@ from export.gradient import (
 )
 from export.graph_builder import Dims, GraphBuilder
 from export.graph_edit import subgraphs
-from export.lora_graph import factor_shapes, rank_symbol
+from export.lora_graph import RANK, factor_shapes, rank_symbol
 from export.pruning_penalty import add_pruning_penalty
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import ModelNotExportable
@@ -49,6 +49,7 @@ def build_training(
         GraphBuilder(model.graph).input(key, shape)
     training = differentiate(simplify(model), factor_shapes(spec.modules, marker))
     _check_rank_is_free(training, marker)
+    _name_rank(training, marker)
     finish(training)
     shapes: dict[str, Dims] = dict(factor_shapes(spec.modules, rank_symbol))
     _set_inputs(training, shapes)
@@ -100,6 +101,14 @@ def _set_inputs(training: ModelProto, shapes: dict[str, Dims]) -> None:
     graph.input.extend(kept)
     for key, shape in shapes.items():
         GraphBuilder(graph).input(key, shape)
+
+
+def _name_rank(training: ModelProto, marker: int) -> None:
+    """Let the shapes that were inferred say RANK where they say the marker."""
+    for value in training.graph.value_info:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value == marker:
+                dim.dim_param = RANK
 
 
 def _check_rank_is_free(training: ModelProto, marker: int) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from hetlora.adapter import AdapterSpec
+from hetlora.cost import CostModel
 from hetlora.digest import Sha256
 from hetlora.errors import BundleInvalid, HetloraError, faults_in_words
 from hetlora.messages.common import Count, Message, ObjectRef
@@ -88,47 +89,6 @@ class OptimizerInfo(Message):
     beta2: float
     epsilon: float
     weight_decay: float
-
-
-class StepCost(Message):
-    """A quantity of one training step as a sum of terms in its sizes."""
-
-    fixed: Count
-    per_text: Count
-    per_token: Count
-    per_token_pair: Count  # of two tokens of one text, or one with itself: attention
-    per_rank: Count
-    per_token_per_rank: Count
-    per_chunk_row: Count  # of the rows whose logits are made at a time
-
-    def of(self, *, batch: int, tokens: int, rank: int, chunk_rows: int) -> int:
-        """The quantity of a step over `batch` texts of `tokens` tokens each."""
-        rows = batch * tokens
-        return (
-            self.fixed
-            + self.per_text * batch
-            + self.per_token * rows
-            + self.per_token_pair * rows * tokens
-            + self.per_rank * rank
-            + self.per_token_per_rank * rows * rank
-            + self.per_chunk_row * chunk_rows
-        )
-
-
-class CostModel(Message):
-    """What one training step costs, as linear functions of tokens and rank.
-
-    FLOPs of a step: tokens * (training_flops_per_token + rank * training_flops_per_token_per_rank).
-    Activation bytes likewise. An adapter of rank r takes r * adapter_bytes_per_rank; gradient and AdamW's
-    two moments take three times as much again.
-    """
-
-    training_flops_per_token: float = Field(ge=0)
-    training_flops_per_token_per_rank: float = Field(ge=0)
-    activation_bytes_per_token: float = Field(ge=0)
-    activation_bytes_per_token_per_rank: float = Field(ge=0)
-    base_weight_bytes: Count
-    adapter_bytes_per_rank: Count
 
 
 class GraphFiles(Message):

@@ -5,6 +5,7 @@ Prints one JSON object. It needs hetlora's edge part, and nothing of the other p
 
 from __future__ import annotations
 
+import importlib
 import json
 import statistics
 import sys
@@ -21,6 +22,8 @@ from hetlora.tensors import adapter_from_bytes
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """Losses and seconds of the steps in `config`; those that warm up are not counted."""
+    for module in config.get("imports", ()):  # what else an app holds
+        importlib.import_module(module)
     bundle = open_bundle(Path(config["bundle"]), verify=False)
     tensors = (Path(config["adapter"]) / "adapter_model.safetensors").read_bytes()
     runtime = onnx_runtime()(

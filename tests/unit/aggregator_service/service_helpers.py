@@ -15,10 +15,10 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
+from hetlora.cost import CostModel, StepCost
 from hetlora.digest import sha256_of
 from hetlora.manifest import (
     BaseModelInfo,
-    CostModel,
     GraphFiles,
     Manifest,
     OptimizerInfo,
@@ -72,10 +72,11 @@ def make_manifest() -> Manifest:
             tokenizer="tokenizer.json",
         ),
         cost_model=CostModel(
-            training_flops_per_token=1,
-            training_flops_per_token_per_rank=1,
-            activation_bytes_per_token=1,
-            activation_bytes_per_token_per_rank=1,
+            flops=StepCost(per_token=1),
+            written_bytes=StepCost(per_token=1),
+            live_bytes=(StepCost(per_token=1),),
+            most_chunk_rows=0,
+            graph_nodes=1,
             base_weight_bytes=13,
             adapter_bytes_per_rank=40,
         ),

@@ -20,12 +20,12 @@ from edge_sdk.runtimes.base import Batch
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.algebra import truncate
 from hetlora.bundle import Bundle
+from hetlora.cost import CostModel, StepCost
 from hetlora.digest import sha256_of
 from hetlora.errors import AuthenticationFailed, HetloraError, NotFound, ReplayedRequest, UnknownDevice
 from hetlora.manifest import (
     MANIFEST_NAME,
     BaseModelInfo,
-    CostModel,
     GenerationInfo,
     GraphFiles,
     Manifest,
@@ -126,10 +126,11 @@ def tiny_manifest(files: dict[str, bytes], task: Task = "text-classification") -
             tokenizer=None if is_image else "tokenizer.json",
         ),
         cost_model=CostModel(
-            training_flops_per_token=1000.0,
-            training_flops_per_token_per_rank=100.0,
-            activation_bytes_per_token=1000.0,
-            activation_bytes_per_token_per_rank=10.0,
+            flops=StepCost(per_token=1000, per_token_per_rank=100),
+            written_bytes=StepCost(per_token=100),
+            live_bytes=(StepCost(per_token=1000, per_token_per_rank=10),),
+            most_chunk_rows=0,
+            graph_nodes=10,
             base_weight_bytes=10_240,
             adapter_bytes_per_rank=40,
         ),

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from hetlora.cost import StepCost
+
 # A shared machine makes single examples slow; only the whole run has a limit.
 settings.register_profile("grammar", deadline=None, max_examples=60)
 settings.load_profile("grammar")
 
 GRAPHS = ("training", "eval", "optimizer", "inference", "base_weights", "tokenizer")
+NO_COST = dict.fromkeys(StepCost.model_fields, 0)
 
 
 @pytest.fixture
@@ -40,10 +43,11 @@ def manifest_fields() -> dict[str, Any]:
         "executorch": None,
         "initial_adapter": None,
         "cost_model": {
-            "training_flops_per_token": 100.0,
-            "training_flops_per_token_per_rank": 10.0,
-            "activation_bytes_per_token": 50.0,
-            "activation_bytes_per_token_per_rank": 5.0,
+            "flops": {**NO_COST, "per_token": 100, "per_token_per_rank": 10},
+            "written_bytes": {**NO_COST, "per_token": 60},
+            "live_bytes": [{**NO_COST, "per_token": 50, "per_token_per_rank": 5}],
+            "most_chunk_rows": 0,
+            "graph_nodes": 7,
             "base_weight_bytes": 40,
             "adapter_bytes_per_rank": 20,
         },

@@ -105,9 +105,7 @@ def test_unknown_fields_are_refused_by_name(manifest_fields: Fields, place: str)
         parse_manifest(put(manifest_fields, place, 1))
 
 
-@pytest.mark.parametrize(
-    "place", ["adapter/scaling", "optimizer/epsilon", "cost_model/training_flops_per_token"]
-)
+@pytest.mark.parametrize("place", ["adapter/scaling", "optimizer/epsilon", "optimizer/weight_decay"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_numbers_that_are_not_finite_are_refused(manifest_fields: Fields, place: str, value: float) -> None:
     with pytest.raises(BundleInvalid, match=r"finite|greater"):
@@ -134,7 +132,9 @@ def test_numbers_that_are_not_finite_are_refused(manifest_fields: Fields, place:
         ("base_model/sha256", "0" * 63),
         ("base_model/sha256", "A" * 64),
         ("base_model/sha256", "0" * 64 + "\n"),
-        ("cost_model/activation_bytes_per_token", -1.0),
+        ("cost_model/graph_nodes", -1),
+        ("cost_model/flops/per_text", 1.5),
+        ("cost_model/live_bytes", []),
         ("files", {}),
     ],
 )
