@@ -1,19 +1,18 @@
+"""A round from its first offer to the adapter that it commits."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
-from service_helpers import SPEC, FakeClock, FakeDevice, Operator, make_adapter, problem, random_adapter
-from sqlalchemy import text
+from service_helpers import SPEC, FakeDevice, Operator, make_adapter, problem, random_adapter
 
-from aggregator_service.service import Service
 from hetlora.adapter import initial_adapter
 from hetlora.algebra import truncate
 from hetlora.digest import sha256_of
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
 
 MakeDevice = Callable[[int], FakeDevice]
-TOO_OFTEN = "this device gave the round back, or let its lease run out, too often"
 
 
 def test_round_of_one_device_gives_back_its_own_factors(
@@ -179,205 +178,3 @@ def test_next_round_starts_from_the_committed_adapter(
     assert offer["round_index"] == 1
     plan = device.call("POST", f"/assignments/{offer['assignment_id']}:start", {"rank": 2})
     assert device.send("GET", f"/objects/{plan['adapter']['sha256']}").content == adapter_to_bytes(update)
-
-
-def test_cohort_is_bounded_and_given_back_places_are_given_again(
-    operator: Operator, make_device: MakeDevice, bundle: str
-) -> None:
-    # ceil(2 * 1.5) = 3 places
-    run_id = operator.run(bundle, goal_count=2, over_selection=1.5)
-    devices = [make_device(seed) for seed in (1, 2, 3, 4)]
-    first = devices[0].offer()
-    for other in devices[1:3]:
-        other.offer()
-    assert [row["state"] for row in operator.items(f"/runs/{run_id}/rounds")] == ["collecting"]
-    refused = devices[3].check_in()
-    assert (refused["offer"], refused["reason"]) == (None, "the cohort is complete")
-    assert refused["retry_after_seconds"] == 15.0
-    failure = {"code": "device_too_small", "message": "no rank fits"}
-    receipt = devices[0].call("POST", f"/assignments/{first['assignment_id']}:fail", failure)
-    assert (receipt["state"], receipt["reason"]) == ("failed", "device_too_small: no rank fits")
-    assert devices[3].check_in()["offer"] is not None
-
-
-def test_device_that_gives_a_round_back_too_often_is_not_asked_again_in_it(
-    operator: Operator, device: FakeDevice, bundle: str
-) -> None:
-    operator.run(bundle)
-    for _ in range(3):
-        offer = device.offer()
-        failure = {"code": "not_charging", "message": ""}
-        device.call("POST", f"/assignments/{offer['assignment_id']}:fail", failure)
-    assert device.check_in()["reason"] == TOO_OFTEN
-
-
-def test_device_that_lets_its_leases_run_out_cannot_hold_a_place_for_ever(
-    operator: Operator, make_device: MakeDevice, bundle: str, clock: FakeClock
-) -> None:
-    operator.run(bundle, lease_seconds=60, report_window_seconds=600)
-    holding, waiting = make_device(1), make_device(2)
-    for _ in range(3):
-        holding.offer()
-        assert waiting.check_in()["reason"] == "the cohort is complete"
-        clock.advance(60)
-    assert holding.check_in()["reason"] == TOO_OFTEN
-    assert waiting.check_in()["offer"] is not None
-
-
-def test_expired_lease_frees_its_place_and_a_late_report_is_told_so(
-    operator: Operator, make_device: MakeDevice, bundle: str, clock: FakeClock
-) -> None:
-    operator.run(bundle, lease_seconds=60, report_window_seconds=600)
-    slow, quick = make_device(1), make_device(2)
-    assignment_id = slow.started()
-    slow.upload(assignment_id, make_adapter(2))
-    assert quick.check_in()["offer"] is None
-    clock.advance(60)
-    assert quick.check_in()["offer"] is not None
-    late = slow.submit(assignment_id, make_adapter(2))
-    assert late.status_code == 200
-    assert (late.json()["state"], late.json()["reason"]) == ("expired", "the lease ran out")
-
-
-def test_leftover_assignments_are_aborted_kindly_when_the_goal_is_met(
-    operator: Operator, make_device: MakeDevice, bundle: str
-) -> None:
-    run_id = operator.run(bundle, goal_count=1, over_selection=2.0)
-    quick, slow = make_device(1), make_device(2)
-    assignment_id = slow.started()
-    slow.upload(assignment_id, make_adapter(2))
-    quick.deliver(make_adapter(2))
-    operator.committed(run_id)
-    late = slow.submit(assignment_id, make_adapter(2))
-    assert late.status_code == 200
-    assert (late.json()["state"], late.json()["reason"]) == ("aborted", "goal already met")
-    failure = {"code": "late", "message": ""}
-    assert slow.call("POST", f"/assignments/{assignment_id}:fail", failure)["state"] == "aborted"
-
-
-def test_window_closing_over_the_minimum_share_commits(
-    operator: Operator, make_device: MakeDevice, bundle: str, clock: FakeClock
-) -> None:
-    # ceil(0.5 * 3) = 2 updates are enough
-    run_id = operator.run(bundle, goal_count=3, minimum_share=0.5, report_window_seconds=100)
-    for seed in (1, 2):
-        make_device(seed).deliver(make_adapter(2))
-    clock.advance(99)
-    assert operator.call("GET", f"/runs/{run_id}")["rounds_committed"] == 0
-    clock.advance(1)
-    operator.committed(run_id)
-    (row,) = operator.items(f"/runs/{run_id}/rounds")
-    assert (row["accepted"], row["state"]) == (2, "committed")
-
-
-def test_window_closing_below_the_minimum_share_abandons_and_tries_again(
-    operator: Operator, make_device: MakeDevice, bundle: str, clock: FakeClock
-) -> None:
-    run_id = operator.run(bundle, goal_count=3, minimum_share=0.5, report_window_seconds=100)
-    make_device(1).deliver(make_adapter(2))
-    working = make_device(2).started()
-    clock.advance(100)
-    rounds = operator.wait_for(f"/runs/{run_id}/rounds", lambda page: len(page["items"]) == 2)["items"]
-    assert [(row["round_index"], row["attempt"], row["state"]) for row in rounds] == [
-        (0, 0, "abandoned"),
-        (0, 1, "selecting"),
-    ]
-    assert rounds[0]["reason"] == "report window closed with 1 of 3 updates, 2 needed"
-    states = {item["assignment_id"]: item["state"] for item in operator.items(f"/runs/{run_id}/assignments")}
-    assert states[working] == "expired"
-    assert make_device(1).offer()["round_index"] == 0
-
-
-def test_empty_window_is_never_enough(
-    operator: Operator, device: FakeDevice, bundle: str, clock: FakeClock
-) -> None:
-    # 1e-10 * 1 is less than the hair that is taken off before rounding up: 0 without a floor.
-    run_id = operator.run(bundle, minimum_share=1e-10, report_window_seconds=100)
-    device.started()
-    clock.advance(100)
-    rounds = operator.wait_for(f"/runs/{run_id}/rounds", lambda page: len(page["items"]) == 2)["items"]
-    assert (rounds[0]["state"], rounds[1]["attempt"]) == ("abandoned", 1)
-    assert rounds[0]["reason"] == "report window closed with 0 of 1 updates, 1 needed"
-
-
-def test_window_starts_with_the_first_offer(
-    operator: Operator, device: FakeDevice, bundle: str, clock: FakeClock
-) -> None:
-    operator.run(bundle, report_window_seconds=100, lease_seconds=1000)
-    clock.advance(500)
-    offer = device.offer()
-    # The lease ends with the window, and training may take half of it.
-    assert offer["lease_expires_at"] == "2026-11-20T12:10:00Z"
-    assert offer["round_seconds"] == 50.0
-
-
-def test_paused_run_makes_no_offers_but_takes_what_is_out(
-    operator: Operator, make_device: MakeDevice, bundle: str
-) -> None:
-    run_id = operator.run(bundle, rounds=2)
-    device, other = make_device(1), make_device(2)
-    assignment_id = device.started()
-    operator.call("POST", f"/runs/{run_id}:pause")
-    idle = other.check_in()
-    assert (idle["offer"], idle["reason"], idle["retry_after_seconds"]) == (None, "no run is active", 60.0)
-    device.upload(assignment_id, make_adapter(2))
-    assert device.submit(assignment_id, make_adapter(2)).json()["state"] == "accepted"
-    assert operator.committed(run_id)["state"] == "paused"
-    operator.call("POST", f"/runs/{run_id}:resume")
-    assert other.offer()["round_index"] == 1
-
-
-def test_last_round_of_a_paused_run_completes_it(operator: Operator, device: FakeDevice, bundle: str) -> None:
-    run_id = operator.run(bundle, rounds=1)
-    assignment_id = device.started()
-    operator.call("POST", f"/runs/{run_id}:pause")
-    device.upload(assignment_id, make_adapter(2))
-    device.submit(assignment_id, make_adapter(2))
-    assert operator.committed(run_id)["state"] == "completed"
-    moves = operator.items(f"/transitions?subject=run&subject_id={run_id}")
-    assert [move["new"] for move in moves] == ["draft", "running", "paused", "completed"]
-
-
-def test_stopped_run_ends_its_round_and_tells_its_devices(
-    operator: Operator, device: FakeDevice, bundle: str
-) -> None:
-    run_id = operator.run(bundle)
-    assignment_id = device.started()
-    assert operator.call("POST", f"/runs/{run_id}:stop")["state"] == "stopped"
-    assert [row["state"] for row in operator.items(f"/runs/{run_id}/rounds")] == ["abandoned"]
-    receipt = device.submit(assignment_id, make_adapter(2)).json()
-    assert (receipt["state"], receipt["reason"]) == ("aborted", "run stopped")
-    assert device.check_in()["reason"] == "no run is active"
-
-
-def test_device_without_examples_gets_no_offer(operator: Operator, device: FakeDevice, bundle: str) -> None:
-    operator.run(bundle)
-    assert device.check_in(example_count=0)["reason"] == "the device has no examples"
-
-
-def test_run_that_cannot_be_served_leaves_its_devices_to_the_next(
-    operator: Operator, device: FakeDevice, bundle: str, service: Service
-) -> None:
-    broken, sound = operator.run(bundle), operator.run(bundle)
-    with service.database.write() as session:
-        session.execute(
-            text("UPDATE runs SET settings = json_set(settings, '$.lease_seconds', 1e300) WHERE id = :id"),
-            {"id": broken},
-        )
-    assert device.offer()["run_id"] == sound
-
-
-def test_device_is_accepted_once_in_a_round(operator: Operator, device: FakeDevice, bundle: str) -> None:
-    operator.run(bundle, goal_count=2)
-    device.deliver(make_adapter(2))
-    answer = device.check_in()
-    assert (answer["offer"], answer["reason"]) == (None, "this device's update of the round is in")
-
-
-def test_cohort_size_of_a_binary_fraction_is_what_the_operator_means(
-    operator: Operator, make_device: MakeDevice, bundle: str
-) -> None:
-    # 1.1 * 10 = 11.000000000000002 in binary
-    operator.run(bundle, goal_count=10, over_selection=1.1)
-    answers = [make_device(seed).check_in() for seed in range(1, 13)]
-    assert [answer["offer"] is not None for answer in answers] == [True] * 11 + [False]

@@ -1,7 +1,8 @@
+"""Updates, reports and starts that the service refuses."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from service_helpers import SPEC, FakeClock, FakeDevice, Operator, make_adapter,
 
 from aggregator_service.service import Service
 from aggregator_service.updates import admit, keep_update
-from aggregator_service.worker import tick
 from hetlora.errors import StateConflict
 from hetlora.tensors import adapter_to_bytes, factor_keys, max_adapter_bytes
 
@@ -199,96 +199,3 @@ def test_devices_cannot_touch_each_others_assignments(
     assert problem(stranger.send(method, path, message)) == (404, "not_found")
     unknown = f"/assignments/unknown{action}"
     assert problem(owner.send(method, unknown, message)) == (404, "not_found")
-
-
-def test_rotten_objects_of_the_service_are_told_as_its_own_fault(
-    operator: Operator, device: FakeDevice, bundle: str, service: Service
-) -> None:
-    run_id = operator.run(bundle)
-    (version,) = operator.items(f"/runs/{run_id}/adapters")
-    manifest, adapter = service.objects.path(bundle), service.objects.path(version["sha256"])
-    path = f"/assignments/{device.offer()['assignment_id']}"
-    for rotten in (manifest, adapter):
-        whole = rotten.read_bytes()
-        flip_a_byte(rotten)
-        assert problem(device.send("POST", f"{path}:start", {"rank": 1})) == (500, "service_failed")
-        rotten.write_bytes(whole)
-    plan = device.call("POST", f"{path}:start", {"rank": 1})
-    manifest.rename(manifest.with_suffix(".aside"))
-    update = make_adapter(1)
-    assert problem(device.upload(plan["assignment_id"], update)) == (500, "service_failed")
-    manifest.with_suffix(".aside").rename(manifest)
-    assert device.upload(plan["assignment_id"], update).is_success
-
-
-def test_kept_update_that_rots_on_disk_is_left_out_where_the_others_are_enough(
-    operator: Operator, make_device: Callable[[int], FakeDevice], bundle: str, service: Service
-) -> None:
-    # ceil(0.5 * 2) = 1 update is enough
-    run_id = operator.run(bundle, goal_count=2, minimum_share=0.5)
-    make_device(1).deliver(make_adapter(1), rank=1)
-    (kept,) = (path for path in service.updates_folder.rglob("*") if path.is_file())
-    flip_a_byte(kept)
-    make_device(2).deliver(make_adapter(2))
-    run = operator.committed(run_id)
-    content = operator.send("GET", f"/adapters/{run['adapter_version']}/content").content
-    assert content == adapter_to_bytes(make_adapter(2))
-    assert states_and_reasons(operator, run_id) == [
-        ("accepted", "the update is in the round"),
-        ("discarded", "the stored update cannot be read"),
-    ]
-
-
-def test_place_of_a_kept_update_that_rots_on_disk_is_given_again_and_the_others_stay(
-    operator: Operator,
-    make_device: Callable[[int], FakeDevice],
-    bundle: str,
-    service: Service,
-    clock: FakeClock,
-) -> None:
-    run_id = operator.run(bundle, goal_count=2, minimum_share=1.0, report_window_seconds=100)
-    unlucky, lucky = make_device(1), make_device(2)
-    unlucky.deliver(make_adapter(1), rank=1)
-    (kept,) = (path for path in service.updates_folder.rglob("*") if path.is_file())
-    flip_a_byte(kept)
-    clock.advance(90)
-    lucky.deliver(make_adapter(2))
-    rounds = f"/runs/{run_id}/rounds"
-    operator.wait_for(rounds, lambda page: page["items"][0]["state"] == "collecting")
-    clock.advance(90)  # past the first window, which the lost update used up
-    unlucky.deliver(make_adapter(1), rank=1)
-    assert operator.committed(run_id)["state"] == "completed"
-    (row,) = operator.items(rounds)  # the first attempt: nothing that was accepted was thrown away
-    assert (row["attempt"], row["state"], row["accepted"]) == (0, "committed", 2)
-    assert [state for state, _ in states_and_reasons(operator, run_id)] == [
-        "accepted",
-        "accepted",
-        "discarded",
-    ]
-
-
-def states_and_reasons(operator: Operator, run_id: str) -> list[tuple[str, str]]:
-    """In the order of the alphabet: ids made at one moment have none."""
-    return sorted((item["state"], item["reason"]) for item in operator.items(f"/runs/{run_id}/assignments"))
-
-
-def test_commit_that_fails_for_another_reason_waits_for_its_cure(
-    operator: Operator, device: FakeDevice, bundle: str, service: Service
-) -> None:
-    run_id = operator.run(bundle)
-    assignment_id = device.started()
-    device.upload(assignment_id, make_adapter(2))
-    manifest = service.objects.path(bundle)
-    aside = manifest.rename(manifest.with_suffix(".aside"))
-    assert device.submit(assignment_id, make_adapter(2)).json()["state"] == "accepted"
-    for _ in range(2):
-        tick(service)
-        assert [row["state"] for row in operator.items(f"/runs/{run_id}/rounds")] == ["aggregating"]
-    aside.rename(manifest)
-    assert operator.committed(run_id)["state"] == "completed"
-
-
-def flip_a_byte(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)

@@ -1,0 +1,112 @@
+"""Visits cut off by the network or the clock: the next one goes on from what lies on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from edge_fakes import FakeService, QuadraticRuntime, problem
+
+from edge_sdk.client import EdgeClient
+from edge_sdk.folder import DeviceFolder
+from hetlora.adapter import Adapter
+from hetlora.errors import ClockSkew, ServiceUnreachable
+
+MakeClient = Callable[..., EdgeClient]
+
+
+def test_upload_survives_a_cut_within_the_visit(service: FakeService, make_client: MakeClient) -> None:
+    client = make_client()
+    client.run_once()
+    service.requests.clear()
+    service.faults = [None, None, None, httpx.WriteError("cut"), httpx.ReadError("cut")]
+    assert client.run_once().outcome == "accepted"
+    assert [request for request in service.requests if "PUT" in request] == [
+        "PUT /device/v1/assignments/assignment-1/update"
+    ] * 3
+
+
+PORTAL = httpx.Response(200, html="<h1>Accept our terms to go online</h1>")
+
+
+@pytest.mark.parametrize(
+    "faults", [[httpx.ConnectError("refused")] * 3, [PORTAL], [None, PORTAL]], ids=["away", "PUT", "submit"]
+)
+def test_update_that_found_no_service_is_delivered_by_the_next_visit_without_training_again(
+    service: FakeService, make_client: MakeClient, folder: DeviceFolder, faults: list[Any]
+) -> None:
+    trained: list[QuadraticRuntime] = []
+
+    def open_runtime(bundle: Any, adapter: Adapter, **settings: Any) -> QuadraticRuntime:
+        trained.append(QuadraticRuntime(adapter))
+        return trained[-1]
+
+    client = make_client(runtime=open_runtime)
+    client.run_once()
+    service.faults = [None, None, None, *faults]
+    with pytest.raises(ServiceUnreachable):
+        client.run_once()
+    assert len(list(folder.updates.iterdir())) == 2
+    client.close()
+
+    visit = make_client(runtime=open_runtime).run_once()
+    assert visit.outcome == "accepted"
+    assert len(trained) == 2
+    assert service.updates[-1].factors["query"].lora_B[0, 0] == np.float32(0.90625)
+    assert len(service.reports) == 2
+    assert list(folder.updates.iterdir()) == []
+
+
+def test_kept_update_that_was_damaged_is_made_anew(
+    service: FakeService, make_client: MakeClient, folder: DeviceFolder
+) -> None:
+    client = make_client()
+    client.run_once()
+    service.faults = [None, None, None, *[httpx.ConnectError("refused")] * 3]
+    with pytest.raises(ServiceUnreachable):
+        client.run_once()
+    (folder.updates / "assignment-1.safetensors").write_bytes(b"half")
+    assert client.run_once().outcome == "accepted"
+    assert service.updates[1].rank == 4
+
+
+def test_bundle_that_was_cut_off_goes_on_in_the_next_visit(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    client = make_client()
+    # Check-in, enrolment, check-in, manifest, start and one file pass.
+    service.faults = [*[None] * 6, *[httpx.ConnectError("refused")] * 3]
+    with pytest.raises(ServiceUnreachable):
+        client.run_once()
+    assert service.failures == []
+    arrived = service.fetched()[:2]
+    service.requests.clear()
+    assert client.run_once().outcome == "accepted"
+    assert not set(arrived) & set(service.fetched())
+
+
+def test_leftovers_are_gone_after_an_accepted_update(
+    service: FakeService, make_client: MakeClient, folder: DeviceFolder
+) -> None:
+    client = make_client()
+    (folder.downloads / f"{'0' * 64}.part").write_bytes(b"of a bundle that is no more")
+    client.run_once()
+    assert list(folder.downloads.iterdir()) == []
+
+
+def test_update_survives_a_clock_that_is_found_wrong_at_the_upload(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    client = make_client()
+    client.run_once()
+    skewed = problem(ClockSkew("the signature was made at another time"))
+    # Check-in, start and adapter pass.
+    service.faults = [None, None, None, skewed]
+
+    with pytest.raises(ClockSkew):
+        client.run_once()
+
+    assert client.run_once().outcome == "accepted"
