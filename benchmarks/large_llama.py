@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.llama import LlamaSize, llama_config, write_tokenizer
 from export.quiet import quiet_libraries
-from export.tracing import weightless_model
+from export.source.tracing import weightless_model
 
 # meta-llama/Llama-3.2-1B, config.json: 1,236 million parameters, of which the embedding has 263.
 LLAMA_1B: Final = LlamaSize(

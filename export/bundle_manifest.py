@@ -8,11 +8,11 @@ from typing import Final
 
 import hetlora
 from export.compilation import Compiled
-from export.model_folder import ModelFolder
 from export.recipe import Recipe
-from export.task_facts import generation_info, image_info, image_labels
-from export.tracing import OPSET
-from export.training_graph import ADAMW
+from export.source.model_folder import ModelFolder
+from export.source.task_facts import generation_info, image_info, image_labels
+from export.source.tracing import OPSET
+from export.training.training_graph import ADAMW
 from hetlora.cost import CostModel
 from hetlora.digest import sha256_of_file
 from hetlora.manifest import (

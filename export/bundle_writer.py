@@ -9,23 +9,23 @@ from typing import Final
 import onnx
 import torch
 
-from export.base_weights import StoredWeight, bind_weights, write_weights
 from export.bundle_manifest import FILES, INITIAL_ADAPTER, describe, formats_of
-from export.causal_loss import most_chunk_rows
 from export.compilation import Compiled, compile_model
-from export.cost_model import cost_model
-from export.executorch_files import require_executorch, write_executorch
-from export.model_folder import ModelFolder, load_model, load_tokenizer, open_model
+from export.cost.cost_model import cost_model
+from export.cost.run_order import graph_as_run
+from export.cost.tensor_sizes import declared_sizes
+from export.executorch.files import require_executorch, write_executorch
 from export.new_folder import whole_folder_or_none
-from export.peft_adapter import to_bundle
-from export.precision import precision_of
+from export.peft.peft_adapter import to_bundle
 from export.quiet import quiet_libraries
 from export.recipe import Recipe, make_recipe
-from export.reference import PROTOTYPES, PrototypeClassifier, embed_texts
-from export.run_order import graph_as_run
-from export.tensor_sizes import declared_sizes
-from export.training_graph import build_optimizer
-from export.weight_files import WeightFiles, digest_of, weight_paths
+from export.source.model_folder import ModelFolder, load_model, load_tokenizer, open_model
+from export.source.prototype_classifier import PROTOTYPES, PrototypeClassifier, embed_texts
+from export.source.weight_files import WeightFiles, digest_of, weight_paths
+from export.training.causal_loss import most_chunk_rows
+from export.training.training_graph import build_optimizer
+from export.weights.base_weights import StoredWeight, bind_weights, write_weights
+from export.weights.precision import precision_of
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.manifest import MANIFEST_NAME, ExecutorchFiles, Precision
@@ -60,14 +60,14 @@ def export_bundle(
     """Compile a local model folder or hub id into a bundle at `out`.
 
     Args:
-        targets: endings or patterns of PEFT module names, or "all-linear"; see `export.targets`.
+        targets: endings or patterns of PEFT module names, or "all-linear"; see `export.graphs.targets`.
         labels: of text-classification: `name` or `name=describing text`; or a mapping gives the texts by
             name. The name goes into the manifest, the text is embedded as the class prototype.
         last_layers: train in the last so many transformer blocks alone; the backward pass ends there.
         base: how the frozen weights are stored and kept in memory.
         recompute: activations that the backward pass makes anew: "none", "selective" or "layer".
         runtimes: "onnx" is always written, "executorch" adds its programs.
-        initial_adapter: what runs on this bundle begin with, such as PEFT's of `export.peft_adapter`.
+        initial_adapter: what runs on this bundle begin with, such as PEFT's of `export.peft.peft_adapter`.
 
     The same inputs give the same bytes, and a failed export leaves nothing behind.
 

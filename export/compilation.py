@@ -9,19 +9,19 @@ from typing import Final
 from onnx import ModelProto
 from transformers import PretrainedConfig, PreTrainedModel
 
-from export.base_weights import is_row_lookup
-from export.classifier_graph import add_prototype_head
-from export.cleaning import clean
-from export.graph_builder import scope_of
-from export.linear_layers import linear_layers
-from export.lora_graph import splice_lora
-from export.model_folder import check_positions
-from export.output_head import OutputHead, find_output_head
+from export.graphs.cleaning import clean
+from export.graphs.graph_builder import scope_of
+from export.graphs.linear_layers import linear_layers
+from export.graphs.output_head import OutputHead, find_output_head
+from export.graphs.shapes import shape_of
+from export.graphs.targets import choose_targets
 from export.recipe import Recipe
-from export.shapes import shape_of
-from export.targets import choose_targets
-from export.task_graphs import DecoderStart, TaskGraphs, classifier_graphs, generator_graphs
-from export.tracing import trace, weightless_model
+from export.source.model_folder import check_positions
+from export.source.tracing import trace, weightless_model
+from export.training.classifier_graph import add_prototype_head
+from export.training.lora_graph import splice_lora
+from export.training.task_graphs import DecoderStart, TaskGraphs, classifier_graphs, generator_graphs
+from export.weights.base_weights import is_row_lookup
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import ModelNotExportable
 from hetlora.graph_names import DECODER_INPUT_IDS, PIXEL_VALUES, TOKEN_INPUTS

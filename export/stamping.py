@@ -10,8 +10,8 @@ from pathlib import Path
 import onnx
 from onnx import ValueInfoProto
 
-from export.lora_graph import rank_symbol
 from export.new_folder import whole_folder_or_none
+from export.training.lora_graph import rank_symbol
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.digest import sha256_of_file
 from hetlora.errors import BundleInvalid, ModelNotExportable, RankOutOfRange

@@ -86,7 +86,7 @@ def import_adapter(
     check_new(out)
     spec = open_bundle(bundle, verify=False).manifest.adapter  # no other file of it is read
     with part("export"):
-        from export.peft_adapter import read_peft_folder, to_bundle
+        from export.peft.peft_adapter import read_peft_folder, to_bundle
 
         found = read_peft_folder(folder)  # here, since it imports torch when it is called
     adapter = to_bundle(found.adapter, spec)

@@ -16,7 +16,7 @@ from hetlora.errors import DataError, RankOutOfRange, SettingsError
 from hetlora.manifest import Precision, Recompute, Task
 
 if TYPE_CHECKING:
-    from export.peft_adapter import PeftAdapter
+    from export.peft.peft_adapter import PeftAdapter
 
 # Choices are shown here and checked where the export begins: one list, one message.
 _TASKS: Final = ", ".join(get_args(Task))
@@ -152,7 +152,7 @@ def _read_start(
                 f"{option} is what the adapter says", got=value, expected=f"--from-adapter without {option}"
             )
     with part("export"):
-        from export.peft_adapter import read_peft_folder
+        from export.peft.peft_adapter import read_peft_folder
 
         start = read_peft_folder(folder)
     if max_rank is not None and max_rank < start.max_rank:

@@ -9,8 +9,8 @@ from onnx import TensorProto, helper
 from parity import export_family
 from tiny_families import write_tiny_family
 
-from export.liveness import live_while_running
-from export.tensor_sizes import TERMS, Sized
+from export.cost.liveness import live_while_running
+from export.cost.tensor_sizes import TERMS, Sized
 from hetlora.bundle import Bundle
 from hetlora.cost import CostModel, StepCost, StepSize
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from export.bundle_writer import export_bundle
-from export.executorch_files import write_executorch
-from export.executorch_program import AdaptedModel, class_loss, next_token_loss, tail_norms
+from export.executorch.files import write_executorch
+from export.executorch.program import AdaptedModel, class_loss, next_token_loss, tail_norms
 from export.quiet import quiet_libraries
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.algebra import pruned_rank, tail_norm
@@ -108,11 +108,11 @@ def test_delegate_that_refuses_gives_way_to_the_portable_kernels(caplog: pytest.
 
     model = Trailing().requires_grad_(False)
     adapted = AdaptedModel(model, model, SPEC, ("input_ids",))
-    with quiet_libraries(), caplog.at_level(logging.WARNING, "export.executorch_lowering"):
+    with quiet_libraries(), caplog.at_level(logging.WARNING, "export.executorch.lowering"):
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
-        from export.executorch_graph import trace_inference
-        from export.executorch_lowering import lower
+        from export.executorch.graph import trace_inference
+        from export.executorch.lowering import lower
 
         traced = trace_inference(adapted, INPUTS, {"batch": 4, "tokens": 8})
         # All of XNNPACK's own choice, with the reshapes along two symbolic axes that it cannot do.
@@ -136,7 +136,7 @@ def test_missing_library_is_told_with_the_command_before_anything_is_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # What the import system takes for: not installed.
-    monkeypatch.setitem(sys.modules, "export.executorch_lowering", None)
+    monkeypatch.setitem(sys.modules, "export.executorch.lowering", None)
     with pytest.raises(DependencyMissing, match=r"pip install executorch==1\.4\.1"):
         export_bundle(
             str(tmp_path / "no-model"),

@@ -7,7 +7,7 @@ import pytest
 from tiny_model import HIDDEN, LAYERS, write_tiny_model
 
 from export.bundle_writer import export_bundle
-from export.reference import embed_texts, read_prototypes
+from export.source.prototype_classifier import embed_texts, read_prototypes
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.digest import sha256_of_file
 from hetlora.errors import ModelNotExportable, RankOutOfRange, SpecMismatch
@@ -59,7 +59,7 @@ def test_labels_with_a_describing_text_are_embedded_by_it(tiny_model_folder: Pat
 
 
 def test_prototypes_are_the_embeddings_of_the_labels(tiny_bundle: Bundle, tiny_model_folder: Path) -> None:
-    from export.model_folder import load_model, load_tokenizer
+    from export.source.model_folder import load_model, load_tokenizer
 
     encoder = load_model(tiny_model_folder, "text-classification")
     tokenizer = load_tokenizer(tiny_model_folder, max_tokens=32)

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-import export.causal_loss
-from export.causal_loss import HIDDEN_ROWS, add_chunked_loss
-from export.gradient import use_microsoft_operators
-from export.graph_builder import GraphBuilder
-from export.output_head import OutputHead
+import export.training.causal_loss
+from export.graphs.graph_builder import GraphBuilder
+from export.graphs.output_head import OutputHead
+from export.training.causal_loss import HIDDEN_ROWS, add_chunked_loss
+from export.training.gradient import use_microsoft_operators
 
 VOCABULARY, HIDDEN = 11, 6
 
@@ -47,7 +47,7 @@ def _run(
 def test_loss_and_gradient_are_those_of_torch_however_large_a_chunk_is(
     rows_at_once: int, softcap: float | None, shift: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export.causal_loss, "_CHUNK_NUMBERS", rows_at_once * VOCABULARY)
+    monkeypatch.setattr(export.training.causal_loss, "_CHUNK_NUMBERS", rows_at_once * VOCABULARY)
     rng = np.random.default_rng(0)
     hidden = rng.standard_normal((3, 5, HIDDEN)).astype(np.float32)
     weight = 2 * rng.standard_normal((VOCABULARY, HIDDEN)).astype(np.float32)

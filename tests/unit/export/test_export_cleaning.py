@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from export.cleaning import clean
-from export.linear_layers import linear_layers
+from export.graphs.cleaning import clean
+from export.graphs.linear_layers import linear_layers
 
 Shapes = dict[str, Sequence[int | str]]
 

@@ -9,7 +9,7 @@ from onnxruntime import InferenceSession, SessionOptions
 from parity import export_family
 from tiny_families import LAYERS, write_tiny_family
 
-from export.gradient import gradient_name
+from export.training.gradient import gradient_name
 from hetlora.bundle import Bundle
 from hetlora.tensors import factor_keys
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_model import write_tiny_model
 
 from export.bundle_writer import export_bundle
-from export.lora_graph import factor_shapes, rank_symbol
+from export.training.lora_graph import factor_shapes, rank_symbol
 from hetlora.bundle import Bundle
 
 

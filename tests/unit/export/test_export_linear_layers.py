@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from export.linear_layers import block_of, linear_layers
+from export.graphs.linear_layers import block_of, linear_layers
 
 
 def _linear(scope: str, weight: str, x: str = "x") -> list[NodeProto]:

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from export.bundle_writer import export_bundle
-from export.model_folder import load_tokenizer
+from export.source.model_folder import load_tokenizer
 from hetlora.bundle import Bundle
 from hetlora.errors import ModelNotExportable
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from export.peft_adapter import PICKLE_NAME, WEIGHTS_NAME, read_peft_folder, to_bundle
-from export.peft_config import CONFIG_NAME
+from export.peft.peft_adapter import PICKLE_NAME, WEIGHTS_NAME, read_peft_folder, to_bundle
+from export.peft.peft_config import CONFIG_NAME
 from export.quiet import quiet_libraries
 from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.errors import (

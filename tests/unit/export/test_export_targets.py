@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from export.targets import choose_targets
+from export.graphs.targets import choose_targets
 from hetlora.errors import ModelNotExportable
 
 # A decoder of two blocks, with a gate in the second that runs twice, and an output projection that is tied to

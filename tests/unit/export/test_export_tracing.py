@@ -19,10 +19,10 @@ from tiny_families import IMAGE, TINY_FAMILIES, VOCABULARY, write_tiny_family
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
-from export.cleaning import clean
-from export.linear_layers import linear_layers
+from export.graphs.cleaning import clean
+from export.graphs.linear_layers import linear_layers
 from export.quiet import quiet_libraries
-from export.tracing import auto_class, trace, weightless_model
+from export.source.tracing import auto_class, trace, weightless_model
 from hetlora.errors import ModelNotExportable
 
 # Of float32 sums in another order, on outputs of magnitude 1 to 4.
@@ -195,9 +195,9 @@ def test_architecture_that_optimum_does_not_know_is_refused() -> None:
 _ONE_BILLION = """
 import resource
 from transformers import LlamaConfig
-from export.cleaning import clean
+from export.graphs.cleaning import clean
 from export.quiet import quiet_libraries
-from export.tracing import trace, weightless_model
+from export.source.tracing import trace, weightless_model
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from export.weight_files import WeightFiles
+from export.source.weight_files import WeightFiles
 
 
 def test_weight_is_read_in_blocks_of_whole_rows(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from export.weight_files import WeightFiles, weight_paths
+from export.source.weight_files import WeightFiles, weight_paths
 from hetlora.errors import ModelNotExportable
 
 

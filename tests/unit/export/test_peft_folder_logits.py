@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from export.model_folder import load_model
-from export.peft_adapter import read_peft_folder, to_bundle
+from export.peft.peft_adapter import read_peft_folder, to_bundle
 from export.quiet import quiet_libraries
+from export.source.model_folder import load_model
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.tensors import write_peft_folder
 

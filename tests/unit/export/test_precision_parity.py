@@ -14,7 +14,7 @@ from peft_twin import PeftTwin
 from safetensors.numpy import load_file, save_file
 from tiny_families import write_tiny_family
 
-from export.precision import BLOCK_SIZE
+from export.weights.precision import BLOCK_SIZE
 from hetlora.bundle import Bundle
 from hetlora.errors import ModelNotExportable
 from hetlora.manifest import Precision

@@ -11,7 +11,7 @@ from onnx import GraphProto
 from parity import batch_for, export_family, open_runtime, trained_adapter
 from tiny_families import write_tiny_family
 
-from export.graph_edit import reads_of, subgraphs
+from export.graphs.graph_edit import reads_of, subgraphs
 from hetlora.manifest import Recompute
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from onnx import ModelProto, NodeProto, TensorProto
 
-from export.graph_builder import scope_of
+from export.graphs.graph_builder import scope_of
 
 # The block that a module path leads through: model.layers.3.mlp -> model.layers.3. T5's blocks hold layers.
 _BLOCK: Final = re.compile(r"^(?:.*?\.)?(?:layers?|h|blocks?)\.\d+(?=\.|$)")

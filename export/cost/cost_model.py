@@ -10,11 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto
 
-from export.base_weights import is_row_lookup
-from export.graph_edit import reads_of, subgraphs
-from export.liveness import ALIASES, bytes_in, live_while_running
-from export.shapes import Shape
-from export.tensor_sizes import (
+from export.cost.liveness import ALIASES, bytes_in, live_while_running
+from export.cost.tensor_sizes import (
     NOTHING,
     PRODUCTS,
     TERMS,
@@ -25,6 +22,9 @@ from export.tensor_sizes import (
     sizes_in,
     terms_of,
 )
+from export.graphs.graph_edit import reads_of, subgraphs
+from export.graphs.shapes import Shape
+from export.weights.base_weights import is_row_lookup
 from hetlora.adapter import AdapterSpec
 from hetlora.cost import CostModel, StepCost, StepSize
 

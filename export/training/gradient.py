@@ -15,10 +15,10 @@ from onnx import ModelProto, helper
 from onnxruntime import SessionOptions  # type: ignore[import-untyped]
 from onnxruntime.capi import _pybind_state as bindings  # type: ignore[import-untyped]
 
-from export.graph_builder import Dims, GraphBuilder
-from export.graph_edit import bypass_identities, drop_dead
+from export.graphs.graph_builder import Dims, GraphBuilder
+from export.graphs.graph_edit import bypass_identities, drop_dead
+from export.graphs.shapes import share_shape_vectors, with_shapes
 from export.quiet import quiet_native_code
-from export.shapes import share_shape_vectors, with_shapes
 from hetlora.errors import ModelNotExportable
 from hetlora.graph_names import LOSS
 

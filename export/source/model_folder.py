@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from export.tracing import auto_class
+from export.source.tracing import auto_class
 from hetlora.errors import ModelNotExportable
 
 Loaded = TypeVar("Loaded")

@@ -13,11 +13,11 @@ from typing import Final
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto
 
-from export.gradient import TASK_LOSS
-from export.graph_builder import GraphBuilder
-from export.graph_edit import copy_of, drop_dead, replace_nodes
-from export.output_head import OutputHead
-from export.shapes import ROWS
+from export.graphs.graph_builder import GraphBuilder
+from export.graphs.graph_edit import copy_of, drop_dead, replace_nodes
+from export.graphs.output_head import OutputHead
+from export.graphs.shapes import ROWS
+from export.training.gradient import TASK_LOSS
 from hetlora.graph_names import IGNORED_LABEL, LABELS
 
 HIDDEN_ROWS: Final = "head/hidden_rows"  # float32 (batch * tokens, hidden)

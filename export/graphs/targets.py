@@ -9,7 +9,7 @@ from typing import Final
 
 from onnx import ModelProto
 
-from export.linear_layers import LinearNode, block_of, linear_layers
+from export.graphs.linear_layers import LinearNode, block_of, linear_layers
 from hetlora.adapter import ModuleSpec
 from hetlora.errors import ModelNotExportable
 

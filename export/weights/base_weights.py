@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from export.gradient import MICROSOFT, use_microsoft_operators
-from export.graph_builder import GraphBuilder
-from export.graph_edit import copy_of, reads_of, rename_reads, replace_nodes, subgraphs
-from export.precision import Encoded, encode
+from export.graphs.graph_builder import GraphBuilder
+from export.graphs.graph_edit import copy_of, reads_of, rename_reads, replace_nodes, subgraphs
+from export.training.gradient import MICROSOFT, use_microsoft_operators
+from export.weights.precision import Encoded, encode
 from hetlora.errors import ModelNotExportable
 from hetlora.manifest import Precision
 

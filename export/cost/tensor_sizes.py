@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from export.graph_edit import subgraphs
-from export.lora_graph import RANK
-from export.recomputation import AGAIN
-from export.shapes import ROWS, Dim, Shape, shape_of
+from export.graphs.graph_edit import subgraphs
+from export.graphs.shapes import ROWS, Dim, Shape, shape_of
+from export.training.lora_graph import RANK
+from export.training.recomputation import AGAIN
 from hetlora.cost import StepCost
 
 # One number for each field of StepCost, in their order.

@@ -13,11 +13,11 @@ from typing import Final
 
 from onnx import ModelProto, NodeProto, helper
 
-from export.gradient import MICROSOFT, TASK_LOSS
-from export.graph_builder import scope_of
-from export.graph_edit import ancestors, copy_of, drop_dead, reads_of, rename_reads, replace_nodes
-from export.linear_layers import block_of
-from export.lora_graph import LORA_SUM
+from export.graphs.graph_builder import scope_of
+from export.graphs.graph_edit import ancestors, copy_of, drop_dead, reads_of, rename_reads, replace_nodes
+from export.graphs.linear_layers import block_of
+from export.training.gradient import MICROSOFT, TASK_LOSS
+from export.training.lora_graph import LORA_SUM
 from hetlora.manifest import Recompute
 
 _PRODUCTS: Final = ("MatMul", "FusedMatMul", "Gemm", "Conv")

@@ -10,7 +10,7 @@ from typing import Final
 
 from torch import nn
 
-from export.executorch_program import LOSSES, AdaptedModel, class_loss
+from export.executorch.program import LOSSES, AdaptedModel, class_loss
 from export.quiet import quiet_libraries
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import DependencyMissing, ModelNotExportable
@@ -63,8 +63,8 @@ def write_executorch(
     limits = {"batch": max_batch, "tokens": max_tokens}
     require_executorch()
     with quiet_libraries(), _quiet_executorch():
-        from export.executorch_graph import trace_inference, trace_training
-        from export.executorch_lowering import lower, merge_weights, xnnpack
+        from export.executorch.graph import trace_inference, trace_training
+        from export.executorch.lowering import lower, merge_weights, xnnpack
 
         progress("tracing the inference program")
         traced = trace_inference(adapted, inputs, limits)
@@ -94,7 +94,7 @@ def require_executorch() -> None:
     """
     with quiet_libraries(), _quiet_executorch():
         try:
-            import export.executorch_lowering  # noqa: F401
+            import export.executorch.lowering  # noqa: F401
         except ImportError as error:
             raise DependencyMissing(
                 "ExecuTorch cannot be imported", got=error, expected="pip install executorch==1.4.1"

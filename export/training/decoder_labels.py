@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from export.graph_builder import GraphBuilder
-from export.graph_edit import copy_of, replace_nodes
+from export.graphs.graph_builder import GraphBuilder
+from export.graphs.graph_edit import copy_of, replace_nodes
 from hetlora.graph_names import DECODER_INPUT_IDS, IGNORED_LABEL, LABELS
 
 

@@ -7,8 +7,10 @@ from typing import Final
 
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
-from export.execution_order import take_gradients_early
-from export.gradient import (
+from export.graphs.graph_builder import Dims, GraphBuilder
+from export.graphs.graph_edit import subgraphs
+from export.training.execution_order import take_gradients_early
+from export.training.gradient import (
     MICROSOFT,
     TASK_LOSS,
     accumulate_gradients,
@@ -16,10 +18,8 @@ from export.gradient import (
     gradient_name,
     simplify,
 )
-from export.graph_builder import Dims, GraphBuilder
-from export.graph_edit import subgraphs
-from export.lora_graph import RANK, factor_shapes, rank_symbol
-from export.pruning_penalty import add_pruning_penalty
+from export.training.lora_graph import RANK, factor_shapes, rank_symbol
+from export.training.pruning_penalty import add_pruning_penalty
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import ModelNotExportable
 from hetlora.manifest import OptimizerInfo

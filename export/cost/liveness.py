@@ -8,8 +8,8 @@ from typing import Final
 
 from onnx import GraphProto, NodeProto
 
-from export.graph_edit import reads_of, subgraphs
-from export.tensor_sizes import NOTHING, Sized, Terms, body_sizes, sizes_in
+from export.cost.tensor_sizes import NOTHING, Sized, Terms, body_sizes, sizes_in
+from export.graphs.graph_edit import reads_of, subgraphs
 
 # Operators of ONNX Runtime whose output is its input under another name.
 ALIASES: Final = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "PassThrough")

@@ -14,8 +14,8 @@ from onnx import numpy_helper
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from export.model_folder import load_model
 from export.quiet import quiet_libraries
+from export.source.model_folder import load_model
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid
 

@@ -13,8 +13,8 @@ from torch.export import Dim, ExportedProgram
 from torch.export.experimental import _export_forward_backward
 from torch.export.graph_signature import OutputKind
 
-from export.executorch_cleaning import clean
-from export.executorch_program import AdaptedModel, InferenceProgram, Loss, TrainingProgram
+from export.executorch.cleaning import clean
+from export.executorch.program import AdaptedModel, InferenceProgram, Loss, TrainingProgram
 from hetlora.errors import ModelNotExportable
 from hetlora.manifest import TensorInput
 

@@ -7,9 +7,9 @@ from typing import Final
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto
 
-from export.graph_builder import GraphBuilder
-from export.reference import LOGIT_SCALE, PROTOTYPES
-from export.tracing import FEATURES
+from export.graphs.graph_builder import GraphBuilder
+from export.source.prototype_classifier import LOGIT_SCALE, PROTOTYPES
+from export.source.tracing import FEATURES
 from hetlora.graph_names import ATTENTION_MASK, LABELS, LOGITS
 
 # sqrt(x) has an infinite slope at zero. The root of this is far below the norm of any embedding.
@@ -17,7 +17,7 @@ _EPSILON: Final = 1e-12
 
 
 def add_prototype_head(model: ModelProto, classes: int, hidden_size: int) -> None:
-    """Replace FEATURES by LOGITS (batch, classes): see `export.reference.PrototypeClassifier`.
+    """Replace FEATURES by LOGITS (batch, classes): see `export.source.prototype_classifier.PrototypeClassifier`.
 
     The prototypes become a weight: the input PROTOTYPES, float32 (classes, hidden_size).
     """

@@ -13,8 +13,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference  # type: ignore[import-untyped]
 
-from export.graph_builder import GraphBuilder
-from export.graph_edit import drop_dead, rename_reads, replace_nodes
+from export.graphs.graph_builder import GraphBuilder
+from export.graphs.graph_edit import drop_dead, rename_reads, replace_nodes
 from hetlora.errors import ModelNotExportable
 
 ROWS: Final = "rows"  # all the axes before the last one in one

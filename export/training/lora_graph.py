@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 from onnx import ModelProto
 
-from export.graph_builder import GraphBuilder, scope_of
-from export.graph_edit import copy_of
-from export.linear_layers import linear_layers
+from export.graphs.graph_builder import GraphBuilder, scope_of
+from export.graphs.graph_edit import copy_of
+from export.graphs.linear_layers import linear_layers
 from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.tensors import factor_keys
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from export.graph_builder import scope_of
-from export.linear_layers import linear_layers
+from export.graphs.graph_builder import scope_of
+from export.graphs.linear_layers import linear_layers
 from hetlora.errors import ModelNotExportable
 from hetlora.graph_names import LOGITS
 

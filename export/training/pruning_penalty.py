@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from onnx import GraphProto, TensorProto
 
-from export.graph_builder import GraphBuilder
+from export.graphs.graph_builder import GraphBuilder
 from hetlora.adapter import ModuleSpec
 from hetlora.graph_names import LOSS, PRUNING_DECAY, PRUNING_PENALTY
 from hetlora.tensors import factor_keys

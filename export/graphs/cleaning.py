@@ -9,7 +9,7 @@ from typing import Final
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from export.graph_edit import bypass_identities, copy_of, drop_dead, rename_reads, replace_nodes
+from export.graphs.graph_edit import bypass_identities, copy_of, drop_dead, rename_reads, replace_nodes
 
 
 def clean(model: ModelProto) -> ModelProto:

@@ -23,7 +23,7 @@ from executorch.extension.pybindings import _portable_lib  # type: ignore[import
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from export.executorch_order import order_kept
+from export.executorch.order import order_kept
 from hetlora.digest import sha256_of
 from hetlora.errors import ModelNotExportable
 

@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from onnx import ModelProto
 
-from export.graph_edit import reads_of, replace_nodes
+from export.graphs.graph_edit import reads_of, replace_nodes
 
 
 def take_gradients_early(training: ModelProto, gradients: Collection[str]) -> None:

@@ -23,7 +23,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
 from export.quiet import quiet_native_code
-from export.weightless import UnreadMatrices, put_weights, weights_taken_out
+from export.source.weightless import UnreadMatrices, put_weights, weights_taken_out
 from hetlora.errors import ModelNotExportable
 from hetlora.graph_names import DECODER_INPUT_IDS, LOGITS, PIXEL_VALUES, POSITION_IDS, TOKEN_INPUTS
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from export.model_folder import ModelFolder
+from export.source.model_folder import ModelFolder
 from hetlora.errors import ModelNotExportable
 from hetlora.manifest import GenerationInfo, ImageInfo
 

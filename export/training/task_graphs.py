@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from onnx import GraphProto, ModelProto
 
-from export.base_weights import fold_transposes
-from export.causal_loss import add_chunked_loss, add_surrogate, expose_rows, replace_surrogate
-from export.classifier_graph import add_cross_entropy
-from export.decoder_labels import feed_labels_to_decoder
-from export.gradient import TASK_LOSS, simplify
-from export.graph_builder import GraphBuilder
-from export.graph_edit import copy_of
-from export.lora_graph import with_factor_inputs
-from export.output_head import OutputHead
-from export.recomputation import recompute_activations
-from export.training_graph import build_training
+from export.graphs.graph_builder import GraphBuilder
+from export.graphs.graph_edit import copy_of
+from export.graphs.output_head import OutputHead
+from export.training.causal_loss import add_chunked_loss, add_surrogate, expose_rows, replace_surrogate
+from export.training.classifier_graph import add_cross_entropy
+from export.training.decoder_labels import feed_labels_to_decoder
+from export.training.gradient import TASK_LOSS, simplify
+from export.training.lora_graph import with_factor_inputs
+from export.training.recomputation import recompute_activations
+from export.training.training_graph import build_training
+from export.weights.base_weights import fold_transposes
 from hetlora.adapter import AdapterSpec
 from hetlora.graph_names import LOSS
 from hetlora.manifest import Recompute

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from export.peft_config import read_peft_config
+from export.peft.peft_config import read_peft_config
 from hetlora.adapter import (
     MAX_ADAPTER_BYTES,
     Adapter,
