@@ -10,9 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fake_clock import FakeClock
+from fake_device import FakeDevice
 from fastapi import FastAPI
 from pydantic import SecretStr
-from service_helpers import TOKEN, FakeClock, FakeDevice, Operator
+from service_operator import TOKEN, Operator
 from service_server import served
 
 from aggregator_service.app import create_app

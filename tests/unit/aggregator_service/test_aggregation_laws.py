@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from service_helpers import SPEC, make_adapter, random_adapter
+from service_bundle import SPEC, make_adapter, random_adapter
 
 from aggregator_service.aggregation.hetlora import HetLora, HetLoraPartial
 from aggregator_service.aggregation.tree import LEAF_SIZE, Aggregate, aggregate

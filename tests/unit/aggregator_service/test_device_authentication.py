@@ -4,8 +4,11 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from service_helpers import CAPABILITIES, FakeClock, FakeDevice, Operator, make_adapter, problem
-from service_server import served
+from fake_clock import FakeClock
+from fake_device import CAPABILITIES, FakeDevice
+from service_bundle import make_adapter
+from service_operator import Operator
+from service_server import problem, served
 from sqlalchemy import func, select
 
 from aggregator_service.app import create_app

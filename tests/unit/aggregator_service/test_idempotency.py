@@ -2,7 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from service_helpers import FakeClock, FakeDevice, Operator, make_adapter, problem
+from fake_clock import FakeClock
+from fake_device import FakeDevice
+from service_bundle import make_adapter
+from service_operator import Operator
+from service_server import problem
 
 from aggregator_service.service import Service
 from hetlora.digest import sha256_of

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fake_device import FakeDevice
 from pydantic import SecretStr
-from service_helpers import (
-    TOKEN,
-    FakeDevice,
-    Operator,
-    problem,
-)
+from service_operator import TOKEN, Operator
+from service_server import problem
 
 from aggregator_service.service import TOKEN_FILE, Service, open_service
 from aggregator_service.settings import Settings

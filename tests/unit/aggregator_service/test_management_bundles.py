@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from service_helpers import (
-    FILES,
-    Operator,
-    make_manifest,
-    problem,
-)
+from service_bundle import FILES, make_manifest
+from service_operator import Operator
+from service_server import problem
 
 from aggregator_service.service import Service
 from hetlora.digest import sha256_of

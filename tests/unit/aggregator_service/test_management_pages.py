@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from service_helpers import (
-    FakeClock,
-    FakeDevice,
-    Operator,
-    make_adapter,
-    problem,
-)
-from service_server import served
+from fake_clock import FakeClock
+from fake_device import FakeDevice
+from service_bundle import make_adapter
+from service_operator import Operator
+from service_server import problem, served
 
 from aggregator_service.app import create_app
 from aggregator_service.service import open_service

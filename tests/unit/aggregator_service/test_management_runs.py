@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from service_helpers import (
-    Operator,
-    problem,
-)
+from service_operator import Operator
+from service_server import problem
 
 
 @pytest.mark.parametrize(

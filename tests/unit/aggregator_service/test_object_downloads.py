@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from service_helpers import FILES, FakeDevice, make_manifest, problem
+from fake_device import FakeDevice
+from service_bundle import FILES, make_manifest
+from service_server import problem
 
 from hetlora.digest import sha256_of
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from service_helpers import FakeClock, FakeDevice, Operator, make_adapter
+from fake_clock import FakeClock
+from fake_device import FakeDevice
+from service_bundle import make_adapter
+from service_operator import Operator
 from sqlalchemy import text
 
 from aggregator_service.service import Service

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from service_helpers import SPEC, FakeDevice, Operator, make_adapter, problem, random_adapter
+from fake_device import FakeDevice
+from service_bundle import SPEC, make_adapter, random_adapter
+from service_operator import Operator
+from service_server import problem
 
 from hetlora.adapter import initial_adapter
 from hetlora.algebra import truncate

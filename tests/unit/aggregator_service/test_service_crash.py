@@ -13,7 +13,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_helpers import CAPABILITIES, FakeClock, FakeDevice, Operator, make_adapter, report_of
+from fake_clock import FakeClock
+from fake_device import CAPABILITIES, FakeDevice, report_of
+from service_bundle import make_adapter
+from service_operator import Operator
 from sqlalchemy import select
 
 from aggregator_service.assignments import start, submit

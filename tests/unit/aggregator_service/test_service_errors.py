@@ -9,8 +9,10 @@ from contextlib import closing
 
 import httpx
 import pytest
+from fake_device import FakeDevice
 from fastapi import FastAPI
-from service_helpers import TOKEN, FakeDevice, Operator, problem
+from service_operator import TOKEN, Operator
+from service_server import problem
 
 from aggregator_service.app import LoopFaults
 from aggregator_service.service import Service

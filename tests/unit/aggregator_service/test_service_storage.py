@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from service_helpers import FakeClock, FakeDevice, Operator, make_adapter
+from fake_clock import FakeClock
+from fake_device import FakeDevice
+from service_bundle import make_adapter
+from service_operator import Operator
 from sqlalchemy import inspect, text
 
 from aggregator_service.service import Service, open_service

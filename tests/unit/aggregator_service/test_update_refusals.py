@@ -6,8 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from fake_clock import FakeClock
+from fake_device import FakeDevice
 from safetensors.numpy import save
-from service_helpers import SPEC, FakeClock, FakeDevice, Operator, make_adapter, problem
+from service_bundle import SPEC, make_adapter
+from service_operator import Operator
+from service_server import problem
 
 from aggregator_service.service import Service
 from aggregator_service.updates import admit, keep_update

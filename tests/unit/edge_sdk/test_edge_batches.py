@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edge_fakes import LABELS, tiny_tokenizer
+from fake_bundle import LABELS, tiny_tokenizer
 
 from edge_sdk.batches import check_examples, draw_batches
 from edge_sdk.collation import Collate, collate_for

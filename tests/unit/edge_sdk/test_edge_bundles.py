@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from edge_fakes import FakeService, tiny_files
+from edge_fakes import FakeService
+from fake_bundle import tiny_files
 
 from edge_sdk import bundles
 from edge_sdk.bundles import BundleCache

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from edge_fakes import FakeService, problem
+from edge_fakes import PORTAL, FakeService, problem
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder
@@ -17,7 +17,6 @@ from edge_sdk.visit import Visit
 from hetlora.errors import NotPermitted, SettingsError, UnknownDevice
 
 MakeClient = Callable[..., EdgeClient]
-PORTAL = httpx.Response(200, html="<h1>Accept our terms to go online</h1>")
 
 
 def test_unknown_device_without_token_is_told_so(make_client: MakeClient) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from edge_fakes import tiny_tokenizer
+from fake_bundle import tiny_tokenizer
 
 from edge_sdk.collation import collate_for
 from edge_sdk.examples import Example

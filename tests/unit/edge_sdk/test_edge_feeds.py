@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edge_fakes import tiny_files, tiny_manifest
+from fake_bundle import tiny_files, tiny_manifest
 
 from edge_sdk.runtimes.base import Batch
 from edge_sdk.runtimes.feeds import decoder_feeds, input_feeds, labelled_feeds

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edge_fakes import WORDS, adapter_of, bundle_on_disk, tiny_tokenizer
+from fake_bundle import WORDS, adapter_of, bundle_on_disk, tiny_tokenizer
 from numpy.typing import NDArray
 from tokenizers.processors import TemplateProcessing
 

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from edge_fakes import FakeService, QuadraticRuntime, problem
+from edge_fakes import PORTAL, FakeService, problem
+from fake_runtime import QuadraticRuntime
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder
@@ -27,9 +28,6 @@ def test_upload_survives_a_cut_within_the_visit(service: FakeService, make_clien
     assert [request for request in service.requests if "PUT" in request] == [
         "PUT /device/v1/assignments/assignment-1/update"
     ] * 3
-
-
-PORTAL = httpx.Response(200, html="<h1>Accept our terms to go online</h1>")
 
 
 @pytest.mark.parametrize(

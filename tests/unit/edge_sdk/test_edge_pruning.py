@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from edge_fakes import SPEC, adapter_of
+from fake_bundle import SPEC, adapter_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edge_fakes import tiny_tokenizer
+from fake_bundle import tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from edge_sdk.tokens import TextEncoder

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from edge_fakes import QuadraticRuntime, adapter_of
+from fake_bundle import adapter_of
+from fake_runtime import QuadraticRuntime
 
 from edge_sdk.runtimes.base import Batch
 from edge_sdk.training import train_locally

@@ -7,7 +7,9 @@ from typing import Any
 
 import httpx
 import numpy as np
-from edge_fakes import FakeService, QuadraticRuntime, adapter_of, receipt
+from edge_fakes import FakeService, receipt
+from fake_bundle import adapter_of
+from fake_runtime import QuadraticRuntime
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import (

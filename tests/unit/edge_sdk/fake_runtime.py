@@ -1,0 +1,35 @@
+"""A runtime of one line of algebra."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from fake_bundle import SPEC
+
+from edge_sdk.runtimes.base import Batch
+from hetlora.adapter import Adapter, LoraFactors
+from hetlora.bundle import Bundle
+
+
+@dataclass
+class QuadraticRuntime:
+    """Loss = half the squared distance of lora_B from one; a step goes the given share of the way."""
+
+    now: Adapter
+    batches: list[Batch] = field(default_factory=list)
+
+    def train_step(self, batch: Batch, *, learning_rate: float) -> float:
+        self.batches.append(batch)
+        lora_A, lora_B = self.now.factors["query"].lora_A, self.now.factors["query"].lora_B
+        self.now = Adapter(SPEC, {"query": LoraFactors(lora_A, lora_B + learning_rate * (1 - lora_B))})
+        return 0.5 * float(np.sum((lora_B - 1) ** 2))
+
+    def adapter(self) -> Adapter:
+        return self.now
+
+
+def quadratic(
+    bundle: Bundle, adapter: Adapter, *, pruning_decay: float, pruning_penalty: float, threads: int | None
+) -> QuadraticRuntime:
+    return QuadraticRuntime(adapter)
