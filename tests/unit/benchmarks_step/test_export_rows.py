@@ -11,7 +11,7 @@ from benchmarks.bench_export import export_row
 from benchmarks.harness import Measured
 from benchmarks.large_llama import LLAMA_1B, write_large_llama
 from benchmarks.llama import LlamaSize
-from export.weight_files import weight_paths
+from export.source.weight_files import weight_paths
 
 TINY = LlamaSize(
     hidden_size=16,

@@ -15,9 +15,9 @@ from tiny_families import VOCABULARY, write_tiny_family
 from typer.testing import CliRunner, Result
 
 from edge_sdk.runtimes.onnx import OnnxModel
-from export.model_folder import load_model
-from export.peft_adapter import WEIGHTS_NAME
+from export.peft.peft_adapter import WEIGHTS_NAME
 from export.quiet import quiet_libraries
+from export.source.model_folder import load_model
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.cli.main import app
 from hetlora.errors import (

@@ -1,0 +1,1 @@
+"""What any graph needs: building, editing, shapes, and the layers found in it."""

@@ -1,0 +1,1 @@
+"""Adapters of PEFT that a bundle begins with."""

@@ -1,0 +1,1 @@
+"""From a model's folder to its traced forward graph, without weights."""

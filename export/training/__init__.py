@@ -1,0 +1,1 @@
+"""From a forward graph to the graphs of a bundle."""

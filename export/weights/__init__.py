@@ -1,0 +1,1 @@
+"""The frozen weights as a bundle stores them."""
