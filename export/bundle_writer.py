@@ -17,15 +17,17 @@ from export.cost.tensor_sizes import declared_sizes
 from export.executorch.files import require_executorch, write_executorch
 from export.new_folder import whole_folder_or_none
 from export.peft.peft_adapter import to_bundle
+from export.prototype_classifier import PrototypeClassifier, embed_texts
 from export.quiet import quiet_libraries
 from export.recipe import Recipe, make_recipe
 from export.source.model_folder import ModelFolder, load_model, load_tokenizer, open_model
-from export.source.prototype_classifier import PROTOTYPES, PrototypeClassifier, embed_texts
 from export.source.weight_files import WeightFiles, digest_of, weight_paths
 from export.training.causal_loss import most_chunk_rows
+from export.training.classifier_graph import PROTOTYPES
 from export.training.training_graph import build_optimizer
-from export.weights.base_weights import StoredWeight, bind_weights, write_weights
+from export.weights.binding import bind_weights
 from export.weights.precision import precision_of
+from export.weights.weight_file import StoredWeight, write_weights
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.manifest import MANIFEST_NAME, ExecutorchFiles, Precision

@@ -13,6 +13,7 @@ from export.graphs.cleaning import clean
 from export.graphs.graph_builder import scope_of
 from export.graphs.linear_layers import linear_layers
 from export.graphs.output_head import OutputHead, find_output_head
+from export.graphs.products import is_row_lookup
 from export.graphs.shapes import shape_of
 from export.graphs.targets import choose_targets
 from export.recipe import Recipe
@@ -21,7 +22,6 @@ from export.source.tracing import trace, weightless_model
 from export.training.classifier_graph import add_prototype_head
 from export.training.lora_graph import splice_lora
 from export.training.task_graphs import DecoderStart, TaskGraphs, classifier_graphs, generator_graphs
-from export.weights.base_weights import is_row_lookup
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import ModelNotExportable
 from hetlora.graph_names import DECODER_INPUT_IDS, PIXEL_VALUES, TOKEN_INPUTS

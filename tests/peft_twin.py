@@ -9,9 +9,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from edge_sdk.runtimes.base import Batch
+from export.prototype_classifier import PrototypeClassifier, read_prototypes
 from export.quiet import quiet_libraries
 from export.source.model_folder import load_model
-from export.source.prototype_classifier import PrototypeClassifier, read_prototypes
 from hetlora.adapter import Adapter
 from hetlora.algebra import pruned_rank
 from hetlora.bundle import Bundle

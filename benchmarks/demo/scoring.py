@@ -50,7 +50,7 @@ def pytorch_accuracy(scorer: Scorer, bundle: Bundle, model: Path, adapter_folder
     """The same passages in PyTorch, with the adapter as `peft` loads it from a folder."""
     import torch
 
-    from export.source.prototype_classifier import load_reference
+    from export.prototype_classifier import load_reference
 
     reference = load_reference(bundle, model, adapter_folder)
 

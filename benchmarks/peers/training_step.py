@@ -15,7 +15,8 @@ from benchmarks.data.passages import MIN_WORDS
 from benchmarks.harness import Measured, median_ratio, paired, run_measured
 from edge_sdk.examples import Example
 from edge_sdk.tokens import TextEncoder
-from export.source.prototype_classifier import LOGIT_SCALE, read_prototypes
+from export.prototype_classifier import read_prototypes
+from export.training.classifier_graph import LOGIT_SCALE
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import RankOutOfRange

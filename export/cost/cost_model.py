@@ -13,7 +13,6 @@ from onnx import GraphProto, ModelProto, NodeProto
 from export.cost.liveness import ALIASES, bytes_in, live_while_running
 from export.cost.tensor_sizes import (
     NOTHING,
-    PRODUCTS,
     TERMS,
     Sized,
     Terms,
@@ -23,8 +22,8 @@ from export.cost.tensor_sizes import (
     terms_of,
 )
 from export.graphs.graph_edit import reads_of, subgraphs
+from export.graphs.products import PRODUCTS, is_row_lookup
 from export.graphs.shapes import Shape
-from export.weights.base_weights import is_row_lookup
 from hetlora.adapter import AdapterSpec
 from hetlora.cost import CostModel, StepCost, StepSize
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from export.graphs.graph_edit import subgraphs
+from export.graphs.products import PRODUCTS
 from export.graphs.shapes import ROWS, Dim, Shape, shape_of
 from export.training.lora_graph import RANK
 from export.training.recomputation import AGAIN
@@ -23,7 +24,6 @@ TERMS: Final = tuple(StepCost.model_fields)
 NOTHING: Final[Terms] = np.zeros(len(TERMS))
 
 CHUNK: Final = "chunk"  # the labelled rows whose logits are made at a time
-PRODUCTS: Final = ("MatMul", "FusedMatMul", "Gemm")
 _TOKENS: Final = ("tokens", "target_tokens", ROWS)
 
 _BITS: Final[Mapping[int, int]] = {

@@ -8,16 +8,17 @@ import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto
 
 from export.graphs.graph_builder import GraphBuilder
-from export.source.prototype_classifier import LOGIT_SCALE, PROTOTYPES
 from export.source.tracing import FEATURES
 from hetlora.graph_names import ATTENTION_MASK, LABELS, LOGITS
 
+PROTOTYPES: Final = "prototypes"  # the initializer's name in every graph
+LOGIT_SCALE: Final = 20.0  # cosines lie within one of each other; twenty makes them usable logits
 # sqrt(x) has an infinite slope at zero. The root of this is far below the norm of any embedding.
 _EPSILON: Final = 1e-12
 
 
 def add_prototype_head(model: ModelProto, classes: int, hidden_size: int) -> None:
-    """Replace FEATURES by LOGITS (batch, classes): see `export.source.prototype_classifier.PrototypeClassifier`.
+    """Replace FEATURES by LOGITS (batch, classes): see export/prototype_classifier.py.
 
     The prototypes become a weight: the input PROTOTYPES, float32 (classes, hidden_size).
     """

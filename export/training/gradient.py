@@ -17,12 +17,12 @@ from onnxruntime.capi import _pybind_state as bindings  # type: ignore[import-un
 
 from export.graphs.graph_builder import Dims, GraphBuilder
 from export.graphs.graph_edit import bypass_identities, drop_dead
+from export.graphs.microsoft import MICROSOFT, use_microsoft_operators
 from export.graphs.shapes import share_shape_vectors, with_shapes
 from export.quiet import quiet_native_code
 from hetlora.errors import ModelNotExportable
 from hetlora.graph_names import LOSS
 
-MICROSOFT: Final = "com.microsoft"
 TASK_LOSS: Final = "task_loss"  # before the pruning penalty
 
 
@@ -100,12 +100,6 @@ def accumulate_gradients(
         outputs.append(f"{stem}.out")
     builder.input("lazy_reset_grad", [1], onnx.TensorProto.BOOL)
     drop_dead(graph, outputs)
-
-
-def use_microsoft_operators(model: ModelProto) -> None:
-    """Allow the operators of ONNX Runtime's own domain."""
-    if all(entry.domain != MICROSOFT for entry in model.opset_import):
-        model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
 
 
 def _no_gradient(error: Exception) -> ModelNotExportable:

@@ -16,7 +16,8 @@ from onnx import ModelProto, NodeProto, helper
 from export.graphs.graph_builder import scope_of
 from export.graphs.graph_edit import ancestors, copy_of, drop_dead, reads_of, rename_reads, replace_nodes
 from export.graphs.linear_layers import block_of
-from export.training.gradient import MICROSOFT, TASK_LOSS
+from export.graphs.microsoft import MICROSOFT
+from export.training.gradient import TASK_LOSS
 from export.training.lora_graph import LORA_SUM
 from hetlora.manifest import Recompute
 

@@ -10,6 +10,7 @@ from onnx import GraphProto, ModelProto
 from export.graphs.graph_builder import GraphBuilder
 from export.graphs.graph_edit import copy_of
 from export.graphs.output_head import OutputHead
+from export.graphs.products import fold_transposes
 from export.training.causal_loss import add_chunked_loss, add_surrogate, expose_rows, replace_surrogate
 from export.training.classifier_graph import add_cross_entropy
 from export.training.decoder_labels import feed_labels_to_decoder
@@ -17,7 +18,6 @@ from export.training.gradient import TASK_LOSS, simplify
 from export.training.lora_graph import with_factor_inputs
 from export.training.recomputation import recompute_activations
 from export.training.training_graph import build_training
-from export.weights.base_weights import fold_transposes
 from hetlora.adapter import AdapterSpec
 from hetlora.graph_names import LOSS
 from hetlora.manifest import Recompute

@@ -9,15 +9,9 @@ from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
 from export.graphs.graph_builder import Dims, GraphBuilder
 from export.graphs.graph_edit import subgraphs
+from export.graphs.microsoft import MICROSOFT
 from export.training.execution_order import take_gradients_early
-from export.training.gradient import (
-    MICROSOFT,
-    TASK_LOSS,
-    accumulate_gradients,
-    differentiate,
-    gradient_name,
-    simplify,
-)
+from export.training.gradient import TASK_LOSS, accumulate_gradients, differentiate, gradient_name, simplify
 from export.training.lora_graph import RANK, factor_shapes, rank_symbol
 from export.training.pruning_penalty import add_pruning_penalty
 from hetlora.adapter import AdapterSpec

@@ -25,6 +25,10 @@ class Rule:
 
 
 ABOVE = ("benchmarks", "hetlora.cli")
+EXPORT_STEPS = tuple(
+    f"export.{step}"
+    for step in ("graphs", "source", "training", "cost", "executorch", "peft", "bundle_writer")
+)
 RULES = (
     Rule(
         "hetlora",
@@ -33,6 +37,12 @@ RULES = (
         spared=("hetlora/cli",),
     ),
     Rule("export", never=("edge_sdk", "aggregator_service", *ABOVE)),
+    # A model flows from its source through graphs to training graphs; weights join them at the end.
+    Rule("export/graphs", never=EXPORT_STEPS[1:]),
+    Rule("export/source", never=EXPORT_STEPS[2:]),
+    Rule("export/weights", never=("export.source", *EXPORT_STEPS[2:])),
+    Rule("export/training", never=("export.weights", *EXPORT_STEPS[3:])),
+    Rule("export/cost", never=("export.source", "export.weights", *EXPORT_STEPS[4:])),
     Rule(
         "edge_sdk",
         never=(

@@ -12,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from export.weights.base_weights import StoredWeight, bind_weights, fold_transposes, write_weights
+from export.graphs.products import fold_transposes
+from export.weights.binding import bind_weights
+from export.weights.weight_file import StoredWeight, write_weights
 from hetlora.manifest import Precision
 
 WEIGHT = np.array([[1, 2], [3, 4]], dtype=np.float32)

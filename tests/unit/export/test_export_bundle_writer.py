@@ -7,7 +7,7 @@ import pytest
 from tiny_model import HIDDEN, LAYERS, write_tiny_model
 
 from export.bundle_writer import export_bundle
-from export.source.prototype_classifier import embed_texts, read_prototypes
+from export.prototype_classifier import embed_texts, read_prototypes
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.digest import sha256_of_file
 from hetlora.errors import ModelNotExportable, RankOutOfRange, SpecMismatch

@@ -11,9 +11,9 @@ from onnx import ModelProto, helper
 
 import export.training.causal_loss
 from export.graphs.graph_builder import GraphBuilder
+from export.graphs.microsoft import use_microsoft_operators
 from export.graphs.output_head import OutputHead
 from export.training.causal_loss import HIDDEN_ROWS, add_chunked_loss
-from export.training.gradient import use_microsoft_operators
 
 VOCABULARY, HIDDEN = 11, 6
 

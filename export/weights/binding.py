@@ -1,4 +1,4 @@
-"""The frozen weights: written once into one file in the chosen precision, bound to each graph.
+"""The frozen weights in a graph: read from their file, and decoded just before they are used.
 
 A graph is built with its weights as inputs, so no step of the export holds their values. In the end each
 reader gets its own decoder from the stored form to float32, whose barrier keeps ONNX Runtime from folding the
@@ -7,117 +7,17 @@ decoded copy into memory: quantised weights stay quantised, and one decoded matr
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, BinaryIO, Final
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from export.graphs.graph_builder import GraphBuilder
 from export.graphs.graph_edit import copy_of, reads_of, rename_reads, replace_nodes, subgraphs
-from export.training.gradient import MICROSOFT, use_microsoft_operators
-from export.weights.precision import Encoded, encode
-from hetlora.errors import ModelNotExportable
-from hetlora.manifest import Precision
-
-# A page, so that each weight can be mapped straight from the file.
-_ALIGNMENT_BYTES: Final = 4096
-
-# A weight's values in the orientation of the checkpoint, on demand, in blocks of whole rows.
-ReadWeight = Callable[[str], Iterable[NDArray[np.float32]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a tensor lies in the file, its ONNX element type and its shape."""
-
-    offset: int
-    size_bytes: int
-    elem_type: int
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredWeight:
-    """A weight in the file; `scale` is None unless it is quantised, `block_size` 0 with one scale a row."""
-
-    data: Place
-    scale: Place | None
-    block_size: int
-
-
-def write_weights(
-    names: Iterable[str],
-    read: ReadWeight,
-    precision: Callable[[str], Precision],
-    path: Path,
-    progress: Callable[[int], None] = lambda written: None,
-) -> dict[str, StoredWeight]:
-    """Write the weights one after the other, equal ones once; one block of rows is in memory at a time.
-
-    Raises:
-        ModelNotExportable: numbers too large for their precision.
-    """
-    with path.open("wb") as file:
-        writer = _Writer(file, {})
-        stored = {}
-        for name in names:
-            try:
-                stored[name] = _write_weight(writer, read(name), precision(name))
-            except OverflowError as error:
-                raise ModelNotExportable(
-                    f"weight {name} does not fit its precision", got=error, expected="bfloat16, or float32"
-                ) from error
-            progress(file.tell())
-    return stored
-
-
-def _write_weight(
-    writer: _Writer, blocks: Iterable[NDArray[np.float32]], precision: Precision
-) -> StoredWeight:
-    parts: list[Encoded] = []
-
-    def pieces() -> Iterator[bytes]:
-        for block in blocks:
-            part = encode(block, precision)
-            parts.append(replace(part, data=b""))
-            yield part.data
-
-    offset, size_bytes = writer.write(pieces())
-    first = parts[0]
-    shape = (sum(part.shape[0] for part in parts), *first.shape[1:]) if first.shape else ()
-    data = Place(offset, size_bytes, first.elem_type, shape)
-    scales = [part.scale for part in parts if part.scale is not None]
-    if not scales:
-        return StoredWeight(data, None, 0)
-    scale = np.concatenate(scales)
-    place = Place(*writer.write([scale.tobytes()]), TensorProto.FLOAT, scale.shape)
-    return StoredWeight(data, place, first.block_size)
-
-
-@dataclass(frozen=True, slots=True)
-class _Writer:
-    file: BinaryIO
-    offsets: dict[str, int]
-
-    def write(self, pieces: Iterable[bytes]) -> tuple[int, int]:
-        """Where the pieces lie one after the other, and their size; what is there already, is taken back."""
-        end, digest = self.file.tell(), hashlib.sha256()
-        self.file.write(bytes(-end % _ALIGNMENT_BYTES))
-        offset = self.file.tell()
-        for piece in pieces:
-            digest.update(piece)
-            self.file.write(piece)
-        size_bytes = self.file.tell() - offset
-        known = self.offsets.setdefault(digest.hexdigest(), offset)
-        if known != offset:
-            self.file.seek(end)
-            self.file.truncate()
-        return known, size_bytes
+from export.graphs.microsoft import MICROSOFT, use_microsoft_operators
+from export.graphs.products import is_row_lookup
+from export.weights.weight_file import Place, StoredWeight
 
 
 def bind_weights(
@@ -142,36 +42,6 @@ def bind_weights(
     encoded = {name: stored[name] for name in bound if stored[name].data.elem_type != TensorProto.FLOAT}
     if encoded:
         _decode_for_readers(graph, encoded, barrier=barrier)
-
-
-def fold_transposes(graph: GraphProto, weights: Iterable[str]) -> None:
-    """Let matrix products read a weight as it lies, where the graph reads it through a Transpose."""
-    names = set(weights)
-    transposed = {
-        node.output[0]: node.input[0]
-        for node in graph.node
-        if node.op_type == "Transpose" and node.input[0] in names
-    }
-    for node in graph.node:
-        if len(node.input) > 1 and node.input[1] in transposed and node.op_type in _PRODUCTS:
-            node.input[1] = transposed[node.input[1]]
-            _flip_second_operand(node)
-    read = set().union(*(reads_of(node) for node in graph.node)) if graph.node else set()
-    read |= {value.name for value in graph.output}
-    replace_nodes(graph, [n for n in graph.node if n.output[0] not in transposed or n.output[0] in read])
-
-
-_PRODUCTS: Final = ("MatMul", "FusedMatMul", "Gemm")
-
-
-def _flip_second_operand(node: NodeProto) -> None:
-    if node.op_type == "MatMul":
-        node.op_type, node.domain = "FusedMatMul", MICROSOFT
-    before = [attribute for attribute in node.attribute if attribute.name == "transB"]
-    if before:
-        before[0].i = 1 - before[0].i
-    else:
-        node.attribute.append(helper.make_attribute("transB", 1))
 
 
 def _add_initializer(graph: GraphProto, name: str, place: Place, location: str) -> None:
@@ -231,11 +101,6 @@ def _decoder(
     else:
         reader.input[:] = [decoded if x == name else x for x in reader.input]
     return nodes, []
-
-
-def is_row_lookup(node: NodeProto) -> bool:
-    """Whether a node reads some rows of a table, and no more of it."""
-    return node.op_type == "Gather" and all(attribute.i == 0 for attribute in node.attribute)
 
 
 def _decode_rows(

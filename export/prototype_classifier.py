@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import onnx
@@ -16,11 +15,9 @@ from torch import Tensor, nn
 
 from export.quiet import quiet_libraries
 from export.source.model_folder import load_model
+from export.training.classifier_graph import LOGIT_SCALE, PROTOTYPES
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid
-
-PROTOTYPES: Final = "prototypes"  # the initializer's name in every graph
-LOGIT_SCALE: Final = 20.0  # cosines lie within one of each other; twenty makes them usable logits
 
 
 def pooled_embedding(hidden: Tensor, attention_mask: Tensor) -> Tensor:
