@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import stamina
-from edge_fakes import NOW, STRONG, FakeService
 from fake_runtime import quadratic
+from fake_service import NOW, STRONG, FakeService
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder, open_folder

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-from edge_fakes import FakeService
 from fake_bundle import tiny_files
+from fake_service import FakeService
 
 from edge_sdk import bundles
 from edge_sdk.bundles import BundleCache

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from edge_fakes import PORTAL, FakeService, problem
+from fake_service import PORTAL, FakeService, problem
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder

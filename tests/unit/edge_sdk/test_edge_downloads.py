@@ -3,7 +3,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from edge_fakes import FakeService, pieces
+from fake_service import FakeService, pieces
 
 from edge_sdk.downloads import Downloads
 from edge_sdk.folder import DeviceFolder

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from edge_fakes import STRONG, FakeService, problem, receipt
 from fake_bundle import adapter_of
 from fake_runtime import QuadraticRuntime
+from fake_service import STRONG, FakeService, problem, receipt
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Event, GivenBack, Submitted

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from edge_fakes import PORTAL, FakeService, problem
 from fake_runtime import QuadraticRuntime
+from fake_service import PORTAL, FakeService, problem
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder

@@ -1,5 +1,5 @@
 import pytest
-from edge_fakes import STRONG, FakeService, tiny_files, tiny_manifest
+from fake_service import STRONG, FakeService, tiny_files, tiny_manifest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edge_fakes import FakeService
 from fake_bundle import END
 from fake_runtime import QuadraticRuntime
+from fake_service import FakeService
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.runtimes.base import Batch

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from edge_fakes import NOW, FakeService, problem
+from fake_service import NOW, FakeService, problem
 
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.identity import load_or_create_identity

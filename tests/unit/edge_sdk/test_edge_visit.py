@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 import numpy as np
-from edge_fakes import FakeService, receipt
 from fake_bundle import adapter_of
 from fake_runtime import QuadraticRuntime
+from fake_service import FakeService, receipt
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import (
