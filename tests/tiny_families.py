@@ -56,6 +56,8 @@ class TinyFamily:
         """A model with fresh weights."""
         config = self.configure()
         config.num_hidden_layers = layers
+        if getattr(config, "layer_types", None):  # which layers see a window alone, one name each
+            config.layer_types = config.layer_types[:layers]
         made: PreTrainedModel = _AUTO[self.task].from_config(config, attn_implementation="eager")
         return made.eval()
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from math import pi, sqrt
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from hetlora.adapter import AdapterSpec
 from hetlora.graph_names import IGNORED_LABEL
@@ -40,7 +42,7 @@ class AdaptedModel:
 
     def logits(self, inputs: Sequence[Tensor], factors: Factors) -> Tensor:
         """The logits under the adapter; W x + scaling * B A x at each module, in whatever layout W is."""
-        with self._branches(factors):
+        with self._branches(factors), _TanhGeluInFull():
             answer = self.model(**dict(zip(self.input_names, inputs, strict=True)))
         logits: Tensor = getattr(answer, "logits", answer)
         return logits
@@ -62,6 +64,19 @@ def _branch(lora_A: Tensor, lora_B: Tensor, scaling: float) -> Callable[..., Ten
         return output + scaling * (rows @ lora_A.T @ lora_B.T).view(output.shape)
 
     return add
+
+
+class _TanhGeluInFull(TorchFunctionMode):
+    """Writes GELU's approximation by tanh out: XNNPACK has the exact one alone, and runs it for both."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not nn.functional.gelu or kwargs.get("approximate") != "tanh":
+            return func(*args, **kwargs)
+        (x,) = args
+        return 0.5 * x * (1 + torch.tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))
 
 
 class InferenceProgram(nn.Module):
