@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish
 from benchmarks.llama import LlamaSize, export_llama, write_llama
-from benchmarks.options import choices_of, counts_of, values_of
+from benchmarks.options import Pairs, Seed, Threads, choices_of, counts_of, values_of
 from benchmarks.step_runs import (
     Plan,
     Shape,
@@ -78,10 +78,10 @@ def bench_forecast(
     recompute: Annotated[str, typer.Option(help="Activations that are made again.")] = "none,selective",
     rank: Annotated[str, typer.Option(help="LoRA ranks, comma-separated.")] = "4,24",
     shape: Annotated[str, typer.Option(help="Texts x tokens of a batch, comma-separated.")] = "2x96,4x192",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = 1,
+    threads: Threads = 1,
     steps: Annotated[int, typer.Option(min=1, help="Steps of a process that count, after two others.")] = 3,
-    pairs: Annotated[int, typer.Option(min=1, help="How often each process is started, all in turn.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, adapters and tokens.")] = 0,
+    pairs: Pairs = 1,
+    seed: Seed = 0,
     results: Annotated[
         Path, typer.Option(help="Folder of forecast.json.", show_default="benchmarks/results")
     ] = RESULTS,

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish, median_ratio
 from benchmarks.llama import SMOLLM_135M, export_llama, write_llama
-from benchmarks.options import counts_of
+from benchmarks.options import Pairs, Quick, Rank, Seed, Steps, Threads, WarmUp, counts_of
 from benchmarks.step_runs import (
     Command,
     Plan,
@@ -52,13 +52,13 @@ def bench_layers(
     base: Annotated[Precision, typer.Option(help="How the frozen weights are stored.")] = "float32",
     recompute: Annotated[Recompute, typer.Option(help="Activations that are made again.")] = "none",
     shape: Annotated[str, typer.Option(help="Texts x tokens of a batch.")] = "4x256",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = 1,
-    rank: Annotated[int, typer.Option(min=1, help="LoRA rank on query, key, value and output.")] = 8,
-    warm_up: Annotated[int, typer.Option(min=0, help="Steps before those that count.")] = 2,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of a process that count.")] = 5,
-    pairs: Annotated[int, typer.Option(min=1, help="How often each process is started, all in turn.")] = 2,
-    quick: Annotated[bool, typer.Option("--quick", help="One start and two steps of each.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, adapter and tokens.")] = 0,
+    threads: Threads = 1,
+    rank: Rank = 8,
+    warm_up: WarmUp = 2,
+    steps: Steps = 5,
+    pairs: Pairs = 2,
+    quick: Quick = False,
+    seed: Seed = 0,
     results: Annotated[
         Path, typer.Option(help="Folder of layers.json.", show_default="benchmarks/results")
     ] = RESULTS,

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish, peer_python, pinned
 from benchmarks.llama import SMOLLM_135M, export_llama, write_llama
-from benchmarks.options import choices_of, counts_of, values_of
+from benchmarks.options import Pairs, Quick, Rank, Seed, Steps, WarmUp, choices_of, counts_of, values_of
 from benchmarks.peers.training_step import NAME, PACKAGES
 from benchmarks.step_comparison import StepRow, compare
 from benchmarks.step_runs import Plan, Shape, Variant
@@ -50,12 +50,12 @@ def bench_step(
         str, typer.Option(help="Texts x tokens of a batch, comma-separated.")
     ] = "1x128,1x512,4x256",
     threads: Annotated[str, typer.Option(help="Threads of each process, comma-separated.")] = "1,2",
-    rank: Annotated[int, typer.Option(min=1, help="LoRA rank on query, key, value and output.")] = 8,
-    warm_up: Annotated[int, typer.Option(min=0, help="Steps before those that count.")] = 2,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of a process that count.")] = 5,
-    pairs: Annotated[int, typer.Option(min=1, help="How often each process is started, all in turn.")] = 2,
-    quick: Annotated[bool, typer.Option("--quick", help="One start and two steps of each.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, adapter and tokens.")] = 0,
+    rank: Rank = 8,
+    warm_up: WarmUp = 2,
+    steps: Steps = 5,
+    pairs: Pairs = 2,
+    quick: Quick = False,
+    seed: Seed = 0,
     results: Annotated[
         Path, typer.Option(help="Folder of step.json.", show_default="benchmarks/results")
     ] = RESULTS,

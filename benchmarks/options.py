@@ -1,13 +1,23 @@
-"""Options that hold several values, comma-separated."""
+"""Options that several benchmarks share, and those that hold several values, comma-separated."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+import typer
 
 from hetlora.errors import SettingsError
 
 Value = TypeVar("Value", bound=str)
+
+Threads = Annotated[int, typer.Option(min=1, help="Threads of each process.")]
+Rank = Annotated[int, typer.Option(min=1, help="LoRA rank on query, key, value and output.")]
+WarmUp = Annotated[int, typer.Option(min=0, help="Steps before those that count.")]
+Steps = Annotated[int, typer.Option(min=1, help="Steps of a process that count.")]
+Pairs = Annotated[int, typer.Option(min=1, help="How often each process is started, all in turn.")]
+Quick = Annotated[bool, typer.Option("--quick", help="One start and two steps of each.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, adapters and tokens.")]
 
 
 def values_of(text: str, option: str) -> list[str]:
