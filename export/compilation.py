@@ -10,7 +10,7 @@ from onnx import ModelProto
 from transformers import PretrainedConfig, PreTrainedModel
 
 from export.graphs.cleaning import clean
-from export.graphs.graph_builder import scope_of
+from export.graphs.graph_edit import scope_of
 from export.graphs.linear_layers import linear_layers
 from export.graphs.output_head import OutputHead, find_output_head
 from export.graphs.products import is_row_lookup
@@ -118,7 +118,7 @@ def _check_shapes_are_fixed(forward: ModelProto) -> None:
     node = next((node for node in forward.graph.node if node.op_type in _VALUE_DEPENDENT), None)
     if node is not None:
         raise ModelNotExportable(
-            f"shapes depend on values: operator {node.op_type} of module {scope_of(node) or 'unknown'}",
+            f"shapes depend on values: operator {node.op_type} of module {scope_of(node.name) or 'unknown'}",
             expected="a model without chosen experts",
         )
 

@@ -21,6 +21,16 @@ def quiet_torchao() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def first_line(error: Exception) -> str:
+    """What a library raised, by its type and the first line of its words; pages may follow."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return f"{type(error).__name__}: {next(filter(None, lines), '')}"
+
+
+def report_to_nobody(message: str) -> None:
+    """Take a message about the progress of an export, and let it fall."""
+
+
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Hold back Python warnings, library log lines below ERROR, and progress bars."""

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 
 from hetlora.adapter import Adapter, LoraFactors
 from hetlora.errors import RankOutOfRange
+
+# Added to gamma r before it is rounded down: 0.7 * 10 is 6.999... in binary, and the paper means 7.
+FLOOR_SLACK: Final = 1e-9
+# Added to a sum of squares where its root is differentiated: the slope of sqrt is infinite at zero, where
+# lora_B starts. The root of this is far below any trained norm.
+NORM_EPSILON: Final = 1e-12
 
 
 def truncate(adapter: Adapter, rank: int) -> Adapter:
@@ -92,8 +99,7 @@ def delta_norm(adapter: Adapter) -> float:
 
 def pruned_rank(rank: int, pruning_decay: float) -> int:
     """c = floor(gamma r): how many leading ranks survive when HetLoRA's self-pruning cuts the tail."""
-    # A hair above the product: 0.7 * 10 is 6.999... in binary, and the paper means 7.
-    return math.floor(pruning_decay * rank + 1e-9)
+    return math.floor(pruning_decay * rank + FLOOR_SLACK)
 
 
 def tail_norm(adapter: Adapter, keep: int) -> float:

@@ -15,7 +15,7 @@ from export.graphs.graph_edit import subgraphs
 from export.graphs.products import PRODUCTS
 from export.graphs.shapes import ROWS, Dim, Shape, shape_of
 from export.training.lora_graph import RANK
-from export.training.recomputation import AGAIN
+from export.training.recomputation import RECOMPUTED
 from hetlora.cost import StepCost
 
 # One number for each field of StepCost, in their order.
@@ -110,7 +110,7 @@ def sizes_in(graph: GraphProto, known: Mapping[str, Sized]) -> dict[str, Sized]:
             continue
         like = sizes.get(measured.get(node.input[0], "")) if node.op_type == "ConstantOfShape" else None
         for name, size in zip(node.output, _outputs(node, sizes), strict=False):
-            size = sizes.get(name.removeprefix(AGAIN)) or like or size
+            size = sizes.get(name.removeprefix(RECOMPUTED)) or like or size
             if name in missing and size is not None and size.bytes() is not None:
                 sizes[name] = size
     return sizes

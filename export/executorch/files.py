@@ -11,16 +11,12 @@ from typing import Final
 from torch import nn
 
 from export.executorch.program import LOSSES, AdaptedModel, class_loss
-from export.quiet import quiet_libraries
+from export.quiet import quiet_libraries, report_to_nobody
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import DependencyMissing, ModelNotExportable
 from hetlora.manifest import ExecutorchFiles, TensorInput
 
 FILES: Final = ExecutorchFiles(training="training.pte", inference="inference.pte", base_weights="base.ptd")
-
-
-def _ignore(message: str) -> None:
-    """Report to nobody."""
 
 
 def write_executorch(
@@ -33,7 +29,7 @@ def write_executorch(
     max_batch: int,
     max_tokens: int,
     base: nn.Module | None = None,
-    progress: Callable[[str], None] = _ignore,
+    progress: Callable[[str], None] = report_to_nobody,
 ) -> ExecutorchFiles:
     """Compile a model with LoRA into `training.pte`, `inference.pte` and `base.ptd` inside `folder`.
 

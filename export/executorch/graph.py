@@ -15,6 +15,7 @@ from torch.export.graph_signature import OutputKind
 
 from export.executorch.cleaning import clean
 from export.executorch.program import AdaptedModel, InferenceProgram, Loss, TrainingProgram
+from export.quiet import first_line
 from hetlora.errors import ModelNotExportable
 from hetlora.manifest import TensorInput
 
@@ -121,7 +122,7 @@ def trace_training(
         joint = _export_forward_backward(exported)
     except Exception as error:  # torch's passes raise whatever their checks raise
         raise ModelNotExportable(
-            "the backward pass cannot be traced", got=_first_line(error), expected="core ATen operators"
+            "the backward pass cannot be traced", got=first_line(error), expected="core ATen operators"
         ) from error
     _check_gradients(joint, adapted)
     clean(joint)
@@ -136,7 +137,7 @@ def _export(program: nn.Module, adapted: AdaptedModel, sized: tuple[Any, ...]) -
     except Exception as error:  # the model's own code raises here, too
         raise ModelNotExportable(
             f"torch.export cannot follow module {_module_of(error, adapted.model)}",
-            got=_first_line(error),
+            got=_broken_constraint(error) or first_line(error),
             expected="a model of symbolic batch and length; at the model's own limit, one token less may do",
         ) from error
 
@@ -149,11 +150,10 @@ def _module_of(error: BaseException, model: nn.Module) -> str:
     return next((name for name in owners if name), type(model).__name__)
 
 
-def _first_line(error: Exception) -> str:
-    # torch puts the broken constraint, the useful part, into a list below its first line.
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    constraint = next((line for line in lines if line.startswith("- Not all values")), None)
-    return f"{type(error).__name__}: {constraint or next(iter(lines), '')}"
+def _broken_constraint(error: Exception) -> str | None:
+    """The part of a message of torch's that helps, which stands in a list below its first line."""
+    lines = (line.strip("- ") for line in str(error).splitlines())
+    return next((line for line in lines if line.startswith("Not all values")), None)
 
 
 def _check_gradients(joint: ExportedProgram, adapted: AdaptedModel) -> None:

@@ -24,6 +24,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from export.executorch.order import order_kept
+from export.quiet import first_line
 from hetlora.digest import sha256_of
 from hetlora.errors import ModelNotExportable
 
@@ -68,14 +69,14 @@ def lower(exported: ExportedProgram, name: str, delegate: Partitioner) -> Lowere
     try:
         return _lower(exported, [delegate], "xnnpack")
     except Exception as refusal:  # the delegate's checks raise RuntimeError, AssertionError and more
-        logger.warning("delegate_refused program=%s reason=%s", name, _first_line(refusal))
+        logger.warning("delegate_refused program=%s reason=%s", name, first_line(refusal))
     try:
         return _lower(exported, [], "portable")
     except ModelNotExportable:
         raise
     except Exception as error:
         raise ModelNotExportable(
-            f"ExecuTorch cannot lower the {name} program", got=_first_line(error)
+            f"ExecuTorch cannot lower the {name} program", got=first_line(error)
         ) from error
 
 
@@ -146,7 +147,3 @@ def _module_of(node: Node, program: ExportedProgram) -> str:
         waiting.extend(other for other in around if other not in seen)
         seen.update(around)
     return "unknown"
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

@@ -17,14 +17,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hetlora.adapter import AdapterSpec
+from hetlora.algebra import FLOOR_SLACK, NORM_EPSILON
 from hetlora.graph_names import IGNORED_LABEL
 
 # lora_A (rank, in_features) and lora_B (out_features, rank) of each module, in the specification's order.
 Factors = tuple[tuple[Tensor, Tensor], ...]
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-# As in the ONNX graphs: sqrt has an infinite slope at zero, where lora_B starts.
-_EPSILON: Final = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +139,14 @@ def tail_norms(factors: Factors, pruning_decay: Tensor) -> Tensor:
     products = []
     for lora_A, lora_B in factors:
         rank = lora_A.shape[0]
-        keep = torch.floor(pruning_decay * rank + 1e-9)
+        keep = torch.floor(pruning_decay * rank + FLOOR_SLACK)
         tail = (torch.arange(rank) >= keep).to(torch.float32)
         products.append(_norm(lora_A * tail.unsqueeze(-1)) * _norm(lora_B * tail))
     return torch.stack(products).sum()
 
 
 def _norm(x: Tensor) -> Tensor:
-    return torch.sqrt((x * x).sum() + _EPSILON)
+    return torch.sqrt((x * x).sum() + NORM_EPSILON)
 
 
 # How a task's logits are scored; the number of axes of its labels is one less than that of its logits.

@@ -9,7 +9,14 @@ from typing import Final
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from export.graphs.graph_edit import bypass_identities, copy_of, drop_dead, rename_reads, replace_nodes
+from export.graphs.graph_edit import (
+    bypass_identities,
+    copy_of,
+    drop_dead,
+    rename_reads,
+    replace_nodes,
+    strip_notes,
+)
 
 
 def clean(model: ModelProto) -> ModelProto:
@@ -23,10 +30,7 @@ def clean(model: ModelProto) -> ModelProto:
     _complete_normalizations(shaped.graph)
     _fuse_rms_normalizations(shaped.graph)
     drop_dead(shaped.graph)
-    for node in shaped.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    del shaped.graph.value_info[:]
+    strip_notes(shaped)
     return shaped
 
 

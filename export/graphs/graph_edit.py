@@ -1,8 +1,8 @@
-"""Small edits on ONNX graphs that every pass needs: replace the nodes, bypass one, drop what nobody reads."""
+"""What every pass needs of ONNX graphs: who reads a tensor, and small edits of nodes and inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import TypeVar
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -24,6 +24,13 @@ def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
     graph.node.extend(kept)
 
 
+def drop_inputs(graph: GraphProto, names: Container[str]) -> None:
+    """Remove the graph inputs of these names, if they are there."""
+    kept = [copy_of(value) for value in graph.input if value.name not in names]
+    del graph.input[:]
+    graph.input.extend(kept)
+
+
 def rename_reads(nodes: Iterable[NodeProto], names: dict[str, str]) -> None:
     """Let every node read `names[x]` where it read x, in subgraphs too."""
     for node in nodes:
@@ -42,6 +49,11 @@ def reads_of(node: NodeProto) -> set[str]:
             reads |= reads_of(inner)
         reads |= {value.name for value in graph.output}
     return reads - {""}
+
+
+def scope_of(name: str) -> str:
+    """The PyTorch module path that the exporter left in a node's name: /layer.0/key/MatMul -> layer.0.key."""
+    return name.rpartition("/")[0].strip("/").replace("/", ".")
 
 
 def subgraphs(node: NodeProto) -> list[GraphProto]:
@@ -73,19 +85,26 @@ def bypass_identities(graph: GraphProto) -> None:
     replace_nodes(graph, kept)
 
 
-def drop_dead(graph: GraphProto, outputs: Collection[str] | None = None) -> None:
-    """Remove nodes, initializers and inputs from which no output can be reached.
-
-    The nodes are in topological order;     `outputs` stands for the graph's own if it is given.
-    """
-    needed = set(outputs) if outputs is not None else {value.name for value in graph.output}
+def drop_dead(graph: GraphProto) -> None:
+    """Remove nodes, which are in topological order, initializers and inputs that no output is made from."""
+    needed = {value.name for value in graph.output}
     live = []
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             live.append(node)
             needed |= reads_of(node)
     replace_nodes(graph, reversed(live))
-    for values in (graph.initializer, graph.input):
-        kept = [copy_of(value) for value in values if value.name in needed]
-        del values[:]
-        values.extend(kept)
+    drop_inputs(graph, {value.name for value in graph.input} - needed)
+    initializers = [copy_of(tensor) for tensor in graph.initializer if tensor.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(initializers)
+
+
+def strip_notes(model: ModelProto) -> None:
+    """Remove what no runtime needs: stack traces, origins, and the shapes of tensors within."""
+    del model.graph.value_info[:]
+    del model.metadata_props[:]
+    model.doc_string = ""
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]

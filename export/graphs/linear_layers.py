@@ -9,7 +9,7 @@ from typing import Final
 
 from onnx import ModelProto, NodeProto, TensorProto
 
-from export.graphs.graph_builder import scope_of
+from export.graphs.graph_edit import scope_of
 
 # The block that a module path leads through: model.layers.3.mlp -> model.layers.3. T5's blocks hold layers.
 _BLOCK: Final = re.compile(r"^(?:.*?\.)?(?:layers?|h|blocks?)\.\d+(?=\.|$)")
@@ -60,7 +60,7 @@ def linear_layers(model: ModelProto) -> dict[str, LinearNode]:
             continue
         weight, transposed = seen[node.input[1]]
         rows, columns = matrices[weight]
-        layers[_name(weight, scope_of(node))] = LinearNode(
+        layers[_name(weight, scope_of(node.name))] = LinearNode(
             node,
             node.input[0],
             node.output[0],

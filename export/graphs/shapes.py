@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from onnx import ModelProto, NodeProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, ValueInfoProto
 from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference  # type: ignore[import-untyped]
 
 from export.graphs.graph_builder import GraphBuilder
 from export.graphs.graph_edit import drop_dead, rename_reads, replace_nodes
+from export.quiet import first_line
 from hetlora.errors import ModelNotExportable
 
 ROWS: Final = "rows"  # all the axes before the last one in one
@@ -36,7 +37,7 @@ def with_shapes(model: ModelProto) -> ModelProto:
     except Exception as error:  # it raises whatever a shape that it does not know leads to
         raise ModelNotExportable(
             "the shapes of the model's tensors cannot be told before it runs",
-            got=f"{type(error).__name__}: {error}",
+            got=first_line(error),
             expected="shapes that depend on the number of texts and tokens alone",
         ) from error
     return inferred
@@ -96,6 +97,7 @@ class _ShapeVectors:
     def __post_init__(self) -> None:
         graph = self.model.graph
         self.nodes = [node for node in graph.node if node.output[0].startswith(_PREFIX)]
+        self._builder = GraphBuilder(graph, self.nodes)
         self.made = {node.output[0] for node in self.nodes} | {tensor.name for tensor in graph.initializer}
         self._sources: dict[str, tuple[str, int]] = {}
         for value in graph.input:
@@ -120,10 +122,7 @@ class _ShapeVectors:
         self.made.add(name)
         if all(isinstance(dim, int) for dim in shape):
             return self._constant(name, [int(dim) for dim in shape])
-        self.nodes.append(
-            helper.make_node("Concat", [self._part(d) for d in shape], [name], name=name, axis=0)
-        )
-        return name
+        return self._builder.node("Concat", [self._part(dim) for dim in shape], name, axis=0)
 
     def _part(self, dim: Dim) -> str:
         name = f"{_PREFIX}{dim}"
@@ -134,9 +133,8 @@ class _ShapeVectors:
         if name not in self.made:
             self.made.add(name)
             source, axis = self._sources[dim]
-            node = helper.make_node("Shape", [source], [name], name=name, start=axis, end=axis + 1)
-            self.nodes.append(node)
+            self._builder.node("Shape", [source], name, start=axis, end=axis + 1)
         return name
 
     def _constant(self, name: str, values: list[int]) -> str:
-        return GraphBuilder(self.model.graph).constant(name, np.array(values, dtype=np.int64))
+        return self._builder.constant(name, np.array(values, dtype=np.int64))

@@ -30,12 +30,17 @@ def choose_targets(
 
     Raises:
         ModelNotExportable: no target, one that matches nothing (near matches are listed) or that lies outside
-            the last layers, one whose weight is read at several places, such as tied embeddings, or more
-            `last_layers` than the model has.
+            the last layers, one whose weight is read at several places, such as tied embeddings, more
+            `last_layers` than the model has, or a model without any layer to adapt.
     """
     if not targets:
         raise ModelNotExportable("no LoRA targets", expected="at least one module name ending, such as query")
     layers = linear_layers(model)
+    if all(layer.shared for layer in layers.values()):
+        raise ModelNotExportable(
+            "the model has no linear layer that LoRA could adapt",
+            expected="at least one whose weight nothing else reads",
+        )
     blocks = _last_blocks(layers, last_layers)
     chosen: dict[str, ModuleSpec] = {}
     for target in targets:

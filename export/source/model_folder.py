@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from export.quiet import first_line
 from export.source.tracing import auto_class
 from hetlora.errors import ModelNotExportable
 
@@ -174,7 +175,4 @@ def _or_refuse(what: str, expected: str, load: Callable[[], Loaded]) -> Loaded:
         return load()
     # The loaders let through whatever their readers raise: OSError, ValueError, SafetensorError and more.
     except Exception as error:
-        first_line = next(iter(str(error).splitlines()), "")
-        raise ModelNotExportable(
-            what, got=f"{type(error).__name__}: {first_line}", expected=expected
-        ) from error
+        raise ModelNotExportable(what, got=first_line(error), expected=expected) from error

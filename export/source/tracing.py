@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import traceback
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from torch.onnx.errors import UnsupportedOperatorError
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from export.quiet import quiet_native_code
+from export.quiet import first_line, quiet_native_code
 from export.source.weightless import UnreadMatrices, put_weights, weights_taken_out
 from hetlora.errors import ModelNotExportable
 from hetlora.graph_names import DECODER_INPUT_IDS, LOGITS, PIXEL_VALUES, POSITION_IDS, TOKEN_INPUTS
@@ -61,7 +62,8 @@ def weightless_model(config: PretrainedConfig, task: str) -> PreTrainedModel:
     Raises:
         ModelNotExportable: transformers has no model of this architecture for the task.
     """
-    config.use_cache = False
+    config = copy.deepcopy(config)
+    config.use_cache = False  # no past keys and values among the inputs and outputs
     try:
         with init_empty_weights(include_buffers=False):
             model = _TASKS[task].auto_class.from_config(
@@ -179,7 +181,7 @@ def _parameters(model: PreTrainedModel) -> set[str]:
 def _unknown_architecture(config: PretrainedConfig, task: str, error: Exception) -> ModelNotExportable:
     return ModelNotExportable(
         f"architecture {config.model_type!r} is not known for {task}",
-        got=_first_line(error),
+        got=first_line(error),
         expected="one that `hetlora export --list-models` names, or another that Optimum exports for it",
     )
 
@@ -197,7 +199,7 @@ def _untraceable(error: Exception, model: PreTrainedModel) -> ModelNotExportable
         what = f"module {next((name for name in running if name), type(model).__name__)} cannot be traced"
     return ModelNotExportable(
         what,
-        got=f"{type(error).__name__}: {_first_line(error)}",
+        got=first_line(error),
         expected="a model of operators that ONNX has",
     )
 
@@ -205,7 +207,3 @@ def _untraceable(error: Exception, model: PreTrainedModel) -> ModelNotExportable
 def _module_of(node: torch._C.Node) -> str:
     """The module path in a scope name: package.Bert::/package.Encoder::encoder/package.Layer::layer.1."""
     return ".".join(part.rpartition("::")[2] for part in node.scopeName().split("/")).strip(".")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")

@@ -11,10 +11,12 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from onnx import GraphProto, ModelProto, TensorProto
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from export.graphs.graph_builder import GraphBuilder
-from export.graphs.graph_edit import copy_of, drop_dead, replace_nodes
+from export.graphs.graph_edit import drop_dead, drop_inputs, replace_nodes
+from export.graphs.microsoft import MICROSOFT
 from export.graphs.output_head import OutputHead
 from export.graphs.shapes import ROWS
 from export.training.gradient import TASK_LOSS
@@ -22,7 +24,16 @@ from hetlora.graph_names import IGNORED_LABEL, LABELS
 
 HIDDEN_ROWS: Final = "head/hidden_rows"  # float32 (batch * tokens, hidden)
 _GRADIENT: Final = "head/gradient"
-# 32 MiB of logits: 128 to 256 rows of usual vocabularies, enough for matrix products at full speed.
+_PRODUCTS: Final = "head/products"
+_ZERO, _ONE, _MINUS_ONE, _IGNORED = "head/0", "head/1", "head/-1", "head/ignored"
+_CONSTANTS: Final[dict[str, NDArray[np.int64] | np.int64]] = {
+    _ZERO: np.array([0]),
+    _ONE: np.array([1]),
+    _MINUS_ONE: np.array([-1]),
+    _IGNORED: np.int64(IGNORED_LABEL),
+}
+# 32 MiB of logits, a few arrays of which are alive at a time. Each chunk reads the vocabulary's matrix whole:
+# 128 rows of a vocabulary of 65,536 share that cost, and it no longer shows.
 _CHUNK_NUMBERS: Final = 8 * 2**20
 
 
@@ -33,122 +44,140 @@ def most_chunk_rows(head: OutputHead) -> int:
 
 def expose_rows(model: ModelProto, head: OutputHead) -> None:
     """Let HIDDEN_ROWS be the graph's one output, and cut off what made the logits."""
-    builder = GraphBuilder(model.graph)
-    width = builder.constant("head/row_shape", np.array([-1, head.hidden_size]))
-    builder.node("Reshape", [head.hidden, width], HIDDEN_ROWS)
-    del model.graph.output[:]
-    builder.output(HIDDEN_ROWS, None)
+    b = GraphBuilder(model.graph)
+    width = b.constant("head/row_shape", np.array([-1, head.hidden_size]))
+    b.node("Reshape", [head.hidden, width], HIDDEN_ROWS)
+    b.only_outputs({HIDDEN_ROWS: None})
     drop_dead(model.graph)
 
 
 def add_surrogate(model: ModelProto, head: OutputHead) -> None:
     """Replace the outputs of the graph by the surrogate loss."""
     expose_rows(model, head)
-    builder = GraphBuilder(model.graph)
-    builder.input(_GRADIENT, [ROWS, head.hidden_size])
-    product = builder.node("Mul", [HIDDEN_ROWS, _GRADIENT], "head/products")
-    builder.node("ReduceSum", [product], TASK_LOSS, keepdims=0)
-    del model.graph.output[:]
-    builder.output(TASK_LOSS, [])
+    b = GraphBuilder(model.graph)
+    b.input(_GRADIENT, [ROWS, head.hidden_size])
+    b.node("Mul", [HIDDEN_ROWS, _GRADIENT], _PRODUCTS)
+    b.node("ReduceSum", [_PRODUCTS], TASK_LOSS, keepdims=0)
+    b.only_outputs({TASK_LOSS: []})
 
 
 def replace_surrogate(training: ModelProto, head: OutputHead, *, shift: bool) -> None:
     """Compute the loss and the gradient where the built graph has the surrogate."""
     graph = training.graph
     gradient = _surrogate_gradient(graph)
-    surrogate = {TASK_LOSS, "head/products", gradient}
-    kept = [copy_of(node) for node in graph.node if not surrogate.intersection(node.output)]
+    surrogate = {TASK_LOSS, _PRODUCTS, gradient}
+    kept = [node for node in graph.node if surrogate.isdisjoint(node.output)]
     at = 1 + next(i for i, node in enumerate(kept) if HIDDEN_ROWS in node.output)
-    replace_nodes(graph, kept[:at])
-    add_chunked_loss(graph, head, shift=shift, loss=TASK_LOSS, gradient=gradient)
-    graph.node.extend(kept[at:])
-    inputs = [copy_of(value) for value in graph.input if value.name != _GRADIENT]
-    del graph.input[:]
-    graph.input.extend(inputs)
+    made: list[NodeProto] = []
+    add_chunked_loss(GraphBuilder(graph, made), head, shift=shift, loss=TASK_LOSS, gradient=gradient)
+    replace_nodes(graph, [*kept[:at], *made, *kept[at:]])
+    drop_inputs(graph, {_GRADIENT})
 
 
 def _surrogate_gradient(graph: GraphProto) -> str:
     """What the builder made as gradient of the hidden rows: the output of the other reader of `gradient`."""
-    (node,) = (node for node in graph.node if _GRADIENT in node.input and "head/products" not in node.output)
+    (node,) = (node for node in graph.node if _GRADIENT in node.input and _PRODUCTS not in node.output)
     return str(node.output[0])
 
 
 def add_chunked_loss(
-    graph: GraphProto, head: OutputHead, *, shift: bool, loss: str, gradient: str | None = None
+    b: GraphBuilder, head: OutputHead, *, shift: bool, loss: str, gradient: str | None = None
 ) -> None:
-    """Append `loss`, the mean cross entropy over the labels that are not IGNORED_LABEL.
+    """Add `loss`, the mean cross entropy over the labels that are not IGNORED_LABEL.
 
     With `shift`, the label of a position is the next token, as language models are trained. Rows without a
-    label are left out before any logits are made. `gradient` names the gradient of the loss with respect to
-    HIDDEN_ROWS, or is None where only the loss is wanted.
+    label are left out; the others go through a Scan in chunks, which sums their losses. `gradient` names the
+    gradient of the loss with respect to HIDDEN_ROWS, or is None where only the loss is wanted.
     """
-    b = GraphBuilder(graph)
-    inputs = {value.name for value in graph.input}
+    _add_inputs(b, head)
+    for name, value in _CONSTANTS.items():
+        b.constant(name, value)
+    rows, labels, places = _labelled_rows(b, shift=shift)
+    count = b.node("Shape", [labels], "head/count")
+    most = b.node("Max", [count, _ONE], "head/rows")  # no label at all: one row of padding, and loss 0
+    chunks = _in_chunks(b, head, rows, labels, count, most)
+    body = _chunk(head, with_gradient=gradient is not None)
+    outputs = ["head/total"] if gradient is None else ["head/total", "head/gradient_chunks"]
+    total = b.node(
+        "Scan", [b.constant("head/0.0", np.float32(0)), *chunks], *outputs, body=body, num_scan_inputs=3
+    )
+    divisor = b.node("Cast", [most], "head/rows_float", to=TensorProto.FLOAT)
+    divisor = b.node("Squeeze", [divisor], "head/divisor")
+    if gradient is not None:
+        _put_in_place(b, head, outputs[1], places, count, divisor, gradient)
+    b.node("Div", [total, divisor], loss)
+
+
+def _add_inputs(b: GraphBuilder, head: OutputHead) -> None:
+    inputs = {value.name for value in b.graph.input}
     if LABELS not in inputs:  # a decoder with a text of its own has read them already
         b.input(LABELS, ["batch", "tokens"], TensorProto.INT64)
     if head.weight not in inputs:  # nothing else reads it, as it is not tied to the embeddings
         b.input(head.weight, [head.vocabulary, head.hidden_size])
-    zero, one = b.constant("head/0", np.array([0])), b.constant("head/1", np.array([1]))
-    minus_one, ignored = (
-        b.constant("head/-1", np.array([-1])),
-        b.constant("head/ignored", np.int64(IGNORED_LABEL)),
-    )
-    labels = _shifted_labels(b, one, ignored) if shift else LABELS
-    flat = b.node("Reshape", [labels, minus_one], "head/flat_labels")
-    is_label = b.node("Not", [b.node("Equal", [flat, ignored], "head/is_ignored")], "head/is_label")
+
+
+def _labelled_rows(b: GraphBuilder, *, shift: bool) -> tuple[str, str, str]:
+    """The hidden rows that have a label (count, hidden), their labels (count,), and their places (count,)."""
+    labels = _shifted_labels(b) if shift else LABELS
+    flat = b.node("Reshape", [labels, _MINUS_ONE], "head/flat_labels")
+    is_label = b.node("Not", [b.node("Equal", [flat, _IGNORED], "head/is_ignored")], "head/is_label")
     places = b.node("NonZero", [is_label], "head/places_row")
-    places = b.node("Reshape", [places, minus_one], "head/places")
-    hidden = b.node("Gather", [HIDDEN_ROWS, places], "head/labelled_rows")
-    labels = b.node("Gather", [flat, places], "head/row_labels")
-    count = b.node("Shape", [labels], "head/count")
-    rows = b.node("Max", [count, one], "head/rows")  # no label at all: one row of padding, and loss 0
-    chunks = _ceil_div(b, rows, most_chunk_rows(head), "head/chunks")
-    size = _ceil_div(b, rows, chunks, "head/chunk_rows")
+    places = b.node("Reshape", [places, _MINUS_ONE], "head/places")
+    rows = b.node("Gather", [HIDDEN_ROWS, places], "head/labelled_rows")
+    return rows, b.node("Gather", [flat, places], "head/row_labels"), places
+
+
+def _shifted_labels(b: GraphBuilder) -> str:
+    end = b.constant("head/end", np.array([np.iinfo(np.int64).max]))
+    following = b.node("Slice", [LABELS, _ONE, end, _ONE], "head/following")
+    pads = b.constant("head/one_column", np.array([0, 0, 0, 1]))
+    return b.node("Pad", [following, pads, _IGNORED], "head/next_labels")
+
+
+def _in_chunks(b: GraphBuilder, head: OutputHead, rows: str, labels: str, count: str, most: str) -> list[str]:
+    """Hidden rows (chunks, n, hidden), labels and weights (chunks, n): `most` rows in chunks of one size.
+
+    The last chunk is filled up with rows of zeros, whose weight is 0; all others have weight 1.
+    """
+    chunks = _ceil_div(b, most, most_chunk_rows(head), "head/chunks")
+    size = _ceil_div(b, most, chunks, "head/chunk_rows")
     missing = b.node("Sub", [b.node("Mul", [chunks, size], "head/padded"), count], "head/missing")
-    pads = b.node("Concat", [zero, zero, missing, zero], "head/hidden_pads", axis=0)
-    hidden = b.node("Pad", [hidden, pads], "head/padded_rows")
-    pads = b.node("Concat", [zero, missing], "head/label_pads", axis=0)
-    labels = b.node("Pad", [labels, pads], "head/padded_labels")  # zeros, whose share is multiplied away
+    pads = b.node("Concat", [_ZERO, _ZERO, missing, _ZERO], "head/hidden_pads", axis=0)
+    rows = b.node("Pad", [rows, pads], "head/padded_rows")
+    pads = b.node("Concat", [_ZERO, missing], "head/label_pads", axis=0)
+    labels = b.node("Pad", [labels, pads], "head/padded_labels")
     ones = b.node("Expand", [b.constant("head/1.0", np.float32(1)), count], "head/ones")
     weights = b.node("Pad", [ones, pads], "head/label_weights")
-    width = b.constant("head/width", np.array([head.hidden_size]))
-    by_chunk = b.node("Concat", [chunks, size], "head/by_chunk", axis=0)
-    by_chunk_wide = b.node("Concat", [by_chunk, width], "head/by_chunk_wide", axis=0)
-    scanned = [
-        b.node("Reshape", [hidden, by_chunk_wide], "head/hidden_chunks"),
-        b.node("Reshape", [labels, by_chunk], "head/label_chunks"),
-        b.node("Reshape", [weights, by_chunk], "head/weight_chunks"),
+    shape = b.node("Concat", [chunks, size], "head/by_chunk", axis=0)
+    wide = b.node("Concat", [shape, _width(b, head)], "head/by_chunk_wide", axis=0)
+    return [
+        b.node("Reshape", [rows, wide], "head/hidden_chunks"),
+        b.node("Reshape", [labels, shape], "head/label_chunks"),
+        b.node("Reshape", [weights, shape], "head/weight_chunks"),
     ]
-    body = _chunk(head, with_gradient=gradient is not None)
-    total = b.node(
-        "Scan", [b.constant("head/0.0", np.float32(0)), *scanned], "head/total", body=body, num_scan_inputs=3
-    )
-    divisor = b.node(
-        "Squeeze", [b.node("Cast", [rows], "head/rows_float", to=TensorProto.FLOAT)], "head/divisor"
-    )
-    if gradient is not None:
-        next(node for node in graph.node if node.op_type == "Scan").output.append("head/gradient_chunks")
-        flat_shape = b.node("Concat", [minus_one, width], "head/flat_shape", axis=0)
-        all_rows = b.node("Reshape", ["head/gradient_chunks", flat_shape], "head/padded_gradient")
-        own_rows = b.node("Slice", [all_rows, zero, count], "head/labelled_gradient")
-        own_rows = b.node("Div", [own_rows, divisor], "head/mean_gradient")
-        zeros = b.node("ConstantOfShape", [b.node("Shape", [HIDDEN_ROWS], "head/rows_shape")], "head/zeros")
-        column = b.constant("head/column", np.array([-1, 1]))
-        b.node("ScatterND", [zeros, b.node("Reshape", [places, column], "head/at"), own_rows], gradient)
-    b.node("Div", [total, divisor], loss)
 
 
-def _shifted_labels(b: GraphBuilder, one: str, ignored: str) -> str:
-    end = b.constant("head/end", np.array([np.iinfo(np.int64).max]))
-    following = b.node("Slice", [LABELS, one, end, one], "head/following")
-    pads = b.constant("head/one_column", np.array([0, 0, 0, 1]))
-    return b.node("Pad", [following, pads, ignored], "head/next_labels")
+def _put_in_place(
+    b: GraphBuilder, head: OutputHead, chunks: str, places: str, count: str, divisor: str, gradient: str
+) -> None:
+    """Add `gradient`: what the chunks say, divided, in the places of the labelled rows, and else zeros."""
+    flat = b.node("Concat", [_MINUS_ONE, _width(b, head)], "head/flat_shape", axis=0)
+    rows = b.node("Reshape", [chunks, flat], "head/padded_gradient")
+    rows = b.node("Slice", [rows, _ZERO, count], "head/labelled_gradient")
+    rows = b.node("Div", [rows, divisor], "head/mean_gradient")
+    zeros = b.node("ConstantOfShape", [b.node("Shape", [HIDDEN_ROWS], "head/rows_shape")], "head/zeros")
+    column = b.constant("head/column", np.array([-1, 1]))
+    b.node("ScatterND", [zeros, b.node("Reshape", [places, column], "head/at"), rows], gradient)
+
+
+def _width(b: GraphBuilder, head: OutputHead) -> str:
+    return b.constant("head/width", np.array([head.hidden_size]))
 
 
 def _ceil_div(b: GraphBuilder, numerator: str, denominator: str | int, name: str) -> str:
     if isinstance(denominator, int):
         denominator = b.constant(f"{name}/denominator", np.array([denominator]))
-    less = b.node("Sub", [denominator, "head/1"], f"{name}/less")
+    less = b.node("Sub", [denominator, _ONE], f"{name}/less")
     return b.node("Div", [b.node("Add", [numerator, less], f"{name}/raised"), denominator], name)
 
 
@@ -163,7 +192,7 @@ def _chunk(head: OutputHead, *, with_gradient: bool) -> GraphProto:
     total = b.input("total_before", [])
     rows, labels = b.input("rows", ["n", head.hidden_size]), b.input("labels", ["n"], TensorProto.INT64)
     weights = b.input("weights", ["n"])
-    raw = b.node("FusedMatMul", [rows, head.weight], "raw", transB=1, domain="com.microsoft")
+    raw = b.node("FusedMatMul", [rows, head.weight], "raw", transB=1, domain=MICROSOFT)
     logits, slope = (raw, None) if head.softcap is None else _softcapped(b, raw, head.softcap)
     axis = b.constant("axis", np.array([1]))
     columns = b.node("Unsqueeze", [labels, axis], "columns")

@@ -36,14 +36,13 @@ def add_prototype_head(model: ModelProto, classes: int, hidden_size: int) -> Non
     norm = b.node("Sqrt", [b.node("Add", [length, epsilon], "pooled/positive")], "pooled/norm")
     embedding = b.node("Div", [pooled, norm], "embedding")
     b.node("Gemm", [embedding, PROTOTYPES], LOGITS, transB=1, alpha=LOGIT_SCALE)
-    del model.graph.output[:]
-    b.output(LOGITS, ["batch", classes])
+    b.only_outputs({LOGITS: ["batch", classes]})
 
 
 def add_cross_entropy(graph: GraphProto, output: str) -> None:
     """Append `output`: the mean cross entropy of LOGITS against the input LABELS, int64 (batch,)."""
     b = GraphBuilder(graph)
     labels = b.input(LABELS, ["batch"], TensorProto.INT64)
-    b.node("SoftmaxCrossEntropyLoss", [LOGITS, labels], output, reduction="mean")
-    graph.node[-1].output.append("log_probabilities")  # the gradient builder reads it
+    # The gradient builder reads the second output.
+    b.node("SoftmaxCrossEntropyLoss", [LOGITS, labels], output, "log_probabilities", reduction="mean")
     b.output(output, [])

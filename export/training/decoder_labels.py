@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from export.graphs.graph_builder import GraphBuilder
-from export.graphs.graph_edit import copy_of, replace_nodes
+from export.graphs.graph_edit import drop_inputs, replace_nodes
 from hetlora.graph_names import DECODER_INPUT_IDS, IGNORED_LABEL, LABELS
 
 
@@ -17,17 +17,14 @@ def feed_labels_to_decoder(model: ModelProto, *, start: int, padding: int) -> No
     does with its labels.
     """
     graph = model.graph
-    nodes = [copy_of(node) for node in graph.node]
-    kept = [copy_of(value) for value in graph.input if value.name != DECODER_INPUT_IDS]
-    del graph.node[:], graph.input[:]
-    graph.input.extend(kept)
-    b = GraphBuilder(graph)
+    drop_inputs(graph, {DECODER_INPUT_IDS})
+    made: list[NodeProto] = []
+    b = GraphBuilder(graph, made)
     b.input(LABELS, ["batch", "target_tokens"], TensorProto.INT64)
     ignored = b.constant("decoder/ignored", np.int64(IGNORED_LABEL))
     is_ignored = b.node("Equal", [LABELS, ignored], "decoder/is_ignored")
     pads = b.constant("decoder/one_before", np.array([0, 1, 0, -1]))  # a negative one cuts the last off
-    tokens = b.node(
-        "Where", [is_ignored, b.constant("decoder/padding", np.int64(padding)), LABELS], "decoder/tokens"
-    )
+    pad = b.constant("decoder/padding", np.int64(padding))
+    tokens = b.node("Where", [is_ignored, pad, LABELS], "decoder/tokens")
     b.node("Pad", [tokens, pads, b.constant("decoder/start", np.int64(start))], DECODER_INPUT_IDS)
-    replace_nodes(graph, [*graph.node, *nodes])
+    replace_nodes(graph, [*made, *graph.node])

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Final
 
 import onnx
-from onnx import ModelProto, helper
+from onnx import ModelProto
 from onnxruntime import SessionOptions  # type: ignore[import-untyped]
 from onnxruntime.capi import _pybind_state as bindings  # type: ignore[import-untyped]
 
 from export.graphs.graph_builder import Dims, GraphBuilder
-from export.graphs.graph_edit import bypass_identities, drop_dead
+from export.graphs.graph_edit import bypass_identities, drop_dead, scope_of
 from export.graphs.microsoft import MICROSOFT, use_microsoft_operators
 from export.graphs.shapes import share_shape_vectors, with_shapes
 from export.quiet import quiet_native_code
@@ -59,11 +59,8 @@ def differentiate(forward: ModelProto, trainable: Mapping[str, Dims]) -> ModelPr
         raise ModelNotExportable(
             "a target does not influence the loss", got=missing[0], expected="LoRA factors with a gradient"
         )
-    del model.graph.output[:]
-    outputs = GraphBuilder(model.graph)
-    outputs.output(TASK_LOSS, [])
-    for key, dims in trainable.items():
-        outputs.output(gradient_name(key), dims)
+    gradients = {gradient_name(key): dims for key, dims in trainable.items()}
+    GraphBuilder(model.graph).only_outputs({TASK_LOSS: [], **gradients})
     bypass_identities(model.graph)
     share_shape_vectors(model)
     return model
@@ -84,9 +81,7 @@ def accumulate_gradients(
     """
     graph = training.graph
     builder = GraphBuilder(graph)
-    outputs = [LOSS]
-    del graph.output[:]
-    builder.output(LOSS, [])
+    builder.only_outputs({LOSS: []})
     for key, dims in trainable.items():
         stem = f"{gradient_name(key)}.accumulation"
         builder.input(f"{stem}.buffer", dims)
@@ -96,10 +91,9 @@ def accumulate_gradients(
             f"{stem}.out",
             domain=MICROSOFT,
         )
-        graph.output.append(helper.make_tensor_value_info(f"{stem}.out", onnx.TensorProto.BOOL, [1]))
-        outputs.append(f"{stem}.out")
+        builder.output(f"{stem}.out", [1], onnx.TensorProto.BOOL)
     builder.input("lazy_reset_grad", [1], onnx.TensorProto.BOOL)
-    drop_dead(graph, outputs)
+    drop_dead(graph)
 
 
 def _no_gradient(error: Exception) -> ModelNotExportable:
@@ -110,9 +104,8 @@ def _no_gradient(error: Exception) -> ModelNotExportable:
             "no gradient graph can be built for the model", got=text, expected="operators with a gradient"
         )
     operator, node = registered.group(1), (registered.group(2) or "")
-    module = node.rpartition("/")[0].strip("/").replace("/", ".")
     return ModelNotExportable(
-        f"operator {operator} of module {module or 'unknown'} has no gradient in ONNX Runtime",
+        f"operator {operator} of module {scope_of(node) or 'unknown'} has no gradient in ONNX Runtime",
         got=node,
         expected="operators that can be differentiated between the targets and the loss",
     )

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
-from export.graphs.graph_builder import GraphBuilder, scope_of
-from export.graphs.graph_edit import copy_of
+from export.graphs.graph_builder import GraphBuilder
+from export.graphs.graph_edit import copy_of, replace_nodes, scope_of
 from export.graphs.linear_layers import linear_layers
 from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.tensors import factor_keys
@@ -42,25 +42,28 @@ def splice_lora(model: ModelProto, spec: AdapterSpec) -> None:
     """Add each module's LoRA branch; the factors are left to be defined, as inputs or as initializers."""
     layers = linear_layers(model)
     by_output = {layers[module.name].output: module for module in spec.modules}
-    nodes = [copy_of(node) for node in model.graph.node]
-    del model.graph.node[:]
-    builder = GraphBuilder(model.graph)
-    for node in nodes:
-        output = node.output[0]
-        model.graph.node.append(node)
-        if output in by_output:
-            model.graph.node[-1].output[0] = f"{output}/frozen"
-            start = len(model.graph.node)
-            _add_branch(builder, by_output[output], node.input[0], output, spec.scaling)
-            # Nodes are named by where they run, which need not be where the checkpoint has the weight.
-            for added in model.graph.node[start:]:
-                added.name = f"{scope_of(node)}{added.name.removeprefix(by_output[output].name)}"
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        nodes.append(node)
+        module = by_output.get(node.output[0])
+        if module is None:
+            continue
+        output, node.output[0] = node.output[0], f"{node.output[0]}/frozen"
+        branch: list[NodeProto] = []
+        _add_branch(GraphBuilder(model.graph, branch), module, node.input[0], output, spec.scaling)
+        # Nodes are named by where they run, which need not be where the checkpoint has the weight.
+        for added in branch:
+            added.name = f"{scope_of(node.name)}{added.name.removeprefix(module.name)}"
+        nodes += branch
+    replace_nodes(model.graph, nodes)
 
 
-def with_factor_inputs(model: ModelProto, spec: AdapterSpec) -> ModelProto:
-    """A copy of a spliced graph that takes the factors as inputs, each module at a rank of its own."""
+def with_factor_inputs(
+    model: ModelProto, spec: AdapterSpec, rank: int | Callable[[ModuleSpec], int | str] = rank_symbol
+) -> ModelProto:
+    """A copy of a spliced graph that takes the factors as inputs, as a rule each module at its own rank."""
     copy = copy_of(model)
-    for key, shape in factor_shapes(spec.modules, rank_symbol).items():
+    for key, shape in factor_shapes(spec.modules, rank).items():
         GraphBuilder(copy.graph).input(key, shape)
     return copy
 
@@ -74,5 +77,4 @@ def _add_branch(builder: GraphBuilder, module: ModuleSpec, x: str, output: str, 
     up = builder.node("Gemm", [down, key_B], f"{module.name}/lora_B", transB=1, alpha=scaling)
     shape = builder.node("Shape", [f"{output}/frozen"], f"{module.name}/shape")
     delta = builder.node("Reshape", [up, shape], f"{module.name}/delta")  # (batch, tokens, out_features)
-    builder.node("Add", [f"{output}/frozen", delta], output)
-    builder.graph.node[-1].name = f"{module.name}{LORA_SUM}"
+    builder.node("Add", [f"{output}/frozen", delta], output, name=f"{module.name}{LORA_SUM}")

@@ -8,20 +8,15 @@ and all of it stands in one branch that a step with penalty 0 never enters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import numpy as np
 from onnx import GraphProto, TensorProto
 
 from export.graphs.graph_builder import GraphBuilder
 from hetlora.adapter import ModuleSpec
+from hetlora.algebra import FLOOR_SLACK, NORM_EPSILON
 from hetlora.graph_names import LOSS, PRUNING_DECAY, PRUNING_PENALTY
 from hetlora.tensors import factor_keys
-
-# sqrt has an infinite slope at zero, where lora_B starts. The root of this is far below any trained norm.
-_EPSILON: Final = 1e-12
-# As in hetlora.algebra.pruned_rank: 0.7 * 10 is 6.999... in binary, and the paper means 7.
-_ROUNDING: Final = 1e-9
 
 
 def add_pruning_penalty(
@@ -37,12 +32,8 @@ def add_pruning_penalty(
     pressed = {key: f"{gradient}/pressed" for key, gradient in gradients.items()}
     zero = builder.constant("penalty/zero", np.float32(0))
     is_on = builder.node("Greater", [PRUNING_PENALTY, zero], "penalty/is_on")
-    outputs = [LOSS, *pressed.values()]
-    branch = builder.node(
-        "If", [is_on], LOSS, then_branch=_on(modules, gradients, loss), else_branch=_off(gradients, loss)
-    )
-    assert branch == LOSS
-    graph.node[-1].output[:] = outputs
+    branches = {"then_branch": _on(modules, gradients, loss), "else_branch": _off(gradients, loss)}
+    builder.node("If", [is_on], LOSS, *pressed.values(), **branches)
     return pressed
 
 
@@ -58,8 +49,8 @@ def _off(gradients: Mapping[str, str], loss: str) -> GraphProto:
 def _on(modules: Sequence[ModuleSpec], gradients: Mapping[str, str], loss: str) -> GraphProto:
     graph = GraphProto(name="with_penalty")
     b = GraphBuilder(graph)
-    b.constant("on/epsilon", np.float32(_EPSILON))
-    b.constant("on/rounding", np.float64(_ROUNDING))
+    b.constant("on/epsilon", np.float32(NORM_EPSILON))
+    b.constant("on/rounding", np.float64(FLOOR_SLACK))
     b.constant("on/first", np.int64(0))
     b.constant("on/step", np.int64(1))
     total = b.constant("on/total", np.float32(0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from onnx import GraphProto, ModelProto
@@ -17,7 +16,7 @@ from export.training.decoder_labels import feed_labels_to_decoder
 from export.training.gradient import TASK_LOSS, simplify
 from export.training.lora_graph import with_factor_inputs
 from export.training.recomputation import recompute_activations
-from export.training.training_graph import build_training
+from export.training.training_graph import complete_training, with_gradients
 from hetlora.adapter import AdapterSpec
 from hetlora.graph_names import LOSS
 from hetlora.manifest import Recompute
@@ -46,16 +45,22 @@ def classifier_graphs(
     """The graphs of a forward graph whose one output is LOGITS (batch, labels).
 
     Raises:
-        ModelNotExportable: as `build_training`.
+        ModelNotExportable: as `with_gradients`.
     """
     scored = copy_of(forward)
-    del scored.graph.output[:]
     add_cross_entropy(scored.graph, TASK_LOSS)
-    training = build_training(scored, spec, _finish(weights, recompute))
+    GraphBuilder(scored.graph).only_outputs({TASK_LOSS: []})
+    training = with_gradients(scored, spec)
+    fold_transposes(training.graph, weights)
+    recompute_activations(training, recompute, weights)
+    complete_training(training, spec)
+
     inference = simplify(with_factor_inputs(forward, spec))
     evaluation = copy_of(inference)
     add_cross_entropy(evaluation.graph, LOSS)
-    return _folded(training, evaluation, inference, weights)
+    _make_plain(evaluation, weights)
+    _make_plain(inference, weights)
+    return TaskGraphs(training, evaluation, inference)
 
 
 def generator_graphs(
@@ -71,46 +76,34 @@ def generator_graphs(
     `decoder` is given for sequence-to-sequence models; their labels are not shifted against the logits.
 
     Raises:
-        ModelNotExportable: as `build_training`.
+        ModelNotExportable: as `with_gradients`.
     """
-    inference = simplify(with_factor_inputs(forward, spec))
-    labelled = copy_of(forward)
+    labelled, shift = copy_of(forward), decoder is None
     if decoder is not None:
         feed_labels_to_decoder(labelled, start=decoder.start, padding=decoder.padding)
-    shift = decoder is None
-    surrogate = copy_of(labelled)
-    add_surrogate(surrogate, head)
-    training = build_training(
-        surrogate,
-        spec,
-        _finish(weights, recompute, lambda built: replace_surrogate(built, head, shift=shift)),
-    )
+
+    scored = copy_of(labelled)
+    add_surrogate(scored, head)
+    training = with_gradients(scored, spec)
+    replace_surrogate(training, head, shift=shift)
+    fold_transposes(training.graph, weights)
+    recompute_activations(training, recompute, weights)
+    complete_training(training, spec)
+
     expose_rows(labelled, head)
     evaluation = simplify(with_factor_inputs(labelled, spec))
-    add_chunked_loss(evaluation.graph, head, shift=shift, loss=LOSS)
-    del evaluation.graph.output[:]
-    GraphBuilder(evaluation.graph).output(LOSS, [])
-    return _folded(training, evaluation, inference, weights)
+    add_chunked_loss(GraphBuilder(evaluation.graph), head, shift=shift, loss=LOSS)
+    GraphBuilder(evaluation.graph).only_outputs({LOSS: []})
+    _make_plain(evaluation, weights)
 
-
-def _finish(
-    weights: set[str], recompute: Recompute, first: Callable[[ModelProto], None] = lambda built: None
-) -> Callable[[ModelProto], None]:
-    def finish(built: ModelProto) -> None:
-        first(built)
-        fold_transposes(built.graph, weights)
-        recompute_activations(built, recompute, weights)
-
-    return finish
-
-
-def _folded(
-    training: ModelProto, evaluation: ModelProto, inference: ModelProto, weights: set[str]
-) -> TaskGraphs:
-    for model in (evaluation, inference):
-        fold_transposes(model.graph, weights)
-        _use_plain_operators(model.graph)
+    inference = simplify(with_factor_inputs(forward, spec))
+    _make_plain(inference, weights)
     return TaskGraphs(training, evaluation, inference)
+
+
+def _make_plain(model: ModelProto, weights: set[str]) -> None:
+    fold_transposes(model.graph, weights)
+    _use_plain_operators(model.graph)
 
 
 def _use_plain_operators(graph: GraphProto) -> None:

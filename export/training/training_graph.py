@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
-from export.graphs.graph_builder import Dims, GraphBuilder
-from export.graphs.graph_edit import subgraphs
+from export.graphs.graph_builder import GraphBuilder
+from export.graphs.graph_edit import drop_inputs, subgraphs
 from export.graphs.microsoft import MICROSOFT
 from export.training.execution_order import take_gradients_early
 from export.training.gradient import TASK_LOSS, accumulate_gradients, differentiate, gradient_name, simplify
-from export.training.lora_graph import RANK, factor_shapes, rank_symbol
+from export.training.lora_graph import RANK, FactorShapes, factor_shapes, rank_symbol, with_factor_inputs
 from export.training.pruning_penalty import add_pruning_penalty
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import ModelNotExportable
@@ -25,33 +25,31 @@ _MARKERS: Final = (31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 _MAX_AXES: Final = 8
 
 
-def build_training(
-    forward: ModelProto, spec: AdapterSpec, finish: Callable[[ModelProto], None] = lambda model: None
-) -> ModelProto:
-    """The training graph, from a forward graph without weights whose one output is TASK_LOSS.
+def with_gradients(forward: ModelProto, spec: AdapterSpec) -> ModelProto:
+    """A spliced forward graph, whose one output is TASK_LOSS, with its backward pass.
 
-    `finish` edits the differentiated graph before the pruning penalty and the accumulation of gradients are
-    added.
+    The outputs are TASK_LOSS and the gradient of each factor. In the shapes that were inferred every rank is
+    RANK; the factors themselves are inputs of some rank still, which `complete_training` replaces.
 
     Raises:
         ModelNotExportable: an operator without gradient, or a gradient that depends on the rank.
     """
     marker = _free_marker(forward)
-    model = ModelProto()
-    model.CopyFrom(forward)
-    for key, shape in factor_shapes(spec.modules, marker).items():
-        GraphBuilder(model.graph).input(key, shape)
-    training = differentiate(simplify(model), factor_shapes(spec.modules, marker))
+    with_factors = with_factor_inputs(forward, spec, marker)
+    training = differentiate(simplify(with_factors), factor_shapes(spec.modules, marker))
     _check_rank_is_free(training, marker)
     _name_rank(training, marker)
-    finish(training)
-    shapes: dict[str, Dims] = dict(factor_shapes(spec.modules, rank_symbol))
-    _set_inputs(training, shapes)
+    return training
+
+
+def complete_training(training: ModelProto, spec: AdapterSpec) -> None:
+    """Make a graph `with_gradients` what devices run: every rank a symbol, the penalty, sums of gradients."""
+    shapes = factor_shapes(spec.modules, rank_symbol)
+    _put_inputs_last(training, shapes)
     gradients = {key: gradient_name(key) for key in shapes}
     whole = add_pruning_penalty(training.graph, spec.modules, gradients, loss=TASK_LOSS)
     accumulate_gradients(training, shapes, whole)
     take_gradients_early(training, gradients.values())
-    return training
 
 
 def build_optimizer(opset: int) -> ModelProto:
@@ -86,15 +84,11 @@ def build_optimizer(opset: int) -> ModelProto:
     )
 
 
-def _set_inputs(training: ModelProto, shapes: dict[str, Dims]) -> None:
+def _put_inputs_last(training: ModelProto, shapes: FactorShapes) -> None:
     """What the Module expects: its user's inputs, then the parameters in the order of their gradients."""
-    graph = training.graph
-    others = [value for value in graph.input if value.name not in shapes]
-    kept = [type(value).FromString(value.SerializeToString()) for value in others]
-    del graph.input[:]
-    graph.input.extend(kept)
+    drop_inputs(training.graph, shapes)
     for key, shape in shapes.items():
-        GraphBuilder(graph).input(key, shape)
+        GraphBuilder(training.graph).input(key, shape)
 
 
 def _name_rank(training: ModelProto, marker: int) -> None:

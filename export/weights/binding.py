@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from export.graphs.graph_builder import GraphBuilder
-from export.graphs.graph_edit import copy_of, reads_of, rename_reads, replace_nodes, subgraphs
+from export.graphs.graph_edit import drop_inputs, reads_of, rename_reads, replace_nodes
 from export.graphs.microsoft import MICROSOFT, use_microsoft_operators
 from export.graphs.products import is_row_lookup
 from export.weights.weight_file import Place, StoredWeight
@@ -31,9 +31,7 @@ def bind_weights(
     graph = model.graph
     use_microsoft_operators(model)
     bound = [value.name for value in graph.input if value.name in stored]
-    inputs = [copy_of(value) for value in graph.input if value.name not in stored]
-    del graph.input[:]
-    graph.input.extend(inputs)
+    drop_inputs(graph, stored)
     for name in bound:
         weight = stored[name]
         _add_initializer(graph, name, weight.data, location)
@@ -62,61 +60,48 @@ def _decode_for_readers(graph: GraphProto, encoded: Mapping[str, StoredWeight], 
     first: list[NodeProto] = []
     nodes: list[NodeProto] = []
     for number, node in enumerate(graph.node):
+        before: list[NodeProto] = []
         after: list[NodeProto] = []
         for name in sorted(reads_of(node) & encoded.keys()):
-            before, after_this = _decoder(graph, node, number, name, encoded[name], barrier=barrier)
-            (nodes if barrier else first).extend(before)
-            after += after_this
-        nodes.append(node)
-        nodes += after
+            if is_row_lookup(node) and node.input[0] == name:
+                _decode_rows(GraphBuilder(graph, after), node, number, name, encoded[name])
+            else:
+                _decode(GraphBuilder(graph, before), node, number, name, encoded[name], barrier=barrier)
+        (nodes if barrier else first).extend(before)
+        nodes += [node, *after]
     replace_nodes(graph, [*first, *nodes])
 
 
-def _decoder(
-    graph: GraphProto, reader: NodeProto, number: int, name: str, weight: StoredWeight, *, barrier: bool
-) -> tuple[list[NodeProto], list[NodeProto]]:
-    """The nodes before and after `reader`, which is changed to read, or to make, decoded values."""
+def _decode(
+    b: GraphBuilder, reader: NodeProto, number: int, name: str, weight: StoredWeight, *, barrier: bool
+) -> None:
+    """Add what decodes a weight, and let `reader` read that."""
     stem = f"{name}/{number}"
-    if is_row_lookup(reader) and reader.input[0] == name:
-        return [], _decode_rows(graph, reader, stem, name, weight)
-    decoded = f"{stem}/decoded"
     source = name if weight.scale is None else _scale_name(name)
-    nodes = []
     if barrier:
         other = next(x for x in (*reader.input, *sorted(reads_of(reader))) if x and not x.startswith(name))
-        passed = [f"{stem}/passed", f"{stem}/token"]
-        nodes.append(
-            helper.make_node("PassThrough", [source, other], passed, name=f"{stem}/barrier", domain=MICROSOFT)
-        )
-        source = passed[0]
+        outputs = (f"{stem}/passed", f"{stem}/token")
+        source = b.node("PassThrough", [source, other], *outputs, name=f"{stem}/barrier", domain=MICROSOFT)
     if weight.scale is None:
-        nodes.append(helper.make_node("Cast", [source], [decoded], name=decoded, to=TensorProto.FLOAT))
+        decoded = b.node("Cast", [source], f"{stem}/decoded", to=TensorProto.FLOAT)
     else:
         blocks: dict[str, Any] = (
             {"axis": 1, "block_size": weight.block_size} if weight.block_size else {"axis": 0}
         )
-        nodes.append(helper.make_node("DequantizeLinear", [name, source], [decoded], name=decoded, **blocks))
-    if subgraphs(reader):
-        rename_reads([reader], {name: decoded})
-    else:
-        reader.input[:] = [decoded if x == name else x for x in reader.input]
-    return nodes, []
+        decoded = b.node("DequantizeLinear", [name, source], f"{stem}/decoded", **blocks)
+    rename_reads([reader], {name: decoded})
 
 
-def _decode_rows(
-    graph: GraphProto, gather: NodeProto, stem: str, name: str, weight: StoredWeight
-) -> list[NodeProto]:
-    """Gather encoded rows and decode those alone: an embedding's table stays as it is."""
-    output, rows = gather.output[0], f"{stem}/rows"
-    gather.output[0] = rows
+def _decode_rows(b: GraphBuilder, gather: NodeProto, number: int, name: str, weight: StoredWeight) -> None:
+    """Let `gather` take encoded rows, and decode those alone: an embedding's table stays as it is."""
+    stem, output = f"{name}/{number}", gather.output[0]
+    rows = gather.output[0] = f"{stem}/rows"
     if weight.scale is None:
-        return [helper.make_node("Cast", [rows], [output], name=output, to=TensorProto.FLOAT)]
+        b.node("Cast", [rows], output, to=TensorProto.FLOAT)
+        return
     assert not weight.block_size, "tables of embeddings have one scale a row"
-    last = GraphBuilder(graph).constant("base/last_axis", np.array([-1]))
-    scales, column, whole = f"{stem}/scales", f"{stem}/column", f"{stem}/float"
-    return [
-        helper.make_node("Gather", [_scale_name(name), gather.input[1]], [scales], name=scales, axis=0),
-        helper.make_node("Unsqueeze", [scales, last], [column], name=column),
-        helper.make_node("Cast", [rows], [whole], name=whole, to=TensorProto.FLOAT),
-        helper.make_node("Mul", [whole, column], [output], name=output),
-    ]
+    last = b.constant("base/last_axis", np.array([-1]))
+    scales = b.node("Gather", [_scale_name(name), gather.input[1]], f"{stem}/scales", axis=0)
+    column = b.node("Unsqueeze", [scales, last], f"{stem}/column")
+    whole = b.node("Cast", [rows], f"{stem}/float", to=TensorProto.FLOAT)
+    b.node("Mul", [whole, column], output)

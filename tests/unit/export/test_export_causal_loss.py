@@ -26,7 +26,7 @@ def _model(softcap: float | None, *, shift: bool) -> ModelProto:
     builder.input(HIDDEN_ROWS, ["rows", HIDDEN])
     builder.input("W", [VOCABULARY, HIDDEN])
     head = OutputHead("unused", "W", "unused", VOCABULARY, HIDDEN, softcap)
-    add_chunked_loss(model.graph, head, shift=shift, loss="loss", gradient="gradient")
+    add_chunked_loss(builder, head, shift=shift, loss="loss", gradient="gradient")
     builder.output("loss", [])
     builder.output("gradient", ["rows", HIDDEN])
     return model

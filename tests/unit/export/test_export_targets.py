@@ -127,3 +127,19 @@ def test_choosing_nothing_is_refused() -> None:
 def test_endings_are_listed_when_nothing_is_near() -> None:
     with pytest.raises(ModelNotExportable, match=r"one of \['attn.q_proj', 'down_proj', "):
         _chosen("zzz")
+
+
+def test_model_without_linear_layers_is_refused() -> None:
+    convolution = helper.make_node("Conv", ["x", "conv.weight"], ["y"], name="/conv/Conv")
+    weight = helper.make_tensor_value_info("conv.weight", TensorProto.FLOAT, (2, 3, 3, 3))
+    model = helper.make_model(helper.make_graph([convolution], "convolutions", [weight], []))
+    with pytest.raises(ModelNotExportable, match="no linear layer that LoRA could adapt"):
+        choose_targets(model, ["all-linear"])
+
+
+def test_model_whose_only_linear_layer_is_tied_is_refused() -> None:
+    lookup = helper.make_node("Gather", ["embed.weight", "ids"], ["x"], name="/embed/Gather")
+    table = helper.make_tensor_value_info("embed.weight", TensorProto.FLOAT, (9, 4))
+    graph = helper.make_graph([lookup, *_product("/lm_head", "embed.weight")], "tied", [table], [])
+    with pytest.raises(ModelNotExportable, match="no linear layer that LoRA could adapt"):
+        choose_targets(helper.make_model(graph), ["all-linear"])
