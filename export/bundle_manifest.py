@@ -1,20 +1,18 @@
-"""Describes a written bundle: what a device must know of it, and the digest of each file."""
+"""Describes a bundle: what a device must know of it before it fetches the rest."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Final
 
 import hetlora
 from export.compilation import Compiled
-from export.recipe import Recipe
 from export.source.model_folder import ModelFolder
 from export.source.task_facts import generation_info, image_info, image_labels
 from export.source.tracing import OPSET
 from export.training.training_graph import ADAMW
 from hetlora.cost import CostModel
-from hetlora.digest import sha256_of_file
 from hetlora.manifest import (
     SCHEMA_VERSION,
     BaseModelInfo,
@@ -24,18 +22,21 @@ from hetlora.manifest import (
     Manifest,
     Precision,
     ToolVersions,
+    has_decoder,
+    reads_images,
 )
 from hetlora.messages.common import ObjectRef
 
+TOKENIZER: Final = "tokenizer.json"
+INITIAL_ADAPTER: Final = "adapter.safetensors"
 FILES: Final = GraphFiles(
     training="training.onnx",
     eval="eval.onnx",
     optimizer="optimizer.onnx",
     inference="inference.onnx",
     base_weights="base.bin",
-    tokenizer="tokenizer.json",
+    tokenizer=TOKENIZER,
 )
-INITIAL_ADAPTER: Final = "adapter.safetensors"
 
 
 def formats_of(base: Precision) -> tuple[int, int]:
@@ -45,19 +46,20 @@ def formats_of(base: Precision) -> tuple[int, int]:
 
 def describe(
     source: ModelFolder,
-    weights_sha256: str,
     compiled: Compiled,
-    recipe: Recipe,
+    *,
+    weights_sha256: str,
     cost: CostModel,
     executorch: ExecutorchFiles | None,
-    folder: Path,
+    files: Mapping[str, ObjectRef],
 ) -> Manifest:
-    """The manifest of the files that lie in `folder`.
+    """The manifest of what the model `source` was compiled to, and `files` hold.
 
     Raises:
         ModelNotExportable: the classes of an image model cannot be told apart.
     """
-    is_image = recipe.task == "image-classification"
+    recipe = compiled.recipe
+    is_image = reads_images(recipe.task)
     return Manifest(
         schema_version=SCHEMA_VERSION,
         task=recipe.task,
@@ -74,29 +76,22 @@ def describe(
         recompute=recipe.recompute,
         inputs=compiled.inputs,
         image=image_info(source) if is_image else None,
-        generation=_generation(source, compiled, recipe),
+        generation=_generation(source, compiled),
         optimizer=ADAMW,
         graphs=FILES.model_copy(update={"tokenizer": None}) if is_image else FILES,
         executorch=executorch,
-        initial_adapter=INITIAL_ADAPTER if (folder / INITIAL_ADAPTER).exists() else None,
+        initial_adapter=INITIAL_ADAPTER if INITIAL_ADAPTER in files else None,
         cost_model=cost,
         versions=_tool_versions(recipe.base),
-        files=_file_entries(folder),
+        files=dict(files),
     )
 
 
-def _generation(source: ModelFolder, compiled: Compiled, recipe: Recipe) -> GenerationInfo | None:
+def _generation(source: ModelFolder, compiled: Compiled) -> GenerationInfo | None:
     if compiled.head is None:
         return None
-    own_decoder = recipe.task == "text2text-generation"
+    own_decoder = has_decoder(compiled.recipe.task)
     return generation_info(source, compiled.head.vocabulary, has_decoder_of_its_own=own_decoder)
-
-
-def _file_entries(folder: Path) -> dict[str, ObjectRef]:
-    return {
-        path.name: ObjectRef(sha256=sha256_of_file(path), size_bytes=path.stat().st_size)
-        for path in sorted(folder.iterdir())
-    }
 
 
 def _tool_versions(base: Precision) -> ToolVersions:

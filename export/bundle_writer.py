@@ -6,19 +6,21 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import onnx
-import torch
+from numpy.typing import NDArray
 
-from export.bundle_manifest import FILES, INITIAL_ADAPTER, describe, formats_of
+from export.bundle_manifest import FILES, INITIAL_ADAPTER, TOKENIZER, describe, formats_of
 from export.compilation import Compiled, compile_model
 from export.cost.cost_model import cost_model
 from export.cost.run_order import graph_as_run
 from export.cost.tensor_sizes import declared_sizes
 from export.executorch.files import require_executorch, write_executorch
+from export.graphs.graph_edit import strip_notes
 from export.new_folder import whole_folder_or_none
 from export.peft.peft_adapter import to_bundle
-from export.prototype_classifier import PrototypeClassifier, embed_texts
-from export.quiet import quiet_libraries
+from export.prototype_classifier import PrototypeClassifier, classifier_of_texts
+from export.quiet import quiet_libraries, report_to_nobody
 from export.recipe import Recipe, make_recipe
 from export.source.model_folder import ModelFolder, load_model, load_tokenizer, open_model
 from export.source.weight_files import WeightFiles, digest_of, weight_paths
@@ -30,15 +32,13 @@ from export.weights.precision import precision_of
 from export.weights.weight_file import StoredWeight, write_weights
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle, open_bundle
-from hetlora.manifest import MANIFEST_NAME, ExecutorchFiles, Precision
+from hetlora.digest import sha256_of_file
+from hetlora.manifest import MANIFEST_NAME, ExecutorchFiles, Precision, reads_images, takes_labels
+from hetlora.messages.common import ObjectRef
 from hetlora.tensors import adapter_to_bytes
 
 # What the ExecuTorch programs plan their memory for.
 _EXECUTORCH_BATCH: Final = 8
-
-
-def _ignore(message: str) -> None:
-    """Report to nobody."""
 
 
 def export_bundle(
@@ -52,12 +52,12 @@ def export_bundle(
     max_rank: int = 32,
     scaling: float = 2.0,
     max_tokens: int = 64,
-    base: Precision = "float32",
+    base: str = "float32",
     recompute: str = "none",
     runtimes: Collection[str] = ("onnx",),
     initial_adapter: Adapter | None = None,
     revision: str | None = None,
-    progress: Callable[[str], None] = _ignore,
+    progress: Callable[[str], None] = report_to_nobody,
 ) -> Bundle:
     """Compile a local model folder or hub id into a bundle at `out`.
 
@@ -91,7 +91,7 @@ def export_bundle(
         base=base,
         recompute=recompute,
     )
-    if "executorch" in recipe.runtimes:
+    if recipe.executorch:
         require_executorch()  # now, and not when the ONNX graphs are done
     with whole_folder_or_none(out) as folder, quiet_libraries():
         _write_bundle(open_model(model, revision), recipe, initial_adapter, folder, progress)
@@ -106,59 +106,57 @@ def _write_bundle(
     progress: Callable[[str], None],
 ) -> None:
     weights = weight_paths(source.path)
-    if recipe.task != "image-classification":
-        load_tokenizer(source.path, recipe.max_tokens).save(str(folder / str(FILES.tokenizer)))
+    tokenizer = None if reads_images(recipe.task) else load_tokenizer(source.path, recipe.max_tokens)
     compiled = compile_model(source.config, recipe, progress)
+    if tokenizer is not None:
+        tokenizer.save(str(folder / TOKENIZER))
     if initial is not None:
         (folder / INITIAL_ADAPTER).write_bytes(adapter_to_bytes(to_bundle(initial, compiled.spec)))
-    classifier = _prototype_classifier(source, recipe, progress)
-    stored = _write_base(weights, compiled, classifier, recipe.base, folder / FILES.base_weights, progress)
+    classifier, own = None, {}
+    if takes_labels(recipe.task):
+        progress("embedding the labels")
+        encoder = load_model(source.path, recipe.task)
+        classifier = classifier_of_texts(encoder, tokenizer, list(recipe.labels.values()))
+        own = {PROTOTYPES: classifier.prototypes.numpy()}
+    files = WeightFiles(weights, compiled.network.base_model_prefix)
+    stored = _write_base(compiled, files, own, folder / FILES.base_weights, progress)
     progress("writing the graphs")
     known = declared_sizes(compiled.graphs.training)  # before the shapes go
-    _write_graphs(compiled, stored, folder, recipe.base)
+    _write_graphs(compiled, stored, folder)
     progress("counting what a training step costs")
-    cost = cost_model(
-        graph_as_run(folder / FILES.training),
-        known,
-        compiled.spec,
-        most_chunk_rows=0 if compiled.head is None else most_chunk_rows(compiled.head),
+    chunk_rows = 0 if compiled.head is None else most_chunk_rows(compiled.head)
+    run = graph_as_run(folder / FILES.training)
+    cost = cost_model(run, known, compiled.spec, most_chunk_rows=chunk_rows)
+    executorch = None
+    if recipe.executorch:
+        executorch = _write_executorch(source, compiled, classifier, folder, progress)
+    manifest = describe(
+        source,
+        compiled,
+        weights_sha256=digest_of(weights),
+        cost=cost,
+        executorch=executorch,
+        files=_entries(folder),
     )
-    executorch = _write_executorch(source, compiled, classifier, recipe, folder, progress)
-    manifest = describe(source, digest_of(weights), compiled, recipe, cost, executorch, folder)
     (folder / MANIFEST_NAME).write_bytes(manifest.to_json())
 
 
-def _prototype_classifier(
-    source: ModelFolder, recipe: Recipe, progress: Callable[[str], None]
-) -> PrototypeClassifier | None:
-    """The classifier in PyTorch where its head is made of labels, which takes the encoder itself to embed."""
-    if not recipe.labels:
-        return None
-    progress("embedding the labels")
-    encoder = load_model(source.path, recipe.task)
-    tokenizer = load_tokenizer(source.path, recipe.max_tokens)
-    prototypes = embed_texts(encoder, tokenizer, list(recipe.labels.values()))
-    return PrototypeClassifier(encoder, torch.from_numpy(prototypes)).eval()
-
-
 def _write_base(
-    weights: list[Path],
     compiled: Compiled,
-    classifier: PrototypeClassifier | None,
-    base: Precision,
+    files: WeightFiles,
+    own: Mapping[str, NDArray[np.float32]],
     path: Path,
     progress: Callable[[str], None],
 ) -> dict[str, StoredWeight]:
-    own = {} if classifier is None else {PROTOTYPES: classifier.prototypes.numpy()}
+    """Write the model's weights as the recipe has them, and our `own` in float32."""
     shapes = {name: shape for name, shape in compiled.shapes.items() if name not in own}
+    files.check(shapes)
 
     def precision(name: str) -> Precision:
         if name in own:
             return "float32"
-        return precision_of(base, shapes[name], is_table=name in compiled.tables)
+        return precision_of(compiled.recipe.base, shapes[name], is_table=name in compiled.tables)
 
-    files = WeightFiles(weights, compiled.network.base_model_prefix)
-    files.check(shapes)
     return write_weights(
         [*shapes, *own],
         lambda name: [own[name]] if name in own else files.read(name),
@@ -168,11 +166,9 @@ def _write_base(
     )
 
 
-def _write_graphs(
-    compiled: Compiled, stored: Mapping[str, StoredWeight], folder: Path, base: Precision
-) -> None:
-    opset, ir_version = formats_of(base)
+def _write_graphs(compiled: Compiled, stored: Mapping[str, StoredWeight], folder: Path) -> None:
     graphs = compiled.graphs
+    opset, ir_version = formats_of(compiled.recipe.base)
     for name, model in (
         (FILES.training, graphs.training),
         (FILES.eval, graphs.eval),
@@ -180,30 +176,29 @@ def _write_graphs(
         (FILES.optimizer, build_optimizer(opset)),
     ):
         bind_weights(model, stored, FILES.base_weights, barrier=name == FILES.training)
-        del model.graph.value_info[:]  # shapes of before the last edits
-        del model.metadata_props[:]
-        model.doc_string = ""
-        for node in model.graph.node:
-            node.doc_string = ""
-            del node.metadata_props[:]
+        strip_notes(model)
         model.ir_version = ir_version
         next(entry for entry in model.opset_import if not entry.domain).version = opset
         onnx.save(model, folder / name)
+
+
+def _entries(folder: Path) -> dict[str, ObjectRef]:
+    return {
+        path.name: ObjectRef(sha256=sha256_of_file(path), size_bytes=path.stat().st_size)
+        for path in sorted(folder.iterdir())
+    }
 
 
 def _write_executorch(
     source: ModelFolder,
     compiled: Compiled,
     classifier: PrototypeClassifier | None,
-    recipe: Recipe,
     folder: Path,
     progress: Callable[[str], None],
-) -> ExecutorchFiles | None:
-    if "executorch" not in recipe.runtimes:
-        return None
-    model = classifier or load_model(source.path, recipe.task)
+) -> ExecutorchFiles:
+    recipe = compiled.recipe
     return write_executorch(
-        model,
+        classifier or load_model(source.path, recipe.task),
         compiled.spec,
         folder,
         task=recipe.task,

@@ -25,7 +25,7 @@ from export.training.task_graphs import DecoderStart, TaskGraphs, classifier_gra
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import ModelNotExportable
 from hetlora.graph_names import DECODER_INPUT_IDS, PIXEL_VALUES, TOKEN_INPUTS
-from hetlora.manifest import TensorInput
+from hetlora.manifest import TensorInput, generates_text, has_decoder, reads_images
 
 _VALUE_DEPENDENT: Final = ("NonZero", "Compress", "Unique")
 _FED: Final = (*TOKEN_INPUTS, PIXEL_VALUES, DECODER_INPUT_IDS)
@@ -33,12 +33,13 @@ _FED: Final = (*TOKEN_INPUTS, PIXEL_VALUES, DECODER_INPUT_IDS)
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """The graphs, and what is known of the weights that they take.
+    """The graphs that came of a recipe, and what is known of the weights that they take.
 
     `shapes` are of all frozen weights by name, `tables` those whose rows are looked up. `network` has no
     weights, `head` is None where no text is generated.
     """
 
+    recipe: Recipe
     graphs: TaskGraphs
     spec: AdapterSpec
     inputs: tuple[TensorInput, ...]
@@ -58,13 +59,13 @@ def compile_model(config: PretrainedConfig, recipe: Recipe, progress: Callable[[
     """
     progress("tracing the model")
     network = weightless_model(config, recipe.task)
-    if recipe.task != "image-classification":
+    if not reads_images(recipe.task):
         check_positions(network, config, recipe.max_tokens)
     forward = clean(trace(network, recipe.task))
     _check_shapes_are_fixed(forward)
     modules = choose_targets(forward, recipe.targets, last_layers=recipe.last_layers)
     spec = AdapterSpec(modules, recipe.scaling, recipe.max_rank)
-    head = _output_head(forward, spec) if recipe.task.endswith("generation") else None
+    head = _output_head(forward, spec) if generates_text(recipe.task) else None
     splice_lora(forward, spec)
     if recipe.labels:
         add_prototype_head(forward, len(recipe.labels), config.hidden_size)
@@ -76,13 +77,14 @@ def compile_model(config: PretrainedConfig, recipe: Recipe, progress: Callable[[
     tables = {node.input[0] for node in forward.graph.node if is_row_lookup(node)} & shapes.keys()
     progress(f"building graphs for {len(modules)} LoRA modules")
     return Compiled(
-        _build(forward, spec, head, set(shapes), recipe, config),
-        spec,
-        _inputs(forward),
-        shapes,
-        tables | ({head.weight} if head is not None else set()),
-        network,
-        head,
+        recipe=recipe,
+        graphs=_build(forward, spec, head, set(shapes), recipe, config),
+        spec=spec,
+        inputs=_inputs(forward),
+        shapes=shapes,
+        tables=tables | ({head.weight} if head is not None else set()),
+        network=network,
+        head=head,
     )
 
 
@@ -96,9 +98,7 @@ def _build(
 ) -> TaskGraphs:
     if head is None:
         return classifier_graphs(forward, spec, weights, recipe.recompute)
-    decoder = None
-    if recipe.task == "text2text-generation":
-        decoder = _decoder_start(config)
+    decoder = _decoder_start(config) if has_decoder(recipe.task) else None
     return generator_graphs(forward, spec, head, weights, recipe.recompute, decoder)
 
 

@@ -8,19 +8,17 @@ from typing import Any, Final, get_args
 
 from export.labels import parse_labels
 from hetlora.errors import ModelNotExportable
-from hetlora.manifest import Precision, Recompute, Task
+from hetlora.manifest import Precision, Recompute, Task, has_decoder, takes_labels
 
 RUNTIMES: Final = ("onnx", "executorch")
-# Tasks whose ExecuTorch programs stand.
-_EXECUTORCH_TASKS: Final = ("text-classification", "image-classification", "text-generation")
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What becomes of a model; `labels` gives the text to embed for each class of text-classification.
+    """What becomes of a model; `make_recipe` checks it.
 
-    Raises:
-        ModelNotExportable: a choice that there is not, or two that do not go together.
+    `labels` gives the text to embed for each class, by its name, where the task takes labels. ONNX graphs are
+    always written, ExecuTorch's programs if `executorch` says so.
     """
 
     task: Task
@@ -32,17 +30,7 @@ class Recipe:
     max_tokens: int
     base: Precision
     recompute: Recompute
-    runtimes: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        _check_choice("task", self.task, get_args(Task))
-        _check_choice("precision of the base weights", self.base, get_args(Precision))
-        _check_choice("way of recomputing activations", self.recompute, get_args(Recompute))
-        for runtime in self.runtimes or ("",):
-            _check_choice("runtime", runtime, RUNTIMES)
-        if "executorch" in self.runtimes:
-            _check_choice("task for ExecuTorch", self.task, _EXECUTORCH_TASKS)
-            _check_choice("precision of the base weights for ExecuTorch", self.base, ("float32",))
+    executorch: bool
 
 
 def make_recipe(
@@ -50,24 +38,53 @@ def make_recipe(
     task: str,
     labels: Sequence[str] | Mapping[str, str],
     targets: Sequence[str],
+    base: str,
+    recompute: str,
     runtimes: Collection[str],
-    **choices: Any,
+    **sizes: Any,
 ) -> Recipe:
-    """The recipe of `export_bundle`'s arguments; errors as in `Recipe` and `parse_labels`."""
-    wants_labels = task == "text-classification"
-    if labels and not wants_labels and task in get_args(Task):
-        raise ModelNotExportable(
-            f"{task} takes no labels", got=list(labels)[:5], expected="labels for text-classification alone"
-        )
-    return Recipe(
-        task=task,  # type: ignore[arg-type]  # checked by the recipe
-        labels=parse_labels(labels) if wants_labels else {},
+    """The recipe of `export_bundle`'s arguments; those that are numbers are checked against the model later.
+
+    Raises:
+        ModelNotExportable: a choice that there is not, two that do not go together, or labels as in
+            `parse_labels`.
+    """
+    recipe = Recipe(
+        task=_choice("task", task, get_args(Task)),
+        labels=_labels(task, labels),
         targets=tuple(targets),
-        runtimes=tuple(sorted(set(runtimes), key=[*RUNTIMES, *runtimes].index)),
-        **choices,
+        base=_choice("precision of the base weights", base, get_args(Precision)),
+        recompute=_choice("way of recomputing activations", recompute, get_args(Recompute)),
+        executorch="executorch" in {_choice("runtime", runtime, RUNTIMES) for runtime in runtimes},
+        **sizes,
     )
+    if recipe.executorch:
+        _check_executorch(recipe)
+    return recipe
 
 
-def _check_choice(what: str, got: str, choices: Sequence[str]) -> None:
+def _choice(what: str, got: str, choices: Sequence[Any]) -> Any:
     if got not in choices:
         raise ModelNotExportable(f"unknown {what}", got=repr(got), expected=f"one of {', '.join(choices)}")
+    return got
+
+
+def _labels(task: str, labels: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    if takes_labels(task):
+        if not labels:
+            raise ModelNotExportable(f"{task} needs labels", expected="two or more names")
+        return parse_labels(labels)
+    if labels:
+        raise ModelNotExportable(f"{task} takes no labels", got=list(labels)[:5], expected="none")
+    return {}
+
+
+def _check_executorch(recipe: Recipe) -> None:
+    if has_decoder(recipe.task):
+        raise ModelNotExportable(
+            "no task for ExecuTorch", got=repr(recipe.task), expected="one without a decoder of its own"
+        )
+    if recipe.base != "float32":
+        raise ModelNotExportable(
+            "no precision of the base weights for ExecuTorch", got=repr(recipe.base), expected="float32"
+        )

@@ -43,6 +43,26 @@ Recompute = Literal["none", "selective", "layer"]
 BundlePath = Annotated[str, AfterValidator(_inside_bundle)]
 
 
+def takes_labels(task: str) -> bool:
+    """Whether the classes are whatever an export names; those of images are the model's own."""
+    return task == "text-classification"
+
+
+def reads_images(task: str) -> bool:
+    """Whether the model's input is a picture, and not a text that a tokenizer cuts."""
+    return task == "image-classification"
+
+
+def generates_text(task: str) -> bool:
+    """Whether the model answers text, and not one of its labels."""
+    return task in ("text-generation", "text2text-generation")
+
+
+def has_decoder(task: str) -> bool:
+    """Whether a decoder of its own writes the answer, beside the encoder that has read the text."""
+    return task == "text2text-generation"
+
+
 def _unique(labels: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(labels)) != len(labels):
         raise ValueError(f"labels {labels!r} are not unique")
@@ -50,7 +70,10 @@ def _unique(labels: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class BaseModelInfo(Message):
-    """Where the frozen weights come from; `sha256` is over the weight file as it was read."""
+    """Where the frozen weights come from, and how many numbers the model has.
+
+    `sha256` is over the model's safetensors files, one after the other in the order of their names.
+    """
 
     id: str
     revision: str | None
@@ -82,7 +105,11 @@ class GenerationInfo(Message):
 
 
 class OptimizerInfo(Message):
-    """Constants baked into the optimizer graph; the learning rate is given at each step."""
+    """AdamW (arXiv 1711.05101) with the bias correction; the learning rate is given at each step.
+
+    The constants are attributes of the optimizer graph; a runtime without that graph reads them here.
+    `epsilon` is added to the root of the corrected second moment, as torch.optim.AdamW does.
+    """
 
     name: Literal["AdamW"]
     beta1: float
@@ -151,14 +178,21 @@ class Manifest(Message):
 
     @property
     def generates(self) -> bool:
-        """Whether the model answers text and not one of `labels`."""
-        return self.task in ("text-generation", "text2text-generation")
+        """Whether the model answers text, and not one of `labels`."""
+        return generates_text(self.task)
 
     @model_validator(mode="after")
     def _fits_task(self) -> Self:
-        fitting = not self.labels if self.generates else len(self.labels) >= 2
-        if not fitting or (self.generation is not None) != self.generates:
-            raise ValueError(f"labels or generation do not fit the task {self.task}")
+        is_image = reads_images(self.task)
+        fits = {
+            "labels": not self.labels if self.generates else len(self.labels) >= 2,
+            "generation": (self.generation is not None) == self.generates,
+            "image": (self.image is not None) == is_image,
+            "tokenizer": (self.graphs.tokenizer is None) == is_image,
+        }
+        unfit = [name for name, is_fit in fits.items() if not is_fit]
+        if unfit:
+            raise ValueError(f"these do not fit the task {self.task}: {', '.join(unfit)}")
         return self
 
     def to_json(self) -> bytes:

@@ -40,30 +40,14 @@ _FLOATS: Final = ("F32", "F16", "BF16", "F64")
 
 @dataclass(frozen=True, slots=True)
 class PeftAdapter:
-    """A PEFT folder in our terms; the specification has its modules and no others, and the rank it needs."""
+    """A PEFT folder in our terms, and the base model as it names it.
+
+    The adapter's specification has the modules that PEFT adapted, by their names without `base_model.model.`,
+    the largest of their ranks, and the scaling lora_alpha / r, patterns left out.
+    """
 
     adapter: Adapter
-    base_model: str | None  # as the folder names it
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """PEFT names of the adapted modules, without `base_model.model.`, in order."""
-        return tuple(self.adapter.factors)
-
-    @property
-    def ranks(self) -> dict[str, int]:
-        """The rank of each module."""
-        return self.adapter.ranks
-
-    @property
-    def max_rank(self) -> int:
-        """The largest rank of a module."""
-        return self.adapter.rank
-
-    @property
-    def scaling(self) -> float:
-        """The one factor on B A: lora_alpha / r of the configuration, patterns left out."""
-        return self.adapter.spec.scaling
+    base_model: str | None
 
 
 def read_peft_folder(folder: Path) -> PeftAdapter:

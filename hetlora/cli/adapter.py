@@ -96,14 +96,14 @@ def import_adapter(
             {
                 "file": str(out),
                 "rank": adapter.rank,
-                "modules": len(found.modules),
+                "modules": len(found.adapter.factors),
                 "size_bytes": adapter.size_bytes,
                 "base_model": found.base_model,
             }
         )
     else:
         say(
-            f"{out}: rank {adapter.rank}, {len(found.modules)} of {len(spec.modules)} modules, "
+            f"{out}: rank {adapter.rank}, {len(found.adapter.factors)} of {len(spec.modules)} modules, "
             f"trained on {found.base_model or 'an unnamed model'}"
         )
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, get_args
+from typing import Annotated, Final, get_args
 
 import typer
 from rich.table import Table
 
+from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.cli.output import JsonFlag, plain, print_json, say, stderr, stdout
 from hetlora.cli.parts import part
 from hetlora.errors import DataError, RankOutOfRange, SettingsError
 from hetlora.manifest import Precision, Recompute, Task
-
-if TYPE_CHECKING:
-    from export.peft.peft_adapter import PeftAdapter
 
 # Choices are shown here and checked where the export begins: one list, one message.
 _TASKS: Final = ", ".join(get_args(Task))
@@ -116,8 +114,6 @@ def export(
     if model is None or out is None:
         missing = "MODEL" if model is None else "--out"
         raise typer.BadParameter("not given; only --list-models does without", param_hint=missing)
-    if task == "text-classification" and not labels:
-        raise SettingsError("text-classification needs labels", expected="--labels with two or more names")
     start = None if from_adapter is None else _read_start(from_adapter, targets, scaling, max_rank)
     with part("export"):
         from export.bundle_writer import export_bundle
@@ -127,24 +123,22 @@ def export(
             out,
             task=task,
             labels=_split(labels),
-            targets=_split(TARGETS if targets is None else targets) if start is None else start.modules,
+            targets=_split(TARGETS if targets is None else targets) if start is None else [*start.factors],
             last_layers=last_layers,
-            max_rank=max_rank or (MAX_RANK if start is None else start.max_rank),
-            scaling=(SCALING if scaling is None else scaling) if start is None else start.scaling,
+            max_rank=max_rank or (MAX_RANK if start is None else start.rank),
+            scaling=(SCALING if scaling is None else scaling) if start is None else start.spec.scaling,
             max_tokens=max_tokens,
-            base=base,  # type: ignore[arg-type]  # checked there
+            base=base,
             recompute=recompute,
             runtimes=runtime or ["onnx"],
-            initial_adapter=None if start is None else start.adapter,
+            initial_adapter=start,
             revision=revision,
             progress=lambda step: status.update(f"Exporting: {step}"),
         )
     _tell(bundle, as_json=as_json)
 
 
-def _read_start(
-    folder: Path, targets: str | None, scaling: float | None, max_rank: int | None
-) -> PeftAdapter:
+def _read_start(folder: Path, targets: str | None, scaling: float | None, max_rank: int | None) -> Adapter:
     """The adapter to start from; what would fail after the export is refused before it."""
     for option, value in (("--targets", targets), ("--scaling", scaling)):
         if value is not None:
@@ -154,10 +148,10 @@ def _read_start(
     with part("export"):
         from export.peft.peft_adapter import read_peft_folder
 
-        start = read_peft_folder(folder)
-    if max_rank is not None and max_rank < start.max_rank:
+        start = read_peft_folder(folder).adapter
+    if max_rank is not None and max_rank < start.rank:
         raise RankOutOfRange(
-            "--max-rank leaves no room for the adapter", got=max_rank, expected=f"at least {start.max_rank}"
+            "--max-rank leaves no room for the adapter", got=max_rank, expected=f"at least {start.rank}"
         )
     return start
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from hetlora.bundle import open_bundle
 from hetlora.cli.main import app
-from hetlora.errors import ModelNotExportable, SettingsError
+from hetlora.errors import ModelNotExportable
 
 
 def export(*arguments: str) -> Result:
@@ -90,5 +90,5 @@ def test_choice_that_there_is_not_is_refused(
 
 def test_classifier_without_labels_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
     done = export(str(tiny_llama), "--out", str(tmp_path / "bundle"))
-    assert isinstance(done.exception, SettingsError)
-    assert "expected --labels" in str(done.exception)
+    assert isinstance(done.exception, ModelNotExportable)
+    assert "text-classification needs labels; expected two or more names" in str(done.exception)

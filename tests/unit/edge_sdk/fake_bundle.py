@@ -18,6 +18,7 @@ from hetlora.manifest import (
     BaseModelInfo,
     GenerationInfo,
     GraphFiles,
+    ImageInfo,
     Manifest,
     OptimizerInfo,
     Task,
@@ -73,6 +74,7 @@ def tiny_manifest(files: dict[str, bytes], task: Task = "text-classification") -
         base_model=BaseModelInfo(id="tiny", revision=None, sha256="0" * 64, parameters=1),
         adapter=SPEC,
         inputs=(pixels,) if is_image else text_inputs,
+        image=ImageInfo(mean=(0.5,) * 3, std=(0.5,) * 3) if is_image else None,
         generation=GenerationInfo(
             vocabulary=len(WORDS), eos_token_ids=(END,), decoder_start_token_id=0 if own_decoder else None
         )

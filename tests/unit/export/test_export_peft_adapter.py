@@ -90,11 +90,11 @@ def test_every_module_has_the_delta_that_peft_gives_it(tmp_path: Path, choices: 
 
     read = read_peft_folder(tmp_path)
 
-    assert read.modules == ("c", *FEATURES)
-    assert read.scaling == 1.5  # 3 / 2, whatever the patterns say
+    assert tuple(read.adapter.factors) == ("c", *FEATURES)
+    assert read.adapter.spec.scaling == 1.5  # 3 / 2, whatever the patterns say
     for name, factors in read.adapter.factors.items():
         layer = adapted.get_submodule(name)
-        assert read.ranks[name] == layer.r["default"]
+        assert read.adapter.ranks[name] == layer.r["default"]
         delta = layer.get_delta_weight("default").detach().numpy()
         wanted = delta.T if name == "c" else delta
         np.testing.assert_allclose(1.5 * factors.lora_B @ factors.lora_A, wanted, rtol=1e-5, atol=1e-6)

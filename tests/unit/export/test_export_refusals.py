@@ -46,6 +46,10 @@ def _refusal(model: Path, out: Path, **choices: object) -> str:
         ({"recompute": "some"}, "unknown way of recomputing activations"),
         ({"runtimes": ["tflite"]}, "unknown runtime; got 'tflite'"),
         ({"runtimes": ["onnx", "executorch"], "base": "int8"}, "for ExecuTorch; got 'int8'"),
+        (
+            {"runtimes": ["executorch"], "task": "text2text-generation"},
+            "no task for ExecuTorch; got 'text2text-generation'; expected one without a decoder of its own",
+        ),
         ({"task": "translation"}, "unknown task; got 'translation'"),
         ({"task": "text2text-generation"}, "is not known for text2text-generation"),
         ({"max_tokens": 65}, "got 65; expected 3 to 64"),

@@ -33,33 +33,52 @@ def test_manifest_survives_a_round_trip_with_the_same_bytes(manifest_fields: Fie
 GENERATION = {"vocabulary": 9, "eos_token_ids": [2], "decoder_start_token_id": None}
 
 
+IMAGE = {"mean": [0.5], "std": [0.5]}
+# What a task has beside `labels` of text; pictures need no tokenizer.
+OF_TASK: Fields = {
+    "text-classification": {},
+    "image-classification": {"image": IMAGE, "tokenizer": None},
+    "text-generation": {"labels": [], "generation": GENERATION},
+    "text2text-generation": {"labels": [], "generation": GENERATION},
+}
+
+
+def of_task(manifest_fields: Fields, task: str, **other: object) -> bytes:
+    """The JSON of a task's manifest, with `other` in place of what the task has."""
+    fields = {**OF_TASK[task], **other}
+    if "tokenizer" in fields:
+        manifest_fields["graphs"]["tokenizer"] = fields.pop("tokenizer")
+    return json.dumps({**manifest_fields, "task": task, **fields}).encode()
+
+
+@pytest.mark.parametrize("task", OF_TASK)
+def test_what_fits_a_task_is_read(manifest_fields: Fields, task: str) -> None:
+    manifest = parse_manifest(of_task(manifest_fields, task))
+    assert manifest.task == task
+    assert manifest.generates == task.endswith("generation")
+
+
 @pytest.mark.parametrize(
-    ("task", "labels", "generation"),
+    ("task", "field", "value"),
     [
-        ("text-classification", ["one"], None),
-        ("text-classification", ["text", "number"], GENERATION),
-        ("image-classification", [], None),
-        ("text-generation", ["text", "number"], GENERATION),
-        ("text2text-generation", [], None),
+        ("text-classification", "labels", ["one"]),
+        ("text-classification", "generation", GENERATION),
+        ("text-classification", "image", IMAGE),
+        ("text-classification", "tokenizer", None),
+        ("image-classification", "labels", []),
+        ("image-classification", "image", None),
+        ("image-classification", "tokenizer", "graphs/tokenizer.bin"),
+        ("text-generation", "labels", ["text", "number"]),
+        ("text-generation", "image", IMAGE),
+        ("text2text-generation", "generation", None),
+        ("text2text-generation", "tokenizer", None),
     ],
 )
-def test_labels_and_generation_fit_the_task_or_are_refused(
-    manifest_fields: Fields, task: str, labels: list[str], generation: object
+def test_what_does_not_fit_the_task_is_refused_by_name(
+    manifest_fields: Fields, task: str, field: str, value: object
 ) -> None:
-    manifest_fields |= {"task": task, "labels": labels, "generation": generation}
-    with pytest.raises(BundleInvalid, match="do not fit the task"):
-        parse_manifest(json.dumps(manifest_fields).encode())
-
-
-def test_text_is_generated_without_labels(manifest_fields: Fields) -> None:
-    manifest_fields |= {"task": "text-generation", "labels": [], "generation": GENERATION}
-    assert parse_manifest(json.dumps(manifest_fields).encode()).generates
-
-
-def test_pictures_need_no_tokenizer(manifest_fields: Fields) -> None:
-    manifest_fields |= {"task": "image-classification", "image": {"mean": [0.5], "std": [0.5]}}
-    manifest_fields["graphs"]["tokenizer"] = None
-    assert parse_manifest(json.dumps(manifest_fields).encode()).graphs.tokenizer is None
+    with pytest.raises(BundleInvalid, match=rf"do not fit the task {task}: {field}\b"):
+        parse_manifest(of_task(manifest_fields, task, **{field: value}))
 
 
 @pytest.mark.parametrize(
