@@ -219,3 +219,11 @@ def test_a_billion_parameters_take_no_memory() -> None:
     parameters, mebibytes = map(int, run.stdout.split()[-2:])
     assert parameters == 1_235_814_400
     assert mebibytes < 200  # in float32 the weights alone would take 4714
+
+
+def test_configuration_of_the_caller_stays_as_it_was() -> None:
+    config = TINY_FAMILIES["llama"].configure()
+    before = config.to_dict()
+    assert not weightless_model(config, "text-generation").config.use_cache
+    assert config.to_dict() == before
+    assert config.use_cache
