@@ -24,6 +24,7 @@ from export.quiet import quiet_libraries, report_to_nobody
 from export.recipe import Recipe, make_recipe
 from export.source.model_folder import ModelFolder, load_model, load_tokenizer, open_model
 from export.source.weight_files import WeightFiles, digest_of, weight_paths
+from export.source.weightless import tied_names
 from export.training.causal_loss import most_chunk_rows
 from export.training.classifier_graph import PROTOTYPES
 from export.training.training_graph import build_optimizer
@@ -106,10 +107,11 @@ def _write_bundle(
     progress: Callable[[str], None],
 ) -> None:
     weights = weight_paths(source.path)
-    tokenizer = None if reads_images(recipe.task) else load_tokenizer(source.path, recipe.max_tokens)
+    tokenizer = None if reads_images(recipe.task) else load_tokenizer(source, recipe.max_tokens)
     compiled = compile_model(source.config, recipe, progress)
     if tokenizer is not None:
-        tokenizer.save(str(folder / TOKENIZER))
+        # Not with its own `save`, whose errors are no OSError.
+        (folder / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     if initial is not None:
         (folder / INITIAL_ADAPTER).write_bytes(adapter_to_bytes(to_bundle(initial, compiled.spec)))
     classifier, own = None, {}
@@ -118,7 +120,7 @@ def _write_bundle(
         encoder = load_model(source.path, recipe.task)
         classifier = classifier_of_texts(encoder, tokenizer, list(recipe.labels.values()))
         own = {PROTOTYPES: classifier.prototypes.numpy()}
-    files = WeightFiles(weights, compiled.network.base_model_prefix)
+    files = WeightFiles(weights, compiled.network.base_model_prefix, tied_names(compiled.network))
     stored = _write_base(compiled, files, own, folder / FILES.base_weights, progress)
     progress("writing the graphs")
     known = declared_sizes(compiled.graphs.training)  # before the shapes go

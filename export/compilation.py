@@ -10,7 +10,7 @@ from onnx import ModelProto
 from transformers import PretrainedConfig, PreTrainedModel
 
 from export.graphs.cleaning import clean
-from export.graphs.graph_edit import scope_of
+from export.graphs.graph_edit import in_words
 from export.graphs.linear_layers import linear_layers
 from export.graphs.output_head import OutputHead, find_output_head
 from export.graphs.products import is_row_lookup
@@ -55,7 +55,6 @@ def compile_model(config: PretrainedConfig, recipe: Recipe, progress: Callable[[
     Raises:
         ModelNotExportable: whatever about model or recipe stands in the way, see the steps.
         RankOutOfRange: the recipe's `max_rank` does not fit every target.
-        SpecMismatch: its scaling is not a finite positive number.
     """
     progress("tracing the model")
     network = weightless_model(config, recipe.task)
@@ -118,8 +117,8 @@ def _check_shapes_are_fixed(forward: ModelProto) -> None:
     node = next((node for node in forward.graph.node if node.op_type in _VALUE_DEPENDENT), None)
     if node is not None:
         raise ModelNotExportable(
-            f"shapes depend on values: operator {node.op_type} of module {scope_of(node.name) or 'unknown'}",
-            expected="a model without chosen experts",
+            f"shapes depend on values: {in_words(node)}",
+            expected="a model whose shapes follow from texts and tokens alone, so without chosen experts",
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,18 +18,22 @@ def whole_folder_or_none(out: Path) -> Iterator[Path]:
     Raises:
         ModelNotExportable: something is there already, or the disk does not take it.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ModelNotExportable("the place for the bundle is taken", got=out, expected="no such folder yet")
-    partial = out.parent / f".{out.name}.{os.getpid()}.partial"
+    # A name of its own: the number of a process is not, where each container begins to count anew.
+    partial = out.parent / f".{out.name}.{secrets.token_hex(4)}.partial"
     try:
+        if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+            raise ModelNotExportable(
+                "the place for the bundle is taken", got=out, expected="no such folder yet"
+            )
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
-        yield partial
-        partial.rename(out)  # over an empty folder too
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise ModelNotExportable(
-                "the bundle cannot be written", got=error, expected="room, and leave to write there"
-            ) from error
-        raise
+        try:
+            yield partial
+            partial.rename(out)  # over an empty folder too
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise ModelNotExportable(
+            "the bundle cannot be written", got=error, expected="room, and leave to write there"
+        ) from error

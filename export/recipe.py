@@ -8,9 +8,12 @@ from typing import Any, Final, get_args
 
 from export.labels import parse_labels
 from hetlora.errors import ModelNotExportable
-from hetlora.manifest import Precision, Recompute, Task, has_decoder, takes_labels
+from hetlora.manifest import MAX_TOKENS, Precision, Recompute, Task, has_decoder, takes_labels
 
 RUNTIMES: Final = ("onnx", "executorch")
+MIN_TOKENS: Final = 3  # one word between the two special tokens
+# So that neither scaling nor its products with weights leave float32; alpha / r is seldom above 64.
+_MAX_SCALING: Final = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ def make_recipe(
         executorch="executorch" in {_choice("runtime", runtime, RUNTIMES) for runtime in runtimes},
         **sizes,
     )
+    _check_range("max_tokens", recipe.max_tokens, MIN_TOKENS, MAX_TOKENS)
+    _check_range("scaling", recipe.scaling, 1 / _MAX_SCALING, _MAX_SCALING)
     if recipe.executorch:
         _check_executorch(recipe)
     return recipe
@@ -67,6 +72,11 @@ def _choice(what: str, got: str, choices: Sequence[Any]) -> Any:
     if got not in choices:
         raise ModelNotExportable(f"unknown {what}", got=repr(got), expected=f"one of {', '.join(choices)}")
     return got
+
+
+def _check_range(what: str, got: float, least: float, most: float) -> None:
+    if not least <= got <= most:
+        raise ModelNotExportable(f"{what} is out of range", got=got, expected=f"{least:g} to {most:g}")
 
 
 def _labels(task: str, labels: Sequence[str] | Mapping[str, str]) -> dict[str, str]:

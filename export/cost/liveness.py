@@ -53,6 +53,8 @@ def _buffers(graph: GraphProto) -> dict[str, str]:
     buffers: dict[str, str] = {}
     for node in graph.node:
         for position, name in enumerate(node.output):
+            if not name:  # an output that nobody asks for
+                continue
             aliased = node.op_type in ALIASES and (position == 0 or node.op_type == "PassThrough")
             source = node.input[position] if aliased else name
             buffers[name] = buffers.get(source, source)

@@ -56,6 +56,11 @@ def scope_of(name: str) -> str:
     return name.rpartition("/")[0].strip("/").replace("/", ".")
 
 
+def in_words(node: NodeProto) -> str:
+    """Operator and module, for messages."""
+    return f"operator {node.op_type} of module {scope_of(node.name) or 'the model itself'}"
+
+
 def subgraphs(node: NodeProto) -> list[GraphProto]:
     """The bodies of Scan, Loop and If."""
     return [attribute.g for attribute in node.attribute if attribute.type == AttributeProto.GRAPH]

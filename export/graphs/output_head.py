@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from export.graphs.graph_edit import scope_of
+from export.graphs.graph_edit import in_words
 from export.graphs.linear_layers import linear_layers
 from hetlora.errors import ModelNotExportable
 from hetlora.graph_names import LOGITS
@@ -42,7 +42,7 @@ def find_output_head(model: ModelProto) -> OutputHead:
     layer = layers.get(node.output[0])
     if layer is None or not layer.transposed:
         raise ModelNotExportable(
-            f"operator {node.op_type} of module {scope_of(node.name) or 'unknown'} makes the logits",
+            f"{in_words(node)} makes the logits",
             expected="the last hidden states times the vocabulary's matrix, with or without softcap",
         )
     return OutputHead(layer.input, layer.weight, layer.output, layer.out_features, layer.in_features, softcap)

@@ -6,6 +6,7 @@ shapes also keep the gradient builder from adding a reduction to every operation
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,7 +15,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto
 from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference  # type: ignore[import-untyped]
 
 from export.graphs.graph_builder import GraphBuilder
-from export.graphs.graph_edit import drop_dead, rename_reads, replace_nodes
+from export.graphs.graph_edit import drop_dead, in_words, rename_reads, replace_nodes
 from export.quiet import first_line
 from hetlora.errors import ModelNotExportable
 
@@ -36,11 +37,18 @@ def with_shapes(model: ModelProto) -> ModelProto:
         inferred: ModelProto = SymbolicShapeInference.infer_shapes(model, auto_merge=True)
     except Exception as error:  # it raises whatever a shape that it does not know leads to
         raise ModelNotExportable(
-            "the shapes of the model's tensors cannot be told before it runs",
+            f"the shapes of the model's tensors cannot be told before it runs, from {_place(error)} on",
             got=first_line(error),
             expected="shapes that depend on the number of texts and tokens alone",
         ) from error
     return inferred
+
+
+def _place(error: Exception) -> str:
+    """The operator and the module at which the inference stood when it raised."""
+    frames = [frame.f_locals.get("node") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    node = next((node for node in reversed(frames) if isinstance(node, NodeProto)), None)
+    return "the beginning" if node is None else in_words(node)
 
 
 def known_shapes(model: ModelProto) -> dict[str, Shape]:

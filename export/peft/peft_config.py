@@ -33,6 +33,10 @@ _OFF: Final[tuple[object, ...]] = (None, False, "none", [], {})
 _PLAIN_BEGINNINGS: Final = (True, False, "gaussian", "eva", "orthogonal")
 
 Number = TypeVar("Number", int, float)
+# What patterns of modules need: groups that are not repeated, and few wildcards. Python matches nested and
+# many repetitions in a time that grows with their powers.
+_REPEATED_GROUP: Final = re.compile(r"\)\s*[*+?{]")
+_MAX_REPETITIONS: Final = 4
 # Far beyond any use, and so that quotients with ranks stay within float64.
 _MAX_ALPHA: Final = 1e9
 
@@ -121,9 +125,19 @@ def _check_plain(config: Mapping[str, Any]) -> None:
         )
 
 
+def _check_pattern(pattern: str) -> None:
+    if _REPEATED_GROUP.search(pattern) or sum(map(pattern.count, "*+{")) > _MAX_REPETITIONS:
+        raise AdapterError(
+            "a pattern of the PEFT configuration may take too long to match",
+            got=repr(pattern),
+            expected=f"no repeated group, and up to {_MAX_REPETITIONS} repetitions",
+        )
+
+
 def _by_pattern(patterns: Mapping[str, Number] | None, module: str, otherwise: Number) -> Number:
     """The value of the first pattern that matches a module as in PEFT, on whole parts of its name's end."""
     for pattern, value in (patterns or {}).items():
+        _check_pattern(pattern)
         try:
             if re.match(rf"(.*\.)?({pattern})$", module):
                 return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from export.quiet import first_line
 from export.source.tracing import auto_class
 from hetlora.errors import ModelNotExportable
+from hetlora.manifest import MAX_TOKENS
 
 Loaded = TypeVar("Loaded")
 
@@ -48,7 +50,8 @@ def open_model(model: str, revision: str | None) -> ModelFolder:
     folder, commit = _locate(model, revision)
     raw = _read_json(folder / "config.json")
     architecture = raw.get("model_type")
-    if "auto_map" in raw and architecture not in CONFIG_MAPPING:
+    known = isinstance(architecture, str) and architecture in CONFIG_MAPPING
+    if "auto_map" in raw and not known:
         raise ModelNotExportable(
             "the model needs code that came with it, which is never run",
             got=f"model_type {architecture!r} with auto_map",
@@ -100,29 +103,35 @@ def check_positions(model: nn.Module, config: PretrainedConfig, max_tokens: int)
     Raises:
         ModelNotExportable: it has fewer.
     """
-    limit = int(getattr(config, "max_position_embeddings", max_tokens))
+    limit = getattr(config, "max_position_embeddings", MAX_TOKENS)
+    if not isinstance(limit, int):
+        raise ModelNotExportable(
+            "the model's configuration does not say how many positions there are",
+            got=f"max_position_embeddings {limit!r}",
+            expected="a whole number",
+        )
     for name, table in model.named_modules():
         if isinstance(table, nn.Embedding) and name.endswith("position_embeddings") and table.padding_idx:
             limit -= table.padding_idx + 1  # RoBERTa counts from behind the padding's place
-    if not 3 <= max_tokens <= limit:  # one word between the two special tokens
+    if max_tokens > limit:
         raise ModelNotExportable(
-            "max_tokens does not fit the model", got=max_tokens, expected=f"3 to {limit}"
+            "max_tokens does not fit the model", got=max_tokens, expected=f"up to {limit}"
         )
 
 
-def load_tokenizer(folder: Path, max_tokens: int) -> Tokenizer:
+def load_tokenizer(source: ModelFolder, max_tokens: int) -> Tokenizer:
     """The tokenizer, set to cut at `max_tokens` and to pad a batch on the right to its longest text.
 
     Decoders come without a padding token: what stands there is masked, so the end of a text serves.
 
     Raises:
-        ModelNotExportable: none, a slow one, or one without a vocabulary.
+        ModelNotExportable: none, a slow one, or one without a vocabulary or with more words than the model.
     """
     loaded = _or_refuse(
         "the model's tokenizer cannot be loaded",
         "tokenizer.json, or the vocabulary it is made from",
         lambda: AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
-            folder, local_files_only=True, trust_remote_code=False
+            source.path, local_files_only=True, trust_remote_code=False
         ),
     )
     backend = getattr(loaded, "backend_tokenizer", None)
@@ -132,6 +141,12 @@ def load_tokenizer(folder: Path, max_tokens: int) -> Tokenizer:
             "the model's tokenizer cannot be used",
             got=type(loaded).__name__,
             expected="a fast tokenizer with a vocabulary and a token for padding or the end of a text",
+        )
+    # Added tokens do not count: Gemma 3's tokenizer has one for pictures, which no text becomes.
+    words, vocabulary = backend.get_vocab_size(with_added_tokens=False), source.config.vocab_size
+    if words > vocabulary:
+        raise ModelNotExportable(
+            "the tokenizer is of another model", got=f"{words} words", expected=f"up to {vocabulary}"
         )
     tokenizer = Tokenizer.from_str(backend.to_str())
     tokenizer.enable_truncation(max_tokens)
@@ -143,7 +158,7 @@ def load_tokenizer(folder: Path, max_tokens: int) -> Tokenizer:
 
 def _locate(model: str, revision: str | None) -> tuple[Path, str | None]:
     """The local folder, and the hub's commit if the model came from there."""
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))  # leaves the name of a user whom nobody knows as it is
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelNotExportable("the folder holds no model", got=folder, expected="config.json inside")
@@ -165,7 +180,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelNotExportable(f"{path.name} of the model cannot be read", got=error) from error
     return value if isinstance(value, dict) else {}
 

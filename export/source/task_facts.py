@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import math
+
 from export.source.model_folder import ModelFolder
 from hetlora.errors import ModelNotExportable
 from hetlora.manifest import GenerationInfo, ImageInfo
 
 
 def image_info(folder: ModelFolder) -> ImageInfo:
-    """Mean and deviation of the channels, from preprocessor_config.json; a half each where it names none."""
+    """Mean and deviation of the channels, from preprocessor_config.json; a half each where it names none.
+
+    Raises:
+        ModelNotExportable: what it names is not a number for each channel.
+    """
     found = folder.read_json("preprocessor_config.json")
     channels = int(getattr(folder.config, "num_channels", 3))
-    half = (0.5,) * channels
-    return ImageInfo(
-        mean=tuple(map(float, found.get("image_mean", half))),
-        std=tuple(map(float, found.get("image_std", half))),
-    )
+    half = [0.5] * channels
+    mean, std = found.get("image_mean", half), found.get("image_std", half)
+    if not _are_numbers(mean, channels) or not _are_numbers(std, channels) or min(std) <= 0:
+        raise ModelNotExportable(
+            "preprocessor_config.json does not say how pictures are scaled",
+            got=f"image_mean {mean}, image_std {std}",
+            expected=f"{channels} numbers each, image_std above 0",
+        )
+    return ImageInfo(mean=tuple(map(float, mean)), std=tuple(map(float, std)))
+
+
+def _are_numbers(found: object, count: int) -> bool:
+    if not isinstance(found, list) or len(found) != count:
+        return False
+    return all(type(value) in (int, float) and math.isfinite(value) for value in found)
 
 
 def image_labels(folder: ModelFolder) -> tuple[str, ...]:
@@ -34,9 +50,19 @@ def image_labels(folder: ModelFolder) -> tuple[str, ...]:
 
 
 def generation_info(folder: ModelFolder, vocabulary: int, *, has_decoder_of_its_own: bool) -> GenerationInfo:
-    """What begins and ends a text, from generation_config.json or else from config.json."""
+    """What begins and ends a text, from generation_config.json or else from config.json.
+
+    Raises:
+        ModelNotExportable: it ends with what is no token.
+    """
     found = folder.read_json("generation_config.json").get("eos_token_id", folder.config.eos_token_id)
     ends = found if isinstance(found, list) else [] if found is None else [found]
+    if not all(type(end) is int and 0 <= end < vocabulary for end in ends):
+        raise ModelNotExportable(
+            "the model's configuration names no token that ends a text",
+            got=f"eos_token_id {found!r}",
+            expected=f"tokens from 0 to {vocabulary - 1}",
+        )
     return GenerationInfo(
         vocabulary=vocabulary,
         eos_token_ids=tuple(ends),

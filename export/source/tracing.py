@@ -60,8 +60,15 @@ def weightless_model(config: PretrainedConfig, task: str) -> PreTrainedModel:
     """The model of a configuration, its buffers computed and its parameters without storage.
 
     Raises:
-        ModelNotExportable: transformers has no model of this architecture for the task.
+        ModelNotExportable: transformers has no model of this architecture for the task, or one with a decoder
+            where an encoder is wanted.
     """
+    if task == "text-classification" and config.is_encoder_decoder:
+        raise ModelNotExportable(
+            "text-classification takes the hidden states of an encoder alone",
+            got=f"{config.model_type}, which has a decoder too",
+            expected="an encoder, or the task text2text-generation",
+        )
     config = copy.deepcopy(config)
     config.use_cache = False  # no past keys and values among the inputs and outputs
     try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Final
@@ -34,7 +34,8 @@ class WeightFiles:
     """A model folder's weights by state_dict name; memory holds a block of one of them at a time.
 
     `prefix` is what the architecture's checkpoints may carry before, or lack in, the model's own names
-    (transformers' `base_model_prefix`). `block_numbers` limits what `read` gives at a time, to a row or more.
+    (transformers' `base_model_prefix`), `tied` the names of each weight that has several. `block_numbers`
+    limits what `read` gives at a time, to a row or more.
 
     Raises:
         ModelNotExportable: no safetensors file, or one that is truncated or torn.
@@ -42,6 +43,7 @@ class WeightFiles:
 
     files: list[Path]
     prefix: str
+    tied: Mapping[str, Sequence[str]] = field(default_factory=dict)
     block_numbers: int = _BLOCK_NUMBERS
 
     def __post_init__(self) -> None:
@@ -101,7 +103,11 @@ class WeightFiles:
             raise ModelNotExportable(f"weight {name} cannot be read", got=error) from error
 
     def _key(self, name: str) -> str | None:
-        exact = [name, f"{self.prefix}.{name}", name.removeprefix(f"{self.prefix}.")]
+        exact = [
+            key
+            for own in (name, *self.tied.get(name, ()))
+            for key in (own, f"{self.prefix}.{own}", own.removeprefix(f"{self.prefix}."))
+        ]
         old = [
             candidate.removesuffix(new) + old
             for new, old in _OLD_ENDINGS

@@ -47,6 +47,14 @@ def weights_taken_out(model: nn.Module) -> Iterator[tuple[Places, dict[str, Tens
             held[leaf] = weight
 
 
+def tied_names(model: nn.Module) -> dict[str, list[str]]:
+    """By the name of each weight that has several: those, any of which a checkpoint may go by."""
+    names: dict[int, list[str]] = {}
+    for name, weight in model.state_dict(keep_vars=True).items():
+        names.setdefault(id(weight), []).append(name)
+    return {name: tied for tied in names.values() if len(tied) > 1 for name in tied}
+
+
 def put_weights(places: Places, weights: Mapping[str, Tensor]) -> None:
     """Let the modules read these tensors, as plain attributes, where their weights were."""
     for name, tensor in weights.items():

@@ -12,6 +12,7 @@ from onnx import TensorProto
 from hetlora.manifest import Precision
 
 BLOCK_SIZE: Final = 32  # of int4: as small as others have it, 1.0 bits a weight for the scales
+_BFLOAT16_MAX: Final = (2 - 2**-7) * 2.0**127
 _INT8_MAX: Final = 127
 _INT4_MAX: Final = 7
 
@@ -47,19 +48,24 @@ def encode(weight: NDArray[np.float32], precision: Precision) -> Encoded:
     for each BLOCK_SIZE numbers of a row, the largest at 7, low nibble first as ONNX packs it.
 
     Raises:
-        OverflowError: a number that float16 does not reach.
+        OverflowError: a number that float16 or bfloat16 does not reach.
     """
     values = np.ascontiguousarray(weight, dtype=np.float32)
     if precision == "float32":
         return Encoded(values.astype("<f4", copy=False).tobytes(), TensorProto.FLOAT, values.shape)
     if precision == "float16":
-        largest = float(np.abs(values).max(initial=0))
-        if largest > np.finfo(np.float16).max:
-            raise OverflowError(f"{largest:.6g} in float16")
+        _check_reach(values, float(np.finfo(np.float16).max), precision)
         return Encoded(values.astype("<f2").tobytes(), TensorProto.FLOAT16, values.shape)
     if precision == "bfloat16":
+        _check_reach(values, _BFLOAT16_MAX, precision)
         return Encoded(_bfloat16(values).tobytes(), TensorProto.BFLOAT16, values.shape)
     return _int8(values) if precision == "int8" else _int4(values)
+
+
+def _check_reach(values: NDArray[np.float32], most: float, precision: Precision) -> None:
+    largest = float(np.abs(values).max(initial=0))
+    if largest > most:
+        raise OverflowError(f"{largest:.6g} in {precision}")
 
 
 def _bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:

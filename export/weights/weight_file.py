@@ -62,7 +62,9 @@ def write_weights(
                 stored[name] = _write_weight(writer, read(name), precision(name))
             except OverflowError as error:
                 raise ModelNotExportable(
-                    f"weight {name} does not fit its precision", got=error, expected="bfloat16, or float32"
+                    f"weight {name} does not fit its precision",
+                    got=error,
+                    expected="float32, or bfloat16 in place of float16",
                 ) from error
             progress(file.tell())
     return stored

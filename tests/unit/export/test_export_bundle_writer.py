@@ -10,7 +10,7 @@ from export.bundle_writer import export_bundle
 from export.prototype_classifier import embed_texts, read_prototypes
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.digest import sha256_of_file
-from hetlora.errors import ModelNotExportable, RankOutOfRange, SpecMismatch
+from hetlora.errors import ModelNotExportable, RankOutOfRange
 
 
 def _export(model: Path, out: Path, **given: object) -> Bundle:
@@ -59,10 +59,10 @@ def test_labels_with_a_describing_text_are_embedded_by_it(tiny_model_folder: Pat
 
 
 def test_prototypes_are_the_embeddings_of_the_labels(tiny_bundle: Bundle, tiny_model_folder: Path) -> None:
-    from export.source.model_folder import load_model, load_tokenizer
+    from export.source.model_folder import load_model, load_tokenizer, open_model
 
     encoder = load_model(tiny_model_folder, "text-classification")
-    tokenizer = load_tokenizer(tiny_model_folder, max_tokens=32)
+    tokenizer = load_tokenizer(open_model(str(tiny_model_folder), None), max_tokens=32)
     expected = embed_texts(encoder, tokenizer, tiny_bundle.manifest.labels)
     assert (read_prototypes(tiny_bundle) == expected).all()
 
@@ -98,8 +98,10 @@ def test_eval_graph_knows_no_pruning(tiny_bundle: Bundle) -> None:
         pytest.param({"targets": ["queery"]}, ModelNotExportable, "'query'", id="unknown target"),
         pytest.param({"max_rank": HIDDEN + 1}, RankOutOfRange, f"1 to {HIDDEN}", id="rank above the width"),
         pytest.param({"max_rank": 0}, RankOutOfRange, f"1 to {HIDDEN}", id="rank zero"),
-        pytest.param({"scaling": float("nan")}, SpecMismatch, "finite", id="scaling"),
-        pytest.param({"max_tokens": 65}, ModelNotExportable, "3 to 64", id="more tokens than positions"),
+        pytest.param({"scaling": float("nan")}, ModelNotExportable, "scaling is out", id="scaling"),
+        pytest.param({"scaling": 1e300}, ModelNotExportable, "up to|to 1e", id="scaling beyond float32"),
+        pytest.param({"max_tokens": 10**30}, ModelNotExportable, "max_tokens is out", id="endless texts"),
+        pytest.param({"max_tokens": 65}, ModelNotExportable, "up to 64", id="more tokens than positions"),
         pytest.param({"revision": "main"}, ModelNotExportable, "no revision", id="revision of a folder"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from export.bundle_writer import export_bundle
-from export.source.model_folder import load_tokenizer
+from export.source.model_folder import load_tokenizer, open_model
 from hetlora.bundle import Bundle
 from hetlora.errors import ModelNotExportable
 
@@ -87,7 +87,7 @@ def test_missing_tokenizer_is_refused(model: Path, tmp_path: Path) -> None:
 
 
 def test_tokenizer_cuts_and_pads_as_devices_need(model: Path, tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(model, max_tokens=5)
+    tokenizer = load_tokenizer(open_model(str(model), None), max_tokens=5)
     short, long = tokenizer.encode_batch(["snow", "snow rain sun wind bread soup"])
     # [CLS] snow [SEP] and padding to the longest; [CLS], three words, [SEP]
     assert short.attention_mask == [1, 1, 1, 0, 0]

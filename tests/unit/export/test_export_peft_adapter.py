@@ -138,6 +138,8 @@ def test_factors_of_another_float_are_read(tmp_path: Path, dtype: torch.dtype) -
         pytest.param({"lora_alpha": float("nan")}, "lora_alpha: ", id="alpha not finite"),
         pytest.param({"lora_alpha": 5e-324}, "lora_alpha: ", id="alpha out of range"),
         pytest.param({"rank_pattern": {"q(": 2}}, "no regular expression", id="pattern"),
+        pytest.param({"rank_pattern": {"(([a-z_.0-9])+)+X": 4}}, "too long to match", id="endless pattern"),
+        pytest.param({"alpha_pattern": {".*" * 20: 4.0}}, "too long to match", id="many wildcards"),
     ],
 )
 def test_configuration_that_is_not_plain_lora_is_refused(

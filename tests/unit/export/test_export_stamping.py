@@ -139,7 +139,9 @@ def test_rank_beyond_the_bundles_is_refused(tiny_bundle: Bundle, rank: int, tmp_
     ("sizes", "message"),
     [
         pytest.param({"batch": 0}, "rows to stamp; got 0", id="no rows"),
-        pytest.param({"tokens": 33}, "expected 1 to 32", id="more tokens than the bundle takes"),
+        pytest.param({"batch": 2**63}, "expected 1 to 65536", id="endless rows"),
+        pytest.param({"tokens": 2}, "expected 3 to 32", id="no word between the special tokens"),
+        pytest.param({"tokens": 33}, "expected 3 to 32", id="more tokens than the bundle takes"),
     ],
 )
 def test_impossible_size_leaves_nothing_behind(
