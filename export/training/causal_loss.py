@@ -26,11 +26,11 @@ HIDDEN_ROWS: Final = "head/hidden_rows"  # float32 (batch * tokens, hidden)
 _GRADIENT: Final = "head/gradient"
 _PRODUCTS: Final = "head/products"
 _ZERO, _ONE, _MINUS_ONE, _IGNORED = "head/0", "head/1", "head/-1", "head/ignored"
-_CONSTANTS: Final[dict[str, NDArray[np.int64] | np.int64]] = {
+_CONSTANTS: Final[dict[str, NDArray[np.int64]]] = {
     _ZERO: np.array([0]),
     _ONE: np.array([1]),
     _MINUS_ONE: np.array([-1]),
-    _IGNORED: np.int64(IGNORED_LABEL),
+    _IGNORED: np.array(IGNORED_LABEL),
 }
 # 32 MiB of logits, a few arrays of which are alive at a time. Each chunk reads the vocabulary's matrix whole:
 # 128 rows of a vocabulary of 65,536 share that cost, and it no longer shows.
@@ -65,8 +65,7 @@ def replace_surrogate(training: ModelProto, head: OutputHead, *, shift: bool) ->
     """Compute the loss and the gradient where the built graph has the surrogate."""
     graph = training.graph
     gradient = _surrogate_gradient(graph)
-    surrogate = {TASK_LOSS, _PRODUCTS, gradient}
-    kept = [node for node in graph.node if surrogate.isdisjoint(node.output)]
+    kept = [node for node in graph.node if {TASK_LOSS, _PRODUCTS, gradient}.isdisjoint(node.output)]
     at = 1 + next(i for i, node in enumerate(kept) if HIDDEN_ROWS in node.output)
     made: list[NodeProto] = []
     add_chunked_loss(GraphBuilder(graph, made), head, shift=shift, loss=TASK_LOSS, gradient=gradient)
@@ -92,16 +91,15 @@ def add_chunked_loss(
     _add_inputs(b, head)
     for name, value in _CONSTANTS.items():
         b.constant(name, value)
-    rows, labels, places = _labelled_rows(b, shift=shift)
+    hidden, labels, places = _labelled_rows(b, shift=shift)
     count = b.node("Shape", [labels], "head/count")
-    most = b.node("Max", [count, _ONE], "head/rows")  # no label at all: one row of padding, and loss 0
-    chunks = _in_chunks(b, head, rows, labels, count, most)
+    rows = b.node("Max", [count, _ONE], "head/rows")  # no label at all: one row of padding, and loss 0
+    chunks = _in_chunks(b, head, hidden, labels, count, rows)
     body = _chunk(head, with_gradient=gradient is not None)
     outputs = ["head/total"] if gradient is None else ["head/total", "head/gradient_chunks"]
-    total = b.node(
-        "Scan", [b.constant("head/0.0", np.float32(0)), *chunks], *outputs, body=body, num_scan_inputs=3
-    )
-    divisor = b.node("Cast", [most], "head/rows_float", to=TensorProto.FLOAT)
+    start = b.constant("head/0.0", np.float32(0))
+    total = b.node("Scan", [start, *chunks], *outputs, body=body, num_scan_inputs=3)
+    divisor = b.node("Cast", [rows], "head/rows_float", to=TensorProto.FLOAT)
     divisor = b.node("Squeeze", [divisor], "head/divisor")
     if gradient is not None:
         _put_in_place(b, head, outputs[1], places, count, divisor, gradient)
@@ -121,8 +119,7 @@ def _labelled_rows(b: GraphBuilder, *, shift: bool) -> tuple[str, str, str]:
     labels = _shifted_labels(b) if shift else LABELS
     flat = b.node("Reshape", [labels, _MINUS_ONE], "head/flat_labels")
     is_label = b.node("Not", [b.node("Equal", [flat, _IGNORED], "head/is_ignored")], "head/is_label")
-    places = b.node("NonZero", [is_label], "head/places_row")
-    places = b.node("Reshape", [places, _MINUS_ONE], "head/places")
+    places = b.node("Reshape", [b.node("NonZero", [is_label], "head/places_row"), _MINUS_ONE], "head/places")
     rows = b.node("Gather", [HIDDEN_ROWS, places], "head/labelled_rows")
     return rows, b.node("Gather", [flat, places], "head/row_labels"), places
 
@@ -134,16 +131,18 @@ def _shifted_labels(b: GraphBuilder) -> str:
     return b.node("Pad", [following, pads, _IGNORED], "head/next_labels")
 
 
-def _in_chunks(b: GraphBuilder, head: OutputHead, rows: str, labels: str, count: str, most: str) -> list[str]:
-    """Hidden rows (chunks, n, hidden), labels and weights (chunks, n): `most` rows in chunks of one size.
+def _in_chunks(
+    b: GraphBuilder, head: OutputHead, hidden: str, labels: str, count: str, rows: str
+) -> list[str]:
+    """Hidden rows (chunks, n, hidden), labels and weights (chunks, n): `rows` in chunks of one size.
 
     The last chunk is filled up with rows of zeros, whose weight is 0; all others have weight 1.
     """
-    chunks = _ceil_div(b, most, most_chunk_rows(head), "head/chunks")
-    size = _ceil_div(b, most, chunks, "head/chunk_rows")
+    chunks = _ceil_div(b, rows, most_chunk_rows(head), "head/chunks")
+    size = _ceil_div(b, rows, chunks, "head/chunk_rows")
     missing = b.node("Sub", [b.node("Mul", [chunks, size], "head/padded"), count], "head/missing")
     pads = b.node("Concat", [_ZERO, _ZERO, missing, _ZERO], "head/hidden_pads", axis=0)
-    rows = b.node("Pad", [rows, pads], "head/padded_rows")
+    hidden = b.node("Pad", [hidden, pads], "head/padded_rows")
     pads = b.node("Concat", [_ZERO, missing], "head/label_pads", axis=0)
     labels = b.node("Pad", [labels, pads], "head/padded_labels")
     ones = b.node("Expand", [b.constant("head/1.0", np.float32(1)), count], "head/ones")
@@ -151,7 +150,7 @@ def _in_chunks(b: GraphBuilder, head: OutputHead, rows: str, labels: str, count:
     shape = b.node("Concat", [chunks, size], "head/by_chunk", axis=0)
     wide = b.node("Concat", [shape, _width(b, head)], "head/by_chunk_wide", axis=0)
     return [
-        b.node("Reshape", [rows, wide], "head/hidden_chunks"),
+        b.node("Reshape", [hidden, wide], "head/hidden_chunks"),
         b.node("Reshape", [labels, shape], "head/label_chunks"),
         b.node("Reshape", [weights, shape], "head/weight_chunks"),
     ]
