@@ -60,10 +60,13 @@ class AdapterSpec:
         if not (np.isfinite(self.scaling) and self.scaling > 0):
             raise SpecMismatch("scaling must be finite and positive", got=self.scaling)
         # Beyond min(in, out) extra rows of A and columns of B add nothing to B A.
-        widest = min(min(module.in_features, module.out_features) for module in self.modules)
+        narrowest = min(self.modules, key=lambda module: min(module.in_features, module.out_features))
+        widest = min(narrowest.in_features, narrowest.out_features)
         if not 1 <= self.max_rank <= widest:
             raise RankOutOfRange(
-                "max_rank must fit every module", got=self.max_rank, expected=f"1 to {widest}"
+                "max_rank must fit every module",
+                got=self.max_rank,
+                expected=f"1 to {widest}, the width of {narrowest.name}",
             )
         largest = 4 * self.parameters_per_rank * self.max_rank
         if largest > MAX_ADAPTER_BYTES:

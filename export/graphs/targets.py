@@ -94,9 +94,10 @@ def _check_unshared(target: str, names: Iterable[str], layers: Mapping[str, Line
         )
 
 
-def _unknown_target(target: str, linear: Iterable[str]) -> ModelNotExportable:
-    endings = sorted({ending for name in linear for ending in _endings(name)})
-    near = get_close_matches(target, endings, n=5, cutoff=0.5)
+def _unknown_target(target: str, linear: Sequence[str]) -> ModelNotExportable:
+    within = [name for name in linear if block_of(name) is not None] or linear
+    endings = sorted({ending for name in within for ending in _endings(name)})
+    near = get_close_matches(target.lower(), [ALL_LINEAR, *endings], n=5, cutoff=0.5)
     return ModelNotExportable(
         "a LoRA target matches no linear layer that the model runs exactly once",
         got=repr(target),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final
@@ -21,6 +22,9 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object fo
 # A file or a pipe has no width to keep to.
 PIPE_COLUMNS: Final = 1000
 
+if sys.stdout is None:  # closed by whoever started the command
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+
 stdout = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 stderr = Console(stderr=True, highlight=False, markup=False)
 
@@ -28,8 +32,13 @@ stderr = Console(stderr=True, highlight=False, markup=False)
 def print_json(value: BaseModel | Mapping[str, Any]) -> None:
     """Print one JSON object on one line."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    sys.stdout.write(json.dumps(plain, default=str) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(json.dumps(plain, default=str) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough
+        raise
+    except OSError as error:
+        raise HetloraError("standard output cannot be written", got=error) from error
 
 
 def print_items(items: Iterable[BaseModel], columns: Sequence[str], *, as_json: bool, title: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from hetlora.cli.output import plain, print_items, say
@@ -30,3 +33,24 @@ def test_listing_with_json_is_one_object_on_one_line(capsys: pytest.CaptureFixtu
     print_items([PopulationCreate(name="a")], ["name"], as_json=True, title="Populations")
 
     assert capsys.readouterr().out == '{"items": [{"name": "a"}]}\n'
+
+
+def _run(shell: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hetlora.cli", "export", "--list-models", "--json"]
+    return subprocess.run(
+        ["sh", "-c", f'"$@" {shell}', "sh", *command], capture_output=True, text=True, check=False
+    )
+
+
+def test_output_that_takes_no_more_is_told_without_a_traceback() -> None:
+    done = _run(">/dev/full")
+
+    assert done.returncode == 1
+    assert "standard output cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_closed_output_is_no_fault() -> None:
+    done = _run(">&-")
+
+    assert (done.returncode, done.stderr) == (0, "")

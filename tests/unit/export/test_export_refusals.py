@@ -39,6 +39,9 @@ def _refusal(model: Path, out: Path, **choices: object) -> str:
     ("choices", "words"),
     [
         ({"targets": ["q_prjo"]}, "near matches ['q_proj'"),
+        ({"targets": ["Q_PROJ"]}, "near matches ['q_proj'"),
+        ({"targets": ["all_linear"]}, "near matches ['all-linear'"),
+        ({"targets": ["xxxxxxxx"]}, "one of ['down_proj', 'gate_proj', 'k_proj'"),
         ({"targets": ["lm_head"]}, "lm_head, which reads model.embed_tokens.weight"),
         ({"targets": ["*.q_proj"], "last_layers": 3}, "got 3; expected 1 to 2"),
         ({"labels": ["a", "b"]}, "text-generation takes no labels"),
@@ -63,7 +66,9 @@ def test_choice_that_cannot_be_is_named(
 
 def test_rank_above_the_narrowest_target_is_refused(model: Path, tmp_path: Path) -> None:
     # Two heads of 8 for keys: 16 out.
-    with pytest.raises(RankOutOfRange, match="got 17; expected 1 to 16"):
+    with pytest.raises(
+        RankOutOfRange, match=r"got 17; expected 1 to 16, the width of model\.layers\.0\.self_attn\.k_proj"
+    ):
         export_family("smollm", model, tmp_path / "bundle", targets=["k_proj"], max_rank=17)
 
 
