@@ -75,9 +75,10 @@ def export_bundle(
     The same inputs give the same bytes, and a failed export leaves nothing behind.
 
     Raises:
-        ModelNotExportable: model, tokenizer, labels, targets, a choice or `out` cannot be used.
-        RankOutOfRange: `max_rank` does not fit every target module.
-        SpecMismatch: `scaling` is not a finite positive number, or `initial_adapter` fits another model.
+        ModelNotExportable: model, tokenizer, labels, targets, a choice, a number or `out` cannot be used.
+        RankOutOfRange: `max_rank` does not fit every target module, or is below a rank of `initial_adapter`.
+        SpecMismatch: `initial_adapter` fits another model, or adapters of `max_rank` would be too large.
+        NonFiniteValues: `initial_adapter` cannot be had at so small a `scaling`.
         DependencyMissing: ExecuTorch is asked for and not installed.
     """
     recipe = make_recipe(

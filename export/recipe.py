@@ -46,11 +46,11 @@ def make_recipe(
     runtimes: Collection[str],
     **sizes: Any,
 ) -> Recipe:
-    """The recipe of `export_bundle`'s arguments; those that are numbers are checked against the model later.
+    """The recipe of `export_bundle`'s arguments; what depends on the model is checked against it later.
 
     Raises:
-        ModelNotExportable: a choice that there is not, two that do not go together, or labels as in
-            `parse_labels`.
+        ModelNotExportable: a choice that there is not, two that do not go together, a number that no model
+            fits, or labels as in `parse_labels`.
     """
     recipe = Recipe(
         task=_choice("task", task, get_args(Task)),
