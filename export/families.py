@@ -36,15 +36,21 @@ FAMILIES: Final = (
         ("q_proj", "v_proj", "down_proj"),
         _BOTH,
     ),
-    Family("qwen2", "text-generation", ("Qwen/Qwen2.5-0.5B",), ("q_proj", "v_proj", "up_proj")),
-    Family("qwen3", "text-generation", ("Qwen/Qwen3-0.6B",), ("q_proj", "v_proj", "o_proj")),
-    Family("gemma", "text-generation", ("google/gemma-2b",), ("q_proj", "v_proj")),
-    Family("gemma2", "text-generation", ("google/gemma-2-2b",), ("q_proj", "v_proj", "gate_proj")),
-    Family("gemma3_text", "text-generation", ("google/gemma-3-270m",), ("q_proj", "v_proj", "gate_proj")),
-    Family("phi3", "text-generation", ("microsoft/Phi-3-mini-4k-instruct",), ("qkv_proj", "gate_up_proj")),
+    Family("qwen2", "text-generation", ("Qwen/Qwen2.5-0.5B",), ("q_proj", "v_proj", "up_proj"), _BOTH),
+    Family("qwen3", "text-generation", ("Qwen/Qwen3-0.6B",), ("q_proj", "v_proj", "o_proj"), _BOTH),
+    Family("gemma", "text-generation", ("google/gemma-2b",), ("q_proj", "v_proj"), _BOTH),
+    Family("gemma2", "text-generation", ("google/gemma-2-2b",), ("q_proj", "v_proj", "gate_proj"), _BOTH),
+    Family(
+        "gemma3_text", "text-generation", ("google/gemma-3-270m",), ("q_proj", "v_proj", "gate_proj"), _BOTH
+    ),
+    Family(
+        "phi3", "text-generation", ("microsoft/Phi-3-mini-4k-instruct",), ("qkv_proj", "gate_up_proj"), _BOTH
+    ),
     Family("gpt2", "text-generation", ("openai-community/gpt2",), ("c_attn", "c_fc"), _BOTH),
-    Family("opt", "text-generation", ("facebook/opt-125m",), ("q_proj", "v_proj", "fc1")),
-    Family("gpt_neox", "text-generation", ("EleutherAI/pythia-70m",), ("query_key_value", "dense_h_to_4h")),
+    Family("opt", "text-generation", ("facebook/opt-125m",), ("q_proj", "v_proj", "fc1"), _BOTH),
+    Family(
+        "gpt_neox", "text-generation", ("EleutherAI/pythia-70m",), ("query_key_value", "dense_h_to_4h"), _BOTH
+    ),
     Family(
         "bert",
         "text-classification",
@@ -52,8 +58,14 @@ FAMILIES: Final = (
         ("query", "value"),
         _BOTH,
     ),
-    Family("distilbert", "text-classification", ("distilbert/distilbert-base-uncased",), ("q_lin", "v_lin")),
-    Family("roberta", "text-classification", ("FacebookAI/roberta-base",), ("query", "value")),
+    Family(
+        "distilbert",
+        "text-classification",
+        ("distilbert/distilbert-base-uncased",),
+        ("q_lin", "v_lin"),
+        _BOTH,
+    ),
+    Family("roberta", "text-classification", ("FacebookAI/roberta-base",), ("query", "value"), _BOTH),
     Family("mobilebert", "text-classification", ("google/mobilebert-uncased",), ("query", "value")),
     Family("xlm-roberta", "text-classification", ("FacebookAI/xlm-roberta-base",), ("query", "value")),
     Family("electra", "text-classification", ("google/electra-small-discriminator",), ("query", "value")),

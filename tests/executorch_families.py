@@ -8,7 +8,11 @@ from typing import Final
 from hetlora.bundle import Bundle
 
 # How deep: a layer takes some 20 s of lowering, and two show a gradient that comes through another layer.
-EXECUTORCH_LAYERS: Final = {"bert": 1, "gpt2": 1, "llama": 2, "vit": 1}
+EXECUTORCH_LAYERS: Final = {
+    **dict.fromkeys(("bert", "distilbert", "roberta", "vit"), 1),
+    **dict.fromkeys(("gpt2", "gpt-neox", "opt", "phi3", "qwen2", "qwen3", "gemma", "gemma2", "gemma3"), 1),
+    "llama": 2,
+}
 
 
 def export_both(name: str, root: Path) -> tuple[Path, Bundle]:

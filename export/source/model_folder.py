@@ -93,6 +93,7 @@ def load_model(folder: Path, task: str) -> PreTrainedModel:
             got=f"{len(missing)} absent, such as {missing[0]}",
             expected="every weight of the model in its files",
         )
+    model.config.use_cache = False  # no past keys and values beside the logits, as the graphs are traced
     loaded: PreTrainedModel = model.eval()
     return loaded
 
