@@ -13,6 +13,8 @@ from edge_sdk.runtimes.base import Batch, Evaluation
 from edge_sdk.runtimes.executorch_library import Array, Program
 from edge_sdk.runtimes.factors import check_trainable, fed_factors, inference_factors, own_shapes
 from edge_sdk.runtimes.feeds import input_feeds, labelled_feeds
+from edge_sdk.runtimes.settings import check_learning_rate, check_penalty
+from edge_sdk.runtimes.signature import Signature, inference_signature, training_signature
 from hetlora.adapter import Adapter, Tensor
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid
@@ -31,7 +33,9 @@ class ExecutorchRuntime:
         DependencyMissing: ExecuTorch is not installed.
         SpecMismatch: the adapter is not of the bundle's specification.
         RankOutOfRange: every module has rank 0.
-        BundleInvalid: the bundle has no ExecuTorch programs, or they cannot be loaded.
+        SettingsError: `pruning_decay`, `pruning_penalty` or `threads` means nothing.
+        BundleInvalid: the bundle has no ExecuTorch programs, or they cannot be loaded or take other inputs
+            than the manifest has.
     """
 
     def __init__(
@@ -43,10 +47,16 @@ class ExecutorchRuntime:
         pruning_penalty: float,
         threads: int | None = None,
     ) -> None:
+        check_penalty(pruning_decay=pruning_decay, pruning_penalty=pruning_penalty)
         check_trainable(bundle.manifest.adapter, adapter)
         self._bundle, self._threads = bundle, threads
         files = programs_of(bundle.manifest)
-        self._program = Program(bundle.path(files.training), bundle.path(files.base_weights), threads=threads)
+        self._program = Program(
+            bundle.path(files.training),
+            bundle.path(files.base_weights),
+            inputs=_of_any_size(bundle.manifest, training_signature(bundle.manifest)),
+            threads=threads,
+        )
         self._scalars: list[Array] = [
             np.array(pruning_decay, np.float64),
             np.array(pruning_penalty, np.float32),
@@ -65,7 +75,9 @@ class ExecutorchRuntime:
         Raises:
             DataError: an input is missing, has the wrong shape, is larger than the programs take, or
                 holds numbers outside its range.
+            SettingsError: a `learning_rate` that is negative or not finite.
         """
+        check_learning_rate(learning_rate)
         feeds = labelled_feeds(self._bundle.manifest, batch)
         inputs = [feeds[tensor.name] for tensor in self._bundle.manifest.inputs]
         fed = [*inputs, feeds[LABELS], *self._scalars, *self._factors.values()]
@@ -114,7 +126,9 @@ class ExecutorchModel:
     Raises:
         DependencyMissing: ExecuTorch is not installed.
         SpecMismatch: the adapter is not of the bundle's specification.
-        BundleInvalid: the bundle has no ExecuTorch programs, or they cannot be loaded.
+        SettingsError: `threads` is below 1.
+        BundleInvalid: the bundle has no ExecuTorch programs, or they cannot be loaded or take other inputs
+            than the manifest has.
     """
 
     def __init__(self, bundle: Bundle, adapter: Adapter | None = None, *, threads: int | None = None) -> None:
@@ -122,7 +136,10 @@ class ExecutorchModel:
         self._factors = inference_factors(self._manifest.adapter, adapter)
         files = programs_of(self._manifest)
         self._program = Program(
-            bundle.path(files.inference), bundle.path(files.base_weights), threads=threads
+            bundle.path(files.inference),
+            bundle.path(files.base_weights),
+            inputs=_of_any_size(self._manifest, inference_signature(self._manifest)),
+            threads=threads,
         )
 
     def logits(self, batch: Batch, *, adapter: Adapter | None = None) -> NDArray[np.float32]:
@@ -150,6 +167,15 @@ def programs_of(manifest: Manifest) -> ExecutorchFiles:
     if manifest.executorch is None:
         raise BundleInvalid("the bundle has no ExecuTorch programs", expected="one exported with them")
     return manifest.executorch
+
+
+def _of_any_size(manifest: Manifest, signature: Signature) -> Signature:
+    """The same with a batch of any size: programs have limits, and stamping leaves them as they are."""
+    batch = {LABELS, *(tensor.name for tensor in manifest.inputs)}
+    return {
+        key: (dtype, tuple(map(str, sizes)) if key in batch else sizes)
+        for key, (dtype, sizes) in signature.items()
+    }
 
 
 def mean_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

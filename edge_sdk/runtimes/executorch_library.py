@@ -8,14 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_sdk.runtimes.settings import capped_threads
+from edge_sdk.runtimes.signature import Signature
 from hetlora.errors import BundleInvalid, DataError, DependencyMissing
 
 Array = NDArray[Any]
+
+_SCALAR_TYPES: Final = {4: "int64", 6: "float32", 7: "float64"}  # c10::ScalarType
 
 
 def import_bindings() -> Any:
@@ -38,14 +42,19 @@ def import_bindings() -> Any:
 class Program:
     """One loaded program over its file of weights: arrays in, arrays out.
 
-    `threads` limits the threads of XNNPACK in the whole process; None leaves the choice to the library.
+    `inputs` are those that it must take, in their order; a size in words is up to the program. `threads`
+    limits the threads of XNNPACK in the whole process; None leaves the choice to the library.
 
     Raises:
         DependencyMissing: ExecuTorch cannot be imported.
-        BundleInvalid: the program or its weights cannot be loaded.
+        SettingsError: `threads` is below 1.
+        BundleInvalid: the program or its weights cannot be loaded, or it takes other inputs.
     """
 
-    def __init__(self, program: Path, weights: Path, *, threads: int | None = None) -> None:
+    def __init__(
+        self, program: Path, weights: Path, *, inputs: Signature, threads: int | None = None
+    ) -> None:
+        threads = capped_threads(threads)
         self._bindings = import_bindings()
         self._torch = import_module("torch")
         if threads is not None and threads != self._bindings._threadpool_get_thread_count():
@@ -53,11 +62,14 @@ class Program:
         try:
             self._module = self._bindings._load_for_executorch(str(program), str(weights))
             meta = self._module.method_meta("forward")
-            self._limits = [tuple(meta.input_tensor_meta(i).sizes()) for i in range(meta.num_inputs())]
+            taken = [meta.input_tensor_meta(place) for place in range(meta.num_inputs())]
+            self._limits = [tuple(tensor.sizes()) for tensor in taken]
+            dtypes = [_SCALAR_TYPES.get(tensor.dtype(), "other") for tensor in taken]
         except Exception as error:  # the bindings raise RuntimeError and, for a missing file, others
             raise BundleInvalid(
                 f"{program.name} cannot be loaded", got=error, expected="a program for ExecuTorch 1.4"
             ) from error
+        _check_inputs(program.name, list(zip(dtypes, self._limits, strict=True)), inputs)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Run the program once on its inputs in order; the answers are copies.
@@ -65,7 +77,6 @@ class Program:
         Raises:
             DataError: an array is larger than the program was compiled for, or the model refuses its values.
         """
-        assert len(arrays) == len(self._limits), f"{len(arrays)} arrays for {len(self._limits)} inputs"
         for array, limit in zip(arrays, self._limits, strict=True):
             if any(size > most for size, most in zip(array.shape, limit, strict=True)):
                 raise DataError(
@@ -83,3 +94,16 @@ class Program:
         array = np.asarray(array, order="C")  # ascontiguousarray would give a scalar an axis
         # torch knows no arrays that may not be written to; the program does not write to its inputs.
         return self._torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _check_inputs(name: str, taken: Sequence[tuple[str, tuple[int, ...]]], wanted: Signature) -> None:
+    if len(taken) != len(wanted):
+        raise BundleInvalid(f"inputs of {name}", got=len(taken), expected=f"{len(wanted)}, of the manifest")
+    for got, (key, (dtype, sizes)) in zip(taken, wanted.items(), strict=True):
+        fits = got[0] == dtype and len(got[1]) == len(sizes)
+        if not fits or any(
+            isinstance(size, int) and size != own for size, own in zip(sizes, got[1], strict=True)
+        ):
+            raise BundleInvalid(
+                f"{key} of {name} differs from the manifest", got=got, expected=(dtype, sizes)
+            )

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.runtimes.base import Batch
+from edge_sdk.runtimes.signature import label_sizes, target_sizes
 from hetlora.errors import DataError
-from hetlora.graph_names import DECODER_INPUT_IDS, IGNORED_LABEL, LABELS
+from hetlora.graph_names import DECODER_INPUT_IDS, IGNORED_LABEL, INPUT_IDS, LABELS
 from hetlora.manifest import Manifest, TensorInput
 
 Feeds = dict[str, NDArray[Any]]
@@ -20,7 +21,8 @@ def input_feeds(manifest: Manifest, batch: Batch) -> Feeds:
     """The manifest's inputs, each of its dtype and of dimensions that fit together.
 
     Raises:
-        DataError: an input is missing, empty, or of another shape or dtype.
+        DataError: an input is missing, empty, of another shape or dtype, or longer than the bundle's
+            `max_tokens`; or numbers that are no tokens, which are not told, as they are somebody's text.
     """
     feeds = {tensor.name: _array(batch, tensor) for tensor in manifest.inputs}
     sizes: dict[str | int, int] = {}
@@ -35,6 +37,8 @@ def input_feeds(manifest: Manifest, batch: Batch) -> Feeds:
                 got=shape,
                 expected=f"{_in_brackets(tensor.shape)} with {_in_words(sizes) or 'no size of 0'}",
             )
+        if tensor.dtype == "int64":
+            _check_tokens(manifest, tensor.name, feeds[tensor.name])
     return feeds
 
 
@@ -47,7 +51,8 @@ def decoder_feeds(manifest: Manifest, batch: Batch) -> Feeds:
     feeds = input_feeds(manifest, batch)
     if manifest.task == "text2text-generation":
         read = _whole_numbers(batch, DECODER_INPUT_IDS)
-        _check_shape(DECODER_INPUT_IDS, read, (_rows(feeds), "target_tokens"))
+        _check_shape(DECODER_INPUT_IDS, read, _for_rows(feeds, target_sizes(manifest)))
+        _check_tokens(manifest, DECODER_INPUT_IDS, read)
         feeds[DECODER_INPUT_IDS] = read
     return feeds
 
@@ -66,33 +71,46 @@ def labelled_feeds(manifest: Manifest, batch: Batch) -> Feeds:
     """
     feeds = input_feeds(manifest, batch)
     labels = _whole_numbers(batch, LABELS)
-    _check_shape(LABELS, labels, _label_shape(manifest, feeds))
+    first = next(iter(feeds.values()))
+    own = first.shape if manifest.task == "text-generation" else _for_rows(feeds, label_sizes(manifest))
+    _check_shape(LABELS, labels, own)
     counts, classes, ignored = np.ones(labels.shape, bool), len(manifest.labels), ""
     if manifest.generation is not None:
+        _check_length(manifest, LABELS, labels)
         counts = labels != IGNORED_LABEL
         classes, ignored = manifest.generation.vocabulary, f", or {IGNORED_LABEL}"
-    strange = int((counts & ((labels < 0) | (labels >= classes))).sum())
-    if strange:
-        raise DataError(
-            "labels of a batch are out of range",
-            got=f"{strange} of {labels.size}",
-            expected=f"0 to {classes - 1}{ignored}",
-        )
+    _check_range(LABELS, labels[counts], labels.size, classes, ignored)
     return {**feeds, LABELS: labels}
 
 
-def _label_shape(manifest: Manifest, feeds: Feeds) -> tuple[str | int, ...]:
-    match manifest.task:
-        case "text-generation":
-            return next(iter(feeds.values())).shape
-        case "text2text-generation":
-            return (_rows(feeds), "target_tokens")
-        case _:
-            return (_rows(feeds),)
+def _for_rows(feeds: Feeds, sizes: Sequence[str | int]) -> tuple[str | int, ...]:
+    """The sizes of what goes with the inputs: as many rows as they have."""
+    return (len(next(iter(feeds.values()))), *sizes[1:])
 
 
-def _rows(feeds: Feeds) -> int:
-    return len(next(iter(feeds.values())))
+def _check_tokens(manifest: Manifest, name: str, array: NDArray[np.int64]) -> None:
+    _check_length(manifest, name, array)
+    # ONNX Runtime counts what is below 0 from the end, and trains with other words than it was given.
+    words = manifest.generation.vocabulary if manifest.generation is not None else None
+    _check_range(name, array, array.size, words if name in (INPUT_IDS, DECODER_INPUT_IDS) else None)
+
+
+def _check_length(manifest: Manifest, name: str, array: NDArray[np.int64]) -> None:
+    if array.shape[1] > manifest.max_tokens:
+        raise DataError(
+            f"tokens of {name} in a batch", got=array.shape[1], expected=f"up to {manifest.max_tokens}"
+        )
+
+
+def _check_range(name: str, numbers: NDArray[np.int64], of: int, end: int | None, or_else: str = "") -> None:
+    below = numbers < 0
+    strange = int((below if end is None else below | (numbers >= end)).sum())
+    if strange:
+        raise DataError(
+            f"{name} of a batch are out of range",
+            got=f"{strange} of {of}",
+            expected="0 or more" if end is None else f"0 to {end - 1}{or_else}",
+        )
 
 
 def _check_shape(name: str, array: NDArray[Any], wanted: Sequence[str | int]) -> None:
@@ -119,13 +137,18 @@ def _whole_numbers(batch: Batch, name: str) -> NDArray[np.int64]:
     array = _present(batch, name)
     if not np.issubdtype(array.dtype, np.integer):
         raise DataError(f"dtype of {name} in a batch", got=array.dtype, expected="int64")
+    if array.dtype == np.uint64 and (array > np.iinfo(np.int64).max).any():
+        raise DataError(f"{name} of a batch are out of range", expected="numbers of int64")
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
 def _present(batch: Batch, name: str) -> NDArray[Any]:
     if name not in batch:
         raise DataError("an input is missing in a batch", got=sorted(batch), expected=name)
-    return np.asarray(batch[name])
+    try:
+        return np.asarray(batch[name])
+    except ValueError as error:  # lists of unlike length; the message quotes no numbers
+        raise DataError(f"{name} in a batch is no array", expected="rows of one length") from error
 
 
 def _size(dim: str | int, got: int, sizes: dict[str | int, int]) -> int:

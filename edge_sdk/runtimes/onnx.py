@@ -13,6 +13,7 @@ from edge_sdk.runtimes.base import Batch, Evaluation
 from edge_sdk.runtimes.factors import check_trainable, fed_factors, inference_factors, own_shapes
 from edge_sdk.runtimes.feeds import Feeds, decoder_feeds, labelled_feeds
 from edge_sdk.runtimes.onnx_checkpoint import load_as_checkpoint
+from edge_sdk.runtimes.onnx_graph import checked_graph
 from edge_sdk.runtimes.onnx_library import (
     batch_refused,
     graph_refused,
@@ -20,6 +21,8 @@ from edge_sdk.runtimes.onnx_library import (
     open_session,
     session_options,
 )
+from edge_sdk.runtimes.settings import check_learning_rate, check_penalty
+from edge_sdk.runtimes.signature import eval_signature, inference_signature, training_signature
 from hetlora.adapter import Adapter, Tensor
 from hetlora.bundle import Bundle
 from hetlora.graph_names import LOGITS, LOSS, PRUNING_DECAY, PRUNING_PENALTY
@@ -31,13 +34,15 @@ class OnnxRuntime:
 
     Modules may have unequal ranks; those of rank 0 are not trained. HetLoRA's penalty acts in each module on
     the ranks from floor(pruning_decay * rank) on. `threads` limits the threads of every kernel; None leaves
-    the choice to the library: one a core.
+    the choice to the library: one a core, which is the most in any case.
 
     Raises:
         DependencyMissing: no ONNX Runtime that can train is installed.
         SpecMismatch: the adapter is not of the bundle's specification.
         RankOutOfRange: every module has rank 0, or one another rank than the graphs are stamped for.
-        BundleInvalid: a graph of the bundle cannot be loaded.
+        SettingsError: `pruning_decay`, `pruning_penalty` or `threads` means nothing.
+        BundleInvalid: a graph of the bundle cannot be loaded, takes other inputs than the manifest has, or
+            reads another file than the base weights.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class OnnxRuntime:
         pruning_penalty: float,
         threads: int | None = None,
     ) -> None:
+        check_penalty(pruning_decay=pruning_decay, pruning_penalty=pruning_penalty)
         fixed_rank = bundle.manifest.fixed_rank
         check_trainable(bundle.manifest.adapter, adapter, fixed_rank)
         self._bundle, self._threads = bundle, threads
@@ -69,7 +75,9 @@ class OnnxRuntime:
 
         Raises:
             DataError: an input is missing, has the wrong shape, or holds numbers outside its range.
+            SettingsError: a `learning_rate` that is negative or not finite.
         """
+        check_learning_rate(learning_rate)
         feeds = {**labelled_feeds(self._bundle.manifest, batch), **self._penalty}
         fetches = self._bindings.OrtValueVector()
         try:
@@ -89,11 +97,12 @@ class OnnxRuntime:
 
         Raises:
             DataError: as in `train_step`.
+            BundleInvalid: the eval graph, opened when it is first needed, as when opening.
         """
         manifest = self._bundle.manifest
-        feeds = {**labelled_feeds(manifest, batch), **self._fed("data")}
+        feeds, evaluator = {**labelled_feeds(manifest, batch), **self._fed("data")}, self._evaluator
         try:
-            loss, *logits = self._evaluator.run([LOSS] if manifest.generates else [LOSS, LOGITS], feeds)
+            loss, *logits = evaluator.run([LOSS] if manifest.generates else [LOSS, LOGITS], feeds)
         except Exception as error:
             raise batch_refused(error) from error
         return Evaluation(loss=float(loss), logits=logits[0] if logits else None)
@@ -117,15 +126,16 @@ class OnnxRuntime:
         }
 
     def _open_graphs(self) -> tuple[Any, Any]:
-        bindings, graphs = self._bindings, self._bundle.manifest.graphs
-        training = self._bundle.path(graphs.training)
+        bindings, manifest = self._bindings, self._bundle.manifest
+        training = checked_graph(
+            self._bundle, manifest.graphs.training, inputs=training_signature(manifest), outputs=[LOSS]
+        )
+        optimizing = checked_graph(self._bundle, manifest.graphs.optimizer)
         device = bindings.OrtDevice(bindings.OrtDevice.cpu(), bindings.OrtDevice.default_memory(), 0)
         options = session_options(self._threads)
         try:
             module = bindings.Module(str(training), self._state, None, device, options)
-            optimizer = bindings.Optimizer(
-                str(self._bundle.path(graphs.optimizer)), self._state, device, options
-            )
+            optimizer = bindings.Optimizer(str(optimizing), self._state, device, options)
         except Exception as error:
             raise graph_refused(training, error) from error
         return module, optimizer
@@ -133,7 +143,12 @@ class OnnxRuntime:
     @cached_property
     def _evaluator(self) -> Any:
         # A session of its own, opened when first asked for: most devices only train, and it costs memory.
-        return open_session(self._bundle.path(self._bundle.manifest.graphs.eval), self._threads)
+        manifest = self._bundle.manifest
+        outputs = [LOSS] if manifest.generates else [LOSS, LOGITS]
+        graph = checked_graph(
+            self._bundle, manifest.graphs.eval, inputs=eval_signature(manifest), outputs=outputs
+        )
+        return open_session(graph, self._threads)
 
 
 class OnnxModel:
@@ -146,13 +161,17 @@ class OnnxModel:
         DependencyMissing: ONNX Runtime is not installed.
         SpecMismatch: the adapter is not of the bundle's specification.
         RankOutOfRange: the adapter has a larger rank than the graphs are stamped for.
-        BundleInvalid: the inference graph cannot be loaded.
+        SettingsError: `threads` is below 1.
+        BundleInvalid: the inference graph cannot be loaded, takes other inputs than the manifest has, or
+            reads another file than the base weights.
     """
 
     def __init__(self, bundle: Bundle, adapter: Adapter | None = None, *, threads: int | None = None) -> None:
         self._manifest = bundle.manifest
         self._factors = self._fed(adapter)
-        self._session = open_session(bundle.path(self._manifest.graphs.inference), threads)
+        signature = inference_signature(self._manifest)
+        graph = checked_graph(bundle, self._manifest.graphs.inference, inputs=signature, outputs=[LOGITS])
+        self._session = open_session(graph, threads)
 
     def logits(self, batch: Batch, *, adapter: Adapter | None = None) -> NDArray[np.float32]:
         """Logits in float32, (batch, labels) or (batch, tokens, vocabulary), under `adapter` if given.

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+from edge_sdk.runtimes.settings import capped_threads
 from hetlora.errors import BundleInvalid, DataError, DependencyMissing
 
 _TORCH_FRONT_END: Final = "onnxruntime.training.ortmodule"
@@ -54,13 +55,19 @@ def import_training_bindings() -> Any:
 
 
 def session_options(threads: int | None) -> Any:
-    """Options of every session: at most `threads` threads in a kernel; None is one for each core."""
+    """Options of every session: at most `threads` threads in a kernel; None is one for each core.
+
+    Raises:
+        SettingsError: `threads` is below 1.
+    """
     options = import_onnxruntime().SessionOptions()
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = capped_threads(threads) or 0
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Threads that spin while they wait burn battery, and starve the other devices of a simulation.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # By its name alone a file may be taken for one of ORT's own format, which no one has checked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     # It would move decoders of frozen weights about, and compute in int8 what is to be exact.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options

@@ -126,3 +126,64 @@ def test_decoder_reads_a_text_of_its_own_length() -> None:
         decoder_feeds(manifest, TEXT)
     with pytest.raises(DataError, match=r"got \(1, 1\); expected \(2, target_tokens\)"):
         decoder_feeds(manifest, {**TEXT, "decoder_input_ids": np.array([[0]])})
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ([[2, 3, 7], [4, -1, 0]], "got 1 of 6; expected 0 to 7"),
+        ([[2, 8, 7], [9, 7, 0]], "got 2 of 6; expected 0 to 7"),
+        (np.full((2, 3), 2**64 - 1, np.uint64), "expected numbers of int64"),
+    ],
+    ids=["below 0", "beyond the vocabulary", "beyond int64"],
+)
+def test_numbers_that_are_no_tokens_are_counted_and_not_quoted(tokens: Any, message: str) -> None:
+    manifest = tiny_manifest(tiny_files(), "text-generation")
+    with pytest.raises(DataError) as caught:
+        input_feeds(manifest, {**TEXT, "input_ids": np.asarray(tokens)})
+    assert str(caught.value) == f"input_ids of a batch are out of range; {message}"
+
+
+def test_largest_token_passes_also_as_an_unsigned_number() -> None:
+    tokens = np.full((2, 3), 7, np.uint64)
+    fed = input_feeds(tiny_manifest(tiny_files(), "text-generation"), {**TEXT, "input_ids": tokens})
+    assert fed["input_ids"].tolist() == [[7, 7, 7]] * 2
+
+
+@pytest.mark.parametrize("name", ["input_ids", "attention_mask"])
+def test_number_below_zero_is_refused_where_no_vocabulary_is_known(name: str) -> None:
+    batch = {**TEXT, name: TEXT[name] - 8}
+    with pytest.raises(
+        DataError, match=f"{name} of a batch are out of range; got 6 of 6; expected 0 or more"
+    ):
+        input_feeds(tiny_manifest(tiny_files()), batch)
+
+
+def test_decoder_reads_tokens_of_the_vocabulary_alone() -> None:
+    manifest = tiny_manifest(tiny_files(), "text2text-generation")
+    with pytest.raises(DataError, match="decoder_input_ids of a batch are out of range; got 1 of 2"):
+        decoder_feeds(manifest, {**TEXT, "decoder_input_ids": np.array([[8], [0]])})
+
+
+def test_text_longer_than_the_bundle_takes_is_refused() -> None:
+    longest = {name: np.ones((2, 16), np.int64) for name in TEXT}
+    manifest = tiny_manifest(tiny_files(), "text2text-generation")
+    assert input_feeds(manifest, longest)["input_ids"].shape == (2, 16)
+    with pytest.raises(DataError, match="tokens of input_ids in a batch; got 17; expected up to 16"):
+        input_feeds(manifest, {name: np.ones((2, 17), np.int64) for name in TEXT})
+    with pytest.raises(DataError, match="tokens of labels in a batch; got 17; expected up to 16"):
+        labelled_feeds(manifest, {**longest, "labels": np.ones((2, 17), np.int64)})
+
+
+def test_lists_of_unlike_length_are_refused() -> None:
+    with pytest.raises(DataError, match="input_ids in a batch is no array; expected rows of one length"):
+        input_feeds(tiny_manifest(tiny_files()), {**TEXT, "input_ids": [[2, 3], [4]]})  # type: ignore[dict-item]
+
+
+def test_stamped_sizes_hold_for_answers_too() -> None:
+    manifest = tiny_manifest(tiny_files(), "text2text-generation")
+    inputs = tuple(tensor.model_copy(update={"shape": (2, 3)}) for tensor in manifest.inputs)
+    stamped = manifest.model_copy(update={"inputs": inputs})
+    assert labelled_feeds(stamped, {**TEXT, "labels": np.ones((2, 3), np.int64)})["labels"].shape == (2, 3)
+    with pytest.raises(DataError, match=r"shape of labels in a batch; got \(2, 2\); expected \(2, 3\)"):
+        labelled_feeds(stamped, {**TEXT, "labels": np.ones((2, 2), np.int64)})

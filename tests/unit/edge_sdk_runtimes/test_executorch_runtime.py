@@ -12,10 +12,10 @@ from parity import MAX_TOKENS, batch_for, trained_adapter
 
 from edge_sdk.runtimes.base import Batch, RuntimeFactory, TrainingRuntime
 from edge_sdk.runtimes.executorch import ExecutorchModel, ExecutorchRuntime, mean_loss
-from hetlora.adapter import Adapter, initial_adapter
+from hetlora.adapter import Adapter, AdapterSpec, initial_adapter
 from hetlora.bundle import Bundle
-from hetlora.errors import BundleInvalid, DataError, RankOutOfRange, SpecMismatch
-from hetlora.manifest import ExecutorchFiles
+from hetlora.errors import BundleInvalid, DataError, RankOutOfRange, SettingsError, SpecMismatch
+from hetlora.manifest import ExecutorchFiles, Manifest
 
 LEARNING_RATE = 1e-2
 LOSS_TOLERANCE = 5e-6
@@ -116,8 +116,10 @@ def test_no_adapter_is_the_same_as_a_new_one(bundle: Bundle, batch: Batch) -> No
 @needs_lowering
 def test_batch_beyond_the_programs_limit_is_refused(bundle: Bundle) -> None:
     runtime = _open(bundle, trained_adapter(bundle.manifest.adapter, (3,)))
-    with pytest.raises(DataError, match=rf"too large.*expected up to \(8, {MAX_TOKENS}\)"):
+    with pytest.raises(DataError, match=f"tokens of input_ids in a batch; .*expected up to {MAX_TOKENS}"):
         runtime.train_step(batch_for(bundle, tokens=MAX_TOKENS + 1), learning_rate=LEARNING_RATE)
+    with pytest.raises(DataError, match=rf"too large.*expected up to \(8, {MAX_TOKENS}\)"):
+        runtime.train_step(batch_for(bundle, rows=9, tokens=4), learning_rate=LEARNING_RATE)
 
 
 @needs_lowering
@@ -127,6 +129,56 @@ def test_token_outside_the_vocabulary_is_refused(bundle: Bundle, batch: Batch) -
     with pytest.raises(DataError, match="refuses the batch"):
         runtime.train_step(strange, learning_rate=LEARNING_RATE)
     assert runtime.train_step(batch, learning_rate=LEARNING_RATE) > 0  # and goes on
+
+
+@needs_lowering
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda manifest: {"inputs": manifest.inputs[:-1]},
+            r"inputs of training\.pte; got .* of the manifest",
+        ),
+        (
+            lambda manifest: {"adapter": _with_features_fewer(manifest.adapter)},
+            r"lora_A.weight of training\.pte",
+        ),
+    ],
+    ids=["an input fewer", "a feature fewer"],
+)
+def test_program_that_differs_from_the_manifest_is_refused_when_it_is_opened(
+    change: Callable[[Manifest], dict[str, object]], message: str, bundle: Bundle
+) -> None:
+    manifest = bundle.manifest.model_copy(update=change(bundle.manifest))
+    with pytest.raises(BundleInvalid, match=message):
+        _open(replace(bundle, manifest=manifest), trained_adapter(manifest.adapter, (3,)))
+
+
+def _with_features_fewer(spec: AdapterSpec) -> AdapterSpec:
+    first, *others = spec.modules
+    return replace(spec, modules=(replace(first, in_features=first.in_features - 1), *others))
+
+
+@needs_lowering
+def test_inference_program_in_place_of_the_training_one_is_refused(bundle: Bundle) -> None:
+    files = bundle.manifest.executorch
+    assert files is not None
+    swapped = files.model_copy(update={"training": files.inference})
+    manifest = bundle.manifest.model_copy(update={"executorch": swapped})
+    with pytest.raises(BundleInvalid, match=r"inputs of inference\.pte"):
+        _open(replace(bundle, manifest=manifest), trained_adapter(manifest.adapter, (3,)))
+
+
+@needs_lowering
+def test_learning_rate_that_is_no_number_is_refused(bundle: Bundle, batch: Batch) -> None:
+    runtime = _open(bundle, trained_adapter(bundle.manifest.adapter, (3,)))
+    with pytest.raises(SettingsError, match="learning_rate; got nan"):
+        runtime.train_step(batch, learning_rate=float("nan"))
+
+
+def test_penalty_below_zero_is_refused(tiny_bundle: Bundle) -> None:
+    with pytest.raises(SettingsError, match=r"pruning_penalty; got -1\.0"):
+        _open(tiny_bundle, trained_adapter(tiny_bundle.manifest.adapter, (2,)), penalty=-1.0)
 
 
 @needs_lowering

@@ -14,7 +14,14 @@ from edge_sdk.runtimes.onnx import OnnxRuntime
 from hetlora.adapter import Adapter, AdapterSpec, initial_adapter
 from hetlora.algebra import truncate
 from hetlora.bundle import Bundle
-from hetlora.errors import BundleInvalid, DataError, DependencyMissing, RankOutOfRange, SpecMismatch
+from hetlora.errors import (
+    BundleInvalid,
+    DataError,
+    DependencyMissing,
+    RankOutOfRange,
+    SettingsError,
+    SpecMismatch,
+)
 
 MakeAdapter = Callable[[int], Adapter]
 LEARNING_RATE = 1e-2
@@ -39,6 +46,14 @@ BAD_BATCHES = [
     pytest.param({"labels": np.array([0, 1])}, id="fewer labels than texts"),
     pytest.param({"labels": np.array([0.0, 1.0, 2.0, 2.0])}, id="labels that are no whole numbers"),
     pytest.param({"input_ids": np.full((4, 6), 10**6)}, id="token outside the vocabulary"),
+    pytest.param({"input_ids": np.full((4, 6), -1)}, id="token that would count from the vocabulary's end"),
+    pytest.param({"input_ids": np.full((4, 6), 2**64 - 1, np.uint64)}, id="token that would become -1"),
+    pytest.param({"input_ids": [[1, 2], [3]]}, id="lists of unlike length"),
+    pytest.param(
+        {name: np.ones((4, 33), dtype=np.int64) for name in ("input_ids", "attention_mask")}
+        | {"token_type_ids": np.zeros((4, 33), dtype=np.int64)},
+        id="more tokens than max_tokens",
+    ),
     pytest.param({"input_ids": np.ones((4, 5), dtype=np.int64)}, id="shapes that differ"),
     pytest.param({"token_type_ids": np.full((4, 6), 2)}, id="unknown token type"),
     pytest.param(
@@ -67,6 +82,22 @@ def test_faulty_batch_is_refused_and_training_goes_on_as_if_it_had_not_been(
         assert runtime.train_step(batch, learning_rate=LEARNING_RATE) == untouched.train_step(
             batch, learning_rate=LEARNING_RATE
         )
+
+
+def test_numbers_that_mean_nothing_are_refused(
+    tiny_bundle: Bundle, trained_adapter: MakeAdapter, open_runtime: OpenRuntime, batch: Batch
+) -> None:
+    for decay, penalty, threads in ((0.5, -0.1, 1), (0.5, float("nan"), 1), (2.0, 0.0, 1), (0.5, 0.0, 0)):
+        with pytest.raises(SettingsError):
+            OnnxRuntime(
+                tiny_bundle,
+                trained_adapter(2),
+                pruning_decay=decay,
+                pruning_penalty=penalty,
+                threads=threads,
+            )
+    with pytest.raises(SettingsError, match="learning_rate"):
+        open_runtime(trained_adapter(2)).train_step(batch, learning_rate=-1.0)
 
 
 def test_missing_input_is_named(

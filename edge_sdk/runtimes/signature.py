@@ -1,0 +1,71 @@
+"""What the graphs and programs of a bundle take, as its manifest has it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edge_sdk.sizes import fixed_sizes
+from hetlora.graph_names import DECODER_INPUT_IDS, LABELS, PRUNING_DECAY, PRUNING_PENALTY
+from hetlora.manifest import Manifest
+from hetlora.tensors import factor_keys
+
+RANK: Final = "rank"  # stands for any rank
+
+Sizes = tuple[int | str, ...]
+# Dtype and sizes of each input by its name, in the order of ExecuTorch's programs. A word is any size.
+Signature = dict[str, tuple[str, Sizes]]
+
+
+def inference_signature(manifest: Manifest) -> Signature:
+    """Inputs of the inference graph; errors as `edge_sdk.sizes.fixed_sizes`."""
+    own = {DECODER_INPUT_IDS: ("int64", target_sizes(manifest))} if _has_decoder(manifest) else {}
+    return {**_inputs(manifest), **own, **_factors(manifest)}
+
+
+def eval_signature(manifest: Manifest) -> Signature:
+    """Inputs of the eval graph; errors as `edge_sdk.sizes.fixed_sizes`."""
+    return {**_inputs(manifest), LABELS: ("int64", label_sizes(manifest)), **_factors(manifest)}
+
+
+def training_signature(manifest: Manifest) -> Signature:
+    """Inputs of the training graph; errors as `edge_sdk.sizes.fixed_sizes`."""
+    penalty: Signature = {PRUNING_DECAY: ("float64", ()), PRUNING_PENALTY: ("float32", ())}
+    labels: Signature = {LABELS: ("int64", label_sizes(manifest))}
+    return {**_inputs(manifest), **labels, **penalty, **_factors(manifest)}
+
+
+def label_sizes(manifest: Manifest) -> Sizes:
+    """(batch,) of a classifier, (batch, tokens) or (batch, target_tokens) where text is generated."""
+    if _has_decoder(manifest):
+        return target_sizes(manifest)
+    batch, *others = _batch_sizes(manifest)
+    return (batch, *others) if manifest.generates else (batch,)
+
+
+def target_sizes(manifest: Manifest) -> Sizes:
+    """(batch, target_tokens): what a decoder of its own reads and learns, stamped together with the text."""
+    batch, tokens, *_ = _batch_sizes(manifest)
+    return batch, tokens if isinstance(tokens, int) else "target_tokens"
+
+
+def _has_decoder(manifest: Manifest) -> bool:
+    return manifest.task == "text2text-generation"
+
+
+def _batch_sizes(manifest: Manifest) -> Sizes:
+    fixed_sizes(manifest)
+    return manifest.inputs[0].shape
+
+
+def _inputs(manifest: Manifest) -> Signature:
+    fixed_sizes(manifest)
+    return {tensor.name: (tensor.dtype, tensor.shape) for tensor in manifest.inputs}
+
+
+def _factors(manifest: Manifest) -> Signature:
+    signature: Signature = {}
+    for module in manifest.adapter.modules:
+        lora_A, lora_B = factor_keys(module.name)
+        signature[lora_A] = ("float32", (RANK, module.in_features))
+        signature[lora_B] = ("float32", (module.out_features, RANK))
+    return signature
