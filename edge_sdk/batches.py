@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
 
 import numpy as np
 
@@ -35,24 +36,30 @@ def check_examples(store: ExampleStore, task: Task, labels: Sequence[str]) -> No
 
 
 def draw_batches(
-    store: ExampleStore, collate: Collate, *, batch_size: int, rng: np.random.Generator
+    store: ExampleStore,
+    collate: Collate,
+    *,
+    batch_size: int,
+    always_full: bool = False,
+    rng: np.random.Generator,
 ) -> Iterator[Batch]:
     """Endless batches of `batch_size` examples, or of all of them where there are fewer.
 
     The order is one shuffle after another, so that each example comes once before any comes twice. Texts are
-    read batch by batch: memory does not grow with the store.
+    read batch by batch: memory does not grow with the store. With `always_full`, for graphs that take no
+    smaller batch, examples stand in one batch several times where there are too few.
 
     Raises:
         NoExamples: the store is empty, or was emptied meanwhile.
     """
     ids = np.array(store.ids(), dtype=np.int64)
-    size = min(batch_size, len(ids))
+    size = batch_size if always_full else min(batch_size, len(ids))
     order = ids[:0]
     while True:
-        if len(order) < size:
+        while len(order) < size and len(ids):
             order = np.concatenate([order, rng.permutation(ids)])
         chosen, order = order[:size], order[size:]
         examples = store.get(chosen.tolist())
         if not examples:
             raise NoExamples("the examples were deleted", expected="at least one labelled text")
-        yield collate(examples)
+        yield collate([*islice(cycle(examples), size)] if always_full else examples)

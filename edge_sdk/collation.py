@@ -22,6 +22,9 @@ def collate_for(task: Task, labels: Sequence[str], encoder: TextEncoder) -> Coll
     A classifier learns `label` as one of `labels`. A language model reads `text` and learns to go on with
     `label`, word for word: where a space stands between them, it must begin the label. A model with a
     decoder of its own learns to answer `text` with `label`. Both learn the end after it.
+
+    Graphs of a fixed number of rows get a smaller batch of text to be generated filled up with rows in which
+    no label counts. The mean over classes has no such rows: there a batch is full, or refused.
     """
     if task == "text-classification":
         index = {label: position for position, label in enumerate(labels)}
@@ -32,6 +35,12 @@ def collate_for(task: Task, labels: Sequence[str], encoder: TextEncoder) -> Coll
 
 
 def _classes(examples: Sequence[Example], encoder: TextEncoder, index: dict[str, int]) -> Batch:
+    if len(examples) != (encoder.sizes.rows or len(examples)):
+        raise DataError(
+            "the bundle is stamped for another number of examples in a batch",
+            got=len(examples),
+            expected=encoder.sizes.rows,
+        )
     arrays = encoder.encode([example.text for example in examples])
     try:
         labels = [index[example.label] for example in examples]
@@ -48,10 +57,10 @@ def _continuations(examples: Sequence[Example], encoder: TextEncoder) -> Batch:
         text = encoder.prompt_ids(example.text, room=encoder.max_tokens - len(continuation))
         rows.append(text + continuation)
         labels.append([IGNORED_LABEL] * len(text) + continuation)
-    return {**encoder.arrays(rows), LABELS: padded(labels, IGNORED_LABEL)}
+    return {**encoder.arrays(rows), LABELS: padded(labels, IGNORED_LABEL, encoder.sizes)}
 
 
 def _answers(examples: Sequence[Example], encoder: TextEncoder) -> Batch:
     arrays = encoder.encode([example.text for example in examples])
     answers = [encoder.ids(example.label, ends=True)[: encoder.max_tokens] for example in examples]
-    return {**arrays, LABELS: padded(answers, IGNORED_LABEL)}
+    return {**arrays, LABELS: padded(answers, IGNORED_LABEL, encoder.sizes)}

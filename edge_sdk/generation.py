@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from edge_sdk.runtimes.base import Batch, LogitsModel
 from edge_sdk.runtimes.onnx import OnnxModel
 from edge_sdk.tokens import text_encoder
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid, DataError
-from hetlora.graph_names import DECODER_INPUT_IDS
+from hetlora.graph_names import DECODER_INPUT_IDS, INPUT_IDS
 from hetlora.manifest import GenerationInfo
 
 
@@ -59,7 +57,7 @@ class TextGenerator:
         new: list[int] = []
         while len(new) < max_new_tokens and len(read) < self._encoder.max_tokens:
             logits = self._model.logits(self._batch(read, beside), adapter=adapter)
-            token = int(logits[0, -1].argmax())
+            token = int(logits[0, len(read) - 1].argmax())  # graphs of fixed sizes read padding after it
             if token in self._info.eos_token_ids:
                 break
             new.append(token)
@@ -78,6 +76,5 @@ class TextGenerator:
         return (ids, {}) if start is None else ([start], encoder.arrays([ids]))
 
     def _batch(self, read: list[int], beside: Batch) -> Batch:
-        if beside:
-            return {**beside, DECODER_INPUT_IDS: np.array([read], dtype=np.int64)}
-        return self._encoder.arrays([read])
+        arrays = self._encoder.arrays([read])
+        return {**beside, DECODER_INPUT_IDS: arrays[INPUT_IDS]} if beside else arrays

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from edge_sdk.sizes import fixed_sizes
 from hetlora.cost import CostModel, StepSize
 from hetlora.errors import DeviceTooSmall, RankOutOfRange
 from hetlora.manifest import Manifest
@@ -50,7 +51,7 @@ class RankChoice:
     """The rank to train at, and what kept it from being higher."""
 
     rank: int
-    bound_by: Literal["offer"] | Limit
+    bound_by: Literal["offer", "bundle"] | Limit
     forecast: Forecast
 
 
@@ -64,16 +65,20 @@ def choose_rank(
 ) -> RankChoice:
     """The highest rank of the offer's ladder that fits the device.
 
-    What limits it: free memory, the round's time, and the traffic that the device allows itself.
+    What limits it: free memory, the round's time, and the traffic that the device allows itself. A bundle
+    stamped for one rank leaves that or nothing; stamped sizes of the batch count in full.
 
     Raises:
         DeviceTooSmall: not even the lowest rank fits; the message says by how much.
+        RankOutOfRange: the offer leaves no rank, or not the one that the bundle is stamped for.
+        BundleInvalid: inputs of the manifest that no batch has.
     """
-    batch = min(offer.training.batch_size, example_count)
-    tokens = min(offer.training.max_tokens, manifest.max_tokens)
+    sizes = fixed_sizes(manifest)
+    batch = sizes.rows or min(offer.training.batch_size, example_count)
+    tokens = sizes.tokens or min(offer.training.max_tokens, manifest.max_tokens)
     budget = _budget(capabilities, offer)
     best: RankChoice | None = None
-    for rank in ladder(offer.min_rank, min(offer.max_rank, manifest.adapter.max_rank)):
+    for rank in _ranks(manifest, offer):
         forecast = forecast_round(
             manifest.cost_model,
             manifest.cost_model.step(batch=batch, tokens=tokens, rank=rank),
@@ -89,9 +94,22 @@ def choose_rank(
             )
         if limit is not None and best is not None:
             return replace(best, bound_by=limit)
-        best = RankChoice(rank, "offer", forecast)
+        best = RankChoice(rank, "offer" if manifest.fixed_rank is None else "bundle", forecast)
     assert best is not None  # a ladder has at least one rung
     return best
+
+
+def _ranks(manifest: Manifest, offer: Offer) -> list[int]:
+    ranks = ladder(offer.min_rank, min(offer.max_rank, manifest.adapter.max_rank))
+    if manifest.fixed_rank is None:
+        return ranks
+    if not ranks[0] <= manifest.fixed_rank <= ranks[-1]:
+        raise RankOutOfRange(
+            "the bundle is stamped for one rank, which the offer does not allow",
+            got=manifest.fixed_rank,
+            expected=f"{ranks[0]} to {ranks[-1]}",
+        )
+    return [manifest.fixed_rank]
 
 
 def _budget(capabilities: CapabilityReport, offer: Offer) -> Forecast:

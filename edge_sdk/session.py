@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +20,7 @@ from edge_sdk.memory import peak_memory_bytes
 from edge_sdk.planner import RankChoice, choose_rank
 from edge_sdk.pruning import self_prune
 from edge_sdk.runtimes import runtime_for
-from edge_sdk.runtimes.base import RuntimeFactory
+from edge_sdk.runtimes.base import Batch, RuntimeFactory
 from edge_sdk.service import DeviceService
 from edge_sdk.tokens import text_encoder
 from edge_sdk.training import TrainingResult, train_locally
@@ -145,14 +145,7 @@ class Session:
         return adapter
 
     def _train(self, runtime: RuntimeFactory, bundle: Bundle, received: Adapter, seed: int) -> TrainingResult:
-        tools, manifest, settings = self._with, bundle.manifest, self._offer.training
-        encoder = text_encoder(bundle, max_tokens=settings.max_tokens)
-        batches = draw_batches(
-            tools.examples,
-            collate_for(manifest.task, manifest.labels, encoder),
-            batch_size=settings.batch_size,
-            rng=np.random.default_rng(seed),
-        )
+        tools, settings = self._with, self._offer.training
         opened = runtime(
             bundle,
             received,
@@ -162,10 +155,22 @@ class Session:
         )
         return train_locally(
             opened,
-            batches,
+            self._batches(bundle, seed),
             settings,
             max_seconds=self._offer.round_seconds,
             on_step=lambda step, loss: tools.on_event(StepDone(step, settings.steps, loss)),
+        )
+
+    def _batches(self, bundle: Bundle, seed: int) -> Iterator[Batch]:
+        manifest, settings = bundle.manifest, self._offer.training
+        encoder = text_encoder(bundle, max_tokens=settings.max_tokens)
+        rows = encoder.sizes.rows or settings.batch_size
+        return draw_batches(
+            self._with.examples,
+            collate_for(manifest.task, manifest.labels, encoder),
+            batch_size=min(rows, settings.batch_size) if manifest.generates else rows,
+            always_full=encoder.sizes.rows is not None and not manifest.generates,
+            rng=np.random.default_rng(seed),
         )
 
     def _prune(self, received: Adapter, trained: Adapter) -> Adapter:

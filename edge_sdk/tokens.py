@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
+from edge_sdk.sizes import ANY_SIZES, FixedSizes, fixed_sizes
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid
 from hetlora.graph_names import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
@@ -23,11 +24,15 @@ _PADDING_TOKENS = ("[PAD]", "<pad>", "<|endoftext|>", "</s>")
 class TextEncoder:
     """Texts to the arrays that the graphs of one bundle take, always padded on the right.
 
+    Graphs of fixed sizes take no others: rows are padded to their tokens, and where rows are left over, the
+    first text stands in them again, which every model can read. What they answer there is to be ignored.
+
     Args:
         tokenizer_file: tokenizer.json of the bundle.
         inputs: what the manifest says the graphs take.
         max_tokens: longer texts are cut here.
         eos_token_ids: what ends a text that is learned or generated; the first of them is learned.
+        sizes: what the graphs take, where they leave no choice.
 
     Raises:
         BundleInvalid: a tokenizer that cannot be read, or an input that text cannot fill.
@@ -40,6 +45,7 @@ class TextEncoder:
         *,
         max_tokens: int,
         eos_token_ids: Sequence[int] = (),
+        sizes: FixedSizes = ANY_SIZES,
     ) -> None:
         strange = [field.name for field in inputs if field.name not in _INPUTS or field.dtype != "int64"]
         if strange:
@@ -49,7 +55,7 @@ class TextEncoder:
         except Exception as error:  # the Rust library raises nothing narrower
             raise BundleInvalid(f"{tokenizer_file.name} is no tokenizer", got=error) from error
         self._names = [field.name for field in inputs]
-        self.max_tokens, self.eos_token_ids = max_tokens, tuple(eos_token_ids)
+        self.max_tokens, self.eos_token_ids, self.sizes = max_tokens, tuple(eos_token_ids), sizes
         self._pad_id, self._pad_type_id = _padding_of(self._tokenizer)
         # Cut and padded here: the library's own way needs a second tokenizer for whole texts, which takes a
         # large vocabulary's seconds and memory twice.
@@ -57,7 +63,7 @@ class TextEncoder:
         self._tokenizer.no_truncation()
 
     def encode(self, texts: Sequence[str]) -> dict[str, NDArray[np.int64]]:
-        """Arrays of (texts, tokens) int64 by input name, padded to the longest of these texts."""
+        """Arrays (texts, tokens) int64 by input name, padded to the longest of these, or to fixed sizes."""
         room = max(self.max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=False), 0)
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         for encoding in encodings:
@@ -94,10 +100,12 @@ class TextEncoder:
     def _arrays(
         self, ids: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]]
     ) -> dict[str, NDArray[np.int64]]:
+        left_over = max((self.sizes.rows or 0) - len(ids), 0)
+        ids, type_ids = [*ids, *[ids[0]] * left_over], [*type_ids, *[type_ids[0]] * left_over]
         arrays = {
-            INPUT_IDS: padded(ids, self._pad_id),
-            ATTENTION_MASK: padded([[1] * len(row) for row in ids], 0),
-            TOKEN_TYPE_IDS: padded(type_ids, self._pad_type_id),
+            INPUT_IDS: padded(ids, self._pad_id, self.sizes),
+            ATTENTION_MASK: padded([[1] * len(row) for row in ids], 0, self.sizes),
+            TOKEN_TYPE_IDS: padded(type_ids, self._pad_type_id, self.sizes),
         }
         return {name: arrays[name] for name in self._names}
 
@@ -106,22 +114,24 @@ def text_encoder(bundle: Bundle, *, max_tokens: int | None = None) -> TextEncode
     """The encoder of a bundle's texts, for up to `max_tokens` where that is less than the bundle takes.
 
     Raises:
-        BundleInvalid: as `TextEncoder`, or a bundle whose model reads no text.
+        BundleInvalid: as `TextEncoder` and `fixed_sizes`, or a bundle whose model reads no text.
     """
-    manifest = bundle.manifest
+    manifest, sizes = bundle.manifest, fixed_sizes(bundle.manifest)
     if manifest.graphs.tokenizer is None:
         raise BundleInvalid("the bundle has no tokenizer", got=manifest.task, expected="a bundle for text")
     return TextEncoder(
         bundle.path(manifest.graphs.tokenizer),
         manifest.inputs,
-        max_tokens=min(max_tokens or manifest.max_tokens, manifest.max_tokens),
+        max_tokens=min(max_tokens or manifest.max_tokens, sizes.tokens or manifest.max_tokens),
         eos_token_ids=manifest.generation.eos_token_ids if manifest.generation is not None else (),
+        sizes=sizes,
     )
 
 
-def padded(rows: Sequence[Sequence[int]], filler: int) -> NDArray[np.int64]:
-    """Rows as an array (rows, longest row) int64, `filler` standing on the right of the shorter ones."""
-    array = np.full((len(rows), max(map(len, rows))), filler, dtype=np.int64)
+def padded(rows: Sequence[Sequence[int]], filler: int, sizes: FixedSizes) -> NDArray[np.int64]:
+    """Rows as an array (rows, longest row) int64, or of fixed sizes; `filler` stands where there is none."""
+    height, width = max(len(rows), sizes.rows or 0), max(sizes.tokens or 0, *map(len, rows))
+    array = np.full((height, width), filler, dtype=np.int64)
     for place, row in enumerate(rows):
         array[place, : len(row)] = row
     return array

@@ -103,13 +103,25 @@ def tiny_manifest(files: dict[str, bytes], task: Task = "text-classification") -
     )
 
 
+def stamped(manifest: Manifest, *, rows: int, tokens: int, rank: int = 4) -> Manifest:
+    """The same for one rank, one number of texts and one length of them, as `hetlora bundle stamp` has it."""
+    inputs = tuple(tensor.model_copy(update={"shape": (rows, tokens)}) for tensor in manifest.inputs)
+    return manifest.model_copy(update={"inputs": inputs, "fixed_rank": rank, "max_tokens": tokens})
+
+
 def bundle_on_disk(
-    folder: Path, task: Task = "text-classification", tokenizer: Tokenizer | None = None
+    folder: Path,
+    task: Task = "text-classification",
+    tokenizer: Tokenizer | None = None,
+    sizes: tuple[int, int] | None = None,
 ) -> Bundle:
+    """Written to a folder; `sizes` are rows and tokens that it is stamped for."""
     files = tiny_files() | ({} if tokenizer is None else {"tokenizer.json": tokenizer.to_str().encode()})
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     manifest = tiny_manifest(files, task)
+    if sizes is not None:
+        manifest = stamped(manifest, rows=sizes[0], tokens=sizes[1])
     (folder / MANIFEST_NAME).write_bytes(manifest.to_json())
     return Bundle(folder, manifest, sha256_of(manifest.to_json()))

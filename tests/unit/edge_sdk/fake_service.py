@@ -15,7 +15,7 @@ from hetlora.adapter import Adapter
 from hetlora.algebra import truncate
 from hetlora.digest import sha256_of
 from hetlora.errors import AuthenticationFailed, HetloraError, NotFound, ReplayedRequest, UnknownDevice
-from hetlora.manifest import MANIFEST_NAME, Task
+from hetlora.manifest import MANIFEST_NAME, Manifest, Task
 from hetlora.messages.common import ObjectRef, problem_of
 from hetlora.messages.device import (
     CapabilityReport,
@@ -64,9 +64,10 @@ class FakeService:
         task: Task = "text-classification",
         training: TrainingSettings | None = None,
         min_rank: int = 1,
+        change: Callable[[Manifest], Manifest] = lambda manifest: manifest,
     ) -> None:
         self.files = tiny_files()
-        manifest = tiny_manifest(self.files, task).to_json()
+        manifest = change(tiny_manifest(self.files, task)).to_json()
         self.bundle = ObjectRef(sha256=sha256_of(manifest), size_bytes=len(manifest))
         self.objects = {sha256_of(data): data for data in (*self.files.values(), manifest)}
         self.names = {sha256_of(data): name for name, data in self.files.items()} | {

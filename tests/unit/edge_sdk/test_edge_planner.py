@@ -1,4 +1,5 @@
 import pytest
+from fake_bundle import stamped
 from fake_service import STRONG, FakeService, tiny_files, tiny_manifest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -146,6 +147,35 @@ def test_device_too_small_for_the_lowest_rank_says_by_how_much(changes: dict[str
 
 def test_bundle_limits_the_rank_of_a_generous_offer() -> None:
     assert choose_rank(_device(), MANIFEST, _offer(max_rank=512), example_count=100).rank == 32
+
+
+def test_stamped_bundle_leaves_one_rank() -> None:
+    manifest = MANIFEST.model_copy(update={"fixed_rank": 6})
+    choice = choose_rank(_device(), manifest, _offer(), example_count=100)
+    assert (choice.rank, choice.bound_by) == (6, "bundle")
+
+
+@pytest.mark.parametrize(("rank", "limits"), [(1, "2 to 32"), (33, "2 to 32")])
+def test_stamped_rank_that_the_offer_does_not_allow_is_refused(rank: int, limits: str) -> None:
+    manifest = MANIFEST.model_copy(update={"fixed_rank": rank})
+    with pytest.raises(RankOutOfRange, match=f"stamped for one rank.*; got {rank}; expected {limits}"):
+        choose_rank(_device(), manifest, _offer(), example_count=100)
+
+
+def test_device_too_small_for_the_stamped_rank_says_so_though_a_lower_one_would_fit() -> None:
+    device = _device(memory_available_bytes=_available_for(planner.PROCESS_BYTES + 220 * MB))
+    manifest = MANIFEST.model_copy(update={"fixed_rank": 16})  # rank 8 fits, see above
+    with pytest.raises(DeviceTooSmall, match="not even rank 16 fits this device, for lack of memory"):
+        choose_rank(device, manifest, _offer(), example_count=100)
+
+
+def test_stamped_batch_counts_in_full_however_few_the_examples() -> None:
+    choice = choose_rank(_device(), stamped(MANIFEST, rows=8, tokens=64), _offer(), example_count=1)
+    expected = COSTS.step(batch=8, tokens=64, rank=4)
+    assert (
+        choice.forecast.peak_bytes
+        == forecast_round(COSTS, expected, steps=10, flops_per_second=1e9).peak_bytes
+    )
 
 
 def test_ladder_has_both_limits_and_the_powers_of_two_between() -> None:
