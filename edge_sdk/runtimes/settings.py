@@ -13,10 +13,10 @@ def check_penalty(*, pruning_decay: float, pruning_penalty: float) -> None:
     """Raise unless the numbers of HetLoRA's penalty mean something.
 
     Raises:
-        SettingsError: a decay outside (0, 1], or a penalty that is negative or NaN.
+        SettingsError: a decay outside [0, 1], or a penalty that is negative or NaN.
     """
-    if not (_is_number(pruning_decay) and 0 < pruning_decay <= 1):
-        raise SettingsError("pruning_decay", got=pruning_decay, expected="above 0, up to 1")
+    if not (_is_number(pruning_decay) and 0 <= pruning_decay <= 1):
+        raise SettingsError("pruning_decay", got=pruning_decay, expected="0 to 1")
     if not (_is_number(pruning_penalty) and pruning_penalty >= 0):
         raise SettingsError("pruning_penalty", got=pruning_penalty, expected="0 or more")
 

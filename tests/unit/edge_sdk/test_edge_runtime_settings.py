@@ -27,7 +27,7 @@ def test_learning_rate_that_is_a_number_passes(rate: Any) -> None:
         (0.5, -1e-9, "pruning_penalty; got -1e-09; expected 0 or more"),
         (0.5, float("nan"), "pruning_penalty; got nan"),
         (0.5, None, "pruning_penalty"),
-        (0.0, 0.1, "pruning_decay; got 0.0; expected above 0, up to 1"),
+        (-0.1, 0.1, "pruning_decay; got -0.1; expected 0 to 1"),
         (1.5, 0.1, "pruning_decay"),
         (float("nan"), 0.1, "pruning_decay"),
     ],

@@ -1,4 +1,4 @@
-"""Bundles whose graphs take one size alone. [PAD] 0, [UNK] 1, snow 2, ice 3, sun 4, sand 5, and 6, [END] 7."""
+"""Bundles whose graphs take one size. [PAD] 0, [UNK] 1, snow 2, ice 3, sun 4, sand 5, and 6, [END] 7."""
 
 from __future__ import annotations
 
