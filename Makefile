@@ -28,8 +28,8 @@ $(INSTALLED): pyproject.toml constraints.txt demo-model.txt
 demo: $(INSTALLED) ## Eight unequal devices improve a real model together (a few minutes)
 	@$(BIN)/hetlora demo $(DEMO)
 
-test: $(INSTALLED) ## Run every test
-	@$(BIN)/python -m pytest
+test: $(INSTALLED) ## Run every test, each file on one of the cores
+	@$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 test-fast: $(INSTALLED) ## Run the tests that take no more than seconds
 	@$(BIN)/python -m pytest -m 'not slow'
