@@ -30,6 +30,7 @@ from edge_sdk.planner import Forecast, forecast_round, training_rate
 from edge_sdk.probe import measure_capabilities
 from hetlora.bundle import Bundle
 from hetlora.cli.output import JsonFlag, stderr, stdout
+from hetlora.cost import CostModel, StepSize
 from hetlora.manifest import Precision, Recompute
 
 SIZES: Final[Mapping[str, LlamaSize]] = {
@@ -69,6 +70,7 @@ class ForecastRow:
     forecast_seconds: float
     seconds: float
     time_error: float
+    counted: Mapping[str, int]  # what the forecast is made of, before the planner's constants
 
 
 @app.command()
@@ -114,8 +116,13 @@ def bench_forecast(
             for lora_rank, one in product(ranks, shapes):
                 plan = Plan(lora_rank, warm_up=2, steps=steps, pairs=pairs, seed=seed)
                 runs = _measure(bundle, one, threads, plan, Path(scratch) / "inputs")
-                forecast = _forecast(bundle, plan, one, rate)
-                rows.append(forecast_row(name, Variant.of(bundle), lora_rank, one, forecast, runs))
+                cost = bundle.manifest.cost_model
+                step = cost.step(batch=one.batch, tokens=one.tokens, rank=lora_rank)
+                forecast = forecast_round(cost, step, steps=1, flops_per_second=rate)
+                variant = Variant.of(bundle)
+                rows.append(
+                    forecast_row(name, variant, one, step, forecast, runs, counted=_counted(cost, step))
+                )
     if not as_json:
         stdout.print(_table(rows))
     figures = {
@@ -130,7 +137,14 @@ def bench_forecast(
 
 
 def forecast_row(
-    model: str, variant: Variant, rank: int, shape: Shape, forecast: Forecast, runs: Sequence[StepRun]
+    model: str,
+    variant: Variant,
+    shape: Shape,
+    step: StepSize,
+    forecast: Forecast,
+    runs: Sequence[StepRun],
+    *,
+    counted: Mapping[str, int],
 ) -> ForecastRow:
     """Set a forecast of one step beside the medians of the runs."""
     peak_bytes, seconds = median_of(runs, "peak_bytes"), median_of(runs, "seconds")
@@ -138,7 +152,7 @@ def forecast_row(
         model,
         variant.base,
         variant.recompute,
-        rank,
+        step.rank,
         str(shape),
         forecast.peak_bytes,
         int(peak_bytes),
@@ -146,7 +160,19 @@ def forecast_row(
         round(forecast.seconds, 4),
         round(seconds, 4),
         round(forecast.seconds / seconds - 1, 3),
+        counted,
     )
+
+
+def _counted(cost: CostModel, step: StepSize) -> dict[str, int]:
+    return {
+        "flops": cost.flops.at(step),
+        "written_bytes": cost.written_bytes.at(step),
+        "live_bytes": cost.peak_live_bytes(step),
+        "graph_nodes": cost.graph_nodes,
+        "base_weight_bytes": cost.base_weight_bytes,
+        "adapter_bytes": step.rank * cost.adapter_bytes_per_rank,
+    }
 
 
 def summary(rows: Sequence[ForecastRow]) -> dict[str, float]:
@@ -176,12 +202,6 @@ def _measure(bundle: Bundle, shape: Shape, threads: int, plan: Plan, folder: Pat
     shared = write_inputs(bundle.manifest, shape, threads, plan, folder) | {"imports": ["edge_sdk.client"]}
     (runs,) = run_in_turn({"ours": our_command(shared, bundle, folder)}, plan.pairs).values()
     return runs
-
-
-def _forecast(bundle: Bundle, plan: Plan, shape: Shape, flops_per_second: float) -> Forecast:
-    cost_model = bundle.manifest.cost_model
-    step = cost_model.step(batch=shape.batch, tokens=shape.tokens, rank=plan.rank)
-    return forecast_round(cost_model, step, steps=1, flops_per_second=flops_per_second)
 
 
 def _table(rows: Sequence[ForecastRow]) -> Table:

@@ -11,7 +11,7 @@ from edge_sdk.collation import Collate
 from edge_sdk.examples import ExampleStore
 from edge_sdk.runtimes.base import Batch
 from hetlora.errors import DataError, NoExamples
-from hetlora.manifest import Task
+from hetlora.manifest import Task, reads_images
 
 
 def check_examples(store: ExampleStore, task: Task, labels: Sequence[str]) -> None:
@@ -21,7 +21,7 @@ def check_examples(store: ExampleStore, task: Task, labels: Sequence[str]) -> No
         NoExamples: the store is empty.
         DataError: a label that is not among `labels`, or a model of pictures: the store holds text.
     """
-    if task == "image-classification":
+    if reads_images(task):
         raise DataError("the example store holds text alone", got=task, expected="a bundle for text")
     counts = store.labels()
     if not counts:

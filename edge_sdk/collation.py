@@ -11,7 +11,7 @@ from edge_sdk.runtimes.base import Batch
 from edge_sdk.tokens import TextEncoder, padded
 from hetlora.errors import DataError
 from hetlora.graph_names import IGNORED_LABEL, LABELS
-from hetlora.manifest import Task
+from hetlora.manifest import Task, has_decoder, takes_labels
 
 Collate = Callable[[Sequence[Example]], Batch]
 
@@ -26,12 +26,12 @@ def collate_for(task: Task, labels: Sequence[str], encoder: TextEncoder) -> Coll
     Graphs of a fixed number of rows get a smaller batch of text to be generated filled up with rows in which
     no label counts. The mean over classes has no such rows: there a batch is full, or refused.
     """
-    if task == "text-classification":
+    if takes_labels(task):
         index = {label: position for position, label in enumerate(labels)}
         return lambda examples: _classes(examples, encoder, index)
-    if task == "text-generation":
-        return lambda examples: _continuations(examples, encoder)
-    return lambda examples: _answers(examples, encoder)
+    if has_decoder(task):
+        return lambda examples: _answers(examples, encoder)
+    return lambda examples: _continuations(examples, encoder)
 
 
 def _classes(examples: Sequence[Example], encoder: TextEncoder, index: dict[str, int]) -> Batch:

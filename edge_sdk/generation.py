@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge_sdk.runtimes import open_model
 from edge_sdk.runtimes.base import Batch, LogitsModel
-from edge_sdk.runtimes.onnx import OnnxModel
 from edge_sdk.tokens import text_encoder
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
@@ -31,7 +31,7 @@ class TextGenerator:
 
     Raises:
         BundleInvalid: the bundle generates no text.
-        DependencyMissing: as `edge_sdk.runtimes.onnx.OnnxModel`, which is opened if no `model` is given.
+        DependencyMissing: as `edge_sdk.runtimes.open_model`, which is asked if no `model` is given.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class TextGenerator:
                 "the bundle generates no text", got=manifest.task, expected="a task that ends in generation"
             )
         self._info: GenerationInfo = manifest.generation
-        self._model = model or OnnxModel(bundle, threads=threads)
+        self._model = model or open_model(bundle, threads=threads)
         self._encoder = text_encoder(bundle)
 
     def generate(self, prompt: str, *, max_new_tokens: int = 64, adapter: Adapter | None = None) -> Generated:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from edge_sdk.sizes import fixed_sizes
 from hetlora.cost import CostModel, StepSize
 from hetlora.errors import DeviceTooSmall, RankOutOfRange
-from hetlora.manifest import Manifest
+from hetlora.manifest import Manifest, reads_images
 from hetlora.messages.device import CapabilityReport, Offer
 
 MIB: Final = 1024 * 1024
@@ -76,6 +76,8 @@ def choose_rank(
     sizes = fixed_sizes(manifest)
     batch = sizes.rows or min(offer.training.batch_size, example_count)
     tokens = sizes.tokens or min(offer.training.max_tokens, manifest.max_tokens)
+    if reads_images(manifest.task):
+        tokens = 1  # what a picture takes is counted by the picture, ranks included
     budget = _budget(capabilities, offer)
     best: RankChoice | None = None
     for rank in _ranks(manifest, offer):
@@ -156,7 +158,7 @@ def ladder(min_rank: int, max_rank: int) -> list[int]:
 def forecast_round(cost_model: CostModel, step: StepSize, *, steps: int, flops_per_second: float) -> Forecast:
     """What one round of `steps` such steps takes, from the bundle's cost model."""
     adapter_bytes = step.rank * cost_model.adapter_bytes_per_rank
-    work = cost_model.flops.of(step) + FLOPS_PER_WRITTEN_BYTE * cost_model.written_bytes.of(step)
+    work = cost_model.flops.at(step) + FLOPS_PER_WRITTEN_BYTE * cost_model.written_bytes.at(step)
     return Forecast(
         PROCESS_BYTES
         + NODE_BYTES * cost_model.graph_nodes

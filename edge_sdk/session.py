@@ -68,7 +68,7 @@ class Equipment:
     folder: DeviceFolder
     examples: ExampleStore
     capabilities: CapabilityReport
-    runtime: RuntimeFactory | None  # None: ONNX Runtime
+    runtime: RuntimeFactory | None  # None: what `runtime_for` finds
     threads: int | None
     on_event: Callable[[Event], None]
 

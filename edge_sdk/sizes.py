@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hetlora.errors import BundleInvalid
-from hetlora.manifest import Manifest
+from hetlora.manifest import Manifest, reads_images
 
 _MAX_ROWS: Final = 2**16
 
@@ -29,7 +29,7 @@ def fixed_sizes(manifest: Manifest) -> FixedSizes:
         BundleInvalid: no inputs, one twice, or shapes that no batch has: of text they are (batch, tokens), of
             pictures (batch, channels, height, width).
     """
-    is_text = manifest.task != "image-classification"
+    is_text = not reads_images(manifest.task)
     names = {tensor.name for tensor in manifest.inputs}
     shapes = {tensor.shape for tensor in manifest.inputs}
     if len(names) == len(manifest.inputs) and {len(shape) for shape in shapes} == {2 if is_text else 4}:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
 from edge_sdk.sizes import ANY_SIZES, FixedSizes, fixed_sizes
 from hetlora.bundle import Bundle
-from hetlora.errors import BundleInvalid
+from hetlora.errors import BundleInvalid, DataError
 from hetlora.graph_names import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
 from hetlora.manifest import TensorInput
 
@@ -100,6 +100,8 @@ class TextEncoder:
     def _arrays(
         self, ids: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]]
     ) -> dict[str, NDArray[np.int64]]:
+        if not ids:
+            raise DataError("a batch holds no text", expected="at least one")
         left_over = max((self.sizes.rows or 0) - len(ids), 0)
         ids, type_ids = [*ids, *[ids[0]] * left_over], [*type_ids, *[type_ids[0]] * left_over]
         arrays = {

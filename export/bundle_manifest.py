@@ -9,7 +9,7 @@ from typing import Final
 import hetlora
 from export.compilation import Compiled
 from export.source.model_folder import ModelFolder
-from export.source.task_facts import generation_info, image_info, image_labels
+from export.source.task_facts import TaskFacts
 from export.source.tracing import OPSET
 from export.training.training_graph import ADAMW
 from hetlora.cost import CostModel
@@ -17,13 +17,10 @@ from hetlora.manifest import (
     SCHEMA_VERSION,
     BaseModelInfo,
     ExecutorchFiles,
-    GenerationInfo,
     GraphFiles,
     Manifest,
     Precision,
     ToolVersions,
-    has_decoder,
-    reads_images,
 )
 from hetlora.messages.common import ObjectRef
 
@@ -47,23 +44,19 @@ def formats_of(base: Precision) -> tuple[int, int]:
 def describe(
     source: ModelFolder,
     compiled: Compiled,
+    facts: TaskFacts,
     *,
     weights_sha256: str,
     cost: CostModel,
     executorch: ExecutorchFiles | None,
     files: Mapping[str, ObjectRef],
 ) -> Manifest:
-    """The manifest of what the model `source` was compiled to, and `files` hold.
-
-    Raises:
-        ModelNotExportable: the classes of an image model cannot be told apart.
-    """
+    """The manifest of what the model `source` was compiled to, and `files` hold."""
     recipe = compiled.recipe
-    is_image = reads_images(recipe.task)
     return Manifest(
         schema_version=SCHEMA_VERSION,
         task=recipe.task,
-        labels=image_labels(source) if is_image else tuple(recipe.labels),
+        labels=facts.labels,
         max_tokens=recipe.max_tokens,
         base_model=BaseModelInfo(
             id=source.name,
@@ -75,23 +68,16 @@ def describe(
         base_precision=recipe.base,
         recompute=recipe.recompute,
         inputs=compiled.inputs,
-        image=image_info(source) if is_image else None,
-        generation=_generation(source, compiled),
+        image=facts.image,
+        generation=facts.generation,
         optimizer=ADAMW,
-        graphs=FILES.model_copy(update={"tokenizer": None}) if is_image else FILES,
+        graphs=FILES if TOKENIZER in files else FILES.model_copy(update={"tokenizer": None}),
         executorch=executorch,
         initial_adapter=INITIAL_ADAPTER if INITIAL_ADAPTER in files else None,
         cost_model=cost,
         versions=_tool_versions(recipe.base),
         files=dict(files),
     )
-
-
-def _generation(source: ModelFolder, compiled: Compiled) -> GenerationInfo | None:
-    if compiled.head is None:
-        return None
-    own_decoder = has_decoder(compiled.recipe.task)
-    return generation_info(source, compiled.head.vocabulary, has_decoder_of_its_own=own_decoder)
 
 
 def _tool_versions(base: Precision) -> ToolVersions:

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 
 from export.bundle_manifest import FILES, INITIAL_ADAPTER, TOKENIZER, describe, formats_of
@@ -19,10 +20,11 @@ from export.executorch.files import require_executorch, write_executorch
 from export.graphs.graph_edit import strip_notes
 from export.new_folder import whole_folder_or_none
 from export.peft.peft_adapter import to_bundle
-from export.prototype_classifier import PrototypeClassifier, classifier_of_texts
+from export.prototype_classifier import PrototypeClassifier, embed_texts
 from export.quiet import quiet_libraries, report_to_nobody
 from export.recipe import Recipe, make_recipe
 from export.source.model_folder import ModelFolder, load_model, load_tokenizer, open_model
+from export.source.task_facts import task_facts
 from export.source.weight_files import WeightFiles, digest_of, weight_paths
 from export.source.weightless import tied_names
 from export.training.causal_loss import most_chunk_rows
@@ -72,7 +74,8 @@ def export_bundle(
         runtimes: "onnx" is always written, "executorch" adds its programs.
         initial_adapter: what runs on this bundle begin with, such as PEFT's of `export.peft.peft_adapter`.
 
-    The same inputs give the same bytes, and a failed export leaves nothing behind.
+    The same inputs give the same bytes, and a failed export leaves nothing behind. The prototypes of
+    text-classification are sums that another kind of processor may round otherwise.
 
     Raises:
         ModelNotExportable: model, tokenizer, labels, targets, a choice, a number or `out` cannot be used.
@@ -110,17 +113,19 @@ def _write_bundle(
     weights = weight_paths(source.path)
     tokenizer = None if reads_images(recipe.task) else load_tokenizer(source, recipe.max_tokens)
     compiled = compile_model(source.config, recipe, progress)
+    vocabulary = None if compiled.head is None else compiled.head.vocabulary
+    facts = task_facts(source, recipe.task, labels=recipe.labels, vocabulary=vocabulary)
     if tokenizer is not None:
         # Not with its own `save`, whose errors are no OSError.
         (folder / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     if initial is not None:
         (folder / INITIAL_ADAPTER).write_bytes(adapter_to_bytes(to_bundle(initial, compiled.spec)))
-    classifier, own = None, {}
+    own = {}
     if takes_labels(recipe.task):
         progress("embedding the labels")
         encoder = load_model(source.path, recipe.task)
-        classifier = classifier_of_texts(encoder, tokenizer, list(recipe.labels.values()))
-        own = {PROTOTYPES: classifier.prototypes.numpy()}
+        own[PROTOTYPES] = embed_texts(encoder, tokenizer, list(recipe.labels.values()))
+        del encoder  # the one time that all weights are in memory, but for ExecuTorch
     files = WeightFiles(weights, compiled.network.base_model_prefix, tied_names(compiled.network))
     stored = _write_base(compiled, files, own, folder / FILES.base_weights, progress)
     progress("writing the graphs")
@@ -132,10 +137,11 @@ def _write_bundle(
     cost = cost_model(run, known, compiled.spec, most_chunk_rows=chunk_rows)
     executorch = None
     if recipe.executorch:
-        executorch = _write_executorch(source, compiled, classifier, folder, progress)
+        executorch = _write_executorch(source, compiled, own.get(PROTOTYPES), folder, progress)
     manifest = describe(
         source,
         compiled,
+        facts,
         weights_sha256=digest_of(weights),
         cost=cost,
         executorch=executorch,
@@ -195,19 +201,20 @@ def _entries(folder: Path) -> dict[str, ObjectRef]:
 def _write_executorch(
     source: ModelFolder,
     compiled: Compiled,
-    classifier: PrototypeClassifier | None,
+    prototypes: NDArray[np.float32] | None,
     folder: Path,
     progress: Callable[[str], None],
 ) -> ExecutorchFiles:
     recipe = compiled.recipe
+    model = load_model(source.path, recipe.task)
     return write_executorch(
-        classifier or load_model(source.path, recipe.task),
+        model if prototypes is None else PrototypeClassifier(model, torch.from_numpy(prototypes)),
         compiled.spec,
         folder,
         task=recipe.task,
         inputs=compiled.inputs,
         max_batch=_EXECUTORCH_BATCH,
         max_tokens=recipe.max_tokens,
-        base=None if classifier is None else classifier.encoder,
+        base=model,
         progress=progress,
     )

@@ -67,7 +67,7 @@ def compile_model(config: PretrainedConfig, recipe: Recipe, progress: Callable[[
     head = _output_head(forward, spec) if generates_text(recipe.task) else None
     splice_lora(forward, spec)
     if recipe.labels:
-        add_prototype_head(forward, len(recipe.labels), config.hidden_size)
+        add_prototype_head(forward, len(recipe.labels), _hidden_size(config))
     shapes = {
         value.name: tuple(int(size) for size in shape_of(value))
         for value in forward.graph.input
@@ -97,18 +97,32 @@ def _build(
 ) -> TaskGraphs:
     if head is None:
         return classifier_graphs(forward, spec, weights, recipe.recompute)
-    decoder = _decoder_start(config) if has_decoder(recipe.task) else None
+    decoder = _decoder_start(config, head.vocabulary) if has_decoder(recipe.task) else None
     return generator_graphs(forward, spec, head, weights, recipe.recompute, decoder)
 
 
-def _decoder_start(config: PretrainedConfig) -> DecoderStart:
-    start, padding = config.decoder_start_token_id, config.pad_token_id
-    if start is None or padding is None:
+def _hidden_size(config: PretrainedConfig) -> int:
+    size = getattr(config, "hidden_size", None)
+    if not isinstance(size, int):
         raise ModelNotExportable(
-            "the model's configuration does not say how its decoder begins",
-            got=f"decoder_start_token_id {start}, pad_token_id {padding}",
-            expected="both",
+            "the model's configuration does not say how wide its hidden states are",
+            got=f"{config.model_type} with hidden_size {size!r}",
+            expected="an encoder of text alone",
         )
+    return size
+
+
+def _decoder_start(config: PretrainedConfig, vocabulary: int) -> DecoderStart:
+    start, padding = config.decoder_start_token_id, config.pad_token_id
+    for token in (start, padding):
+        if type(token) is not int or not 0 <= token < vocabulary:
+            raise ModelNotExportable(
+                "the model's configuration does not say how its decoder begins",
+                got=f"decoder_start_token_id {start!r}, pad_token_id {padding!r}",
+                expected=f"tokens from 0 to {vocabulary - 1}",
+            )
+    assert start is not None
+    assert padding is not None
     return DecoderStart(start, padding)
 
 

@@ -46,13 +46,6 @@ class PrototypeClassifier(nn.Module):
         return LOGIT_SCALE * pooled_embedding(hidden, attention_mask) @ self.prototypes.T
 
 
-def classifier_of_texts(
-    encoder: nn.Module, tokenizer: Tokenizer, texts: Sequence[str]
-) -> PrototypeClassifier:
-    """A classifier whose classes are described by `texts`: their embeddings are its prototypes."""
-    return PrototypeClassifier(encoder, torch.from_numpy(embed_texts(encoder, tokenizer, texts))).eval()
-
-
 def embed_texts(encoder: nn.Module, tokenizer: Tokenizer, texts: Sequence[str]) -> NDArray[np.float32]:
     """The pooled, normalised embedding of each text: (texts, hidden) float32."""
     rows = []

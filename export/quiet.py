@@ -6,9 +6,10 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+# The root's too: some of them log there.
 _NOISY_LOGGERS = ("transformers", "optimum", "huggingface_hub", "torch.onnx", "root")
 
 
@@ -32,25 +33,33 @@ def report_to_nobody(message: str) -> None:
 
 
 @contextmanager
+def quiet_loggers(names: Iterable[str]) -> Iterator[None]:
+    """Hold back log lines below ERROR."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Hold back Python warnings, library log lines below ERROR, and progress bars."""
     from transformers.utils import logging as bars
 
-    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
     had_bars = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()  # type: ignore[no-untyped-call]  # huggingface_hub's with them
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet_loggers(_NOISY_LOGGERS):
             warnings.simplefilter("ignore")
             yield
     finally:
         if had_bars:
             bars.enable_progress_bar()  # type: ignore[no-untyped-call]
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class StepCost(Message):
     per_token_per_rank: Count = 0
     per_chunk_row: Count = 0
 
-    def of(self, step: StepSize) -> int:
+    def at(self, step: StepSize) -> int:
         """The quantity of one step."""
         return (
             self.fixed
@@ -79,4 +79,4 @@ class CostModel(Message):
 
     def peak_live_bytes(self, step: StepSize) -> int:
         """What the tensors of a step take at its peak, without weights and adapter."""
-        return max(moment.of(step) for moment in self.live_bytes)
+        return max(moment.at(step) for moment in self.live_bytes)

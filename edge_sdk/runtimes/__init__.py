@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edge_sdk.runtimes.base import RuntimeFactory
+from edge_sdk.runtimes.base import LogitsModel, RuntimeFactory
+from hetlora.bundle import Bundle
 from hetlora.errors import DependencyMissing
 from hetlora.manifest import Manifest
 
@@ -28,6 +29,25 @@ def runtime_for(manifest: Manifest) -> RuntimeFactory:
                 got=f"{first.what} ({first.got}), and {second.what} ({second.got})",
                 expected=f"{first.expected}; or {second.expected}",
             ) from second
+
+
+def open_model(bundle: Bundle, *, threads: int | None = None) -> LogitsModel:
+    """A bundle's model without an adapter: ONNX Runtime's, or ExecuTorch's where only that is installed.
+
+    Raises:
+        DependencyMissing: neither is installed, or only ExecuTorch and the bundle has no programs for it.
+        BundleInvalid: the graph or the program cannot be loaded.
+    """
+    from edge_sdk.runtimes.onnx import OnnxModel
+
+    try:
+        return OnnxModel(bundle, threads=threads)
+    except DependencyMissing:
+        if bundle.manifest.executorch is None:
+            raise
+    from edge_sdk.runtimes.executorch import ExecutorchModel
+
+    return ExecutorchModel(bundle, threads=threads)
 
 
 def onnx_runtime() -> RuntimeFactory:

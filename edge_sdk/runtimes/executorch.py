@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -69,20 +70,26 @@ class ExecutorchRuntime:
     def train_step(self, batch: Batch, *, learning_rate: float) -> float:
         """Take one AdamW step and return the loss before it, pruning penalty included.
 
-        `batch` holds the manifest's inputs and `labels`. A loss that is not finite is returned too, and
+        `batch` holds the manifest's inputs and `labels`; more rows than the program takes go through it in
+        parts, which add up to the same loss and gradients. A loss that is not finite is returned too, and
         leaves the adapter as it was.
 
         Raises:
-            DataError: an input is missing, has the wrong shape, is larger than the programs take, or
+            DataError: an input is missing, has the wrong shape, is longer than the programs take, or
                 holds numbers outside its range.
             SettingsError: a `learning_rate` that is negative or not finite.
         """
         check_learning_rate(learning_rate)
         feeds = labelled_feeds(self._bundle.manifest, batch)
-        inputs = [feeds[tensor.name] for tensor in self._bundle.manifest.inputs]
-        fed = [*inputs, feeds[LABELS], *self._scalars, *self._factors.values()]
-        loss_array, *gradients = self._program.run(fed)
-        loss = float(loss_array)
+        read = [*(feeds[tensor.name] for tensor in self._bundle.manifest.inputs), feeds[LABELS]]
+        parts = _parts(len(feeds[LABELS]), self._program.most_rows)
+        loss, gradients = 0.0, [np.zeros_like(factor) for factor in self._factors.values()]
+        for part, share in zip(parts, _shares(feeds[LABELS], parts), strict=True):
+            fed = [*(array[part] for array in read), *self._scalars, *self._factors.values()]
+            part_loss, *part_gradients = self._program.run(fed)
+            loss += share * float(part_loss)
+            for gradient, own in zip(gradients, part_gradients, strict=True):
+                gradient += share * own
         self._gradients = dict(zip(self._factors, gradients, strict=True))
         if math.isfinite(loss):
             self._optimizer.step(self._gradients, learning_rate)
@@ -154,8 +161,25 @@ class ExecutorchModel:
         feeds = input_feeds(self._manifest, batch)
         inputs = [feeds[tensor.name] for tensor in self._manifest.inputs]
         factors = self._factors if adapter is None else inference_factors(self._manifest.adapter, adapter)
-        (logits,) = self._program.run([*inputs, *factors.values()])
-        return logits
+        answers = [
+            self._program.run([*(array[part] for array in inputs), *factors.values()])[0]
+            for part in _parts(len(inputs[0]), self._program.most_rows)
+        ]
+        return np.concatenate(answers)
+
+
+def _parts(rows: int, most: int) -> list[slice]:
+    return [slice(start, start + most) for start in range(0, rows, most)]
+
+
+def _shares(labels: NDArray[np.int64], parts: Sequence[slice]) -> list[float]:
+    """What part of the whole batch's mean each part makes up; where no label counts, they are alike.
+
+    They sum to 1, so that the penalty, which is in the loss of each part, counts once.
+    """
+    counting = labels[:, 1:] != IGNORED_LABEL if labels.ndim == 2 else np.ones(labels.shape, bool)
+    counts = [int(counting[part].sum()) for part in parts]
+    return [count / sum(counts) if any(counts) else 1 / len(parts) for count in counts]
 
 
 def programs_of(manifest: Manifest) -> ExecutorchFiles:

@@ -71,6 +71,11 @@ class Program:
             ) from error
         _check_inputs(program.name, list(zip(dtypes, self._limits, strict=True)), inputs)
 
+    @property
+    def most_rows(self) -> int:
+        """Rows of the largest batch that it takes."""
+        return int(self._limits[0][0])
+
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Run the program once on its inputs in order; the answers are copies.
 

@@ -12,7 +12,7 @@ from edge_sdk.runtimes.base import Batch
 from edge_sdk.runtimes.signature import label_sizes, target_sizes
 from hetlora.errors import DataError
 from hetlora.graph_names import DECODER_INPUT_IDS, IGNORED_LABEL, INPUT_IDS, LABELS
-from hetlora.manifest import Manifest, TensorInput
+from hetlora.manifest import Manifest, TensorInput, has_decoder
 
 Feeds = dict[str, NDArray[Any]]
 
@@ -49,7 +49,7 @@ def decoder_feeds(manifest: Manifest, batch: Batch) -> Feeds:
         DataError: as `input_feeds`.
     """
     feeds = input_feeds(manifest, batch)
-    if manifest.task == "text2text-generation":
+    if has_decoder(manifest.task):
         read = _whole_numbers(batch, DECODER_INPUT_IDS)
         _check_shape(DECODER_INPUT_IDS, read, _for_rows(feeds, target_sizes(manifest)))
         _check_tokens(manifest, DECODER_INPUT_IDS, read)
@@ -72,7 +72,8 @@ def labelled_feeds(manifest: Manifest, batch: Batch) -> Feeds:
     feeds = input_feeds(manifest, batch)
     labels = _whole_numbers(batch, LABELS)
     first = next(iter(feeds.values()))
-    own = first.shape if manifest.task == "text-generation" else _for_rows(feeds, label_sizes(manifest))
+    goes_on = manifest.generates and not has_decoder(manifest.task)
+    own = first.shape if goes_on else _for_rows(feeds, label_sizes(manifest))
     _check_shape(LABELS, labels, own)
     counts, classes, ignored = np.ones(labels.shape, bool), len(manifest.labels), ""
     if manifest.generation is not None:

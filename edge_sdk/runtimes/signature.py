@@ -6,7 +6,7 @@ from typing import Final
 
 from edge_sdk.sizes import fixed_sizes
 from hetlora.graph_names import DECODER_INPUT_IDS, LABELS, PRUNING_DECAY, PRUNING_PENALTY
-from hetlora.manifest import Manifest
+from hetlora.manifest import Manifest, has_decoder
 from hetlora.tensors import factor_keys
 
 RANK: Final = "rank"  # stands for any rank
@@ -18,7 +18,7 @@ Signature = dict[str, tuple[str, Sizes]]
 
 def inference_signature(manifest: Manifest) -> Signature:
     """Inputs of the inference graph; errors as `edge_sdk.sizes.fixed_sizes`."""
-    own = {DECODER_INPUT_IDS: ("int64", target_sizes(manifest))} if _has_decoder(manifest) else {}
+    own = {DECODER_INPUT_IDS: ("int64", target_sizes(manifest))} if has_decoder(manifest.task) else {}
     return {**_inputs(manifest), **own, **_factors(manifest)}
 
 
@@ -36,7 +36,7 @@ def training_signature(manifest: Manifest) -> Signature:
 
 def label_sizes(manifest: Manifest) -> Sizes:
     """(batch,) of a classifier, (batch, tokens) or (batch, target_tokens) where text is generated."""
-    if _has_decoder(manifest):
+    if has_decoder(manifest.task):
         return target_sizes(manifest)
     batch, *others = _batch_sizes(manifest)
     return (batch, *others) if manifest.generates else (batch,)
@@ -46,10 +46,6 @@ def target_sizes(manifest: Manifest) -> Sizes:
     """(batch, target_tokens): what a decoder of its own reads and learns, stamped together with the text."""
     batch, tokens, *_ = _batch_sizes(manifest)
     return batch, tokens if isinstance(tokens, int) else "target_tokens"
-
-
-def _has_decoder(manifest: Manifest) -> bool:
-    return manifest.task == "text2text-generation"
 
 
 def _batch_sizes(manifest: Manifest) -> Sizes:

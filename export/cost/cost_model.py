@@ -83,9 +83,9 @@ def peaks(live: NDArray[np.float64], steps: Sequence[StepSize]) -> NDArray[np.fl
 
 
 def _multipliers(step: StepSize) -> list[int]:
-    """What `StepCost.of` multiplies each of TERMS with."""
+    """What `StepCost.at` multiplies each of TERMS with."""
     units = (StepCost(**{**dict.fromkeys(TERMS, 0), term: 1}) for term in TERMS)
-    return [unit.of(step) for unit in units]
+    return [unit.at(step) for unit in units]
 
 
 def _nodes(graph: GraphProto, sizes: Mapping[str, Sized]) -> Iterator[tuple[NodeProto, Mapping[str, Sized]]]:

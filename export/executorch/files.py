@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from torch import nn
 
 from export.executorch.program import LOSSES, AdaptedModel, class_loss
-from export.quiet import quiet_libraries, report_to_nobody
+from export.quiet import quiet_libraries, quiet_loggers, report_to_nobody
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import DependencyMissing, ModelNotExportable
 from hetlora.manifest import ExecutorchFiles, TensorInput
 
+# torchao complains about GPU libraries, and the delegates take notes.
+_NOISY_LOGGERS: Final = ("torchao", "torch", "executorch")
 FILES: Final = ExecutorchFiles(training="training.pte", inference="inference.pte", base_weights="base.ptd")
 
 
@@ -58,7 +58,7 @@ def write_executorch(
     adapted = AdaptedModel(model, base or model, spec, tuple(tensor.name for tensor in inputs))
     limits = {"batch": max_batch, "tokens": max_tokens}
     require_executorch()
-    with quiet_libraries(), _quiet_executorch():
+    with quiet_libraries(), quiet_loggers(_NOISY_LOGGERS):
         from export.executorch.graph import trace_inference, trace_training
         from export.executorch.lowering import lower, merge_weights, xnnpack
 
@@ -76,10 +76,10 @@ def write_executorch(
     (folder / FILES.training).write_bytes(training.program)
     (folder / FILES.base_weights).write_bytes(weights)
     lowered = {FILES.training: training, FILES.inference: inference}
-    portable = tuple(name for name, program in lowered.items() if program.backend == "portable")
-    if portable:
-        progress(f"XNNPACK refuses {' and '.join(portable)}: slower on devices")
-    return FILES.model_copy(update={"portable": portable})
+    refusals = {name: program.refusal for name, program in lowered.items() if program.refusal is not None}
+    for name, refusal in refusals.items():
+        progress(f"XNNPACK refuses {name}, which will be slower on devices: {refusal}")
+    return FILES.model_copy(update={"portable": tuple(refusals)})
 
 
 def require_executorch() -> None:
@@ -88,24 +88,10 @@ def require_executorch() -> None:
     Raises:
         DependencyMissing: executorch is not installed, or does not fit torch.
     """
-    with quiet_libraries(), _quiet_executorch():
+    with quiet_libraries(), quiet_loggers(_NOISY_LOGGERS):
         try:
             import export.executorch.lowering  # noqa: F401
         except ImportError as error:
             raise DependencyMissing(
                 "ExecuTorch cannot be imported", got=error, expected="pip install executorch==1.4.1"
             ) from error
-
-
-@contextmanager
-def _quiet_executorch() -> Iterator[None]:
-    """Hold back torchao's complaints about GPU libraries, and the delegates' notes."""
-    loggers = [logging.getLogger(name) for name in ("torchao", "torch", "executorch")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

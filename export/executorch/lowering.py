@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS  # type: ignore[import-untyped]
@@ -28,10 +27,6 @@ from export.quiet import first_line
 from hetlora.digest import sha256_of
 from hetlora.errors import ModelNotExportable
 
-logger = logging.getLogger(__name__)
-
-Backend = Literal["xnnpack", "portable"]
-
 _DATA_TAG: Final = "base"
 _ALIGNMENT_BYTES: Final = 64  # a cache line
 # XNNPACK reshapes along one symbolic axis at most, and takes a part that only copies for an error.
@@ -47,11 +42,11 @@ _NOT_DELEGATED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A program without its weights, the weights by name, and what runs it."""
+    """A program without its weights, the weights by name, and why XNNPACK refused it, if it did."""
 
     program: bytes
     weights: DataPayload
-    backend: Backend
+    refusal: str | None
 
 
 def xnnpack() -> XnnpackPartitioner:
@@ -67,11 +62,11 @@ def lower(exported: ExportedProgram, name: str, delegate: Partitioner) -> Lowere
         ModelNotExportable: ExecuTorch cannot lower the program, or has no kernel for one of its operators.
     """
     try:
-        return _lower(exported, [delegate], "xnnpack")
-    except Exception as refusal:  # the delegate's checks raise RuntimeError, AssertionError and more
-        logger.warning("delegate_refused program=%s reason=%s", name, first_line(refusal))
+        return _lower(exported, [delegate], None)
+    except Exception as error:  # the delegate's checks raise RuntimeError, AssertionError and more
+        refusal = first_line(error)
     try:
-        return _lower(exported, [], "portable")
+        return _lower(exported, [], refusal)
     except ModelNotExportable:
         raise
     except Exception as error:
@@ -80,7 +75,7 @@ def lower(exported: ExportedProgram, name: str, delegate: Partitioner) -> Lowere
         ) from error
 
 
-def _lower(exported: ExportedProgram, delegates: list[Partitioner], backend: Backend) -> Lowered:
+def _lower(exported: ExportedProgram, delegates: list[Partitioner], refusal: str | None) -> Lowered:
     for node in exported.graph.nodes:
         if node.op == "placeholder":  # else XNNPACK copies the weights into the program
             node.meta.setdefault("custom", {})["delegate_constant_tag"] = _DATA_TAG
@@ -95,7 +90,7 @@ def _lower(exported: ExportedProgram, delegates: list[Partitioner], backend: Bac
     with TemporaryDirectory(prefix="hetlora-") as folder:
         lowered.write_tensor_data_to_file(folder)
         data = (Path(folder) / f"{_DATA_TAG}.ptd").read_bytes()
-    return Lowered(lowered.buffer, FlatTensorSerializer().deserialize(Cord(data)), backend)
+    return Lowered(lowered.buffer, FlatTensorSerializer().deserialize(Cord(data)), refusal)
 
 
 def merge_weights(programs: Iterable[Lowered]) -> bytes:

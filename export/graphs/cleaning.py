@@ -82,16 +82,17 @@ def _without_gemm(gemm: NodeProto) -> list[NodeProto]:
     plain = all(attributes.get(name, 1.0) == 1.0 for name in ("alpha", "beta"))
     if not plain or attributes.get("transA") or len(gemm.input) != 3:
         return [gemm]
-    scope = gemm.name.rpartition("/")[0]
+    # The node's own name, which no other has, and whose scope is that of the layer.
+    stem = gemm.name or gemm.output[0]
     x, weight, bias = gemm.input
     nodes = []
     if attributes.get("transB"):
-        name = f"{scope}/Transpose"
+        name = f"{stem}_transpose"
         nodes.append(helper.make_node("Transpose", [weight], [f"{name}_output_0"], name=name, perm=[1, 0]))
         weight = f"{name}_output_0"
-    product = f"{scope}/MatMul"
+    product = f"{stem}_product"
     nodes.append(helper.make_node("MatMul", [x, weight], [f"{product}_output_0"], name=product))
-    nodes.append(helper.make_node("Add", [f"{product}_output_0", bias], gemm.output, name=f"{scope}/Add"))
+    nodes.append(helper.make_node("Add", [f"{product}_output_0", bias], gemm.output, name=f"{stem}_sum"))
     return nodes
 
 

@@ -144,7 +144,8 @@ def load_tokenizer(source: ModelFolder, max_tokens: int) -> Tokenizer:
             expected="a fast tokenizer with a vocabulary and a token for padding or the end of a text",
         )
     # Added tokens do not count: Gemma 3's tokenizer has one for pictures, which no text becomes.
-    words, vocabulary = backend.get_vocab_size(with_added_tokens=False), source.config.vocab_size
+    words = backend.get_vocab_size(with_added_tokens=False)
+    vocabulary = getattr(source.config, "vocab_size", words)  # a model of several parts has none of its own
     if words > vocabulary:
         raise ModelNotExportable(
             "the tokenizer is of another model", got=f"{words} words", expected=f"up to {vocabulary}"

@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from export.source.model_folder import ModelFolder
 from hetlora.errors import ModelNotExportable
-from hetlora.manifest import GenerationInfo, ImageInfo
+from hetlora.manifest import GenerationInfo, ImageInfo, Task, has_decoder, reads_images
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """The classes, how a picture is prepared, and how a text ends; what the task has none of is empty."""
+
+    labels: tuple[str, ...]
+    image: ImageInfo | None
+    generation: GenerationInfo | None
+
+
+def task_facts(
+    folder: ModelFolder, task: Task, *, labels: Iterable[str], vocabulary: int | None
+) -> TaskFacts:
+    """What the manifest says of a task; `labels` are those asked for, `vocabulary` of a model that has one.
+
+    Raises:
+        ModelNotExportable: the model's files say what cannot be.
+    """
+    if reads_images(task):
+        return TaskFacts(image_labels(folder), image_info(folder), None)
+    if vocabulary is None:
+        return TaskFacts(tuple(labels), None, None)
+    generation = generation_info(folder, vocabulary, has_decoder_of_its_own=has_decoder(task))
+    return TaskFacts((), None, generation)
 
 
 def image_info(folder: ModelFolder) -> ImageInfo:

@@ -146,7 +146,7 @@ def _indexed(index: Path) -> set[str]:
         return set()
     try:
         return {Path(name).name for name in json.loads(index.read_bytes())["weight_map"].values()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelNotExportable(f"{index.name} of the model cannot be read", got=error) from error
 
 

@@ -19,7 +19,7 @@ from export.graphs.graph_builder import Dims, GraphBuilder
 from export.graphs.graph_edit import bypass_identities, drop_dead, scope_of
 from export.graphs.microsoft import MICROSOFT, use_microsoft_operators
 from export.graphs.shapes import share_shape_vectors, with_shapes
-from export.quiet import quiet_native_code
+from export.quiet import first_line, quiet_native_code
 from hetlora.errors import ModelNotExportable
 from hetlora.graph_names import LOSS
 
@@ -27,12 +27,21 @@ TASK_LOSS: Final = "task_loss"  # before the pruning penalty
 
 
 def simplify(forward: ModelProto) -> ModelProto:
-    """The forward graph with shapes inferred, shape arithmetic removed, and fusions that have a gradient."""
+    """The forward graph with shapes inferred, shape arithmetic removed, and fusions that have a gradient.
+
+    Raises:
+        ModelNotExportable: shapes that cannot be told, or a graph that ONNX Runtime refuses.
+    """
     use_microsoft_operators(forward)
     shaped = with_shapes(forward)
     share_shape_vectors(shaped)
-    with quiet_native_code():
-        fused: bytes = bindings.get_optimized_model(shaped.SerializeToString(), set(), SessionOptions())
+    try:
+        with quiet_native_code():
+            fused: bytes = bindings.get_optimized_model(shaped.SerializeToString(), set(), SessionOptions())
+    except Exception as error:  # the bindings' exceptions share no base class
+        raise ModelNotExportable(
+            "ONNX Runtime cannot read the model's graph", got=first_line(error), expected="a valid graph"
+        ) from error
     return onnx.load_from_string(fused)  # the shapes stay in it
 
 

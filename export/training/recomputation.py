@@ -121,7 +121,7 @@ def _wanted_by_layer(plan: _Plan, backward: list[NodeProto]) -> dict[str, set[st
     layers = {output: block_of(scope_of(node.name)) for node in plan.forward for output in node.output}
     wanted: dict[str, set[str]] = {}
     for node in backward:
-        for name in reads_of(node) & plan.recomputed:
+        for name in sorted(reads_of(node) & plan.recomputed):
             layer = layers[name]
             if layer is not None:
                 wanted.setdefault(layer, set()).add(name)

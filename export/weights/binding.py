@@ -14,10 +14,11 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from export.graphs.graph_builder import GraphBuilder
-from export.graphs.graph_edit import drop_inputs, reads_of, rename_reads, replace_nodes
+from export.graphs.graph_edit import drop_inputs, in_words, reads_of, rename_reads, replace_nodes
 from export.graphs.microsoft import MICROSOFT, use_microsoft_operators
 from export.graphs.products import is_row_lookup
 from export.weights.weight_file import Place, StoredWeight
+from hetlora.errors import ModelNotExportable
 
 
 def bind_weights(
@@ -79,7 +80,14 @@ def _decode(
     stem = f"{name}/{number}"
     source = name if weight.scale is None else _scale_name(name)
     if barrier:
-        other = next(x for x in (*reader.input, *sorted(reads_of(reader))) if x and not x.startswith(name))
+        read = (*reader.input, *sorted(reads_of(reader)))
+        other = next((x for x in read if x and not x.startswith(name)), None)
+        if other is None:
+            raise ModelNotExportable(
+                f"{in_words(reader)} reads nothing but a weight, which cannot stay quantised there",
+                got=name,
+                expected="float32 as base",
+            )
         outputs = (f"{stem}/passed", f"{stem}/token")
         source = b.node("PassThrough", [source, other], *outputs, name=f"{stem}/barrier", domain=MICROSOFT)
     if weight.scale is None:

@@ -6,6 +6,7 @@ from benchmarks.bench_forecast import SIZES, forecast_row, summary
 from benchmarks.llama import SMOLLM_135M
 from benchmarks.step_runs import Shape, StepRun, Variant
 from edge_sdk.planner import Forecast
+from hetlora.cost import StepSize
 
 INT8 = Variant("int8", "none")
 
@@ -17,19 +18,20 @@ def a_run(seconds: float, peak_bytes: int) -> StepRun:
 def test_error_is_the_forecast_over_the_measured_figure_less_one() -> None:
     forecast = Forecast(peak_bytes=330, seconds=1.5, traffic_bytes=0)
     runs = [a_run(2.0, 300), a_run(1.0, 300), a_run(9.0, 300)]
-    row = forecast_row("23M", INT8, 4, Shape(2, 96), forecast, runs)
+    row = forecast_row("23M", INT8, Shape(2, 96), StepSize(2, 96, 4, 0), forecast, runs, counted={"flops": 7})
     # 330 / 300 and 1.5 / 2.0.
     assert (row.memory_error, row.time_error) == (0.1, -0.25)
     assert (row.forecast_peak_bytes, row.peak_bytes) == (330, 300)
     assert (row.forecast_seconds, row.seconds) == (1.5, 2.0)
     assert (row.model, row.base, row.recompute, row.rank, row.shape) == ("23M", "int8", "none", 4, "2x96")
+    assert row.counted == {"flops": 7}
 
 
 def test_errors_are_summed_up_without_their_signs() -> None:
     measured = [a_run(1.0, 100)]
     rows = [
-        forecast_row("23M", INT8, 4, Shape(1, 8), Forecast(peak_bytes, seconds, 0), measured)
-        for peak_bytes, seconds in ((90, 1.5), (105, 0.8), (100, 1.0))
+        forecast_row("23M", INT8, Shape(1, 8), StepSize(1, 8, 4, 0), forecast, measured, counted={})
+        for forecast in (Forecast(90, 1.5, 0), Forecast(105, 0.8, 0), Forecast(100, 1.0, 0))
     ]
     # Memory 0.10, 0.05, 0 and time 0.5, 0.2, 0.
     assert summary(rows) == pytest.approx(

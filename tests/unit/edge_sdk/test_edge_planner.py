@@ -119,6 +119,15 @@ def test_profile_by_hand_uses_all_its_cores_whatever_simulates_it() -> None:
     assert training_rate(device, 1) == training_rate(device, None)
 
 
+def test_pictures_are_counted_by_the_picture() -> None:
+    # Four pictures, rank 32: 4 * (1 + 3.2) * 1.15 + 6 * 64 + 50 = 453.32 MB, however long texts may be.
+    pictures = tiny_manifest(tiny_files(), "image-classification").model_copy(
+        update={"cost_model": COSTS, "adapter": SPEC_32}
+    )
+    choice = choose_rank(_device(), pictures, _offer(), example_count=100)
+    assert choice.forecast.peak_bytes == planner.PROCESS_BYTES + 453_320_000
+
+
 def test_few_examples_make_small_batches_and_so_room_for_rank() -> None:
     # With one example a batch is 8 tokens instead of 32: rank 16 takes 8 * 2.6 * 1.15 + 192 + 50 = 265.92 MB.
     available = _available_for(planner.PROCESS_BYTES + 270 * MB)

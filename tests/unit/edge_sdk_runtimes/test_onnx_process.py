@@ -32,8 +32,8 @@ def test_one_thread_means_the_callers_own(
         return len(set(os.listdir("/proc/self/task")) - before)
 
     assert new_threads(1) == 0
-    most = min(10**6, os.cpu_count() or 1)  # never more than one a core
-    assert new_threads(10**6) == 2 * (most - 1)  # the training and the optimizer session have a pool each
+    cores = os.cpu_count() or 1  # never more than one thread a core
+    assert new_threads(10**6) == 2 * (cores - 1)  # the training and the optimizer session have a pool each
 
 
 TRAIN_AND_CLASSIFY = """

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from parity import export_family
-from tiny_families import write_tiny_family
+from tiny_families import VOCABULARY, write_tiny_family
 
+from export.cost.cost_model import cost_model, peaks
 from export.cost.liveness import live_while_running
 from export.cost.tensor_sizes import TERMS, Sized
+from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.bundle import Bundle
 from hetlora.cost import CostModel, StepCost, StepSize
 
@@ -46,7 +54,7 @@ def test_fewer_trained_layers_take_less_time_and_memory(tmp_path: Path) -> None:
         for layers in (1, None)
     ]
     step = costs[0].step(batch=2, tokens=24, rank=4)
-    assert costs[0].flops.of(step) < costs[1].flops.of(step)
+    assert costs[0].flops.at(step) < costs[1].flops.at(step)
     assert costs[0].peak_live_bytes(step) < costs[1].peak_live_bytes(step)
 
 
@@ -74,6 +82,30 @@ def test_a_tensor_is_alive_from_its_maker_to_its_last_reader() -> None:
     per_token = TERMS.index("per_token")
     alive = [moment[per_token] for moment in live_while_running(graph, sizes)]
     assert alive == [40, 80, 40, 80]  # a; a and b; b; b and d
+    spec = AdapterSpec((ModuleSpec("q", 4, 4),), scaling=1.0, max_rank=2)
+    cost = cost_model(helper.make_model(graph), sizes, spec, most_chunk_rows=0)
+    assert cost.written_bytes == StepCost(per_token=3 * 40)  # a, b and d: c writes nothing
+    assert cost.live_bytes == (StepCost(per_token=80),)
+    assert (cost.graph_nodes, cost.adapter_bytes_per_rank) == (4, 4 * 8)
+
+
+@given(
+    live=arrays(np.float64, (9, len(TERMS)), elements=st.integers(0, 10**6).map(float)),
+    batch=st.sampled_from([1, 4, 64]),
+    tokens=st.sampled_from([16, 256, 4096]),
+)
+def test_moments_that_are_kept_hold_the_peak_of_any_step(
+    live: NDArray[np.float64], batch: int, tokens: int
+) -> None:
+    steps = [
+        StepSize.of(batch=rows, tokens=length, rank=rank, most_chunk_rows=7)
+        for rows, length, rank in product((1, 4, 64), (16, 256, 4096), (1, 8))
+    ]
+    kept = peaks(live, steps)
+    assert {tuple(row) for row in kept} <= {tuple(row) for row in live}
+    step = StepSize.of(batch=batch, tokens=tokens, rank=8, most_chunk_rows=7)
+    sizes = [1, batch, step.rows, step.rows * tokens, 8, step.rows * 8, step.chunk_rows]
+    assert (kept @ sizes).max() >= (live @ sizes).max() / 1.01 - 1
 
 
 @pytest.mark.parametrize(
@@ -88,12 +120,18 @@ def test_chunks_are_as_few_as_can_be_and_of_one_size(rows: int, most: int, chunk
 def test_terms_add_up() -> None:
     cost = StepCost(fixed=1, per_text=1, per_token=1, per_token_pair=1, per_rank=1, per_token_per_rank=1)
     # 2 texts of 3 tokens at rank 4: 1 + 2 + 6 + 18 + 4 + 24.
-    assert cost.of(StepSize(batch=2, tokens=3, rank=4, chunk_rows=9)) == 55
-    assert StepCost(per_chunk_row=2).of(StepSize(2, 3, 4, chunk_rows=9)) == 18
+    assert cost.at(StepSize(batch=2, tokens=3, rank=4, chunk_rows=9)) == 55
+    assert StepCost(per_chunk_row=2).at(StepSize(2, 3, 4, chunk_rows=9)) == 18
 
 
 def test_logits_of_a_language_model_are_counted_by_the_chunk(tmp_path: Path) -> None:
     model = write_tiny_family(tmp_path / "model", "llama")
     cost: CostModel = export_family("llama", model, tmp_path / "bundle").manifest.cost_model
-    assert cost.most_chunk_rows > 0
-    assert any(moment.per_chunk_row for moment in cost.live_bytes)
+    vocabulary = len(VOCABULARY)
+    assert cost.most_chunk_rows == 8 * 2**20 // vocabulary  # 32 MiB of float32
+    # Of each row of a chunk: logits and softmax, float32, at least; at most four of their kind.
+    rows = [moment.per_chunk_row for moment in cost.live_bytes if moment.per_chunk_row]
+    assert rows
+    assert all(2 * 4 * vocabulary <= row <= 4 * 4 * vocabulary + 4 * 4 * 32 for row in rows)
+    # Outside the chunks nothing has a row of logits.
+    assert cost.flops.per_chunk_row == cost.written_bytes.per_chunk_row == 0

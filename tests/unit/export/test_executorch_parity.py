@@ -62,6 +62,15 @@ def test_logits_are_those_of_torch_under_adapters_that_are_swapped(case: Case, t
     assert np.abs(answers[0] - answers[1]).max() > 100 * LOGITS_TOLERANCE
 
 
+def test_batch_beyond_the_programs_goes_through_in_parts(case: Case, tmp_path: Path) -> None:
+    model, bundle = case
+    batch = batch_for(bundle, rows=19, tokens=7)  # in parts of 8, 8 and 3, with unlike numbers of labels
+    adapter = trained_adapter(bundle.manifest.adapter)
+    runtime = open_runtime(bundle, adapter, ExecutorchRuntime)
+    check_first_step(runtime, batch, PeftTwin(bundle, model, adapter, tmp_path))
+    assert runtime.evaluate(batch).loss < np.inf
+
+
 def test_all_is_run_by_xnnpack(case: Case) -> None:
     programs = case[1].manifest.executorch
     assert programs is not None

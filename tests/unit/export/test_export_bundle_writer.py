@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
 import pytest
+from tiny_families import write_tiny_family
 from tiny_model import HIDDEN, LAYERS, write_tiny_model
 
 from export.bundle_writer import export_bundle
@@ -49,6 +53,28 @@ def test_same_inputs_give_the_same_bytes_wherever_they_lie(tmp_path: Path) -> No
     first = _export(write_tiny_model(tmp_path / "here" / "tiny"), tmp_path / "first")
     second = _export(write_tiny_model(tmp_path / "there" / "tiny"), tmp_path / "second")
     assert first.digest == second.digest
+
+
+EXPORT = """
+import sys
+from pathlib import Path
+from export.bundle_writer import export_bundle
+export_bundle(sys.argv[1], Path(sys.argv[2]), task="text-generation", targets=["all-linear"], max_rank=4,
+              max_tokens=16, base="int8", recompute="layer")
+"""
+
+
+def test_processes_that_hash_otherwise_write_the_same_bytes(tmp_path: Path) -> None:
+    model = write_tiny_family(tmp_path / "model", "llama")
+    for seed in ("0", "1"):
+        subprocess.run(
+            [sys.executable, "-c", EXPORT, model, tmp_path / seed],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[3],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
+    assert open_bundle(tmp_path / "0").digest == open_bundle(tmp_path / "1").digest
 
 
 def test_labels_with_a_describing_text_are_embedded_by_it(tiny_model_folder: Path, tmp_path: Path) -> None:

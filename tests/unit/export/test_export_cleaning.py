@@ -102,7 +102,7 @@ def test_gemm_with_a_weight_becomes_product_and_sum(transposed: int) -> None:
     assert _ops(cleaned) == ["Transpose"] * transposed + ["MatMul", "Add"]
     layer = linear_layers(cleaned)["fc"]
     assert (layer.in_features, layer.out_features, layer.transposed) == (4, 6, bool(transposed))
-    assert cleaned.graph.node[-1].name == "/fc/Add"
+    assert cleaned.graph.node[-1].name == "/fc/Gemm_sum"
     _assert_same(model, cleaned)
 
 

@@ -81,6 +81,30 @@ def test_model_with_a_decoder_is_no_classifier_of_texts(tmp_path: Path) -> None:
         export_bundle(str(model), tmp_path / "bundle", labels=["a", "b"], targets=["q"], max_rank=2)
 
 
+@pytest.mark.parametrize("start", [None, -1, "x", 10**6])
+def test_decoder_that_begins_with_no_token_is_refused(tmp_path: Path, start: object) -> None:
+    model = write_tiny_family(tmp_path / "model", "t5")
+    _change_config(model, decoder_start_token_id=start)
+    with pytest.raises(ModelNotExportable, match=r"how its decoder begins|cannot be read"):
+        export_family("t5", model, tmp_path / "bundle")
+
+
+def test_model_of_several_parts_is_refused(tmp_path: Path) -> None:
+    model = write_tiny_family(tmp_path / "model", "gemma3")
+    text = json.loads((model / "config.json").read_bytes())
+    (model / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": text}))
+    with pytest.raises(ModelNotExportable, match="weights of the model are missing"):
+        export_family("gemma3", model, tmp_path / "bundle")
+
+
+def test_index_nested_without_end_is_refused(tmp_path: Path) -> None:
+    model = write_tiny_family(tmp_path / "model", "smollm")
+    (model / "model.safetensors").unlink()
+    (model / "model.safetensors.index.json").write_text("[" * 200_000)
+    with pytest.raises(ModelNotExportable, match=r"index\.json of the model cannot be read"):
+        export_family("smollm", model, tmp_path / "bundle")
+
+
 def test_tied_weight_is_found_under_any_of_its_names(tmp_path: Path) -> None:
     model = write_tiny_family(tmp_path / "model", "t5")
     expected = export_family("t5", model, tmp_path / "expected").manifest.files
