@@ -38,7 +38,7 @@ def print_json(value: BaseModel | Mapping[str, Any]) -> None:
     except BrokenPipeError:  # whoever reads has seen enough
         raise
     except OSError as error:
-        # What is still in the buffer would fail once more as the interpreter ends, with an exit code of its own.
+        # What is still in the buffer would fail once more at the end, with an exit code of the interpreter's.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise HetloraError("standard output cannot be written", got=error) from error
 
