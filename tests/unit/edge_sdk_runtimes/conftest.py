@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import importlib.abc
+import sys
 from collections.abc import Callable
 from functools import cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,6 +15,29 @@ from edge_sdk.runtimes.base import Batch
 from edge_sdk.runtimes.onnx import OnnxRuntime
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter
 from hetlora.bundle import Bundle
+
+
+class _Absent(importlib.abc.MetaPathFinder):
+    """As if these packages were not installed."""
+
+    def __init__(self, *packages: str) -> None:
+        self._packages = packages
+
+    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name.partition(".")[0] in self._packages:
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        return None
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def hide(*packages: str) -> None:
+        for name in list(sys.modules):
+            if name.partition(".")[0] in packages:
+                monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setattr(sys, "meta_path", [_Absent(*packages), *sys.meta_path])
+
+    return hide
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from tiny_model import WORDS
 
 from edge_sdk.generation import TextGenerator
+from edge_sdk.runtimes import open_model
 from edge_sdk.runtimes.executorch import ExecutorchModel, ExecutorchRuntime
 from edge_sdk.runtimes.onnx import OnnxRuntime
 from hetlora.adapter import Adapter, AdapterSpec
@@ -44,6 +45,16 @@ def test_generated_text_is_that_of_onnx_runtime_under_each_adapter(
         answers.append(ours)
     assert answers[0].token_ids
     assert answers[0] != answers[1]
+
+
+def test_text_is_generated_where_executorch_alone_is_installed(
+    bundle: Bundle, telling_adapter: MakeAdapter, without: Callable[..., None]
+) -> None:
+    adapter = telling_adapter(bundle.manifest.adapter, 3)
+    expected = TextGenerator(bundle, threads=1).generate(WORDS[0], max_new_tokens=4, adapter=adapter)
+    without("onnxruntime")
+    assert isinstance(open_model(bundle), ExecutorchModel)
+    assert TextGenerator(bundle).generate(WORDS[0], max_new_tokens=4, adapter=adapter) == expected
 
 
 def test_evaluation_is_that_of_onnx_runtime_and_tells_the_loss_alone(

@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.abc
-import sys
 from collections.abc import Callable
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 
 import pytest
 
-from edge_sdk.runtimes import runtime_for
+from edge_sdk.runtimes import open_model, runtime_for
 from edge_sdk.runtimes.onnx import OnnxRuntime
 from hetlora.bundle import Bundle
 from hetlora.errors import DependencyMissing
 from hetlora.manifest import ExecutorchFiles, Manifest
-
-
-class _Absent(importlib.abc.MetaPathFinder):
-    """As if these packages were not installed."""
-
-    def __init__(self, *packages: str) -> None:
-        self._packages = packages
-
-    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name.partition(".")[0] in self._packages:
-            raise ModuleNotFoundError(f"No module named {name!r}")
-        return None
-
-
-@pytest.fixture
-def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    def hide(*packages: str) -> None:
-        for name in list(sys.modules):
-            if name.partition(".")[0] in packages:
-                monkeypatch.delitem(sys.modules, name)
-        monkeypatch.setattr(sys, "meta_path", [_Absent(*packages), *sys.meta_path])
-
-    return hide
 
 
 @pytest.fixture
@@ -80,3 +53,11 @@ def test_device_with_neither_is_told_what_is_wrong_with_each(
     assert caught.value.expected is not None
     for command in ("pip install onnxruntime-training-cpu", "executorch=="):
         assert command in caught.value.expected
+
+
+def test_model_without_programs_asks_for_onnx_runtime_too(
+    tiny_bundle: Bundle, without: Callable[..., None]
+) -> None:
+    without("onnxruntime")
+    with pytest.raises(DependencyMissing, match="ONNX Runtime cannot be imported"):
+        open_model(tiny_bundle)
