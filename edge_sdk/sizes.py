@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hetlora.errors import BundleInvalid
-from hetlora.manifest import Manifest, reads_images
-
-_MAX_ROWS: Final = 2**16
+from hetlora.manifest import MAX_ROWS, Manifest, reads_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ def fixed_sizes(manifest: Manifest) -> FixedSizes:
         batch, second, *_ = next(iter(shapes))
         rows = batch if isinstance(batch, int) else None
         tokens = second if is_text and isinstance(second, int) else None
-        limits = ((rows, _MAX_ROWS), (tokens, manifest.max_tokens))
+        limits = ((rows, MAX_ROWS), (tokens, manifest.max_tokens))
         if len(shapes) == 1 and all(size is None or 1 <= size <= most for size, most in limits):
             return FixedSizes(rows, tokens)
     raise BundleInvalid(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeGuard
 
 from onnx import ModelProto
 from transformers import PretrainedConfig, PreTrainedModel
@@ -114,16 +114,17 @@ def _hidden_size(config: PretrainedConfig) -> int:
 
 def _decoder_start(config: PretrainedConfig, vocabulary: int) -> DecoderStart:
     start, padding = config.decoder_start_token_id, config.pad_token_id
-    for token in (start, padding):
-        if type(token) is not int or not 0 <= token < vocabulary:
-            raise ModelNotExportable(
-                "the model's configuration does not say how its decoder begins",
-                got=f"decoder_start_token_id {start!r}, pad_token_id {padding!r}",
-                expected=f"tokens from 0 to {vocabulary - 1}",
-            )
-    assert start is not None
-    assert padding is not None
-    return DecoderStart(start, padding)
+    if _is_token(start, vocabulary) and _is_token(padding, vocabulary):
+        return DecoderStart(start, padding)
+    raise ModelNotExportable(
+        "the model's configuration does not say how its decoder begins",
+        got=f"decoder_start_token_id {start!r}, pad_token_id {padding!r}",
+        expected=f"tokens from 0 to {vocabulary - 1}",
+    )
+
+
+def _is_token(found: object, vocabulary: int) -> TypeGuard[int]:
+    return type(found) is int and 0 <= found < vocabulary
 
 
 def _check_shapes_are_fixed(forward: ModelProto) -> None:

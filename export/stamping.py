@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 import onnx
 from onnx import ValueInfoProto
@@ -17,10 +16,8 @@ from export.training.lora_graph import rank_symbol
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.digest import sha256_of_file
 from hetlora.errors import BundleInvalid, ModelNotExportable, RankOutOfRange
-from hetlora.manifest import MANIFEST_NAME, Manifest
+from hetlora.manifest import MANIFEST_NAME, MAX_ROWS, Manifest
 from hetlora.messages.common import ObjectRef
-
-_MAX_BATCH: Final = 2**16
 
 
 def stamp(
@@ -68,8 +65,8 @@ def _check(manifest: Manifest, rank: int, batch: int | None, tokens: int | None)
         )
     if not 1 <= rank <= manifest.adapter.max_rank:
         raise RankOutOfRange("rank to stamp", got=rank, expected=f"1 to {manifest.adapter.max_rank}")
-    if batch is not None and not 1 <= batch <= _MAX_BATCH:
-        raise ModelNotExportable("rows to stamp", got=batch, expected=f"1 to {_MAX_BATCH}")
+    if batch is not None and not 1 <= batch <= MAX_ROWS:
+        raise ModelNotExportable("rows to stamp", got=batch, expected=f"1 to {MAX_ROWS}")
     if tokens is not None and not (MIN_TOKENS <= tokens <= manifest.max_tokens and manifest.graphs.tokenizer):
         longest = (
             f"{MIN_TOKENS} to {manifest.max_tokens}" if manifest.graphs.tokenizer else "none for pictures"

@@ -18,6 +18,7 @@ SCHEMA_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
 MAX_MANIFEST_BYTES: Final = 4 * 1024 * 1024
 MAX_TOKENS: Final = 2**20
+MAX_ROWS: Final = 2**16  # of the batches that a bundle is stamped for
 # What file systems take: of one name, and of a path below the folder that a device keeps its bundles in.
 MAX_NAME_BYTES: Final = 255
 MAX_PATH_BYTES: Final = 1024

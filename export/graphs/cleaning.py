@@ -10,10 +10,10 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from export.graphs.graph_edit import (
+    bypass,
     bypass_identities,
     copy_of,
     drop_dead,
-    rename_reads,
     replace_nodes,
     strip_notes,
 )
@@ -52,17 +52,7 @@ def _drop_idle_casts(graph: GraphProto) -> None:
         for value in (*graph.value_info, *graph.input, *graph.output)
     }
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-    outputs = {value.name for value in graph.output}
-    names: dict[str, str] = {}
-    kept = []
-    for node in graph.node:
-        rename_reads([node], names)
-        idle = node.op_type == "Cast" and types.get(node.input[0]) == node.attribute[0].i
-        if idle and node.output[0] not in outputs:
-            names[node.output[0]] = node.input[0]
-        else:
-            kept.append(node)
-    replace_nodes(graph, kept)
+    bypass(graph, lambda node: node.op_type == "Cast" and types.get(node.input[0]) == node.attribute[0].i)
 
 
 def _split_gemms(graph: GraphProto) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import TypeVar
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -76,18 +76,23 @@ def ancestors(nodes: Sequence[NodeProto], tensor: str) -> list[NodeProto]:
     return found[::-1]
 
 
-def bypass_identities(graph: GraphProto) -> None:
-    """Remove each Identity whose output is no output of the graph."""
+def bypass(graph: GraphProto, is_idle: Callable[[NodeProto], bool]) -> None:
+    """Remove nodes that answer what they read, but for those that make an output of the graph."""
     outputs = {value.name for value in graph.output}
     names: dict[str, str] = {}
     kept = []
     for node in graph.node:
         rename_reads([node], names)
-        if node.op_type == "Identity" and node.output[0] not in outputs:
+        if is_idle(node) and node.output[0] not in outputs:
             names[node.output[0]] = node.input[0]
         else:
             kept.append(node)
     replace_nodes(graph, kept)
+
+
+def bypass_identities(graph: GraphProto) -> None:
+    """Remove each Identity whose output is no output of the graph."""
+    bypass(graph, lambda node: node.op_type == "Identity")
 
 
 def drop_dead(graph: GraphProto) -> None:
