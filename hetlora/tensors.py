@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -53,17 +55,26 @@ def from_tensors(spec: AdapterSpec, tensors: Mapping[str, Tensor]) -> Adapter:
         SpecMismatch: missing or unexpected tensors, or shapes that differ from `spec`.
         RankOutOfRange, NonFiniteValues: see `Adapter`.
     """
-    expected = {key for name in spec.by_name for key in factor_keys(name)}
+    check_keys(tensors, [key for name in spec.by_name for key in factor_keys(name)])
+    return Adapter(
+        spec, {name: LoraFactors(*(tensors[key] for key in factor_keys(name))) for name in spec.by_name}
+    )
+
+
+def check_keys(tensors: Mapping[str, NDArray[Any]], wanted: Iterable[str]) -> None:
+    """Raise unless the tensors are those, no fewer and no others.
+
+    Raises:
+        SpecMismatch: missing or unexpected tensors.
+    """
+    expected = set(wanted)
     if tensors.keys() != expected:
         missing, unknown = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
         raise SpecMismatch(
             "tensors differ from the adapter specification",
             got=f"{len(missing)} missing {missing[:3]}, {len(unknown)} unknown {unknown[:3]}",
-            expected=f"lora_A and lora_B of {len(spec.modules)} modules",
+            expected=f"{len(expected)} tensors, those of the specification's modules",
         )
-    return Adapter(
-        spec, {name: LoraFactors(*(tensors[key] for key in factor_keys(name))) for name in spec.by_name}
-    )
 
 
 def adapter_to_bytes(adapter: Adapter) -> bytes:
@@ -78,6 +89,17 @@ def adapter_from_bytes(data: bytes, spec: AdapterSpec) -> Adapter:
         MalformedTensors: not a safetensors file, or a tensor that is not float32 or float16.
         SpecMismatch, RankOutOfRange, NonFiniteValues: see `from_tensors`.
     """
+    return from_tensors(spec, read_tensors(data))
+
+
+def read_tensors(data: bytes, others: Mapping[str, str] = MappingProxyType({})) -> dict[str, NDArray[Any]]:
+    """The tensors of a safetensors file by key: float32 or float16, finite or not.
+
+    `others` gives the dtype of keys that end otherwise, such as indices, by their last part.
+
+    Raises:
+        MalformedTensors: not a safetensors file, a key that stands twice, or a tensor of another dtype.
+    """
     try:
         tensors = _load_unique(data)
     # numpy refuses shapes and dtypes that safetensors' own header check lets through.
@@ -86,9 +108,10 @@ def adapter_from_bytes(data: bytes, spec: AdapterSpec) -> Adapter:
             "adapter bytes are not a safetensors file", got=error, expected="float32 or float16 safetensors"
         ) from error
     for key, tensor in tensors.items():
-        if tensor.dtype not in (np.float32, np.float16):
-            raise MalformedTensors(f"dtype of {key}", got=tensor.dtype, expected="float32 or float16")
-    return from_tensors(spec, tensors)
+        own = others.get(key.rpartition(".")[2])
+        if tensor.dtype not in ((np.float32, np.float16) if own is None else (np.dtype(own),)):
+            raise MalformedTensors(f"dtype of {key}", got=tensor.dtype, expected=own or "float32 or float16")
+    return tensors
 
 
 def _load_unique(data: bytes) -> dict[str, np.ndarray]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hetlora.messages.common import Count, Identifier, Message, Name, ObjectRef, PositiveCount, Timestamp
 from hetlora.states import AssignmentState, DeviceState
@@ -59,6 +60,7 @@ class TrainingSettings(Message):
     max_tokens: PositiveCount = Field(default=64, le=8192)
     pruning_decay: float = Field(default=0.99, gt=0, le=1)  # gamma; 1 means no pruning
     pruning_penalty: float = Field(default=1e-3, ge=0)  # lambda
+    prune_by: Literal["model", "module"] = "model"  # one decision for all modules, or one for each
 
 
 class Offer(Message):
@@ -89,14 +91,59 @@ class StartRequest(Message):
     rank: PositiveCount
 
 
+class Adaptation(Message):
+    """Which numbers of the adapter a device trains, and which it sends back.
+
+    - `trained`: the other factor keeps what was sent (FFA-LoRA, RoLoRA, DEeR, LoRA-A2). With "core" both do,
+      and an r x r matrix R of each module is trained, W = W0 + scaling B R A (Fed-SB); it begins as sent.
+    - `private_lora_B`: both are trained, lora_B stays on the device from round to round of one run
+      (FedSA-LoRA). At another rank its leading columns are taken, or zeros beyond them.
+    - `lora_B_rate`: the learning rate of lora_B over that of lora_A (LoRA-A2 takes 5).
+    - `selected_ranks`: only so many rank-one parts of the whole model are sent, those that moved most
+      (LoRA-A2).
+    - `upload_density`: only this share of the change's entries is sent, the largest (FLASC).
+    - `ranks`: which ranks of the global adapter these are (FSLoRA); the device has no use for it.
+    - `amplification`: the model computes amplification B A; what is trained and sent is B and A (FSLoRA's
+      R / r). It does not act on the plan's frozen adapter.
+    """
+
+    trained: Literal["both", "lora_A", "lora_B", "core"] = "both"
+    private_lora_B: bool = False
+    lora_B_rate: float = Field(default=1.0, gt=0)
+    selected_ranks: Count | None = None
+    upload_density: float = Field(default=1.0, gt=0, le=1)
+    ranks: tuple[Count, ...] | None = None
+    amplification: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.ranks is not None and any(left >= right for left, right in pairwise(self.ranks)):
+            raise ValueError("ranks are not ascending and unique")
+        if self.private_lora_B and self.trained != "both":
+            raise ValueError("a private lora_B is trained beside lora_A")
+        if self.selected_ranks is not None and (self.private_lora_B or self.upload_density < 1):
+            raise ValueError("selected ranks are sent whole, with both factors or the one that is trained")
+        if self.trained == "core" and (self.selected_ranks is not None or self.upload_density < 1):
+            raise ValueError("cores are sent whole")
+        return self
+
+
 class Plan(Message):
-    """What the device executes: the global adapter truncated to `rank`, and a seed for its batches."""
+    """What the device executes: the global adapter truncated to `rank`, and a seed for its batches.
+
+    Modules may have ranks of their own, also above `rank`, as long as the adapter has no more numbers than
+    one of `rank` in each module. `frozen` is a second adapter that is added to the model, never trained and
+    never sent back; its ranks have no limit. The device chose its rank before it could know of it, and its
+    forecast of memory, time and traffic leaves it out.
+    """
 
     assignment_id: Identifier
     rank: PositiveCount
     adapter: ObjectRef
     seed: Count
     lease_expires_at: Timestamp
+    adaptation: Adaptation = Adaptation()
+    frozen: ObjectRef | None = None
 
 
 class Report(Message):

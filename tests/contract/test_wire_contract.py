@@ -8,12 +8,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from hetlora.adapter import AdapterSpec, ModuleSpec
+from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.algebra import delta_norm, pruned_rank, tail_norm, truncate
 from hetlora.messages import device
 from hetlora.messages.common import Message, Problem
+from hetlora.partial import contract, cores_from_bytes, cores_to_bytes, expand
+from hetlora.partial_tensors import partial_from_bytes
 from hetlora.signature import (
     SignatureParameters,
     content_digest,
@@ -67,6 +70,54 @@ def test_adapter_file_is_written_and_read_as_pinned() -> None:
     assert adapter.factors["h.0.q"].lora_A.tolist() == [[2, 1], [0, 0.5]]
     assert adapter.factors["h.0.q"].lora_B.tolist() == [[3, 1], [0, -1]]
     assert adapter_to_bytes(adapter) == data
+
+
+def test_plan_of_an_older_service_means_a_plain_adapter() -> None:
+    fields = literal("plan.json")
+    del fields["adaptation"], fields["frozen"]
+    plan = device.Plan.model_validate(fields)
+    assert (plan.adaptation, plan.frozen) == (device.Adaptation(), None)
+
+
+def test_selected_ranks_are_written_and_read_as_pinned() -> None:
+    # lora_B moved in k by (0, 3) at rank 1, whose row (0, 3, 4) has norm 5: 15; and in q by (1, 0) at rank 0,
+    # whose row (2, 1) has norm sqrt(5).
+    received = adapter_from_bytes(adapter_bytes("adapter_rank2.safetensors.hex"), SPEC)
+    trained = with_lora_b(received, k=[[1, 0], [2, 8]], q=[[4, 1], [0, -1]])
+    data = adapter_bytes("update_selected_rank.safetensors.hex")
+    adaptation = device.Adaptation(trained="lora_B", selected_ranks=1)
+    read = expand(data, SPEC, adaptation, received)
+    assert contract(trained, adaptation, received) == data
+    assert read.factors["h.0.k"].lora_B.tolist() == [[1, 0], [2, 8]]
+    assert read.factors["h.0.q"].lora_B.tolist() == [[3, 1], [0, -1]]  # as received
+
+
+def test_sparse_change_is_written_and_read_as_pinned() -> None:
+    # 8 numbers of lora_B, an eighth of which is one: the change by 3 in k, at row 1 of 2 and column 1 of 2.
+    received = adapter_from_bytes(adapter_bytes("adapter_rank2.safetensors.hex"), SPEC)
+    trained = with_lora_b(received, k=[[1, 0], [2, 8]], q=[[4, 1], [0, -1]])
+    data = adapter_bytes("update_sparse.safetensors.hex")
+    adaptation = device.Adaptation(trained="lora_B", upload_density=0.125)
+    assert contract(trained, adaptation, received) == data
+    assert partial_from_bytes(data)["base_model.model.h.0.k.lora_B.weight.positions"].tolist() == [3]
+    assert expand(data, SPEC, adaptation, received).factors["h.0.k"].lora_B.tolist() == [[1, 0], [2, 8]]
+
+
+def test_cores_are_written_and_read_as_pinned() -> None:
+    data = adapter_bytes("update_cores.safetensors.hex")
+    cores = cores_from_bytes(data, SPEC, 2)
+    assert {name: core.tolist() for name, core in cores.items()} == {
+        "h.0.k": [[1, 0], [0, 1]],
+        "h.0.q": [[0, 2], [-1, 0.5]],
+    }
+    assert cores_to_bytes(cores) == data
+
+
+def with_lora_b(adapter: Adapter, **lora_B: list[list[float]]) -> Adapter:
+    return Adapter(
+        SPEC,
+        {name: LoraFactors(own.lora_A, np.array(lora_B[name[-1]])) for name, own in adapter.factors.items()},
+    )
 
 
 def test_truncation_gives_the_pinned_bytes() -> None:

@@ -1,0 +1,111 @@
+"""Parts of an adapter as tensors by key, to and from safetensors; nothing in a file is trusted.
+
+Keys beside PEFT's, each of a module `base_model.model.<module>`:
+- `<module>.core` (rank, rank): the matrix R between the factors, W = W0 + scaling B R A.
+- `<module>.ranks` int32 (n,), ascending: the ranks that the factors of the file are of.
+- `<PEFT key>.positions` uint32 (n,), ascending, and `<PEFT key>` (n,): entries of a factor at flat positions,
+  row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from hetlora.adapter import AdapterSpec, Tensor
+from hetlora.errors import MalformedTensors, NonFiniteValues, SpecMismatch
+from hetlora.selection import kept_entries, largest_entries
+from hetlora.tensors import KEY_PREFIX, max_adapter_bytes, read_tensors
+
+Tensors = Mapping[str, NDArray[Any]]
+
+INDEX_DTYPES: Final = {"positions": "uint32", "ranks": "int32"}
+
+
+def core_key(module_name: str) -> str:
+    """Where a module's core stands."""
+    return f"{KEY_PREFIX}{module_name}.core"
+
+
+def ranks_key(module_name: str) -> str:
+    """Where it stands which ranks a module's factors are of."""
+    return f"{KEY_PREFIX}{module_name}.ranks"
+
+
+def positions_key(factor_key: str) -> str:
+    """Where it stands which entries of a factor these are."""
+    return f"{factor_key}.positions"
+
+
+def max_partial_bytes(spec: AdapterSpec) -> int:
+    """The most bytes that a well-formed update or adapter takes in any form.
+
+    Twice a whole adapter, as each entry may have its position beside it; and the numbers of the ranks.
+    """
+    return 2 * max_adapter_bytes(spec) + 4 * spec.max_rank * len(spec.modules)
+
+
+def partial_to_bytes(tensors: Tensors) -> bytes:
+    """Write tensors by key as safetensors, the same bytes for the same tensors."""
+    return save(
+        {key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()}, metadata={"format": "pt"}
+    )
+
+
+def partial_from_bytes(data: bytes) -> dict[str, NDArray[Any]]:
+    """The tensors of a file by key: finite float32 or float16, and ascending indices of their dtype.
+
+    Whether keys, shapes and indices fit an adapter is for those to say who read on.
+
+    Raises:
+        MalformedTensors: no safetensors file, another dtype, or indices that do not ascend from 0 or more.
+        NonFiniteValues: NaN or infinity.
+    """
+    tensors = read_tensors(data, INDEX_DTYPES)
+    for key, tensor in tensors.items():
+        if key.rpartition(".")[2] in INDEX_DTYPES:
+            wide = tensor.astype(np.int64)
+            if wide.ndim != 1 or (wide < 0).any() or (np.diff(wide) <= 0).any():
+                raise MalformedTensors(f"indices {key}", expected="one row of them, from 0 on, ascending")
+        elif not np.isfinite(tensor).all():
+            raise NonFiniteValues(f"{key} holds values that are not finite", expected="finite float32 values")
+    return tensors
+
+
+def shaped(tensors: Tensors, key: str, shape: tuple[int, ...]) -> Tensor:
+    """The tensor under a key, in float32.
+
+    Raises:
+        SpecMismatch: it has another shape.
+    """
+    tensor = tensors[key]
+    if tensor.shape != shape:
+        raise SpecMismatch(f"shape of {key}", got=tensor.shape, expected=shape)
+    return tensor.astype(np.float32)
+
+
+def largest_of(tensors: Mapping[str, Tensor], density: float) -> dict[str, NDArray[Any]]:
+    """The share `density` of the entries of all tensors, the largest, and their positions, by key."""
+    count = kept_entries(density, sum(tensor.size for tensor in tensors.values()))
+    found: dict[str, NDArray[Any]] = {}
+    for key, positions in zip(tensors, largest_entries(list(tensors.values()), count), strict=True):
+        found[key], found[positions_key(key)] = tensors[key].ravel()[positions], positions
+    return found
+
+
+def dense(tensors: Tensors, key: str, shape: tuple[int, ...]) -> Tensor:
+    """The tensor of this shape whose entries stand under a key, zero elsewhere; float32.
+
+    Raises:
+        SpecMismatch: other entries than positions, or positions beyond the shape.
+    """
+    positions = tensors[positions_key(key)]
+    found = np.zeros(shape, np.float32)
+    if positions.size and positions[-1] >= found.size:
+        raise SpecMismatch(f"positions of {key}", got=positions[-1], expected=f"below {found.size}")
+    found.flat[positions] = shaped(tensors, key, positions.shape)
+    return found
