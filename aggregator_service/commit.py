@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from aggregator_service.adapters import add_version
-from aggregator_service.aggregation.hetlora import HetLora
+from aggregator_service.aggregation.reading import UpdateReader
+from aggregator_service.aggregation.rule import Update, UpdateRef
+from aggregator_service.aggregation.rules import first_state, open_rule
+from aggregator_service.aggregation.stacks import unstacked
 from aggregator_service.aggregation.tree import aggregate
 from aggregator_service.bundles import read_spec
 from aggregator_service.rounds import GOAL_MET, abort_live, end, go_on, in_round, leave_out, retry
-from aggregator_service.service import Service
-from aggregator_service.storage.tables import AssignmentRow, RankLimitRow, RoundRow, RunRow
-from hetlora.adapter import Adapter
+from aggregator_service.service import Service, reading_own
+from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RankLimitRow, RoundRow, RunRow
 from hetlora.errors import HetloraError
 from hetlora.messages.common import ObjectRef
 from hetlora.states import AssignmentState, RoundState
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
 
 log = logging.getLogger(__name__)
-
-RULES: Final = {"hetlora": HetLora}  # by RunSettings.rule
 
 
 def commit_round(service: Service, round_id: str) -> None:
@@ -36,22 +35,25 @@ def commit_round(service: Service, round_id: str) -> None:
     """
     with service.database.read() as session:
         run = session.get_one(RunRow, session.get_one(RoundRow, round_id).run_id)
-        # The id of an update is its digest: equal updates give equal bits, whoever sent them and when.
-        update_ids = [str(assignment.update_sha256) for assignment in _accepted(session, round_id)]
-    spec = read_spec(service, run.bundle)
+        version = session.get_one(AdapterVersionRow, session.get_one(RoundRow, round_id).base_version)
+        refs = [_ref(assignment) for assignment in _accepted(session, round_id)]
+    reader = UpdateReader(read_spec(service, run.bundle))
     folder = service.updates(round_id)
 
     unreadable: list[str] = []
 
-    def load(update_id: str) -> Adapter:
+    def load(ref: UpdateRef) -> Update:
         try:
-            return adapter_from_bytes(folder.read(update_id), spec)
+            return Update(reader.read(folder.read(ref.sha256)), ref.example_count)
         except HetloraError:
-            unreadable.append(update_id)
+            unreadable.append(ref.sha256)
             raise
 
+    with reading_own("a global adapter"):
+        before = adapter_from_bytes(service.objects.read(version.sha256), reader.spec)
+    rule = open_rule(run.settings.rule, first_state(run.settings.rule, before), sum(ref.rank for ref in refs))
     try:
-        result = aggregate(RULES[run.settings.rule](spec, run.settings.max_rank), update_ids, load)
+        result = aggregate(rule, refs, load)
     except HetloraError as error:
         log.exception("round=%s aggregation=failed", round_id)
         if unreadable:
@@ -59,11 +61,11 @@ def commit_round(service: Service, round_id: str) -> None:
         else:
             _give_up(service, round_id, str(error))
     else:
-        adapter = service.objects.put(adapter_to_bytes(result.adapter))
+        adapter = service.objects.put(adapter_to_bytes(unstacked(result.state.adapter)))
         _commit(service, round_id, adapter, result.weights)
 
 
-def _commit(service: Service, round_id: str, adapter: ObjectRef, weights: dict[str, float]) -> None:
+def _commit(service: Service, round_id: str, adapter: ObjectRef, weights: dict[UpdateRef, float]) -> None:
     now = service.clock()
     with service.database.write() as session:
         row = session.get_one(RoundRow, round_id)
@@ -72,13 +74,24 @@ def _commit(service: Service, round_id: str, adapter: ObjectRef, weights: dict[s
         run = session.get_one(RunRow, row.run_id)
         accepted = _accepted(session, round_id)
         for assignment in accepted:
-            assignment.aggregation_weight = weights[str(assignment.update_sha256)]
+            assignment.aggregation_weight = weights[_ref(assignment)]
             _remember_rank(session, run, assignment)
         abort_live(session, row, GOAL_MET, now)
         add_version(session, run, adapter, round_index=row.round_index, update_count=len(accepted), now=now)
         end(session, row, RoundState.COMMITTED, f"{len(accepted)} updates", now)
         go_on(session, run, row, now)
     log.info("run=%s round_index=%d committed updates=%d", run.id, row.round_index, len(accepted))
+
+
+def _ref(assignment: AssignmentRow) -> UpdateRef:
+    """What of an update counts: equal updates give equal bits, whoever sent them and when."""
+    assert assignment.report is not None
+    return UpdateRef(
+        str(assignment.update_sha256),
+        assignment.report.example_count,
+        str(assignment.adapter_sha256),
+        assignment.updated_rank or 0,
+    )
 
 
 def _accepted(session: Session, round_id: str) -> list[AssignmentRow]:

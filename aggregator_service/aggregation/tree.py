@@ -1,80 +1,116 @@
-"""One result whatever the order of arrival: a fixed reduction tree over sorted update ids.
+"""One result whatever the order of arrival: a fixed reduction tree over sorted updates.
 
-Floating-point addition is not associative, so the sorted ids alone fix the shape of the sum: leaves of
-`LEAF_SIZE` updates summed in order, then merged pairwise as a binary counter carries (the largest power of
+Floating-point addition is not associative, so the sorted references alone fix the shape of the sum: leaves of
+`LEAF_SIZE` updates added in order, then merged pairwise as a binary counter carries (the largest power of
 two of leaves that leaves a rest, reduced, plus that rest, reduced). At most log2(leaves) + 2 partials are
 alive at a time; beside them only one float per update is kept, its weight.
 
-One process reduces a round so far. Replicas that each reduced whole subtrees would give the same bits.
+Whoever reduces whole subtrees, `SUBTREE_LEAVES` leaves each, and merges them in the same shape gets the same
+bits: that is how several processes share a round.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
 
-from hetlora.adapter import Adapter
+from threadpoolctl import threadpool_limits
+
+from aggregator_service.aggregation.rule import GlobalState, Rule, Update, UpdateRef
 
 # In-place sums are cheaper than merges; part of the result's definition: another size, other last bits.
-LEAF_SIZE: Final = 16
+LEAF_SIZE: Final = 32
+# What a worker takes at a time, a power of two: 128 updates, so that few partials travel between processes.
+SUBTREE_LEAVES: Final = 4
 
 Partial = TypeVar("Partial")
+Load = Callable[[UpdateRef], Update]
 
 
-class Rule(Protocol[Partial]):
-    """Turns a stream of updates into one adapter; a partial of many is as small as a partial of one."""
+def one_thread() -> AbstractContextManager[object]:
+    """BLAS on one thread: how many it had would show in the last bits of a product."""
+    limited: AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
+    return limited
 
-    def init(self) -> Partial:
-        """The partial of no update."""
-        ...
 
-    def accumulate(self, partial: Partial, update: Adapter) -> float:
-        """Add one update in place and return its raw weight, before normalising over the cohort."""
-        ...
+@dataclass(frozen=True, slots=True, eq=False)
+class Subtotal(Generic[Partial]):
+    """The partial of a subtree, and the raw weights of its updates in their order."""
 
-    def merge(self, left: Partial, right: Partial) -> Partial:
-        """The partial of both; either argument may be changed and must not be used again."""
-        ...
+    partial: Partial
+    raw_weights: tuple[float, ...]
 
-    def weight(self, total: Partial, raw: float) -> float:
-        """The aggregation weight, within the cohort of `total`, of an update with this raw weight."""
-        ...
 
-    def finish(self, total: Partial) -> Adapter:
-        """The new global adapter."""
-        ...
+@dataclass(slots=True)
+class Carry(Generic[Partial]):
+    """Merges partials that come in order as a binary counter carries."""
+
+    rule: Rule[Partial]
+    _stack: list[tuple[int, Partial]] = field(default_factory=list)  # (height, partial), heights falling
+
+    def push(self, partial: Partial, height: int) -> None:
+        """Take in the next partial, of 2^height leaves or of the rest."""
+        while self._stack and self._stack[-1][0] == height:
+            partial, height = self.rule.merge(self._stack.pop()[1], partial), height + 1
+        self._stack.append((height, partial))
+
+    def total(self) -> Partial:
+        """The partial of all that came; to be asked once."""
+        total = self._stack.pop()[1]
+        while self._stack:
+            total = self.rule.merge(self._stack.pop()[1], total)
+        return total
+
+
+def subtrees(refs: Iterable[UpdateRef]) -> Iterator[tuple[UpdateRef, ...]]:
+    """The updates in their order, cut into what one worker reduces at a time."""
+    ordered, size = sorted(refs), SUBTREE_LEAVES * LEAF_SIZE
+    return (tuple(ordered[start : start + size]) for start in range(0, len(ordered), size))
+
+
+def reduce_subtree(rule: Rule[Partial], refs: Sequence[UpdateRef], load: Load) -> Subtotal[Partial]:
+    """Read and add the updates of one subtree, a leaf at a time."""
+    carry = Carry(rule)
+    raw: list[float] = []
+    with one_thread():
+        for start in range(0, len(refs), LEAF_SIZE):
+            leaf = [load(ref) for ref in refs[start : start + LEAF_SIZE]]
+            partial = rule.init()
+            raw += rule.accumulate(partial, leaf)
+            carry.push(partial, 0)
+        return Subtotal(carry.total(), tuple(raw))
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """The new global adapter, and the aggregation weight of each update by its id."""
+    """The state after a round, and the aggregation weight of each of its updates."""
 
-    adapter: Adapter
-    weights: dict[str, float]
+    state: GlobalState
+    weights: dict[UpdateRef, float]
 
 
-def aggregate(rule: Rule[Partial], update_ids: Iterable[str], load: Callable[[str], Adapter]) -> Aggregate:
-    """Reduce updates, loading one at a time.
+def finish(
+    rule: Rule[Partial], refs: Iterable[UpdateRef], subtotals: Iterable[Subtotal[Partial]]
+) -> Aggregate:
+    """Merge what the workers made of `subtrees(refs)`, in that order."""
+    carry = Carry(rule)
+    raw: list[float] = []
+    with one_thread():
+        for subtotal in subtotals:
+            carry.push(subtotal.partial, SUBTREE_LEAVES.bit_length() - 1)
+            raw += subtotal.raw_weights
+        total = carry.total()
+        weights = {ref: rule.weight(total, value) for ref, value in zip(sorted(refs), raw, strict=True)}
+        return Aggregate(rule.finish(total), weights)
+
+
+def aggregate(rule: Rule[Partial], refs: Sequence[UpdateRef], load: Load) -> Aggregate:
+    """Reduce updates in this process, holding one leaf of them at a time.
 
     Args:
-        update_ids: ids that name the updates' content (equal ids are equal updates, and each counts);
-            at least one.
-        load: reads the update of an id.
+        refs: at least one; equal refs are equal updates, and each counts.
+        load: reads the update of a ref.
     """
-    ordered = sorted(update_ids)
-    raw: dict[str, float] = {}
-    stack: list[tuple[int, Partial]] = []  # (height, partial), heights falling
-    for start in range(0, len(ordered), LEAF_SIZE):
-        partial, height = rule.init(), 0
-        for update_id in ordered[start : start + LEAF_SIZE]:
-            raw[update_id] = rule.accumulate(partial, load(update_id))
-        while stack and stack[-1][0] == height:
-            partial, height = rule.merge(stack.pop()[1], partial), height + 1
-        stack.append((height, partial))
-    total = stack.pop()[1]
-    while stack:
-        total = rule.merge(stack.pop()[1], total)
-    return Aggregate(
-        rule.finish(total), {update_id: rule.weight(total, value) for update_id, value in raw.items()}
-    )
+    return finish(rule, refs, (reduce_subtree(rule, part, load) for part in subtrees(refs)))

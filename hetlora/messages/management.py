@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from hetlora.digest import Sha256
 from hetlora.messages.common import YEAR_SECONDS, Count, Identifier, Message, Name, PositiveCount, Timestamp
 from hetlora.messages.device import CapabilityReport, TrainingSettings
+from hetlora.messages.rules import HetLoraRule, RuleSettings
 from hetlora.states import (
     AdapterVersionState,
     AssignmentState,
@@ -64,7 +65,7 @@ class RunSettings(Message):
     minimum_share: float = Field(default=0.5, gt=0, le=1)
     report_window_seconds: float = Field(default=3600, ge=1, le=YEAR_SECONDS)
     lease_seconds: float = Field(default=900, ge=1, le=YEAR_SECONDS)
-    rule: Literal["hetlora"] = "hetlora"
+    rule: RuleSettings = HetLoraRule()
     min_rank: PositiveCount = 1
     max_rank: PositiveCount
     seed: Count = 0

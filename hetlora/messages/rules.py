@@ -43,7 +43,7 @@ class RblaRule(Message):
 
 
 class ReplicationRule(Message):
-    """Replication padding (Byun and Lee, arXiv 2406.17477): missing ranks are filled with the owners' mean."""
+    """Replication padding (Byun, Lee, arXiv 2406.17477): missing ranks are filled with the owners' mean."""
 
     name: Literal["replication"] = "replication"
     weights: Weights = "examples"
@@ -152,7 +152,7 @@ class FsLoraRule(Message):
 
 
 class FedLoruRule(Message):
-    """FedLoRU (arXiv 2409.12371): FedAvg; every so many rounds B A is folded away and a new adapter begins."""
+    """FedLoRU (arXiv 2409.12371): FedAvg; every so many rounds B A is folded away, an adapter begins anew."""
 
     name: Literal["fedloru"] = "fedloru"
     weights: Weights = "examples"
@@ -170,7 +170,7 @@ class FlascRule(Message):
 
 
 class DeerRule(Message):
-    """DEeR (arXiv 2410.12926): one factor is trained a round, so that no deviation arises; ranks are equal."""
+    """DEeR (arXiv 2410.12926): one factor is trained at a time, so that no deviation arises; equal ranks."""
 
     name: Literal["deer"] = "deer"
     weights: Weights = "examples"
@@ -252,9 +252,9 @@ class Defence(Message):
     or replaces the mean; `hostile_share` is the share of hostile updates that it is to withstand.
     """
 
-    method: Literal[
-        "none", "krum", "multi_krum", "geometric_median", "fltrust", "trimmed_mean", "median"
-    ] = "none"
+    method: Literal["none", "krum", "multi_krum", "geometric_median", "fltrust", "trimmed_mean", "median"] = (
+        "none"
+    )
     clip: bool = False
     clip_factor: float = Field(default=2.0, gt=0)
     hostile_share: float = Field(default=0.2, ge=0, lt=0.5)

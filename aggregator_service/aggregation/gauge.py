@@ -1,0 +1,41 @@
+"""From singular triplets to factors: one product has many, and devices train better from some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+
+from aggregator_service.aggregation.spectrum import Floats, Spectrum
+from aggregator_service.aggregation.stacks import Group, StackedAdapter, empty, groups_of
+from hetlora.adapter import AdapterSpec
+
+REFILL_SEED: Final = 240106432
+
+
+def balanced(
+    spec: AdapterSpec, spectra: Iterable[Sequence[Spectrum]], rank: int, scale: float = 1.0
+) -> StackedAdapter:
+    """B = U sqrt(s), A = sqrt(s) V for scale times the product, in float32, every module at `rank`.
+
+    Ranks that the product does not have are refilled: lora_A as PEFT initialises it, lora_B zero. Two zero
+    factors have zero gradients and would stay dead for good; so they change nothing now and can be trained.
+    """
+    groups = groups_of(spec)
+    result = empty(spec, [rank] * len(groups), np.float32)
+    for index, (group, stack, found) in enumerate(zip(groups, result, spectra, strict=True)):
+        stack.lora_A[:] = fresh_rows(index, group, rank)
+        for number, spectrum in enumerate(found):
+            own = min(rank, len(spectrum.values))
+            root = np.sqrt(scale * spectrum.values[:own])
+            stack.lora_A[number, :own] = root[:, None] * spectrum.right[:own]
+            stack.lora_B[number, :, :own] = spectrum.left[:, :own] * root
+    return result
+
+
+def fresh_rows(index: int, group: Group, rank: int) -> Floats:
+    """(modules, rank, in_features), uniform within 1/sqrt(in_features); the same in every round."""
+    bound = 1 / np.sqrt(group.in_features)
+    rng = np.random.default_rng([REFILL_SEED, index])
+    return rng.uniform(-bound, bound, (len(group), rank, group.in_features))

@@ -1,0 +1,96 @@
+"""What a rule of aggregation is: init -> accumulate -> merge -> finish, and distribute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator_service.aggregation.stacks import Array, StackedAdapter
+from hetlora.messages.device import Adaptation
+
+Partial = TypeVar("Partial")
+PLAIN: Final = Adaptation()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class UpdateRef:
+    """Names an update by all that counts of it: equal refs are equal updates, and each counts.
+
+    `sha256` is of its bytes, `received` of the adapter that its device was sent; `rank` is its plan's.
+    """
+
+    sha256: str
+    example_count: int = 1
+    received: str = ""
+    rank: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Update:
+    """What a device made of what it was sent; both at full width, whatever part of them travelled."""
+
+    adapter: StackedAdapter
+    example_count: int = 1
+    received: StackedAdapter | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GlobalState:
+    """What the server knows after a round: effective factors, scaled by the specification's constant alone.
+
+    `adapter` is what `distribute` cuts from; `frozen` is added to every device's model and no longer trained;
+    `tensors` are the rule's own. `figures` tell the operator what the round came to and carry nothing on.
+    """
+
+    adapter: StackedAdapter
+    rank: int  # the run's: no device has more
+    round_index: int = 0  # of the round that begins with this state
+    frozen: StackedAdapter | None = None
+    tensors: Mapping[str, Array] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Handout:
+    """What a device of some rank is sent."""
+
+    adapter: StackedAdapter
+    frozen: StackedAdapter | None = None
+    adaptation: Adaptation = PLAIN
+    cores: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+class Rule(Protocol[Partial]):
+    """One round of one rule, opened on the state before it; a partial of many is as small as one of few."""
+
+    def init(self) -> Partial:
+        """The partial of no update."""
+        ...
+
+    def accumulate(self, partial: Partial, leaf: Sequence[Update]) -> list[float]:
+        """Add updates in place, in their order, and return their raw weights, before normalising.
+
+        Raises:
+            RankOutOfRange: an update is wider than the run.
+        """
+        ...
+
+    def merge(self, left: Partial, right: Partial) -> Partial:
+        """The partial of both; either argument may be changed and must not be used again."""
+        ...
+
+    def weight(self, total: Partial, raw: float) -> float:
+        """The aggregation weight, within the cohort of `total`, of an update with this raw weight."""
+        ...
+
+    def finish(self, total: Partial) -> GlobalState:
+        """The state after the round."""
+        ...
+
+    def distribute(self, rank: int, seed: int = 0) -> Handout:
+        """What the state before the round gives a device of this rank; `seed` is its own of the round."""
+        ...

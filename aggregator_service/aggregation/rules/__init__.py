@@ -1,0 +1,39 @@
+"""One file for each rule, which opens with its paper, its equations and its steps; here they are found."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+from aggregator_service.aggregation.rule import GlobalState, Rule
+from aggregator_service.aggregation.rules.base import RoundRule
+from aggregator_service.aggregation.rules.flexlora import FlexLora
+from aggregator_service.aggregation.rules.hetlora import HetLora
+from aggregator_service.aggregation.rules.rbla import Rbla
+from aggregator_service.aggregation.rules.zero_pad import ZeroPad
+from aggregator_service.aggregation.stacks import stacked
+from hetlora.adapter import Adapter
+from hetlora.messages import rules as settings
+from hetlora.messages.rules import AnyRule
+
+RULES: Final[dict[type[AnyRule], type[RoundRule[Any]]]] = {
+    settings.HetLoraRule: HetLora,
+    settings.ZeroPadRule: ZeroPad,
+    settings.RblaRule: Rbla,
+    settings.FlexLoraRule: FlexLora,
+}
+
+
+def first_state(rule: AnyRule, initial: Adapter) -> GlobalState:
+    """The state of a run before its first round; the run's rank is that of its initial adapter."""
+    return RULES[type(rule)].start(rule, stacked(initial))
+
+
+def open_rule(rule: AnyRule, state: GlobalState, rank_total: int = 0) -> Rule[Any]:
+    """One round of a rule on the state before it.
+
+    Args:
+        rank_total: the sum of the ranks of the updates to come; what it is too large for decides how sums of
+            products are kept (`products.py`).
+    """
+    opened: Any = RULES[type(rule)](rule, state, rank_total)
+    return cast(Rule[Any], opened)

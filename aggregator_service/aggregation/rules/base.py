@@ -1,0 +1,79 @@
+"""What rules share: the round they stand in, and weighted sums of zero-padded factors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from aggregator_service.aggregation.cutting import truncated
+from aggregator_service.aggregation.rule import PLAIN, GlobalState, Handout, Update
+from aggregator_service.aggregation.slice_sum import Floats, SliceSum, check_rank
+from aggregator_service.aggregation.stacks import StackedAdapter
+from hetlora.messages.common import Message
+from hetlora.messages.device import Adaptation
+
+Settings = TypeVar("Settings", bound=Message)
+
+
+def raw_weights(settings: Message, leaf: Sequence[Update]) -> Floats:
+    """n_k of each update, or 1 where the settings' `weights` are uniform."""
+    uniform = getattr(settings, "weights", "examples") == "uniform"
+    return np.array([1.0 if uniform else float(update.example_count) for update in leaf])
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRule(Generic[Settings]):
+    """One round of a rule: what it is set to, and the state that the round began with."""
+
+    settings: Settings
+    state: GlobalState
+    rank_total: int = 0  # of the updates to come, as far as rules have to know it beforehand
+
+    adaptation: ClassVar[Adaptation] = PLAIN
+
+    @classmethod
+    def start(cls, settings: Settings, initial: StackedAdapter) -> GlobalState:
+        """The state before the first round, from the run's initial adapter."""
+        return GlobalState(initial, initial.rank)
+
+    def zero_sum(self) -> SliceSum:
+        """The sum of no update, as wide as the run."""
+        return SliceSum.zero(self.state.adapter.spec, self.state.rank)
+
+    def next_state(self, adapter: StackedAdapter) -> GlobalState:
+        """The state after the round, all but the adapter as it was."""
+        return replace(self.state, adapter=adapter, round_index=self.state.round_index + 1, figures={})
+
+    def distribute(self, rank: int, seed: int = 0) -> Handout:
+        return Handout(truncated(self.state.adapter, rank), self.state.frozen, self.adaptation)
+
+
+class FactorRule(RoundRule[Settings]):
+    """A weighted mean of zero-padded factors, until a rule says otherwise."""
+
+    def init(self) -> SliceSum:
+        return self.zero_sum()
+
+    def accumulate(self, partial: SliceSum, leaf: Sequence[Update]) -> list[float]:
+        for update in leaf:
+            check_rank(update.adapter, self.state.rank)
+        weights = raw_weights(self.settings, leaf)
+        partial.add([update.adapter for update in leaf], weights)
+        return [float(weight) for weight in weights]
+
+    def merge(self, left: SliceSum, right: SliceSum) -> SliceSum:
+        return left.merge(right)
+
+    def weight(self, total: SliceSum, raw: float) -> float:
+        return raw / float(total.weight[0][0])
+
+    def finish(self, total: SliceSum) -> GlobalState:
+        assert total.count > 0, "a round commits only with updates"
+        return self.next_state(self.mean(total))
+
+    def mean(self, total: SliceSum) -> StackedAdapter:
+        """The new global adapter of the sums."""
+        return total.mean()

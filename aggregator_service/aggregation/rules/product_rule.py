@@ -1,0 +1,49 @@
+"""What the rules over products share: M = sum_k w_k B_k A_k, and its leading triplets as the adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aggregator_service.aggregation.gauge import balanced
+from aggregator_service.aggregation.products import ProductSum, merge_products, zero_products
+from aggregator_service.aggregation.rule import GlobalState, Update
+from aggregator_service.aggregation.rules.base import RoundRule, Settings, raw_weights
+from aggregator_service.aggregation.slice_sum import check_rank
+
+
+@dataclass(slots=True)
+class ProductPartial:
+    """The weighted sum of products, and all weight."""
+
+    products: ProductSum
+    weight: float = 0.0
+    count: int = 0
+
+
+class ProductRule(RoundRule[Settings]):
+    """The mean product, cut to the run's rank by SVD, until a rule says otherwise."""
+
+    def init(self) -> ProductPartial:
+        return ProductPartial(zero_products(self.state.adapter.spec, self.state.rank, self.rank_total))
+
+    def accumulate(self, partial: ProductPartial, leaf: Sequence[Update]) -> list[float]:
+        for update in leaf:
+            check_rank(update.adapter, self.state.rank)
+        weights = [float(weight) for weight in raw_weights(self.settings, leaf)]
+        partial.products.add([update.adapter for update in leaf], weights)
+        partial.weight += sum(weights)
+        partial.count += len(leaf)
+        return weights
+
+    def merge(self, left: ProductPartial, right: ProductPartial) -> ProductPartial:
+        products = merge_products(left.products, right.products)
+        return ProductPartial(products, left.weight + right.weight, left.count + right.count)
+
+    def weight(self, total: ProductPartial, raw: float) -> float:
+        return raw / total.weight
+
+    def finish(self, total: ProductPartial) -> GlobalState:
+        assert total.count > 0, "a round commits only with updates"
+        spectra = total.products.spectra(self.state.rank)
+        return self.next_state(balanced(self.state.adapter.spec, spectra, self.state.rank, 1 / total.weight))

@@ -1,0 +1,42 @@
+"""Every rule, and which laws it keeps: a stated no is as much a fact about a rule as a yes.
+
+To a rule's line belongs what its paper implies, not what a test once showed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hetlora.messages.rules import AnyRule, FlexLoraRule, HetLoraRule, RblaRule, ZeroPadRule
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """The laws of one rule.
+
+    one_client: one client at the run's rank gets its own product back.
+    idle: a cohort of unequal ranks that learned nothing changes nothing.
+    padded: an update padded with zeros counts as the update itself.
+    gauge: (B Q, Q^-1 A) counts as (B, A) for any invertible Q.
+    mean: at equal ranks the result is the mean of the "factors" or the "products", cut to the run's rank.
+    keeps_tail: over many idle rounds with few wide clients, high ranks keep their energy.
+    """
+
+    rule: AnyRule
+    one_client: bool
+    idle: bool
+    padded: bool
+    gauge: bool
+    mean: str | None
+    keeps_tail: bool
+
+
+CASES = {
+    "hetlora": Case(HetLoraRule(), True, False, True, False, None, False),
+    "hetlora_by_module": Case(HetLoraRule(weights="module"), True, False, True, False, None, False),
+    "zero_pad": Case(ZeroPadRule(), True, False, True, False, "factors", False),
+    "zero_pad_uniform": Case(ZeroPadRule(weights="uniform"), True, False, True, False, None, False),
+    "rbla": Case(RblaRule(), True, True, False, False, "factors", True),
+    "rbla_guarded": Case(RblaRule(quorum=2, shrinkage=1.0), False, True, False, False, None, True),
+    "flexlora": Case(FlexLoraRule(), True, False, True, True, "products", False),
+}
