@@ -12,7 +12,7 @@ from hetlora.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class DeviceFolder:
-    """Where a device's key, examples, bundles, half-finished downloads and unsent updates lie."""
+    """Where everything lies: key, examples, bundles, unfinished downloads, unsent updates, private factors."""
 
     root: Path
 
@@ -35,6 +35,10 @@ class DeviceFolder:
     @property
     def updates(self) -> Path:
         return self.root / "updates"
+
+    @property
+    def private_factors(self) -> Path:
+        return self.root / "private_factors"
 
 
 def lock_folder(folder: DeviceFolder) -> FileLock:
@@ -62,7 +66,7 @@ def open_folder(root: Path) -> DeviceFolder:
     """
     folder = DeviceFolder(root.expanduser().absolute())
     try:
-        for path in (folder.root, folder.bundles, folder.downloads, folder.updates):
+        for path in (folder.root, folder.bundles, folder.downloads, folder.updates, folder.private_factors):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(

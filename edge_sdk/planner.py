@@ -66,7 +66,8 @@ def choose_rank(
     """The highest rank of the offer's ladder that fits the device.
 
     What limits it: free memory, the round's time, and the traffic that the device allows itself. A bundle
-    stamped for one rank leaves that or nothing; stamped sizes of the batch count in full.
+    stamped for one rank leaves that or nothing; stamped sizes of the batch count in full. A frozen adapter is
+    not in the forecast: only the plan tells of it, which is made for the rank chosen here.
 
     Raises:
         DeviceTooSmall: not even the lowest rank fits; the message says by how much.

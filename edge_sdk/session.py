@@ -17,7 +17,10 @@ from edge_sdk.events import Event, GivenBack, RankChosen, RankPruned, StepDone, 
 from edge_sdk.examples import ExampleStore
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.memory import peak_memory_bytes
+from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.planner import RankChoice, choose_rank
+from edge_sdk.plans import Assigned, fetch_assigned
+from edge_sdk.private_factors import drop_other_runs, keep_private_factors, with_private_factors
 from edge_sdk.pruning import self_prune
 from edge_sdk.runtimes import runtime_for
 from edge_sdk.runtimes.base import Batch, RuntimeFactory
@@ -26,28 +29,21 @@ from edge_sdk.tokens import text_encoder
 from edge_sdk.training import TrainingResult, train_locally
 from edge_sdk.updates import Update, drop_updates, keep_update, kept_update
 from edge_sdk.visit import Visit, failure_of, outcome_of
-from hetlora.adapter import Adapter, AdapterSpec
+from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.digest import sha256_of
-from hetlora.errors import (
-    BodyTooLarge,
-    ClockSkew,
-    HetloraError,
-    RankOutOfRange,
-    ServiceFailed,
-    ServiceUnreachable,
-)
+from hetlora.errors import ClockSkew, HetloraError, ServiceFailed, ServiceUnreachable
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import (
+    Adaptation,
     CapabilityReport,
     Failure,
     Offer,
-    Plan,
     Receipt,
     Report,
     StartRequest,
 )
-from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, max_adapter_bytes
+from hetlora.partial import contract, cores_to_bytes, sends_whole_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -109,10 +105,23 @@ class Session:
         tools.on_event(RankChosen(self._choice))
         plan = tools.service.start(offer.assignment_id, StartRequest(rank=self._choice.rank))
         bundle = tools.bundles.bundle(offer.bundle)
-        received = self._global_adapter(plan, manifest.adapter)
-        result = self._train(runtime, bundle, received, plan.seed)
-        adapter = self._prune(received, result.adapter)
-        tensors = adapter_to_bytes(adapter)
+        assigned = fetch_assigned(
+            plan,
+            manifest.adapter,
+            rank=self._choice.rank,
+            downloads=tools.downloads,
+            folder=tools.folder.downloads,
+        )
+        begun = self._begun(assigned)
+        result = self._train(runtime, bundle, begun, assigned.how, plan.seed)
+        adapter = self._pruned(begun, result.adapter, plan.adaptation)
+        if plan.adaptation.private_lora_B:
+            keep_private_factors(tools.folder.private_factors, offer.run_id, adapter)
+        tensors = (
+            cores_to_bytes(result.cores)
+            if plan.adaptation.trained == "core"
+            else contract(adapter, plan.adaptation, assigned.received)
+        )
         report = Report(
             update=ObjectRef(sha256=sha256_of(tensors), size_bytes=len(tensors)),
             rank=adapter.rank,
@@ -128,30 +137,17 @@ class Session:
         keep_update(tools.folder.updates, offer.assignment_id, update)
         return update
 
-    def _global_adapter(self, plan: Plan, spec: AdapterSpec) -> Adapter:
-        limit = max_adapter_bytes(spec)
-        if plan.adapter.size_bytes > limit:
-            raise BodyTooLarge(
-                "global adapter is too large", got=plan.adapter.size_bytes, expected=f"up to {limit} bytes"
-            )
-        path = self._with.folder.downloads / plan.adapter.sha256
-        self._with.downloads.fetch(plan.adapter, path, name="global adapter")
-        adapter = adapter_from_bytes(path.read_bytes(), spec)
-        path.unlink()
-        if self._choice is None or adapter.rank > self._choice.rank:
-            raise RankOutOfRange(
-                "global adapter has a higher rank than asked for", got=adapter.rank, expected=plan.rank
-            )
-        return adapter
-
-    def _train(self, runtime: RuntimeFactory, bundle: Bundle, received: Adapter, seed: int) -> TrainingResult:
+    def _train(
+        self, runtime: RuntimeFactory, bundle: Bundle, begun: Adapter, how: Parametrisation, seed: int
+    ) -> TrainingResult:
         tools, settings = self._with, self._offer.training
         opened = runtime(
             bundle,
-            received,
+            begun,
             pruning_decay=settings.pruning_decay,
             pruning_penalty=settings.pruning_penalty,
             threads=tools.threads,
+            parametrisation=how,
         )
         return train_locally(
             opened,
@@ -173,9 +169,24 @@ class Session:
             rng=np.random.default_rng(seed),
         )
 
-    def _prune(self, received: Adapter, trained: Adapter) -> Adapter:
-        decay = self._offer.training.pruning_decay
-        adapter = self_prune(received, trained, pruning_decay=decay, min_rank=self._offer.min_rank)
+    def _begun(self, assigned: Assigned) -> Adapter:
+        folder, run_id = self._with.folder.private_factors, self._offer.run_id
+        drop_other_runs(folder, run_id)
+        if not assigned.how.adaptation.private_lora_B:
+            return assigned.received
+        return with_private_factors(folder, run_id, assigned.received)
+
+    def _pruned(self, begun: Adapter, trained: Adapter, adaptation: Adaptation) -> Adapter:
+        if not sends_whole_ranks(adaptation):
+            return trained  # a change has the ranks of what it changes
+        settings = self._offer.training
+        adapter = self_prune(
+            begun,
+            trained,
+            pruning_decay=settings.pruning_decay,
+            min_rank=self._offer.min_rank,
+            prune_by=settings.prune_by,
+        )
         if adapter.rank < trained.rank:
             self._with.on_event(RankPruned(trained.rank, adapter.rank))
         return adapter

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from edge_sdk.runtimes.base import Batch, TrainingRuntime
-from hetlora.adapter import Adapter
+from hetlora.adapter import Adapter, Tensor
 from hetlora.errors import TrainingDiverged
 from hetlora.messages.device import TrainingSettings
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What training made of the adapter. Losses are of the first and the last batch, each before its step and
-    with the pruning penalty; `steps` is below the plan's where time ran out."""
+    """What training made of the adapter, and of the cores where those were trained instead. Losses are of the
+    first and the last batch, each before its step and with the pruning penalty; `steps` is below the plan's
+    where time ran out."""
 
     adapter: Adapter
+    cores: Mapping[str, Tensor]
     steps: int
     first_loss: float
     last_loss: float
@@ -41,7 +43,7 @@ def train_locally(
 
     Raises:
         TrainingDiverged: a loss is NaN or infinite.
-        NonFiniteValues: the adapter is, though the losses were not.
+        NonFiniteValues: the adapter or a core is, though the losses were not.
     """
     started = timer()
     losses: list[float] = []
@@ -55,4 +57,6 @@ def train_locally(
         on_step(len(losses), loss)
         if timer() - started >= max_seconds:
             break
-    return TrainingResult(runtime.adapter(), len(losses), losses[0], losses[-1], timer() - started)
+    return TrainingResult(
+        runtime.adapter(), runtime.cores(), len(losses), losses[0], losses[-1], timer() - started
+    )

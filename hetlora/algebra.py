@@ -102,6 +102,12 @@ def pruned_rank(rank: int, pruning_decay: float) -> int:
     return math.floor(pruning_decay * rank + FLOOR_SLACK)
 
 
+def module_tail_norm(factors: LoraFactors, keep: int) -> float:
+    """||lora_B[:, keep:]||_F * ||lora_A[keep:, :]||_F of one module, in float64."""
+    lora_A, lora_B = factors.lora_A[keep:].astype(np.float64), factors.lora_B[:, keep:].astype(np.float64)
+    return float(np.linalg.norm(lora_B)) * float(np.linalg.norm(lora_A))
+
+
 def tail_norm(adapter: Adapter, keep: int) -> float:
     """Sum over modules of ||lora_B[:, keep:]||_F * ||lora_A[keep:, :]||_F, HetLoRA's pruning criterion.
 
@@ -110,8 +116,4 @@ def tail_norm(adapter: Adapter, keep: int) -> float:
     """
     if keep < 0:
         raise RankOutOfRange("a rank cannot be negative", got=keep)
-    return sum(
-        float(np.linalg.norm(factors.lora_B[:, keep:].astype(np.float64)))
-        * float(np.linalg.norm(factors.lora_A[keep:].astype(np.float64)))
-        for _, factors in adapter
-    )
+    return sum(module_tail_norm(factors, keep) for _, factors in adapter)

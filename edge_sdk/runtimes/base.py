@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hetlora.adapter import Adapter
+from edge_sdk.parametrisation import Parametrisation
+from hetlora.adapter import Adapter, Tensor
 from hetlora.bundle import Bundle
 
 # Arrays by input name: those of the manifest, and LABELS (hetlora.graph_names).
@@ -33,9 +34,15 @@ class TrainingRuntime(Protocol):
     def adapter(self) -> Adapter:
         """A copy of the adapter as it stands."""
 
+    def cores(self) -> Mapping[str, Tensor]:
+        """A copy of the cores as they stand, (rank, rank) by module name; none where factors are trained."""
+
 
 class RuntimeFactory(Protocol):
-    """Opens a bundle's training graph around an adapter, with fresh optimizer moments."""
+    """Opens a bundle's training graph around an adapter, with fresh optimizer moments.
+
+    Without a `parametrisation` both factors are trained and nothing stands beside them.
+    """
 
     def __call__(
         self,
@@ -45,6 +52,7 @@ class RuntimeFactory(Protocol):
         pruning_decay: float,
         pruning_penalty: float,
         threads: int | None,
+        parametrisation: Parametrisation | None = None,
     ) -> TrainingRuntime: ...
 
 

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.runtimes.adamw import AdamW
+from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.runtimes.base import Batch, Evaluation
 from edge_sdk.runtimes.executorch_library import Array, Program
-from edge_sdk.runtimes.factors import check_trainable, fed_factors, inference_factors, own_shapes
+from edge_sdk.runtimes.factors import check_trainable, inference_factors
 from edge_sdk.runtimes.feeds import input_feeds, labelled_feeds
+from edge_sdk.runtimes.host_training import HostTraining
 from edge_sdk.runtimes.settings import check_learning_rate, check_penalty
 from edge_sdk.runtimes.signature import Signature, inference_signature, training_signature
 from hetlora.adapter import Adapter, Tensor
 from hetlora.bundle import Bundle
-from hetlora.errors import BundleInvalid
+from hetlora.errors import BundleInvalid, RankOutOfRange
 from hetlora.graph_names import IGNORED_LABEL, LABELS
 from hetlora.manifest import ExecutorchFiles, Manifest
-from hetlora.tensors import from_tensors
 
 
 class ExecutorchRuntime:
@@ -32,8 +31,9 @@ class ExecutorchRuntime:
 
     Raises:
         DependencyMissing: ExecuTorch is not installed.
-        SpecMismatch: the adapter is not of the bundle's specification.
-        RankOutOfRange: every module has rank 0.
+        SpecMismatch: the adapter is not of the bundle's specification, or cores or frozen factors do not fit
+            it.
+        RankOutOfRange: every module has rank 0, or with the frozen factors one above the specification's.
         SettingsError: `pruning_decay`, `pruning_penalty` or `threads` means nothing.
         BundleInvalid: the bundle has no ExecuTorch programs, or they cannot be loaded or take other inputs
             than the manifest has.
@@ -47,9 +47,12 @@ class ExecutorchRuntime:
         pruning_decay: float,
         pruning_penalty: float,
         threads: int | None = None,
+        parametrisation: Parametrisation | None = None,
     ) -> None:
         check_penalty(pruning_decay=pruning_decay, pruning_penalty=pruning_penalty)
         check_trainable(bundle.manifest.adapter, adapter)
+        how = parametrisation or Parametrisation()
+        _check_ranks(adapter, how)
         self._bundle, self._threads = bundle, threads
         files = programs_of(bundle.manifest)
         self._program = Program(
@@ -60,12 +63,15 @@ class ExecutorchRuntime:
         )
         self._scalars: list[Array] = [
             np.array(pruning_decay, np.float64),
-            np.array(pruning_penalty, np.float32),
+            np.array(pruning_penalty if how.is_plain else 0, np.float32),
         ]
-        self._given = adapter
-        self._factors = {key: tensor.copy() for key, tensor in fed_factors(adapter).items()}
-        self._gradients: dict[str, Tensor] = {}
-        self._optimizer = AdamW(self._factors, bundle.manifest.optimizer)
+        self._host = HostTraining(
+            adapter,
+            how,
+            bundle.manifest.optimizer,
+            pruning_decay=pruning_decay,
+            pruning_penalty=0 if how.is_plain else pruning_penalty,
+        )
 
     def train_step(self, batch: Batch, *, learning_rate: float) -> float:
         """Take one AdamW step and return the loss before it, pruning penalty included.
@@ -83,17 +89,15 @@ class ExecutorchRuntime:
         feeds = labelled_feeds(self._bundle.manifest, batch)
         read = [*(feeds[tensor.name] for tensor in self._bundle.manifest.inputs), feeds[LABELS]]
         parts = _parts(len(feeds[LABELS]), self._program.most_rows)
-        loss, gradients = 0.0, [np.zeros_like(factor) for factor in self._factors.values()]
+        factors = self._host.numbers.fed()
+        loss, gradients = 0.0, [np.zeros_like(factor) for factor in factors.values()]
         for part, share in zip(parts, _shares(feeds[LABELS], parts), strict=True):
-            fed = [*(array[part] for array in read), *self._scalars, *self._factors.values()]
+            fed = [*(array[part] for array in read), *self._scalars, *factors.values()]
             part_loss, *part_gradients = self._program.run(fed)
             loss += share * float(part_loss)
             for gradient, own in zip(gradients, part_gradients, strict=True):
                 gradient += share * own
-        self._gradients = dict(zip(self._factors, gradients, strict=True))
-        if math.isfinite(loss):
-            self._optimizer.step(self._gradients, learning_rate)
-        return loss
+        return self._host.step(loss, dict(zip(factors, gradients, strict=True)), learning_rate)
 
     def evaluate(self, batch: Batch) -> Evaluation:
         """Score a batch with the adapter as it stands; the loss leaves the pruning penalty out.
@@ -103,21 +107,21 @@ class ExecutorchRuntime:
         """
         manifest = self._bundle.manifest
         feeds = labelled_feeds(manifest, batch)
-        logits = self._inference.logits(batch, adapter=self.adapter())
+        logits = self._inference.logits_of(batch, self._host.numbers.fed())
         loss = mean_loss(logits, feeds[LABELS])
         return Evaluation(loss=loss, logits=None if manifest.generates else logits)
 
     def adapter(self) -> Adapter:
         """A copy of the adapter as it stands."""
-        own = own_shapes(self._factors, self._given)
-        return from_tensors(
-            self._bundle.manifest.adapter, {key: tensor.copy() for key, tensor in own.items()}
-        )
+        return self._host.numbers.adapter()
+
+    def cores(self) -> dict[str, Tensor]:
+        """A copy of the cores as they stand, (rank, rank) by module name; none where factors are trained."""
+        return self._host.numbers.cores()
 
     def gradients(self) -> dict[str, Tensor]:
-        """Gradients of the last training step by PEFT key, each of its factor's shape, float32."""
-        own = own_shapes(self._gradients, self._given)
-        return {key: gradient.copy() for key, gradient in own.items()}
+        """Gradients of the last training step by PEFT or core key, of what is trained, float32."""
+        return self._host.gradients()
 
     @cached_property
     def _inference(self) -> ExecutorchModel:
@@ -158,14 +162,30 @@ class ExecutorchModel:
             DataError: an input is missing, of the wrong shape, or holds numbers that are no tokens.
             SpecMismatch: the adapter is not of the bundle's specification.
         """
+        factors = self._factors if adapter is None else inference_factors(self._manifest.adapter, adapter)
+        return self.logits_of(batch, factors)
+
+    def logits_of(self, batch: Batch, factors: Mapping[str, Tensor]) -> NDArray[np.float32]:
+        """The same under factors as the program takes them, by PEFT key in its order."""
         feeds = input_feeds(self._manifest, batch)
         inputs = [feeds[tensor.name] for tensor in self._manifest.inputs]
-        factors = self._factors if adapter is None else inference_factors(self._manifest.adapter, adapter)
         answers = [
             self._program.run([*(array[part] for array in inputs), *factors.values()])[0]
             for part in _parts(len(inputs[0]), self._program.most_rows)
         ]
         return np.concatenate(answers)
+
+
+def _check_ranks(adapter: Adapter, how: Parametrisation) -> None:
+    most = adapter.spec.max_rank
+    for name, frozen in (how.frozen or {}).items():
+        rank = adapter.factors[name].rank if name in adapter.factors else 0
+        if rank + frozen.rank > most:
+            raise RankOutOfRange(
+                f"ranks of {name} pass what ExecuTorch's programs were compiled for",
+                got=f"{rank}, and {frozen.rank} frozen",
+                expected=f"up to {most} together",
+            )
 
 
 def _parts(rows: int, most: int) -> list[slice]:

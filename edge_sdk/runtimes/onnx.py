@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.runtimes.base import Batch, Evaluation
 from edge_sdk.runtimes.factors import check_trainable, fed_factors, inference_factors, own_shapes
 from edge_sdk.runtimes.feeds import Feeds, decoder_feeds, labelled_feeds
+from edge_sdk.runtimes.host_training import host_training
 from edge_sdk.runtimes.onnx_checkpoint import load_as_checkpoint
 from edge_sdk.runtimes.onnx_graph import checked_graph
 from edge_sdk.runtimes.onnx_library import (
@@ -33,13 +36,16 @@ class OnnxRuntime:
     """One adapter being trained over a bundle's frozen base model: a `TrainingRuntime`.
 
     Modules may have unequal ranks; those of rank 0 are not trained. HetLoRA's penalty acts in each module on
-    the ranks from floor(pruning_decay * rank) on. `threads` limits the threads of every kernel; None leaves
-    the choice to the library: one a core, which is the most in any case.
+    the ranks from floor(pruning_decay * rank) on. Under a `parametrisation` that is not plain the optimizer's
+    graph has no part in the steps. `threads` limits the threads of every kernel; None leaves the choice to
+    the library: one a core, which is the most in any case.
 
     Raises:
         DependencyMissing: no ONNX Runtime that can train is installed.
-        SpecMismatch: the adapter is not of the bundle's specification.
-        RankOutOfRange: every module has rank 0, or one another rank than the graphs are stamped for.
+        SpecMismatch: the adapter is not of the bundle's specification, or cores or frozen factors do not fit
+            it.
+        RankOutOfRange: every module has rank 0; or graphs are stamped for one rank, and a module has another
+            or there are frozen factors.
         SettingsError: `pruning_decay`, `pruning_penalty` or `threads` means nothing.
         BundleInvalid: a graph of the bundle cannot be loaded, takes other inputs than the manifest has, or
             reads another file than the base weights.
@@ -53,17 +59,21 @@ class OnnxRuntime:
         pruning_decay: float,
         pruning_penalty: float,
         threads: int | None = None,
+        parametrisation: Parametrisation | None = None,
     ) -> None:
         check_penalty(pruning_decay=pruning_decay, pruning_penalty=pruning_penalty)
-        fixed_rank = bundle.manifest.fixed_rank
-        check_trainable(bundle.manifest.adapter, adapter, fixed_rank)
+        manifest = bundle.manifest
+        check_trainable(manifest.adapter, adapter, manifest.fixed_rank)
         self._bundle, self._threads = bundle, threads
         self._bindings = import_training_bindings()
         self._given = adapter
-        self._state = load_as_checkpoint(self._bindings, fed_factors(adapter, fixed_rank))
+        self._host = host_training(
+            manifest, adapter, parametrisation, pruning_decay=pruning_decay, pruning_penalty=pruning_penalty
+        )
+        self._state = load_as_checkpoint(self._bindings, self._factors())
         self._penalty = {
             PRUNING_DECAY: np.array(pruning_decay, np.float64),
-            PRUNING_PENALTY: np.array(pruning_penalty, np.float32),
+            PRUNING_PENALTY: np.array(0 if self._host else pruning_penalty, np.float32),
         }
         self._module, self._optimizer = self._open_graphs()
 
@@ -83,13 +93,16 @@ class OnnxRuntime:
         try:
             self._module.train_step([feeds[name] for name in self._module.input_names(True)], fetches)
             loss = float(fetches[0].numpy())
-            if math.isfinite(loss):
+            if self._host is None and math.isfinite(loss):
                 self._optimizer.set_learning_rate(learning_rate)
                 self._optimizer.optimizer_step()
         except Exception as error:  # the bindings' exceptions share no base class
             raise batch_refused(error) from error
         finally:
             self._module.lazy_reset_grad()
+        if self._host is not None:
+            loss = self._host.step(loss, self._fed("grad"), learning_rate)
+            self._set(self._factors())
         return loss
 
     def evaluate(self, batch: Batch) -> Evaluation:
@@ -109,14 +122,31 @@ class OnnxRuntime:
 
     def adapter(self) -> Adapter:
         """A copy of the adapter as it stands."""
-        return from_tensors(self._bundle.manifest.adapter, self._tensors("data"))
+        if self._host is not None:
+            return self._host.numbers.adapter()
+        return from_tensors(self._bundle.manifest.adapter, own_shapes(self._fed("data"), self._given))
+
+    def cores(self) -> dict[str, Tensor]:
+        """A copy of the cores as they stand, (rank, rank) by module name; none where factors are trained."""
+        return {} if self._host is None else self._host.numbers.cores()
 
     def gradients(self) -> dict[str, Tensor]:
-        """Gradients of the last training step by PEFT key, each of its factor's shape, float32."""
-        return self._tensors("grad")
+        """Gradients of the last training step by PEFT or core key, of what is trained, float32."""
+        if self._host is not None:
+            return self._host.gradients()
+        return own_shapes(self._fed("grad"), self._given)
 
-    def _tensors(self, attribute: str) -> dict[str, Tensor]:
-        return own_shapes(self._fed(attribute), self._given)
+    def _factors(self) -> dict[str, Tensor]:
+        fixed_rank = self._bundle.manifest.fixed_rank
+        if self._host is None:
+            return fed_factors(self._given, fixed_rank)
+        return self._host.numbers.fed(fixed_rank or 1)
+
+    def _set(self, factors: Mapping[str, Tensor]) -> None:
+        bindings = self._bindings
+        for key, tensor in factors.items():
+            value = bindings.OrtValue.ortvalue_from_numpy(tensor, self._device)
+            self._state.get_parameter(key).copy_from(self._state, value)
 
     def _fed(self, attribute: str) -> dict[str, Tensor]:
         return {
@@ -131,14 +161,18 @@ class OnnxRuntime:
             self._bundle, manifest.graphs.training, inputs=training_signature(manifest), outputs=[LOSS]
         )
         optimizing = checked_graph(self._bundle, manifest.graphs.optimizer)
-        device = bindings.OrtDevice(bindings.OrtDevice.cpu(), bindings.OrtDevice.default_memory(), 0)
         options = session_options(self._threads)
         try:
-            module = bindings.Module(str(training), self._state, None, device, options)
-            optimizer = bindings.Optimizer(str(optimizing), self._state, device, options)
+            module = bindings.Module(str(training), self._state, None, self._device, options)
+            optimizer = bindings.Optimizer(str(optimizing), self._state, self._device, options)
         except Exception as error:
             raise graph_refused(training, error) from error
         return module, optimizer
+
+    @cached_property
+    def _device(self) -> Any:
+        bindings = self._bindings
+        return bindings.OrtDevice(bindings.OrtDevice.cpu(), bindings.OrtDevice.default_memory(), 0)
 
     @cached_property
     def _evaluator(self) -> Any:

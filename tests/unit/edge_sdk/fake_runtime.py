@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from fake_bundle import SPEC
 
+from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.runtimes.base import Batch
-from hetlora.adapter import Adapter, LoraFactors
+from hetlora.adapter import Adapter, LoraFactors, Tensor
 from hetlora.bundle import Bundle
 
 
@@ -28,8 +29,17 @@ class QuadraticRuntime:
     def adapter(self) -> Adapter:
         return self.now
 
+    def cores(self) -> dict[str, Tensor]:
+        return {}
+
 
 def quadratic(
-    bundle: Bundle, adapter: Adapter, *, pruning_decay: float, pruning_penalty: float, threads: int | None
+    bundle: Bundle,
+    adapter: Adapter,
+    *,
+    pruning_decay: float,
+    pruning_penalty: float,
+    threads: int | None,
+    parametrisation: Parametrisation | None = None,
 ) -> QuadraticRuntime:
     return QuadraticRuntime(adapter)

@@ -117,6 +117,7 @@ def test_runtime_is_opened_with_the_runs_settings(service: FakeService, make_cli
     opened: list[dict[str, Any]] = []
 
     def open_runtime(bundle: Any, adapter: Adapter, **settings: Any) -> QuadraticRuntime:
+        assert settings.pop("parametrisation").is_plain
         opened.append({"rank": adapter.rank, "bundle": bundle.digest, **settings})
         return QuadraticRuntime(adapter)
 
