@@ -81,8 +81,8 @@ def of_sketch(ranges: Floats, coranges: Floats, psi: Floats, rank: int) -> Spect
 
     Steps (Tropp et al., arXiv 1609.00048): Q of ranges = M Omega; X from (Psi Q) X = coranges = Psi M;
     the SVD of X, cut to `rank`. With q = range and l = co-range, Theorem 4.3 there bounds the expected
-    squared error of Q X by (1 + q / (l - q - 1)) min_r (1 + r / (q - r - 1)) tail_r^2; ||M||_F^2 is estimated by
-    ||coranges||^2 / l, whose expectation it is.
+    squared error of Q X by (1 + q / (l - q - 1)) min_r (1 + r / (q - r - 1)) tail_r^2; ||M||_F^2 is
+    estimated by ||coranges||^2 / l, whose expectation it is.
     """
     basis, _ = np.linalg.qr(ranges)
     core = np.linalg.lstsq(psi @ basis, coranges, rcond=None)[0]

@@ -18,6 +18,7 @@ from hetlora.errors import AuthenticationFailed, HetloraError, NotFound, Replaye
 from hetlora.manifest import MANIFEST_NAME, Manifest, Task
 from hetlora.messages.common import ObjectRef, problem_of
 from hetlora.messages.device import (
+    Adaptation,
     CapabilityReport,
     CheckIn,
     CheckInAnswer,
@@ -31,9 +32,11 @@ from hetlora.messages.device import (
     StartRequest,
     TrainingSettings,
 )
+from hetlora.partial import expand
+from hetlora.plan_adapter import sent_from_bytes
 from hetlora.signature import content_digest, device_id_of, parse_signature, signature_base
 from hetlora.states import AssignmentState, DeviceState
-from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
+from hetlora.tensors import adapter_to_bytes
 
 NOW = 1_800_000_000.0
 # Room for every rank of SPEC.
@@ -74,6 +77,10 @@ class FakeService:
             self.bundle.sha256: MANIFEST_NAME
         }
         self.global_adapter = adapter_of(4)
+        self.spec = SPEC
+        self.adaptation = Adaptation()
+        self.plan_adapter: bytes | None = None  # None: the global adapter, truncated
+        self.frozen: bytes | None = None
         self.offer: Offer | None = Offer(
             assignment_id="assignment-1",
             run_id="run-1",
@@ -91,6 +98,7 @@ class FakeService:
         self.nonces: set[str] = set()
         self.requests: list[str] = []
         self.check_ins: list[CheckIn] = []
+        self.bodies: list[bytes] = []
         self.updates: list[Adapter] = []
         self.reports: list[Report] = []
         self.failures: list[Failure] = []
@@ -180,21 +188,30 @@ class FakeService:
     def _start(self, body: bytes) -> httpx.Response:
         assert self.offer is not None
         rank = StartRequest.model_validate_json(body).rank
-        data = adapter_to_bytes(truncate(self.global_adapter, rank))
-        self.objects[sha256_of(data)] = data
+        self.received = truncate(self.global_adapter, rank)
+        data = adapter_to_bytes(self.received) if self.plan_adapter is None else self.plan_adapter
+        if self.plan_adapter is not None:
+            self.received = sent_from_bytes(data, self.spec).adapter
         return _json(
             200,
             Plan(
                 assignment_id="assignment-1",
                 rank=rank,
-                adapter=ObjectRef(sha256=sha256_of(data), size_bytes=len(data)),
+                adapter=self._stored(data),
                 seed=5,
                 lease_expires_at=self.offer.lease_expires_at,
+                adaptation=self.adaptation,
+                frozen=None if self.frozen is None else self._stored(self.frozen),
             ),
         )
 
+    def _stored(self, data: bytes) -> ObjectRef:
+        self.objects[sha256_of(data)] = data
+        return ObjectRef(sha256=sha256_of(data), size_bytes=len(data))
+
     def _update(self, body: bytes) -> httpx.Response:
-        self.updates.append(adapter_from_bytes(body, SPEC))
+        self.bodies.append(body)
+        self.updates.append(expand(body, self.spec, self.adaptation, self.received))
         return _json(200, ObjectRef(sha256=sha256_of(body), size_bytes=len(body)))
 
     def _submit(self, body: bytes) -> httpx.Response:
