@@ -12,7 +12,7 @@ from hetlora.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class DeviceFolder:
-    """Where everything lies: key, examples, bundles, unfinished downloads, unsent updates, private factors."""
+    """Where key, examples, bundles, unfinished downloads, unsent updates and private factors lie."""
 
     root: Path
 

@@ -81,6 +81,7 @@ class FakeService:
         self.adaptation = Adaptation()
         self.plan_adapter: bytes | None = None  # None: the global adapter, truncated
         self.frozen: bytes | None = None
+        self.claimed_frozen_bytes: int | None = None
         self.offer: Offer | None = Offer(
             assignment_id="assignment-1",
             run_id="run-1",
@@ -201,13 +202,13 @@ class FakeService:
                 seed=5,
                 lease_expires_at=self.offer.lease_expires_at,
                 adaptation=self.adaptation,
-                frozen=None if self.frozen is None else self._stored(self.frozen),
+                frozen=None if self.frozen is None else self._stored(self.frozen, self.claimed_frozen_bytes),
             ),
         )
 
-    def _stored(self, data: bytes) -> ObjectRef:
+    def _stored(self, data: bytes, claimed_bytes: int | None = None) -> ObjectRef:
         self.objects[sha256_of(data)] = data
-        return ObjectRef(sha256=sha256_of(data), size_bytes=len(data))
+        return ObjectRef(sha256=sha256_of(data), size_bytes=claimed_bytes or len(data))
 
     def _update(self, body: bytes) -> httpx.Response:
         self.bodies.append(body)

@@ -52,23 +52,52 @@ def test_decay_of_one_never_prunes() -> None:
     assert self_prune(received, _tail_scaled(received, 0, 0.1), pruning_decay=1.0, min_rank=1).rank == 4
 
 
-def test_decision_is_one_for_all_modules() -> None:
-    # Rank 2, decay 0.5, c = 1, factors 1 x 1 per rank: the tail of a module is |b2| |a2|.
-    # Received: 1*1 + 1*1 = 2. Trained: "a" grew to 1.5, "b" shrank to 0.2: 1.7 < 2, so both are cut.
-    spec = AdapterSpec((ModuleSpec("a", 2, 2), ModuleSpec("b", 2, 2)), scaling=1.0, max_rank=2)
+TWO = AdapterSpec((ModuleSpec("a", 2, 2), ModuleSpec("b", 2, 2)), scaling=1.0, max_rank=2)
 
-    def made(tail_a: float, tail_b: float) -> Adapter:
-        lora_A = np.array([[1, 0], [0, 1]])
+
+def two_modules(tail_a: float, tail_b: float) -> Adapter:
+    """Rank 2, of one number a rank: with c = 1 the tail of a module is |b2| |a2|, here the number given."""
+    lora_A = np.array([[1, 0], [0, 1]])
+    return Adapter(
+        TWO,
+        {
+            "a": LoraFactors(lora_A, np.array([[1, tail_a], [0, 0]])),
+            "b": LoraFactors(lora_A, np.array([[1, tail_b], [0, 0]])),
+        },
+    )
+
+
+def test_decision_is_one_for_all_modules() -> None:
+    # Received: 1 + 1 = 2. Trained: "a" grew to 1.5, "b" shrank to 0.2: 1.7 < 2, so both are cut.
+    pruned = self_prune(two_modules(1, 1), two_modules(1.5, 0.2), pruning_decay=0.5, min_rank=1)
+    assert pruned.ranks == {"a": 1, "b": 1}
+
+
+def test_each_module_decides_for_itself_where_it_may() -> None:
+    received, trained = two_modules(1, 1), two_modules(1.5, 0.2)
+    pruned = self_prune(received, trained, pruning_decay=0.5, min_rank=1, prune_by="module")
+    assert pruned.ranks == {"a": 2, "b": 1}
+    # Where they decide together nothing is cut once "a" grew by more than "b" shrank: 3 + 0.2 > 2.
+    trained = two_modules(3, 0.2)
+    assert self_prune(received, trained, pruning_decay=0.5, min_rank=1) is trained
+    assert self_prune(received, trained, pruning_decay=0.5, min_rank=1, prune_by="module").ranks["b"] == 1
+    kept = self_prune(received, trained, pruning_decay=0.5, min_rank=2, prune_by="module")
+    assert kept.ranks == {"a": 2, "b": 2}
+
+
+def test_modules_of_unequal_ranks_keep_their_own_leading_share() -> None:
+    # Ranks 4, 1 and 0 at decay 0.5: c is 2, 0 and 0. The tails shrink, and min_rank keeps the second's 1.
+    spec = AdapterSpec(tuple(ModuleSpec(name, 4, 4) for name in "abc"), scaling=1.0, max_rank=4)
+    ranks = {"a": 4, "b": 1, "c": 0}
+
+    def made(lora_B: float) -> Adapter:
         return Adapter(
             spec,
-            {
-                "a": LoraFactors(lora_A, np.array([[1, tail_a], [0, 0]])),
-                "b": LoraFactors(lora_A, np.array([[1, tail_b], [0, 0]])),
-            },
+            {name: LoraFactors(np.ones((r, 4)), np.full((4, r), lora_B)) for name, r in ranks.items()},
         )
 
-    pruned = self_prune(made(1, 1), made(1.5, 0.2), pruning_decay=0.5, min_rank=1)
-    assert pruned.ranks == {"a": 1, "b": 1}
+    pruned = self_prune(made(1), made(0.5), pruning_decay=0.5, min_rank=1)
+    assert pruned.ranks == {"a": 2, "b": 1, "c": 0}
 
 
 @settings(deadline=None)  # the machine may be busy
