@@ -31,11 +31,15 @@ class UpdateRef:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Update:
-    """What a device made of what it was sent; both at full width, whatever part of them travelled."""
+    """What a device made of what it was sent; both at full width, whatever part of them travelled.
+
+    `received_id` names what was sent: updates with one id received the same.
+    """
 
     adapter: StackedAdapter
     example_count: int = 1
     received: StackedAdapter | None = None
+    received_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ from aggregator_service.aggregation.rules.base import RoundRule
 from aggregator_service.aggregation.rules.flexlora import FlexLora
 from aggregator_service.aggregation.rules.hetlora import HetLora
 from aggregator_service.aggregation.rules.rbla import Rbla
+from aggregator_service.aggregation.rules.residual_exact import ResidualExact
 from aggregator_service.aggregation.rules.zero_pad import ZeroPad
 from aggregator_service.aggregation.stacks import stacked
 from hetlora.adapter import Adapter
@@ -20,6 +21,7 @@ RULES: Final[dict[type[AnyRule], type[RoundRule[Any]]]] = {
     settings.ZeroPadRule: ZeroPad,
     settings.RblaRule: Rbla,
     settings.FlexLoraRule: FlexLora,
+    settings.ResidualExactRule: ResidualExact,
 }
 
 

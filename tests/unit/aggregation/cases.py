@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hetlora.messages.rules import AnyRule, FlexLoraRule, HetLoraRule, RblaRule, ZeroPadRule
+from hetlora.messages.rules import (
+    AnyRule,
+    FlexLoraRule,
+    HetLoraRule,
+    RblaRule,
+    ResidualExactRule,
+    ZeroPadRule,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,5 +45,11 @@ CASES = {
     "zero_pad_uniform": Case(ZeroPadRule(weights="uniform"), True, False, True, False, None, False),
     "rbla": Case(RblaRule(), True, True, False, False, "factors", True),
     "rbla_guarded": Case(RblaRule(quorum=2, shrinkage=1.0), False, True, False, False, None, True),
+    # The server keeps twice the run's rank: what one client was not sent of it stays.
+    "residual_exact": Case(ResidualExactRule(), False, True, True, True, None, True),
+    "residual_exact_narrow": Case(ResidualExactRule(state_rank=4), True, True, True, True, "products", True),
+    "residual_exact_folded": Case(
+        ResidualExactRule(fold=True, allocate=True), True, True, True, True, None, True
+    ),
     "flexlora": Case(FlexLoraRule(), True, False, True, True, "products", False),
 }
