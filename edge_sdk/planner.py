@@ -84,9 +84,10 @@ def choose_rank(
     for rank in _ranks(manifest, offer):
         forecast = forecast_round(
             manifest.cost_model,
-            manifest.cost_model.step(batch=batch, tokens=tokens, rank=rank),
+            manifest.cost_model.step(batch=batch, tokens=tokens, rank=offer.trained_rank or rank),
             steps=offer.training.steps,
             flops_per_second=training_rate(capabilities, threads),
+            sent_rank=rank,
         )
         limit = _limit_passed(forecast, budget)
         if limit is not None and best is None:
@@ -156,8 +157,18 @@ def ladder(min_rank: int, max_rank: int) -> list[int]:
     return sorted({min_rank, max_rank, *(rank for rank in powers if min_rank < rank < max_rank)})
 
 
-def forecast_round(cost_model: CostModel, step: StepSize, *, steps: int, flops_per_second: float) -> Forecast:
-    """What one round of `steps` such steps takes, from the bundle's cost model."""
+def forecast_round(
+    cost_model: CostModel,
+    step: StepSize,
+    *,
+    steps: int,
+    flops_per_second: float,
+    sent_rank: int | None = None,
+) -> Forecast:
+    """What one round of `steps` such steps takes, from the bundle's cost model.
+
+    `sent_rank` is what an update counts, where it is not all of what is trained.
+    """
     adapter_bytes = step.rank * cost_model.adapter_bytes_per_rank
     work = cost_model.flops.at(step) + FLOPS_PER_WRITTEN_BYTE * cost_model.written_bytes.at(step)
     return Forecast(
@@ -167,7 +178,7 @@ def forecast_round(cost_model: CostModel, step: StepSize, *, steps: int, flops_p
         + round(LIVE_SHARE * cost_model.peak_live_bytes(step))
         + COPIES_OF_ADAPTER * adapter_bytes,
         steps * work / flops_per_second,
-        2 * adapter_bytes,
+        adapter_bytes + (sent_rank or step.rank) * cost_model.adapter_bytes_per_rank,
     )
 
 

@@ -108,7 +108,7 @@ class Session:
         assigned = fetch_assigned(
             plan,
             manifest.adapter,
-            rank=self._choice.rank,
+            rank=self._offer.trained_rank or self._choice.rank,
             downloads=tools.downloads,
             folder=tools.folder.downloads,
         )

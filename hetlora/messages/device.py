@@ -72,6 +72,8 @@ class Offer(Message):
     bundle: ObjectRef  # the manifest; it names the other files
     min_rank: PositiveCount
     max_rank: PositiveCount  # the run's limit, or what self-pruning left this device
+    # What is sent and trained whichever rank is taken, where that counts what comes back (LoRA-A2, FLASC).
+    trained_rank: PositiveCount | None = None
     round_seconds: float = Field(gt=0)  # how long local training may take
     training: TrainingSettings
     lease_expires_at: Timestamp

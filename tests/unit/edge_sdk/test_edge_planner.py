@@ -102,6 +102,16 @@ def test_traffic_bounds_the_rank() -> None:
     assert (choice.rank, choice.bound_by) == (8, "traffic")
 
 
+def test_rank_that_is_trained_anyway_takes_the_memory_and_the_rank_taken_the_upload() -> None:
+    # Trained at rank 16 whatever is taken: 337.68 MB beside the process, 32 MB down, and 2 MB a rank up.
+    offer = _offer().model_copy(update={"trained_rank": 16})
+    device = _device(traffic_bytes_per_round=50 * MB)
+    choice = choose_rank(device, MANIFEST, offer, example_count=100)
+    assert (choice.rank, choice.bound_by) == (8, "traffic")
+    assert choice.forecast.peak_bytes == planner.PROCESS_BYTES + 337_680_000
+    assert choice.forecast.traffic_bytes == 48 * MB
+
+
 def test_each_core_beyond_the_first_adds_half_of_one() -> None:
     # Four cores of 2 GFLOP/s: 2 * 0.65 * (1 + 3 / 2) = 3.25 GFLOP/s in training.
     device = _device(source="measured", cores=4, matmul_flops_per_second=2e9)
