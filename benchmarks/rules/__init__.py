@@ -1,0 +1,1 @@
+"""`hetlora bench rules`: one learning problem under every rule, at equal bytes."""

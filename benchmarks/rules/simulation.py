@@ -1,0 +1,144 @@
+"""One federated run in this process: the service's rules, the device's training, no network between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from aggregator_service.aggregation.rule import GlobalState, Handout, Update, UpdateRef
+from aggregator_service.aggregation.rules import first_state, open_rule
+from aggregator_service.aggregation.stacks import StackedAdapter, groups_of, stacked, unstacked
+from aggregator_service.aggregation.tree import aggregate
+from benchmarks.rules.clients import Client
+from edge_sdk.batches import draw_batches
+from edge_sdk.collation import collate_for
+from edge_sdk.examples import ExampleStore
+from edge_sdk.parametrisation import Parametrisation
+from edge_sdk.pruning import self_prune
+from edge_sdk.runtimes.onnx import OnnxRuntime
+from edge_sdk.tokens import text_encoder
+from edge_sdk.training import train_locally
+from hetlora.adapter import Adapter, LoraFactors, initial_adapter
+from hetlora.bundle import Bundle
+from hetlora.digest import sha256_of
+from hetlora.messages.device import TrainingSettings
+from hetlora.messages.rules import AnyRule
+from hetlora.partial import contract, expand, sends_whole_ranks
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all rules of one comparison have in common."""
+
+    bundle: Bundle
+    clients: Sequence[Client]
+    training: TrainingSettings
+    run_rank: int
+    cohort: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The state after a round, and the bytes that went down and up in it."""
+
+    state: GlobalState
+    down_bytes: int
+    up_bytes: int
+
+
+def rounds(setting: Setting, rule: AnyRule) -> Iterator[Round]:
+    """Round after round without end; cohorts and batches depend on the seed and the round alone."""
+    spec = setting.bundle.manifest.adapter
+    initial = initial_adapter(spec, setting.run_rank, np.random.default_rng(setting.seed))
+    state = first_state(rule, initial)
+    ranks = {client.number: client.rank for client in setting.clients}
+    while True:
+        rng = np.random.default_rng([setting.seed, state.round_index])
+        chosen = sorted(rng.choice(len(setting.clients), setting.cohort, replace=False))
+        opened = open_rule(rule, state)
+        down = up = 0
+        updates: dict[UpdateRef, Update] = {}
+        for number in chosen:
+            client = setting.clients[number]
+            handout = opened.distribute(ranks[number], int(rng.integers(2**31)))
+            data, received = _train(setting, client, handout, state.round_index)
+            adapter = expand(data, spec, handout.adaptation, received)
+            if sends_whole_ranks(handout.adaptation):
+                ranks[number] = min(ranks[number], max(adapter.rank, 1))
+            down += sent_bytes(handout)
+            up += len(data)
+            ref = UpdateRef(sha256_of(data), len(client.examples), f"{number}", adapter.rank)
+            updates[ref] = Update(stacked(adapter), len(client.examples), handout.adapter)
+        state = aggregate(opened, list(updates), updates.__getitem__).state
+        yield Round(state, down, up)
+
+
+def sent_bytes(handout: Handout) -> int:
+    """What goes down: of a plan that trains one factor only that one, as the other was had before."""
+    total = 0 if handout.frozen is None else _factor_bytes(handout.frozen, "both")
+    return total + _factor_bytes(handout.adapter, handout.adaptation.trained)
+
+
+def _factor_bytes(adapter: StackedAdapter, factor: str) -> int:
+    total = 0
+    for group, ranks in zip(groups_of(adapter.spec), adapter.ranks, strict=True):
+        wide = group.in_features * (factor != "lora_B") + group.out_features * (factor != "lora_A")
+        total += 4 * wide * int(ranks.sum())
+    return total
+
+
+def _train(setting: Setting, client: Client, handout: Handout, round_index: int) -> tuple[bytes, Adapter]:
+    received = unstacked(handout.adapter)
+    how = Parametrisation(handout.adaptation, _frozen(handout.frozen), dict(handout.cores))
+    training = setting.training
+    runtime = OnnxRuntime(
+        setting.bundle,
+        received,
+        pruning_decay=training.pruning_decay,
+        pruning_penalty=training.pruning_penalty,
+        threads=1,
+        parametrisation=how,
+    )
+    encoder = text_encoder(setting.bundle, max_tokens=training.max_tokens)
+    manifest = setting.bundle.manifest
+    with TemporaryDirectory() as folder, ExampleStore(Path(folder) / "examples.sqlite") as store:
+        store.put_many(client.examples)
+        batches = draw_batches(
+            store,
+            collate_for(manifest.task, manifest.labels, encoder),
+            batch_size=training.batch_size,
+            rng=np.random.default_rng([setting.seed, client.number, round_index]),
+        )
+        trained = train_locally(runtime, batches, training, max_seconds=1e9).adapter
+    if sends_whole_ranks(handout.adaptation) and training.pruning_decay < 1:
+        trained = self_prune(received, trained, pruning_decay=training.pruning_decay, min_rank=1)
+    return contract(trained, handout.adaptation, received), received
+
+
+def whole(handout: Handout) -> Adapter:
+    """What a handout adds to the base model, as one adapter: its own ranks, then the frozen ones."""
+    beside = _frozen(handout.frozen) or {}
+    factors = {}
+    for module, own in unstacked(handout.adapter):
+        parts = [own, *([beside[module.name]] if module.name in beside else [])]
+        factors[module.name] = LoraFactors(
+            np.concatenate([part.lora_A for part in parts]),
+            np.concatenate([part.lora_B for part in parts], axis=1),
+        )
+    return Adapter(handout.adapter.spec, factors)
+
+
+def _frozen(adapter: StackedAdapter | None) -> Mapping[str, LoraFactors] | None:
+    """Each module's frozen factors; they may be wider than the specification allows an adapter to be."""
+    if adapter is None:
+        return None
+    found = {}
+    for group, stack, ranks in zip(groups_of(adapter.spec), adapter, adapter.ranks, strict=True):
+        for name, lora_A, lora_B, rank in zip(group.names, stack.lora_A, stack.lora_B, ranks, strict=True):
+            found[name] = LoraFactors(lora_A[:rank], lora_B[:, :rank])
+    return found
