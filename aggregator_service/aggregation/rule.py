@@ -9,7 +9,7 @@ from typing import Final, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator_service.aggregation.stacks import Array, StackedAdapter
+from aggregator_service.aggregation.stacks import Array, StackedAdapter, groups_of
 from hetlora.messages.device import Adaptation
 
 Partial = TypeVar("Partial")
@@ -33,13 +33,16 @@ class UpdateRef:
 class Update:
     """What a device made of what it was sent; both at full width, whatever part of them travelled.
 
-    `received_id` names what was sent: updates with one id received the same.
+    `received_id` names what was sent: updates with one id received the same. `ranks` are those of the plan's
+    `Adaptation`: which ranks of the global adapter these are, where they are not the leading ones. Cores are
+    multiplied into lora_B, on both sides.
     """
 
     adapter: StackedAdapter
     example_count: int = 1
     received: StackedAdapter | None = None
     received_id: str = ""
+    ranks: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +69,16 @@ class Handout:
     frozen: StackedAdapter | None = None
     adaptation: Adaptation = PLAIN
     cores: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    @property
+    def received(self) -> StackedAdapter:
+        """What an update is compared with, `Update.received`: the adapter, cores multiplied into lora_B."""
+        if not self.cores:
+            return self.adapter
+        result = self.adapter.with_values(self.adapter.values.copy())
+        for group, stack in zip(groups_of(result.spec), result, strict=True):
+            stack.lora_B[:] = stack.lora_B @ np.stack([self.cores[name] for name in group.names])
+        return result
 
 
 class Rule(Protocol[Partial]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -32,7 +32,20 @@ class RoundRule(Generic[Settings]):
     state: GlobalState
     rank_total: int = 0  # of the updates to come, as far as rules have to know it beforehand
 
-    adaptation: ClassVar[Adaptation] = PLAIN
+    @property
+    def adaptation(self) -> Adaptation:
+        """Which part of the adapter devices train and send in this round."""
+        return PLAIN
+
+    @property
+    def smallest_rank(self) -> int:
+        """The lowest rank that a device may take."""
+        return 1
+
+    @property
+    def trained_rank(self) -> int | None:
+        """The rank that every device is sent and trains where the one it takes counts what it sends back."""
+        return None
 
     @classmethod
     def start(cls, settings: Settings, initial: StackedAdapter) -> GlobalState:

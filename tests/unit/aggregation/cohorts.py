@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from hypothesis import strategies as st
 
-from aggregator_service.aggregation.rule import GlobalState, Handout, Rule, Update, UpdateRef
+from aggregator_service.aggregation.rule import PLAIN, GlobalState, Handout, Rule, Update, UpdateRef
 from aggregator_service.aggregation.stacks import StackedAdapter, groups_of, stacked, unstacked
 from aggregator_service.aggregation.tree import Aggregate, aggregate
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, initial_adapter
+from hetlora.partial import contract, cores_to_bytes, expand
 from hetlora.tensors import adapter_to_bytes
 
 RANK = 4
@@ -54,7 +55,13 @@ def random_adapter(rank: int, seed: int, spec: AdapterSpec = SPEC, scale: float 
 def trained(handout: Handout, seed: int, size: float = 0.3, example_count: int = 1) -> Update:
     """What a device could send back: what it trains has moved by normal noise, all else is as received."""
     rng = np.random.default_rng(seed)
-    moves = handout.adaptation.trained
+    moves, sent = handout.adaptation.trained, unstacked(handout.adapter)
+    if moves == "core":
+        cores = {
+            name: (core + size * rng.standard_normal(core.shape)).astype(np.float32)
+            for name, core in handout.cores.items()
+        }
+        return arrived(handout, cores_to_bytes(cores), example_count)
     after = handout.adapter.with_values(handout.adapter.values.copy())
     for stack, ranks in zip(after, after.ranks, strict=True):
         held = np.arange(stack.rank) < ranks[:, None]
@@ -62,12 +69,20 @@ def trained(handout: Handout, seed: int, size: float = 0.3, example_count: int =
             stack.lora_A[:] += held[:, :, None] * size * rng.standard_normal(stack.lora_A.shape)
         if moves in ("both", "lora_B"):
             stack.lora_B[:] += held[:, None, :] * size * rng.standard_normal(stack.lora_B.shape)
-    return Update(after, example_count, handout.adapter)
+    if handout.adaptation == PLAIN:
+        return Update(after, example_count, handout.received)
+    return arrived(handout, contract(unstacked(after), handout.adaptation, sent), example_count)
+
+
+def arrived(handout: Handout, data: bytes, example_count: int) -> Update:
+    """The update that the service makes of what a device sent of its adapter."""
+    whole = expand(data, handout.adapter.spec, handout.adaptation, unstacked(handout.adapter))
+    return Update(stacked(whole), example_count, handout.received, ranks=handout.adaptation.ranks)
 
 
 def as_sent(handout: Handout, example_count: int = 1) -> Update:
     """What a device sends back that learned nothing."""
-    return Update(handout.adapter, example_count, handout.adapter)
+    return Update(handout.received, example_count, handout.received, ranks=handout.adaptation.ranks)
 
 
 def cohort(rule: Rule, ranks: Sequence[int], seed: int, size: float = 0.3) -> list[Update]:
@@ -116,7 +131,7 @@ def effective(state: GlobalState) -> Dense:
 
 def received(handout: Handout) -> Dense:
     """What a handout adds to each base weight."""
-    return effective(GlobalState(handout.adapter, handout.adapter.rank, frozen=handout.frozen))
+    return effective(GlobalState(handout.received, handout.adapter.rank, frozen=handout.frozen))
 
 
 def mean(denses: Sequence[Dense], weights: Sequence[float]) -> Dense:
