@@ -6,10 +6,14 @@ from typing import Any, Final, cast
 
 from aggregator_service.aggregation.rule import GlobalState, Rule
 from aggregator_service.aggregation.rules.base import RoundRule
+from aggregator_service.aggregation.rules.deer import Deer
+from aggregator_service.aggregation.rules.fedsa import FedSa
+from aggregator_service.aggregation.rules.ffa import Ffa
 from aggregator_service.aggregation.rules.flexlora import FlexLora
 from aggregator_service.aggregation.rules.hetlora import HetLora
 from aggregator_service.aggregation.rules.rbla import Rbla
 from aggregator_service.aggregation.rules.residual_exact import ResidualExact
+from aggregator_service.aggregation.rules.rolora import RoLora
 from aggregator_service.aggregation.rules.zero_pad import ZeroPad
 from aggregator_service.aggregation.stacks import stacked
 from hetlora.adapter import Adapter
@@ -21,6 +25,10 @@ RULES: Final[dict[type[AnyRule], type[RoundRule[Any]]]] = {
     settings.ZeroPadRule: ZeroPad,
     settings.RblaRule: Rbla,
     settings.FlexLoraRule: FlexLora,
+    settings.FfaRule: Ffa,
+    settings.RoLoraRule: RoLora,
+    settings.FedSaRule: FedSa,
+    settings.DeerRule: Deer,
     settings.ResidualExactRule: ResidualExact,
 }
 

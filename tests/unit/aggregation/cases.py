@@ -9,10 +9,14 @@ from dataclasses import dataclass
 
 from hetlora.messages.rules import (
     AnyRule,
+    DeerRule,
+    FedSaRule,
+    FfaRule,
     FlexLoraRule,
     HetLoraRule,
     RblaRule,
     ResidualExactRule,
+    RoLoraRule,
     ZeroPadRule,
 )
 
@@ -27,6 +31,7 @@ class Case:
     gauge: (B Q, Q^-1 A) counts as (B, A) for any invertible Q.
     mean: at equal ranks the result is the mean of the "factors" or the "products", cut to the run's rank.
     keeps_tail: over many idle rounds with few wide clients, high ranks keep their energy.
+    equal_ranks: devices may take the run's rank only.
     """
 
     rule: AnyRule
@@ -36,6 +41,7 @@ class Case:
     gauge: bool
     mean: str | None
     keeps_tail: bool
+    equal_ranks: bool = False
 
 
 CASES = {
@@ -51,5 +57,10 @@ CASES = {
     "residual_exact_folded": Case(
         ResidualExactRule(fold=True, allocate=True), True, True, True, True, None, True
     ),
+    "ffa": Case(FfaRule(), True, True, False, False, "factors", True),
+    "rolora": Case(RoLoraRule(), True, True, False, False, "factors", True),
+    # Of the server's view alone, in which lora_B is the initial one for good.
+    "fedsa": Case(FedSaRule(), True, True, False, False, "factors", True),
+    "deer": Case(DeerRule(), True, True, True, False, "factors", True, equal_ranks=True),
     "flexlora": Case(FlexLoraRule(), True, False, True, True, "products", False),
 }

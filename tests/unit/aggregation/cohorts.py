@@ -170,7 +170,7 @@ def settled(rule_settings: object, seed: int = 7) -> GlobalState:
     """A state after some training, in which no factor is zero."""
     from aggregator_service.aggregation.rules import first_state, open_rule
 
-    state = first_state(rule_settings, initial(seed))  # type: ignore[arg-type]
+    state = first_state(rule_settings, random_adapter(RANK, seed, scale=0.3))  # type: ignore[arg-type]
     for number in range(3):
         rule = open_rule(rule_settings, state)  # type: ignore[arg-type]
         state = merged(rule, cohort(rule, [RANK, RANK], seed + 10 * number)).state
