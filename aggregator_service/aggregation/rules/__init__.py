@@ -9,9 +9,13 @@ from aggregator_service.aggregation.rules.base import RoundRule
 from aggregator_service.aggregation.rules.deer import Deer
 from aggregator_service.aggregation.rules.fedsa import FedSa
 from aggregator_service.aggregation.rules.ffa import Ffa
+from aggregator_service.aggregation.rules.flasc import Flasc
 from aggregator_service.aggregation.rules.flexlora import FlexLora
+from aggregator_service.aggregation.rules.fslora import FsLora
 from aggregator_service.aggregation.rules.hetlora import HetLora
+from aggregator_service.aggregation.rules.lora_a2 import LoraA2
 from aggregator_service.aggregation.rules.rbla import Rbla
+from aggregator_service.aggregation.rules.replication import Replication
 from aggregator_service.aggregation.rules.residual_exact import ResidualExact
 from aggregator_service.aggregation.rules.rolora import RoLora
 from aggregator_service.aggregation.rules.zero_pad import ZeroPad
@@ -25,10 +29,14 @@ RULES: Final[dict[type[AnyRule], type[RoundRule[Any]]]] = {
     settings.ZeroPadRule: ZeroPad,
     settings.RblaRule: Rbla,
     settings.FlexLoraRule: FlexLora,
+    settings.ReplicationRule: Replication,
     settings.FfaRule: Ffa,
     settings.RoLoraRule: RoLora,
     settings.FedSaRule: FedSa,
     settings.DeerRule: Deer,
+    settings.LoraA2Rule: LoraA2,
+    settings.FsLoraRule: FsLora,
+    settings.FlascRule: Flasc,
     settings.ResidualExactRule: ResidualExact,
 }
 

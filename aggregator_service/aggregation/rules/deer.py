@@ -15,7 +15,7 @@ exchange is a round of its own. Ranks must be equal: a narrower device holds a p
 that it is no longer the same for all and the theorem says nothing. Another rank than the run's is refused,
 when it is asked for and when it is sent: such a run needs `min_rank` at `max_rank` and no self-pruning.
 
-The second half of the paper, its regulator of differential privacy's noise, is not here: it waits for privacy.
+The paper's second half, a regulator of the noise of differential privacy, waits for privacy itself.
 """
 
 from __future__ import annotations

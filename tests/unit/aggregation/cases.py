@@ -12,9 +12,13 @@ from hetlora.messages.rules import (
     DeerRule,
     FedSaRule,
     FfaRule,
+    FlascRule,
     FlexLoraRule,
+    FsLoraRule,
     HetLoraRule,
+    LoraA2Rule,
     RblaRule,
+    ReplicationRule,
     ResidualExactRule,
     RoLoraRule,
     ZeroPadRule,
@@ -57,10 +61,26 @@ CASES = {
     "residual_exact_folded": Case(
         ResidualExactRule(fold=True, allocate=True), True, True, True, True, None, True
     ),
+    "replication": Case(ReplicationRule(), True, True, False, False, "factors", True),
+    "replication_uniform": Case(ReplicationRule(weights="uniform"), True, True, False, False, None, True),
     "ffa": Case(FfaRule(), True, True, False, False, "factors", True),
     "rolora": Case(RoLoraRule(), True, True, False, False, "factors", True),
     # Of the server's view alone, in which lora_B is the initial one for good.
     "fedsa": Case(FedSaRule(), True, True, False, False, "factors", True),
     "deer": Case(DeerRule(), True, True, True, False, "factors", True, equal_ranks=True),
+    "lora_a2": Case(LoraA2Rule(), True, True, True, False, "factors", True),
+    "fslora": Case(FsLoraRule(), True, True, True, False, None, True),
+    "fslora_by_examples": Case(FsLoraRule(weights="examples"), True, True, True, False, "factors", True),
+    # What one client was not sent of the global factors stays.
+    "flasc": Case(FlascRule(), False, True, True, False, None, True),
+    "flasc_dense": Case(
+        FlascRule(weights="examples", download_density=1.0, upload_density=1.0),
+        True,
+        True,
+        True,
+        False,
+        None,
+        True,
+    ),
     "flexlora": Case(FlexLoraRule(), True, False, True, True, "products", False),
 }
