@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from aggregator_service.aggregation.spectrum import Floats, Spectrum
-from aggregator_service.aggregation.stacks import Group, StackedAdapter, empty, groups_of
+from aggregator_service.aggregation.stacks import Group, Stack, StackedAdapter, empty, groups_of
 from hetlora.adapter import AdapterSpec
 
 REFILL_SEED: Final = 240106432
@@ -26,12 +26,30 @@ def balanced(
     result = empty(spec, [rank] * len(groups), np.float32)
     for index, (group, stack, found) in enumerate(zip(groups, result, spectra, strict=True)):
         stack.lora_A[:] = fresh_rows(index, group, rank)
-        for number, spectrum in enumerate(found):
-            own = min(rank, len(spectrum.values))
-            root = np.sqrt(scale * spectrum.values[:own])
-            stack.lora_A[number, :own] = root[:, None] * spectrum.right[:own]
-            stack.lora_B[number, :, :own] = spectrum.left[:, :own] * root
+        _write(stack, found, scale)
     return result
+
+
+def trimmed(spec: AdapterSpec, spectra: Iterable[Sequence[Spectrum]], scale: float = 1.0) -> StackedAdapter:
+    """B = U sqrt(s), A = sqrt(s) V for scale times the product, each module at its own rank.
+
+    For what nobody trains: a rank that is not there takes no place.
+    """
+    kept = [list(found) for found in spectra]
+    ranks = tuple(np.array([len(one.values) for one in found], np.intp) for found in kept)
+    result = empty(spec, [int(own.max()) for own in ranks], np.float32)
+    for stack, found in zip(result, kept, strict=True):
+        _write(stack, found, scale)
+    uneven = any(own.min() != own.max() for own in ranks)
+    return StackedAdapter(spec, result.values, result.layout, ranks if uneven else None)
+
+
+def _write(stack: Stack, found: Sequence[Spectrum], scale: float) -> None:
+    for number, spectrum in enumerate(found):
+        own = min(stack.rank, len(spectrum.values))
+        root = np.sqrt(scale * spectrum.values[:own])
+        stack.lora_A[number, :own] = root[:, None] * spectrum.right[:own]
+        stack.lora_B[number, :, :own] = spectrum.left[:, :own] * root
 
 
 def fresh_rows(index: int, group: Group, rank: int) -> Floats:

@@ -1,0 +1,17 @@
+"""What is no longer trained: products folded into the frozen adapter, which grows no wider than it may."""
+
+from __future__ import annotations
+
+from aggregator_service.aggregation.gauge import trimmed
+from aggregator_service.aggregation.products import ProductStack
+from aggregator_service.aggregation.stacks import StackedAdapter
+
+
+def fold(frozen: StackedAdapter | None, adapter: StackedAdapter, rank: int) -> StackedAdapter:
+    """The best approximation of the sum of both products, each module at rank `rank` or below; float32.
+
+    Each module has as many ranks as the sum has, up to `rank`: those that are not there take no place. Folded
+    again and again, what a cut loses is lost for good.
+    """
+    terms = [(part, 1.0) for part in (frozen, adapter) if part is not None]
+    return trimmed(adapter.spec, ProductStack(terms).spectra(rank))
