@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 from aggregator_service.aggregation.rule import GlobalState, Rule
 from aggregator_service.aggregation.rules.base import RoundRule
 from aggregator_service.aggregation.rules.deer import Deer
+from aggregator_service.aggregation.rules.fed_sb import FedSb
 from aggregator_service.aggregation.rules.fedsa import FedSa
 from aggregator_service.aggregation.rules.ffa import Ffa
 from aggregator_service.aggregation.rules.flasc import Flasc
@@ -35,6 +36,7 @@ RULES: Final[dict[type[AnyRule], type[RoundRule[Any]]]] = {
     settings.FedSaRule: FedSa,
     settings.DeerRule: Deer,
     settings.LoraA2Rule: LoraA2,
+    settings.FedSbRule: FedSb,
     settings.FsLoraRule: FsLora,
     settings.FlascRule: Flasc,
     settings.ResidualExactRule: ResidualExact,

@@ -11,6 +11,7 @@ from hetlora.messages.rules import (
     AnyRule,
     DeerRule,
     FedSaRule,
+    FedSbRule,
     FfaRule,
     FlascRule,
     FlexLoraRule,
@@ -48,6 +49,8 @@ class Case:
     equal_ranks: bool = False
 
 
+DENSE_FLASC = FlascRule(weights="examples", download_density=1.0, upload_density=1.0)
+
 CASES = {
     "hetlora": Case(HetLoraRule(), True, False, True, False, None, False),
     "hetlora_by_module": Case(HetLoraRule(weights="module"), True, False, True, False, None, False),
@@ -73,14 +76,7 @@ CASES = {
     "fslora_by_examples": Case(FsLoraRule(weights="examples"), True, True, True, False, "factors", True),
     # What one client was not sent of the global factors stays.
     "flasc": Case(FlascRule(), False, True, True, False, None, True),
-    "flasc_dense": Case(
-        FlascRule(weights="examples", download_density=1.0, upload_density=1.0),
-        True,
-        True,
-        True,
-        False,
-        None,
-        True,
-    ),
+    "flasc_dense": Case(DENSE_FLASC, True, True, True, False, "factors", True),
+    "fed_sb": Case(FedSbRule(), True, True, False, False, "factors", True),
     "flexlora": Case(FlexLoraRule(), True, False, True, True, "products", False),
 }
