@@ -35,7 +35,7 @@ class Update:
 
     `received_id` names what was sent: updates with one id received the same. `ranks` are those of the plan's
     `Adaptation`: which ranks of the global adapter these are, where they are not the leading ones. Cores are
-    multiplied into lora_B, on both sides.
+    multiplied into lora_B, on both sides. Rules multiply their own weight by `trust`, which a defence gives.
     """
 
     adapter: StackedAdapter
@@ -43,6 +43,7 @@ class Update:
     received: StackedAdapter | None = None
     received_id: str = ""
     ranks: tuple[int, ...] | None = None
+    trust: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

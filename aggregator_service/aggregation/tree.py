@@ -19,6 +19,7 @@ from typing import Final, Generic, TypeVar
 from threadpoolctl import threadpool_limits
 
 from aggregator_service.aggregation.rule import GlobalState, Rule, Update, UpdateRef
+from hetlora.errors import StateConflict
 
 # In-place sums are cheaper than merges; part of the result's definition: another size, other last bits.
 LEAF_SIZE: Final = 32
@@ -94,13 +95,19 @@ class Aggregate:
 def finish(
     rule: Rule[Partial], refs: Iterable[UpdateRef], subtotals: Iterable[Subtotal[Partial]]
 ) -> Aggregate:
-    """Merge what the workers made of `subtrees(refs)`, in that order."""
+    """Merge what the workers made of `subtrees(refs)`, in that order.
+
+    Raises:
+        StateConflict: there is no update.
+    """
     carry = Carry(rule)
     raw: list[float] = []
     with one_thread():
         for subtotal in subtotals:
             carry.push(subtotal.partial, SUBTREE_LEAVES.bit_length() - 1)
             raw += subtotal.raw_weights
+        if not raw:
+            raise StateConflict("no update to aggregate", got=0, expected="at least one")
         total = carry.total()
         weights = {ref: rule.weight(total, value) for ref, value in zip(sorted(refs), raw, strict=True)}
         return Aggregate(rule.finish(total), weights)
@@ -112,5 +119,8 @@ def aggregate(rule: Rule[Partial], refs: Sequence[UpdateRef], load: Load) -> Agg
     Args:
         refs: at least one; equal refs are equal updates, and each counts.
         load: reads the update of a ref.
+
+    Raises:
+        StateConflict: there is no update.
     """
     return finish(rule, refs, (reduce_subtree(rule, part, load) for part in subtrees(refs)))

@@ -19,9 +19,9 @@ Settings = TypeVar("Settings", bound=Message)
 
 
 def raw_weights(settings: Message, leaf: Sequence[Update]) -> Floats:
-    """n_k of each update, or 1 where the settings' `weights` are uniform."""
+    """n_k of each update, or 1 where the settings' `weights` are uniform; times its trust."""
     uniform = getattr(settings, "weights", "examples") == "uniform"
-    return np.array([1.0 if uniform else float(update.example_count) for update in leaf])
+    return np.array([update.trust * (1 if uniform else update.example_count) for update in leaf])
 
 
 @dataclass(frozen=True, slots=True)

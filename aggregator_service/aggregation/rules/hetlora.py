@@ -52,17 +52,18 @@ class HetLora(RoundRule[HetLoraRule]):
         for update in leaf:
             check_rank(update.adapter, self.state.rank)
         adapters = [update.adapter for update in leaf]
+        trusts = np.array([update.trust for update in leaf])
         squares = [squared_norms(adapter) for adapter in adapters]
-        norms = np.sqrt([sum(float(own.sum()) for own in squared) for squared in squares])
+        norms = trusts * np.sqrt([sum(float(own.sum()) for own in squared) for squared in squares])
         if self.settings.weights == "model":
             partial.weighted.add(adapters, norms)
         else:
-            for adapter, squared in zip(adapters, squares, strict=True):
-                partial.weighted.add_by_module(adapter, [np.sqrt(own) for own in squared])
+            for adapter, squared, trust in zip(adapters, squares, trusts, strict=True):
+                partial.weighted.add_by_module(adapter, [trust * np.sqrt(own) for own in squared])
         partial.norm_total += float(norms.sum())
         partial.drop_plain()
         if partial.plain is not None:
-            partial.plain.add(adapters, np.ones(len(adapters)))
+            partial.plain.add(adapters, trusts)
         return [float(norm) for norm in norms]
 
     def merge(self, left: HetLoraPartial, right: HetLoraPartial) -> HetLoraPartial:
