@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -17,34 +18,63 @@ CANCELLED: Final = 1e-3
 # Between these, float32 Gram matrices neither overflow nor lose digits to denormal numbers.
 SMALLEST: Final = 1e-24
 LARGEST: Final = 1e30
+COLUMNS: Final = 4  # of a Gram matrix that are taken at a time
 
 
 def squared_norms(adapter: StackedAdapter) -> list[NDArray[np.float64]]:
     """||B A||_F^2 of each module, group by group, scaling left out.
 
     Gram matrices are taken in float32, which leaves some 1e-6 of the norm, and again in float64 for the
-    modules where that is not so: where B and A cancel each other, or are tiny or huge.
+    modules where that is not so: where B and A cancel each other, or are tiny or huge. They are finite if and
+    only if all of the adapter's numbers are.
     """
-    return [_squared_norms(stack) for stack in adapter]
-
-
-def _squared_norms(stack: Stack) -> NDArray[np.float64]:
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        squares, bounds = _traces(stack.lora_A, stack.lora_B)
-        good = (squares > CANCELLED * bounds) & (bounds > SMALLEST) & (bounds < LARGEST)
+    if adapter.squared_norms is not None:
+        return [*adapter.squared_norms]
+    stacks = [*adapter]
+    squares, bounds = _traces(stacks)
+    good = (squares > CANCELLED * bounds) & (bounds > SMALLEST) & (bounds < LARGEST)
+    ends = np.cumsum([len(stack.lora_A) for stack in stacks])[:-1]
+    by_group = np.split(squares, ends)
     if not good.all():
-        again = np.flatnonzero(~good)
-        exact, _ = _traces(stack.lora_A[again].astype(np.float64), stack.lora_B[again].astype(np.float64))
-        squares[again] = np.maximum(exact, 0.0)  # rounding can leave a tiny negative sum
-    return squares
+        for stack, own, fine in zip(stacks, by_group, np.split(good, ends), strict=True):
+            again = np.flatnonzero(~fine)
+            lora_A, lora_B = stack.lora_A[again].astype(np.float64), stack.lora_B[again].astype(np.float64)
+            exact, _ = _traces([Stack(lora_A, lora_B)])
+            own[again] = np.maximum(exact, 0.0)  # rounding can leave a tiny negative sum
+    return by_group
 
 
-def _traces(lora_A: Array, lora_B: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+@np.errstate(over="ignore", invalid="ignore", under="ignore")
+def _traces(stacks: Sequence[Stack]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The traces, and tr(B^T B) tr(A A^T), which they cannot pass."""
-    gram_A = (lora_A @ lora_A.swapaxes(1, 2)).astype(np.float64)
-    gram_B = (lora_B.swapaxes(1, 2) @ lora_B).astype(np.float64)
-    traces_A, traces_B = np.trace(gram_A, axis1=1, axis2=2), np.trace(gram_B, axis1=1, axis2=2)
-    return np.einsum("mij,mij->m", gram_A, gram_B), traces_A * traces_B
+    rank = max(stack.rank for stack in stacks)
+    grams = np.zeros((2, sum(len(stack.lora_A) for stack in stacks), rank, rank), stacks[0].lora_A.dtype)
+    start = 0
+    for stack in stacks:
+        end = start + len(stack.lora_A)
+        _upper_gram(stack.lora_A, grams[0, start:end])
+        _upper_gram(stack.lora_B.swapaxes(1, 2), grams[1, start:end])
+        start = end
+    exact = grams.astype(np.float64).reshape(*grams.shape[:2], rank * rank)
+    sides = exact[:, :, :: rank + 1].sum(axis=2)
+    # What lies above the diagonal counts twice, for what lies below it.
+    counts = np.triu(2.0 - np.eye(rank)).reshape(-1)
+    return (exact[0] * exact[1]) @ counts, sides[0] * sides[1]
+
+
+def _upper_gram(rows: Array, gram: Array) -> None:
+    """Write what lies on and above the diagonal of rows @ rows^T; rows are (modules, rank, features).
+
+    In narrow blocks of columns: matrices as thin as these take BLAS's symmetric product, to which numpy
+    would turn for the whole, three times as long.
+    """
+    rank = rows.shape[1]
+    width = max(1, min(COLUMNS, rank // 2))
+    for start in range(0, rank, width):
+        # More rows than columns, as numpy would see a symmetric product in a square one too.
+        high = min(max(start + width, 2 * width), rank)
+        columns = rows[:, start : start + width].swapaxes(1, 2)
+        np.matmul(rows[:, :high], columns, out=gram[:, :high, start : start + width])
 
 
 def delta_norm(adapter: StackedAdapter) -> float:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors
@@ -33,9 +31,21 @@ class Group:
         return len(self.names)
 
 
-@lru_cache(maxsize=64)
+# By identity: to hash a specification is to hash each of its modules. The value keeps its key's owner alive.
+_KNOWN_GROUPS: Final[dict[int, tuple[AdapterSpec, tuple[Group, ...]]]] = {}
+
+
 def groups_of(spec: AdapterSpec) -> tuple[Group, ...]:
     """The modules of a specification in groups, which are ordered by their first module."""
+    known = _KNOWN_GROUPS.get(id(spec))
+    if known is None:
+        if len(_KNOWN_GROUPS) >= 64:
+            _KNOWN_GROUPS.clear()
+        known = _KNOWN_GROUPS[id(spec)] = (spec, _groups(spec))
+    return known[1]
+
+
+def _groups(spec: AdapterSpec) -> tuple[Group, ...]:
     found: dict[tuple[str, int, int], list[str]] = {}
     for module in spec.modules:
         key = (module.name.rpartition(".")[2], module.in_features, module.out_features)
@@ -72,12 +82,14 @@ class StackedAdapter:
     """One adapter over a flat array, float32 as it came or float64 as a sum.
 
     `module_ranks` holds each module's own rank, group by group, where modules of a group differ; else None.
+    `squared_norms` are those of `norms.squared_norms`, where they were taken as the numbers were read.
     """
 
     spec: AdapterSpec
     values: Array
     layout: tuple[Spacing, ...]
     module_ranks: tuple[NDArray[np.intp], ...] | None = None
+    squared_norms: tuple[NDArray[np.float64], ...] | None = None
 
     def __iter__(self) -> Iterator[Stack]:
         groups = groups_of(self.spec)
@@ -107,15 +119,14 @@ class StackedAdapter:
 
 
 def _view(values: Array, group: Group, at: Spacing) -> Stack:
-    size = values.itemsize
-    count, wide, high = len(group), group.in_features, group.out_features
+    # The bare constructor: `as_strided` takes ten times as long, which shows where groups are many.
+    size, count, wide, high = values.itemsize, len(group), group.in_features, group.out_features
+    start_A, start_B = at.lora_A_start * size, at.lora_B_start * size
+    strides_A = (at.lora_A_step * size, wide * size, size)
+    strides_B = (at.lora_B_step * size, at.rank * size, size)
     return Stack(
-        as_strided(
-            values[at.lora_A_start :], (count, at.rank, wide), (at.lora_A_step * size, wide * size, size)
-        ),
-        as_strided(
-            values[at.lora_B_start :], (count, high, at.rank), (at.lora_B_step * size, at.rank * size, size)
-        ),
+        np.ndarray((count, at.rank, wide), values.dtype, values, start_A, strides_A),
+        np.ndarray((count, high, at.rank), values.dtype, values, start_B, strides_B),
     )
 
 

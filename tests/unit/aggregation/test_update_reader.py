@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cohorts import SPEC, random_adapter
+
+from aggregator_service.aggregation.norms import squared_norms
+from aggregator_service.aggregation.reading import UpdateReader
+from aggregator_service.aggregation.stacks import stacked
+from hetlora.adapter import AdapterSpec, ModuleSpec
+from hetlora.errors import NonFiniteValues
+from hetlora.tensors import adapter_to_bytes
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "with norms"])
+def reader(request: pytest.FixtureRequest) -> UpdateReader:
+    """A reader that knows the header of rank 2 already."""
+    reader = UpdateReader(SPEC, norms=request.param)
+    reader.read(adapter_to_bytes(random_adapter(2, seed=0)))
+    return reader
+
+
+def with_last_number(value: float) -> bytes:
+    data = adapter_to_bytes(random_adapter(2, seed=1))
+    return data[:-4] + np.float32(value).tobytes()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_number_that_is_not_finite_is_refused(reader: UpdateReader, value: float) -> None:
+    with pytest.raises(NonFiniteValues, match="got 1 of"):
+        reader.read(with_last_number(value))
+
+
+def test_number_that_is_not_finite_is_refused_where_the_other_factor_is_zero(reader: UpdateReader) -> None:
+    data = bytearray(adapter_to_bytes(random_adapter(2, seed=1, scale=0.0)))
+    data[-4:] = np.float32(np.nan).tobytes()
+    with pytest.raises(NonFiniteValues, match="got 1 of"):
+        reader.read(bytes(data))
+
+
+def test_number_whose_square_passes_float32_is_read(reader: UpdateReader) -> None:
+    # (3e38)^2 is infinite in float32, though 3e38 is not.
+    assert reader.read(with_last_number(3e38)).values[-1] == np.float32(3e38)
+
+
+@pytest.mark.parametrize("rank", range(SPEC.max_rank + 1))
+def test_norms_are_those_of_the_products_at_every_rank(rank: int) -> None:
+    reader = UpdateReader(SPEC, norms=True)
+    for seed in range(2):  # the second one comes with a header that is known
+        adapter = random_adapter(rank, seed)
+        read = reader.read(adapter_to_bytes(adapter))
+        for stack, squares in zip(read, squared_norms(read), strict=True):
+            dense = stack.lora_B.astype(np.float64) @ stack.lora_A.astype(np.float64)
+            np.testing.assert_allclose(squares, np.sum(dense**2, axis=(1, 2)), rtol=1e-5)
+    assert read.squared_norms is not None
+
+
+def test_norms_of_wide_stacks_are_those_of_the_products() -> None:
+    # Ranks above one block of a Gram matrix, odd ones too.
+    for rank in (5, 8, 9, 13):
+        spec = AdapterSpec((ModuleSpec("layers.0.q", 20, 30), ModuleSpec("layers.1.q", 20, 30)), 1.0, 16)
+        adapter = stacked(random_adapter(rank, rank, spec))
+        (stack,), (squares,) = adapter, squared_norms(adapter)
+        dense = stack.lora_B.astype(np.float64) @ stack.lora_A.astype(np.float64)
+        np.testing.assert_allclose(squares, np.sum(dense**2, axis=(1, 2)), rtol=1e-5)
