@@ -73,7 +73,9 @@ def rounds(setting: Setting, rule: AnyRule) -> Iterator[Round]:
             down += sent_bytes(handout)
             up += len(data)
             ref = UpdateRef(sha256_of(data), len(client.examples), f"{number}", adapter.rank)
-            updates[ref] = Update(stacked(adapter), len(client.examples), handout.adapter)
+            updates[ref] = Update(
+                stacked(adapter), len(client.examples), handout.received, ranks=handout.adaptation.ranks
+            )
         state = aggregate(opened, list(updates), updates.__getitem__).state
         yield Round(state, down, up)
 
