@@ -8,6 +8,7 @@ from aggregator_service.aggregation.rule import GlobalState, Rule
 from aggregator_service.aggregation.rules.base import RoundRule
 from aggregator_service.aggregation.rules.deer import Deer
 from aggregator_service.aggregation.rules.fed_sb import FedSb
+from aggregator_service.aggregation.rules.fedloru import FedLoru
 from aggregator_service.aggregation.rules.fedsa import FedSa
 from aggregator_service.aggregation.rules.ffa import Ffa
 from aggregator_service.aggregation.rules.flasc import Flasc
@@ -33,6 +34,7 @@ RULES: Final[dict[type[AnyRule], type[RoundRule[Any]]]] = {
     settings.ReplicationRule: Replication,
     settings.FfaRule: Ffa,
     settings.RoLoraRule: RoLora,
+    settings.FedLoruRule: FedLoru,
     settings.FedSaRule: FedSa,
     settings.DeerRule: Deer,
     settings.LoraA2Rule: LoraA2,

@@ -47,6 +47,11 @@ class RoundRule(Generic[Settings]):
         """The rank that every device is sent and trains where the one it takes counts what it sends back."""
         return None
 
+    @property
+    def restarts(self) -> bool:
+        """Whether the adapter begins anew after this round, what it was being folded away."""
+        return False
+
     @classmethod
     def start(cls, settings: Settings, initial: StackedAdapter) -> GlobalState:
         """The state before the first round, from the run's initial adapter."""

@@ -29,7 +29,7 @@ from hetlora.messages.rules import ReplicationRule
 
 @dataclass(slots=True)
 class ReplicationPartial:
-    """Sums weighted by p_k, and plain sums, of which the fill is made."""
+    """Sums weighted by p_k, and sums of all alike but for their trust, of which the fill is made."""
 
     weighted: SliceSum
     plain: SliceSum
@@ -47,7 +47,7 @@ class Replication(RoundRule[ReplicationRule]):
         adapters = [update.adapter for update in leaf]
         weights = raw_weights(self.settings, leaf)
         partial.weighted.add(adapters, weights)
-        partial.plain.add(adapters, np.ones(len(adapters)))
+        partial.plain.add(adapters, np.array([update.trust for update in leaf]))
         return [float(weight) for weight in weights]
 
     def merge(self, left: ReplicationPartial, right: ReplicationPartial) -> ReplicationPartial:
@@ -62,9 +62,8 @@ class Replication(RoundRule[ReplicationRule]):
         result = weighted.values.with_values(weighted.values.values.copy())
         groups = zip(result, plain.values, self.state.adapter, strict=True)
         for index, (stack, sums, before) in enumerate(groups):
-            all_weight = weighted.weight[index][:, None]
-            owners = plain.owners[index]
-            fill = (all_weight - weighted.held[index]) / np.maximum(owners, 1)
+            all_weight, owners = weighted.weight[index][:, None], plain.held[index]
+            fill = (all_weight - weighted.held[index]) / np.where(owners > 0, owners, 1.0)
             lora_A = (stack.lora_A + fill[:, :, None] * sums.lora_A) / all_weight[:, :, None]
             lora_B = (stack.lora_B + fill[:, None, :] * sums.lora_B) / all_weight[:, None, :]
             stack.lora_A[:] = np.where(owners[:, :, None] > 0, lora_A, before.lora_A)

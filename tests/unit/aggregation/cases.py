@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hetlora.messages.rules import (
     AnyRule,
     DeerRule,
+    FedLoruRule,
     FedSaRule,
     FedSbRule,
     FfaRule,
@@ -66,6 +67,9 @@ CASES = {
     ),
     "replication": Case(ReplicationRule(), True, True, False, False, "factors", True),
     "replication_uniform": Case(ReplicationRule(weights="uniform"), True, True, False, False, None, True),
+    "fedloru": Case(FedLoruRule(), True, False, True, False, "factors", False),
+    # What is folded away every round is never averaged again.
+    "fedloru_every_round": Case(FedLoruRule(every_rounds=1), True, True, True, False, None, True),
     "ffa": Case(FfaRule(), True, True, False, False, "factors", True),
     "rolora": Case(RoLoraRule(), True, True, False, False, "factors", True),
     # Of the server's view alone, in which lora_B is the initial one for good.

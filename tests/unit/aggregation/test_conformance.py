@@ -30,7 +30,7 @@ from cohorts import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator_service.aggregation.rule import Rule, Update, UpdateRef
+from aggregator_service.aggregation.rule import GlobalState, Rule, Update, UpdateRef
 from aggregator_service.aggregation.rules import RULES, open_rule
 from aggregator_service.aggregation.stacks import StackedAdapter, stacked, unstacked
 from aggregator_service.aggregation.tree import LEAF_SIZE, aggregate
@@ -51,6 +51,13 @@ def opened(name: str) -> Rule:
 def fitting(name: str, ranks: Sequence[int]) -> list[int]:
     """Ranks that devices may take under a rule: these, or the run's where that is the only one."""
     return [RANK] * len(ranks) if CASES[name].equal_ranks else list(ranks)
+
+
+def bits(state: GlobalState) -> list[bytes]:
+    """All that a state carries on."""
+    adapters = [state.adapter] if state.frozen is None else [state.adapter, state.frozen]
+    arrays = [adapter.values for adapter in adapters] + [state.tensors[key] for key in sorted(state.tensors)]
+    return [array.tobytes() for array in arrays]
 
 
 def that(law: str, holds: bool = True) -> pytest.MarkDecorator:
@@ -75,7 +82,7 @@ def test_order_of_arrival_changes_no_bit(name: str, ranks: list[int], seed: int,
     shuffled = list(updates)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     first, second = merged(rule, updates), merged(rule, shuffled)
-    assert first.state.adapter.values.tobytes() == second.state.adapter.values.tobytes()
+    assert bits(first.state) == bits(second.state)
     assert first.weights == second.weights
 
 
@@ -227,7 +234,7 @@ def test_updates_beyond_one_leaf_give_the_same_bits_in_any_order(name: str) -> N
     rule = opened(name)
     updates = cohort(rule, fitting(name, [1 + number % RANK for number in range(3 * LEAF_SIZE + 5)]), 11)
     first, second = merged(rule, updates), merged(rule, updates[::-1])
-    assert first.state.adapter.values.tobytes() == second.state.adapter.values.tobytes()
+    assert bits(first.state) == bits(second.state)
 
 
 @every_rule

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from cohorts import RANK, cohort, merged, seeds, settled
 from hypothesis import given, settings
@@ -52,6 +54,14 @@ def test_with_uniform_weights_it_is_rbla(ranks: list[int], seed: int) -> None:
     ours, theirs = ReplicationRule(weights="uniform"), RblaRule(weights="uniform")
     updates = cohort(open_rule(ours, STATE), ranks, seed)
     left, right = (merged(open_rule(rule, STATE), updates).state.adapter for rule in (ours, theirs))
+    np.testing.assert_allclose(left.values, right.values, atol=1e-6)
+
+
+def test_update_without_trust_counts_as_if_it_had_not_come() -> None:
+    rule = open_rule(ReplicationRule(), STATE)
+    updates = cohort(rule, [2, 3, 1, RANK], 8)
+    screened = [*updates[:3], replace(updates[3], trust=0.0)]
+    left, right = (merged(rule, some).state.adapter for some in (screened, updates[:3]))
     np.testing.assert_allclose(left.values, right.values, atol=1e-6)
 
 

@@ -1,0 +1,51 @@
+"""FedLoRU (Park and Klabjan, arXiv 2409.12371): low-rank updates, accumulated into a model of higher rank.
+
+    each round:             lora_B <- sum_k p_k pad(B_k),   lora_A <- sum_k p_k pad(A_k)
+    every so many rounds:   W <- W + scaling lora_B lora_A,   then lora_B <- 0, lora_A <- fresh
+
+1. Average the factors, as FedAvg does (`zero_pad.py`).
+2. After each `every_rounds` rounds fold their product into the frozen adapter, which every device adds to its
+   model, and begin anew: lora_A as PEFT initialises it, another one each time, so that the next updates lie
+   in another space; lora_B zero.
+
+The paper adds to the weights themselves; the service has none, so that what was folded travels, at rank up to
+`frozen_rank`, beyond which the smallest singular values are cut off for good. Its variants, one with several
+low-rank updates at once and one with ranks of their own for clusters of devices, are not here. Ranks are
+equal in the paper; zero-padding is the plain FedAvg reading of unequal ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from aggregator_service.aggregation.frozen import fold
+from aggregator_service.aggregation.rule import GlobalState
+from aggregator_service.aggregation.rules.base import FactorRule
+from aggregator_service.aggregation.slice_sum import SliceSum
+from aggregator_service.aggregation.stacks import stacked
+from hetlora.adapter import initial_adapter
+from hetlora.messages.rules import FedLoruRule
+
+RESTART_SEED: Final = 240912371
+
+
+class FedLoru(FactorRule[FedLoruRule]):
+    """The mean of zero-padded factors, folded away now and then."""
+
+    @property
+    def restarts(self) -> bool:
+        return (self.state.round_index + 1) % self.settings.every_rounds == 0
+
+    def finish(self, total: SliceSum) -> GlobalState:
+        state = super().finish(total)
+        if not self.restarts:
+            return state
+        spec, rng = state.adapter.spec, np.random.default_rng([RESTART_SEED, state.round_index])
+        return replace(
+            state,
+            adapter=stacked(initial_adapter(spec, state.rank, rng)),
+            frozen=fold(state.frozen, state.adapter, self.settings.frozen_rank),
+        )
