@@ -64,12 +64,16 @@ class GlobalState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Handout:
-    """What a device of some rank is sent."""
+    """What a device of some rank is sent.
+
+    `density` is the share of the adapter's entries that travel, the largest; the others are zero.
+    """
 
     adapter: StackedAdapter
     frozen: StackedAdapter | None = None
     adaptation: Adaptation = PLAIN
     cores: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    density: float = 1.0
 
     @property
     def received(self) -> StackedAdapter:
@@ -84,6 +88,16 @@ class Handout:
 
 class Rule(Protocol[Partial]):
     """One round of one rule, opened on the state before it; a partial of many is as small as one of few."""
+
+    @property
+    def smallest_rank(self) -> int:
+        """The lowest rank that a device may take."""
+        ...
+
+    @property
+    def trained_rank(self) -> int | None:
+        """The rank that every device is sent and trains where the one it takes counts what it sends back."""
+        ...
 
     def init(self) -> Partial:
         """The partial of no update."""

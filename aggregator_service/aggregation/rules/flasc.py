@@ -38,9 +38,10 @@ class Flasc(ChangeRule[FlascRule]):
 
     def distribute(self, rank: int, seed: int = 0) -> Handout:
         state, share = self.state, rank / self.state.rank
-        sparse = _largest(truncated(state.adapter, state.rank), self.settings.download_density * share)
+        density = self.settings.download_density * share
+        sparse = _largest(truncated(state.adapter, state.rank), density)
         adaptation = Adaptation(upload_density=self.settings.upload_density * share)
-        return Handout(sparse, state.frozen, adaptation)
+        return Handout(sparse, state.frozen, adaptation, density=density)
 
 
 def _largest(adapter: StackedAdapter, density: float) -> StackedAdapter:
