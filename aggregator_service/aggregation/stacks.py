@@ -150,9 +150,13 @@ def empty(
 
 def stacked(adapter: Adapter) -> StackedAdapter:
     """An adapter, copied into even spacing; modules below the largest rank of their group end in zeros."""
-    spec, factors = adapter.spec, adapter.factors
+    return stacked_factors(adapter.spec, adapter.factors)
+
+
+def stacked_factors(spec: AdapterSpec, factors: Mapping[str, LoraFactors]) -> StackedAdapter:
+    """Factors of every module, as `stacked`, of any rank: `Adapter` knows a highest."""
     ranks = tuple(
-        np.array([factors[name].rank for name in group.names], dtype=np.intp) for group in groups_of(spec)
+        np.array([factors[name].rank for name in group.names], np.intp) for group in groups_of(spec)
     )
     copy = empty(spec, [int(own.max()) for own in ranks], np.float32)
     for group, stack in zip(groups_of(spec), copy, strict=True):
@@ -170,11 +174,16 @@ def unstacked(adapter: StackedAdapter) -> Adapter:
     Raises:
         NonFiniteValues: a number passes float32.
     """
+    return Adapter(adapter.spec, factors_of(adapter))
+
+
+def factors_of(adapter: StackedAdapter) -> dict[str, LoraFactors]:
+    """The factors by module, as `unstacked`, of any rank and unchecked."""
     factors: dict[str, LoraFactors] = {}
     for group, stack, ranks in zip(groups_of(adapter.spec), adapter, adapter.ranks, strict=True):
         for name, lora_A, lora_B, rank in zip(group.names, stack.lora_A, stack.lora_B, ranks, strict=True):
             factors[name] = LoraFactors(lora_A[:rank], lora_B[:, :rank])
-    return Adapter(adapter.spec, factors)
+    return factors
 
 
 def layout_of(spec: AdapterSpec, shapes: Mapping[str, tuple[int, int, int]]) -> tuple[Spacing, ...] | None:
