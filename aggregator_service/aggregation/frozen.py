@@ -13,5 +13,6 @@ def fold(frozen: StackedAdapter | None, adapter: StackedAdapter, rank: int) -> S
     Each module has as many ranks as the sum has, up to `rank`: those that are not there take no place. Folded
     again and again, what a cut loses is lost for good.
     """
-    terms = [(part, 1.0) for part in (frozen, adapter) if part is not None]
-    return trimmed(adapter.spec, ProductStack(terms).spectra(rank))
+    both = ProductStack()
+    both.add([adapter] if frozen is None else [frozen, adapter], [1.0] * (1 if frozen is None else 2))
+    return trimmed(adapter.spec, both.spectra(rank))

@@ -63,6 +63,8 @@ class ResidualPartial:
 class ResidualExact(RoundRule[ResidualExactRule]):
     """The mean change of the product, added to the global product."""
 
+    free_gauge = True
+
     @classmethod
     def start(cls, settings: ResidualExactRule, initial: StackedAdapter) -> GlobalState:
         rank = settings.state_rank or 2 * initial.rank
@@ -106,7 +108,7 @@ class ResidualExact(RoundRule[ResidualExactRule]):
         total.products.add(terms, [*(-total.sent[name][1] for name in names), total.weight / rate])
         spectra = [*total.products.spectra(state.adapter.rank)]
         adapter = balanced(state.adapter.spec, spectra, state.adapter.rank, rate / total.weight)
-        lost = np.sqrt(sum(one.error_bound**2 for group in spectra for one in group)) * rate / total.weight
+        lost = np.sqrt(sum(one.error**2 for group in spectra for one in group)) * rate / total.weight
         return replace(self.next_state(adapter), figures={"norm_cut_off": float(lost)})
 
     def distribute(self, rank: int, seed: int = 0) -> Handout:
