@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
 from aggregator_service.aggregation.cutting import truncated
 from aggregator_service.aggregation.rule import PLAIN, GlobalState, Handout, Update
 from aggregator_service.aggregation.slice_sum import Floats, SliceSum, check_rank
-from aggregator_service.aggregation.stacks import StackedAdapter
+from aggregator_service.aggregation.stacks import Array, StackedAdapter
 from hetlora.messages.common import Message
 from hetlora.messages.device import Adaptation
+from hetlora.partial import sent_places
 
 Settings = TypeVar("Settings", bound=Message)
 
@@ -31,6 +32,9 @@ class RoundRule(Generic[Settings]):
     settings: Settings
     state: GlobalState
     rank_total: int = 0  # of the updates to come, as far as rules have to know it beforehand
+
+    # Whether factors after a round are those of an SVD, which share no coordinates with those before it.
+    free_gauge: ClassVar[bool] = False
 
     @property
     def adaptation(self) -> Adaptation:
@@ -51,6 +55,28 @@ class RoundRule(Generic[Settings]):
     def restarts(self) -> bool:
         """Whether the adapter begins anew after this round, what it was being folded away."""
         return False
+
+    @property
+    def always_restarts(self) -> bool:
+        """Whether it does so after every round, so that there is nothing for a server optimizer to move."""
+        return False
+
+    def learned(self, state: GlobalState) -> dict[str, Array]:
+        """What a server optimizer moves of a state, by name: the factors that devices send in this round."""
+        sent = [("lora_A", "lora_B")[place] for place in sent_places(self.adaptation)]
+        return {
+            f"{factor}.{index}": getattr(stack, factor)
+            for index, stack in enumerate(state.adapter)
+            for factor in sent
+        }
+
+    def with_learned(self, state: GlobalState, numbers: Mapping[str, Array]) -> GlobalState:
+        """A state with other numbers in these places."""
+        adapter = state.adapter.with_values(state.adapter.values.copy())
+        for index, stack in enumerate(adapter):
+            stack.lora_A[:] = numbers.get(f"lora_A.{index}", stack.lora_A)
+            stack.lora_B[:] = numbers.get(f"lora_B.{index}", stack.lora_B)
+        return replace(state, adapter=adapter)
 
     @classmethod
     def start(cls, settings: Settings, initial: StackedAdapter) -> GlobalState:

@@ -24,6 +24,7 @@ sum of C_k by least squares in B. A product that the run begins with is frozen b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -57,30 +58,32 @@ class FedSb(FactorRule[FedSbRule]):
             scale = np.sqrt(group.out_features / (3 * rank))
             stack.lora_A[:] = scale * _orthonormal(rng, group, group.in_features, rank).swapaxes(1, 2)
             fixed = _orthonormal(rng, group, group.out_features, rank)
-            tensors[f"lora_B.{index}"] = fixed.astype(np.float32)
-            tensors[f"core.{index}"] = np.zeros((len(group), rank, rank), np.float32)
+            tensors[_fixed(index)] = fixed.astype(np.float32)
+            tensors[_core(index)] = np.zeros((len(group), rank, rank), np.float32)
         trained = any(stack.lora_B.any() for stack in initial)
         return GlobalState(adapter, rank, frozen=initial if trained else None, tensors=tensors)
 
     def finish(self, total: SliceSum) -> GlobalState:
         assert total.count > 0, "a round commits only with updates"
         tensors = self.state.tensors
-        cores = []
+        cores: dict[str, Array] = {}
         for index, (stack, held) in enumerate(zip(total.values, total.held, strict=True)):
-            fixed, before = tensors[f"lora_B.{index}"], tensors[f"core.{index}"]
+            fixed, before = tensors[_fixed(index)], tensors[_core(index)]
             ranks = np.arange(total.rank)
             # Prefixes: whoever holds the later one of two ranks holds both.
             owned = held[:, np.maximum(ranks[:, None], ranks)]
             mean = _solved(fixed, stack.lora_B) / np.where(owned > 0, owned, 1.0)
-            cores.append(np.where(owned > 0, mean, before))
-        return self.with_cores(self.next_state(self.state.adapter), cores)
+            cores[_core(index)] = np.where(owned > 0, mean, before)
+        return self.with_learned(self.next_state(self.state.adapter), cores)
 
-    def with_cores(self, state: GlobalState, cores: list[Floats]) -> GlobalState:
-        """A state whose cores are these, group by group."""
+    def learned(self, state: GlobalState) -> dict[str, Array]:
+        return {_core(index): state.tensors[_core(index)] for index in range(len(state.adapter.layout))}
+
+    def with_learned(self, state: GlobalState, numbers: Mapping[str, Array]) -> GlobalState:
         adapter, tensors = state.adapter.with_values(state.adapter.values.copy()), dict(state.tensors)
-        for index, (stack, core) in enumerate(zip(adapter, cores, strict=True)):
-            tensors[f"core.{index}"] = core.astype(np.float32)
-            stack.lora_B[:] = tensors[f"lora_B.{index}"] @ tensors[f"core.{index}"]
+        for index, stack in enumerate(adapter):
+            tensors[_core(index)] = numbers[_core(index)].astype(np.float32)
+            stack.lora_B[:] = tensors[_fixed(index)] @ tensors[_core(index)]
         return replace(state, adapter=adapter, tensors=tensors)
 
     def distribute(self, rank: int, seed: int = 0) -> Handout:
@@ -90,10 +93,18 @@ class FedSb(FactorRule[FedSbRule]):
         adapter = empty(spec, [rank] * len(groups), np.float32)
         for index, (group, into, stack) in enumerate(zip(groups, adapter, self.state.adapter, strict=True)):
             into.lora_A[:] = stack.lora_A[:, :rank]
-            into.lora_B[:] = tensors[f"lora_B.{index}"][:, :, :rank]
-            blocks = tensors[f"core.{index}"][:, :rank, :rank].astype(np.float32)
+            into.lora_B[:] = tensors[_fixed(index)][:, :, :rank]
+            blocks = tensors[_core(index)][:, :rank, :rank].astype(np.float32)
             cores.update(zip(group.names, blocks, strict=True))
         return Handout(adapter, self.state.frozen, self.adaptation, cores)
+
+
+def _core(group: int) -> str:
+    return f"core.{group}"
+
+
+def _fixed(group: int) -> str:
+    return f"fixed_B.{group}"
 
 
 def _orthonormal(rng: np.random.Generator, group: Group, features: int, rank: int) -> Floats:

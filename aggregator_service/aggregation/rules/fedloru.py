@@ -39,6 +39,10 @@ class FedLoru(FactorRule[FedLoruRule]):
     def restarts(self) -> bool:
         return (self.state.round_index + 1) % self.settings.every_rounds == 0
 
+    @property
+    def always_restarts(self) -> bool:
+        return self.settings.every_rounds == 1
+
     def finish(self, total: SliceSum) -> GlobalState:
         state = super().finish(total)
         if not self.restarts:

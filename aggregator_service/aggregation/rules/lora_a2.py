@@ -32,14 +32,15 @@ class LoraA2(ChangeRule[LoraA2Rule]):
     """One factor a round, in turn; the mean of the changes of selected ranks."""
 
     @property
+    def adaptation(self) -> Adaptation:
+        turn = factor_in_turn(self.state.round_index)
+        return Adaptation(trained=turn, lora_B_rate=self.settings.lora_B_rate)
+
+    @property
     def trained_rank(self) -> int:
         return self.state.rank
 
     def distribute(self, rank: int, seed: int = 0) -> Handout:
-        state = self.state
-        adaptation = Adaptation(
-            trained=factor_in_turn(state.round_index),
-            selected_ranks=rank * len(state.adapter.spec.modules),
-            lora_B_rate=self.settings.lora_B_rate,
-        )
+        state, selected = self.state, rank * len(self.state.adapter.spec.modules)
+        adaptation = self.adaptation.model_copy(update={"selected_ranks": selected})
         return Handout(truncated(state.adapter, state.rank), state.frozen, adaptation)

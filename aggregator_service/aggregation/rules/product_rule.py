@@ -24,6 +24,8 @@ class ProductPartial:
 class ProductRule(RoundRule[Settings]):
     """The mean product, cut to the run's rank by SVD, until a rule says otherwise."""
 
+    free_gauge = True
+
     def init(self) -> ProductPartial:
         return ProductPartial(zero_products(self.state.adapter.spec, self.state.rank, self.rank_total))
 
