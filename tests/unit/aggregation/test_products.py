@@ -218,6 +218,6 @@ def test_memory_stays_flat_over_two_thousand_updates() -> None:
 
     peak(LEAF_SIZE)
     few, many = peak(4 * LEAF_SIZE), peak(2_000)
-    # As a stack, 2,000 updates of 4.5 ranks in the mean would take 2,000 * 200 * 4.5 * 4 bytes, 7 MB in
-    # numbers, and more in what holds them; partials of 0.09 MB are six at most, and the names of updates stay.
+    # As a stack, 2,000 updates of 4.5 ranks in the mean would take 2,000 * 200 * 4.5 * 4 bytes, 7 MB. At most
+    # six partials of 0.09 MB are alive, and the updates' names stay.
     assert many - few < 1_000_000
