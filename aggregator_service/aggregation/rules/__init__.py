@@ -16,6 +16,7 @@ from aggregator_service.aggregation.rules.flexlora import FlexLora
 from aggregator_service.aggregation.rules.fslora import FsLora
 from aggregator_service.aggregation.rules.hetlora import HetLora
 from aggregator_service.aggregation.rules.lora_a2 import LoraA2
+from aggregator_service.aggregation.rules.raflora import RaFlora
 from aggregator_service.aggregation.rules.rbla import Rbla
 from aggregator_service.aggregation.rules.replication import Replication
 from aggregator_service.aggregation.rules.residual_exact import ResidualExact
@@ -41,6 +42,7 @@ RULES: Final[dict[type[AnyRule], type[RoundRule[Any]]]] = {
     settings.FedSbRule: FedSb,
     settings.FsLoraRule: FsLora,
     settings.FlascRule: Flasc,
+    settings.RaFloraRule: RaFlora,
     settings.ResidualExactRule: ResidualExact,
 }
 

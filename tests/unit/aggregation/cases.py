@@ -19,6 +19,7 @@ from hetlora.messages.rules import (
     FsLoraRule,
     HetLoraRule,
     LoraA2Rule,
+    RaFloraRule,
     RblaRule,
     ReplicationRule,
     ResidualExactRule,
@@ -82,5 +83,8 @@ CASES = {
     "flasc": Case(FlascRule(), False, True, True, False, None, True),
     "flasc_dense": Case(DENSE_FLASC, True, True, True, False, "factors", True),
     "fed_sb": Case(FedSbRule(), True, True, False, False, "factors", True),
+    # Where a rank is no level, as 3 here, devices own a band of which they lack ranks; these count as zeros.
+    "raflora": Case(RaFloraRule(), True, False, False, False, "products", True),
+    "raflora_by_rank": Case(RaFloraRule(levels=(1, 2, 3, 4)), True, True, False, False, "products", True),
     "flexlora": Case(FlexLoraRule(), True, False, True, True, "products", False),
 }
