@@ -65,8 +65,6 @@ class ResidualExact(RoundRule[ResidualExactRule]):
 
     free_gauge = True
 
-    free_gauge = True
-
     @classmethod
     def start(cls, settings: ResidualExactRule, initial: StackedAdapter) -> GlobalState:
         rank = settings.state_rank or 2 * initial.rank
