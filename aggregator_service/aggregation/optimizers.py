@@ -78,7 +78,7 @@ def with_optimizer(rule: Rule[Any], settings: ServerOptimizer | None) -> Rule[An
     Raises:
         SettingsError: the rule's adapter begins anew every round.
     """
-    return rule if settings is None else cast(Rule[Any], WithOptimizer(cast(RoundRule[Any], rule), settings))
+    return rule if settings is None else WithOptimizer(cast(RoundRule[Any], rule), settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,14 @@ class WithOptimizer:
                 "a server optimizer needs an adapter that goes on from round to round",
                 got=self.rule.settings.name,
             )
+
+    @property
+    def smallest_rank(self) -> int:
+        return self.rule.smallest_rank
+
+    @property
+    def trained_rank(self) -> int | None:
+        return self.rule.trained_rank
 
     def init(self) -> Any:
         return self._inner.init()

@@ -66,7 +66,7 @@ def test_result_adds_the_mean_of_the_largest_changes(ranks: list[int], seed: int
 def test_handout_is_the_largest_share_over_all_modules_at_full_rank(rank: int) -> None:
     rule = open_rule(RULE, STATE)
     handout = rule.distribute(rank)
-    assert rule.trained_rank == handout.adapter.rank == RANK  # type: ignore[attr-defined]
+    assert rule.trained_rank == handout.adapter.rank == RANK
     np.testing.assert_array_equal(
         flat(handout.adapter), top(flat(STATE.adapter), math.ceil(0.25 * rank / RANK * ENTRIES))
     )

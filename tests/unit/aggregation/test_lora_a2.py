@@ -107,7 +107,7 @@ def test_mean_of_products_is_exact_at_any_ranks(state: GlobalState, ranks: list[
 
 def test_device_at_any_rank_gets_the_whole_adapter_and_sends_its_share_of_ranks() -> None:
     rule = open_rule(RULE, B_ROUND)
-    assert rule.trained_rank == RANK  # type: ignore[attr-defined]
+    assert rule.trained_rank == RANK
     for rank in range(1, RANK + 1):
         handout = rule.distribute(rank)
         np.testing.assert_array_equal(handout.adapter.values, stacked(unstacked(A_ROUND.adapter)).values)

@@ -127,7 +127,7 @@ def test_private_factor_of_fedsa_stays_on_devices() -> None:
 def test_deer_refuses_another_rank_than_the_runs(rank: int) -> None:
     state = after_rounds(DeerRule(), 1)
     rule = open_rule(DeerRule(), state)
-    assert rule.smallest_rank == RANK  # type: ignore[attr-defined]
+    assert rule.smallest_rank == RANK
     with pytest.raises(RankOutOfRange, match=f"got {rank}; expected {RANK}"):
         rule.distribute(rank)
     narrow = trained(open_rule(RoLoraRule(), state).distribute(rank), 1)

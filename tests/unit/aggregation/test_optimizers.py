@@ -274,6 +274,16 @@ def test_rule_that_begins_anew_every_round_takes_no_optimizer() -> None:
         with_optimizer(open_rule(rule, settled(rule)), ADAM)
 
 
+@pytest.mark.parametrize("name", STEPPED)
+def test_optimizer_hands_out_what_the_rule_does(name: str) -> None:
+    rule = open_rule(CASES[name].rule, STATES[name])
+    stepped = with_optimizer(rule, ADAM)
+    assert (stepped.smallest_rank, stepped.trained_rank) == (rule.smallest_rank, rule.trained_rank)
+    left, right = stepped.distribute(RANK, 3), rule.distribute(RANK, 3)
+    assert left.adaptation == right.adaptation
+    np.testing.assert_array_equal(left.adapter.values, right.adapter.values)
+
+
 def test_rule_without_an_optimizer_is_the_rule() -> None:
     rule = open_rule(ZeroPadRule(), STATES["zero_pad"])
     assert with_optimizer(rule, None) is rule
