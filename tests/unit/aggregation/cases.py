@@ -16,6 +16,7 @@ from hetlora.messages.rules import (
     FfaRule,
     FlascRule,
     FlexLoraRule,
+    FloristRule,
     FsLoraRule,
     HetLoraRule,
     LoraA2Rule,
@@ -86,5 +87,7 @@ CASES = {
     # Where a rank is no level, as 3 here, devices own a band of which they lack ranks; these count as zeros.
     "raflora": Case(RaFloraRule(), True, False, False, False, "products", True),
     "raflora_by_rank": Case(RaFloraRule(levels=(1, 2, 3, 4)), True, True, False, False, "products", True),
+    # With less than all of the energy a round cuts what no device changed: see test_florist.py.
+    "florist": Case(FloristRule(energy=1.0), True, False, True, True, "products", False),
     "flexlora": Case(FlexLoraRule(), True, False, True, True, "products", False),
 }
