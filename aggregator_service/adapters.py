@@ -1,18 +1,27 @@
-"""Global adapters of a run: the initial one, the newest, and their truncations."""
+"""Global adapters of a run: the initial one, the newest, and the states of the rule behind them."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from sqlalchemy.orm import Session
 
+from aggregator_service.aggregation.optimizers import WithOptimizer
+from aggregator_service.aggregation.rule import GlobalState, Rule
+from aggregator_service.aggregation.rules import first_state, open_rule
+from aggregator_service.aggregation.stacks import stacked, unstacked
 from aggregator_service.bundles import read_spec
-from aggregator_service.service import Service, reading_own
-from aggregator_service.storage.tables import AdapterVersionRow, RunRow, TruncatedAdapterRow
+from aggregator_service.global_state import state_from_bytes, state_to_bytes
+from aggregator_service.service import Service
+from aggregator_service.storage.blobs import reading_own
+from aggregator_service.storage.tables import AdapterVersionRow, RunRow
 from aggregator_service.transitions import create
-from hetlora.adapter import initial_adapter
-from hetlora.algebra import extended, truncate
+from hetlora.adapter import Adapter, initial_adapter
+from hetlora.algebra import extended
 from hetlora.manifest import Manifest
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.management import RunSettings
@@ -20,8 +29,17 @@ from hetlora.states import AdapterVersionState
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
 
 
-def store_initial(service: Service, manifest: Manifest, settings: RunSettings) -> ObjectRef:
-    """Store what a run starts from: PEFT's initialisation at the run's rank, from its seed.
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """A global state on disk: the adapter that it comes to, and the rest, if there is any."""
+
+    adapter: ObjectRef
+    state_sha256: str | None
+    figures: dict[str, float]
+
+
+def initial_state(service: Service, manifest: Manifest, settings: RunSettings) -> GlobalState:
+    """What a run starts from: PEFT's initialisation at the run's rank, from its seed, as the rule takes it.
 
     The leading ranks are those of the bundle's own adapter, where it has one.
 
@@ -33,20 +51,69 @@ def store_initial(service: Service, manifest: Manifest, settings: RunSettings) -
     if manifest.initial_adapter is not None:
         data = service.objects.read(manifest.files[manifest.initial_adapter].sha256)
         fresh = extended(adapter_from_bytes(data, manifest.adapter), fresh)
-    return service.objects.put(adapter_to_bytes(fresh))
+    return first_state(settings.rule, fresh)
+
+
+def opened(settings: RunSettings, state: GlobalState, rank_total: int = 0) -> Rule[Any]:
+    """A round of a run, on the state before it.
+
+    Raises:
+        SettingsError: the rule and the server optimizer do not go together.
+    """
+    rule: Any = open_rule(settings.rule, state, rank_total)
+    return rule if settings.server_optimizer is None else WithOptimizer(rule, settings.server_optimizer)
+
+
+def store_state(service: Service, settings: RunSettings, state: GlobalState) -> StoredState:
+    """Put a state on disk.
+
+    Raises:
+        NonFiniteValues: a number of its adapter passes float32.
+    """
+    adapter = _published(settings, state)
+    alone = state.adapter.rank <= state.rank and state.frozen is None and not state.tensors
+    return StoredState(
+        service.objects.put(adapter_to_bytes(adapter)),
+        None if alone else service.objects.put(state_to_bytes(state)).sha256,
+        {name: value for name, value in state.figures.items() if math.isfinite(value)},
+    )
+
+
+def _published(settings: RunSettings, state: GlobalState) -> Adapter:
+    """The global adapter at the run's rank: the state's own, or what a device gets of a wider one."""
+    if state.adapter.rank <= state.rank:
+        return unstacked(state.adapter)
+    return unstacked(opened(settings, state).distribute(state.rank).received)
+
+
+def read_state(service: Service, run: RunRow, version: AdapterVersionRow) -> GlobalState:
+    """The state that a version stands for.
+
+    Raises:
+        ServiceFailed: see `reading_own`.
+    """
+    spec = read_spec(service, run.bundle)
+    with reading_own("a global adapter"):
+        adapter = stacked(adapter_from_bytes(service.objects.read(version.sha256), spec))
+        state = GlobalState(adapter, run.settings.max_rank, version.round_index + 1)
+        if version.state_sha256 is None:
+            return state
+        return state_from_bytes(service.objects.read(version.state_sha256), spec, state)
 
 
 def add_version(
-    session: Session, run: RunRow, adapter: ObjectRef, *, round_index: int, update_count: int, now: datetime
+    session: Session, run: RunRow, stored: StoredState, *, round_index: int, update_count: int, now: datetime
 ) -> AdapterVersionRow:
-    """Make a stored adapter the newest version of its run; version 0 is the initial one."""
+    """Make a stored state the newest version of its run; version 0 is the initial one."""
     version = AdapterVersionRow(
         id=f"{run.id}-v{round_index + 1:06}",
         state=AdapterVersionState.CANDIDATE,
         run_id=run.id,
         round_index=round_index,
-        sha256=adapter.sha256,
-        size_bytes=adapter.size_bytes,
+        sha256=stored.adapter.sha256,
+        size_bytes=stored.adapter.size_bytes,
+        state_sha256=stored.state_sha256,
+        figures=stored.figures,
         update_count=update_count,
         created_at=now,
     )
@@ -54,26 +121,3 @@ def add_version(
     create(session, version, reason, now)
     run.adapter_version = version.id
     return version
-
-
-def truncated(service: Service, version_id: str, rank: int) -> ObjectRef:
-    """A version cut to `rank` (HetLoRA's distribution), stored once and found again.
-
-    Raises:
-        ServiceFailed: see `reading_own`.
-    """
-    with service.database.read() as session:
-        stored = session.get(TruncatedAdapterRow, (version_id, rank))
-        if stored is not None:
-            return ObjectRef(sha256=stored.sha256, size_bytes=stored.size_bytes)
-        version = session.get_one(AdapterVersionRow, version_id)
-        bundle = session.get_one(RunRow, version.run_id).bundle
-    spec = read_spec(service, bundle)
-    with reading_own("a global adapter"):
-        adapter = adapter_from_bytes(service.objects.read(version.sha256), spec)
-    ref = service.objects.put(adapter_to_bytes(truncate(adapter, rank)))
-    with service.database.write() as session:
-        session.merge(
-            TruncatedAdapterRow(version=version_id, rank=rank, sha256=ref.sha256, size_bytes=ref.size_bytes)
-        )
-    return ref

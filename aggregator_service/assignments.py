@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from aggregator_service.adapters import truncated
+from aggregator_service.handouts import handout
 from aggregator_service.rounds import GOAL_MET, LIVE, OPEN, close_if_goal_met, settle
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AssignmentRow, RoundRow, RunRow
@@ -57,21 +57,24 @@ def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Pl
         assignment = own_assignment(session, device_id, assignment_id)
         _check_start(session, assignment, rank)
         base_version = session.get_one(RoundRow, assignment.round_id).base_version
-    adapter = truncated(service, base_version, rank)
+        seed = _seed(session.get_one(RunRow, assignment.run_id).settings.seed, assignment)
+    sent = handout(service, base_version, rank, seed)
     with service.database.write() as session:
         settle(session, now)
         assignment = own_assignment(session, device_id, assignment_id)
         _check_start(session, assignment, rank)
-        assignment.rank, assignment.adapter_sha256 = rank, adapter.sha256
+        assignment.rank, assignment.adapter_sha256 = rank, sent.adapter.sha256
+        assignment.adaptation = sent.adaptation
         if assignment.state is AssignmentState.OFFERED:
             move(session, assignment, AssignmentState.DOWNLOADING, f"taken at rank {rank}", now)
-        seed = session.get_one(RunRow, assignment.run_id).settings.seed
         return Plan(
             assignment_id=assignment_id,
             rank=rank,
-            adapter=adapter,
-            seed=_batch_seed(seed, assignment),
+            adapter=sent.adapter,
+            seed=seed,
             lease_expires_at=assignment.lease_expires_at,
+            adaptation=sent.adaptation,
+            frozen=sent.frozen,
         )
 
 
@@ -87,8 +90,8 @@ def _check_start(session: Session, assignment: AssignmentRow, rank: int) -> None
         )
 
 
-def _batch_seed(run_seed: int, assignment: AssignmentRow) -> int:
-    """32 bits that differ by run seed, round and device, and repeat with them."""
+def _seed(run_seed: int, assignment: AssignmentRow) -> int:
+    """Of a device's batches and of what a rule draws for it: 32 bits that follow from run seed, round, device."""
     name = f"{run_seed}:{assignment.round_id.removeprefix(assignment.run_id)}:{assignment.device_id}"
     return int(sha256_of(name.encode())[:8], 16)
 

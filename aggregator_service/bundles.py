@@ -6,7 +6,8 @@ import logging
 
 from sqlalchemy.orm import Session
 
-from aggregator_service.service import Service, reading_own
+from aggregator_service.service import Service
+from aggregator_service.storage.blobs import reading_own
 from aggregator_service.storage.tables import BundleRow
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import BundleInvalid, NotFound

@@ -7,20 +7,16 @@ import logging
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from aggregator_service.adapters import add_version
+from aggregator_service.adapters import StoredState, add_version, opened, read_state, store_state
 from aggregator_service.aggregation.reading import UpdateReader
-from aggregator_service.aggregation.rule import Update, UpdateRef
-from aggregator_service.aggregation.rules import first_state, open_rule
-from aggregator_service.aggregation.stacks import unstacked
-from aggregator_service.aggregation.tree import aggregate
+from aggregator_service.aggregation.rule import PLAIN, UpdateRef
 from aggregator_service.bundles import read_spec
 from aggregator_service.rounds import GOAL_MET, abort_live, end, go_on, in_round, leave_out, retry
-from aggregator_service.service import Service, reading_own
+from aggregator_service.service import Service
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RankLimitRow, RoundRow, RunRow
-from hetlora.errors import HetloraError
-from hetlora.messages.common import ObjectRef
+from aggregator_service.stored_updates import StoredUpdates, UnreadableUpdate
+from hetlora.errors import HetloraError, ServiceFailed
 from hetlora.states import AssignmentState, RoundState
-from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
 
 log = logging.getLogger(__name__)
 
@@ -34,38 +30,37 @@ def commit_round(service: Service, round_id: str) -> None:
     it is.
     """
     with service.database.read() as session:
-        run = session.get_one(RunRow, session.get_one(RoundRow, round_id).run_id)
-        version = session.get_one(AdapterVersionRow, session.get_one(RoundRow, round_id).base_version)
-        refs = [_ref(assignment) for assignment in _accepted(session, round_id)]
-    reader = UpdateReader(read_spec(service, run.bundle))
-    folder = service.updates(round_id)
-
-    unreadable: list[str] = []
-
-    def load(ref: UpdateRef) -> Update:
-        try:
-            return Update(reader.read(folder.read(ref.sha256)), ref.example_count)
-        except HetloraError:
-            unreadable.append(ref.sha256)
-            raise
-
-    with reading_own("a global adapter"):
-        before = adapter_from_bytes(service.objects.read(version.sha256), reader.spec)
-    rule = open_rule(run.settings.rule, first_state(run.settings.rule, before), sum(ref.rank for ref in refs))
+        row = session.get_one(RoundRow, round_id)
+        run = session.get_one(RunRow, row.run_id)
+        version = session.get_one(AdapterVersionRow, row.base_version)
+        accepted = _accepted(session, round_id)
+    refs = [_ref(assignment) for assignment in accepted]
+    rule = opened(run.settings, read_state(service, run, version), sum(ref.rank for ref in refs))
     try:
-        result = aggregate(rule, refs, load)
+        result = service.engine.aggregate(rule, refs, _stored(service, run, round_id, accepted))
+        stored = store_state(service, run.settings, result.state)
+    except UnreadableUpdate as error:
+        log.exception("round=%s update=%s unreadable", round_id, error.sha256)
+        _leave_out(service, round_id, error.sha256)
+    except ServiceFailed:
+        raise
     except HetloraError as error:
         log.exception("round=%s aggregation=failed", round_id)
-        if unreadable:
-            _leave_out(service, round_id, unreadable)
-        else:
-            _give_up(service, round_id, str(error))
+        _give_up(service, round_id, str(error))
     else:
-        adapter = service.objects.put(adapter_to_bytes(unstacked(result.state.adapter)))
-        _commit(service, round_id, adapter, result.weights)
+        _commit(service, round_id, stored, result.weights)
 
 
-def _commit(service: Service, round_id: str, adapter: ObjectRef, weights: dict[UpdateRef, float]) -> None:
+def _stored(service: Service, run: RunRow, round_id: str, accepted: list[AssignmentRow]) -> StoredUpdates:
+    reader = UpdateReader(read_spec(service, run.bundle), norms=run.settings.rule.name == "hetlora")
+    adaptations = {
+        (ref.received, ref.rank): assignment.adaptation or PLAIN
+        for ref, assignment in zip(map(_ref, accepted), accepted, strict=True)
+    }
+    return StoredUpdates(service.updates(round_id), service.objects, reader, adaptations)
+
+
+def _commit(service: Service, round_id: str, stored: StoredState, weights: dict[UpdateRef, float]) -> None:
     now = service.clock()
     with service.database.write() as session:
         row = session.get_one(RoundRow, round_id)
@@ -77,7 +72,7 @@ def _commit(service: Service, round_id: str, adapter: ObjectRef, weights: dict[U
             assignment.aggregation_weight = weights[_ref(assignment)]
             _remember_rank(session, run, assignment)
         abort_live(session, row, GOAL_MET, now)
-        add_version(session, run, adapter, round_index=row.round_index, update_count=len(accepted), now=now)
+        add_version(session, run, stored, round_index=row.round_index, update_count=len(accepted), now=now)
         end(session, row, RoundState.COMMITTED, f"{len(accepted)} updates", now)
         go_on(session, run, row, now)
     log.info("run=%s round_index=%d committed updates=%d", run.id, row.round_index, len(accepted))
@@ -90,7 +85,7 @@ def _ref(assignment: AssignmentRow) -> UpdateRef:
         str(assignment.update_sha256),
         assignment.report.example_count,
         str(assignment.adapter_sha256),
-        assignment.updated_rank or 0,
+        assignment.rank or 0,
     )
 
 
@@ -109,12 +104,12 @@ def _remember_rank(session: Session, run: RunRow, assignment: AssignmentRow) -> 
         )
 
 
-def _leave_out(service: Service, round_id: str, update_ids: list[str]) -> None:
+def _leave_out(service: Service, round_id: str, update_id: str) -> None:
     with service.database.write() as session:
         row = session.get_one(RoundRow, round_id)
         if row.state is RoundState.AGGREGATING:
             accepted = _accepted(session, round_id)
-            unreadable = [assignment for assignment in accepted if assignment.update_sha256 in update_ids]
+            unreadable = [assignment for assignment in accepted if assignment.update_sha256 == update_id]
             leave_out(session, row, unreadable, service.clock())
     service.wake.set()  # to aggregate what is left
 

@@ -128,6 +128,7 @@ def _answer(session: Session, assignment: AssignmentRow, now: datetime) -> Check
         bundle=ObjectRef(sha256=run.bundle, size_bytes=get_bundle(session, run.bundle).manifest_bytes),
         min_rank=run.settings.min_rank,
         max_rank=assignment.max_rank,
+        trained_rank=run.trained_rank,
         round_seconds=TRAINING_SHARE * left.total_seconds(),
         training=run.settings.training,
         lease_expires_at=assignment.lease_expires_at,

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from sqlalchemy.orm import Session
 
 from aggregator_service import rounds
-from aggregator_service.adapters import add_version, store_initial
+from aggregator_service.adapters import add_version, initial_state, opened, store_state
 from aggregator_service.bundles import get_bundle, read_manifest
 from aggregator_service.identifiers import new_id
 from aggregator_service.service import Service
@@ -33,7 +33,7 @@ def create_run(service: Service, message: RunCreate) -> str:
 
     Raises:
         NotFound: no such population or bundle.
-        SettingsError: settings that the bundle cannot serve.
+        SettingsError: settings that the bundle, or the rule, cannot serve.
         RankOutOfRange: the adapter that the bundle begins with has a higher rank than the run.
     """
     now = service.clock()
@@ -41,7 +41,15 @@ def create_run(service: Service, message: RunCreate) -> str:
         if session.get(PopulationRow, message.population) is None:
             raise NotFound("no such population", got=message.population)
         _check_settings(message.settings, get_bundle(session, message.bundle))
-    initial = store_initial(service, read_manifest(service, message.bundle), message.settings)
+    state = initial_state(service, read_manifest(service, message.bundle), message.settings)
+    rule = opened(message.settings, state)
+    if message.settings.min_rank < rule.smallest_rank:
+        raise SettingsError(
+            f"min_rank of a run of {message.settings.rule.name}",
+            got=message.settings.min_rank,
+            expected=f"{rule.smallest_rank} or more",
+        )
+    initial = store_state(service, message.settings, state)
     with service.database.write() as session:
         run = RunRow(
             id=new_id(now),
@@ -49,6 +57,7 @@ def create_run(service: Service, message: RunCreate) -> str:
             population=message.population,
             bundle=message.bundle,
             settings=message.settings,
+            trained_rank=rule.trained_rank,
             rounds_committed=0,
             created_at=now,
         )

@@ -9,8 +9,8 @@ import secrets
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +19,14 @@ from typing import IO
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from aggregator_service.aggregation.engines import Engine
+from aggregator_service.aggregation.engines.local import LocalEngine
 from aggregator_service.settings import Settings
 from aggregator_service.storage.blobs import BlobFolder
 from aggregator_service.storage.database import Database
 from aggregator_service.storage.tables import OperatorTokenRow
 from hetlora.digest import sha256_of
-from hetlora.errors import HetloraError, ServiceFailed, SettingsError
+from hetlora.errors import DependencyMissing, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +41,13 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Database, blob folders and clock; `wake` tells the round worker that there is work."""
+    """Database, blob folders, engine and clock; `wake` tells the round worker that there is work."""
 
     settings: Settings
     clock: Clock
     database: Database
     objects: BlobFolder  # served to devices: manifests, bundle files, adapters
+    engine: Engine
     operator_token_sha256: str
     wake: threading.Event
     lock: IO[bytes]  # held on the folder as long as it is open
@@ -59,21 +62,9 @@ class Service:
         return BlobFolder(self.updates_folder / round_id, self.objects.incoming)
 
     def close(self) -> None:
+        self.engine.close()
         self.database.close()
         self.lock.close()
-
-
-@contextmanager
-def reading_own(what: str) -> Iterator[None]:
-    """Around the reading of what the service itself has stored.
-
-    Raises:
-        ServiceFailed: it is lost or rotten, which is no fault of whoever asks, and may be mended.
-    """
-    try:
-        yield
-    except HetloraError as error:
-        raise ServiceFailed(f"{what} of the service cannot be read", got=error) from error
 
 
 def open_service(settings: Settings, clock: Clock = utc_now) -> Service:
@@ -81,7 +72,8 @@ def open_service(settings: Settings, clock: Clock = utc_now) -> Service:
 
     Raises:
         SettingsError: the folder or a file in it cannot be used, another service works on it, or a newer
-            hetlora wrote it.
+            hetlora wrote it; or no Ray cluster answers.
+        DependencyMissing: the engine is not installed.
     """
     try:
         return _open(settings, clock)
@@ -110,12 +102,27 @@ def _open(settings: Settings, clock: Clock) -> Service:
             clock=clock,
             database=database,
             objects=BlobFolder(data_dir / "objects", incoming),
+            engine=opened.enter_context(closing(_engine(settings))),
             operator_token_sha256=_operator_token_sha256(settings, database),
             wake=threading.Event(),
             lock=lock,
         )
         opened.pop_all()
     return service
+
+
+def _engine(settings: Settings) -> Engine:
+    if settings.engine == "local":
+        return LocalEngine(settings.aggregation_workers)
+    try:
+        from aggregator_service.aggregation.engines.ray_cluster import RayEngine
+    except ModuleNotFoundError as error:
+        raise DependencyMissing(
+            "the engine ray is not installed",
+            got=f"no module {error.name}",
+            expected="pip install 'hetlora[ray]'",
+        ) from error
+    return RayEngine(settings.aggregation_workers, settings.ray_address)
 
 
 def _lock(data_dir: Path) -> IO[bytes]:

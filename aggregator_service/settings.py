@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -62,6 +62,18 @@ class Settings(BaseSettings):
     )
     keep_updates_seconds: Seconds = Field(
         7 * 24 * 3600.0, description="How long the updates of an ended round stay on disk."
+    )
+    engine: Literal["local", "ray"] = Field(
+        "local", description="Who aggregates: processes of this machine, or a Ray cluster."
+    )
+    aggregation_workers: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="Processes that aggregate: 1 is the service's own; on a cluster, how many to keep busy.",
+    )
+    ray_address: str | None = Field(
+        None, description="Address of a Ray cluster; without it one is started on this machine."
     )
     database_timeout_seconds: PositiveSeconds = Field(
         10.0,

@@ -6,16 +6,21 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
+from aggregator_service.aggregation.rule import PLAIN
 from aggregator_service.assignments import STARTED, own_assignment, refuse_state
 from aggregator_service.bundles import read_spec
 from aggregator_service.rounds import settle
 from aggregator_service.service import Service
-from aggregator_service.storage.blobs import BlobFolder, IncomingBlob
+from aggregator_service.storage.blobs import BlobFolder, IncomingBlob, reading_own
 from aggregator_service.storage.tables import AssignmentRow, RunRow
 from aggregator_service.transitions import move
 from aggregator_service.validation import validate_update
 from hetlora.adapter import AdapterSpec
 from hetlora.messages.common import ObjectRef
+from hetlora.messages.device import Adaptation
+from hetlora.partial import sends_whole_ranks
+from hetlora.partial_tensors import max_partial_bytes
+from hetlora.plan_adapter import sent_from_bytes
 from hetlora.states import AssignmentState
 from hetlora.tensors import max_adapter_bytes
 
@@ -28,7 +33,9 @@ class Admission:
     assignment_id: str
     spec: AdapterSpec
     min_rank: int
-    max_rank: int
+    one_rank: bool
+    plan: tuple[int, str]  # its rank, and the digest of what was sent
+    adaptation: Adaptation
     max_bytes: int
     folder: BlobFolder
 
@@ -44,16 +51,18 @@ def admit(service: Service, device_id: str, assignment_id: str, sha256: str) -> 
         assignment = own_assignment(session, device_id, assignment_id)
         if assignment.state not in STARTED and assignment.update_sha256 != sha256:
             raise refuse_state(assignment, "a started assignment")
-        assert assignment.rank is not None
         run = session.get_one(RunRow, assignment.run_id)
-    spec = read_spec(service, run.bundle)
+    spec, adaptation = read_spec(service, run.bundle), assignment.adaptation or PLAIN
+    most_bytes = max_adapter_bytes(spec) if sends_whole_ranks(adaptation) else max_partial_bytes(spec)
     return Admission(
         device_id=device_id,
         assignment_id=assignment_id,
         spec=spec,
         min_rank=run.settings.min_rank,
-        max_rank=assignment.rank,
-        max_bytes=min(service.settings.max_update_bytes, max_adapter_bytes(spec)),
+        one_rank=run.settings.training.prune_by == "model",
+        plan=_plan(assignment),
+        adaptation=adaptation,
+        max_bytes=min(service.settings.max_update_bytes, most_bytes),
         folder=service.updates(assignment.round_id),
     )
 
@@ -63,10 +72,17 @@ def keep_update(service: Service, admission: Admission, blob: IncomingBlob) -> O
 
     Raises:
         MalformedTensors, SpecMismatch, NonFiniteValues, RankOutOfRange: see `validate_update`.
+        ServiceFailed: see `reading_own`.
         StateConflict: the assignment ended, or was started at another rank, while the update was on its way.
     """
+    with reading_own("an adapter that was sent"):
+        sent = sent_from_bytes(service.objects.read(admission.plan[1]), admission.spec)
     update = validate_update(
-        blob.read(), admission.spec, min_rank=admission.min_rank, max_rank=admission.max_rank
+        blob.read(),
+        sent.adapter,
+        admission.adaptation,
+        min_rank=admission.min_rank,
+        one_rank=admission.one_rank,
     )
     now = service.clock()
     blob.sync()  # the slow part of keeping it, before others have to wait
@@ -77,7 +93,7 @@ def keep_update(service: Service, admission: Admission, blob: IncomingBlob) -> O
             if assignment.update_sha256 == blob.sha256:
                 return ObjectRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
             raise refuse_state(assignment, "a started assignment")
-        if assignment.rank != admission.max_rank:
+        if _plan(assignment) != admission.plan:
             raise refuse_state(assignment, f"an update of the plan at rank {assignment.rank}")
         # Within the transaction, so that the bytes are not dropped (`_drop_unused`) before they are named.
         ref = admission.folder.keep(blob)
@@ -93,6 +109,12 @@ def keep_update(service: Service, admission: Admission, blob: IncomingBlob) -> O
     if replaced is not None and replaced != ref.sha256:
         _drop_unused(service, admission.folder, round_id, replaced)
     return ref
+
+
+def _plan(assignment: AssignmentRow) -> tuple[int, str]:
+    assert assignment.rank is not None
+    assert assignment.adapter_sha256 is not None
+    return assignment.rank, assignment.adapter_sha256
 
 
 def _drop_unused(service: Service, folder: BlobFolder, round_id: str, sha256: str) -> None:

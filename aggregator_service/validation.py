@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from hetlora.adapter import Adapter, AdapterSpec
+from hetlora.adapter import Adapter
 from hetlora.errors import RankOutOfRange
-from hetlora.tensors import adapter_from_bytes
+from hetlora.messages.device import Adaptation
+from hetlora.partial import expand
 
 
-def validate_update(data: bytes, spec: AdapterSpec, *, min_rank: int, max_rank: int) -> Adapter:
-    """Read an update and check it against the bundle's specification and the plan's ranks.
+def validate_update(
+    data: bytes, received: Adapter, adaptation: Adaptation, *, min_rank: int, one_rank: bool
+) -> Adapter:
+    """Read an update and check it against what was sent, and what was asked for.
+
+    Args:
+        min_rank: no module may be below it that was not before.
+        one_rank: the device decides over its ranks once for all modules, not for each.
 
     Raises:
-        MalformedTensors, SpecMismatch, NonFiniteValues: see `hetlora.tensors.adapter_from_bytes`.
-        RankOutOfRange: modules of several ranks, or a rank outside `min_rank` to `max_rank`.
+        MalformedTensors, SpecMismatch, NonFiniteValues: see `hetlora.partial.expand`.
+        RankOutOfRange: modules of several ranks where equal ones were sent; or a rank below `min_rank` or
+            above the one that was sent.
     """
-    update = adapter_from_bytes(data, spec)
-    ranks = sorted(set(update.ranks.values()))
-    if len(ranks) > 1:
+    update = expand(data, received.spec, adaptation, received)
+    sent = received.ranks
+    if one_rank and len(set(sent.values())) == 1 and len(ranks := sorted(set(update.ranks.values()))) > 1:
         raise RankOutOfRange("modules of an update must share one rank", got=f"ranks {ranks}")
-    if not min_rank <= update.rank <= max_rank:
-        raise RankOutOfRange("rank of the update", got=update.rank, expected=f"{min_rank} to {max_rank}")
+    for name, rank in update.ranks.items():
+        lowest = min(min_rank, sent[name])
+        if not lowest <= rank <= sent[name]:
+            raise RankOutOfRange(
+                f"rank of {name} in an update", got=rank, expected=f"{lowest} to {sent[name]}"
+            )
     return update

@@ -118,6 +118,7 @@ def adapter_version_status(session: Session, row: AdapterVersionRow) -> AdapterV
         sha256=row.sha256,
         size_bytes=row.size_bytes,
         update_count=row.update_count,
+        figures=row.figures or {},
         created_at=row.created_at,
     )
 

@@ -106,10 +106,23 @@ def finish(
         for subtotal in subtotals:
             carry.push(subtotal.partial, SUBTREE_LEAVES.bit_length() - 1)
             raw += subtotal.raw_weights
-        if not raw:
-            raise StateConflict("no update to aggregate", got=0, expected="at least one")
-        total = carry.total()
-        weights = {ref: rule.weight(total, value) for ref, value in zip(sorted(refs), raw, strict=True)}
+        return conclude(rule, refs, carry.total() if raw else None, raw)
+
+
+def conclude(
+    rule: Rule[Partial], refs: Iterable[UpdateRef], total: Partial | None, raw_weights: Sequence[float]
+) -> Aggregate:
+    """The aggregate, given the partial of all updates and their raw weights in their order.
+
+    Raises:
+        StateConflict: there is no update.
+    """
+    if total is None:
+        raise StateConflict("no update to aggregate", got=0, expected="at least one")
+    with one_thread():
+        weights = {
+            ref: rule.weight(total, value) for ref, value in zip(sorted(refs), raw_weights, strict=True)
+        }
         return Aggregate(rule.finish(total), weights)
 
 

@@ -16,8 +16,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hetlora.digest import sha256_of, sha256_of_file, verify_digest
-from hetlora.errors import NotFound
+from hetlora.errors import HetloraError, NotFound, ServiceFailed
 from hetlora.messages.common import ObjectRef
+
+
+@contextmanager
+def reading_own(what: str) -> Iterator[None]:
+    """Around the reading of what the service itself has stored.
+
+    Raises:
+        ServiceFailed: it is lost or rotten, which is no fault of whoever asks, and may be mended.
+    """
+    try:
+        yield
+    except HetloraError as error:
+        raise ServiceFailed(f"{what} of the service cannot be read", got=error) from error
 
 
 @dataclass(slots=True)

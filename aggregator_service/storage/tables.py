@@ -11,7 +11,7 @@ from sqlalchemy import JSON, DateTime, Dialect, Double, Enum, ForeignKey, Index
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from hetlora.messages.device import CapabilityReport, Report
+from hetlora.messages.device import Adaptation, CapabilityReport, Report
 from hetlora.messages.management import RunSettings
 from hetlora.states import AdapterVersionState, AssignmentState, DeviceState, RoundState, RunState
 
@@ -61,6 +61,8 @@ class Base(DeclarativeBase):
         RunSettings: MessageJson(RunSettings),
         CapabilityReport: MessageJson(CapabilityReport),
         Report: MessageJson(Report),
+        Adaptation: MessageJson(Adaptation),
+        dict[str, float]: JSON(none_as_null=True),
     }
 
 
@@ -115,6 +117,7 @@ class RunRow(StatefulRow):
     population: Mapped[str] = mapped_column(ForeignKey("populations.name"), index=True)
     bundle: Mapped[str] = mapped_column(ForeignKey("bundles.digest"))
     settings: Mapped[RunSettings]
+    trained_rank: Mapped[int | None]  # of every device, where the rank taken counts what comes back
     rounds_committed: Mapped[int] = mapped_column(default=0)
     adapter_version: Mapped[str | None]  # the newest; the initial adapter before the first commit
     created_at: Mapped[datetime]
@@ -151,7 +154,8 @@ class AssignmentRow(StatefulRow):
     max_rank: Mapped[int]  # as offered
     lease_expires_at: Mapped[datetime]
     rank: Mapped[int | None]  # taken at the start
-    adapter_sha256: Mapped[str | None]
+    adapter_sha256: Mapped[str | None]  # what was sent, with its adaptation
+    adaptation: Mapped[Adaptation | None]
     update_sha256: Mapped[str | None]
     update_bytes: Mapped[int | None]
     updated_rank: Mapped[int | None]  # of the update, after self-pruning
@@ -168,19 +172,24 @@ class AdapterVersionRow(StatefulRow):
     round_index: Mapped[int]
     sha256: Mapped[str]
     size_bytes: Mapped[int]
+    state_sha256: Mapped[str | None]  # the rule's whole state, where the adapter is not all of it
+    figures: Mapped[dict[str, float] | None]
     update_count: Mapped[int]
     created_at: Mapped[datetime]
 
 
-class TruncatedAdapterRow(Base):
-    """A version cut to a rank, made when a device first asked for it."""
+class HandoutRow(Base):
+    """What every device is sent that takes a version at a rank, made when the first one did."""
 
-    __tablename__ = "truncated_adapters"
+    __tablename__ = "handouts"
 
     version: Mapped[str] = mapped_column(ForeignKey("adapter_versions.id"), primary_key=True)
     rank: Mapped[int] = mapped_column(primary_key=True)
-    sha256: Mapped[str]
+    sha256: Mapped[str]  # of the adapter
     size_bytes: Mapped[int]
+    frozen_sha256: Mapped[str | None]
+    frozen_bytes: Mapped[int | None]
+    adaptation: Mapped[Adaptation | None]  # None: a plain one
 
 
 class RankLimitRow(Base):

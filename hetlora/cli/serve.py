@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from hetlora.cli.operator import TOKEN_FILE
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
+
+Engine = Literal["local", "ray"]
 
 
 def serve(
@@ -23,20 +25,28 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on, 0 for any free one. [HETLORA_PORT, else 8440]")
     ] = None,
+    engine: Annotated[
+        Engine | None,
+        typer.Option(help="Who aggregates: this machine, or a Ray cluster. [HETLORA_ENGINE, else local]"),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run the aggregation service until it is stopped.
 
     Nothing is open by default: operators need the token (HETLORA_OPERATOR_TOKEN, or the one written on the
     first start to `operator-token` in the data folder), devices need a population's enrolment token. Killing
-    the process at any moment loses nothing that was accepted. Further settings: docs/settings.md.
+    the process at any moment loses nothing that was accepted.
+
+    HETLORA_AGGREGATION_WORKERS processes aggregate. With `--engine ray` they are those of a Ray cluster, which
+    is started here or, given HETLORA_RAY_ADDRESS, joined. The result is the same to the last bit. Further
+    settings: docs/settings.md.
     """
     with part("service"):
         from aggregator_service.server import serve as run_service
         from aggregator_service.settings import Settings
 
     # What is not given here is left to the environment and to the defaults of Settings.
-    given = {"data_dir": data_dir, "host": host, "port": port}
+    given = {"data_dir": data_dir, "host": host, "port": port, "engine": engine}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
 
     def announce(address: str) -> None:

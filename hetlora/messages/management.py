@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from hetlora.digest import Sha256
 from hetlora.messages.common import YEAR_SECONDS, Count, Identifier, Message, Name, PositiveCount, Timestamp
 from hetlora.messages.device import CapabilityReport, TrainingSettings
-from hetlora.messages.rules import HetLoraRule, RuleSettings
+from hetlora.messages.rules import Defence, HetLoraRule, RuleSettings, ServerOptimizer
 from hetlora.states import (
     AdapterVersionState,
     AssignmentState,
@@ -66,6 +66,8 @@ class RunSettings(Message):
     report_window_seconds: float = Field(default=3600, ge=1, le=YEAR_SECONDS)
     lease_seconds: float = Field(default=900, ge=1, le=YEAR_SECONDS)
     rule: RuleSettings = HetLoraRule()
+    server_optimizer: ServerOptimizer | None = None
+    defence: Defence = Defence()
     min_rank: PositiveCount = 1
     max_rank: PositiveCount
     seed: Count = 0
@@ -162,6 +164,7 @@ class AdapterVersionStatus(Message):
     sha256: Sha256
     size_bytes: int
     update_count: int  # accepted updates merged into it
+    figures: dict[str, float] = {}  # what the rule tells of the round
     created_at: Timestamp
 
 

@@ -1,0 +1,124 @@
+"""The engine of a Ray cluster; the only file that imports ray.
+
+Workers read updates from the service's storage, so its folder must be theirs too, under one path; partials
+stay in Ray's object stores and are merged there, pairwise, in the shape of the tree. Only the last one comes
+back, and beside it one float per update. Ray runs a task again whose worker died, and makes again what a lost
+machine held.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from aggregator_service.aggregation.engines import Source
+from aggregator_service.aggregation.rule import Rule, UpdateRef
+from aggregator_service.aggregation.tree import (
+    SUBTREE_LEAVES,
+    Aggregate,
+    Carry,
+    conclude,
+    one_thread,
+    reduce_subtree,
+    subtrees,
+)
+from hetlora.errors import ServiceFailed, SettingsError
+
+# So that a worker has its next subtree at hand; more would only fill the object stores with partials.
+IN_FLIGHT_PER_WORKER: Final = 2
+MAX_RETRIES: Final = 3
+
+
+class RayEngine:
+    """Reduces as tasks on a cluster: one of this machine, of `workers` processes, or the one at `address`.
+
+    Raises:
+        SettingsError: no cluster answers at `address`.
+    """
+
+    def __init__(self, workers: int, address: str | None = None) -> None:
+        self._workers = workers
+        try:
+            ray.init(
+                address=address or "local",
+                num_cpus=None if address else workers,
+                include_dashboard=None if address else False,
+                logging_level=logging.WARNING,
+                log_to_driver=False,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise SettingsError(
+                "no Ray cluster answers", got=f"{address}: {error}", expected="the address of one"
+            ) from error
+
+    def aggregate(self, rule: Rule[Any], refs: Sequence[UpdateRef], source: Source) -> Aggregate:
+        """See `Engine`."""
+        tasks = _Tasks(ray.put((rule, source)), IN_FLIGHT_PER_WORKER * self._workers)
+        carry: Carry[Any] = Carry(cast(Any, tasks))
+        try:
+            raw = []
+            for part in subtrees(refs):
+                partial, weights = tasks.reduce(part)
+                raw.append(weights)
+                carry.push(partial, SUBTREE_LEAVES.bit_length() - 1)
+            raw_weights = [weight for weights in ray.get(raw) for weight in weights]
+            total = copied(ray.get(carry.total())) if raw else None
+        except RayTaskError as error:
+            raise error.cause from error
+        except RayError as error:
+            raise ServiceFailed("the Ray cluster fails", got=error) from error
+        return conclude(rule, refs, total, raw_weights)
+
+    def close(self) -> None:
+        """Leave the cluster; one of this machine ends."""
+        ray.shutdown()
+
+
+class _Tasks:
+    """Starts tasks, few at a time; to a `Carry` it is a rule whose partials are elsewhere."""
+
+    def __init__(self, opened: Any, most: int) -> None:
+        self._opened, self._most = opened, most
+        self._under_way: list[Any] = []
+
+    def reduce(self, part: tuple[UpdateRef, ...]) -> tuple[Any, Any]:
+        """Where the partial of a subtree, and its raw weights, will be."""
+        partial, weights = self._started(_reduce, self._opened, part)
+        return partial, weights
+
+    def merge(self, left: Any, right: Any) -> Any:
+        """Where the partial of both will be."""
+        partial, _ = self._started(_merge, self._opened, left, right)
+        return partial
+
+    def _started(self, task: Any, *arguments: Any) -> tuple[Any, Any]:
+        if len(self._under_way) == self._most:
+            ended, self._under_way = ray.wait(self._under_way)
+            ray.get(ended)  # a task that failed ends the round here
+        partial, beside = task.remote(*arguments)
+        self._under_way.append(beside)  # small, where the partial would be held by its reference
+        return partial, beside
+
+
+@ray.remote(num_returns=2, max_retries=MAX_RETRIES)
+def _reduce(opened: tuple[Rule[Any], Source], part: tuple[UpdateRef, ...]) -> tuple[Any, tuple[float, ...]]:
+    rule, source = opened
+    subtotal = reduce_subtree(rule, part, source.load)
+    return subtotal.partial, subtotal.raw_weights
+
+
+@ray.remote(num_returns=2, max_retries=MAX_RETRIES)
+def _merge(opened: tuple[Rule[Any], Source], left: Any, right: Any) -> tuple[Any, None]:
+    rule, _ = opened
+    with one_thread():
+        return rule.merge(copied(left), copied(right)), None
+
+
+def copied(partial: Any) -> Any:
+    """A partial to write to: what comes out of an object store is shared, and read-only."""
+    return copy.deepcopy(partial)

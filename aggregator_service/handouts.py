@@ -1,0 +1,81 @@
+"""What devices are sent: one handout of a version for each rank, or for each device where its seed counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aggregator_service.adapters import opened, read_state
+from aggregator_service.aggregation.rule import PLAIN, Handout
+from aggregator_service.aggregation.stacks import factors_of, unstacked
+from aggregator_service.service import Service
+from aggregator_service.storage.tables import AdapterVersionRow, HandoutRow, RunRow
+from hetlora.messages.common import ObjectRef
+from hetlora.messages.device import Adaptation
+from hetlora.plan_adapter import frozen_to_bytes, sent_to_bytes, sparse_to_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHandout:
+    """A handout as objects on disk."""
+
+    adapter: ObjectRef
+    frozen: ObjectRef | None
+    adaptation: Adaptation
+
+
+def handout(service: Service, version_id: str, rank: int, seed: int) -> StoredHandout:
+    """What a version gives a device of this rank and seed.
+
+    It is kept in the database unless it depends on the seed: then its adaptation says which ranks were drawn.
+
+    Raises:
+        ServiceFailed: see `reading_own`.
+        RankOutOfRange: a rank that the rule does not serve.
+    """
+    with service.database.read() as session:
+        stored = session.get(HandoutRow, (version_id, rank))
+        if stored is not None:
+            return _of_row(stored)
+        version = session.get_one(AdapterVersionRow, version_id)
+        run = session.get_one(RunRow, version.run_id)
+    rule = opened(run.settings, read_state(service, run, version))
+    made = _put(service, rule.distribute(rank, seed))
+    if made.adaptation.ranks is None:
+        with service.database.write() as session:
+            session.merge(_row_of(made, version_id, rank))
+    return made
+
+
+def _put(service: Service, made: Handout) -> StoredHandout:
+    frozen = None
+    if made.frozen is not None:
+        frozen = service.objects.put(frozen_to_bytes(factors_of(made.frozen)))
+    return StoredHandout(service.objects.put(sent_bytes(made)), frozen, made.adaptation)
+
+
+def sent_bytes(made: Handout) -> bytes:
+    """The adapter of a handout as it travels."""
+    adapter = unstacked(made.adapter)
+    if made.density < 0.5:  # an entry takes its place beside its value: twice the bytes
+        return sparse_to_bytes(adapter, made.density)
+    return sent_to_bytes(adapter, made.cores)
+
+
+def _row_of(made: StoredHandout, version_id: str, rank: int) -> HandoutRow:
+    return HandoutRow(
+        version=version_id,
+        rank=rank,
+        sha256=made.adapter.sha256,
+        size_bytes=made.adapter.size_bytes,
+        frozen_sha256=made.frozen.sha256 if made.frozen else None,
+        frozen_bytes=made.frozen.size_bytes if made.frozen else None,
+        adaptation=made.adaptation,
+    )
+
+
+def _of_row(row: HandoutRow) -> StoredHandout:
+    frozen = None
+    if row.frozen_sha256 is not None and row.frozen_bytes is not None:
+        frozen = ObjectRef(sha256=row.frozen_sha256, size_bytes=row.frozen_bytes)
+    adapter = ObjectRef(sha256=row.sha256, size_bytes=row.size_bytes)
+    return StoredHandout(adapter, frozen, row.adaptation or PLAIN)

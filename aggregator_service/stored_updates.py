@@ -1,0 +1,84 @@
+"""The updates of a round, read from its folder: what engines and their workers load."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from aggregator_service.aggregation.reading import UpdateReader
+from aggregator_service.aggregation.rule import PLAIN, Handout, Update, UpdateRef
+from aggregator_service.aggregation.stacks import StackedAdapter, stacked
+from aggregator_service.storage.blobs import BlobFolder, reading_own
+from hetlora.adapter import Adapter
+from hetlora.errors import HetloraError
+from hetlora.messages.device import Adaptation
+from hetlora.partial import expand
+from hetlora.plan_adapter import sent_from_bytes
+
+# A round has few handouts, one for each rank; where each device has its own, none comes twice.
+KNOWN_HANDOUTS: Final = 16
+
+
+class UnreadableUpdate(Exception):
+    """A stored update that is lost, or is not what it was when it came."""
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(sha256)
+        self.sha256 = sha256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Received:
+    """What devices were sent: as they take it, and as updates are compared with it."""
+
+    adapter: Adapter
+    stacked: StackedAdapter
+
+
+@dataclass(slots=True)
+class StoredUpdates:
+    """Reads updates, and what their devices were sent; travels to other processes as a few paths.
+
+    `adaptations` are by what was sent and the rank of the plan.
+    """
+
+    updates: BlobFolder
+    objects: BlobFolder
+    reader: UpdateReader
+    adaptations: Mapping[tuple[str, int], Adaptation]
+    _known: OrderedDict[str, Received] = field(default_factory=OrderedDict)
+
+    def load(self, ref: UpdateRef) -> Update:
+        """The update of a ref at full width, with what its device was sent.
+
+        Raises:
+            UnreadableUpdate: see there.
+            ServiceFailed: what was sent cannot be read, see `reading_own`.
+        """
+        received = self._received(ref.received)
+        adaptation = self.adaptations[ref.received, ref.rank]
+        try:
+            adapter = self._read(ref.sha256, adaptation, received)
+        except HetloraError as error:
+            raise UnreadableUpdate(ref.sha256) from error
+        return Update(adapter, ref.example_count, received.stacked, ref.received, adaptation.ranks)
+
+    def _read(self, sha256: str, adaptation: Adaptation, received: Received) -> StackedAdapter:
+        data = self.updates.read(sha256)
+        if adaptation == PLAIN:
+            return self.reader.read(data)
+        return stacked(expand(data, self.reader.spec, adaptation, received.adapter))
+
+    def _received(self, sha256: str) -> Received:
+        known = self._known.get(sha256)
+        if known is None:
+            with reading_own("an adapter that was sent"):
+                sent = sent_from_bytes(self.objects.read(sha256), self.reader.spec)
+            whole = Handout(stacked(sent.adapter), cores=sent.cores).received
+            known = self._known[sha256] = Received(sent.adapter, whole)
+            if len(self._known) > KNOWN_HANDOUTS:
+                self._known.popitem(last=False)
+        self._known.move_to_end(sha256)
+        return known
