@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from hetlora.messages.common import Count, Message, PositiveCount
+from hetlora.messages.common import Identifier, Message, PositiveCount
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -246,10 +246,18 @@ ServerOptimizer = Annotated[ServerMomentum | ServerAdaptive, Field(discriminator
 
 
 class Defence(Message):
-    """What stands between hostile updates and the rule; norms and distances are of products B A.
+    """What stands between hostile updates and the rule; norms and distances are of changes of products B A.
 
-    `clip`: every change is cut to `clip_factor` times the median norm of the round. `method` then screens
-    or replaces the mean; `hostile_share` is the share of hostile updates that it is to withstand.
+    - `clip`: every change is cut to `clip_factor` times the median norm of the round, and so are the movement
+      of its factors and its example count.
+    - `method` screens updates or replaces what they moved; `hostile_share` is the share of hostile updates
+      that it is to withstand. With a method every update counts as one example. Under rules that average
+      factors, Krum and the geometric median want `clip` beside them: they see products alone, and a small
+      product can have large factors.
+    - `max_updates`: methods that compare all updates, all but fltrust, refuse a round of more.
+    - `quorum`: a rank that fewer updates hold stays as it was sent; below 3, one wide device can own a tail.
+      The trimmed mean and the median want 3 owners in any case.
+    - `trusted_device`: its update is what fltrust measures all others by; the operator's own, on clean data.
     """
 
     method: Literal["none", "krum", "multi_krum", "geometric_median", "fltrust", "trimmed_mean", "median"] = (
@@ -258,4 +266,12 @@ class Defence(Message):
     clip: bool = False
     clip_factor: float = Field(default=2.0, gt=0)
     hostile_share: float = Field(default=0.2, ge=0, lt=0.5)
-    max_updates: Count = 1024
+    max_updates: PositiveCount = 1024
+    quorum: PositiveCount = 1
+    trusted_device: Identifier | None = None
+
+    @model_validator(mode="after")
+    def _has_whom_it_trusts(self) -> Self:
+        if (self.method == "fltrust") != (self.trusted_device is not None):
+            raise ValueError("fltrust, and no other method, needs a trusted_device")
+        return self

@@ -1,0 +1,191 @@
+"""From a cohort to what a rule may see of it: `aggregate(rule, defended.refs, defended.loading(load))`.
+
+Two passes, both over stored updates: the first looks at all of them and makes a `Defended`, small and plain;
+in the second, the rule's reduction tree, each update is treated by it alone as it is read. So the tree, its
+order and its workers are as ever, and the result is bit-equal as without a defence.
+
+1. Screens are taken of the changes as they came (`krum`, `multi_krum`, `geometric_median`, `fltrust`). An
+   update that is not kept does not enter the tree; its aggregation weight is 0.
+2. Clipping takes each change back to its limit (`clip`), FLTrust to the trusted length.
+3. Ranks with too few owners among the updates kept are put back to what was sent (`quorum`).
+4. `trimmed_mean` and `median` are taken of what is left, clipped as it is.
+
+How weights multiply: an update counts by a_k q_k / sum_j a_j q_j, with q_k the trust that a screen gives it,
+1 without, and a_k the rule's own weight for it as it has been treated: for HetLoRA the norm of a product
+whose change is clipped. Example counts are a_k too, and a claim; so with a method each counts as 1, as in the
+methods' papers, and with clipping alone they are cut like the norms.
+
+Screens see products, which do not tell (c B, A / c) from (B, A), by law. To a rule over products that
+is right; to one that averages factors a large c does harm, and only `clip` holds it (`clipping.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from aggregator_service.aggregation.robust import fltrust
+from aggregator_service.aggregation.robust.clipping import Limits, limits_of
+from aggregator_service.aggregation.robust.geometric_median import geometric_median
+from aggregator_service.aggregation.robust.gram import gram_matrix, products_with
+from aggregator_service.aggregation.robust.krum import krum, multi_krum
+from aggregator_service.aggregation.robust.ownership import Masks, holding, owners_of, unmoved_at
+from aggregator_service.aggregation.robust.path import Path, at_share, path_of
+from aggregator_service.aggregation.robust.trimmed_mean import common_step, moved_together
+from aggregator_service.aggregation.rule import Update, UpdateRef
+from aggregator_service.aggregation.stacks import StackedAdapter
+from aggregator_service.aggregation.tree import Load, one_thread
+from hetlora.errors import SettingsError, StateConflict
+from hetlora.messages.rules import Defence
+
+COMPARING = ("krum", "multi_krum", "geometric_median", "trimmed_mean", "median")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Defended:
+    """A cohort as a defence leaves it: who takes part, and how each update is treated.
+
+    It is plain data, so that workers elsewhere can treat their updates. `trust` and `shares` (of the way that
+    an update's factors moved, `path.py`) are 1 where a ref is not named.
+    """
+
+    refs: tuple[UpdateRef, ...]
+    left_out: tuple[UpdateRef, ...] = ()
+    trust: Mapping[UpdateRef, float] = field(default_factory=dict)
+    shares: Mapping[UpdateRef, float] = field(default_factory=dict)
+    most_examples: int | None = None
+    unmoved: Masks | None = None
+    common: StackedAdapter | None = None
+
+    def treated(self, ref: UpdateRef, update: Update) -> Update:
+        """What the rule sees of an update."""
+        update = at_share(update, self.shares.get(ref, 1.0))
+        if self.unmoved is not None:
+            update = unmoved_at(update, self.unmoved)
+        if self.common is not None:
+            update = moved_together(update, self.common)
+        count = update.example_count
+        if self.most_examples is not None:
+            count = min(count, self.most_examples)
+        return replace(update, example_count=count, trust=self.trust.get(ref, 1.0))
+
+    def loading(self, load: Load) -> Load:
+        """Reads updates as the rule is to see them."""
+        return lambda ref: self.treated(ref, load(ref))
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """For the operator: how many updates were left out, and how many of the others were shortened."""
+        shortened = sum(self.shares.get(ref, 1.0) < 1 for ref in self.refs)
+        return {"left_out": float(len(self.left_out)), "shortened": float(shortened)}
+
+
+def defend(
+    defence: Defence, refs: Sequence[UpdateRef], load: Load, trusted: UpdateRef | None = None
+) -> Defended:
+    """The first pass over a cohort.
+
+    Args:
+        refs: at least one; equal refs are equal updates, and each counts.
+        load: reads the update of a ref, with what its device was sent.
+        trusted: the update of the trusted device, which may be one of `refs`; FLTrust's D_0.
+
+    Raises:
+        StateConflict: no update at all, none that the defence trusts, or no trusted one to compare with.
+        SettingsError: more updates than `defence.max_updates` under a method that compares all of them.
+        RankOutOfRange: an update is wider than its selection.
+    """
+    if not refs:
+        raise StateConflict("no update to aggregate", got=0, expected="at least one")
+    if defence.method in COMPARING and len(refs) > defence.max_updates:
+        raise SettingsError(
+            f"too many updates for the defence {defence.method}",
+            got=len(refs),
+            expected=f"up to max_updates, {defence.max_updates}",
+        )
+    with one_thread():
+        ordered = tuple(sorted(refs))
+        if defence.method == "fltrust":
+            return _with_quorum(defence, _by_trust(defence, ordered, load, trusted), load)
+        defended = _screened(defence, ordered, load)
+        if defence.clip:
+            limits, shares = _clipped(defence, ordered, load)
+            defended = replace(defended, shares=shares, most_examples=limits.example_count)
+        if defence.method != "none":
+            defended = replace(defended, most_examples=1)
+        if defence.method in ("trimmed_mean", "median"):
+            return _by_coordinate(defence, defended, load)
+        return _with_quorum(defence, defended, load)
+
+
+def _screened(defence: Defence, refs: tuple[UpdateRef, ...], load: Load) -> Defended:
+    """Krum's selections and the geometric median's weights, of the Gram matrix."""
+    if defence.method not in ("krum", "multi_krum", "geometric_median"):
+        return Defended(refs)
+    distinct = sorted({*refs})
+    number_of = {ref: number for number, ref in enumerate(distinct)}
+    places = [number_of[ref] for ref in refs]
+    gram = gram_matrix(distinct, load)[np.ix_(places, places)]
+    if defence.method == "geometric_median":
+        return Defended(refs, trust=dict(zip(refs, map(float, geometric_median(gram)), strict=True)))
+    chosen = krum if defence.method == "krum" else multi_krum
+    return _keeping(refs, chosen(gram, defence.hostile_share))
+
+
+def _keeping(refs: tuple[UpdateRef, ...], kept: Sequence[int]) -> Defended:
+    left_out = [number for number in range(len(refs)) if number not in {*kept}]
+    return Defended(tuple(refs[number] for number in kept), tuple(refs[number] for number in left_out))
+
+
+def _by_trust(
+    defence: Defence, refs: tuple[UpdateRef, ...], load: Load, trusted: UpdateRef | None
+) -> Defended:
+    """FLTrust: the trust in each update, and where on its way it is as long as the trusted one."""
+    if trusted is None:
+        raise StateConflict("the round has no update of the trusted device")
+    own, paths = path_of(load(trusted)), _paths(refs, load)
+    norms = np.array([paths[ref].norm() for ref in refs])
+    trust = fltrust.trust(products_with(load(trusted), refs, load), norms, own.norm())
+    defended = _keeping(refs, [int(number) for number in np.flatnonzero(trust)])
+    if not defended.refs:
+        raise StateConflict("the defence trusts no update of the round", got=len(refs))
+    furthest = defence.clip_factor * own.movement
+    return replace(
+        defended,
+        trust=dict(zip(refs, map(float, trust), strict=True)),
+        shares={ref: paths[ref].share_matching(own.norm(), furthest) for ref in defended.refs},
+        most_examples=1,
+    )
+
+
+def _clipped(
+    defence: Defence, refs: tuple[UpdateRef, ...], load: Load
+) -> tuple[Limits, dict[UpdateRef, float]]:
+    """The limits of the whole cohort, and the share of its way at which each update keeps to them."""
+    paths = _paths(refs, load)
+    counts = [ref.example_count for ref in refs]
+    limits = limits_of([paths[ref] for ref in refs], counts, defence.clip_factor)
+    return limits, {ref: path.share_within(limits.norm, limits.movement) for ref, path in paths.items()}
+
+
+def _paths(refs: Sequence[UpdateRef], load: Load) -> dict[UpdateRef, Path]:
+    return {ref: path_of(load(ref)) for ref in sorted({*refs})}
+
+
+def _by_coordinate(defence: Defence, defended: Defended, load: Load) -> Defended:
+    """Trimmed mean and median: one step for all, from the updates as they have been treated so far."""
+    load = defended.loading(load)
+    holdings = [holding(load(ref)) for ref in defended.refs]
+    share = 0.5 if defence.method == "median" else defence.hostile_share
+    return replace(defended, common=common_step(defended.refs, load, holdings, share, defence.quorum))
+
+
+def _with_quorum(defence: Defence, defended: Defended, load: Load) -> Defended:
+    """Ranks of which too few updates are left do not move."""
+    if defence.quorum == 1:
+        return defended
+    load = defended.loading(load)
+    counts = owners_of([holding(load(ref)) for ref in defended.refs])
+    return replace(defended, unmoved=[own < defence.quorum for own in counts])

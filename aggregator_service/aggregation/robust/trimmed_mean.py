@@ -1,0 +1,131 @@
+"""Coordinate-wise trimmed mean and median (Yin, Chen, Ramchandran, Bartlett, arXiv 1803.01498), by rank band.
+
+    dA*[i, :] = trimmed mean over the updates k that hold rank i of dA_k[i, :],   dB*[:, i] likewise
+
+of what factors moved against what was sent. On zero-padded factors the median of a rank that fewer than
+half hold would be zero, and high ranks would be erased (methods.md, D.3): here a rank is looked at among its
+owners alone.
+
+1. Of n owners the ceil(`hostile_share` n) smallest and largest values of each number are left out, and at
+   least one value is kept; the median keeps the middle one, or two.
+2. A rank with fewer than `LEAST_OWNERS` owners (or the defence's quorum, if that is more) does not move:
+   among two there is no middle, and one would own it.
+3. Every update becomes what its device was sent plus (dA*, dB*) at the ranks that it holds: the same for all,
+   so that any rule takes any mean of them, redistributes and keeps its state as ever. With equal ranks,
+   zero-padding gives what was sent plus the trimmed mean; over unequal ranks, the rule's own ways remain.
+
+Coordinates are those of what was sent. Devices are sent the same ranks of one adapter, and train from there,
+so that they mean the same for all; a device that turns its factors is an outlier in them, and trimmed. Ranks
+or entries that a device was sent and did not send back count as unmoved (LoRA-A2, FLASC): of sparse changes
+few pass a median.
+
+All updates of a module are needed at once. They are read again for each slab of modules, of up to
+`SLAB_BYTES` or one module, so that memory grows with the cohort only where one module passes that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator_service.aggregation.robust.ownership import Holding, holding, owners_of
+from aggregator_service.aggregation.robust.path import at_share, step
+from aggregator_service.aggregation.rule import Update, UpdateRef
+from aggregator_service.aggregation.stacks import Stack, StackedAdapter, empty, groups_of
+from aggregator_service.aggregation.tree import Load
+from hetlora.adapter import AdapterSpec
+from hetlora.algebra import FLOOR_SLACK
+
+Floats = NDArray[np.float64]
+
+SLAB_BYTES: Final = 2**28
+LEAST_OWNERS: Final = 3
+
+
+def trimmed_mean(values: Floats, hostile_share: float) -> Floats:
+    """The mean of (owners, numbers) over the owners, the ends of each number left out; at 0.5 the median."""
+    count = len(values)
+    trim = min(math.ceil(hostile_share * count - FLOOR_SLACK), (count - 1) // 2)
+    # Sorted before they are added: the sum is the same whatever the order of the updates.
+    return np.asarray(np.sort(values, axis=0)[trim : count - trim].mean(axis=0))
+
+
+def common_step(
+    refs: Sequence[UpdateRef], load: Load, holdings: Sequence[Holding], hostile_share: float, quorum: int
+) -> StackedAdapter:
+    """(dA*, dB*) of a cohort in float64, as wide as its widest update, zero where too few hold a rank.
+
+    Args:
+        holdings: what each update holds, in the order of `refs`.
+        hostile_share: of a rank's owners, what is left out at either end; 0.5 gives the median.
+    """
+    owners = owners_of(holdings)
+    width = owners[0].shape[1]
+    spec = load(refs[0]).adapter.spec
+    result = empty(spec, [width] * len(owners))
+    stacks = [*result]
+    for group, modules in _slabs(spec, len(refs), width):
+        moved = _moved(refs, load, holdings, group, modules, width)
+        into = stacks[group]
+        held = np.array([own.held(group, width)[modules] for own in holdings])
+        for module, rank in np.argwhere(owners[group][modules] >= max(quorum, LEAST_OWNERS)):
+            own, at = held[:, module, rank], modules.start + module
+            into.lora_A[at, rank] = trimmed_mean(moved.lora_A[own, module, rank], hostile_share)
+            into.lora_B[at, :, rank] = trimmed_mean(moved.lora_B[own, module, rank], hostile_share)
+    return result
+
+
+def _slabs(spec: AdapterSpec, count: int, width: int) -> Iterator[tuple[int, slice]]:
+    for index, group in enumerate(groups_of(spec)):
+        bytes_each = 8 * count * max(width, 1) * (group.in_features + group.out_features)
+        size = max(1, SLAB_BYTES // bytes_each)
+        for start in range(0, len(group), size):
+            yield index, slice(start, min(start + size, len(group)))
+
+
+def _moved(
+    refs: Sequence[UpdateRef],
+    load: Load,
+    holdings: Sequence[Holding],
+    group: int,
+    modules: slice,
+    width: int,
+) -> Stack:
+    """What both factors moved, (updates, modules, global ranks, features); zero where none is held."""
+    result = None
+    for number, (ref, own) in enumerate(zip(refs, holdings, strict=True)):
+        update = load(ref)
+        assert update.received is not None, "a change is against what was sent"
+        before, after = ([*adapter][group] for adapter in (update.received, update.adapter))
+        _, change = step(_part(before, modules), _part(after, modules))
+        if result is None:
+            count, _, wide = change.lora_A.shape
+            shape = (len(refs), count, width)
+            result = Stack(np.zeros((*shape, wide)), np.zeros((*shape, change.lora_B.shape[1])))
+        places = own.places[: after.rank]
+        result.lora_A[number][:, places] = change.lora_A[:, : after.rank]
+        result.lora_B[number][:, places] = change.lora_B[:, :, : after.rank].swapaxes(1, 2)
+    assert result is not None, "a defence stands before at least one update"
+    return result
+
+
+def _part(stack: Stack, modules: slice) -> Stack:
+    return Stack(stack.lora_A[modules], stack.lora_B[modules])
+
+
+def moved_together(update: Update, common: StackedAdapter) -> Update:
+    """What the device was sent, plus the common step at the ranks that its update holds."""
+    own = holding(update)
+    still = at_share(update, 0.0).adapter
+    result = update.adapter.with_values(np.zeros_like(update.adapter.values))
+    for into, sent, moved, ranks in zip(result, still, common, own.ranks, strict=True):
+        places = own.places[: into.rank]
+        held = np.arange(into.rank) < ranks[:, None]
+        into.lora_A[:] = held[:, :, None] * (sent.lora_A[:, : into.rank] + moved.lora_A[:, places])
+        into.lora_B[:] = held[:, None, :] * (sent.lora_B[:, :, : into.rank] + moved.lora_B[:, :, places])
+    return replace(update, adapter=result)
