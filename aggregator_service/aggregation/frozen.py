@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from aggregator_service.aggregation.gauge import trimmed
-from aggregator_service.aggregation.products import ProductStack
+from aggregator_service.aggregation.products import ProductStack, ProductSum
 from aggregator_service.aggregation.stacks import StackedAdapter
+from hetlora.adapter import AdapterSpec
 
 
 def fold(frozen: StackedAdapter | None, adapter: StackedAdapter, rank: int) -> StackedAdapter:
@@ -16,3 +19,14 @@ def fold(frozen: StackedAdapter | None, adapter: StackedAdapter, rank: int) -> S
     both = ProductStack()
     both.add([adapter] if frozen is None else [frozen, adapter], [1.0] * (1 if frozen is None else 2))
     return trimmed(adapter.spec, both.spectra(rank))
+
+
+def fold_sum(
+    spec: AdapterSpec, products: ProductSum, rank: int, scale: float
+) -> tuple[StackedAdapter | None, float]:
+    """The same of scale times a sum of products, None if that is zero; and the norm of what was cut off."""
+    spectra = [*products.spectra(rank)]
+    lost = scale * float(np.sqrt(sum(one.error**2 for group in spectra for one in group)))
+    if not any(one.values.size for group in spectra for one in group):
+        return None, lost
+    return trimmed(spec, spectra, scale), lost

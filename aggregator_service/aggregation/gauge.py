@@ -25,8 +25,17 @@ def balanced(
     groups = groups_of(spec)
     result = empty(spec, [rank] * len(groups), np.float32)
     for index, (group, stack, found) in enumerate(zip(groups, result, spectra, strict=True)):
-        stack.lora_A[:] = fresh_rows(index, group, rank)
+        stack.lora_A[:] = _fresh_rows(index, group, rank)
         _write(stack, found, scale)
+    return result
+
+
+def fresh(spec: AdapterSpec, rank: int, round_index: int) -> StackedAdapter:
+    """An adapter that begins anew as PEFT initialises it, lora_B zero; other numbers in each round."""
+    groups = groups_of(spec)
+    result = empty(spec, [rank] * len(groups), np.float32)
+    for index, (group, stack) in enumerate(zip(groups, result, strict=True)):
+        stack.lora_A[:] = _fresh_rows(index, group, rank, round_index)
     return result
 
 
@@ -52,8 +61,8 @@ def _write(stack: Stack, found: Sequence[Spectrum], scale: float) -> None:
         stack.lora_B[number, :, :own] = spectrum.left[:, :own] * root
 
 
-def fresh_rows(index: int, group: Group, rank: int) -> Floats:
-    """(modules, rank, in_features), uniform within 1/sqrt(in_features); the same in every round."""
+def _fresh_rows(index: int, group: Group, rank: int, *seed: int) -> Floats:
+    """(modules, rank, in_features), uniform within 1/sqrt(in_features); without a seed always the same."""
     bound = 1 / np.sqrt(group.in_features)
-    rng = np.random.default_rng([REFILL_SEED, index])
+    rng = np.random.default_rng([REFILL_SEED, index, *seed])
     return rng.uniform(-bound, bound, (len(group), rank, group.in_features))

@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 
 # Below this share of the largest singular value, what is left is rounding.
 NEGLIGIBLE: Final = 1e-7
+# So it is below this share of ||L||_F ||R||_F, where terms of the sum cancel each other.
+CANCELLED: Final = 1e-13
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,17 +44,18 @@ class Spectrum:
 def of_factors(left: Floats, right: Floats, rank: int) -> Spectrum:
     """The leading `rank` triplets of left @ right, or as many as it has."""
     out_features, width = left.shape
+    floor = CANCELLED * float(np.linalg.norm(left) * np.linalg.norm(right))
     if width < min(out_features, right.shape[1]):
         basis, triangle = np.linalg.qr(right.T)
-        found = of_dense(left @ triangle.T, rank)
+        found = of_dense(left @ triangle.T, rank, floor)
         return Spectrum(found.left, found.values, found.right @ basis.T, found.energy, found.error)
-    return of_dense(left @ right, rank)
+    return of_dense(left @ right, rank, floor)
 
 
-def of_dense(matrix: Floats, rank: int) -> Spectrum:
-    """The leading `rank` triplets of a matrix, or as many as it has."""
+def of_dense(matrix: Floats, rank: int, floor: float = 0.0) -> Spectrum:
+    """The leading `rank` triplets of a matrix, or as many as it has above `floor`."""
     if matrix.shape[0] < matrix.shape[1]:
-        other = of_dense(matrix.T, rank)
+        other = of_dense(matrix.T, rank, floor)
         return _signed(other.right.T, other.values, other.left.T, other.energy)
     gram = matrix.T @ matrix
     size = len(gram)
@@ -63,7 +66,7 @@ def of_dense(matrix: Floats, rank: int) -> Spectrum:
     squares, vectors = eigh(gram, subset_by_index=[size - kept, size - 1], driver="evr", check_finite=False)
     order = np.argsort(-squares, kind="stable")
     values = np.sqrt(np.maximum(squares[order], 0.0))
-    alive = values > NEGLIGIBLE * values[0]
+    alive = values > max(NEGLIGIBLE * values[0], floor)
     right = vectors[:, order[alive]].T
     values = values[alive]
     return _signed((matrix @ right.T) / values, values, right, energy)

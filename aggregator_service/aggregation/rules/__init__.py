@@ -13,6 +13,7 @@ from aggregator_service.aggregation.rules.fedsa import FedSa
 from aggregator_service.aggregation.rules.ffa import Ffa
 from aggregator_service.aggregation.rules.flasc import Flasc
 from aggregator_service.aggregation.rules.flexlora import FlexLora
+from aggregator_service.aggregation.rules.flora import Flora
 from aggregator_service.aggregation.rules.florist import Florist
 from aggregator_service.aggregation.rules.fslora import FsLora
 from aggregator_service.aggregation.rules.hetlora import HetLora
@@ -45,6 +46,7 @@ RULES: Final[dict[type[AnyRule], type[RoundRule[Any]]]] = {
     settings.FlascRule: Flasc,
     settings.RaFloraRule: RaFlora,
     settings.FloristRule: Florist,
+    settings.FloraRule: Flora,
     settings.ResidualExactRule: ResidualExact,
 }
 

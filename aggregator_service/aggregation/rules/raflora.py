@@ -52,6 +52,8 @@ class RaFloraPartial:
 class RaFlora(RoundRule[RaFloraRule]):
     """The mean product by bands of ranks, redistributed by SVD."""
 
+    free_gauge = True
+
     @property
     def bands(self) -> list[tuple[int, int]]:
         """From which rank to which each band goes."""

@@ -16,6 +16,7 @@ from hetlora.messages.rules import (
     FfaRule,
     FlascRule,
     FlexLoraRule,
+    FloraRule,
     FloristRule,
     FsLoraRule,
     HetLoraRule,
@@ -89,5 +90,6 @@ CASES = {
     "raflora_by_rank": Case(RaFloraRule(levels=(1, 2, 3, 4)), True, True, False, False, "products", True),
     # With less than all of the energy a round cuts what no device changed: see test_florist.py.
     "florist": Case(FloristRule(energy=1.0), True, False, True, True, "products", False),
+    "flora": Case(FloraRule(), True, True, True, True, None, True),
     "flexlora": Case(FlexLoraRule(), True, False, True, True, "products", False),
 }
