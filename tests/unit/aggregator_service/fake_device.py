@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hetlora.adapter import Adapter
 from hetlora.digest import sha256_of
+from hetlora.messages.common import ObjectRef
+from hetlora.messages.device import Plan
 from hetlora.signature import SignatureParameters, content_digest, signature_base, signature_header
 from hetlora.tensors import adapter_to_bytes
 
@@ -25,6 +27,15 @@ CAPABILITIES = {
     "memory_available_bytes": 4_000_000_000,
     "matmul_flops_per_second": 1e9,
     "disk_free_bytes": 1_000_000_000,
+}
+REPORT = {
+    "example_count": 20,
+    "steps": 3,
+    "first_loss": 0.75,
+    "last_loss": 0.5,
+    "training_seconds": 1.5,
+    "peak_memory_bytes": 1000,
+    "downloaded_bytes": 2000,
 }
 
 
@@ -125,6 +136,25 @@ class FakeDevice:
     ) -> httpx.Response:
         return self.send("POST", f"/assignments/{assignment_id}:submit", report_of(update) | (changes or {}))
 
+    def started_plan(self, rank: int) -> Plan:
+        """The plan of an offer that this device has taken at a rank."""
+        path = f"/assignments/{self.offer()['assignment_id']}:start"
+        return Plan.model_validate(self.call("POST", path, {"rank": rank}))
+
+    def fetched(self, ref: ObjectRef) -> bytes:
+        """An object of a plan."""
+        answer = self.send("GET", f"/objects/{ref.sha256}")
+        assert answer.is_success, answer.text
+        return answer.content
+
+    def hand_in(self, plan: Plan, data: bytes, rank: int) -> Any:
+        """Upload an update of any form and report it; answers the receipt."""
+        answer = self.upload(plan.assignment_id, data)
+        assert answer.is_success, answer.text
+        update = {"sha256": sha256_of(data), "size_bytes": len(data)}
+        report = REPORT | {"update": update, "rank": rank}
+        return self.call("POST", f"/assignments/{plan.assignment_id}:submit", report)
+
     def deliver(self, update: Adapter, rank: int = 2) -> Any:
         """Take an offer and hand in an update; answers the receipt."""
         assignment_id = self.started(rank)
@@ -136,14 +166,4 @@ class FakeDevice:
 
 def report_of(update: Adapter) -> dict[str, Any]:
     data = adapter_to_bytes(update)
-    return {
-        "update": {"sha256": sha256_of(data), "size_bytes": len(data)},
-        "rank": update.rank,
-        "example_count": 20,
-        "steps": 3,
-        "first_loss": 0.75,
-        "last_loss": 0.5,
-        "training_seconds": 1.5,
-        "peak_memory_bytes": 1000,
-        "downloaded_bytes": 2000,
-    }
+    return REPORT | {"update": {"sha256": sha256_of(data), "size_bytes": len(data)}, "rank": update.rank}

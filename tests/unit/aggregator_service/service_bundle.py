@@ -25,14 +25,14 @@ FILES = {
 }
 
 
-def make_manifest() -> Manifest:
+def make_manifest(spec: AdapterSpec = SPEC) -> Manifest:
     return Manifest(
         schema_version=1,
         task="text-classification",
         labels=("no", "yes"),
         max_tokens=64,
         base_model=BaseModelInfo(id="tiny", revision=None, sha256="0" * 64, parameters=12),
-        adapter=SPEC,
+        adapter=spec,
         inputs=(TensorInput(name="input_ids", dtype="int64", shape=("batch", "tokens")),),
         optimizer=OptimizerInfo(name="AdamW", beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0),
         graphs=GraphFiles(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from service_bundle import FILES, make_manifest
+from service_bundle import FILES, SPEC, make_manifest
 
-from hetlora.adapter import Adapter
+from hetlora.adapter import Adapter, AdapterSpec
 from hetlora.digest import sha256_of
 from hetlora.messages.common import ObjectRef
 from hetlora.tensors import adapter_to_bytes
@@ -38,10 +38,10 @@ class Operator:
         self.call("PUT", f"/objects/{sha256_of(data)}", content=data)
         return sha256_of(data)
 
-    def publish(self) -> str:
+    def publish(self, spec: AdapterSpec = SPEC) -> str:
         for data in FILES.values():
             self.put(data)
-        digest = self.put(make_manifest().to_json())
+        digest = self.put(make_manifest(spec).to_json())
         self.call("POST", "/bundles", json={"digest": digest})
         return digest
 

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 import pytest
 from fake_clock import FakeClock
 from fake_device import CAPABILITIES, FakeDevice, report_of
 from service_bundle import make_adapter
 from service_operator import Operator
+from service_process import now, process
 from sqlalchemy import select
 
 from aggregator_service.assignments import start, submit
@@ -36,37 +30,6 @@ from hetlora.states import AssignmentState, DeviceState, RoundState, RunState
 from hetlora.tensors import adapter_to_bytes
 
 ONE_ROUND = RunSettings(rounds=1, goal_count=1, over_selection=1.0, max_rank=2)
-SERVE = """
-import sys
-from pathlib import Path
-from aggregator_service.server import serve
-from aggregator_service.settings import Settings
-settings = Settings(data_dir=Path(sys.argv[1]), port=0)
-serve(settings, on_listening=lambda url: print(url, flush=True))
-"""
-
-
-@contextmanager
-def process(data_dir: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    command = [sys.executable, "-c", SERVE, str(data_dir)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        try:
-            assert running.stdout is not None
-            with httpx.Client(base_url=running.stdout.readline().strip()) as client:
-                wait_until_ready(client)
-                yield running, client
-        finally:
-            running.kill()
-
-
-def wait_until_ready(client: httpx.Client) -> None:
-    deadline = time.monotonic() + 20
-    while client.get("/internal/v1/ready").status_code != 200:
-        assert time.monotonic() < deadline
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
 
 
 @pytest.mark.slow
