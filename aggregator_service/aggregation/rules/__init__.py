@@ -8,6 +8,7 @@ from aggregator_service.aggregation.rule import GlobalState, Rule
 from aggregator_service.aggregation.rules.base import RoundRule
 from aggregator_service.aggregation.rules.deer import Deer
 from aggregator_service.aggregation.rules.fed_sb import FedSb
+from aggregator_service.aggregation.rules.fedex import FedEx
 from aggregator_service.aggregation.rules.fedloru import FedLoru
 from aggregator_service.aggregation.rules.fedsa import FedSa
 from aggregator_service.aggregation.rules.ffa import Ffa
@@ -47,6 +48,7 @@ RULES: Final[dict[type[AnyRule], type[RoundRule[Any]]]] = {
     settings.RaFloraRule: RaFlora,
     settings.FloristRule: Florist,
     settings.FloraRule: Flora,
+    settings.FedExRule: FedEx,
     settings.ResidualExactRule: ResidualExact,
 }
 

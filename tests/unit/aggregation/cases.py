@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hetlora.messages.rules import (
     AnyRule,
     DeerRule,
+    FedExRule,
     FedLoruRule,
     FedSaRule,
     FedSbRule,
@@ -39,7 +40,7 @@ class Case:
     padded: an update padded with zeros counts as the update itself.
     gauge: (B Q, Q^-1 A) counts as (B, A) for any invertible Q.
     mean: at equal ranks the result is the mean of the "factors" or the "products", cut to the run's rank.
-    keeps_tail: over many idle rounds with few wide clients, high ranks keep their energy.
+    keeps_tail: over many idle rounds with few wide clients, high ranks keep their energy; None: a part.
     equal_ranks: devices may take the run's rank only.
     """
 
@@ -49,7 +50,7 @@ class Case:
     padded: bool
     gauge: bool
     mean: str | None
-    keeps_tail: bool
+    keeps_tail: bool | None
     equal_ranks: bool = False
 
 
@@ -91,5 +92,7 @@ CASES = {
     # With less than all of the energy a round cuts what no device changed: see test_florist.py.
     "florist": Case(FloristRule(energy=1.0), True, False, True, True, "products", False),
     "flora": Case(FloraRule(), True, True, True, True, None, True),
+    # Of the adapter and what is frozen together, which are the mean product, not cut to the rank.
+    "fedex": Case(FedExRule(), True, False, True, True, None, None),
     "flexlora": Case(FlexLoraRule(), True, False, True, True, "products", False),
 }
