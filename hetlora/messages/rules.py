@@ -251,9 +251,9 @@ class Defence(Message):
     - `clip`: every change is cut to `clip_factor` times the median norm of the round, and so are the movement
       of its factors and its example count.
     - `method` screens updates or replaces what they moved; `hostile_share` is the share of hostile updates
-      that it is to withstand. With a method every update counts as one example. Under rules that average
-      factors, Krum and the geometric median want `clip` beside them: they see products alone, and a small
-      product can have large factors.
+      that it is to withstand. With a method every update counts as one example. Krum and the geometric median
+      want `clip` beside them under rules that average factors: they see products alone, and a small product
+      can have large factors.
     - `max_updates`: methods that compare all updates, all but fltrust, refuse a round of more.
     - `quorum`: a rank that fewer updates hold stays as it was sent; below 3, one wide device can own a tail.
       The trimmed mean and the median want 3 owners in any case.

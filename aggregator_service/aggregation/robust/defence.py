@@ -1,8 +1,9 @@
 """From a cohort to what a rule may see of it: `aggregate(rule, defended.refs, defended.loading(load))`.
 
 Two passes, both over stored updates: the first looks at all of them and makes a `Defended`, small and plain;
-in the second, the rule's reduction tree, each update is treated by it alone as it is read. So the tree, its
-order and its workers are as ever, and the result is bit-equal as without a defence.
+in the second, the rule's reduction tree, each update is treated as it is read, by that alone. So the tree,
+its order and its engines are as ever (`engine.aggregate(rule, defended.refs, defended.source(source))`), and
+results are bit-equal as without a defence.
 
 1. Screens are taken of the changes as they came (`krum`, `multi_krum`, `geometric_median`, `fltrust`). An
    update that is not kept does not enter the tree; its aggregation weight is 0.
@@ -15,17 +16,20 @@ How weights multiply: an update counts by a_k q_k / sum_j a_j q_j, with q_k the 
 whose change is clipped. Example counts are a_k too, and a claim; so with a method each counts as 1, as in the
 methods' papers, and with clipping alone they are cut like the norms.
 
-Screens see products, which do not tell (c B, A / c) from (B, A), by law. To a rule over products that
-is right; to one that averages factors a large c does harm, and only `clip` holds it (`clipping.py`).
+Two things only `clip` holds, so that screens want it beside them. Screens see products, which do not tell
+(c B, A / c) from (B, A), by law; to a rule that averages factors a large c does harm (`clipping.py`). And a
+small trust in a large update is undone by a rule whose own weight grows with the norm (HetLoRA).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from aggregator_service.aggregation.engines import Source
 from aggregator_service.aggregation.robust import fltrust
 from aggregator_service.aggregation.robust.clipping import Limits, limits_of
 from aggregator_service.aggregation.robust.geometric_median import geometric_median
@@ -37,6 +41,7 @@ from aggregator_service.aggregation.robust.trimmed_mean import common_step, move
 from aggregator_service.aggregation.rule import Update, UpdateRef
 from aggregator_service.aggregation.stacks import StackedAdapter
 from aggregator_service.aggregation.tree import Load, one_thread
+from hetlora.algebra import FLOOR_SLACK
 from hetlora.errors import SettingsError, StateConflict
 from hetlora.messages.rules import Defence
 
@@ -75,11 +80,31 @@ class Defended:
         """Reads updates as the rule is to see them."""
         return lambda ref: self.treated(ref, load(ref))
 
+    def source(self, source: Source) -> TreatedSource:
+        """Reads updates as the rule is to see them, in other processes too."""
+        return TreatedSource(self, source)
+
+    def weights(self, weights: Mapping[UpdateRef, float]) -> dict[UpdateRef, float]:
+        """The aggregation weights of the whole cohort, of those of the updates that took part."""
+        return dict.fromkeys(self.left_out, 0.0) | dict(weights)
+
     @property
     def figures(self) -> dict[str, float]:
         """For the operator: how many updates were left out, and how many of the others were shortened."""
         shortened = sum(self.shares.get(ref, 1.0) < 1 for ref in self.refs)
         return {"left_out": float(len(self.left_out)), "shortened": float(shortened)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TreatedSource:
+    """A source of updates as the rule is to see them."""
+
+    defended: Defended
+    source: Source
+
+    def load(self, ref: UpdateRef) -> Update:
+        """The update of a ref, treated."""
+        return self.defended.treated(ref, self.source.load(ref))
 
 
 def defend(
@@ -178,8 +203,10 @@ def _by_coordinate(defence: Defence, defended: Defended, load: Load) -> Defended
     """Trimmed mean and median: one step for all, from the updates as they have been treated so far."""
     load = defended.loading(load)
     holdings = [holding(load(ref)) for ref in defended.refs]
-    share = 0.5 if defence.method == "median" else defence.hostile_share
-    return replace(defended, common=common_step(defended.refs, load, holdings, share, defence.quorum))
+    count = len(holdings)
+    hostile = math.ceil(defence.hostile_share * count - FLOOR_SLACK)
+    left_out = count if defence.method == "median" else hostile
+    return replace(defended, common=common_step(defended.refs, load, holdings, left_out, defence.quorum))
 
 
 def _with_quorum(defence: Defence, defended: Defended, load: Load) -> Defended:

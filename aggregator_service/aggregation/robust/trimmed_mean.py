@@ -6,8 +6,10 @@ of what factors moved against what was sent. On zero-padded factors the median o
 half hold would be zero, and high ranks would be erased (methods.md, D.3): here a rank is looked at among its
 owners alone.
 
-1. Of n owners the ceil(`hostile_share` n) smallest and largest values of each number are left out, and at
-   least one value is kept; the median keeps the middle one, or two.
+1. Of a cohort of n, the ceil(`hostile_share` n) smallest and largest values of each number are left out, as
+   far as one or two are kept. Not that share of the owners: a device chooses its rank, and all hostile ones
+   may be among the owners of one. The median keeps one or two values. Both hold as long as fewer than half of
+   the owners of a rank are hostile.
 2. A rank with fewer than `LEAST_OWNERS` owners (or the defence's quorum, if that is more) does not move:
    among two there is no middle, and one would own it.
 3. Every update becomes what its device was sent plus (dA*, dB*) at the ranks that it holds: the same for all,
@@ -25,7 +27,6 @@ All updates of a module are needed at once. They are read again for each slab of
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
@@ -39,7 +40,6 @@ from aggregator_service.aggregation.rule import Update, UpdateRef
 from aggregator_service.aggregation.stacks import Stack, StackedAdapter, empty, groups_of
 from aggregator_service.aggregation.tree import Load
 from hetlora.adapter import AdapterSpec
-from hetlora.algebra import FLOOR_SLACK
 
 Floats = NDArray[np.float64]
 
@@ -47,22 +47,25 @@ SLAB_BYTES: Final = 2**28
 LEAST_OWNERS: Final = 3
 
 
-def trimmed_mean(values: Floats, hostile_share: float) -> Floats:
-    """The mean of (owners, numbers) over the owners, the ends of each number left out; at 0.5 the median."""
+def trimmed_mean(values: Floats, left_out: int) -> Floats:
+    """The mean of (owners, numbers) over the owners, so many values of each number left out at either end.
+
+    One or two are always kept: with half of the owners or more left out, it is the median.
+    """
     count = len(values)
-    trim = min(math.ceil(hostile_share * count - FLOOR_SLACK), (count - 1) // 2)
+    trim = min(left_out, (count - 1) // 2)
     # Sorted before they are added: the sum is the same whatever the order of the updates.
     return np.asarray(np.sort(values, axis=0)[trim : count - trim].mean(axis=0))
 
 
 def common_step(
-    refs: Sequence[UpdateRef], load: Load, holdings: Sequence[Holding], hostile_share: float, quorum: int
+    refs: Sequence[UpdateRef], load: Load, holdings: Sequence[Holding], left_out: int, quorum: int
 ) -> StackedAdapter:
     """(dA*, dB*) of a cohort in float64, as wide as its widest update, zero where too few hold a rank.
 
     Args:
         holdings: what each update holds, in the order of `refs`.
-        hostile_share: of a rank's owners, what is left out at either end; 0.5 gives the median.
+        left_out: values of each number that are left out at either end, see `trimmed_mean`.
     """
     owners = owners_of(holdings)
     width = owners[0].shape[1]
@@ -75,8 +78,8 @@ def common_step(
         held = np.array([own.held(group, width)[modules] for own in holdings])
         for module, rank in np.argwhere(owners[group][modules] >= max(quorum, LEAST_OWNERS)):
             own, at = held[:, module, rank], modules.start + module
-            into.lora_A[at, rank] = trimmed_mean(moved.lora_A[own, module, rank], hostile_share)
-            into.lora_B[at, :, rank] = trimmed_mean(moved.lora_B[own, module, rank], hostile_share)
+            into.lora_A[at, rank] = trimmed_mean(moved.lora_A[own, module, rank], left_out)
+            into.lora_B[at, :, rank] = trimmed_mean(moved.lora_B[own, module, rank], left_out)
     return result
 
 

@@ -85,6 +85,9 @@ def test_rule_sees_the_kept_updates_alone_and_as_they_came(method: str) -> None:
     for ref in screened.refs:
         assert screened.treated(ref, load(ref)).adapter is load(ref).adapter
     assert screened.figures["left_out"] == 7 - kept
+    weights = screened.weights(result.weights)
+    assert {*weights} == {*refs}
+    assert weights[refs[1]] == 0
 
 
 @pytest.mark.parametrize("method", ["krum", "multi_krum", "geometric_median"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+import pickle
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from aggregator_service.aggregation.robust import trimmed_mean as module
 from aggregator_service.aggregation.robust.defence import defend
 from aggregator_service.aggregation.robust.trimmed_mean import trimmed_mean
-from aggregator_service.aggregation.rule import Update
+from aggregator_service.aggregation.rule import Update, UpdateRef
 from aggregator_service.aggregation.rules import open_rule
 from aggregator_service.aggregation.stacks import StackedAdapter, stacked, unstacked
 from aggregator_service.aggregation.tree import aggregate
@@ -41,16 +42,15 @@ def column(*values: float) -> np.ndarray:
 
 
 def test_the_ends_are_left_out() -> None:
-    # A fifth of 5 is 1 at either end: (2 + 3 + 4) / 3.
-    assert trimmed_mean(column(3, -100, 4, 2, 100), 0.2) == [3]
-    # A fifth of 6 is more than 1: 2 are left out at either end, and (3 + 4) / 2 is left.
-    assert trimmed_mean(column(3, -100, 4, 2, 100, 5), 0.2) == [3.5]
-    assert trimmed_mean(column(1, 2, 6), 0.0) == [3]
+    # (2 + 3 + 4) / 3, and (3 + 4) / 2.
+    assert trimmed_mean(column(3, -100, 4, 2, 100), 1) == [3]
+    assert trimmed_mean(column(3, -100, 4, 2, 100, 5), 2) == [3.5]
+    assert trimmed_mean(column(1, 2, 6), 0) == [3]
 
 
-def test_half_left_out_at_either_end_is_the_median() -> None:
-    assert trimmed_mean(column(1, 9, 2), 0.5) == [2]
-    assert trimmed_mean(column(1, 9, 2, 4), 0.5) == [3]
+def test_all_left_out_at_either_end_is_the_median() -> None:
+    assert trimmed_mean(column(1, 9, 2), 3) == [2]
+    assert trimmed_mean(column(1, 9, 2, 4), 2) == [3]
 
 
 def by_hand(updates: list[Update], share: float, least: int) -> StackedAdapter:
@@ -67,7 +67,7 @@ def by_hand(updates: list[Update], share: float, least: int) -> StackedAdapter:
                 continue
             moved_A = [new.lora_A[:, rank].astype(float) - old.lora_A[:, rank] for new, old in pairs]
             moved_B = [new.lora_B[:, :, rank].astype(float) - old.lora_B[:, :, rank] for new, old in pairs]
-            trim = min(math.ceil(share * len(pairs) - 1e-9), (len(pairs) - 1) // 2)
+            trim = min(math.ceil(share * len(updates) - 1e-9), (len(pairs) - 1) // 2)
             kept = slice(trim, len(pairs) - trim)
             stack.lora_A[:, rank] += np.mean(sorted_by_number(moved_A)[kept], axis=0)
             stack.lora_B[:, :, rank] += np.mean(sorted_by_number(moved_B)[kept], axis=0)
@@ -100,7 +100,7 @@ def test_every_rank_is_the_trimmed_mean_over_its_owners(
 def test_median_is_over_the_owners_of_each_rank(ranks: list[int], seed: int) -> None:
     updates = cohort(RULE, ranks, seed)
     _, result = defended(MEDIAN, RULE, updates)
-    np.testing.assert_allclose(result.state.adapter.values, by_hand(updates, 0.5, 3).values, atol=1e-5)
+    np.testing.assert_allclose(result.state.adapter.values, by_hand(updates, 1.0, 3).values, atol=1e-5)
 
 
 def tails(adapter: StackedAdapter) -> np.ndarray:
@@ -222,3 +222,24 @@ def test_numbers_do_not_depend_on_claimed_examples() -> None:
     louder = [replace(updates[0], example_count=10**9), *updates[1:]]
     results = [defended(TRIMMED, RULE, one)[1].state.adapter.values for one in (updates, louder)]
     np.testing.assert_allclose(results[1], results[0], atol=1e-6)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A source of updates that can travel."""
+
+    updates: dict[UpdateRef, Update]
+
+    def load(self, ref: UpdateRef) -> Update:
+        return self.updates[ref]
+
+
+def test_workers_elsewhere_treat_updates_alike() -> None:
+    refs, load = stored(cohort(RULE, [1, 2, 3, RANK, RANK, RANK], 3))
+    screened = defend(Defence(method="trimmed_mean", clip=True, clip_factor=0.5), refs, load)
+    source = screened.source(Stored({ref: load(ref) for ref in refs}))
+    there = pickle.loads(pickle.dumps(source))
+    for ref in refs:
+        here, other = screened.treated(ref, load(ref)), there.load(ref)
+        assert digest(here.adapter) == digest(other.adapter)
+        assert (here.example_count, here.trust) == (other.example_count, other.trust)
