@@ -16,10 +16,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from aggregator_service.aggregation.rule import GlobalState, Rule, Update, UpdateRef
-from hetlora.errors import StateConflict
+from hetlora.errors import NonFiniteValues, StateConflict
 
 # In-place sums are cheaper than merges; part of the result's definition: another size, other last bits.
 LEAF_SIZE: Final = 32
@@ -99,6 +100,7 @@ def finish(
 
     Raises:
         StateConflict: there is no update.
+        NonFiniteValues: a number of the state after the round passes float32.
     """
     carry = Carry(rule)
     raw: list[float] = []
@@ -116,6 +118,7 @@ def conclude(
 
     Raises:
         StateConflict: there is no update.
+        NonFiniteValues: a number of the state after the round passes float32.
     """
     if total is None:
         raise StateConflict("no update to aggregate", got=0, expected="at least one")
@@ -123,7 +126,17 @@ def conclude(
         weights = {
             ref: rule.weight(total, value) for ref, value in zip(sorted(refs), raw_weights, strict=True)
         }
-        return Aggregate(rule.finish(total), weights)
+        with np.errstate(over="ignore", invalid="ignore"):  # what passes float32 is refused below
+            state = rule.finish(total)
+    _check_finite(state)
+    return Aggregate(state, weights)
+
+
+def _check_finite(state: GlobalState) -> None:
+    adapters = [state.adapter] if state.frozen is None else [state.adapter, state.frozen]
+    for numbers in (*(adapter.values for adapter in adapters), *state.tensors.values()):
+        if not np.isfinite(numbers).all():
+            raise NonFiniteValues("the result of the round passes float32", expected="finite numbers")
 
 
 def aggregate(rule: Rule[Partial], refs: Sequence[UpdateRef], load: Load) -> Aggregate:
@@ -135,5 +148,6 @@ def aggregate(rule: Rule[Partial], refs: Sequence[UpdateRef], load: Load) -> Agg
 
     Raises:
         StateConflict: there is no update.
+        NonFiniteValues: a number of the state after the round passes float32.
     """
     return finish(rule, refs, (reduce_subtree(rule, part, load) for part in subtrees(refs)))
