@@ -19,6 +19,7 @@ from aggregator_service.aggregation.rules.florist import Florist
 from aggregator_service.aggregation.rules.fslora import FsLora
 from aggregator_service.aggregation.rules.hetlora import HetLora
 from aggregator_service.aggregation.rules.lora_a2 import LoraA2
+from aggregator_service.aggregation.rules.lora_fair import LoraFair
 from aggregator_service.aggregation.rules.raflora import RaFlora
 from aggregator_service.aggregation.rules.rbla import Rbla
 from aggregator_service.aggregation.rules.replication import Replication
@@ -49,6 +50,7 @@ RULES: Final[dict[type[AnyRule], type[RoundRule[Any]]]] = {
     settings.FloristRule: Florist,
     settings.FloraRule: Flora,
     settings.FedExRule: FedEx,
+    settings.LoraFairRule: LoraFair,
     settings.ResidualExactRule: ResidualExact,
 }
 

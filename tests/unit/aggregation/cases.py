@@ -22,6 +22,7 @@ from hetlora.messages.rules import (
     FsLoraRule,
     HetLoraRule,
     LoraA2Rule,
+    LoraFairRule,
     RaFloraRule,
     RblaRule,
     ReplicationRule,
@@ -94,5 +95,6 @@ CASES = {
     "flora": Case(FloraRule(), True, True, True, True, None, True),
     # Of the adapter and what is frozen together, which are the mean product, not cut to the rank.
     "fedex": Case(FedExRule(), True, False, True, True, None, None),
+    "lora_fair": Case(LoraFairRule(), True, False, True, False, None, False),
     "flexlora": Case(FlexLoraRule(), True, False, True, True, "products", False),
 }
