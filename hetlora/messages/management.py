@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -56,8 +56,12 @@ class BundleStatus(Message):
     size_bytes: int
 
 
+# What self-pruning is set to where nobody asked for it and the rule is not the one that it belongs to.
+UNPRUNED: Final = {"pruning_decay": 1.0, "pruning_penalty": 0.0}
+
+
 class RunSettings(Message):
-    """The frozen configuration of a run."""
+    """The frozen configuration of a run; self-pruning is off by default but with HetLoRA, whose part it is."""
 
     rounds: PositiveCount = Field(default=5, le=100_000)
     goal_count: PositiveCount = Field(le=1_000_000)
@@ -72,6 +76,13 @@ class RunSettings(Message):
     max_rank: PositiveCount
     seed: Count = 0
     training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _prunes_by_default_with_its_rule_alone(self) -> Self:
+        asked = self.training.model_fields_set
+        if not isinstance(self.rule, HetLoraRule) and not asked & UNPRUNED.keys():
+            object.__setattr__(self, "training", self.training.model_copy(update=UNPRUNED))
+        return self
 
     @model_validator(mode="after")
     def _ranks_in_order(self) -> Self:

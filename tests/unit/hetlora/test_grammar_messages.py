@@ -19,6 +19,7 @@ from hetlora.messages.device import (
     TrainingSettings,
 )
 from hetlora.messages.management import PopulationCreate, RunSettings
+from hetlora.messages.rules import HetLoraRule, RblaRule, ZeroPadRule
 
 SHA256 = "0" * 64
 REPORT: dict[str, Any] = {
@@ -187,3 +188,20 @@ def test_page_keeps_the_type_of_its_items() -> None:
     assert Page[ObjectRef].model_validate_json(page.model_dump_json()) == page
     with pytest.raises(ValidationError, match="size_bytes"):
         Page[ObjectRef].model_validate_json(page.model_dump_json().replace(":1}", ":-1}"))
+
+
+def test_self_pruning_is_off_by_default_but_with_its_own_rule() -> None:
+    plain = RunSettings(goal_count=1, max_rank=4, rule=HetLoraRule())
+    other = RunSettings(goal_count=1, max_rank=4, rule=RblaRule(), training=TrainingSettings(steps=3))
+    asked = RunSettings(
+        goal_count=1, max_rank=4, rule=ZeroPadRule(), training=TrainingSettings(pruning_decay=0.9)
+    )
+    assert plain.training.pruning_decay == 0.99
+    assert (other.training.pruning_decay, other.training.pruning_penalty, other.training.steps) == (1, 0, 3)
+    assert (asked.training.pruning_decay, asked.training.pruning_penalty) == (0.9, 1e-3)
+    assert RunSettings.model_validate_json(other.model_dump_json()) == other
+
+
+def test_bare_name_of_a_rule_stands_for_its_papers_constants() -> None:
+    settings = RunSettings.model_validate({"goal_count": 1, "max_rank": 4, "rule": "rbla"})
+    assert settings.rule == RblaRule()
