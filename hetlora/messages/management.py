@@ -61,7 +61,7 @@ UNPRUNED: Final = {"pruning_decay": 1.0, "pruning_penalty": 0.0}
 
 
 class RunSettings(Message):
-    """The frozen configuration of a run; self-pruning is off by default but with HetLoRA, whose part it is."""
+    """The frozen configuration of a run; self-pruning is off by default but with HetLoRA."""
 
     rounds: PositiveCount = Field(default=5, le=100_000)
     goal_count: PositiveCount = Field(le=1_000_000)
