@@ -68,10 +68,11 @@ class RayEngine:
                 carry.push(partial, SUBTREE_LEAVES.bit_length() - 1)
             raw_weights = [weight for weights in ray.get(raw) for weight in weights]
             total = copied(ray.get(carry.total())) if raw else None
-        except RayTaskError as error:
-            raise error.cause from error
         except RayError as error:
-            raise ServiceFailed("the Ray cluster fails", got=error) from error
+            own = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(own, RayError):
+                raise ServiceFailed("the Ray cluster fails", got=own) from error
+            raise own from error
         return conclude(rule, refs, total, raw_weights)
 
     def close(self) -> None:

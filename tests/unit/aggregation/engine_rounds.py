@@ -1,0 +1,95 @@
+"""Rounds on disk for the tests of engines, and workers that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from cohorts import RANK, SPEC, digest, settled, trained
+
+from aggregator_service.aggregation.reading import UpdateReader
+from aggregator_service.aggregation.rule import Rule, Update, UpdateRef
+from aggregator_service.aggregation.rules import open_rule
+from aggregator_service.aggregation.stacks import StackedAdapter, unstacked
+from aggregator_service.aggregation.tree import Aggregate
+from aggregator_service.stored_updates import UnreadableUpdate
+from hetlora.messages.rules import AnyRule
+from hetlora.tensors import adapter_to_bytes
+
+DIFFERENT: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Updates under a folder by their digests; `others` are what the files do not hold."""
+
+    folder: Path
+    others: Mapping[str, tuple[StackedAdapter, tuple[int, ...] | None]]
+
+    def load(self, ref: UpdateRef) -> Update:
+        received, ranks = self.others[ref.received]
+        data = (self.folder / ref.sha256).read_bytes()
+        return Update(UpdateReader(SPEC).read(data), ref.example_count, received, ref.received, ranks)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Where a certain update is no longer there."""
+
+    source: Files
+    victim: UpdateRef
+
+    def load(self, ref: UpdateRef) -> Update:
+        if ref == self.victim:
+            raise UnreadableUpdate(ref.sha256)
+        return self.source.load(ref)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadly:
+    """Kills its process where a certain update is read; once, or every time."""
+
+    source: Files
+    marker: Path
+    victim: UpdateRef
+    always: bool = False
+
+    def load(self, ref: UpdateRef) -> Update:
+        if ref == self.victim and (self.always or not self.marker.exists()):
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.source.load(ref)
+
+
+def stored_round(folder: Path, rule: AnyRule, count: int) -> tuple[Rule[Any], list[UpdateRef], Files]:
+    """A round on a state with a history, of `count` updates at ranks 1 to RANK, few of them different."""
+    state = settled(rule)
+    smallest = open_rule(rule, state).smallest_rank
+    ranks = [max(smallest, 1 + number % RANK) for number in range(count)]
+    opened = open_rule(rule, state, sum(ranks))
+    files: list[UpdateRef] = []
+    others = {}
+    for number, rank in enumerate(ranks[:DIFFERENT]):
+        handout = opened.distribute(rank, number)
+        update = trained(handout, number)
+        ref = UpdateRef(digest(update.adapter), 1, digest(handout.received), rank)
+        others[ref.received] = (handout.received, update.ranks)
+        (folder / ref.sha256).write_bytes(adapter_to_bytes(unstacked(update.adapter)))
+        files.append(ref)
+    refs = [
+        replace(files[number % DIFFERENT], example_count=1 + number // DIFFERENT) for number in range(count)
+    ]
+    return opened, refs, Files(folder, others)
+
+
+def bits(result: Aggregate) -> tuple[object, ...]:
+    """All that must not depend on who reduced a round."""
+    state = result.state
+    frozen = None if state.frozen is None else state.frozen.values.tobytes()
+    tensors = {name: own.tobytes() for name, own in state.tensors.items()}
+    weights = sorted((ref.sha256, weight) for ref, weight in result.weights.items())
+    return state.adapter.values.tobytes(), state.adapter.values.dtype, frozen, tensors, weights

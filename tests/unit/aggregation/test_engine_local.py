@@ -1,0 +1,74 @@
+"""Processes of one machine give the bits of one process, and outlive each other."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from pathlib import Path
+
+import pytest
+from cases import CASES
+from engine_rounds import Deadly, Lost, bits, stored_round
+
+from aggregator_service.aggregation.engines.local import LocalEngine
+from aggregator_service.aggregation.tree import finish, reduce_subtree, subtrees
+from aggregator_service.stored_updates import UnreadableUpdate
+from hetlora.errors import ServiceFailed, StateConflict
+from hetlora.messages.rules import HetLoraRule
+
+# Five subtrees of 128 updates, the last one with a leaf that is not full.
+COUNT = 4 * 128 + 70
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_subtrees_that_come_from_elsewhere_give_the_same_bits(name: str, tmp_path: Path) -> None:
+    rule, refs, source = stored_round(tmp_path, CASES[name].rule, 2 * 128 + 40)
+    elsewhere = pickle.loads(pickle.dumps((rule, source)))
+    subtotals = [
+        pickle.loads(pickle.dumps(reduce_subtree(elsewhere[0], part, elsewhere[1].load)))
+        for part in subtrees(refs)
+    ]
+    assert bits(finish(rule, refs, subtotals)) == bits(LocalEngine().aggregate(rule, refs, source))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hetlora", "rbla", "flexlora", "residual_exact"])
+def test_any_number_of_workers_and_any_order_of_arrival_give_the_same_bits(name: str, tmp_path: Path) -> None:
+    rule, refs, source = stored_round(tmp_path, CASES[name].rule, COUNT)
+    expected = bits(LocalEngine(1).aggregate(rule, refs, source))
+    for workers in (1, 2, 4):
+        random.Random(workers).shuffle(refs)
+        assert bits(LocalEngine(workers).aggregate(rule, refs, source)) == expected
+
+
+@pytest.mark.slow
+def test_round_goes_on_when_a_worker_is_killed(tmp_path: Path) -> None:
+    rule, refs, source = stored_round(tmp_path, HetLoraRule(), COUNT)
+    deadly = Deadly(source, tmp_path / "died", sorted(refs)[200])
+    result = LocalEngine(2).aggregate(rule, refs, deadly)
+    assert deadly.marker.exists()
+    assert bits(result) == bits(LocalEngine(1).aggregate(rule, refs, source))
+
+
+@pytest.mark.slow
+def test_round_ends_when_workers_die_of_it_again_and_again(tmp_path: Path) -> None:
+    rule, refs, source = stored_round(tmp_path, HetLoraRule(), COUNT)
+    deadly = Deadly(source, tmp_path / "died", sorted(refs)[200], always=True)
+    with pytest.raises(ServiceFailed, match="worker processes of the aggregation die"):
+        LocalEngine(2).aggregate(rule, refs, deadly)
+
+
+@pytest.mark.slow
+def test_update_that_a_worker_cannot_read_is_named(tmp_path: Path) -> None:
+    rule, refs, source = stored_round(tmp_path, HetLoraRule(), COUNT)
+    victim = sorted(refs)[-1]
+    for workers in (1, 2):
+        with pytest.raises(UnreadableUpdate) as caught:
+            LocalEngine(workers).aggregate(rule, refs, Lost(source, victim))
+        assert caught.value.sha256 == victim.sha256
+
+
+def test_round_without_updates_is_refused(tmp_path: Path) -> None:
+    rule, _, source = stored_round(tmp_path, HetLoraRule(), 1)
+    with pytest.raises(StateConflict):
+        LocalEngine(2).aggregate(rule, [], source)
