@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from aggregator_service.adapters import StoredState, add_version, opened, read_state, store_state
 from aggregator_service.aggregation.reading import UpdateReader
-from aggregator_service.aggregation.rule import PLAIN, UpdateRef
+from aggregator_service.aggregation.robust.defence import defend
+from aggregator_service.aggregation.rule import PLAIN, GlobalState, UpdateRef
+from aggregator_service.aggregation.tree import Aggregate
 from aggregator_service.bundles import read_spec
 from aggregator_service.rounds import GOAL_MET, abort_live, end, go_on, in_round, leave_out, retry
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RankLimitRow, RoundRow, RunRow
 from aggregator_service.stored_updates import StoredUpdates, UnreadableUpdate
 from hetlora.errors import HetloraError, ServiceFailed
+from hetlora.messages.management import RunSettings
+from hetlora.messages.rules import Defence
 from hetlora.states import AssignmentState, RoundState
 
 log = logging.getLogger(__name__)
@@ -34,10 +40,10 @@ def commit_round(service: Service, round_id: str) -> None:
         run = session.get_one(RunRow, row.run_id)
         version = session.get_one(AdapterVersionRow, row.base_version)
         accepted = _accepted(session, round_id)
-    refs = [_ref(assignment) for assignment in accepted]
-    rule = opened(run.settings, read_state(service, run, version), sum(ref.rank for ref in refs))
+    state = read_state(service, run, version)
+    source = _source(service, run, round_id, accepted)
     try:
-        result = service.engine.aggregate(rule, refs, _stored(service, run, round_id, accepted))
+        result = _aggregated(service, run.settings, state, accepted, source)
         stored = store_state(service, run.settings, result.state)
     except UnreadableUpdate as error:
         log.exception("round=%s update=%s unreadable", round_id, error.sha256)
@@ -51,7 +57,23 @@ def commit_round(service: Service, round_id: str) -> None:
         _commit(service, round_id, stored, result.weights)
 
 
-def _stored(service: Service, run: RunRow, round_id: str, accepted: list[AssignmentRow]) -> StoredUpdates:
+def _aggregated(
+    service: Service,
+    settings: RunSettings,
+    state: GlobalState,
+    accepted: Sequence[AssignmentRow],
+    source: StoredUpdates,
+) -> Aggregate:
+    """The rule's result on what the defence makes of the updates; updates left out weigh nothing."""
+    trusted = [_ref(own) for own in accepted if own.device_id == settings.defence.trusted_device]
+    defended = defend(settings.defence, [*map(_ref, accepted)], source.load, *trusted)
+    rule = opened(settings, state, sum(ref.rank for ref in defended.refs))
+    result = service.engine.aggregate(rule, defended.refs, defended.source(source))
+    figures = {**result.state.figures, **(defended.figures if settings.defence != Defence() else {})}
+    return Aggregate(replace(result.state, figures=figures), defended.weights(result.weights))
+
+
+def _source(service: Service, run: RunRow, round_id: str, accepted: Sequence[AssignmentRow]) -> StoredUpdates:
     reader = UpdateReader(read_spec(service, run.bundle), norms=run.settings.rule.name == "hetlora")
     adaptations = {
         (ref.received, ref.rank): assignment.adaptation or PLAIN

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy.orm import Session
 
 from aggregator_service import rounds
 from aggregator_service.adapters import add_version, initial_state, opened, store_state
+from aggregator_service.aggregation.robust.defence import COMPARING
+from aggregator_service.aggregation.rule import Rule
 from aggregator_service.bundles import get_bundle, read_manifest
 from aggregator_service.identifiers import new_id
 from aggregator_service.service import Service
@@ -40,15 +42,10 @@ def create_run(service: Service, message: RunCreate) -> str:
     with service.database.read() as session:
         if session.get(PopulationRow, message.population) is None:
             raise NotFound("no such population", got=message.population)
-        _check_settings(message.settings, get_bundle(session, message.bundle))
+        _check_bundle(message.settings, get_bundle(session, message.bundle))
     state = initial_state(service, read_manifest(service, message.bundle), message.settings)
     rule = opened(message.settings, state)
-    if message.settings.min_rank < rule.smallest_rank:
-        raise SettingsError(
-            f"min_rank of a run of {message.settings.rule.name}",
-            got=message.settings.min_rank,
-            expected=f"{rule.smallest_rank} or more",
-        )
+    _check_rule(message.settings, rule)
     initial = store_state(service, message.settings, state)
     with service.database.write() as session:
         run = RunRow(
@@ -66,7 +63,23 @@ def create_run(service: Service, message: RunCreate) -> str:
         return run.id
 
 
-def _check_settings(settings: RunSettings, bundle: BundleRow) -> None:
+def _check_rule(settings: RunSettings, rule: Rule[Any]) -> None:
+    if settings.min_rank < rule.smallest_rank:
+        raise SettingsError(
+            f"min_rank of a run of {settings.rule.name}",
+            got=settings.min_rank,
+            expected=f"{rule.smallest_rank} or more",
+        )
+    defence = settings.defence
+    if defence.method in COMPARING and settings.goal_count > defence.max_updates:
+        raise SettingsError(
+            f"goal_count of a run with the defence {defence.method}",
+            got=settings.goal_count,
+            expected=f"up to max_updates, {defence.max_updates}",
+        )
+
+
+def _check_bundle(settings: RunSettings, bundle: BundleRow) -> None:
     for name, got, limit in (
         ("max_rank", settings.max_rank, bundle.max_rank),
         ("training.max_tokens", settings.training.max_tokens, bundle.max_tokens),

@@ -11,10 +11,11 @@ from cases import CASES
 from engine_rounds import Deadly, Lost, bits, stored_round
 
 from aggregator_service.aggregation.engines.local import LocalEngine
+from aggregator_service.aggregation.robust.defence import defend
 from aggregator_service.aggregation.tree import finish, reduce_subtree, subtrees
 from aggregator_service.stored_updates import UnreadableUpdate
 from hetlora.errors import ServiceFailed, StateConflict
-from hetlora.messages.rules import HetLoraRule
+from hetlora.messages.rules import Defence, HetLoraRule
 
 # Five subtrees of 128 updates, the last one with a leaf that is not full.
 COUNT = 4 * 128 + 70
@@ -29,6 +30,19 @@ def test_subtrees_that_come_from_elsewhere_give_the_same_bits(name: str, tmp_pat
         for part in subtrees(refs)
     ]
     assert bits(finish(rule, refs, subtotals)) == bits(LocalEngine().aggregate(rule, refs, source))
+
+
+@pytest.mark.parametrize("method", ["none", "geometric_median", "trimmed_mean"])
+def test_defended_updates_are_the_same_elsewhere(method: str, tmp_path: Path) -> None:
+    rule, refs, source = stored_round(tmp_path, HetLoraRule(), 2 * 128 + 40)
+    defended = defend(
+        Defence.model_validate({"method": method, "clip": True, "quorum": 3}), refs, source.load
+    )
+    treated = defended.source(source)
+    elsewhere = pickle.loads(pickle.dumps(treated))
+    subtotals = (reduce_subtree(rule, part, elsewhere.load) for part in subtrees(defended.refs))
+    expected = LocalEngine().aggregate(rule, defended.refs, treated)
+    assert bits(finish(rule, defended.refs, subtotals)) == bits(expected)
 
 
 @pytest.mark.slow
