@@ -14,10 +14,10 @@ it; no gauge of the factors is of account, and padding none.
 
 A change of less than 1e-6 of what was sent and came is rounding, and counts as none.
 
-It takes (sum of ranks)^2 (in_features + out_features) multiplications for each module: 13 s on one core for 96
-updates of ranks 4 to 32 over 72 modules of Gemma-3-270M's size, and it grows with the square of their number.
-So cohorts have a limit, `Defence.max_updates`. Comparing within groups would let hostile updates be most of a
-group; a cohort beyond the limit is refused.
+It takes (sum of ranks)^2 (in_features + out_features) multiplications for each module: 13 s on one core for
+96 updates of ranks 4 to 32 over 72 modules of Gemma-3-270M's size, and it grows with the square of their
+number. So cohorts have a limit, `Defence.max_updates`. Comparing within groups would let hostile updates be
+most of a group; a cohort beyond the limit is refused.
 """
 
 from __future__ import annotations
