@@ -138,10 +138,13 @@ def pinned(*packages: str) -> list[str]:
     return [pins[name] for name in packages]
 
 
-def peer_python(name: str, requirements: Sequence[str], peers: Path = PEERS) -> Path:
+def peer_python(
+    name: str, requirements: Sequence[str], peers: Path = PEERS, *, constrained: bool = True
+) -> Path:
     """The interpreter of a peer's own environment, made on first use in the folder `peers`.
 
-    Requirements are installed in their order; what the project pins holds for their dependencies too.
+    Requirements are installed in their order; what the project pins holds for their dependencies too, unless
+    the peer asks for other versions and is not `constrained`.
 
     Raises:
         DependencyMissing: pip cannot install a requirement.
@@ -152,8 +155,9 @@ def peer_python(name: str, requirements: Sequence[str], peers: Path = PEERS) -> 
         return python
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    constraint = ["--constraint", str(CONSTRAINTS)] if constrained else []
     for requirement in requirements:
-        command = [*pip, "--constraint", str(CONSTRAINTS), requirement]
+        command = [*pip, *constraint, requirement]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             what = f"the peer {name} cannot be installed: {requirement}"
