@@ -37,9 +37,9 @@ def serve(
     first start to `operator-token` in the data folder), devices need a population's enrolment token. Killing
     the process at any moment loses nothing that was accepted.
 
-    HETLORA_AGGREGATION_WORKERS processes aggregate. With `--engine ray` they are those of a Ray cluster, which
-    is started here or, given HETLORA_RAY_ADDRESS, joined. The result is the same to the last bit. Further
-    settings: docs/settings.md.
+    HETLORA_AGGREGATION_WORKERS processes aggregate. With `--engine ray` they are those of a Ray cluster, one
+    started here or the one at HETLORA_RAY_ADDRESS. The result is the same to the last bit. Further settings:
+    docs/settings.md.
     """
     with part("service"):
         from aggregator_service.server import serve as run_service

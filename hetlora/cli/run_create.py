@@ -1,0 +1,167 @@
+"""`hetlora run create`: every setting of a run, frozen with it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from hetlora.bundle import open_bundle
+from hetlora.cli.operator import DEFAULT_URL, Operator, TokenOption, UrlOption, connect
+from hetlora.cli.output import JsonFlag, print_json, say
+from hetlora.cli.rule_options import (
+    DEFENCES,
+    OPTIMIZERS,
+    RULES,
+    defence_of,
+    rule_of,
+    server_optimizer_of,
+)
+from hetlora.errors import SettingsError
+from hetlora.manifest import Manifest
+from hetlora.messages.device import TrainingSettings
+from hetlora.messages.management import RunCreate, RunSettings, RunStatus
+from hetlora.states import RunState
+
+# For the defaults of what it does not name.
+RUN: Final = RunSettings(goal_count=1, max_rank=1)
+
+
+def create(
+    population: Annotated[str, typer.Option(help="Whose devices take part.")],
+    bundle: Annotated[
+        str, typer.Option(help="A published digest, or a bundle folder (published if need be).")
+    ],
+    goal_count: Annotated[int, typer.Option(min=1, help="Accepted updates that commit a round.")],
+    rounds: Annotated[int, typer.Option(min=1, help="How many rounds to commit.")] = RUN.rounds,
+    over_selection: Annotated[
+        float, typer.Option(help="Devices asked, as a multiple of the goal.")
+    ] = RUN.over_selection,
+    minimum_share: Annotated[
+        float, typer.Option(help="Share of the goal that suffices at the window's end.")
+    ] = RUN.minimum_share,
+    report_window_seconds: Annotated[
+        float, typer.Option(help="How long a round collects at most.")
+    ] = RUN.report_window_seconds,
+    lease_seconds: Annotated[
+        float, typer.Option(help="How long a device may hold an assignment.")
+    ] = RUN.lease_seconds,
+    min_rank: Annotated[int, typer.Option(min=1, help="No device trains below this rank.")] = RUN.min_rank,
+    max_rank: Annotated[int | None, typer.Option(min=1, help="Global rank; by default the bundle's.")] = None,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Optimizer steps of a device in one round.")
+    ] = RUN.training.steps,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples in one step.")] = RUN.training.batch_size,
+    learning_rate: Annotated[float, typer.Option(help="AdamW's learning rate.")] = RUN.training.learning_rate,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of an example; by default the bundle's.")
+    ] = None,
+    pruning_decay: Annotated[
+        float | None,
+        typer.Option(
+            help="HetLoRA's gamma; 1 switches self-pruning off. "
+            f"[{RUN.training.pruning_decay} with hetlora, 1 with other rules]"
+        ),
+    ] = None,
+    pruning_penalty: Annotated[
+        float | None,
+        typer.Option(help=f"HetLoRA's lambda. [{RUN.training.pruning_penalty} with hetlora, 0 with others]"),
+    ] = None,
+    rule: Annotated[
+        str,
+        typer.Option(
+            help=f"How updates become the next adapter: {', '.join(RULES)}. `hetlora run rules` explains."
+        ),
+    ] = RUN.rule.name,
+    rule_option: Annotated[
+        list[str] | None,
+        typer.Option(help="A constant of the rule as key=value, such as quorum=3 for rbla; again for each."),
+    ] = None,
+    server_optimizer: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Steps towards what the rule gives, instead of taking it: {', '.join(OPTIMIZERS)}."
+        ),
+    ] = None,
+    optimizer_option: Annotated[
+        list[str] | None,
+        typer.Option(help="A constant of it as key=value, such as learning_rate=0.1; again for each."),
+    ] = None,
+    defence: Annotated[
+        str, typer.Option(help=f"What stands between hostile updates and the rule: {', '.join(DEFENCES)}.")
+    ] = RUN.defence.method,
+    clip: Annotated[
+        bool, typer.Option("--clip", help="Cut changes to a multiple of the round's median norm.")
+    ] = False,
+    defence_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A constant of the defence as key=value, such as hostile_share=0.3; again for each."
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the initial adapter and of all batches.")
+    ] = RUN.seed,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Create a run in state draft; `hetlora run start` sets it going.
+
+    Example: `hetlora run create --population phones --bundle bundle/ --goal-count 20 --rule rbla
+    --rule-option quorum=3 --server-optimizer momentum --defence multi_krum --clip`
+    """
+    chosen: dict[str, Any] = {
+        "rule": rule_of(rule, rule_option or []),
+        "server_optimizer": server_optimizer_of(server_optimizer, optimizer_option or []),
+        "defence": defence_of(defence, clip, defence_option or []),
+    }
+    # What is not given is left to the rule's defaults.
+    pruning = {"pruning_decay": pruning_decay, "pruning_penalty": pruning_penalty}
+    asked = {name: value for name, value in pruning.items() if value is not None}
+    with connect(url, token) as operator:
+        digest, manifest = _published(operator, bundle)
+        settings = RunSettings(
+            rounds=rounds,
+            goal_count=goal_count,
+            over_selection=over_selection,
+            minimum_share=minimum_share,
+            report_window_seconds=report_window_seconds,
+            lease_seconds=lease_seconds,
+            min_rank=min_rank,
+            max_rank=max_rank or manifest.adapter.max_rank,
+            seed=seed,
+            training=TrainingSettings(
+                steps=steps,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                max_tokens=max_tokens or manifest.max_tokens,
+                **asked,
+            ),
+            **chosen,
+        )
+        run = operator.create_run(RunCreate(population=population, bundle=digest, settings=settings))
+    show(run, as_json)
+
+
+def _published(operator: Operator, bundle: str) -> tuple[str, Manifest]:
+    folder = Path(bundle)
+    if folder.is_dir():
+        opened = open_bundle(folder)
+        return operator.publish_bundle(opened).digest, opened.manifest
+    if not re.fullmatch("[0-9a-f]{64}", bundle):
+        raise SettingsError(
+            "no such bundle", got=bundle, expected="a bundle folder, or the digest of a published one"
+        )
+    return bundle, operator.manifest(bundle)
+
+
+def show(run: RunStatus, as_json: bool) -> None:
+    """Say how a run stands."""
+    if as_json:
+        print_json(run)
+        return
+    hint = f"; start it with `hetlora run start {run.run_id}`" if run.state == RunState.DRAFT else ""
+    say(f"run {run.run_id}: {run.state}{hint}")
