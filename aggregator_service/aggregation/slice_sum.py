@@ -119,14 +119,23 @@ class SliceSum:
 
 def flat_sum(arrays: Sequence[Array], weights: Floats) -> Floats:
     """The weighted sum of flat arrays of one length, in float64 and in the order of the arrays."""
-    size, count = arrays[0].size, len(arrays)
-    total, rows = np.empty(size), np.empty(count * min(CHUNK, size))
-    for start in range(0, size, CHUNK):
-        end = min(start + CHUNK, size)
-        chunk = rows[: count * (end - start)]
-        np.concatenate([array[start:end] for array in arrays], out=chunk)
-        np.dot(weights, chunk.reshape(count, -1), out=total[start:end])
+    total = np.empty(arrays[0].size)
+    whole = total.size - total.size % CHUNK
+    # Rows of a view come in half the time of slices, which shows: a row takes no longer to add.
+    _sum_rows(total[:whole], [array[:whole] for array in arrays], weights, CHUNK)
+    _sum_rows(total[whole:], [array[whole:] for array in arrays], weights, total.size - whole)
     return total
+
+
+def _sum_rows(total: Floats, arrays: Sequence[Array], weights: Floats, width: int) -> None:
+    """The sum of arrays of a multiple of `width`, so many numbers at a time."""
+    if total.size == 0:
+        return
+    wide = np.empty((len(arrays), width))
+    chunks = zip(*(array.reshape(-1, width) for array in arrays), strict=True)
+    for into, parts in zip(total.reshape(-1, width), chunks, strict=True):
+        np.concatenate(parts, out=wide.reshape(-1))
+        np.dot(weights, wide, out=into)
 
 
 def check_rank(adapter: StackedAdapter, rank: int) -> None:
