@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
+import socket
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
@@ -32,17 +34,21 @@ from hetlora.errors import ServiceFailed, SettingsError
 # So that a worker has its next subtree at hand; more would only fill the object stores with partials.
 IN_FLIGHT_PER_WORKER: Final = 2
 MAX_RETRIES: Final = 3
+CONNECT_SECONDS: Final = 10.0
 
 
 class RayEngine:
     """Reduces as tasks on a cluster: one of this machine, of `workers` processes, or the one at `address`.
 
     Raises:
-        SettingsError: no cluster answers at `address`.
+        SettingsError: no cluster answers at `address`, or it cannot be used.
     """
 
     def __init__(self, workers: int, address: str | None = None) -> None:
         self._workers = workers
+        if address is not None:
+            _check_answers(address)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing of ours reports home
         try:
             ray.init(
                 address=address or "local",
@@ -53,14 +59,14 @@ class RayEngine:
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise SettingsError(
-                "no Ray cluster answers", got=f"{address}: {error}", expected="the address of one"
+                "the Ray cluster cannot be used", got=f"{address or 'one started here'}: {error}"
             ) from error
 
     def aggregate(self, rule: Rule[Any], refs: Sequence[UpdateRef], source: Source) -> Aggregate:
         """See `Engine`."""
-        tasks = _Tasks(ray.put((rule, source)), IN_FLIGHT_PER_WORKER * self._workers)
-        carry: Carry[Any] = Carry(cast(Any, tasks))
         try:
+            tasks = _Tasks(ray.put((rule, source)), IN_FLIGHT_PER_WORKER * self._workers)
+            carry: Carry[Any] = Carry(cast(Any, tasks))
             raw = []
             for part in subtrees(refs):
                 partial, weights = tasks.reduce(part)
@@ -78,6 +84,18 @@ class RayEngine:
     def close(self) -> None:
         """Leave the cluster; one of this machine ends."""
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raise SettingsError unless somebody listens there: ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS):
+            pass
+    except (OSError, ValueError, OverflowError) as error:
+        raise SettingsError(
+            "no Ray cluster answers", got=f"{address}: {error}", expected="host:port of a cluster's head"
+        ) from error
 
 
 class _Tasks:

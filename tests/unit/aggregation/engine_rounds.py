@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +48,18 @@ class Lost:
         if ref == self.victim:
             raise UnreadableUpdate(ref.sha256)
         return self.source.load(ref)
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """Never gives an update, and tells which process waits for it."""
+
+    pids: Path
+
+    def load(self, ref: UpdateRef) -> Update:
+        (self.pids / str(os.getpid())).touch()
+        time.sleep(600)
+        raise AssertionError
 
 
 @dataclass(frozen=True, slots=True)

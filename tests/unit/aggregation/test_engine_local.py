@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from cases import CASES
 from engine_rounds import Deadly, Lost, bits, stored_round
@@ -80,6 +86,40 @@ def test_update_that_a_worker_cannot_read_is_named(tmp_path: Path) -> None:
         with pytest.raises(UnreadableUpdate) as caught:
             LocalEngine(workers).aggregate(rule, refs, Lost(source, victim))
         assert caught.value.sha256 == victim.sha256
+
+
+AGGREGATE_WITHOUT_END = """
+import sys
+from pathlib import Path
+from cases import CASES
+from engine_rounds import Stuck, stored_round
+from aggregator_service.aggregation.engines.local import LocalEngine
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    rule, refs, _ = stored_round(folder, CASES["hetlora"].rule, 3 * 128)
+    LocalEngine(2).aggregate(rule, refs, Stuck(folder / "pids"))
+"""
+
+
+@pytest.mark.slow
+def test_workers_die_with_their_service(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    script = tmp_path / "aggregate.py"
+    script.write_text(AGGREGATE_WITHOUT_END)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment) as service:
+        wait_until(lambda: len(list(pids.iterdir())) == 2)
+        service.kill()
+    workers = [int(path.name) for path in pids.iterdir()]
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in workers))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_round_without_updates_is_refused(tmp_path: Path) -> None:

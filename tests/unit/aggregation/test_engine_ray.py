@@ -13,7 +13,7 @@ from engine_rounds import Deadly, Lost, bits, stored_round
 
 from aggregator_service.aggregation.engines.local import LocalEngine
 from aggregator_service.stored_updates import UnreadableUpdate
-from hetlora.errors import ServiceFailed, StateConflict
+from hetlora.errors import ServiceFailed, SettingsError, StateConflict
 from hetlora.messages.rules import HetLoraRule
 
 pytest.importorskip("ray", reason="ray is not installed")
@@ -83,6 +83,12 @@ def test_update_that_a_worker_cannot_read_is_named(engine: RayEngine, tmp_path: 
     with pytest.raises(UnreadableUpdate) as caught:
         engine.aggregate(rule, refs, Lost(source, victim))
     assert caught.value.sha256 == victim.sha256
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "127.0.0.1:many", "127.0.0.1:99999"])
+def test_address_where_no_cluster_answers_is_refused_at_once(address: str) -> None:
+    with pytest.raises(SettingsError, match="no Ray cluster answers"):
+        RayEngine(1, address)
 
 
 def test_round_without_updates_is_refused(engine: RayEngine, tmp_path: Path) -> None:

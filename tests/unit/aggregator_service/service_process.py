@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -12,23 +13,19 @@ from pathlib import Path
 
 import httpx
 
-SERVE = """
-import sys
-from pathlib import Path
-from aggregator_service.server import serve
-from aggregator_service.settings import Settings
-settings = Settings(data_dir=Path(sys.argv[1]), port=0)
-serve(settings, on_listening=lambda url: print(url, flush=True))
-"""
+COMMAND = "from hetlora.cli.main import run_command; run_command()"
 
 
 @contextmanager
-def process(data_dir: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    command = [sys.executable, "-c", SERVE, str(data_dir)]
+def process(data_dir: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """A running `hetlora serve`, killed at the end if it still runs."""
+    arguments = ["serve", "--data-dir", str(data_dir), "--port", "0", "--json", *options]
+    command = [sys.executable, "-c", COMMAND, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         try:
             assert running.stdout is not None
-            with httpx.Client(base_url=running.stdout.readline().strip()) as client:
+            url = json.loads(running.stdout.readline())["url"]
+            with httpx.Client(base_url=url) as client:
                 wait_until_ready(client)
                 yield running, client
         finally:
