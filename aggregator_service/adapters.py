@@ -11,29 +11,31 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from aggregator_service.aggregation.optimizers import WithOptimizer
-from aggregator_service.aggregation.rule import GlobalState, Rule
+from aggregator_service.aggregation.rule import GlobalState, Handout, Rule
 from aggregator_service.aggregation.rules import first_state, open_rule
-from aggregator_service.aggregation.stacks import stacked, unstacked
+from aggregator_service.aggregation.stacks import StackedAdapter, factors_of, stacked, unstacked
 from aggregator_service.bundles import read_spec
 from aggregator_service.global_state import state_from_bytes, state_to_bytes
 from aggregator_service.service import Service
 from aggregator_service.storage.blobs import reading_own
 from aggregator_service.storage.tables import AdapterVersionRow, RunRow
 from aggregator_service.transitions import create
-from hetlora.adapter import Adapter, initial_adapter
+from hetlora.adapter import initial_adapter
 from hetlora.algebra import extended
 from hetlora.manifest import Manifest
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.management import RunSettings
+from hetlora.plan_adapter import frozen_to_bytes
 from hetlora.states import AdapterVersionState
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """A global state on disk: the adapter that it comes to, and the rest, if there is any."""
+    """A global state on disk: the adapters that it comes to, and the rest, if there is any."""
 
     adapter: ObjectRef
+    frozen: ObjectRef | None
     state_sha256: str | None
     figures: dict[str, float]
 
@@ -70,20 +72,26 @@ def store_state(service: Service, settings: RunSettings, state: GlobalState) -> 
     Raises:
         NonFiniteValues: a number of its adapter passes float32.
     """
-    adapter = _published(settings, state)
+    shown = _shown(settings, state)
     alone = state.adapter.rank <= state.rank and state.frozen is None and not state.tensors
     return StoredState(
-        service.objects.put(adapter_to_bytes(adapter)),
+        service.objects.put(adapter_to_bytes(unstacked(shown.received))),
+        put_frozen(service, shown.frozen),
         None if alone else service.objects.put(state_to_bytes(state)).sha256,
         {name: value for name, value in state.figures.items() if math.isfinite(value)},
     )
 
 
-def _published(settings: RunSettings, state: GlobalState) -> Adapter:
+def _shown(settings: RunSettings, state: GlobalState) -> Handout:
     """The global adapter at the run's rank: the state's own, or what a device gets of a wider one."""
     if state.adapter.rank <= state.rank:
-        return unstacked(state.adapter)
-    return unstacked(opened(settings, state).distribute(state.rank).received)
+        return Handout(state.adapter, state.frozen)
+    return opened(settings, state).distribute(state.rank)
+
+
+def put_frozen(service: Service, frozen: StackedAdapter | None) -> ObjectRef | None:
+    """Put an adapter of any rank on disk, if there is one."""
+    return None if frozen is None else service.objects.put(frozen_to_bytes(factors_of(frozen)))
 
 
 def read_state(service: Service, run: RunRow, version: AdapterVersionRow) -> GlobalState:
@@ -112,6 +120,8 @@ def add_version(
         round_index=round_index,
         sha256=stored.adapter.sha256,
         size_bytes=stored.adapter.size_bytes,
+        frozen_sha256=stored.frozen.sha256 if stored.frozen else None,
+        frozen_bytes=stored.frozen.size_bytes if stored.frozen else None,
         state_sha256=stored.state_sha256,
         figures=stored.figures,
         update_count=update_count,

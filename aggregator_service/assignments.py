@@ -91,7 +91,7 @@ def _check_start(session: Session, assignment: AssignmentRow, rank: int) -> None
 
 
 def _seed(run_seed: int, assignment: AssignmentRow) -> int:
-    """Of a device's batches and of what a rule draws for it: 32 bits that follow from run seed, round, device."""
+    """Of a device's batches, and of what a rule draws for it: 32 bits from run seed, round and device."""
     name = f"{run_seed}:{assignment.round_id.removeprefix(assignment.run_id)}:{assignment.device_id}"
     return int(sha256_of(name.encode())[:8], 16)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aggregator_service.adapters import opened, read_state
+from aggregator_service.adapters import opened, put_frozen, read_state
 from aggregator_service.aggregation.rule import PLAIN, Handout
-from aggregator_service.aggregation.stacks import factors_of, unstacked
+from aggregator_service.aggregation.stacks import unstacked
 from aggregator_service.service import Service
-from aggregator_service.storage.tables import AdapterVersionRow, HandoutRow, RunRow
+from aggregator_service.storage.tables import AdapterVersionRow, HandoutRow, RunRow, frozen_of
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation
-from hetlora.plan_adapter import frozen_to_bytes, sent_to_bytes, sparse_to_bytes
+from hetlora.plan_adapter import sent_to_bytes, sparse_to_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,8 @@ def handout(service: Service, version_id: str, rank: int, seed: int) -> StoredHa
 
 
 def _put(service: Service, made: Handout) -> StoredHandout:
-    frozen = None
-    if made.frozen is not None:
-        frozen = service.objects.put(frozen_to_bytes(factors_of(made.frozen)))
-    return StoredHandout(service.objects.put(sent_bytes(made)), frozen, made.adaptation)
+    adapter = service.objects.put(sent_bytes(made))
+    return StoredHandout(adapter, put_frozen(service, made.frozen), made.adaptation)
 
 
 def sent_bytes(made: Handout) -> bytes:
@@ -74,8 +72,5 @@ def _row_of(made: StoredHandout, version_id: str, rank: int) -> HandoutRow:
 
 
 def _of_row(row: HandoutRow) -> StoredHandout:
-    frozen = None
-    if row.frozen_sha256 is not None and row.frozen_bytes is not None:
-        frozen = ObjectRef(sha256=row.frozen_sha256, size_bytes=row.frozen_bytes)
     adapter = ObjectRef(sha256=row.sha256, size_bytes=row.size_bytes)
-    return StoredHandout(adapter, frozen, row.adaptation or PLAIN)
+    return StoredHandout(adapter, frozen_of(row), row.adaptation or PLAIN)

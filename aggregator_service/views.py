@@ -18,6 +18,7 @@ from aggregator_service.storage.tables import (
     RunRow,
     Subject,
     TransitionRow,
+    frozen_of,
 )
 from hetlora.messages.management import (
     AdapterVersionStatus,
@@ -118,6 +119,7 @@ def adapter_version_status(session: Session, row: AdapterVersionRow) -> AdapterV
         sha256=row.sha256,
         size_bytes=row.size_bytes,
         update_count=row.update_count,
+        frozen=frozen_of(row),
         figures=row.figures or {},
         created_at=row.created_at,
     )

@@ -132,19 +132,26 @@ def max_adapter_bytes(spec: AdapterSpec) -> int:
 
 
 def write_peft_folder(
-    adapter: Adapter, folder: Path, *, base_model: str, task: Task = "text-classification"
+    adapter: Adapter,
+    folder: Path,
+    *,
+    base_model: str,
+    task: Task = "text-classification",
+    frozen: Mapping[str, LoraFactors] = MappingProxyType({}),
 ) -> None:
     """Write the folder that `peft.PeftModel.from_pretrained` loads.
 
+    `frozen` factors by module, of any rank, are added as further ranks: PEFT's adapter is the sum of both.
     PEFT scales B A by lora_alpha / r, so lora_alpha is `scaling * r`; modules whose rank differs from the
     largest one get an entry in `rank_pattern` and `alpha_pattern`. Modules of rank 0 are left out. PEFT reads
     the names there as regular expressions, and those of the targets as where a name ends: hence the patterns
     of whole names, and that everything but them is excluded.
     """
-    trained = {module.name: factors.rank for module, factors in adapter if factors.rank > 0}
+    factors = {module.name: _beside(own, frozen.get(module.name)) for module, own in adapter}
+    trained = {name: own.rank for name, own in factors.items() if own.rank > 0}
     if not trained:
         raise SpecMismatch("an adapter of rank 0 has no PEFT folder", expected="at least one trained module")
-    scaling, rank = adapter.spec.scaling, adapter.rank
+    scaling, rank = adapter.spec.scaling, max(trained.values())
     other = {f"^{re.escape(name)}": own for name, own in trained.items() if own != rank}
     config = {
         "peft_type": "LORA",
@@ -162,7 +169,19 @@ def write_peft_folder(
         "use_rslora": False,
         "inference_mode": True,
     }
-    tensors = {key: tensor for key, tensor in to_tensors(adapter).items() if tensor.size}
+    tensors = {
+        key: tensor
+        for name in trained
+        for key, tensor in zip(factor_keys(name), (factors[name].lora_A, factors[name].lora_B), strict=True)
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _beside(own: LoraFactors, other: LoraFactors | None) -> LoraFactors:
+    """Both as one: B A is the sum of their products."""
+    if other is None:
+        return own
+    lora_A = np.concatenate([own.lora_A, other.lora_A])
+    return LoraFactors(lora_A, np.concatenate([own.lora_B, other.lora_B], axis=1))

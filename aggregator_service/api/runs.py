@@ -93,11 +93,24 @@ def list_adapters(
 
 @router.get("/adapters/{version}/content", response_class=Response)
 def get_adapter(version: str, request: Request, service: ServiceOf) -> Response:
+    row = _version(service, version)
+    return object_response(request, service.objects, row.sha256, "application/octet-stream")
+
+
+@router.get("/adapters/{version}/frozen", response_class=Response)
+def get_frozen_adapter(version: str, request: Request, service: ServiceOf) -> Response:
+    row = _version(service, version)
+    if row.frozen_sha256 is None:
+        raise NotFound("this adapter version has no frozen adapter", got=version)
+    return object_response(request, service.objects, row.frozen_sha256, "application/octet-stream")
+
+
+def _version(service: Service, version: str) -> AdapterVersionRow:
     with service.database.read() as session:
         row = session.get(AdapterVersionRow, version)
     if row is None:
         raise NotFound("no such adapter version", got=version)
-    return object_response(request, service.objects, row.sha256, "application/octet-stream")
+    return row
 
 
 @router.post("/runs/{run_id}:{verb}")

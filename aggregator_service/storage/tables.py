@@ -11,6 +11,7 @@ from sqlalchemy import JSON, DateTime, Dialect, Double, Enum, ForeignKey, Index
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation, CapabilityReport, Report
 from hetlora.messages.management import RunSettings
 from hetlora.states import AdapterVersionState, AssignmentState, DeviceState, RoundState, RunState
@@ -172,6 +173,8 @@ class AdapterVersionRow(StatefulRow):
     round_index: Mapped[int]
     sha256: Mapped[str]
     size_bytes: Mapped[int]
+    frozen_sha256: Mapped[str | None]  # what is added to the model beside the adapter
+    frozen_bytes: Mapped[int | None]
     state_sha256: Mapped[str | None]  # the rule's whole state, where the adapter is not all of it
     figures: Mapped[dict[str, float] | None]
     update_count: Mapped[int]
@@ -190,6 +193,13 @@ class HandoutRow(Base):
     frozen_sha256: Mapped[str | None]
     frozen_bytes: Mapped[int | None]
     adaptation: Mapped[Adaptation | None]  # None: a plain one
+
+
+def frozen_of(row: AdapterVersionRow | HandoutRow) -> ObjectRef | None:
+    """The frozen adapter of a row, if it has one."""
+    if row.frozen_sha256 is None or row.frozen_bytes is None:
+        return None
+    return ObjectRef(sha256=row.frozen_sha256, size_bytes=row.frozen_bytes)
 
 
 class RankLimitRow(Base):

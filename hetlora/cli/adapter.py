@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from hetlora.adapter import Adapter
+from hetlora.adapter import Adapter, AdapterSpec, LoraFactors
 from hetlora.bundle import open_bundle
-from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
+from hetlora.cli.operator import DEFAULT_URL, Operator, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.parts import part
 from hetlora.errors import NotFound, SettingsError
+from hetlora.plan_adapter import frozen_from_bytes
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, write_peft_folder
 
 app = typer.Typer(no_args_is_help=True, help="Adapters: what the rounds of a run committed, and PEFT's.")
@@ -55,14 +56,29 @@ def export_adapter(
                 expected="a committed round, or --version for the initial adapter",
             )
         manifest = operator.manifest(run.bundle)
+        frozen = _frozen(operator, run_id, wanted, manifest.adapter)
         adapter = adapter_from_bytes(operator.adapter_bytes(wanted), manifest.adapter)
-    write_peft_folder(adapter, out, base_model=base_model or manifest.base_model.id, task=manifest.task)
+    write_peft_folder(
+        adapter,
+        out,
+        base_model=base_model or manifest.base_model.id,
+        task=manifest.task,
+        frozen=frozen,
+    )
+    rank = max(own.rank + (frozen[name].rank if frozen else 0) for name, own in adapter.factors.items())
+    size_bytes = adapter.size_bytes + sum(own.lora_A.nbytes + own.lora_B.nbytes for own in frozen.values())
     if as_json:
-        print_json(
-            {"folder": str(out), "version": wanted, "rank": adapter.rank, "size_bytes": adapter.size_bytes}
-        )
+        print_json({"folder": str(out), "version": wanted, "rank": rank, "size_bytes": size_bytes})
     else:
-        say(f"{out}: adapter {wanted}, rank {adapter.rank}")
+        say(f"{out}: adapter {wanted}, rank {rank}")
+
+
+def _frozen(operator: Operator, run_id: str, wanted: str, spec: AdapterSpec) -> dict[str, LoraFactors]:
+    """What some rules keep beside the adapter: without it the model is not what devices trained."""
+    frozen = {own.version: own.frozen for own in operator.adapters(run_id)}
+    if wanted not in frozen:
+        raise NotFound("the run has no such adapter version", got=wanted)
+    return {} if frozen[wanted] is None else frozen_from_bytes(operator.frozen_bytes(wanted), spec)
 
 
 @app.command("import")

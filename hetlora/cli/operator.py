@@ -137,6 +137,10 @@ class Operator:
         """The safetensors bytes of an adapter version at full rank."""
         return self._send("GET", f"/adapters/{_segment(version)}/content").content
 
+    def frozen_bytes(self, version: str) -> bytes:
+        """The safetensors bytes of the frozen adapter that belongs to a version."""
+        return self._send("GET", f"/adapters/{_segment(version)}/frozen").content
+
     def devices(self, population: str | None = None) -> Iterator[DeviceDetails]:
         """All devices, or those of one population."""
         return self._pages(

@@ -7,7 +7,16 @@ from typing import Final, Literal, Self
 from pydantic import Field, model_validator
 
 from hetlora.digest import Sha256
-from hetlora.messages.common import YEAR_SECONDS, Count, Identifier, Message, Name, PositiveCount, Timestamp
+from hetlora.messages.common import (
+    YEAR_SECONDS,
+    Count,
+    Identifier,
+    Message,
+    Name,
+    ObjectRef,
+    PositiveCount,
+    Timestamp,
+)
 from hetlora.messages.device import CapabilityReport, TrainingSettings
 from hetlora.messages.rules import Defence, HetLoraRule, RuleSettings, ServerOptimizer
 from hetlora.states import (
@@ -175,7 +184,8 @@ class AdapterVersionStatus(Message):
     sha256: Sha256
     size_bytes: int
     update_count: int  # accepted updates merged into it
-    figures: dict[str, float] = {}  # what the rule tells of the round
+    frozen: ObjectRef | None = None  # a second adapter, of any rank, that belongs to the model beside it
+    figures: dict[str, float] = Field(default_factory=dict)  # what rule and defence tell of the round
     created_at: Timestamp
 
 

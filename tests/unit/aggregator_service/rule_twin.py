@@ -39,8 +39,10 @@ def check_sent(done: Work, handout: Handout) -> None:
     }
 
 
-def published(settings: RunSettings, state: GlobalState) -> bytes:
-    """At the run's rank: what a device of that rank gets, where the server keeps more."""
-    if state.adapter.rank <= RANK:
-        return adapter_to_bytes(unstacked(state.adapter))
-    return adapter_to_bytes(unstacked(opened(settings, state).distribute(RANK).adapter))
+def published(settings: RunSettings, state: GlobalState) -> tuple[bytes, bytes | None]:
+    """Adapter and frozen one at the run's rank: what a device of it gets, where the server keeps more."""
+    shown = Handout(state.adapter, state.frozen)
+    if state.adapter.rank > RANK:
+        shown = opened(settings, state).distribute(RANK)
+    frozen = None if shown.frozen is None else frozen_to_bytes(factors_of(shown.frozen))
+    return adapter_to_bytes(unstacked(shown.adapter)), frozen

@@ -85,5 +85,13 @@ class Operator:
             time.sleep(0.01)
         return answer
 
+    def published(self, version: str) -> tuple[bytes, bytes | None]:
+        """The bytes of an adapter version, and of the frozen adapter beside it."""
+        content = self.send("GET", f"/adapters/{version}/content")
+        frozen = self.send("GET", f"/adapters/{version}/frozen")
+        assert content.is_success, content.text
+        assert frozen.status_code in (200, 404), frozen.text
+        return content.content, frozen.content if frozen.is_success else None
+
     def committed(self, run_id: str, rounds: int = 1) -> Any:
         return self.wait_for(f"/runs/{run_id}", lambda run: run["rounds_committed"] >= rounds)

@@ -50,5 +50,5 @@ def test_killed_service_goes_on_with_the_tensors_of_its_rule(tmp_path: Path) -> 
     with process(tmp_path) as (_, http):
         operator = Operator(http, token)
         run = operator.committed(run_id, SETTINGS.rounds)
-        content = operator.send("GET", f"/adapters/{run['adapter_version']}/content").content
+        content = operator.published(run["adapter_version"])
     assert content == published(SETTINGS, state)

@@ -13,6 +13,7 @@ from service_operator import Operator
 
 from aggregator_service.aggregation.rules import RULES, first_state
 from hetlora.adapter import initial_adapter
+from hetlora.digest import sha256_of
 from hetlora.messages.management import RunSettings
 
 MakeDevice = Callable[[int], FakeDevice]
@@ -47,10 +48,11 @@ def test_run_gives_what_its_rule_gives(
         works = [work(device, rank, 10 * index + rank) for device, rank in zip(devices, ranks, strict=True)]
         run = operator.committed(run_id, index + 1)
         state = reduced(settings, state, works)
-        content = operator.send("GET", f"/adapters/{run['adapter_version']}/content").content
-        assert content == published(settings, state)
+        assert operator.published(run["adapter_version"]) == published(settings, state)
     assert run["state"] == "completed"
     newest = operator.items(f"/runs/{run_id}/adapters")[0]
+    _, frozen = published(settings, state)
+    assert (newest["frozen"] or {}).get("sha256") == (frozen and sha256_of(frozen))
     assert newest["figures"] == pytest.approx(dict(state.figures))
     weights = [item["aggregation_weight"] for item in operator.items(f"/runs/{run_id}/assignments")]
     assert sum(weights) == pytest.approx(ROUNDS)

@@ -52,7 +52,7 @@ def test_service_aggregates_on_ray_and_leaves_no_process_behind(
             run = operator.wait_for(
                 f"/runs/{run_id}", lambda run, done=index: run["rounds_committed"] > done, seconds=60
             )
-        content = operator.send("GET", f"/adapters/{run['adapter_version']}/content").content
+        content = operator.published(run["adapter_version"])
         children = psutil.Process(running.pid).children(recursive=True)
         # Ray's agents look for their parent only now and then: they outlive it by a minute or two.
         workers = [own for own in children if not own.name().endswith("Agent")]

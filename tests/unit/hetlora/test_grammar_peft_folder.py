@@ -73,6 +73,28 @@ def test_peft_applies_the_scaled_product_in_every_module(tmp_path: Path, ranks: 
             np.testing.assert_allclose(delta, 1.5 * factors.lora_B @ factors.lora_A, rtol=1e-5, atol=1e-6)
 
 
+def test_peft_applies_the_sum_of_an_adapter_and_a_frozen_one_of_any_rank(tmp_path: Path) -> None:
+    adapter = adapter_of_ranks(2, 0, 1)
+    rng = np.random.default_rng(8)
+    frozen = {
+        module.name: LoraFactors(
+            rng.standard_normal((rank, module.in_features)), rng.standard_normal((module.out_features, rank))
+        )
+        for module, rank in zip(SPEC.modules, (5, 0, 3), strict=True)
+    }
+    write_peft_folder(adapter, tmp_path, base_model="tiny", frozen=frozen)
+
+    loaded = loaded_by_peft(tmp_path, {module.name: module for module in SPEC.modules})
+
+    for module, own in adapter:
+        layer, beside = loaded.get_submodule(module.name), frozen[module.name]
+        assert hasattr(layer, "lora_A") == (own.rank + beside.rank > 0)
+        if own.rank + beside.rank > 0:
+            delta = layer.get_delta_weight("default").detach().numpy()
+            expected = 1.5 * (own.lora_B @ own.lora_A + beside.lora_B @ beside.lora_A)
+            np.testing.assert_allclose(delta, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_layers_that_end_like_a_trained_one_are_left_alone(tmp_path: Path) -> None:
     # From 20 targets on, PEFT looks for shorter endings that tell them from all else.
     names = sorted(f"h.{block}.{leaf}" for block in range(12) for leaf in ("q", "v"))

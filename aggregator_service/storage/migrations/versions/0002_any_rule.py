@@ -21,14 +21,17 @@ def upgrade() -> None:
     op.add_column("adapter_versions", _json("figures"))
     op.add_column("assignments", _json("adaptation"))
     op.rename_table("truncated_adapters", "handouts")
-    op.add_column("handouts", sa.Column("frozen_sha256", sa.String()))
-    op.add_column("handouts", sa.Column("frozen_bytes", sa.Integer()))
     op.add_column("handouts", _json("adaptation"))
+    for table in ("adapter_versions", "handouts"):
+        op.add_column(table, sa.Column("frozen_sha256", sa.String()))
+        op.add_column(table, sa.Column("frozen_bytes", sa.Integer()))
 
 
 def downgrade() -> None:
-    for column in ("adaptation", "frozen_bytes", "frozen_sha256"):
-        op.drop_column("handouts", column)
+    for table in ("adapter_versions", "handouts"):
+        op.drop_column(table, "frozen_bytes")
+        op.drop_column(table, "frozen_sha256")
+    op.drop_column("handouts", "adaptation")
     op.rename_table("handouts", "truncated_adapters")
     op.drop_column("assignments", "adaptation")
     op.drop_column("adapter_versions", "figures")
