@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sqlalchemy import select
+
 from aggregator_service.adapters import opened, put_frozen, read_state
 from aggregator_service.aggregation.rule import PLAIN, Handout
 from aggregator_service.aggregation.stacks import unstacked
 from aggregator_service.service import Service
-from aggregator_service.storage.tables import AdapterVersionRow, HandoutRow, RunRow, frozen_of
+from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, HandoutRow, RunRow, frozen_of
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation
 from hetlora.plan_adapter import sent_to_bytes, sparse_to_bytes
@@ -44,6 +46,22 @@ def handout(service: Service, version_id: str, rank: int, seed: int) -> StoredHa
         with service.database.write() as session:
             session.merge(_row_of(made, version_id, rank))
     return made
+
+
+def drop_drawn(service: Service, round_id: str) -> None:
+    """Delete what devices of an ended round were sent alone, as it was drawn for them."""
+    sent = AssignmentRow.adapter_sha256
+    in_round = select(sent).where(AssignmentRow.round_id == round_id)
+    with service.database.read() as session:
+        rows = session.scalars(select(AssignmentRow).where(AssignmentRow.round_id == round_id))
+        drawn = {row.adapter_sha256 for row in rows if row.adaptation is not None and row.adaptation.ranks}
+        kept = {
+            *session.scalars(select(AdapterVersionRow.sha256).where(AdapterVersionRow.sha256.in_(in_round))),
+            *session.scalars(select(HandoutRow.sha256).where(HandoutRow.sha256.in_(in_round))),
+            *session.scalars(select(sent).where(sent.in_(in_round), AssignmentRow.round_id != round_id)),
+        }
+    for sha256 in drawn - kept:
+        service.objects.path(str(sha256)).unlink(missing_ok=True)
 
 
 def _put(service: Service, made: Handout) -> StoredHandout:

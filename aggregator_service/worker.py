@@ -11,6 +11,7 @@ from datetime import timedelta
 from sqlalchemy import delete, select
 
 from aggregator_service.commit import commit_round
+from aggregator_service.handouts import drop_drawn
 from aggregator_service.rounds import settle
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import NonceRow, RoundRow
@@ -76,7 +77,7 @@ def tick(service: Service) -> None:
 
 
 def sweep(service: Service) -> None:
-    """Drop nonces too old to matter, and the updates of rounds that ended long ago."""
+    """Drop nonces too old to matter; of rounds that ended long ago the updates, and what was drawn for one."""
     now = service.clock()
     with service.database.write() as session:
         session.execute(delete(NonceRow).where(NonceRow.expires_at < now))
@@ -85,5 +86,6 @@ def sweep(service: Service) -> None:
             row = session.get(RoundRow, folder.name)
             kept = timedelta(seconds=service.settings.keep_updates_seconds)
             if row is not None and row.ended_at is not None and row.ended_at + kept <= now:
+                drop_drawn(service, row.id)
                 shutil.rmtree(folder)
                 log.info("round=%s updates=removed", row.id)

@@ -7,6 +7,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from fake_clock import FakeClock
 from fake_device import FakeDevice
+from fake_training import RANK, SPEC, work
 from service_bundle import make_adapter
 from service_operator import Operator
 from sqlalchemy import inspect, text
@@ -136,6 +137,20 @@ def test_data_dir_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="data_dir cannot be used"):
         open_service(Settings(data_dir=tmp_path / "file"))
+
+
+@pytest.mark.parametrize(("rule", "left"), [("fslora", [False, True]), ("hetlora", [True, True])])
+def test_adapters_that_were_drawn_for_one_device_are_dropped_with_its_update(
+    operator: Operator, device: FakeDevice, service: Service, clock: FakeClock, rule: str, left: list[bool]
+) -> None:
+    run_id = operator.run(operator.publish(SPEC), rounds=2, rule=rule, max_rank=RANK)
+    sent = []
+    for number, rank in enumerate((2, RANK)):  # of all ranks there is one draw, which is the version itself
+        sent.append(work(device, rank, seed=number).plan.adapter)
+        operator.committed(run_id, number + 1)
+    clock.advance(service.settings.keep_updates_seconds)
+    sweep(service)
+    assert [service.objects.size_bytes(ref.sha256) is not None for ref in sent] == left
 
 
 def test_updates_are_dropped_once_their_round_ended_long_ago(
