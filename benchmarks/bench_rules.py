@@ -56,8 +56,8 @@ def bench_rules(
     Clients hold a few labels each and have ranks 2, 4, 8 and 16, most of them the lowest. A rule that sends
     less in a round gets more rounds. Beside each score stands the number of rounds that the bytes bought.
 
-    Read: `rows` (mean and standard deviation over the seeds of the score at the last byte, and the energy of
-    the global product beyond rank 2), and `rules-<task>.png`.
+    Read: `rows` (mean and standard deviation over the seeds of the mean score over the last fifth of the
+    bytes, and the energy of the global product beyond rank 2), and `rules-<task>.png`.
 
     Example: `hetlora bench rules --data ../shared/data/banking77 --seeds 1 --megabytes 20`
     """

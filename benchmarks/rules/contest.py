@@ -31,6 +31,7 @@ from hetlora.messages.rules import (
 RUN_RANK: Final = 16
 BATCH_SIZE: Final = 8
 SCORE_EVERY: Final = 2
+LATE_SHARE: Final = 0.2
 
 ENTRANTS: Final[dict[str, AnyRule]] = {
     "hetlora": HetLoraRule(),
@@ -117,6 +118,12 @@ def tail_energy(adapter: StackedAdapter, rank: int) -> float:
 def _key(contest: Contest) -> str:
     sizes = (contest.clients, contest.cohort, contest.steps, contest.learning_rate, contest.megabytes)
     return "-".join(f"{size:g}" for size in sizes)
+
+
+def late_score(curve: Curve, megabytes: float) -> float:
+    """The mean score over the last fifth of the bytes: from one round to the next scores go up and down."""
+    places = np.linspace((1 - LATE_SHARE) * megabytes, megabytes, 21)
+    return float(np.interp(places, curve.megabytes, curve.scores).mean())
 
 
 def score_at(curve: Curve, megabytes: float) -> float:

@@ -9,12 +9,12 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from benchmarks.rules.contest import Curve, score_at
+from benchmarks.rules.contest import Curve, late_score, score_at
 
 
 @dataclass(frozen=True, slots=True)
 class RuleRow:
-    """One entrant over all seeds: the score at the last byte, and by seed."""
+    """One entrant over all seeds: the mean score over the last fifth of the bytes, and by seed."""
 
     rule: str
     score: float
@@ -29,7 +29,7 @@ def rows_of(curves: Mapping[str, Sequence[Curve]], megabytes: float) -> list[Rul
     """A row for each entrant, the best first."""
     rows = []
     for name, runs in curves.items():
-        scores = [score_at(run, megabytes) for run in runs]
+        scores = [late_score(run, megabytes) for run in runs]
         rows.append(
             RuleRow(
                 name,

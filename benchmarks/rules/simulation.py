@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 import numpy as np
 
 from aggregator_service.aggregation.rule import GlobalState, Handout, Update, UpdateRef
 from aggregator_service.aggregation.rules import first_state, open_rule
-from aggregator_service.aggregation.stacks import StackedAdapter, groups_of, stacked, unstacked
+from aggregator_service.aggregation.stacks import factors_of, stacked, unstacked
 from aggregator_service.aggregation.tree import aggregate
+from aggregator_service.handouts import sent_bytes
 from benchmarks.rules.clients import Client
 from edge_sdk.batches import draw_batches
 from edge_sdk.collation import collate_for
@@ -28,6 +30,11 @@ from hetlora.digest import sha256_of
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.rules import AnyRule
 from hetlora.partial import contract, expand, sends_whole_ranks
+from hetlora.plan_adapter import frozen_to_bytes
+
+# What a seed is drawn for: streams of one seed are told apart by it.
+COHORTS: Final = 1
+BATCHES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ def rounds(setting: Setting, rule: AnyRule) -> Iterator[Round]:
     state = first_state(rule, initial)
     ranks = {client.number: client.rank for client in setting.clients}
     while True:
-        rng = np.random.default_rng([setting.seed, state.round_index])
+        rng = np.random.default_rng([setting.seed, COHORTS, state.round_index])
         chosen = sorted(rng.choice(len(setting.clients), setting.cohort, replace=False))
         opened = open_rule(rule, state)
         down = up = 0
@@ -70,7 +77,7 @@ def rounds(setting: Setting, rule: AnyRule) -> Iterator[Round]:
             adapter = expand(data, spec, handout.adaptation, received)
             if sends_whole_ranks(handout.adaptation):
                 ranks[number] = min(ranks[number], max(adapter.rank, 1))
-            down += sent_bytes(handout)
+            down += len(sent_bytes(handout)) + _frozen_bytes(handout)
             up += len(data)
             ref = UpdateRef(sha256_of(data), len(client.examples), f"{number}", adapter.rank)
             updates[ref] = Update(
@@ -80,23 +87,17 @@ def rounds(setting: Setting, rule: AnyRule) -> Iterator[Round]:
         yield Round(state, down, up)
 
 
-def sent_bytes(handout: Handout) -> int:
-    """What goes down: of a plan that trains one factor only that one, as the other was had before."""
-    total = 0 if handout.frozen is None else _factor_bytes(handout.frozen, "both")
-    return total + _factor_bytes(handout.adapter, handout.adaptation.trained)
-
-
-def _factor_bytes(adapter: StackedAdapter, factor: str) -> int:
-    total = 0
-    for group, ranks in zip(groups_of(adapter.spec), adapter.ranks, strict=True):
-        wide = group.in_features * (factor != "lora_B") + group.out_features * (factor != "lora_A")
-        total += 4 * wide * int(ranks.sum())
-    return total
+def _frozen_bytes(handout: Handout) -> int:
+    return 0 if handout.frozen is None else len(frozen_to_bytes(factors_of(handout.frozen)))
 
 
 def _train(setting: Setting, client: Client, handout: Handout, round_index: int) -> tuple[bytes, Adapter]:
     received = unstacked(handout.adapter)
-    how = Parametrisation(handout.adaptation, _frozen(handout.frozen), dict(handout.cores))
+    how = Parametrisation(
+        handout.adaptation,
+        None if handout.frozen is None else factors_of(handout.frozen),
+        handout.cores,
+    )
     training = setting.training
     runtime = OnnxRuntime(
         setting.bundle,
@@ -114,7 +115,7 @@ def _train(setting: Setting, client: Client, handout: Handout, round_index: int)
             store,
             collate_for(manifest.task, manifest.labels, encoder),
             batch_size=training.batch_size,
-            rng=np.random.default_rng([setting.seed, client.number, round_index]),
+            rng=np.random.default_rng([setting.seed, BATCHES, client.number, round_index]),
         )
         trained = train_locally(runtime, batches, training, max_seconds=1e9).adapter
     if sends_whole_ranks(handout.adaptation) and training.pruning_decay < 1:
@@ -124,7 +125,7 @@ def _train(setting: Setting, client: Client, handout: Handout, round_index: int)
 
 def whole(handout: Handout) -> Adapter:
     """What a handout adds to the base model, as one adapter: its own ranks, then the frozen ones."""
-    beside = _frozen(handout.frozen) or {}
+    beside = {} if handout.frozen is None else factors_of(handout.frozen)
     factors = {}
     for module, own in unstacked(handout.adapter):
         parts = [own, *([beside[module.name]] if module.name in beside else [])]
@@ -133,14 +134,3 @@ def whole(handout: Handout) -> Adapter:
             np.concatenate([part.lora_B for part in parts], axis=1),
         )
     return Adapter(handout.adapter.spec, factors)
-
-
-def _frozen(adapter: StackedAdapter | None) -> Mapping[str, LoraFactors] | None:
-    """Each module's frozen factors; they may be wider than the specification allows an adapter to be."""
-    if adapter is None:
-        return None
-    found = {}
-    for group, stack, ranks in zip(groups_of(adapter.spec), adapter, adapter.ranks, strict=True):
-        for name, lora_A, lora_B, rank in zip(group.names, stack.lora_A, stack.lora_B, ranks, strict=True):
-            found[name] = LoraFactors(lora_A[:rank], lora_B[:, :rank])
-    return found

@@ -88,9 +88,10 @@ class RunSettings(Message):
 
     @model_validator(mode="after")
     def _prunes_by_default_with_its_rule_alone(self) -> Self:
-        asked = self.training.model_fields_set
-        if not isinstance(self.rule, HetLoraRule) and not asked & UNPRUNED.keys():
-            object.__setattr__(self, "training", self.training.model_copy(update=UNPRUNED))
+        if not isinstance(self.rule, HetLoraRule):
+            asked = self.training.model_fields_set
+            missing = {name: value for name, value in UNPRUNED.items() if name not in asked}
+            object.__setattr__(self, "training", self.training.model_copy(update=missing))
         return self
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@
 
 where M is the global product at rank R (`state_rank`, twice the run's by default) and M_k what device k was
 sent: M cut to its rank. It joins the unbiased change of FedHL (arXiv 2505.18494) with the compact algebra
-of FLoRIST (arXiv 2506.09199).
+of FLoRIST (arXiv 2506.09199). A defence can cap n_k, as for every rule (`Defence.clip`).
 
 1. Send the leading r_k singular triplets of M, balanced; with `allocate` r_k by module (`allocation.py`).
    With `fold` send the rest of M along, frozen, so that every device trains on top of all of M.
@@ -71,6 +71,10 @@ class ResidualExact(RoundRule[ResidualExactRule]):
         narrowest = min(min(g.in_features, g.out_features) for g in groups_of(initial.spec))
         rank = max(initial.rank, min(rank, narrowest))
         adapter = balanced(initial.spec, ProductStack([(initial, 1.0)]).spectra(rank), rank)
+        for stack, begun in zip(adapter, initial, strict=True):
+            # Ranks without a product begin as the run's own seed has them.
+            empty = ~stack.lora_B[:, :, : begun.rank].any(axis=1)
+            stack.lora_A[:, : begun.rank][empty] = begun.lora_A[empty]
         return GlobalState(adapter, initial.rank)
 
     def init(self) -> ResidualPartial:

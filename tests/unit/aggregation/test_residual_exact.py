@@ -126,6 +126,12 @@ def test_product_that_the_run_begins_with_is_kept() -> None:
     assert_same(effective(first_state(PLAIN, given)), products(stacked(given)), 1e-5)
 
 
+def test_run_begins_with_the_lora_a_of_its_own_seed() -> None:
+    begun = stacked(initial(seed=5))
+    for stack, own in zip(first_state(PLAIN, initial(seed=5)).adapter, begun, strict=True):
+        np.testing.assert_array_equal(stack.lora_A[:, :RANK], own.lora_A)
+
+
 def test_run_that_begins_with_nothing_hands_out_trainable_ranks() -> None:
     handout = open_rule(PLAIN, first_state(PLAIN, initial())).distribute(2)
     for stack in handout.adapter:

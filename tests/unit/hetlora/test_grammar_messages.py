@@ -198,7 +198,7 @@ def test_self_pruning_is_off_by_default_but_with_its_own_rule() -> None:
     )
     assert plain.training.pruning_decay == 0.99
     assert (other.training.pruning_decay, other.training.pruning_penalty, other.training.steps) == (1, 0, 3)
-    assert (asked.training.pruning_decay, asked.training.pruning_penalty) == (0.9, 1e-3)
+    assert (asked.training.pruning_decay, asked.training.pruning_penalty) == (0.9, 0)
     assert RunSettings.model_validate_json(other.model_dump_json()) == other
 
 
