@@ -77,7 +77,7 @@ def tick(service: Service) -> None:
 
 
 def sweep(service: Service) -> None:
-    """Drop nonces too old to matter; of rounds that ended long ago the updates, and what was drawn for one."""
+    """Drop nonces too old to matter; of rounds ended long ago the updates, and what was drawn for one."""
     now = service.clock()
     with service.database.write() as session:
         session.execute(delete(NonceRow).where(NonceRow.expires_at < now))
