@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import re
 from pathlib import Path
+from typing import get_args
 
 from edge_sdk.visit import failure_of
 from hetlora.errors import error_classes
+from hetlora.messages.rules import AnyRule
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,13 +34,21 @@ def test_codes_that_only_devices_have_stand_in_the_protocol() -> None:
     assert documented == [failure_of(error).code for error in of_devices]
 
 
+def test_every_rule_stands_in_the_page_of_the_rules() -> None:
+    text = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `([a-z0-9_]+)`", text, flags=re.MULTILINE)
+
+    names = [kind.model_fields["name"].default for kind in get_args(AnyRule)]
+
+    assert sorted(documented) == sorted(names)
+
+
 def test_every_path_in_the_readmes_tree_exists() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     tree = text.partition("## The tree")[2].split("```")[1]
-    folder = ROOT
+    folders = [ROOT]  # the one that each depth of indentation is in
     for line in filter(None, tree.splitlines()):
-        name = line.split()[0]
-        if not line.startswith(" "):
-            folder = ROOT / name
-        path = folder if not line.startswith(" ") else folder / name
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        path = folders[depth] / name
+        folders[depth + 1 :] = [path]
         assert path.exists(), f"{path.relative_to(ROOT)} is in the README's tree only"
