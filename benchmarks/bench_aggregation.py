@@ -22,7 +22,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command()
 def bench_aggregation(
     adapters: Annotated[int, typer.Option(min=1, help="Updates of the longest stream.")] = 100_000,
-    pairs: Annotated[int, typer.Option(min=1, help="How often ours and a peer run, in turn.")] = 3,
+    pairs: Annotated[int, typer.Option(min=1, help="How often ours and Flower run, in turn.")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="One pair, one rank, short streams.")] = False,
     seed: Seed = 0,
     results: Annotated[

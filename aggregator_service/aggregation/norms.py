@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate, pairwise
 from typing import Final
 
 import numpy as np
@@ -33,11 +35,12 @@ def squared_norms(adapter: StackedAdapter) -> list[NDArray[np.float64]]:
     stacks = [*adapter]
     squares, bounds = _traces(stacks)
     good = (squares > CANCELLED * bounds) & (bounds > SMALLEST) & (bounds < LARGEST)
-    ends = np.cumsum([len(stack.lora_A) for stack in stacks])[:-1]
-    by_group = np.split(squares, ends)
+    ends = [*accumulate(len(stack.lora_A) for stack in stacks)]
+    parts = [slice(start, end) for start, end in pairwise([0, *ends])]
+    by_group = [squares[part] for part in parts]
     if not good.all():
-        for stack, own, fine in zip(stacks, by_group, np.split(good, ends), strict=True):
-            again = np.flatnonzero(~fine)
+        for stack, own, part in zip(stacks, by_group, parts, strict=True):
+            again = np.flatnonzero(~good[part])
             lora_A, lora_B = stack.lora_A[again].astype(np.float64), stack.lora_B[again].astype(np.float64)
             exact, _ = _traces([Stack(lora_A, lora_B)])
             own[again] = np.maximum(exact, 0.0)  # rounding can leave a tiny negative sum
@@ -57,9 +60,13 @@ def _traces(stacks: Sequence[Stack]) -> tuple[NDArray[np.float64], NDArray[np.fl
         start = end
     exact = grams.astype(np.float64).reshape(*grams.shape[:2], rank * rank)
     sides = exact[:, :, :: rank + 1].sum(axis=2)
-    # What lies above the diagonal counts twice, for what lies below it.
-    counts = np.triu(2.0 - np.eye(rank)).reshape(-1)
-    return (exact[0] * exact[1]) @ counts, sides[0] * sides[1]
+    return (exact[0] * exact[1]) @ _counts(rank), sides[0] * sides[1]
+
+
+@lru_cache(maxsize=64)
+def _counts(rank: int) -> NDArray[np.float64]:
+    """How often a number of a flat symmetric matrix counts: those above the diagonal stand for two."""
+    return np.triu(2.0 - np.eye(rank)).reshape(-1)
 
 
 def _upper_gram(rows: Array, gram: Array) -> None:
