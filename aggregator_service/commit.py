@@ -45,6 +45,7 @@ def commit_round(service: Service, round_id: str) -> None:
     try:
         result = _aggregated(service, run.settings, state, accepted, source)
         stored = store_state(service, run.settings, result.state)
+        pruned = _pruned(source, accepted)
     except UnreadableUpdate as error:
         log.exception("round=%s update=%s unreadable", round_id, error.sha256)
         _leave_out(service, round_id, error.sha256)
@@ -54,7 +55,7 @@ def commit_round(service: Service, round_id: str) -> None:
         log.exception("round=%s aggregation=failed", round_id)
         _give_up(service, round_id, str(error))
     else:
-        _commit(service, round_id, stored, result.weights)
+        _commit(service, round_id, stored, result.weights, pruned)
 
 
 def _aggregated(
@@ -82,7 +83,17 @@ def _source(service: Service, run: RunRow, round_id: str, accepted: Sequence[Ass
     return StoredUpdates(service.updates(round_id), service.objects, reader, adaptations)
 
 
-def _commit(service: Service, round_id: str, stored: StoredState, weights: dict[UpdateRef, float]) -> None:
+def _pruned(source: StoredUpdates, accepted: Sequence[AssignmentRow]) -> set[str]:
+    """The assignments whose devices pruned themselves: their updates have fewer ranks than they were sent.
+
+    That need not be the rank that they took: a rule may send fewer ranks, or some modules more.
+    """
+    return {own.id for own in accepted if (own.updated_rank or 0) < source.sent_rank(str(own.adapter_sha256))}
+
+
+def _commit(
+    service: Service, round_id: str, stored: StoredState, weights: dict[UpdateRef, float], pruned: set[str]
+) -> None:
     now = service.clock()
     with service.database.write() as session:
         row = session.get_one(RoundRow, round_id)
@@ -92,7 +103,8 @@ def _commit(service: Service, round_id: str, stored: StoredState, weights: dict[
         accepted = _accepted(session, round_id)
         for assignment in accepted:
             assignment.aggregation_weight = weights[_ref(assignment)]
-            _remember_rank(session, run, assignment)
+            if assignment.id in pruned:
+                _remember_rank(session, run, assignment)
         abort_live(session, row, GOAL_MET, now)
         add_version(session, run, stored, round_index=row.round_index, update_count=len(accepted), now=now)
         end(session, row, RoundState.COMMITTED, f"{len(accepted)} updates", now)
@@ -118,12 +130,9 @@ def _accepted(session: Session, round_id: str) -> list[AssignmentRow]:
 
 def _remember_rank(session: Session, run: RunRow, assignment: AssignmentRow) -> None:
     """A device that pruned itself is offered no more than it kept (HetLoRA, rank self-pruning)."""
-    assert assignment.rank is not None
     assert assignment.updated_rank is not None
-    if assignment.updated_rank < assignment.rank:
-        session.merge(
-            RankLimitRow(run_id=run.id, device_id=assignment.device_id, max_rank=assignment.updated_rank)
-        )
+    kept = max(run.settings.min_rank, min(assignment.updated_rank, assignment.max_rank))
+    session.merge(RankLimitRow(run_id=run.id, device_id=assignment.device_id, max_rank=kept))
 
 
 def _leave_out(service: Service, round_id: str, update_id: str) -> None:

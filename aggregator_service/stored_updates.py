@@ -65,6 +65,14 @@ class StoredUpdates:
             raise UnreadableUpdate(ref.sha256) from error
         return Update(adapter, ref.example_count, received.stacked, ref.received, adaptation.ranks)
 
+    def sent_rank(self, sha256: str) -> int:
+        """The largest rank of any module of what was sent.
+
+        Raises:
+            ServiceFailed: see `reading_own`.
+        """
+        return self._received(sha256).adapter.rank
+
     def _read(self, sha256: str, adaptation: Adaptation, received: Received) -> StackedAdapter:
         data = self.updates.read(sha256)
         if adaptation == PLAIN:
