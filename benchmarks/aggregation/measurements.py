@@ -31,7 +31,7 @@ class Plan:
     """How much is measured.
 
     Ours and Flower run `pairs` times in turn, and commits `commit_pairs` times, as a dense one takes half a
-    minute. `cohort` updates are aggregated beside Flower, out of `stored` different ones, in so many `passes`;
+    minute. `cohort` updates, out of `stored` different ones, are aggregated beside Flower in `passes` passes;
     `memory` are counts of streamed updates, `adapters` the last one; `parallel` are streamed by two workers.
     """
 
