@@ -1,10 +1,11 @@
-"""lora_B where it never leaves the device (FedSA-LoRA): kept from round to round of one run."""
+"""lora_B where it never leaves the device (FedSA-LoRA): kept from round to round of a run."""
 
 from __future__ import annotations
 
 import logging
 import os
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from hetlora.partial_tensors import partial_from_bytes, partial_to_bytes, shaped
 from hetlora.tensors import check_keys, factor_keys
 
 logger = logging.getLogger(__name__)
+
+KEPT_RUNS: Final = 4
 
 
 def with_private_factors(folder: Path, run_id: str, received: Adapter) -> Adapter:
@@ -39,18 +42,22 @@ def with_private_factors(folder: Path, run_id: str, received: Adapter) -> Adapte
 
 
 def keep_private_factors(folder: Path, run_id: str, adapter: Adapter) -> None:
-    """Write lora_B of all modules to disk; the file is there whole, or as it was."""
+    """Write lora_B of all modules to disk; the file is there whole, or as it was.
+
+    Only the runs that wrote last keep theirs, `KEPT_RUNS` of them: a population may have several at once, and
+    nobody tells a device that one has ended.
+    """
     path = _file(folder, run_id)
-    aside = path.with_suffix(".part")
+    aside = folder / "incomplete"  # one name: what a killed process left is written over
     aside.write_bytes(partial_to_bytes({factor_keys(module.name)[1]: own.lora_B for module, own in adapter}))
     os.replace(aside, path)
+    _drop_oldest(folder)
 
 
-def drop_other_runs(folder: Path, run_id: str) -> None:
-    """Remove what other runs kept: none of them goes on beside this one."""
-    for path in folder.iterdir():
-        if path != _file(folder, run_id):
-            path.unlink()
+def _drop_oldest(folder: Path) -> None:
+    newest = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in newest[KEPT_RUNS:]:
+        path.unlink()
 
 
 def _read(path: Path, like: Adapter) -> dict[str, Tensor]:

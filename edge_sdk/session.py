@@ -20,7 +20,7 @@ from edge_sdk.memory import peak_memory_bytes
 from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.planner import RankChoice, choose_rank
 from edge_sdk.plans import Assigned, fetch_assigned
-from edge_sdk.private_factors import drop_other_runs, keep_private_factors, with_private_factors
+from edge_sdk.private_factors import keep_private_factors, with_private_factors
 from edge_sdk.pruning import self_prune
 from edge_sdk.runtimes import runtime_for
 from edge_sdk.runtimes.base import Batch, RuntimeFactory
@@ -170,11 +170,9 @@ class Session:
         )
 
     def _begun(self, assigned: Assigned) -> Adapter:
-        folder, run_id = self._with.folder.private_factors, self._offer.run_id
-        drop_other_runs(folder, run_id)
         if not assigned.how.adaptation.private_lora_B:
             return assigned.received
-        return with_private_factors(folder, run_id, assigned.received)
+        return with_private_factors(self._with.folder.private_factors, self._offer.run_id, assigned.received)
 
     def _pruned(self, begun: Adapter, trained: Adapter, adaptation: Adaptation) -> Adapter:
         if not sends_whole_ranks(adaptation):

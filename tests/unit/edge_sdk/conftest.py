@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import stamina
-from fake_runtime import quadratic
+from fake_runtime import Opened, quadratic
 from fake_service import NOW, STRONG, FakeService
 
 from edge_sdk.client import EdgeClient
@@ -24,6 +24,11 @@ def _three_tries_without_waiting() -> Iterator[None]:
 @pytest.fixture
 def service() -> FakeService:
     return FakeService()
+
+
+@pytest.fixture
+def opened() -> Opened:
+    return Opened()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from fake_bundle import SPEC
@@ -43,3 +44,18 @@ def quadratic(
     parametrisation: Parametrisation | None = None,
 ) -> QuadraticRuntime:
     return QuadraticRuntime(adapter)
+
+
+@dataclass
+class Opened:
+    """Opens runtimes of one line of algebra, and keeps what they were opened with."""
+
+    began: list[Adapter] = field(default_factory=list)
+    how: list[Parametrisation] = field(default_factory=list)
+
+    def __call__(
+        self, bundle: Bundle, adapter: Adapter, *, parametrisation: Parametrisation, **settings: Any
+    ) -> QuadraticRuntime:
+        self.began.append(adapter)
+        self.how.append(parametrisation)
+        return QuadraticRuntime(adapter)

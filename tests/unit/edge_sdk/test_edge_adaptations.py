@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from fake_bundle import SPEC, adapter_of
-from fake_runtime import QuadraticRuntime
+from fake_runtime import Opened, QuadraticRuntime
 from fake_service import FakeService
 from safetensors.numpy import load
 
 from edge_sdk.client import EdgeClient
-from edge_sdk.folder import DeviceFolder
-from edge_sdk.parametrisation import Parametrisation
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, Tensor
 from hetlora.errors import ServiceUnreachable
 from hetlora.messages.device import Adaptation
@@ -26,26 +23,6 @@ from hetlora.tensors import adapter_to_bytes, factor_keys
 
 MakeClient = Callable[..., EdgeClient]
 LORA_A, LORA_B = factor_keys("query")
-
-
-@dataclass
-class Opened:
-    """Opens runtimes of one line of algebra, and keeps what they were opened with."""
-
-    began: list[Adapter]
-    how: list[Parametrisation]
-
-    def __call__(
-        self, bundle: Any, adapter: Adapter, *, parametrisation: Parametrisation, **settings: Any
-    ) -> QuadraticRuntime:
-        self.began.append(adapter)
-        self.how.append(parametrisation)
-        return QuadraticRuntime(adapter)
-
-
-@pytest.fixture
-def opened() -> Opened:
-    return Opened([], [])
 
 
 def lora_b_of(adapter: Adapter) -> Tensor:
@@ -151,62 +128,6 @@ def test_sparse_adapter_is_what_training_begins_with(
     [began] = opened.began
     assert (began.factors["query"].lora_A == 0.5).all()
     assert not lora_b_of(began).any()
-
-
-def test_private_lora_b_stays_and_the_next_round_begins_with_it(
-    service: FakeService, make_client: MakeClient, opened: Opened, folder: DeviceFolder
-) -> None:
-    service.adaptation = Adaptation(private_lora_B=True)
-    client = make_client(runtime=opened)
-    client.run_once()
-    client.run_once()
-    assert [load(body).keys() for body in service.bodies] == [{LORA_A}, {LORA_A}]
-    np.testing.assert_array_equal(lora_b_of(opened.began[0]), np.full((6, 4), 0.25))
-    np.testing.assert_array_equal(lora_b_of(opened.began[1]), np.full((6, 4), 0.90625))
-    np.testing.assert_array_equal(opened.began[1].factors["query"].lora_A, np.full((4, 4), 0.5))
-    assert [path.name for path in folder.private_factors.iterdir()] == ["run-1.safetensors"]
-
-
-@pytest.mark.parametrize(("first", "second"), [(4, 2), (2, 4)])
-def test_private_lora_b_is_cut_or_filled_to_another_rank(
-    first: int, second: int, service: FakeService, make_client: MakeClient, opened: Opened
-) -> None:
-    service.adaptation = Adaptation(private_lora_B=True)
-    client = make_client(runtime=opened)
-    for rank in (first, second):
-        assert service.offer is not None
-        service.offer = service.offer.model_copy(update={"max_rank": rank})
-        client.run_once()
-    expected = np.zeros((6, second))
-    expected[:, : min(first, second)] = 0.90625
-    np.testing.assert_array_equal(lora_b_of(opened.began[1]), expected)
-
-
-@pytest.mark.parametrize("kept", [None, b"", b"damaged beyond repair", adapter_to_bytes(adapter_of(2))])
-def test_device_that_lost_its_private_lora_b_begins_with_the_one_sent(
-    kept: bytes | None, service: FakeService, make_client: MakeClient, opened: Opened, folder: DeviceFolder
-) -> None:
-    service.adaptation = Adaptation(private_lora_B=True)
-    client = make_client(runtime=opened)
-    client.run_once()
-    [path] = folder.private_factors.iterdir()
-    path.unlink() if kept is None else path.write_bytes(kept)
-    assert client.run_once().outcome == "accepted"
-    np.testing.assert_array_equal(lora_b_of(opened.began[1]), np.full((6, 4), 0.25))
-
-
-def test_private_lora_b_is_dropped_when_the_run_changes(
-    service: FakeService, make_client: MakeClient, opened: Opened, folder: DeviceFolder
-) -> None:
-    service.adaptation = Adaptation(private_lora_B=True)
-    client = make_client(runtime=opened)
-    client.run_once()
-    assert service.offer is not None
-    service.adaptation = Adaptation()
-    service.offer = service.offer.model_copy(update={"run_id": "run-2"})
-    client.run_once()
-    assert list(folder.private_factors.iterdir()) == []
-    np.testing.assert_array_equal(lora_b_of(opened.began[1]), np.full((6, 4), 0.25))
 
 
 def test_partial_update_that_found_no_service_is_delivered_by_the_next_visit(

@@ -1,0 +1,91 @@
+"""lora_B that stays on its device, over visits of one run and of several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_bundle import adapter_of
+from fake_runtime import Opened
+from fake_service import FakeService
+from safetensors.numpy import load
+
+from edge_sdk.client import EdgeClient
+from edge_sdk.folder import DeviceFolder
+from edge_sdk.private_factors import KEPT_RUNS, keep_private_factors
+from hetlora.adapter import Adapter, Tensor
+from hetlora.messages.device import Adaptation
+from hetlora.tensors import adapter_to_bytes, factor_keys
+
+MakeClient = Callable[..., EdgeClient]
+LORA_A, _ = factor_keys("query")
+
+
+def lora_b_of(adapter: Adapter) -> Tensor:
+    return adapter.factors["query"].lora_B
+
+
+def test_private_lora_b_stays_and_the_next_round_begins_with_it(
+    service: FakeService, make_client: MakeClient, opened: Opened, folder: DeviceFolder
+) -> None:
+    service.adaptation = Adaptation(private_lora_B=True)
+    client = make_client(runtime=opened)
+    client.run_once()
+    client.run_once()
+    assert [load(body).keys() for body in service.bodies] == [{LORA_A}, {LORA_A}]
+    np.testing.assert_array_equal(lora_b_of(opened.began[0]), np.full((6, 4), 0.25))
+    np.testing.assert_array_equal(lora_b_of(opened.began[1]), np.full((6, 4), 0.90625))
+    np.testing.assert_array_equal(opened.began[1].factors["query"].lora_A, np.full((4, 4), 0.5))
+    assert [path.name for path in folder.private_factors.iterdir()] == ["run-1.safetensors"]
+
+
+@pytest.mark.parametrize(("first", "second"), [(4, 2), (2, 4)])
+def test_private_lora_b_is_cut_or_filled_to_another_rank(
+    first: int, second: int, service: FakeService, make_client: MakeClient, opened: Opened
+) -> None:
+    service.adaptation = Adaptation(private_lora_B=True)
+    client = make_client(runtime=opened)
+    for rank in (first, second):
+        assert service.offer is not None
+        service.offer = service.offer.model_copy(update={"max_rank": rank})
+        client.run_once()
+    expected = np.zeros((6, second))
+    expected[:, : min(first, second)] = 0.90625
+    np.testing.assert_array_equal(lora_b_of(opened.began[1]), expected)
+
+
+@pytest.mark.parametrize("kept", [None, b"", b"damaged beyond repair", adapter_to_bytes(adapter_of(2))])
+def test_device_that_lost_its_private_lora_b_begins_with_the_one_sent(
+    kept: bytes | None, service: FakeService, make_client: MakeClient, opened: Opened, folder: DeviceFolder
+) -> None:
+    service.adaptation = Adaptation(private_lora_B=True)
+    client = make_client(runtime=opened)
+    client.run_once()
+    [path] = folder.private_factors.iterdir()
+    path.unlink() if kept is None else path.write_bytes(kept)
+    assert client.run_once().outcome == "accepted"
+    np.testing.assert_array_equal(lora_b_of(opened.began[1]), np.full((6, 4), 0.25))
+
+
+def test_private_lora_b_of_two_runs_that_take_turns_is_kept_for_each(
+    service: FakeService, make_client: MakeClient, opened: Opened
+) -> None:
+    client = make_client(runtime=opened)
+    for run_id, private in [("run-1", True), ("run-2", True), ("run-3", False), ("run-1", True)]:
+        assert service.offer is not None
+        service.adaptation = Adaptation(private_lora_B=private)
+        service.offer = service.offer.model_copy(update={"run_id": run_id})
+        client.run_once()
+    begun = [lora_b_of(adapter)[0, 0] for adapter in opened.began]
+    assert begun == [0.25, 0.25, 0.25, 0.90625]  # three steps half of the way to 1 each
+
+
+def test_private_lora_b_is_kept_for_the_newest_runs_alone(tmp_path: Path) -> None:
+    names = [f"run-{number}" for number in range(KEPT_RUNS + 2)]
+    for at, run_id in enumerate(names):
+        keep_private_factors(tmp_path, run_id, adapter_of(2))
+        os.utime(tmp_path / f"{run_id}.safetensors", (at, at))
+    assert sorted(path.stem for path in tmp_path.iterdir()) == names[2:]
