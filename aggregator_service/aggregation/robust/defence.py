@@ -24,6 +24,7 @@ small trust in a large update is undone by a rule whose own weight grows with th
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -85,8 +86,12 @@ class Defended:
         return TreatedSource(self, source)
 
     def weights(self, weights: Mapping[UpdateRef, float]) -> dict[UpdateRef, float]:
-        """The aggregation weights of the whole cohort, of those of the updates that took part."""
-        return dict.fromkeys(self.left_out, 0.0) | dict(weights)
+        """The aggregation weights of the whole cohort, of those of the updates that took part.
+
+        Equal updates share what those of them have that took part: nobody can tell which they were.
+        """
+        took_part, all_of_it = Counter(self.refs), Counter(self.refs + self.left_out)
+        return {ref: weights.get(ref, 0.0) * took_part[ref] / count for ref, count in all_of_it.items()}
 
     @property
     def figures(self) -> dict[str, float]:

@@ -121,6 +121,19 @@ def test_one_update_that_came_many_times_counts_each_time() -> None:
     assert aggregate(RULE, screened.refs, screened.loading(load)).weights == {refs[0]: pytest.approx(0.2)}
 
 
+@pytest.mark.parametrize(("method", "kept"), [("krum", 1), ("multi_krum", 3)])
+def test_weights_sum_to_one_where_some_of_equal_updates_are_left_out(method: str, kept: int) -> None:
+    # Four of six are one update, of which 1 is kept, or 6 - 1 - 2 = 3; so each of them has 1/4.
+    refs, load = stored(cohort(RULE, [2, 3, RANK], 1))
+    cohort_refs = [refs[0]] * 4 + refs[1:]
+    screened = defend(Defence(method=method), cohort_refs, load)
+    assert screened.refs == (refs[0],) * kept
+    result = aggregate(RULE, screened.refs, screened.loading(load))
+    weights = screened.weights(result.weights)
+    assert weights == {refs[0]: pytest.approx(1 / 4), refs[1]: 0, refs[2]: 0}
+    assert sum(weights[ref] for ref in cohort_refs) == pytest.approx(1)
+
+
 def test_cohort_that_learned_nothing_is_a_defined_result() -> None:
     updates = [as_sent(RULE.distribute(rank)) for rank in (1, 2, 3, RANK)]
     _, result = defended(Defence(method="krum"), RULE, updates)
