@@ -50,6 +50,7 @@ class Service:
     engine: Engine
     operator_token_sha256: str
     wake: threading.Event
+    handing_out: threading.Lock  # while a handout is made, which many devices may ask for at once
     lock: IO[bytes]  # held on the folder as long as it is open
 
     @property
@@ -72,9 +73,11 @@ def open_service(settings: Settings, clock: Clock = utc_now) -> Service:
 
     Raises:
         SettingsError: the folder or a file in it cannot be used, another service works on it, or a newer
-            hetlora wrote it; or no Ray cluster answers.
+            hetlora wrote it; no Ray cluster answers, or one is named for another engine.
         DependencyMissing: the engine is not installed.
     """
+    # Absolute: processes of a cluster, which read updates below it, have working folders of their own.
+    settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
     try:
         return _open(settings, clock)
     except (OSError, sqlite3.Error, SQLAlchemyError) as error:
@@ -105,6 +108,7 @@ def _open(settings: Settings, clock: Clock) -> Service:
             engine=opened.enter_context(closing(_engine(settings))),
             operator_token_sha256=_operator_token_sha256(settings, database),
             wake=threading.Event(),
+            handing_out=threading.Lock(),
             lock=lock,
         )
         opened.pop_all()
@@ -113,6 +117,12 @@ def _open(settings: Settings, clock: Clock) -> Service:
 
 def _engine(settings: Settings) -> Engine:
     if settings.engine == "local":
+        if settings.ray_address is not None:
+            raise SettingsError(
+                "the engine local has no Ray cluster",
+                got=f"ray_address {settings.ray_address}",
+                expected="the engine ray, or no address",
+            )
         return LocalEngine(settings.aggregation_workers)
     try:
         from aggregator_service.aggregation.engines.ray_cluster import RayEngine

@@ -3,11 +3,13 @@ from __future__ import annotations
 import math
 import re
 import socket
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from aggregator_service.server import listen, serve
+from aggregator_service.service import open_service
 from aggregator_service.settings import ENVIRONMENT_PREFIX, Settings
 from hetlora.errors import PortInUse, SettingsError
 
@@ -52,6 +54,24 @@ def test_time_that_no_clock_can_wait_is_refused(name: str, value: float) -> None
     assert Settings.model_validate({name: 3600})
     with pytest.raises(SettingsError, match=f"HETLORA_{name.upper()}"):
         Settings.model_validate({name: value})
+
+
+def test_relative_data_dir_stays_where_it_was_when_the_service_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with closing(open_service(Settings(data_dir=Path("data")))) as service:
+        kept = service.objects.put(b"an object")
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")  # as workers of a cluster are
+        assert service.objects.read(kept.sha256) == b"an object"
+        assert service.updates("round").root == tmp_path / "data" / "updates" / "round"
+
+
+def test_address_of_a_cluster_is_refused_without_its_engine(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"has no Ray cluster; got ray_address 127\.0\.0\.1:1"):
+        open_service(Settings(data_dir=tmp_path, ray_address="127.0.0.1:1"))
+    open_service(Settings(data_dir=tmp_path)).close()  # nothing of it is held
 
 
 def test_port_in_use_is_told_before_anything_is_opened(tmp_path: Path) -> None:
