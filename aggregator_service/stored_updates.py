@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from aggregator_service.aggregation.reading import UpdateReader
 from aggregator_service.aggregation.rule import PLAIN, Handout, Update, UpdateRef
@@ -49,6 +49,9 @@ class StoredUpdates:
     reader: UpdateReader
     adaptations: Mapping[tuple[str, int], Adaptation]
     _known: OrderedDict[str, Received] = field(default_factory=OrderedDict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoredUpdates, (self.updates, self.objects, self.reader, self.adaptations)
 
     def load(self, ref: UpdateRef) -> Update:
         """The update of a ref at full width, with what its device was sent.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -34,6 +34,9 @@ class UpdateReader:
     spec: AdapterSpec
     norms: bool = False
     _known: OrderedDict[bytes, tuple[tuple[Spacing, ...], int]] = field(default_factory=OrderedDict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UpdateReader, (self.spec, self.norms)  # what it remembers stays where it was read
 
     def read(self, data: bytes) -> StackedAdapter:
         """The factors in `data`, of which they are a view where its layout allows.

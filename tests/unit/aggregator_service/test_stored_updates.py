@@ -1,0 +1,33 @@
+"""What engines are given to read a round's updates with."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+from fake_training import RANK, SPEC
+
+from aggregator_service.aggregation.reading import UpdateReader
+from aggregator_service.aggregation.rule import PLAIN, UpdateRef
+from aggregator_service.storage.blobs import BlobFolder
+from aggregator_service.stored_updates import StoredUpdates
+from hetlora.adapter import initial_adapter
+from hetlora.tensors import adapter_to_bytes
+
+
+def test_source_that_has_read_updates_travels_without_what_it_remembers(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("updates", "objects", "incoming")]
+    for folder in folders:
+        folder.mkdir()
+    updates, objects = (BlobFolder(folder, folders[2]) for folder in folders[:2])
+    adapter = initial_adapter(SPEC, RANK, np.random.default_rng(1))
+    sent = objects.put(adapter_to_bytes(adapter)).sha256
+    ref = UpdateRef(updates.put(adapter_to_bytes(adapter)).sha256, 1, sent, RANK)
+    source = StoredUpdates(updates, objects, UpdateReader(SPEC), {(sent, RANK): PLAIN})
+    travelling = pickle.dumps(source)
+    read = source.load(ref)
+    assert pickle.dumps(source) == travelling
+    arrived = pickle.loads(travelling).load(ref)
+    np.testing.assert_array_equal(arrived.adapter.values, read.adapter.values)
+    assert arrived.received is not None
