@@ -55,8 +55,9 @@ def _traces(stacks: Sequence[Stack]) -> tuple[NDArray[np.float64], NDArray[np.fl
     start = 0
     for stack in stacks:
         end = start + len(stack.lora_A)
-        _upper_gram(stack.lora_A, grams[0, start:end])
-        np.matmul(stack.lora_B.swapaxes(1, 2), stack.lora_B, out=grams[1, start:end])
+        own = grams[:, start:end, : stack.rank, : stack.rank]  # groups may be of unequal ranks
+        _upper_gram(stack.lora_A, own[0])
+        np.matmul(stack.lora_B.swapaxes(1, 2), stack.lora_B, out=own[1])
         start = end
     exact = grams.astype(np.float64).reshape(*grams.shape[:2], rank * rank)
     sides = exact[:, :, :: rank + 1].sum(axis=2)

@@ -7,7 +7,7 @@ from cohorts import SPEC, random_adapter
 from aggregator_service.aggregation.norms import squared_norms
 from aggregator_service.aggregation.reading import UpdateReader
 from aggregator_service.aggregation.stacks import stacked
-from hetlora.adapter import AdapterSpec, ModuleSpec
+from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.errors import NonFiniteValues
 from hetlora.tensors import adapter_to_bytes
 
@@ -61,5 +61,18 @@ def test_norms_of_wide_stacks_are_those_of_the_products() -> None:
         spec = AdapterSpec((ModuleSpec("layers.0.q", 20, 30), ModuleSpec("layers.1.q", 20, 30)), 1.0, 16)
         adapter = stacked(random_adapter(rank, rank, spec))
         (stack,), (squares,) = adapter, squared_norms(adapter)
+        dense = stack.lora_B.astype(np.float64) @ stack.lora_A.astype(np.float64)
+        np.testing.assert_allclose(squares, np.sum(dense**2, axis=(1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [(3, 1, 3, 1, 2), (0, 4, 2, 4, 1), (1, 2, 3, 4, 0)])
+def test_norms_are_those_of_the_products_where_modules_are_of_unequal_ranks(ranks: tuple[int, ...]) -> None:
+    whole = random_adapter(SPEC.max_rank, seed=1)
+    factors = {
+        name: LoraFactors(own.lora_A[:rank], own.lora_B[:, :rank])
+        for (name, own), rank in zip(whole.factors.items(), ranks, strict=True)
+    }
+    adapter = stacked(Adapter(SPEC, factors))
+    for stack, squares in zip(adapter, squared_norms(adapter), strict=True):
         dense = stack.lora_B.astype(np.float64) @ stack.lora_A.astype(np.float64)
         np.testing.assert_allclose(squares, np.sum(dense**2, axis=(1, 2)), rtol=1e-5)
