@@ -34,10 +34,21 @@ def handout(service: Service, version_id: str, rank: int, seed: int) -> StoredHa
         ServiceFailed: see `reading_own`.
         RankOutOfRange: a rank that the rule does not serve.
     """
+    stored = _stored(service, version_id, rank)
+    if stored is not None:
+        return stored
+    with service.handing_out:  # all devices of a round may begin at once
+        return _stored(service, version_id, rank) or _make(service, version_id, rank, seed)
+
+
+def _stored(service: Service, version_id: str, rank: int) -> StoredHandout | None:
     with service.database.read() as session:
-        stored = session.get(HandoutRow, (version_id, rank))
-        if stored is not None:
-            return _of_row(stored)
+        row = session.get(HandoutRow, (version_id, rank))
+    return None if row is None else _of_row(row)
+
+
+def _make(service: Service, version_id: str, rank: int, seed: int) -> StoredHandout:
+    with service.database.read() as session:
         version = session.get_one(AdapterVersionRow, version_id)
         run = session.get_one(RunRow, version.run_id)
     rule = opened(run.settings, read_state(service, run, version))
