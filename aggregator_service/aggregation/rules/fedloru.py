@@ -9,27 +9,23 @@
    in another space; lora_B zero.
 
 The paper adds to the weights themselves; the service has none, so that what was folded travels, at rank up to
-`frozen_rank`, beyond which the smallest singular values are cut off for good. Its variants, one with several
-low-rank updates at once and one with ranks of their own for clusters of devices, are not here. Ranks are
-equal in the paper; zero-padding is the plain FedAvg reading of unequal ones.
+`frozen_rank`, beyond which the smallest singular values are cut off for good; the norm of what a fold cuts
+off is told as `norm_cut_off`. Its variants, one with several low-rank updates at once and one with ranks of
+their own for clusters of devices, are not here. Ranks are equal in the paper; zero-padding is the plain
+FedAvg reading of unequal ones.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
 
-import numpy as np
-
-from aggregator_service.aggregation.frozen import fold
+from aggregator_service.aggregation.frozen import fold_sum
+from aggregator_service.aggregation.gauge import fresh
+from aggregator_service.aggregation.products import ProductStack
 from aggregator_service.aggregation.rule import GlobalState
 from aggregator_service.aggregation.rules.base import FactorRule
 from aggregator_service.aggregation.slice_sum import SliceSum
-from aggregator_service.aggregation.stacks import stacked
-from hetlora.adapter import initial_adapter
 from hetlora.messages.rules import FedLoruRule
-
-RESTART_SEED: Final = 240912371
 
 
 class FedLoru(FactorRule[FedLoruRule]):
@@ -47,9 +43,10 @@ class FedLoru(FactorRule[FedLoruRule]):
         state = super().finish(total)
         if not self.restarts:
             return state
-        spec, rng = state.adapter.spec, np.random.default_rng([RESTART_SEED, state.round_index])
-        return replace(
-            state,
-            adapter=stacked(initial_adapter(spec, state.rank, rng)),
-            frozen=fold(state.frozen, state.adapter, self.settings.frozen_rank),
-        )
+        spec, parts = state.adapter.spec, [state.adapter]
+        if state.frozen is not None:
+            parts.append(state.frozen)
+        products = ProductStack([(part, 1.0) for part in parts])
+        frozen, lost = fold_sum(spec, products, self.settings.frozen_rank, 1.0)
+        adapter = fresh(spec, state.rank, state.round_index)
+        return replace(state, adapter=adapter, frozen=frozen, figures={"norm_cut_off": lost})
