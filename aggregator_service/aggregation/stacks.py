@@ -108,11 +108,6 @@ class StackedAdapter:
         groups = groups_of(self.spec)
         return tuple(np.full(len(group), at.rank) for group, at in zip(groups, self.layout, strict=True))
 
-    @property
-    def rank_total(self) -> int:
-        """The sum of the largest rank of each group, once for every group."""
-        return sum(at.rank for at in self.layout)
-
     def with_values(self, values: Array) -> StackedAdapter:
         """Other numbers in the same places."""
         return StackedAdapter(self.spec, values, self.layout, self.module_ranks)

@@ -8,6 +8,7 @@ as in RBLA: the papers have equal ranks and leave it open.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Literal
 
 import numpy as np
@@ -32,9 +33,9 @@ class OneFactorRule(FactorRule[Settings]):
     """The mean of the factor that is sent, over the owners of each rank; a rank that has none stays."""
 
     @property
+    @abstractmethod
     def sent(self) -> Factor:
         """The factor that devices send; the other one stays as it is."""
-        raise NotImplementedError
 
     @property
     def adaptation(self) -> Adaptation:
