@@ -21,7 +21,6 @@ class ChangeSum:
 
     values: StackedAdapter
     weight: float = 0.0
-    count: int = 0
 
     @classmethod
     def zero(cls, spec: AdapterSpec, rank: int) -> ChangeSum:
@@ -39,13 +38,11 @@ class ChangeSum:
             into.lora_A[:, at] += held[:, :, None] * _change(after.lora_A, before.lora_A, 1)
             into.lora_B[:, :, at] += held[:, None, :] * _change(after.lora_B, before.lora_B, 2)
         self.weight += weight
-        self.count += 1
 
     def merge(self, other: ChangeSum) -> ChangeSum:
         """Take another sum in."""
         self.values.values[:] += other.values.values
         self.weight += other.weight
-        self.count += other.count
         return self
 
     def added_to(self, before: StackedAdapter) -> StackedAdapter:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator_service.aggregation.stacks import Array, StackedAdapter, groups_of
+from hetlora.digest import sha256_of
 from hetlora.messages.device import Adaptation
 
 Partial = TypeVar("Partial")
@@ -44,6 +45,14 @@ class Update:
     received_id: str = ""
     ranks: tuple[int, ...] | None = None
     trust: float = 1.0
+
+    @property
+    def sent_name(self) -> str:
+        """What names the thing that its device was sent; its contents, where it has no name."""
+        assert self.received is not None, "a change is against what was sent"
+        if self.received_id:
+            return self.received_id
+        return sha256_of(repr(self.received.layout).encode() + self.received.values.tobytes())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

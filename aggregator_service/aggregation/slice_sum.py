@@ -47,12 +47,18 @@ class SliceSum:
         """What updates are padded to."""
         return self.values.rank
 
-    def add(self, adapters: Sequence[StackedAdapter], weights: Floats) -> None:
+    @property
+    def total_weight(self) -> float:
+        """All weight, where it is the same of every module."""
+        return float(self.weight[0][0])
+
+    def add(self, adapters: Sequence[StackedAdapter], weights: Sequence[float] | Floats) -> None:
         """Add adapters with one weight each.
 
         Those of one layout are summed flat, in their order, before they are padded: the order of additions
         follows from the sequence alone.
         """
+        weights = np.asarray(weights, np.float64)
         by_layout: dict[tuple[Spacing, ...], list[int]] = {}
         for number, adapter in enumerate(adapters):
             by_layout.setdefault(adapter.layout, []).append(number)

@@ -22,7 +22,6 @@ most of a group; a cohort beyond the limit is refused.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -69,7 +68,7 @@ class Block:
     def add(self, update: Update) -> None:
         """Take in an update, and what it was sent if no other was sent the same."""
         assert update.received is not None, "a change is against what was sent"
-        name = _name(update)
+        name = update.sent_name
         if name not in self.sent:
             self.sent[name] = self._add_term(update.received)
         self.pairs.append((self._add_term(update.adapter), self.sent[name]))
@@ -161,12 +160,3 @@ def term_of(adapter: StackedAdapter) -> Term:
         left.append(basis)
         right.append(triangle @ stack.lora_A.astype(np.float64))
     return Term(left, right, sum(float(np.sum(part**2)) for part in right))
-
-
-def _name(update: Update) -> str:
-    """What names the thing that was sent; its contents, where it has no name."""
-    assert update.received is not None
-    if update.received_id:
-        return update.received_id
-    contents = repr(update.received.layout).encode() + update.received.values.tobytes()
-    return hashlib.sha256(contents).hexdigest()

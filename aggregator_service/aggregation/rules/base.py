@@ -83,6 +83,24 @@ class RoundRule(Generic[Settings]):
         """The state before the first round, from the run's initial adapter."""
         return GlobalState(initial, initial.rank)
 
+    def check_ranks(self, leaf: Sequence[Update]) -> None:
+        """Raise unless all updates fit the run.
+
+        Raises:
+            RankOutOfRange: one is wider.
+        """
+        for update in leaf:
+            check_rank(update.adapter, self.state.rank)
+
+    def weights_of(self, leaf: Sequence[Update]) -> list[float]:
+        """n_k of each update, or 1 where the settings' `weights` are uniform; times its trust.
+
+        Raises:
+            RankOutOfRange: an update is wider than the run.
+        """
+        self.check_ranks(leaf)
+        return [float(weight) for weight in raw_weights(self.settings, leaf)]
+
     def zero_sum(self) -> SliceSum:
         """The sum of no update, as wide as the run."""
         return SliceSum.zero(self.state.adapter.spec, self.state.rank)
@@ -102,20 +120,17 @@ class FactorRule(RoundRule[Settings]):
         return self.zero_sum()
 
     def accumulate(self, partial: SliceSum, leaf: Sequence[Update]) -> list[float]:
-        for update in leaf:
-            check_rank(update.adapter, self.state.rank)
-        weights = raw_weights(self.settings, leaf)
+        weights = self.weights_of(leaf)
         partial.add([update.adapter for update in leaf], weights)
-        return [float(weight) for weight in weights]
+        return weights
 
     def merge(self, left: SliceSum, right: SliceSum) -> SliceSum:
         return left.merge(right)
 
     def weight(self, total: SliceSum, raw: float) -> float:
-        return raw / float(total.weight[0][0])
+        return raw / total.total_weight
 
     def finish(self, total: SliceSum) -> GlobalState:
-        assert total.count > 0, "a round commits only with updates"
         return self.next_state(self.mean(total))
 
     def mean(self, total: SliceSum) -> StackedAdapter:

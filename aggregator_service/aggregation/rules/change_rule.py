@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from aggregator_service.aggregation.change_sum import ChangeSum
 from aggregator_service.aggregation.rule import GlobalState, Update
-from aggregator_service.aggregation.rules.base import RoundRule, Settings, raw_weights
-from aggregator_service.aggregation.slice_sum import check_rank
+from aggregator_service.aggregation.rules.base import RoundRule, Settings
 from hetlora.errors import RankOutOfRange
 
 
@@ -18,9 +17,8 @@ class ChangeRule(RoundRule[Settings]):
         return ChangeSum.zero(self.state.adapter.spec, self.state.rank)
 
     def accumulate(self, partial: ChangeSum, leaf: Sequence[Update]) -> list[float]:
-        weights = [float(weight) for weight in raw_weights(self.settings, leaf)]
+        weights = self.weights_of(leaf)
         for update, weight in zip(leaf, weights, strict=True):
-            check_rank(update.adapter, self.state.rank)
             _check_ranks(update, self.state.rank)
             partial.add(update, weight)
         return weights
@@ -32,7 +30,6 @@ class ChangeRule(RoundRule[Settings]):
         return raw / total.weight
 
     def finish(self, total: ChangeSum) -> GlobalState:
-        assert total.count > 0, "a round commits only with updates"
         return self.next_state(total.added_to(self.state.adapter))
 
 

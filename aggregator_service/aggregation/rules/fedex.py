@@ -33,7 +33,6 @@ class FedEx(MeanAndProductRule[FedExRule]):
         return self.settings.frozen_rank
 
     def finish(self, total: MeanAndProduct) -> GlobalState:
-        assert total.factors.count > 0, "a round commits only with updates"
         mean, products = total.factors.mean(), total.products
         products.add([mean], [-total.weight])
         if self.state.frozen is not None:

@@ -51,7 +51,6 @@ class Flora(ProductRule[FloraRule]):
         return ProductPartial(zero_products(self.state.adapter.spec, rank, self.rank_total))
 
     def finish(self, total: ProductPartial) -> GlobalState:
-        assert total.count > 0, "a round commits only with updates"
         spec, state = self.state.adapter.spec, self.state
         if state.frozen is not None:
             total.products.add([state.frozen], [total.weight])

@@ -41,7 +41,6 @@ class Florist(ProductRule[FloristRule]):
     """The mean product, each module at the smallest rank that keeps its share of the energy."""
 
     def finish(self, total: ProductPartial) -> GlobalState:
-        assert total.count > 0, "a round commits only with updates"
         spec, run_rank, share = self.state.adapter.spec, self.state.rank, self.settings.energy
         spectra = [*total.products.spectra(run_rank)]
         ranks = [np.array([smallest_rank(one, share) for one in group], np.intp) for group in spectra]

@@ -24,7 +24,7 @@ import numpy as np
 from aggregator_service.aggregation.norms import squared_norms
 from aggregator_service.aggregation.rule import GlobalState, Update
 from aggregator_service.aggregation.rules.base import RoundRule
-from aggregator_service.aggregation.slice_sum import SliceSum, check_rank
+from aggregator_service.aggregation.slice_sum import SliceSum
 from hetlora.messages.rules import HetLoraRule
 
 
@@ -49,8 +49,7 @@ class HetLora(RoundRule[HetLoraRule]):
         return HetLoraPartial(self.zero_sum(), self.zero_sum())
 
     def accumulate(self, partial: HetLoraPartial, leaf: Sequence[Update]) -> list[float]:
-        for update in leaf:
-            check_rank(update.adapter, self.state.rank)
+        self.check_ranks(leaf)
         adapters = [update.adapter for update in leaf]
         trusts = np.array([update.trust for update in leaf])
         squares = [squared_norms(adapter) for adapter in adapters]
@@ -75,10 +74,10 @@ class HetLora(RoundRule[HetLoraRule]):
         return left
 
     def weight(self, total: HetLoraPartial, raw: float) -> float:
+        """The share of the norms of whole models, also where modules are weighed each by its own."""
         return raw / total.norm_total if total.norm_total > 0 else 1 / total.weighted.count
 
     def finish(self, total: HetLoraPartial) -> GlobalState:
-        assert total.weighted.count > 0, "a round commits only with updates"
         mean = total.weighted.mean()
         if total.plain is not None:
             for into, plain, weight in zip(mean, total.plain.mean(), total.weighted.weight, strict=True):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from aggregator_service.aggregation.products import ProductSum, merge_products, zero_products
 from aggregator_service.aggregation.rule import Update
-from aggregator_service.aggregation.rules.base import RoundRule, Settings, raw_weights
-from aggregator_service.aggregation.slice_sum import SliceSum, check_rank
+from aggregator_service.aggregation.rules.base import RoundRule, Settings
+from aggregator_service.aggregation.slice_sum import SliceSum
 
 
 @dataclass(slots=True)
@@ -21,8 +21,8 @@ class MeanAndProduct:
 
     @property
     def weight(self) -> float:
-        """All weight, the same of every module."""
-        return float(self.factors.weight[0][0])
+        """All weight."""
+        return self.factors.total_weight
 
 
 class MeanAndProductRule(RoundRule[Settings]):
@@ -38,13 +38,10 @@ class MeanAndProductRule(RoundRule[Settings]):
         return MeanAndProduct(self.zero_sum(), zero_products(spec, self.product_rank, self.rank_total))
 
     def accumulate(self, partial: MeanAndProduct, leaf: Sequence[Update]) -> list[float]:
-        for update in leaf:
-            check_rank(update.adapter, self.state.rank)
-        adapters, weights = [update.adapter for update in leaf], raw_weights(self.settings, leaf)
+        adapters, weights = [update.adapter for update in leaf], self.weights_of(leaf)
         partial.factors.add(adapters, weights)
-        raw = [float(weight) for weight in weights]
-        partial.products.add(adapters, raw)
-        return raw
+        partial.products.add(adapters, weights)
+        return weights
 
     def merge(self, left: MeanAndProduct, right: MeanAndProduct) -> MeanAndProduct:
         return MeanAndProduct(

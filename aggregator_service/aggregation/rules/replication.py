@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from aggregator_service.aggregation.rule import GlobalState, Update
-from aggregator_service.aggregation.rules.base import RoundRule, raw_weights
-from aggregator_service.aggregation.slice_sum import SliceSum, check_rank
+from aggregator_service.aggregation.rules.base import RoundRule
+from aggregator_service.aggregation.slice_sum import SliceSum
 from hetlora.messages.rules import ReplicationRule
 
 
@@ -42,23 +42,19 @@ class Replication(RoundRule[ReplicationRule]):
         return ReplicationPartial(self.zero_sum(), self.zero_sum())
 
     def accumulate(self, partial: ReplicationPartial, leaf: Sequence[Update]) -> list[float]:
-        for update in leaf:
-            check_rank(update.adapter, self.state.rank)
-        adapters = [update.adapter for update in leaf]
-        weights = raw_weights(self.settings, leaf)
+        adapters, weights = [update.adapter for update in leaf], self.weights_of(leaf)
         partial.weighted.add(adapters, weights)
-        partial.plain.add(adapters, np.array([update.trust for update in leaf]))
-        return [float(weight) for weight in weights]
+        partial.plain.add(adapters, [update.trust for update in leaf])
+        return weights
 
     def merge(self, left: ReplicationPartial, right: ReplicationPartial) -> ReplicationPartial:
         return ReplicationPartial(left.weighted.merge(right.weighted), left.plain.merge(right.plain))
 
     def weight(self, total: ReplicationPartial, raw: float) -> float:
-        return raw / float(total.weighted.weight[0][0])
+        return raw / total.weighted.total_weight
 
     def finish(self, total: ReplicationPartial) -> GlobalState:
         weighted, plain = total.weighted, total.plain
-        assert weighted.count > 0, "a round commits only with updates"
         result = weighted.values.with_values(weighted.values.values.copy())
         groups = zip(result, plain.values, self.state.adapter, strict=True)
         for index, (stack, sums, before) in enumerate(groups):

@@ -23,7 +23,6 @@ What follows from the formula (tests hold it):
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -39,8 +38,7 @@ from aggregator_service.aggregation.products import (
     zero_products,
 )
 from aggregator_service.aggregation.rule import GlobalState, Handout, Update
-from aggregator_service.aggregation.rules.base import RoundRule, raw_weights
-from aggregator_service.aggregation.slice_sum import check_rank
+from aggregator_service.aggregation.rules.base import RoundRule
 from aggregator_service.aggregation.stacks import StackedAdapter, groups_of
 from hetlora.messages.rules import ResidualExactRule
 
@@ -52,7 +50,6 @@ class ResidualPartial:
     products: ProductSum
     sent: dict[str, tuple[StackedAdapter, float]] = field(default_factory=dict)
     weight: float = 0.0
-    count: int = 0
 
     def note_sent(self, name: str, adapter: StackedAdapter, weight: float) -> None:
         """Add weight to what was sent under a name."""
@@ -82,15 +79,12 @@ class ResidualExact(RoundRule[ResidualExactRule]):
         return ResidualPartial(zero_products(self.state.adapter.spec, state_rank, self.rank_total))
 
     def accumulate(self, partial: ResidualPartial, leaf: Sequence[Update]) -> list[float]:
-        for update in leaf:
-            check_rank(update.adapter, self.state.rank)
-        weights = [float(weight) for weight in raw_weights(self.settings, leaf)]
+        weights = self.weights_of(leaf)
         partial.products.add([update.adapter for update in leaf], weights)
         for update, weight in zip(leaf, weights, strict=True):
             assert update.received is not None, "the rule is about changes"
-            partial.note_sent(_name(update), update.received, weight)
+            partial.note_sent(update.sent_name, update.received, weight)
         partial.weight += sum(weights)
-        partial.count += len(leaf)
         return weights
 
     def merge(self, left: ResidualPartial, right: ResidualPartial) -> ResidualPartial:
@@ -98,14 +92,12 @@ class ResidualExact(RoundRule[ResidualExactRule]):
         for name, (adapter, weight) in right.sent.items():
             left.note_sent(name, adapter, weight)
         left.weight += right.weight
-        left.count += right.count
         return left
 
     def weight(self, total: ResidualPartial, raw: float) -> float:
         return raw / total.weight
 
     def finish(self, total: ResidualPartial) -> GlobalState:
-        assert total.count > 0, "a round commits only with updates"
         state, rate = self.state, self.settings.server_rate
         names = sorted(total.sent)
         terms = [*(total.sent[name][0] for name in names), state.adapter]
@@ -123,9 +115,3 @@ class ResidualExact(RoundRule[ResidualExactRule]):
             ranks = [np.full(len(group), rank, np.intp) for group in groups_of(adapter.spec)]
         frozen = remainder(adapter, ranks) if self.settings.fold else None
         return Handout(cut(adapter, ranks), frozen, self.adaptation)
-
-
-def _name(update: Update) -> str:
-    """What names the thing that an update's device was sent; its contents, where it has no name."""
-    assert update.received is not None
-    return update.received_id or hashlib.sha256(update.received.values.tobytes()).hexdigest()
