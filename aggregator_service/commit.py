@@ -20,8 +20,8 @@ from aggregator_service.service import Service
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RankLimitRow, RoundRow, RunRow
 from aggregator_service.stored_updates import StoredUpdates, UnreadableUpdate
 from hetlora.errors import HetloraError, ServiceFailed
+from hetlora.messages.defence import Defence
 from hetlora.messages.management import RunSettings
-from hetlora.messages.rules import Defence
 from hetlora.states import AssignmentState, RoundState
 
 log = logging.getLogger(__name__)

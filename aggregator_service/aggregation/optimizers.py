@@ -49,7 +49,7 @@ from aggregator_service.aggregation.rules.base import RoundRule
 from aggregator_service.aggregation.slice_sum import Floats
 from aggregator_service.aggregation.stacks import Array, StackedAdapter
 from hetlora.errors import SettingsError
-from hetlora.messages.rules import ServerMomentum, ServerOptimizer
+from hetlora.messages.server_optimizer import ServerMomentum, ServerOptimizer
 
 PREFIX: Final = "optimizer."
 Numbers = Mapping[str, Array]

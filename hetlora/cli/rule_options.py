@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 from hetlora.errors import SettingsError, faults_in_words
 from hetlora.messages.common import Message
-from hetlora.messages.rules import AnyRule, Defence, ServerAdaptive, ServerMomentum, ServerOptimizer
+from hetlora.messages.defence import Defence
+from hetlora.messages.rules import AnyRule
+from hetlora.messages.server_optimizer import ServerAdaptive, ServerMomentum, ServerOptimizer
 
 Kinds = Mapping[str, type[Message]]
 

@@ -17,8 +17,10 @@ from hetlora.messages.common import (
     PositiveCount,
     Timestamp,
 )
+from hetlora.messages.defence import Defence
 from hetlora.messages.device import CapabilityReport, TrainingSettings
-from hetlora.messages.rules import Defence, HetLoraRule, RuleSettings, ServerOptimizer
+from hetlora.messages.rules import HetLoraRule, RuleSettings
+from hetlora.messages.server_optimizer import ServerOptimizer
 from hetlora.states import (
     AdapterVersionState,
     AssignmentState,

@@ -44,7 +44,7 @@ from aggregator_service.aggregation.stacks import StackedAdapter
 from aggregator_service.aggregation.tree import Load, one_thread
 from hetlora.algebra import FLOOR_SLACK
 from hetlora.errors import SettingsError, StateConflict
-from hetlora.messages.rules import Defence
+from hetlora.messages.defence import Defence
 
 COMPARING = ("krum", "multi_krum", "geometric_median", "trimmed_mean", "median")
 

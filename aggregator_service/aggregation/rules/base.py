@@ -14,6 +14,7 @@ from aggregator_service.aggregation.slice_sum import Floats, SliceSum, check_ran
 from aggregator_service.aggregation.stacks import Array, StackedAdapter
 from hetlora.messages.common import Message
 from hetlora.messages.device import Adaptation
+from hetlora.messages.rules import Weighted
 from hetlora.partial import sent_places
 
 Settings = TypeVar("Settings", bound=Message)
@@ -21,7 +22,7 @@ Settings = TypeVar("Settings", bound=Message)
 
 def raw_weights(settings: Message, leaf: Sequence[Update]) -> Floats:
     """n_k of each update, or 1 where the settings' `weights` are uniform; times its trust."""
-    uniform = getattr(settings, "weights", "examples") == "uniform"
+    uniform = isinstance(settings, Weighted) and settings.weights == "uniform"
     return np.array([update.trust * (1 if uniform else update.example_count) for update in leaf])
 
 

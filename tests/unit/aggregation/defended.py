@@ -14,7 +14,7 @@ from aggregator_service.aggregation.rule import Rule, Update, UpdateRef
 from aggregator_service.aggregation.stacks import StackedAdapter, stacked, unstacked
 from aggregator_service.aggregation.tree import Aggregate, Load, aggregate
 from hetlora.adapter import Adapter, LoraFactors
-from hetlora.messages.rules import Defence
+from hetlora.messages.defence import Defence
 
 
 def stored(updates: Sequence[Update]) -> tuple[list[UpdateRef], Load]:

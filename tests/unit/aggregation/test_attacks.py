@@ -17,9 +17,9 @@ from defended import defended, stretched
 from aggregator_service.aggregation.rule import Rule, Update
 from aggregator_service.aggregation.rules import open_rule
 from aggregator_service.aggregation.stacks import groups_of
+from hetlora.messages.defence import Defence
 from hetlora.messages.rules import (
     AnyRule,
-    Defence,
     FlexLoraRule,
     HetLoraRule,
     RaFloraRule,

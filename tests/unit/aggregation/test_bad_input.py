@@ -36,7 +36,7 @@ from hetlora.errors import (
     SpecMismatch,
     StateConflict,
 )
-from hetlora.messages.rules import Defence
+from hetlora.messages.defence import Defence
 from hetlora.tensors import adapter_to_bytes, to_tensors
 
 STATES = {name: settled(case.rule) for name, case in CASES.items()}

@@ -32,7 +32,8 @@ from aggregator_service.aggregation.rules import open_rule
 from aggregator_service.aggregation.stacks import stacked, unstacked
 from aggregator_service.aggregation.tree import aggregate
 from hetlora.algebra import truncate
-from hetlora.messages.rules import Defence, FfaRule, FsLoraRule, HetLoraRule, ResidualExactRule, ZeroPadRule
+from hetlora.messages.defence import Defence
+from hetlora.messages.rules import FfaRule, FsLoraRule, HetLoraRule, ResidualExactRule, ZeroPadRule
 
 RULE = open_rule(ResidualExactRule(), settled(ResidualExactRule()))
 ALLOCATED = open_rule(ResidualExactRule(allocate=True), settled(ResidualExactRule()))

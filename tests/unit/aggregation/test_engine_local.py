@@ -18,22 +18,23 @@ from engine_rounds import Deadly, Lost, bits, stored_round
 
 from aggregator_service.aggregation.engines.local import LocalEngine
 from aggregator_service.aggregation.robust.defence import defend
-from aggregator_service.aggregation.tree import finish, reduce_subtree, subtrees
+from aggregator_service.aggregation.tree import finish, leaves, reduce_leaf
 from aggregator_service.stored_updates import UnreadableUpdate
 from hetlora.errors import ServiceFailed, StateConflict
-from hetlora.messages.rules import Defence, HetLoraRule
+from hetlora.messages.defence import Defence
+from hetlora.messages.rules import HetLoraRule
 
-# Five subtrees of 128 updates, the last one with a leaf that is not full.
+# Five leaves of 128 updates, the last one not full.
 COUNT = 4 * 128 + 70
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_subtrees_that_come_from_elsewhere_give_the_same_bits(name: str, tmp_path: Path) -> None:
+def test_leaves_that_come_from_elsewhere_give_the_same_bits(name: str, tmp_path: Path) -> None:
     rule, refs, source = stored_round(tmp_path, CASES[name].rule, 2 * 128 + 40)
     elsewhere = pickle.loads(pickle.dumps((rule, source)))
     subtotals = [
-        pickle.loads(pickle.dumps(reduce_subtree(elsewhere[0], part, elsewhere[1].load)))
-        for part in subtrees(refs)
+        pickle.loads(pickle.dumps(reduce_leaf(elsewhere[0], part, elsewhere[1].load)))
+        for part in leaves(refs)
     ]
     assert bits(finish(rule, refs, subtotals)) == bits(LocalEngine().aggregate(rule, refs, source))
 
@@ -46,7 +47,7 @@ def test_defended_updates_are_the_same_elsewhere(method: str, tmp_path: Path) ->
     )
     treated = defended.source(source)
     elsewhere = pickle.loads(pickle.dumps(treated))
-    subtotals = (reduce_subtree(rule, part, elsewhere.load) for part in subtrees(defended.refs))
+    subtotals = (reduce_leaf(rule, part, elsewhere.load) for part in leaves(defended.refs))
     expected = LocalEngine().aggregate(rule, defended.refs, treated)
     assert bits(finish(rule, defended.refs, subtotals)) == bits(expected)
 

@@ -15,7 +15,8 @@ from aggregator_service.aggregation.robust.fltrust import trust
 from aggregator_service.aggregation.robust.path import at_share, path_of
 from aggregator_service.aggregation.rules import open_rule
 from hetlora.errors import StateConflict
-from hetlora.messages.rules import Defence, FfaRule, ResidualExactRule
+from hetlora.messages.defence import Defence
+from hetlora.messages.rules import FfaRule, ResidualExactRule
 
 RULE = open_rule(ResidualExactRule(), settled(ResidualExactRule()))
 FROZEN_A_STATE = settled(FfaRule())

@@ -27,7 +27,8 @@ from aggregator_service.aggregation.robust.geometric_median import geometric_med
 from aggregator_service.aggregation.robust.gram import gram_matrix
 from aggregator_service.aggregation.rules import open_rule
 from aggregator_service.aggregation.tree import aggregate
-from hetlora.messages.rules import Defence, FlexLoraRule, HetLoraRule, ResidualExactRule
+from hetlora.messages.defence import Defence
+from hetlora.messages.rules import FlexLoraRule, HetLoraRule, ResidualExactRule
 
 RULE = open_rule(ResidualExactRule(), settled(ResidualExactRule()))
 GEOMETRIC = Defence(method="geometric_median")

@@ -17,7 +17,8 @@ from aggregator_service.aggregation.robust.krum import krum, multi_krum, scores
 from aggregator_service.aggregation.rules import open_rule
 from aggregator_service.aggregation.tree import aggregate
 from hetlora.errors import SettingsError, StateConflict
-from hetlora.messages.rules import Defence, FlexLoraRule, ResidualExactRule
+from hetlora.messages.defence import Defence
+from hetlora.messages.rules import FlexLoraRule, ResidualExactRule
 
 RULE = open_rule(ResidualExactRule(), settled(ResidualExactRule()))
 few = settings(max_examples=25)

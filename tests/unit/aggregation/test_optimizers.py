@@ -28,11 +28,9 @@ from hetlora.messages.rules import (
     FlexLoraRule,
     ResidualExactRule,
     RoLoraRule,
-    ServerAdaptive,
-    ServerMomentum,
-    ServerOptimizer,
     ZeroPadRule,
 )
+from hetlora.messages.server_optimizer import ServerAdaptive, ServerMomentum, ServerOptimizer
 
 IDENTITY = ServerMomentum(learning_rate=1.0, momentum=0.0)
 ADAM = ServerAdaptive(name="adam")

@@ -21,14 +21,8 @@ from aggregator_service.aggregation.rules import open_rule
 from aggregator_service.aggregation.stacks import StackedAdapter, stacked, unstacked
 from aggregator_service.aggregation.tree import aggregate
 from hetlora.algebra import truncate
-from hetlora.messages.rules import (
-    Defence,
-    FsLoraRule,
-    HetLoraRule,
-    RblaRule,
-    ResidualExactRule,
-    ZeroPadRule,
-)
+from hetlora.messages.defence import Defence
+from hetlora.messages.rules import FsLoraRule, HetLoraRule, RblaRule, ResidualExactRule, ZeroPadRule
 
 STATE = settled(RblaRule())
 RULE = open_rule(RblaRule(), STATE)

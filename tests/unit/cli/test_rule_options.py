@@ -10,17 +10,9 @@ from typer.testing import CliRunner
 from hetlora.cli.main import app
 from hetlora.cli.rule_options import DEFENCES, RULES, defence_of, rule_of, server_optimizer_of
 from hetlora.errors import SettingsError
-from hetlora.messages.rules import (
-    AnyRule,
-    Defence,
-    FlascRule,
-    HetLoraRule,
-    RaFloraRule,
-    RblaRule,
-    ResidualExactRule,
-    ServerAdaptive,
-    ServerMomentum,
-)
+from hetlora.messages.defence import Defence
+from hetlora.messages.rules import AnyRule, FlascRule, HetLoraRule, RaFloraRule, RblaRule, ResidualExactRule
+from hetlora.messages.server_optimizer import ServerAdaptive, ServerMomentum
 
 
 def test_every_rule_of_the_protocol_can_be_named() -> None:
