@@ -1,12 +1,12 @@
 """One result whatever the order of arrival: a fixed reduction tree over sorted updates.
 
 Floating-point addition is not associative, so the sorted references alone fix the shape of the sum: leaves of
-`LEAF_SIZE` updates added in order, then merged pairwise as a binary counter carries (the largest power of
-two of leaves that leaves a rest, reduced, plus that rest, reduced). At most log2(leaves) + 2 partials are
-alive at a time; beside them only one float per update is kept, its weight.
+`LEAF_SIZE` updates, added in order and by batches of `BATCH_SIZE`, then merged as a counter with `FAN_IN`
+digits carries. Some log_8(leaves) + 2 partials are alive at a time; beside them only one float per update is
+kept, its weight.
 
-Whoever reduces whole subtrees, `SUBTREE_LEAVES` leaves each, and merges them in the same shape gets the same
-bits: that is how several processes share a round.
+Whoever reduces whole leaves and merges them in the same shape gets the same bits: that is how several
+processes share a round.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from threadpoolctl import threadpool_limits
 from aggregator_service.aggregation.rule import GlobalState, Rule, Update, UpdateRef
 from hetlora.errors import NonFiniteValues, StateConflict
 
-# In-place sums are cheaper than merges; part of the result's definition: another size, other last bits.
-LEAF_SIZE: Final = 32
-# What a worker takes at a time, a power of two: 128 updates, so that few partials travel between processes.
-SUBTREE_LEAVES: Final = 4
+# All three are part of the result's definition: another size, other last bits.
+LEAF_SIZE: Final = 128  # what a worker takes at a time, so that few partials travel between processes
+BATCH_SIZE: Final = 32  # updates in memory at a time; those of one layout are summed by one product
+FAN_IN: Final = 8
 
 Partial = TypeVar("Partial")
 Load = Callable[[UpdateRef], Update]
@@ -39,7 +39,7 @@ def one_thread() -> AbstractContextManager[object]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subtotal(Generic[Partial]):
-    """The partial of a subtree, and the raw weights of its updates in their order."""
+    """The partial of a leaf, and the raw weights of its updates in their order."""
 
     partial: Partial
     raw_weights: tuple[float, ...]
@@ -47,42 +47,52 @@ class Subtotal(Generic[Partial]):
 
 @dataclass(slots=True)
 class Carry(Generic[Partial]):
-    """Merges partials that come in order as a binary counter carries."""
+    """Merges the partials of leaves, which come in order, as a counter with `FAN_IN` digits carries.
+
+    So few are alive at a time: one for each digit, and the one that comes.
+    """
 
     rule: Rule[Partial]
-    _stack: list[tuple[int, Partial]] = field(default_factory=list)  # (height, partial), heights falling
+    _digits: list[tuple[int, Partial] | None] = field(
+        default_factory=list
+    )  # (how many, merged), lowest first
 
-    def push(self, partial: Partial, height: int) -> None:
-        """Take in the next partial, of 2^height leaves or of the rest."""
-        while self._stack and self._stack[-1][0] == height:
-            partial, height = self.rule.merge(self._stack.pop()[1], partial), height + 1
-        self._stack.append((height, partial))
+    def push(self, partial: Partial) -> None:
+        """Take in the partial of the next leaf."""
+        for place, digit in enumerate(self._digits):
+            count, merged = (
+                (1, partial) if digit is None else (digit[0] + 1, self.rule.merge(digit[1], partial))
+            )
+            if count < FAN_IN:
+                self._digits[place] = (count, merged)
+                return
+            self._digits[place], partial = None, merged
+        self._digits.append((1, partial))
 
     def total(self) -> Partial:
         """The partial of all that came; to be asked once."""
-        total = self._stack.pop()[1]
-        while self._stack:
-            total = self.rule.merge(self._stack.pop()[1], total)
+        found = [digit[1] for digit in self._digits if digit is not None]
+        self._digits.clear()
+        total = found.pop(0)
+        while found:
+            total = self.rule.merge(found.pop(0), total)
         return total
 
 
-def subtrees(refs: Iterable[UpdateRef]) -> Iterator[tuple[UpdateRef, ...]]:
+def leaves(refs: Iterable[UpdateRef]) -> Iterator[tuple[UpdateRef, ...]]:
     """The updates in their order, cut into what one worker reduces at a time."""
-    ordered, size = sorted(refs), SUBTREE_LEAVES * LEAF_SIZE
-    return (tuple(ordered[start : start + size]) for start in range(0, len(ordered), size))
+    ordered = sorted(refs)
+    return (tuple(ordered[start : start + LEAF_SIZE]) for start in range(0, len(ordered), LEAF_SIZE))
 
 
-def reduce_subtree(rule: Rule[Partial], refs: Sequence[UpdateRef], load: Load) -> Subtotal[Partial]:
-    """Read and add the updates of one subtree, a leaf at a time."""
-    carry = Carry(rule)
+def reduce_leaf(rule: Rule[Partial], refs: Sequence[UpdateRef], load: Load) -> Subtotal[Partial]:
+    """Read and add the updates of one leaf, a batch at a time."""
+    partial = rule.init()
     raw: list[float] = []
     with one_thread():
-        for start in range(0, len(refs), LEAF_SIZE):
-            leaf = [load(ref) for ref in refs[start : start + LEAF_SIZE]]
-            partial = rule.init()
-            raw += rule.accumulate(partial, leaf)
-            carry.push(partial, 0)
-        return Subtotal(carry.total(), tuple(raw))
+        for start in range(0, len(refs), BATCH_SIZE):
+            raw += rule.accumulate(partial, [load(ref) for ref in refs[start : start + BATCH_SIZE]])
+    return Subtotal(partial, tuple(raw))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +106,7 @@ class Aggregate:
 def finish(
     rule: Rule[Partial], refs: Iterable[UpdateRef], subtotals: Iterable[Subtotal[Partial]]
 ) -> Aggregate:
-    """Merge what the workers made of `subtrees(refs)`, in that order.
+    """Merge what the workers made of `leaves(refs)`, in that order.
 
     Raises:
         StateConflict: there is no update.
@@ -106,7 +116,7 @@ def finish(
     raw: list[float] = []
     with one_thread():
         for subtotal in subtotals:
-            carry.push(subtotal.partial, SUBTREE_LEAVES.bit_length() - 1)
+            carry.push(subtotal.partial)
             raw += subtotal.raw_weights
         return conclude(rule, refs, carry.total() if raw else None, raw)
 
@@ -140,7 +150,7 @@ def _check_finite(state: GlobalState) -> None:
 
 
 def aggregate(rule: Rule[Partial], refs: Sequence[UpdateRef], load: Load) -> Aggregate:
-    """Reduce updates in this process, holding one leaf of them at a time.
+    """Reduce updates in this process, holding one batch of them at a time.
 
     Args:
         refs: at least one; equal refs are equal updates, and each counts.
@@ -150,4 +160,4 @@ def aggregate(rule: Rule[Partial], refs: Sequence[UpdateRef], load: Load) -> Agg
         StateConflict: there is no update.
         NonFiniteValues: a number of the state after the round passes float32.
     """
-    return finish(rule, refs, (reduce_subtree(rule, part, load) for part in subtrees(refs)))
+    return finish(rule, refs, (reduce_leaf(rule, leaf, load) for leaf in leaves(refs)))

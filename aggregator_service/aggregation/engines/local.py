@@ -1,4 +1,4 @@
-"""The engine of one machine: this process alone, or several that each reduce whole subtrees."""
+"""The engine of one machine: this process alone, or several that each reduce whole leaves."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from aggregator_service.aggregation.tree import (
     Subtotal,
     aggregate,
     finish,
-    reduce_subtree,
-    subtrees,
+    leaves,
+    reduce_leaf,
 )
 from hetlora.errors import ServiceFailed
 
-# So that a worker has its next subtree at hand; more would only fill memory with partials.
+# So that a worker has its next leaf at hand; more would only fill memory with partials.
 IN_FLIGHT_PER_WORKER: Final = 2
-# In a row, without a subtree between: then it is no accident that kills them.
+# In a row, without a leaf between: then it is no accident that kills them.
 MAX_DEATHS: Final = 3
 
 
@@ -39,7 +39,7 @@ class LocalEngine:
 
     def aggregate(self, rule: Rule[Any], refs: Sequence[UpdateRef], source: Source) -> Aggregate:
         """See `Engine`."""
-        parts = deque(subtrees(refs))
+        parts = deque(leaves(refs))
         workers = min(self.workers, len(parts))
         if workers <= 1:
             return aggregate(rule, refs, source.load)
@@ -116,4 +116,4 @@ def _die_with_parent() -> None:
 
 def _reduce(part: tuple[UpdateRef, ...]) -> Subtotal[Any]:
     rule, source = _opened
-    return reduce_subtree(rule, part, source.load)
+    return reduce_leaf(rule, part, source.load)

@@ -1,7 +1,7 @@
 """The engine of a Ray cluster; the only file that imports ray.
 
 Workers read updates from the service's storage, so its folder must be theirs too, under one path; partials
-stay in Ray's object stores and are merged there, pairwise, in the shape of the tree. Only the last one comes
+stay in Ray's object stores and are merged there in the shape of the tree. Only the last one comes
 back, and beside it one float per update. Ray runs a task again whose worker died, and makes again what a lost
 machine held.
 """
@@ -21,17 +21,16 @@ from ray.exceptions import RayError, RayTaskError
 from aggregator_service.aggregation.engines import Source
 from aggregator_service.aggregation.rule import Rule, UpdateRef
 from aggregator_service.aggregation.tree import (
-    SUBTREE_LEAVES,
     Aggregate,
     Carry,
     conclude,
+    leaves,
     one_thread,
-    reduce_subtree,
-    subtrees,
+    reduce_leaf,
 )
 from hetlora.errors import ServiceFailed, SettingsError
 
-# So that a worker has its next subtree at hand; more would only fill the object stores with partials.
+# So that a worker has its next leaf at hand; more would only fill the object stores with partials.
 IN_FLIGHT_PER_WORKER: Final = 2
 MAX_RETRIES: Final = 3
 CONNECT_SECONDS: Final = 10.0
@@ -68,10 +67,10 @@ class RayEngine:
             tasks = _Tasks(ray.put((rule, source)), IN_FLIGHT_PER_WORKER * self._workers)
             carry: Carry[Any] = Carry(cast(Any, tasks))
             raw = []
-            for part in subtrees(refs):
+            for part in leaves(refs):
                 partial, weights = tasks.reduce(part)
                 raw.append(weights)
-                carry.push(partial, SUBTREE_LEAVES.bit_length() - 1)
+                carry.push(partial)
             raw_weights = [weight for weights in ray.get(raw) for weight in weights]
             total = copied(ray.get(carry.total())) if raw else None
         except RayError as error:
@@ -106,7 +105,7 @@ class _Tasks:
         self._under_way: list[Any] = []
 
     def reduce(self, part: tuple[UpdateRef, ...]) -> tuple[Any, Any]:
-        """Where the partial of a subtree, and its raw weights, will be."""
+        """Where the partial of a leaf, and its raw weights, will be."""
         partial, weights = self._started(_reduce, self._opened, part)
         return partial, weights
 
@@ -127,7 +126,7 @@ class _Tasks:
 @ray.remote(num_returns=2, max_retries=MAX_RETRIES)
 def _reduce(opened: tuple[Rule[Any], Source], part: tuple[UpdateRef, ...]) -> tuple[Any, tuple[float, ...]]:
     rule, source = opened
-    subtotal = reduce_subtree(rule, part, source.load)
+    subtotal = reduce_leaf(rule, part, source.load)
     return subtotal.partial, subtotal.raw_weights
 
 
