@@ -30,12 +30,8 @@ def largest_entries(tensors: Sequence[Tensor], count: int) -> list[Positions]:
 
     Of equal ones the first are taken, in the order of the tensors.
     """
-    sizes = [tensor.size for tensor in tensors]
-    magnitudes = np.concatenate([np.abs(tensor).ravel() for tensor in tensors])
-    chosen = np.sort(np.argsort(-magnitudes, kind="stable")[:count])
-    starts = np.cumsum([0, *sizes[:-1]])
-    parts = np.split(chosen, np.searchsorted(chosen, starts[1:]))
-    return [(part - start).astype(np.uint32) for part, start in zip(parts, starts, strict=True)]
+    chosen = _largest([np.abs(tensor).ravel() for tensor in tensors], count)
+    return [places.astype(np.uint32) for places in chosen]
 
 
 def moved_most(adapter: Adapter, received: Adapter, count: int) -> dict[str, Ranks]:
@@ -46,13 +42,16 @@ def moved_most(adapter: Adapter, received: Adapter, count: int) -> dict[str, Ran
     adapters have the same ranks.
     """
     moves = [part_moves(received.factors[module.name], own) for module, own in adapter]
-    chosen = np.sort(np.argsort(-np.concatenate(moves), kind="stable")[:count])
-    starts = np.cumsum([0, *(len(part) for part in moves[:-1])])
-    parts = np.split(chosen, np.searchsorted(chosen, starts[1:]))
-    return {
-        module.name: (part - start).astype(np.int32)
-        for (module, _), part, start in zip(adapter, parts, starts, strict=True)
-    }
+    chosen = _largest(moves, count)
+    return {module.name: places.astype(np.int32) for (module, _), places in zip(adapter, chosen, strict=True)}
+
+
+def _largest(parts: Sequence[NDArray[Any]], count: int) -> list[NDArray[np.intp]]:
+    """Where the `count` largest numbers over all parts stand in each, ascending; of equal ones the first."""
+    chosen = np.sort(np.argsort(-np.concatenate(parts), kind="stable")[:count])
+    starts = np.cumsum([0, *(len(part) for part in parts[:-1])])
+    split = np.split(chosen, np.searchsorted(chosen, starts[1:]))
+    return [own - start for own, start in zip(split, starts, strict=True)]
 
 
 def part_moves(before: LoraFactors, after: LoraFactors) -> NDArray[np.float64]:
