@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from aggregator_service.aggregation.optimizers import WithOptimizer
+from aggregator_service.aggregation.optimizers import with_optimizer
 from aggregator_service.aggregation.rule import GlobalState, Handout, Rule
 from aggregator_service.aggregation.rules import first_state, open_rule
 from aggregator_service.aggregation.stacks import StackedAdapter, factors_of, stacked, unstacked
@@ -62,8 +62,7 @@ def opened(settings: RunSettings, state: GlobalState, rank_total: int = 0) -> Ru
     Raises:
         SettingsError: the rule and the server optimizer do not go together.
     """
-    rule: Any = open_rule(settings.rule, state, rank_total)
-    return rule if settings.server_optimizer is None else WithOptimizer(rule, settings.server_optimizer)
+    return with_optimizer(open_rule(settings.rule, state, rank_total), settings.server_optimizer)
 
 
 def store_state(service: Service, settings: RunSettings, state: GlobalState) -> StoredState:

@@ -13,6 +13,7 @@ from aggregator_service.adapters import StoredState, add_version, opened, read_s
 from aggregator_service.aggregation.reading import UpdateReader
 from aggregator_service.aggregation.robust.defence import defend
 from aggregator_service.aggregation.rule import PLAIN, GlobalState, UpdateRef
+from aggregator_service.aggregation.rules import RULES
 from aggregator_service.aggregation.tree import Aggregate
 from aggregator_service.bundles import read_spec
 from aggregator_service.rounds import GOAL_MET, abort_live, end, go_on, in_round, leave_out, retry
@@ -75,7 +76,7 @@ def _aggregated(
 
 
 def _source(service: Service, run: RunRow, round_id: str, accepted: Sequence[AssignmentRow]) -> StoredUpdates:
-    reader = UpdateReader(read_spec(service, run.bundle), norms=run.settings.rule.name == "hetlora")
+    reader = UpdateReader(read_spec(service, run.bundle), norms=RULES[type(run.settings.rule)].by_norms)
     adaptations = {
         (ref.received, ref.rank): assignment.adaptation or PLAIN
         for ref, assignment in zip(map(_ref, accepted), accepted, strict=True)

@@ -83,8 +83,3 @@ def _upper_gram(rows: Array, gram: Array) -> None:
         high = min(max(start + width, 2 * width), rank)
         columns = rows[:, start : start + width].swapaxes(1, 2)
         np.matmul(rows[:, :high], columns, out=gram[:, :high, start : start + width])
-
-
-def delta_norm(adapter: StackedAdapter) -> float:
-    """||S_k|| of HetLoRA: the Frobenius norm of B A over all modules together."""
-    return float(np.sqrt(sum(float(squares.sum()) for squares in squared_norms(adapter))))

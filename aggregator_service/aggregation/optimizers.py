@@ -36,7 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
@@ -72,13 +72,13 @@ def step(settings: ServerOptimizer, change: Floats, past: Numbers) -> tuple[Floa
     return settings.learning_rate * mean / (np.sqrt(square) + epsilon), {"mean": mean, "square": square}
 
 
-def with_optimizer(rule: Rule[Any], settings: ServerOptimizer | None) -> Rule[Any]:
+def with_optimizer(rule: RoundRule[Any], settings: ServerOptimizer | None) -> Rule[Any]:
     """A rule with its server optimizer, if it has one.
 
     Raises:
         SettingsError: the rule's adapter begins anew every round.
     """
-    return rule if settings is None else WithOptimizer(cast(RoundRule[Any], rule), settings)
+    return rule if settings is None else WithOptimizer(rule, settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +108,22 @@ class WithOptimizer:
         return self.rule.trained_rank
 
     def init(self) -> Any:
-        return self._inner.init()
+        return self.rule.init()
 
     def accumulate(self, partial: Any, leaf: Sequence[Update]) -> list[float]:
-        weights: list[float] = self._inner.accumulate(partial, leaf)
-        return weights
+        return self.rule.accumulate(partial, leaf)
 
     def merge(self, left: Any, right: Any) -> Any:
-        return self._inner.merge(left, right)
+        return self.rule.merge(left, right)
 
     def weight(self, total: Any, raw: float) -> float:
-        return float(self._inner.weight(total, raw))
+        return self.rule.weight(total, raw)
 
     def distribute(self, rank: int, seed: int = 0) -> Handout:
         return self.rule.distribute(rank, seed)
 
     def finish(self, total: Any) -> GlobalState:
-        after: GlobalState = self._inner.finish(total)
+        after = self.rule.finish(total)
         if self.rule.restarts:
             kept = {key: own for key, own in after.tensors.items() if not key.startswith(PREFIX)}
             return replace(after, tensors=kept)
@@ -133,10 +132,6 @@ class WithOptimizer:
         numbers, moments = self._stepped(self.rule.learned(self.rule.state), self.rule.learned(after))
         state = self.rule.with_learned(after, numbers)
         return replace(state, tensors={**state.tensors, **moments})
-
-    @property
-    def _inner(self) -> Any:
-        return self.rule
 
     def _stepped(self, before: Numbers, after: Numbers) -> tuple[dict[str, Array], dict[str, Array]]:
         """Each array stepped, and its moments by their keys in the state."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from aggregator_service.aggregation.rule import GlobalState, Rule
+from aggregator_service.aggregation.rule import GlobalState
 from aggregator_service.aggregation.rules.base import RoundRule
 from aggregator_service.aggregation.rules.deer import Deer
 from aggregator_service.aggregation.rules.fed_sb import FedSb
@@ -60,12 +60,11 @@ def first_state(rule: AnyRule, initial: Adapter) -> GlobalState:
     return RULES[type(rule)].start(rule, stacked(initial))
 
 
-def open_rule(rule: AnyRule, state: GlobalState, rank_total: int = 0) -> Rule[Any]:
+def open_rule(rule: AnyRule, state: GlobalState, rank_total: int = 0) -> RoundRule[Any]:
     """One round of a rule on the state before it.
 
     Args:
         rank_total: the sum of the ranks of the updates to come; what it is too large for decides how sums of
             products are kept (`products.py`).
     """
-    opened: Any = RULES[type(rule)](rule, state, rank_total)
-    return cast(Rule[Any], opened)
+    return RULES[type(rule)](rule, state, rank_total)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
 from aggregator_service.aggregation.cutting import truncated
-from aggregator_service.aggregation.rule import PLAIN, GlobalState, Handout, Update
+from aggregator_service.aggregation.rule import PLAIN, GlobalState, Handout, Rule, Update
 from aggregator_service.aggregation.slice_sum import Floats, SliceSum, check_rank
 from aggregator_service.aggregation.stacks import Array, StackedAdapter
 from hetlora.messages.common import Message
@@ -27,7 +27,7 @@ def raw_weights(settings: Message, leaf: Sequence[Update]) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class RoundRule(Generic[Settings]):
+class RoundRule(Rule[Any], Generic[Settings]):
     """One round of a rule: what it is set to, and the state that the round began with."""
 
     settings: Settings
@@ -36,6 +36,8 @@ class RoundRule(Generic[Settings]):
 
     # Whether factors after a round are those of an SVD, which share no coordinates with those before it.
     free_gauge: ClassVar[bool] = False
+    # Whether it weighs by the norms of updates, which a reader then takes as it reads them.
+    by_norms: ClassVar[bool] = False
 
     @property
     def adaptation(self) -> Adaptation:

@@ -45,6 +45,8 @@ class HetLoraPartial:
 class HetLora(RoundRule[HetLoraRule]):
     """Zero-padding and norm weights."""
 
+    by_norms = True
+
     def init(self) -> HetLoraPartial:
         return HetLoraPartial(self.zero_sum(), self.zero_sum())
 

@@ -10,6 +10,7 @@ from cohorts import RANK, SPEC, initial, merged, random_adapter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aggregator_service.aggregation.norms import squared_norms
 from aggregator_service.aggregation.rule import Update, UpdateRef
 from aggregator_service.aggregation.rules import first_state, open_rule
 from aggregator_service.aggregation.stacks import StackedAdapter, stacked, unstacked
