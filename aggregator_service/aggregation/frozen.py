@@ -18,7 +18,7 @@ def fold(frozen: StackedAdapter | None, adapter: StackedAdapter, rank: int) -> S
     """
     both = ProductStack()
     both.add([adapter] if frozen is None else [frozen, adapter], [1.0] * (1 if frozen is None else 2))
-    return trimmed(adapter.spec, both.spectra(rank))
+    return trimmed(adapter.spec, both.spectra(rank, energies=False))
 
 
 def fold_sum(

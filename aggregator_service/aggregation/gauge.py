@@ -7,7 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from aggregator_service.aggregation.spectrum import Floats, Spectrum
+from aggregator_service.aggregation.leading import Floats
+from aggregator_service.aggregation.spectrum import Spectrum
 from aggregator_service.aggregation.stacks import Group, Stack, StackedAdapter, empty, groups_of
 from hetlora.adapter import AdapterSpec
 

@@ -19,8 +19,9 @@ from typing import Final
 
 import numpy as np
 
+from aggregator_service.aggregation.leading import Block, Floats
 from aggregator_service.aggregation.sketch import ProductSketch, Weight, weight_of
-from aggregator_service.aggregation.spectrum import Floats, Spectrum, of_factors
+from aggregator_service.aggregation.spectrum import Spectrum, of_factors
 from aggregator_service.aggregation.stacks import Stack, StackedAdapter
 from hetlora.adapter import AdapterSpec
 
@@ -50,35 +51,43 @@ class ProductStack:
         ]
         return ProductStack(terms)
 
-    def spectra(self, rank: int) -> Iterator[list[Spectrum]]:
-        """The leading `rank` singular triplets of each module, group by group."""
-        return ([of_factors(*pair, rank) for pair in pairs] for pairs in self._factors())
+    def spectra(self, rank: int, energies: bool = True) -> Iterator[list[Spectrum]]:
+        """The leading `rank` singular triplets of each module, group by group.
+
+        Without `energies` it may be faster, and those of the spectra NaN.
+        """
+        return ([of_factors(*joined, rank, energies) for joined in group] for group in self._factors())
 
     def images(self, rights: Sequence[Floats]) -> Iterator[list[tuple[Floats, float]]]:
         """M @ right and ||M||_F^2 of each module, group by group; `rights` are (modules, in_features, n)."""
-        for pairs, own in zip(self._factors(), rights, strict=True):
-            yield [
-                (left @ (right @ columns), float(np.sum((left @ right) ** 2)))
-                for (left, right), columns in zip(pairs, own, strict=True)
-            ]
+        for group, own in zip(self._factors(), rights, strict=True):
+            found = []
+            for (left, scales, right), columns in zip(group, own, strict=True):
+                weighted = left * scales
+                energy = float(np.sum((weighted @ right.astype(np.float64, copy=False)) ** 2))
+                found.append((weighted @ (right @ columns), energy))
+            yield found
 
-    def _factors(self) -> Iterator[Iterator[tuple[Floats, Floats]]]:
+    def _factors(self) -> Iterator[Iterator[tuple[Block, Floats, Block]]]:
         for index, stacks in enumerate(zip(*(adapter for adapter, _ in self.terms), strict=True)):
             yield _joined(stacks, [weight_of(weight, index) for _, weight in self.terms])
 
 
-def _joined(stacks: Sequence[Stack], weights: Sequence[float | Floats]) -> Iterator[tuple[Floats, Floats]]:
-    """L and R of each module of a group; each pair takes the place of the one before."""
-    ends = np.cumsum([stack.rank for stack in stacks])
-    count, _, wide = stacks[0].lora_A.shape
-    left, right = np.empty((stacks[0].lora_B.shape[1], ends[-1])), np.empty((ends[-1], wide))
-    scales = [np.broadcast_to(weight, count) for weight in weights]
+def _joined(
+    stacks: Sequence[Stack], weights: Sequence[float | Floats]
+) -> Iterator[tuple[Block, Floats, Block]]:
+    """L without its weights, these, and R, of each module of a group; in the place of those before."""
+    ranks = [stack.rank for stack in stacks]
+    ends = np.cumsum(ranks)
+    (count, _, wide), high = stacks[0].lora_A.shape, stacks[0].lora_B.shape[1]
+    dtype = np.result_type(*(stack.lora_A.dtype for stack in stacks))
+    left, right = np.empty((high, ends[-1]), dtype), np.empty((ends[-1], wide), dtype)
+    by_module = np.array([np.broadcast_to(weight, count) for weight in weights], np.float64)
     for number in range(count):
-        for stack, scale, end in zip(stacks, scales, ends, strict=True):
-            at = slice(end - stack.rank, end)
-            np.multiply(stack.lora_B[number], scale[number], out=left[:, at], dtype=np.float64)
-            right[at] = stack.lora_A[number]
-        yield left, right
+        for stack, end in zip(stacks, ends, strict=True):
+            left[:, end - stack.rank : end] = stack.lora_B[number]
+            right[end - stack.rank : end] = stack.lora_A[number]
+        yield left, np.repeat(by_module[:, number], ranks), right
 
 
 ProductSum = ProductStack | ProductSketch

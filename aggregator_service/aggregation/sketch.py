@@ -35,7 +35,8 @@ from typing import Final
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from aggregator_service.aggregation.spectrum import Floats, Spectrum, of_dense
+from aggregator_service.aggregation.leading import Floats
+from aggregator_service.aggregation.spectrum import Spectrum, of_dense
 from aggregator_service.aggregation.stacks import Group, StackedAdapter, groups_of
 from hetlora.adapter import AdapterSpec
 
@@ -109,8 +110,8 @@ class ProductSketch:
             rng.standard_normal((CORANGE_FACTOR * wide + CHECK_ROWS, group.out_features)),
         )
 
-    def spectra(self, rank: int) -> Iterator[list[Spectrum]]:
-        """The leading `rank` singular triplets of each module, group by group."""
+    def spectra(self, rank: int, energies: bool = True) -> Iterator[list[Spectrum]]:
+        """The leading `rank` singular triplets of each module, group by group; energies come anyway."""
         for index, (ranges, rows) in enumerate(zip(self.ranges, self.rows, strict=True)):
             _, psi_theta = self.tests(index)
             yield [of_sketch(*seen, psi_theta, rank) for seen in zip(ranges, rows, strict=True)]

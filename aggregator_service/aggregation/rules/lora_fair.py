@@ -32,9 +32,9 @@ from typing import Final
 
 import numpy as np
 
+from aggregator_service.aggregation.leading import Floats
 from aggregator_service.aggregation.rule import GlobalState
 from aggregator_service.aggregation.rules.mean_and_product import MeanAndProduct, MeanAndProductRule
-from aggregator_service.aggregation.spectrum import Floats
 from hetlora.messages.rules import LoraFairRule
 
 GRID: Final = 101

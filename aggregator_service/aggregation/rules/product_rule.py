@@ -47,5 +47,5 @@ class ProductRule(RoundRule[Settings]):
 
     def finish(self, total: ProductPartial) -> GlobalState:
         assert total.count > 0, "a round commits only with updates"
-        spectra = total.products.spectra(self.state.rank)
+        spectra = total.products.spectra(self.state.rank, energies=False)
         return self.next_state(balanced(self.state.adapter.spec, spectra, self.state.rank, 1 / total.weight))

@@ -30,11 +30,11 @@ from itertools import pairwise
 import numpy as np
 
 from aggregator_service.aggregation.gauge import balanced
+from aggregator_service.aggregation.leading import Floats
 from aggregator_service.aggregation.products import ProductSum, merge_products, zero_products
 from aggregator_service.aggregation.rule import GlobalState, Update
 from aggregator_service.aggregation.rules.base import RoundRule, raw_weights
 from aggregator_service.aggregation.slice_sum import check_rank
-from aggregator_service.aggregation.spectrum import Floats
 from aggregator_service.aggregation.stacks import StackedAdapter, empty, groups_of
 from hetlora.messages.rules import RaFloraRule
 
@@ -104,7 +104,7 @@ class RaFlora(RoundRule[RaFloraRule]):
             if any(own.any() for own in nobodys):
                 mean.add([_band(before, first, last)], [nobodys])
             means.append(mean)
-        spectra = reduce(merge_products, means).spectra(self.state.rank)
+        spectra = reduce(merge_products, means).spectra(self.state.rank, energies=False)
         return self.next_state(balanced(before.spec, spectra, self.state.rank))
 
 
