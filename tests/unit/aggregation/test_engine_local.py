@@ -24,8 +24,8 @@ from hetlora.errors import ServiceFailed, StateConflict
 from hetlora.messages.defence import Defence
 from hetlora.messages.rules import HetLoraRule
 
-# Five leaves of 128 updates, the last one not full.
-COUNT = 4 * 128 + 70
+# Ten leaves of 128 updates, the last one not full: more than one digit of the counter.
+COUNT = 9 * 128 + 70
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -24,7 +24,7 @@ from aggregator_service.aggregation.engines.ray_cluster import RayEngine
 
 pytestmark = pytest.mark.slow
 OBJECT_STORE_BYTES = 100_000_000
-COUNT = 4 * 128 + 70
+COUNT = 9 * 128 + 70
 
 
 @pytest.fixture(scope="module")

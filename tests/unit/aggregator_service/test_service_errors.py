@@ -162,6 +162,7 @@ def test_contract_names_every_path_of_the_protocol(http: httpx.Client) -> None:
         "/management/v1/runs/{run_id}/assignments",
         "/management/v1/runs/{run_id}/adapters",
         "/management/v1/adapters/{version}/content",
+        "/management/v1/adapters/{version}/frozen",
         "/management/v1/devices",
         "/management/v1/devices/{device_id}:decide",
         "/management/v1/transitions",
