@@ -99,13 +99,12 @@ def read_state(service: Service, run: RunRow, version: AdapterVersionRow) -> Glo
     Raises:
         ServiceFailed: see `reading_own`.
     """
-    spec = read_spec(service, run.bundle)
+    spec, rank, round_index = read_spec(service, run.bundle), run.settings.max_rank, version.round_index + 1
     with reading_own("a global adapter"):
-        adapter = stacked(adapter_from_bytes(service.objects.read(version.sha256), spec))
-        state = GlobalState(adapter, run.settings.max_rank, version.round_index + 1)
-        if version.state_sha256 is None:
-            return state
-        return state_from_bytes(service.objects.read(version.state_sha256), spec, state)
+        if version.state_sha256 is not None:
+            return state_from_bytes(service.objects.read(version.state_sha256), spec, rank, round_index)
+        adapter = adapter_from_bytes(service.objects.read(version.sha256), spec)
+        return GlobalState(stacked(adapter), rank, round_index)
 
 
 def add_version(

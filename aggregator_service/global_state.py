@@ -9,7 +9,6 @@ A safetensors file with the keys
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -37,13 +36,14 @@ def state_to_bytes(state: GlobalState) -> bytes:
     return save(tensors, metadata={"format": "pt"})
 
 
-def state_from_bytes(data: bytes, spec: AdapterSpec, before: GlobalState) -> GlobalState:
-    """The state that was written; what its bytes do not hold is that of `before`."""
+def state_from_bytes(data: bytes, spec: AdapterSpec, rank: int, round_index: int) -> GlobalState:
+    """The state that was written, of a run of this rank before this round."""
     tensors = load(data)
     frozen = any(key.startswith(FROZEN) for key in tensors)
-    return replace(
-        before,
-        adapter=_stacked(spec, tensors, ADAPTER),
+    return GlobalState(
+        _stacked(spec, tensors, ADAPTER),
+        rank,
+        round_index,
         frozen=_stacked(spec, tensors, FROZEN) if frozen else None,
         tensors={key[len(TENSOR) :]: own for key, own in tensors.items() if key.startswith(TENSOR)},
     )
