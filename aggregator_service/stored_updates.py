@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aggregator_service.aggregation.reading import UpdateReader
-from aggregator_service.aggregation.rule import PLAIN, Handout, Update, UpdateRef
+from aggregator_service.aggregation.rule import PLAIN, Update, UpdateRef
 from aggregator_service.aggregation.stacks import StackedAdapter, stacked
 from aggregator_service.storage.blobs import BlobFolder, reading_own
 from hetlora.adapter import Adapter
 from hetlora.errors import HetloraError
 from hetlora.messages.device import Adaptation
-from hetlora.partial import expand
+from hetlora.partial import expand, with_cores
 from hetlora.plan_adapter import sent_from_bytes
 
 # A round has few handouts, one for each rank; where each device has its own, none comes twice.
@@ -87,7 +87,7 @@ class StoredUpdates:
         if known is None:
             with reading_own("an adapter that was sent"):
                 sent = sent_from_bytes(self.objects.read(sha256), self.reader.spec)
-            whole = Handout(stacked(sent.adapter), cores=sent.cores).received
+            whole = stacked(with_cores(sent.adapter, sent.cores))
             known = self._known[sha256] = Received(sent.adapter, whole)
             if len(self._known) > KNOWN_HANDOUTS:
                 self._known.popitem(last=False)

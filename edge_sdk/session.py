@@ -43,7 +43,7 @@ from hetlora.messages.device import (
     Report,
     StartRequest,
 )
-from hetlora.partial import contract, cores_to_bytes, sends_whole_ranks
+from hetlora.partial import contract, sends_whole_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -117,11 +117,7 @@ class Session:
         adapter = self._pruned(begun, result.adapter, plan.adaptation)
         if plan.adaptation.private_lora_B:
             keep_private_factors(tools.folder.private_factors, offer.run_id, adapter)
-        tensors = (
-            cores_to_bytes(result.cores)
-            if plan.adaptation.trained == "core"
-            else contract(adapter, plan.adaptation, assigned.received)
-        )
+        tensors = contract(adapter, plan.adaptation, assigned.received, result.cores)
         report = Report(
             update=ObjectRef(sha256=sha256_of(tensors), size_bytes=len(tensors)),
             rank=adapter.rank,

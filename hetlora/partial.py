@@ -49,7 +49,7 @@ def expand(data: bytes, spec: AdapterSpec, adaptation: Adaptation, received: Ada
     if received.spec != spec:
         raise SpecMismatch("the received adapter is not of the specification")
     if adaptation.trained == "core":
-        return _with_cores(received, cores_from_bytes(data, spec, received.rank))
+        return with_cores(received, cores_from_bytes(data, spec, received.rank))
     if adaptation.upload_density < 1:
         return _plus_entries(received, partial_from_bytes(data), adaptation)
     if adaptation.selected_ranks is not None:
@@ -60,15 +60,21 @@ def expand(data: bytes, spec: AdapterSpec, adaptation: Adaptation, received: Ada
     return _with_factor(received, partial_from_bytes(data), *places)
 
 
-def contract(adapter: Adapter, adaptation: Adaptation, received: Adapter) -> bytes:
+def contract(
+    adapter: Adapter, adaptation: Adaptation, received: Adapter, cores: Mapping[str, Tensor] | None = None
+) -> bytes:
     """The update of which `expand` makes the adapter: what `adaptation` asks for, and no more.
+
+    Args:
+        cores: (rank, rank) by module name, where they are what was trained; they are then all that is sent.
 
     Raises:
         RankOutOfRange: selected ranks or sparse entries of an adapter whose ranks are not those received.
-        SpecMismatch: cores are asked for, which `cores_to_bytes` writes.
+        SpecMismatch: cores are asked for, and not those of all modules are given.
     """
     if adaptation.trained == "core":
-        raise SpecMismatch("an adapter holds no cores", expected="cores_to_bytes")
+        check_keys(cores or {}, adapter.spec.by_name)
+        return cores_to_bytes(cores or {})
     sent = _sent(adapter, adaptation)
     if sends_whole_ranks(adaptation):
         return partial_to_bytes(sent)
@@ -131,7 +137,15 @@ def _at(ranks: NDArray[np.generic], place: int) -> tuple[NDArray[np.generic] | s
     return (ranks, slice(None)) if place == LORA_A else (slice(None), ranks)
 
 
-def _with_cores(received: Adapter, cores: Mapping[str, Tensor]) -> Adapter:
+def with_cores(received: Adapter, cores: Mapping[str, Tensor]) -> Adapter:
+    """The adapter with each core multiplied into its lora_B; itself where there are none.
+
+    Raises:
+        SpecMismatch: modules have several ranks.
+        NonFiniteValues: a product passes float32.
+    """
+    if not cores:
+        return received
     if set(received.ranks.values()) != {received.rank}:
         raise SpecMismatch("cores stand between factors of one rank", got=sorted({*received.ranks.values()}))
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite then is refused by Adapter

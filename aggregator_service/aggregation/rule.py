@@ -9,9 +9,10 @@ from typing import Final, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator_service.aggregation.stacks import Array, StackedAdapter, groups_of
+from aggregator_service.aggregation.stacks import Array, StackedAdapter, stacked, unstacked
 from hetlora.digest import sha256_of
 from hetlora.messages.device import Adaptation
+from hetlora.partial import with_cores
 
 Partial = TypeVar("Partial")
 PLAIN: Final = Adaptation()
@@ -87,12 +88,7 @@ class Handout:
     @property
     def received(self) -> StackedAdapter:
         """What an update is compared with, `Update.received`: the adapter, cores multiplied into lora_B."""
-        if not self.cores:
-            return self.adapter
-        result = self.adapter.with_values(self.adapter.values.copy())
-        for group, stack in zip(groups_of(result.spec), result, strict=True):
-            stack.lora_B[:] = stack.lora_B @ np.stack([self.cores[name] for name in group.names])
-        return result
+        return stacked(with_cores(unstacked(self.adapter), self.cores)) if self.cores else self.adapter
 
 
 class Rule(Protocol[Partial]):

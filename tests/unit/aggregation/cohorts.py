@@ -12,7 +12,7 @@ from aggregator_service.aggregation.rule import PLAIN, GlobalState, Handout, Rul
 from aggregator_service.aggregation.stacks import StackedAdapter, groups_of, stacked, unstacked
 from aggregator_service.aggregation.tree import Aggregate, aggregate
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, initial_adapter
-from hetlora.partial import contract, cores_to_bytes, expand
+from hetlora.partial import contract, expand
 from hetlora.tensors import adapter_to_bytes
 
 RANK = 4
@@ -56,12 +56,10 @@ def trained(handout: Handout, seed: int, size: float = 0.3, example_count: int =
     """What a device could send back: what it trains has moved by normal noise, all else is as received."""
     rng = np.random.default_rng(seed)
     moves, sent = handout.adaptation.trained, unstacked(handout.adapter)
-    if moves == "core":
-        cores = {
-            name: (core + size * rng.standard_normal(core.shape)).astype(np.float32)
-            for name, core in handout.cores.items()
-        }
-        return arrived(handout, cores_to_bytes(cores), example_count)
+    cores = {
+        name: (core + size * rng.standard_normal(core.shape)).astype(np.float32)
+        for name, core in handout.cores.items()
+    }
     after = handout.adapter.with_values(handout.adapter.values.copy())
     for stack, ranks in zip(after, after.ranks, strict=True):
         held = np.arange(stack.rank) < ranks[:, None]
@@ -71,7 +69,7 @@ def trained(handout: Handout, seed: int, size: float = 0.3, example_count: int =
             stack.lora_B[:] += held[:, None, :] * size * rng.standard_normal(stack.lora_B.shape)
     if handout.adaptation == PLAIN:
         return Update(after, example_count, handout.received)
-    return arrived(handout, contract(unstacked(after), handout.adaptation, sent), example_count)
+    return arrived(handout, contract(unstacked(after), handout.adaptation, sent, cores), example_count)
 
 
 def arrived(handout: Handout, data: bytes, example_count: int) -> Update:

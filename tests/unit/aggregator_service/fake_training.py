@@ -9,7 +9,7 @@ from fake_device import FakeDevice
 
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.messages.device import Plan
-from hetlora.partial import contract, cores_to_bytes, expand
+from hetlora.partial import contract, expand
 from hetlora.plan_adapter import SentAdapter, sent_from_bytes
 
 RANK = 4
@@ -60,8 +60,7 @@ def _trained(plan: Plan, sent: SentAdapter, rng: np.random.Generator) -> bytes:
         return tensor + 0.3 * rng.standard_normal(tensor.shape).astype(np.float32)
 
     trained = plan.adaptation.trained
-    if trained == "core":
-        return cores_to_bytes({name: moved(core) for name, core in sent.cores.items()})
+    cores = {name: moved(core) for name, core in sent.cores.items()}
     factors = {
         name: LoraFactors(
             own.lora_A if trained == "lora_B" else moved(own.lora_A),
@@ -69,4 +68,4 @@ def _trained(plan: Plan, sent: SentAdapter, rng: np.random.Generator) -> bytes:
         )
         for name, own in sent.adapter.factors.items()
     }
-    return contract(Adapter(SPEC, factors), plan.adaptation, sent.adapter)
+    return contract(Adapter(SPEC, factors), plan.adaptation, sent.adapter, cores)

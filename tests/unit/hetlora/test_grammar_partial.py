@@ -16,7 +16,7 @@ from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.algebra import truncate
 from hetlora.errors import RankOutOfRange, SpecMismatch
 from hetlora.messages.device import Adaptation
-from hetlora.partial import contract, cores_from_bytes, cores_to_bytes, expand
+from hetlora.partial import contract, cores_from_bytes, expand
 from hetlora.partial_tensors import max_partial_bytes
 from hetlora.plan_adapter import (
     frozen_from_bytes,
@@ -148,7 +148,7 @@ def test_cores_come_back_and_make_an_adapter(received: Adapter) -> None:
     rank = received.rank
     core = np.arange(rank * rank, dtype=np.float32).reshape(rank, rank)
     cores = {name: core + number for number, name in enumerate(received.factors)}
-    data = cores_to_bytes(cores)
+    data = contract(received, Adaptation(trained="core"), received, cores)
     read = cores_from_bytes(data, received.spec, rank)
     assert all((read[name] == cores[name]).all() for name in cores)
     got = expand(data, received.spec, Adaptation(trained="core"), received)
@@ -243,9 +243,10 @@ def test_change_at_other_ranks_than_received_cannot_be_sent_in_part() -> None:
             contract(truncate(ones(), 1), adaptation, ones())
 
 
-def test_cores_are_no_part_of_an_adapter() -> None:
-    with pytest.raises(SpecMismatch, match="expected cores_to_bytes"):
-        contract(ones(), Adaptation(trained="core"), ones())
+@pytest.mark.parametrize("cores", [None, {"somewhere": np.eye(2, dtype=np.float32)}])
+def test_update_of_cores_needs_those_of_all_modules(cores: Any) -> None:
+    with pytest.raises(SpecMismatch):
+        contract(ones(), Adaptation(trained="core"), ones(), cores)
 
 
 @pytest.mark.parametrize(
