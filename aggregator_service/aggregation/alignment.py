@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aggregator_service.aggregation.stacks import StackedAdapter, empty, groups_of
+from aggregator_service.aggregation.stacks import StackedAdapter, groups_of, zeros
 
 
 def live(adapter: StackedAdapter, rank: int) -> StackedAdapter:
@@ -20,7 +20,7 @@ def live(adapter: StackedAdapter, rank: int) -> StackedAdapter:
 
     A rank whose column of lora_B is zero only waits to be trained (`gauge.py` refills it), and is zero here.
     """
-    result = empty(adapter.spec, [rank] * len(groups_of(adapter.spec)))
+    result = zeros(adapter.spec, [rank] * len(groups_of(adapter.spec)))
     for into, stack in zip(result, adapter, strict=True):
         acts = np.any(stack.lora_B != 0, axis=1)
         into.lora_A[:, : stack.rank] = stack.lora_A * acts[:, :, None]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator_service.aggregation.stacks import StackedAdapter, empty
+from aggregator_service.aggregation.stacks import StackedAdapter, zeros_of
 
 ModuleRanks = Sequence[NDArray[np.intp]]  # of each module, group by group
 
@@ -19,13 +19,12 @@ def truncated(adapter: StackedAdapter, rank: int) -> StackedAdapter:
 
 def cut(adapter: StackedAdapter, ranks: ModuleRanks) -> StackedAdapter:
     """The leading ranks of each module, as many as given; none has more than the adapter."""
-    result = empty(adapter.spec, [int(own.max()) for own in ranks], np.float32)
+    result = zeros_of(adapter.spec, ranks, np.float32)
     for into, stack, own in zip(result, adapter, ranks, strict=True):
         held = np.arange(into.rank) < own[:, None]
         into.lora_A[:] = stack.lora_A[:, : into.rank] * held[:, :, None]
         into.lora_B[:] = stack.lora_B[:, :, : into.rank] * held[:, None, :]
-    uneven = any(own.min() != own.max() for own in ranks)
-    return StackedAdapter(adapter.spec, result.values, result.layout, tuple(ranks) if uneven else None)
+    return result
 
 
 def remainder(adapter: StackedAdapter, ranks: ModuleRanks) -> StackedAdapter | None:
@@ -40,10 +39,10 @@ def remainder(adapter: StackedAdapter, ranks: ModuleRanks) -> StackedAdapter | N
     counts = tuple(alive.sum(axis=1).astype(np.intp) for alive in left)
     if not any(own.any() for own in counts):
         return None
-    result = empty(adapter.spec, [int(own.max()) for own in counts], np.float32)
+    result = zeros_of(adapter.spec, counts, np.float32)
     for into, stack, alive in zip(result, adapter, left, strict=True):
         for number, keep in enumerate(alive):
             width = int(keep.sum())
             into.lora_A[number, :width] = stack.lora_A[number, keep]
             into.lora_B[number, :, :width] = stack.lora_B[number][:, keep]
-    return StackedAdapter(adapter.spec, result.values, result.layout, counts)
+    return result

@@ -7,12 +7,22 @@ from typing import Final
 
 import numpy as np
 
-from aggregator_service.aggregation.leading import Floats
 from aggregator_service.aggregation.spectrum import Spectrum
-from aggregator_service.aggregation.stacks import Group, Stack, StackedAdapter, empty, groups_of
+from aggregator_service.aggregation.stacks import (
+    Floats,
+    Group,
+    Stack,
+    StackedAdapter,
+    groups_of,
+    zeros,
+    zeros_of,
+)
 from hetlora.adapter import AdapterSpec
 
-REFILL_SEED: Final = 240106432
+SEED: Final = 240106432
+# What random rows are for; first in a seed, as numpy takes [a, b] and [a, b, 0] for one.
+REFILL: Final = 0
+RESTART: Final = 1
 
 
 def balanced(
@@ -24,9 +34,9 @@ def balanced(
     factors have zero gradients and would stay dead for good; so they change nothing now and can be trained.
     """
     groups = groups_of(spec)
-    result = empty(spec, [rank] * len(groups), np.float32)
+    result = zeros(spec, [rank] * len(groups), np.float32)
     for index, (group, stack, found) in enumerate(zip(groups, result, spectra, strict=True)):
-        stack.lora_A[:] = _fresh_rows(index, group, rank)
+        stack.lora_A[:] = _fresh_rows(group, rank, REFILL, index)
         _write(stack, found, scale)
     return result
 
@@ -34,9 +44,9 @@ def balanced(
 def fresh(spec: AdapterSpec, rank: int, round_index: int) -> StackedAdapter:
     """An adapter that begins anew as PEFT initialises it, lora_B zero; other numbers in each round."""
     groups = groups_of(spec)
-    result = empty(spec, [rank] * len(groups), np.float32)
+    result = zeros(spec, [rank] * len(groups), np.float32)
     for index, (group, stack) in enumerate(zip(groups, result, strict=True)):
-        stack.lora_A[:] = _fresh_rows(index, group, rank, round_index)
+        stack.lora_A[:] = _fresh_rows(group, rank, RESTART, index, round_index)
     return result
 
 
@@ -46,12 +56,11 @@ def trimmed(spec: AdapterSpec, spectra: Iterable[Sequence[Spectrum]], scale: flo
     For what nobody trains: a rank that is not there takes no place.
     """
     kept = [list(found) for found in spectra]
-    ranks = tuple(np.array([len(one.values) for one in found], np.intp) for found in kept)
-    result = empty(spec, [int(own.max()) for own in ranks], np.float32)
+    ranks = [np.array([len(one.values) for one in found], np.intp) for found in kept]
+    result = zeros_of(spec, ranks, np.float32)
     for stack, found in zip(result, kept, strict=True):
         _write(stack, found, scale)
-    uneven = any(own.min() != own.max() for own in ranks)
-    return StackedAdapter(spec, result.values, result.layout, ranks if uneven else None)
+    return result
 
 
 def _write(stack: Stack, found: Sequence[Spectrum], scale: float) -> None:
@@ -62,8 +71,8 @@ def _write(stack: Stack, found: Sequence[Spectrum], scale: float) -> None:
         stack.lora_B[number, :, :own] = spectrum.left[:, :own] * root
 
 
-def _fresh_rows(index: int, group: Group, rank: int, *seed: int) -> Floats:
-    """(modules, rank, in_features), uniform within 1/sqrt(in_features); without a seed always the same."""
+def _fresh_rows(group: Group, rank: int, *seed: int) -> Floats:
+    """(modules, rank, in_features), uniform within 1/sqrt(in_features)."""
     bound = 1 / np.sqrt(group.in_features)
-    rng = np.random.default_rng([REFILL_SEED, index, *seed])
+    rng = np.random.default_rng([SEED, *seed])
     return rng.uniform(-bound, bound, (len(group), rank, group.in_features))

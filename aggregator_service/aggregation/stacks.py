@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors
 
 Array = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +136,21 @@ def even_layout(spec: AdapterSpec, ranks: Sequence[int]) -> tuple[tuple[Spacing,
     return tuple(spacings), start
 
 
-def empty(
+def zeros(
     spec: AdapterSpec, ranks: Sequence[int], dtype: type[np.floating[Any]] = np.float64
 ) -> StackedAdapter:
     """Zeros with these ranks, one for each group."""
     layout, size = even_layout(spec, ranks)
     return StackedAdapter(spec, np.zeros(size, dtype), layout)
+
+
+def zeros_of(
+    spec: AdapterSpec, ranks: Sequence[NDArray[np.intp]], dtype: type[np.floating[Any]] = np.float64
+) -> StackedAdapter:
+    """Zeros with a rank for each module, which `ranks` hold (modules,) group by group."""
+    result = zeros(spec, [int(own.max()) for own in ranks], dtype)
+    uneven = any(own.min() != own.max() for own in ranks)
+    return StackedAdapter(spec, result.values, result.layout, tuple(ranks) if uneven else None)
 
 
 def stacked(adapter: Adapter) -> StackedAdapter:
@@ -153,14 +163,13 @@ def stacked_factors(spec: AdapterSpec, factors: Mapping[str, LoraFactors]) -> St
     ranks = tuple(
         np.array([factors[name].rank for name in group.names], np.intp) for group in groups_of(spec)
     )
-    copy = empty(spec, [int(own.max()) for own in ranks], np.float32)
+    copy = zeros_of(spec, ranks, np.float32)
     for group, stack in zip(groups_of(spec), copy, strict=True):
         for number, name in enumerate(group.names):
             own = factors[name]
             stack.lora_A[number, : own.rank] = own.lora_A
             stack.lora_B[number, :, : own.rank] = own.lora_B
-    uneven = any(own.min() != own.max() for own in ranks)
-    return StackedAdapter(spec, copy.values, copy.layout, ranks if uneven else None)
+    return copy
 
 
 def unstacked(adapter: StackedAdapter) -> Adapter:

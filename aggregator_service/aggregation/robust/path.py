@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 
 from aggregator_service.aggregation.rule import Update
-from aggregator_service.aggregation.stacks import Stack, StackedAdapter, empty
+from aggregator_service.aggregation.stacks import Stack, StackedAdapter, zeros_of
 
 HALVINGS: Final = 400  # 2^-400 of the way is below any change that float32 factors can call for
 
@@ -119,9 +119,7 @@ def wide_as_both(update: Update) -> StackedAdapter:
     """Zeros in float32, each module at the larger of the ranks that were sent and that came."""
     assert update.received is not None, "a change is against what was sent"
     ranks = [np.maximum(*own) for own in zip(update.received.ranks, update.adapter.ranks, strict=True)]
-    result = empty(update.adapter.spec, [int(own.max()) for own in ranks], np.float32)
-    uneven = any(own.min() != own.max() for own in ranks)
-    return StackedAdapter(result.spec, result.values, result.layout, tuple(ranks) if uneven else None)
+    return zeros_of(update.adapter.spec, ranks, np.float32)
 
 
 def _padded(stack: Stack, rank: int) -> Stack:

@@ -15,7 +15,7 @@ from aggregator_service.aggregation import sketch
 from aggregator_service.aggregation.products import ProductStack, ProductSum, merge_products, zero_products
 from aggregator_service.aggregation.rule import Update, UpdateRef
 from aggregator_service.aggregation.rules import first_state, open_rule
-from aggregator_service.aggregation.sketch import ProductSketch, range_of, spread
+from aggregator_service.aggregation.sketch import ProductSketch, range_of
 from aggregator_service.aggregation.spectrum import Spectrum
 from aggregator_service.aggregation.stacks import StackedAdapter, groups_of, stacked
 from aggregator_service.aggregation.tree import LEAF_SIZE, aggregate
@@ -169,16 +169,12 @@ def test_error_of_the_sketch_stays_under_its_bound_in_expectation_and_is_told(
             told[name].append(one.error)
     for name, matrix in whole.items():
         tail = float(np.linalg.norm(matrix - best[name]))
+        # The theorem's bound and the cut's: r = 2, q = 8, l = 16: f(q, l) = 8 / (16 - 8 - 1) = 8/7 and
+        # f(r, q) = 2 / (8 - 2 - 1) = 2/5, so that it is 1 + 2 sqrt(15/7 * 7/5) = 1 + 2 sqrt(3).
         # 40 draws: the mean is known to some 3 % of the error, and the bound has three times its room.
-        assert tail <= np.mean(errors[name]) <= spread(2, 8) * tail
+        assert tail <= np.mean(errors[name]) <= (1 + 2 * 3**0.5) * tail
         # What is told is the mean square, over 16 rows and 40 draws.
         assert np.mean(np.square(told[name])) == pytest.approx(np.mean(np.square(errors[name])), rel=0.15)
-
-
-def test_bound_is_that_of_the_theorem_and_of_the_cut() -> None:
-    # r = 2, q = 8, l = 16: f(q, l) = 8 / (16 - 8 - 1) = 8/7, f(r, q) = 2 / (8 - 2 - 1) = 2/5;
-    # 1 + 2 sqrt(15/7 * 7/5) = 1 + 2 sqrt(3).
-    assert spread(2, 8) == pytest.approx(1 + 2 * 3**0.5)
 
 
 def test_stack_turns_into_a_sketch_where_it_would_pass_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
