@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aggregator_service.aggregation.rule import Update
-from aggregator_service.aggregation.slice_sum import Floats
-from aggregator_service.aggregation.stacks import Array, StackedAdapter, empty, groups_of
+from aggregator_service.aggregation.stacks import Array, Floats, StackedAdapter, groups_of, zeros
 from hetlora.adapter import AdapterSpec
 
 
@@ -25,7 +24,7 @@ class ChangeSum:
     @classmethod
     def zero(cls, spec: AdapterSpec, rank: int) -> ChangeSum:
         """The sum of nothing."""
-        return cls(empty(spec, [rank] * len(groups_of(spec))))
+        return cls(zeros(spec, [rank] * len(groups_of(spec))))
 
     def add(self, update: Update, weight: float) -> None:
         """Add what one update changed, at the global ranks that are its own."""

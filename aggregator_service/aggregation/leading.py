@@ -36,9 +36,11 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from aggregator_service.aggregation.stacks import Floats
+
 Block: TypeAlias = NDArray[Any]  # float32 or float64
 Factors = Sequence[Block]
+Result = tuple[Block, Block]
 
 # Of the product's norm: what the check allows for the iteration, and float32 for rounding.
 TOLERANCE: Final = 1e-5
@@ -48,7 +50,7 @@ WIDTH: Final = 1.5
 NARROWEST: Final = 4
 # Products with M^T M that are cheaper than to form it, and what they are to leave of the unwanted.
 MOST_PRODUCTS: Final = 4
-LEFT: Final = 1e-6
+LEFT: Final = 1e-5
 # Degrees of the filters, one after the other, and how far one may draw wanted directions apart.
 DEGREES: Final = (8, 10, 12, 12)
 MOST_SPREAD: Final = 1e4
@@ -66,9 +68,7 @@ def pays(narrowest: int, rank: int) -> bool:
     return NARROWEST * int(WIDTH * rank) <= narrowest
 
 
-def leading(
-    single: Factors, double: Callable[[], Factors], rank: int, rounding: float
-) -> tuple[Block, Block] | None:
+def leading(single: Factors, double: Callable[[], Factors], rank: int, rounding: float) -> Result | None:
     """U (out_features, rank), orthonormal columns, and U^T M (rank, in_features); None if nothing comes near.
 
     Args:
@@ -76,24 +76,33 @@ def leading(
         double: gives them in float64, and may take its time.
         rounding: the norm of what float32 rounds off M in adding it up.
     """
-    block = _random(single[-1].shape[1], int(WIDTH * rank))
     with np.errstate(all="ignore"):  # what passes float32 shows in the Ritz values
-        found = _Ritz.of(single, block)
-        squares = found.squares
-        if not squares[rank - 1] > STEEPEST * squares[0] > 0:
-            return None
-        products = _products(float(squares[-1] / squares[rank - 1]))
-        if products > MOST_PRODUCTS:
-            block = _filtered(_times(single[:-1], single[-1]), block, squares, rank)
-        else:
-            for _ in range(products):
-                block = found.through(single)
-                found = _Ritz.of(single, block)
-            if rounding <= ROUNDED * found.norm(rank):
-                result = found.checked(single, rank)
-                if result is not None:
-                    return result
-    factors = double()
+        result, block = _approached(single, rank, rounding)
+    return result if result is not None or block is None else _refined(double(), block, rank)
+
+
+def _approached(factors: Factors, rank: int, rounding: float) -> tuple[Result | None, Block | None]:
+    """Steps 1 and 2: a result that float32 is enough for, if there is one, and X, if it comes to anything."""
+    block = _random(factors[-1].shape[1], int(WIDTH * rank))
+    found = _Ritz.of(factors, block)
+    squares = found.squares
+    if not squares[rank - 1] > STEEPEST * squares[0] > 0:
+        return None, None
+    products = _products(float(squares[-1] / squares[rank - 1]))
+    if products > MOST_PRODUCTS:
+        return None, _filtered(_times(factors[:-1], factors[-1]), block, squares, rank)
+    enough = rounding <= ROUNDED * found.norm(rank)
+    for number in range(1, products + 1 + enough):  # once more, if the check wants it
+        block = found.through(factors)
+        found = _Ritz.of(factors, block)
+        result = found.checked(factors, rank) if enough and number >= products else None
+        if result is not None:
+            return result, block
+    return None, block
+
+
+def _refined(factors: Factors, block: Block, rank: int) -> Result | None:
+    """Steps 3 and 4 in float64."""
     for _ in range(ROUNDS):
         found = _Ritz.of(factors, _orthonormal(block.astype(np.float64)))
         result = found.checked(factors, rank)
@@ -137,7 +146,7 @@ class _Ritz:
         """Orthonormal columns of M^T M times the block."""
         return _orthonormal(_back(factors, self.left))
 
-    def checked(self, factors: Factors, rank: int) -> tuple[Block, Block] | None:
+    def checked(self, factors: Factors, rank: int) -> Result | None:
         """U and U^T M, if they are near enough."""
         squares, left = self.squares[:rank], self.left[:, :rank]
         images = _back(factors, left)

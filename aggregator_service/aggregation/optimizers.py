@@ -46,8 +46,7 @@ from aggregator_service.aggregation.gauge import balanced
 from aggregator_service.aggregation.products import ProductStack
 from aggregator_service.aggregation.rule import GlobalState, Handout, Rule, Update
 from aggregator_service.aggregation.rules.base import RoundRule
-from aggregator_service.aggregation.slice_sum import Floats
-from aggregator_service.aggregation.stacks import Array, StackedAdapter
+from aggregator_service.aggregation.stacks import Array, Floats, StackedAdapter
 from hetlora.errors import SettingsError
 from hetlora.messages.server_optimizer import ServerMomentum, ServerOptimizer
 

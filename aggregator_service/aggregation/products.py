@@ -19,10 +19,10 @@ from typing import Final
 
 import numpy as np
 
-from aggregator_service.aggregation.leading import Block, Floats
+from aggregator_service.aggregation.leading import Block
 from aggregator_service.aggregation.sketch import ProductSketch, Weight, weight_of
 from aggregator_service.aggregation.spectrum import Spectrum, of_factors
-from aggregator_service.aggregation.stacks import Stack, StackedAdapter
+from aggregator_service.aggregation.stacks import Floats, Stack, StackedAdapter
 from hetlora.adapter import AdapterSpec
 
 STACK_BYTES: Final = 2**30

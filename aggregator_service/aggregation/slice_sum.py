@@ -9,11 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator_service.aggregation.stacks import Array, Spacing, StackedAdapter, empty, groups_of
+from aggregator_service.aggregation.stacks import Array, Floats, Spacing, StackedAdapter, groups_of, zeros
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import RankOutOfRange
 
-Floats = NDArray[np.float64]
 CHUNK: Final = 4096  # numbers; a leaf's share of one chunk is 1 MB in float64, half of a second-level cache
 
 
@@ -36,7 +35,7 @@ class SliceSum:
         """The sum of nothing, padded to `rank`."""
         groups = groups_of(spec)
         return cls(
-            empty(spec, [rank] * len(groups)),
+            zeros(spec, [rank] * len(groups)),
             [np.zeros((len(group), rank)) for group in groups],
             [np.zeros((len(group), rank), np.int64) for group in groups],
             [np.zeros(len(group)) for group in groups],

@@ -18,7 +18,8 @@ from typing import Final
 import numpy as np
 from scipy.linalg import eigh
 
-from aggregator_service.aggregation.leading import Block, Floats, leading, pays
+from aggregator_service.aggregation.leading import Block, leading, pays
+from aggregator_service.aggregation.stacks import Floats
 
 # Below this share of the largest singular value, what is left is rounding.
 NEGLIGIBLE: Final = 1e-7

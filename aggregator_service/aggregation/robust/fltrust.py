@@ -20,9 +20,8 @@ well, with trust 1; if it is, a round in which it learned something is never lef
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from aggregator_service.aggregation.stacks import Floats
 
 
 def trust(products: Floats, norms: Floats, trusted_norm: float) -> Floats:

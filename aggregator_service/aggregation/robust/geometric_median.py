@@ -18,9 +18,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from aggregator_service.aggregation.stacks import Floats
 
 ITERATIONS: Final = 1000
 TOLERANCE: Final = 1e-10

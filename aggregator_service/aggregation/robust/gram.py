@@ -27,13 +27,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aggregator_service.aggregation.rule import Update, UpdateRef
-from aggregator_service.aggregation.stacks import StackedAdapter
+from aggregator_service.aggregation.stacks import Floats, StackedAdapter
 from aggregator_service.aggregation.tree import Load, one_thread
-
-Floats = NDArray[np.float64]
 
 BLOCK_BYTES: Final = 2**28  # of a block's factors in float64; one update may take more
 BLOCK_RANKS: Final = 2048  # of a block, summed over what it holds: two blocks' products are that squared

@@ -20,11 +20,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from aggregator_service.aggregation.stacks import Floats
 from hetlora.algebra import FLOOR_SLACK
-
-Floats = NDArray[np.float64]
 
 
 def scores(gram: Floats, hostile_share: float) -> Floats:

@@ -32,16 +32,13 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aggregator_service.aggregation.robust.ownership import Holding, holding, owners_of
 from aggregator_service.aggregation.robust.path import at_share, step
 from aggregator_service.aggregation.rule import Update, UpdateRef
-from aggregator_service.aggregation.stacks import Stack, StackedAdapter, empty, groups_of
+from aggregator_service.aggregation.stacks import Floats, Stack, StackedAdapter, groups_of, zeros
 from aggregator_service.aggregation.tree import Load
 from hetlora.adapter import AdapterSpec
-
-Floats = NDArray[np.float64]
 
 SLAB_BYTES: Final = 2**28
 LEAST_OWNERS: Final = 3
@@ -70,7 +67,7 @@ def common_step(
     owners = owners_of(holdings)
     width = owners[0].shape[1]
     spec = load(refs[0]).adapter.spec
-    result = empty(spec, [width] * len(owners))
+    result = zeros(spec, [width] * len(owners))
     stacks = [*result]
     for group, modules in _slabs(spec, len(refs), width):
         moved = _moved(refs, load, holdings, group, modules, width)

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
-import numpy as np
-
 from aggregator_service.aggregation.cutting import truncated
 from aggregator_service.aggregation.rule import PLAIN, GlobalState, Handout, Rule, Update
-from aggregator_service.aggregation.slice_sum import Floats, SliceSum, check_rank
+from aggregator_service.aggregation.slice_sum import SliceSum, check_rank
 from aggregator_service.aggregation.stacks import Array, StackedAdapter
 from hetlora.messages.common import Message
 from hetlora.messages.device import Adaptation
@@ -18,12 +16,6 @@ from hetlora.messages.rules import Weighted
 from hetlora.partial import sent_places
 
 Settings = TypeVar("Settings", bound=Message)
-
-
-def raw_weights(settings: Message, leaf: Sequence[Update]) -> Floats:
-    """n_k of each update, or 1 where the settings' `weights` are uniform; times its trust."""
-    uniform = isinstance(settings, Weighted) and settings.weights == "uniform"
-    return np.array([update.trust * (1 if uniform else update.example_count) for update in leaf])
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +94,8 @@ class RoundRule(Rule[Any], Generic[Settings]):
             RankOutOfRange: an update is wider than the run.
         """
         self.check_ranks(leaf)
-        return [float(weight) for weight in raw_weights(self.settings, leaf)]
+        uniform = isinstance(self.settings, Weighted) and self.settings.weights == "uniform"
+        return [float(update.trust * (1 if uniform else update.example_count)) for update in leaf]
 
     def zero_sum(self) -> SliceSum:
         """The sum of no update, as wide as the run."""

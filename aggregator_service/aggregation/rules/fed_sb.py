@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 
 from aggregator_service.aggregation.rule import GlobalState, Handout
 from aggregator_service.aggregation.rules.base import FactorRule
-from aggregator_service.aggregation.slice_sum import Floats, SliceSum
-from aggregator_service.aggregation.stacks import Array, Group, StackedAdapter, empty, groups_of
+from aggregator_service.aggregation.slice_sum import SliceSum
+from aggregator_service.aggregation.stacks import Array, Floats, Group, StackedAdapter, groups_of, zeros
 from hetlora.messages.device import Adaptation
 from hetlora.messages.rules import FedSbRule
 
@@ -52,7 +52,7 @@ class FedSb(FactorRule[FedSbRule]):
     def start(cls, settings: FedSbRule, initial: StackedAdapter) -> GlobalState:
         spec, rank = initial.spec, initial.rank
         groups = groups_of(spec)
-        adapter, tensors = empty(spec, [rank] * len(groups), np.float32), {}
+        adapter, tensors = zeros(spec, [rank] * len(groups), np.float32), {}
         for index, (group, stack) in enumerate(zip(groups, adapter, strict=True)):
             rng = np.random.default_rng([FACTOR_SEED, index])
             scale = np.sqrt(group.out_features / (3 * rank))
@@ -89,7 +89,7 @@ class FedSb(FactorRule[FedSbRule]):
         spec, tensors = self.state.adapter.spec, self.state.tensors
         groups = groups_of(spec)
         cores: dict[str, NDArray[np.float32]] = {}
-        adapter = empty(spec, [rank] * len(groups), np.float32)
+        adapter = zeros(spec, [rank] * len(groups), np.float32)
         for index, (group, into, stack) in enumerate(zip(groups, adapter, self.state.adapter, strict=True)):
             into.lora_A[:] = stack.lora_A[:, :rank]
             into.lora_B[:] = tensors[_fixed(index)][:, :, :rank]

@@ -23,7 +23,7 @@ import numpy as np
 
 from aggregator_service.aggregation.rule import Handout
 from aggregator_service.aggregation.rules.change_rule import ChangeRule
-from aggregator_service.aggregation.stacks import StackedAdapter, empty, groups_of
+from aggregator_service.aggregation.stacks import StackedAdapter, groups_of, zeros
 from hetlora.messages.device import Adaptation
 from hetlora.messages.rules import FsLoraRule
 
@@ -42,7 +42,7 @@ class FsLora(ChangeRule[FsLoraRule]):
 
 
 def _selected(adapter: StackedAdapter, ranks: Sequence[int]) -> StackedAdapter:
-    result = empty(adapter.spec, [len(ranks)] * len(groups_of(adapter.spec)), np.float32)
+    result = zeros(adapter.spec, [len(ranks)] * len(groups_of(adapter.spec)), np.float32)
     for into, stack in zip(result, adapter, strict=True):
         into.lora_A[:] = stack.lora_A[:, ranks]
         into.lora_B[:] = stack.lora_B[:, :, ranks]

@@ -32,9 +32,9 @@ from typing import Final
 
 import numpy as np
 
-from aggregator_service.aggregation.leading import Floats
 from aggregator_service.aggregation.rule import GlobalState
 from aggregator_service.aggregation.rules.mean_and_product import MeanAndProduct, MeanAndProductRule
+from aggregator_service.aggregation.stacks import Floats
 from hetlora.messages.rules import LoraFairRule
 
 GRID: Final = 101
@@ -51,7 +51,6 @@ class LoraFair(MeanAndProductRule[LoraFairRule]):
         return self.state.rank
 
     def finish(self, total: MeanAndProduct) -> GlobalState:
-        assert total.factors.count > 0, "a round commits only with updates"
         mean = total.factors.mean()
         rights = [stack.lora_A.astype(np.float64).swapaxes(1, 2) for stack in mean]
         for stack, right, found in zip(mean, rights, total.products.images(rights), strict=True):

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from aggregator_service.aggregation.gauge import balanced
 from aggregator_service.aggregation.products import ProductSum, merge_products, zero_products
 from aggregator_service.aggregation.rule import GlobalState, Update
-from aggregator_service.aggregation.rules.base import RoundRule, Settings, raw_weights
-from aggregator_service.aggregation.slice_sum import check_rank
+from aggregator_service.aggregation.rules.base import RoundRule, Settings
 
 
 @dataclass(slots=True)
@@ -18,7 +17,6 @@ class ProductPartial:
 
     products: ProductSum
     weight: float = 0.0
-    count: int = 0
 
 
 class ProductRule(RoundRule[Settings]):
@@ -30,22 +28,18 @@ class ProductRule(RoundRule[Settings]):
         return ProductPartial(zero_products(self.state.adapter.spec, self.state.rank, self.rank_total))
 
     def accumulate(self, partial: ProductPartial, leaf: Sequence[Update]) -> list[float]:
-        for update in leaf:
-            check_rank(update.adapter, self.state.rank)
-        weights = [float(weight) for weight in raw_weights(self.settings, leaf)]
+        weights = self.weights_of(leaf)
         partial.products.add([update.adapter for update in leaf], weights)
         partial.weight += sum(weights)
-        partial.count += len(leaf)
         return weights
 
     def merge(self, left: ProductPartial, right: ProductPartial) -> ProductPartial:
         products = merge_products(left.products, right.products)
-        return ProductPartial(products, left.weight + right.weight, left.count + right.count)
+        return ProductPartial(products, left.weight + right.weight)
 
     def weight(self, total: ProductPartial, raw: float) -> float:
         return raw / total.weight
 
     def finish(self, total: ProductPartial) -> GlobalState:
-        assert total.count > 0, "a round commits only with updates"
         spectra = total.products.spectra(self.state.rank, energies=False)
         return self.next_state(balanced(self.state.adapter.spec, spectra, self.state.rank, 1 / total.weight))

@@ -30,12 +30,10 @@ from itertools import pairwise
 import numpy as np
 
 from aggregator_service.aggregation.gauge import balanced
-from aggregator_service.aggregation.leading import Floats
 from aggregator_service.aggregation.products import ProductSum, merge_products, zero_products
 from aggregator_service.aggregation.rule import GlobalState, Update
-from aggregator_service.aggregation.rules.base import RoundRule, raw_weights
-from aggregator_service.aggregation.slice_sum import check_rank
-from aggregator_service.aggregation.stacks import StackedAdapter, empty, groups_of
+from aggregator_service.aggregation.rules.base import RoundRule
+from aggregator_service.aggregation.stacks import Floats, StackedAdapter, groups_of, zeros
 from hetlora.messages.rules import RaFloraRule
 
 
@@ -46,7 +44,6 @@ class RaFloraPartial:
     bands: list[ProductSum]
     held: list[list[Floats]]
     weight: float = 0.0
-    count: int = 0
 
 
 class RaFlora(RoundRule[RaFloraRule]):
@@ -67,9 +64,7 @@ class RaFlora(RoundRule[RaFloraRule]):
         return RaFloraPartial(zeros, [[np.zeros(len(group)) for group in groups_of(spec)] for _ in zeros])
 
     def accumulate(self, partial: RaFloraPartial, leaf: Sequence[Update]) -> list[float]:
-        for update in leaf:
-            check_rank(update.adapter, self.state.rank)
-        weights = [float(weight) for weight in raw_weights(self.settings, leaf)]
+        weights = self.weights_of(leaf)
         for (first, last), products, held in zip(self.bands, partial.bands, partial.held, strict=True):
             owners = [
                 (update, n) for update, n in zip(leaf, weights, strict=True) if update.adapter.rank > first
@@ -80,7 +75,6 @@ class RaFlora(RoundRule[RaFloraRule]):
             if owners:
                 products.add([_band(own.adapter, first, last) for own, _ in owners], [n for _, n in owners])
         partial.weight += sum(weights)
-        partial.count += len(leaf)
         return weights
 
     def merge(self, left: RaFloraPartial, right: RaFloraPartial) -> RaFloraPartial:
@@ -89,14 +83,13 @@ class RaFlora(RoundRule[RaFloraRule]):
             [one + other for one, other in zip(*pair, strict=True)]
             for pair in zip(left.held, right.held, strict=True)
         ]
-        return RaFloraPartial(bands, held, left.weight + right.weight, left.count + right.count)
+        return RaFloraPartial(bands, held, left.weight + right.weight)
 
     def weight(self, total: RaFloraPartial, raw: float) -> float:
         """The share of all examples: by band an update's weight is that or more."""
         return raw / total.weight
 
     def finish(self, total: RaFloraPartial) -> GlobalState:
-        assert total.count > 0, "a round commits only with updates"
         before, means = self.state.adapter, []
         for (first, last), products, held in zip(self.bands, total.bands, total.held, strict=True):
             mean = products.scaled([1 / np.where(own > 0, own, 1.0) for own in held])
@@ -110,7 +103,7 @@ class RaFlora(RoundRule[RaFloraRule]):
 
 def _band(adapter: StackedAdapter, first: int, last: int) -> StackedAdapter:
     """The ranks from `first` to before `last`, as far as the adapter has them; a module may have none."""
-    result = empty(adapter.spec, [max(min(stack.rank, last) - first, 0) for stack in adapter], np.float32)
+    result = zeros(adapter.spec, [max(min(stack.rank, last) - first, 0) for stack in adapter], np.float32)
     for into, stack in zip(result, adapter, strict=True):
         into.lora_A[:] = stack.lora_A[:, first:last]
         into.lora_B[:] = stack.lora_B[:, :, first:last]
