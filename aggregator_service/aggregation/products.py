@@ -61,16 +61,21 @@ class ProductStack:
     def images(self, rights: Sequence[Floats]) -> Iterator[list[tuple[Floats, float]]]:
         """M @ right and ||M||_F^2 of each module, group by group; `rights` are (modules, in_features, n)."""
         for group, own in zip(self._factors(), rights, strict=True):
-            found = []
-            for (left, scales, right), columns in zip(group, own, strict=True):
-                weighted = left * scales
-                energy = float(np.sum((weighted @ right.astype(np.float64, copy=False)) ** 2))
-                found.append((weighted @ (right @ columns), energy))
-            yield found
+            yield [
+                (left * scales @ (right @ columns), _energy(left * scales, right.astype(np.float64)))
+                for (left, scales, right), columns in zip(group, own, strict=True)
+            ]
 
     def _factors(self) -> Iterator[Iterator[tuple[Block, Floats, Block]]]:
         for index, stacks in enumerate(zip(*(adapter for adapter, _ in self.terms), strict=True)):
             yield _joined(stacks, [weight_of(weight, index) for _, weight in self.terms])
+
+
+def _energy(left: Floats, right: Floats) -> float:
+    """||L R||_F^2: from Gram matrices while these are smaller than L R, else of L R itself."""
+    if left.shape[1] < min(left.shape[0], right.shape[1]):
+        return max(float(np.sum((left.T @ left) * (right @ right.T))), 0.0)
+    return float(np.sum((left @ right) ** 2))
 
 
 def _joined(

@@ -14,23 +14,28 @@ singular values of M, Theorem 4.3 there (f(s, t) = s / (t - s - 1) for real numb
 
     E ||M - M^||_F^2 <= (1 + f(q, l)) min_{j < q - 1} (1 + f(j, q)) tail_j^2
 
-and, as [M^]_r is the nearest to M^ of its rank, ||M - [M^]_r||_F <= tail_r + 2 ||M - M^||_F (section 6 there),
-so that with j = r
+and, as [M^]_r is the nearest to M^ of its rank, ||M - [M^]_r||_F <= tail_r + 2 ||M - M^||_F (section 6
+there), so that with j = r
 
     E ||M - [M^]_r||_F <= (1 + 2 sqrt((1 + f(q, l)) (1 + f(r, q)))) tail_r:
 
-`spread` times the error of the best approximation. With q = 4 r and l = 2 q as here the spread is some 4.3;
+that many times the error of the best approximation. With q = 4 r and l = 2 q as here it is some 4.3;
 measured it is 1.2 to 1.4, whether the spectrum is flat or falls.
 
 That bound speaks of a tail which nobody knows. What the error came to is measured: ||Theta (M - N)||_F^2 / t
 is ||M - N||_F^2 in expectation for every N that does not depend on Theta. With t = 16 its standard deviation
 is 35 % where M - N has rank 1, and falls with the root of the number of directions that it spreads over.
+
+Modules whose M takes no more numbers than its sketch would, q out_features + (l + t) in_features, have M
+itself, exact: at rank 256 all of up to some 3,000 features a side. So the memory for a module never passes
+that of M, nor, where M is large, what the rank that is wanted asks for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -56,7 +61,10 @@ def weight_of(weight: Weight, index: int) -> float | Floats:
 
 @dataclass(slots=True)
 class ProductSketch:
-    """Y (modules, out_features, q), and W above C (modules, l + t, in_features), group by group."""
+    """Y (modules, out_features, q), and W above C (modules, l + t, in_features), group by group.
+
+    Of a group of small modules, M (modules, out_features, in_features) in place of Y, and no rows.
+    """
 
     spec: AdapterSpec
     rank: int  # of which the leading triplets are wanted
@@ -69,8 +77,11 @@ class ProductSketch:
         ranges, rows = [], []
         for group in groups_of(spec):
             wide = range_of(group, rank)
+            tall = CORANGE_FACTOR * wide + CHECK_ROWS
+            if group.out_features * (group.in_features - wide) <= tall * group.in_features:
+                wide, tall = group.in_features, 0
             ranges.append(np.zeros((len(group), group.out_features, wide)))
-            rows.append(np.zeros((len(group), CORANGE_FACTOR * wide + CHECK_ROWS, group.in_features)))
+            rows.append(np.zeros((len(group), tall, group.in_features)))
         return cls(spec, rank, ranges, rows)
 
     def add(self, adapters: Sequence[StackedAdapter], weights: Sequence[Weight]) -> None:
@@ -83,7 +94,10 @@ class ProductSketch:
                 scale = np.reshape(weight_of(weight, index), (-1, 1, 1))
                 left[:, :, start : start + stack.rank] *= scale
                 start += stack.rank
-            omega, psi_theta = self.tests(index)
+            if self._whole(index):
+                self.ranges[index] += left @ right
+                continue
+            omega, psi_theta = self.test_matrices(index)
             self.ranges[index] += left @ (right @ omega)
             self.rows[index] += (psi_theta @ left) @ right
 
@@ -100,26 +114,33 @@ class ProductSketch:
             rows *= own[:, None, None]
         return self
 
-    def tests(self, index: int) -> tuple[Floats, Floats]:
+    def _whole(self, index: int) -> bool:
+        """Whether M itself is kept of a group."""
+        return self.rows[index].size == 0
+
+    def test_matrices(self, index: int) -> tuple[Floats, Floats]:
         """Omega (in_features, q), and Psi above Theta (l + t, out_features), of a group; standard normal."""
         group = groups_of(self.spec)[index]
         wide = range_of(group, self.rank)
-        rng = np.random.default_rng([SKETCH_SEED, index])
-        return (
-            rng.standard_normal((group.in_features, wide)),
-            rng.standard_normal((CORANGE_FACTOR * wide + CHECK_ROWS, group.out_features)),
-        )
+        return _test_matrices(SKETCH_SEED, index, group.in_features, group.out_features, wide)
 
     def spectra(self, rank: int, energies: bool = True) -> Iterator[list[Spectrum]]:
         """The leading `rank` singular triplets of each module, group by group; energies come anyway."""
         for index, (ranges, rows) in enumerate(zip(self.ranges, self.rows, strict=True)):
-            _, psi_theta = self.tests(index)
+            if self._whole(index):
+                yield [of_dense(matrix, rank) for matrix in ranges]
+                continue
+            _, psi_theta = self.test_matrices(index)
             yield [of_sketch(*seen, psi_theta, rank) for seen in zip(ranges, rows, strict=True)]
 
     def images(self, rights: Sequence[Floats]) -> Iterator[list[tuple[Floats, float]]]:
         """M^ @ right, and ||M||_F^2 as W has it in expectation, of each module; see `ProductStack.images`."""
         for index, (ranges, rows, own) in enumerate(zip(self.ranges, self.rows, rights, strict=True)):
-            _, psi_theta = self.tests(index)
+            if self._whole(index):
+                pairs = zip(ranges, own, strict=True)
+                yield [(matrix @ columns, float(np.sum(matrix**2))) for matrix, columns in pairs]
+                continue
+            _, psi_theta = self.test_matrices(index)
             found = []
             for seen, columns in zip(zip(ranges, rows, strict=True), own, strict=True):
                 basis, core = _approximation(*seen, psi_theta)
@@ -131,6 +152,18 @@ class ProductSketch:
 def range_of(group: Group, rank: int) -> int:
     """q of a group: no more than the rank that M can have, at which M^ = M."""
     return min(RANGE_FACTOR * rank, group.in_features, group.out_features)
+
+
+# Drawn once, and not for each leaf; those of a large model's groups take some 10 MB each.
+@lru_cache(maxsize=32)
+def _test_matrices(
+    seed: int, index: int, in_features: int, out_features: int, wide: int
+) -> tuple[Floats, Floats]:
+    rng = np.random.default_rng([seed, index])
+    return (
+        rng.standard_normal((in_features, wide)),
+        rng.standard_normal((CORANGE_FACTOR * wide + CHECK_ROWS, out_features)),
+    )
 
 
 def of_sketch(ranges: Floats, rows: Floats, psi_theta: Floats, rank: int) -> Spectrum:

@@ -217,3 +217,16 @@ def test_memory_stays_flat_over_two_thousand_updates() -> None:
     # As a stack, 2,000 updates of 4.5 ranks in the mean would take 2,000 * 200 * 4.5 * 4 bytes, 7 MB. At most
     # six partials of 0.09 MB are alive, and the updates' names stay.
     assert many - few < 1_000_000
+
+
+def test_module_whose_sketch_would_be_no_smaller_is_kept_whole() -> None:
+    # Rank 4, q = 16, l + t = 48: of 40 x 60 the sketch would have 40 * 16 + 48 * 60 = 3520 numbers, M 2400.
+    total = ProductSketch.zero(WIDE, 4)
+    assert [len(own[0].ravel()) for own in total.ranges] == [2400, 2400]
+    assert sum(own.size for own in total.rows) == 0
+    adapters = [stacked(random_adapter(8, seed, WIDE)) for seed in range(5)]
+    total.add(adapters, [1.0, 2.0, 3.0, 4.0, 5.0])
+    whole = weighted(adapters, [1.0, 2.0, 3.0, 4.0, 5.0])
+    assert_same(dense_of(WIDE, total, 40), whole, 1e-6)
+    # At rank 2 it has 40 * 8 + 32 * 60 = 2240.
+    assert ProductSketch.zero(WIDE, 2).rows[0].shape == (1, 32, 60)
