@@ -35,8 +35,8 @@ LARGEST: Final = 1e30
 class Spectrum:
     """M ~ U diag(values) V: U (out_features, rank), values falling, V (rank, in_features).
 
-    `energy` is ||M||_F^2, all of it, and `error` is ||M - U diag(values) V||_F; of a sketch both are
-    estimates (`sketch.py`).
+    `energy` is ||M||_F^2, all of it, and `error` is ||M - U diag(values) V||_F, as the root of a difference
+    of squares: below 1e-8 of the norm it may be rounding. Of a sketch both are estimates (`sketch.py`).
     """
 
     left: Floats

@@ -6,8 +6,9 @@ with n updates, of which up to f are hostile. Krum keeps the update of the lowes
 the lowest scores, of which the rule then takes its mean.
 
 1. ||D_i - D_j||^2 = G_ii - 2 G_ij + G_jj: distances of products, whatever the ranks.
-2. f = floor(`hostile_share` n); m = n - f - 2. Of equal scores the update that comes first in the order of
-   the tree is kept.
+2. f = floor(`hostile_share` n), rounded down as each f costs neighbours and updates that are kept, where the
+   trimmed mean, which one hostile value too many would move, rounds up; m = n - f - 2. Of equal scores the
+   update that comes first in the order of the tree is kept.
 3. The paper's guarantee needs n > 2 f + 2. With fewer updates at least one neighbour counts, and one is kept.
 
 What to know of unequal ranks: Krum prefers short changes, and with them narrow devices. A rule that averages
