@@ -91,13 +91,17 @@ def _approached(factors: Factors, rank: int, rounding: float) -> tuple[Result | 
     products = _products(float(squares[-1] / squares[rank - 1]))
     if products > MOST_PRODUCTS:
         return None, _filtered(_times(factors[:-1], factors[-1]), block, squares, rank)
-    enough = rounding <= ROUNDED * found.norm(rank)
-    for number in range(1, products + 1 + enough):  # once more, if the check wants it
+    for _ in range(products):
         block = found.through(factors)
         found = _Ritz.of(factors, block)
-        result = found.checked(factors, rank) if enough and number >= products else None
+    if rounding > ROUNDED * found.norm(rank):
+        return None, block
+    for _ in range(2):  # once more, if the check wants it
+        result = found.checked(factors, rank)
         if result is not None:
             return result, block
+        block = found.through(factors)
+        found = _Ritz.of(factors, block)
     return None, block
 
 
