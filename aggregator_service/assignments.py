@@ -57,8 +57,10 @@ def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Pl
         assignment = own_assignment(session, device_id, assignment_id)
         _check_start(session, assignment, rank)
         base_version = session.get_one(RoundRow, assignment.round_id).base_version
+        updates = service.updates(assignment.round_id).root
         seed = _seed(session.get_one(RunRow, assignment.run_id).settings.seed, assignment)
     sent = handout(service, base_version, rank, seed)
+    updates.mkdir(exist_ok=True)  # by which `worker.sweep` finds the round, also if nothing comes back
     with service.database.write() as session:
         settle(session, now)
         assignment = own_assignment(session, device_id, assignment_id)

@@ -10,7 +10,14 @@ from aggregator_service.adapters import opened, put_frozen, read_state
 from aggregator_service.aggregation.rule import PLAIN, Handout
 from aggregator_service.aggregation.stacks import unstacked
 from aggregator_service.service import Service
-from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, HandoutRow, RunRow, frozen_of
+from aggregator_service.storage.tables import (
+    AdapterVersionRow,
+    AssignmentRow,
+    HandoutRow,
+    RoundRow,
+    RunRow,
+    frozen_of,
+)
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation
 from hetlora.plan_adapter import sent_to_bytes, sparse_to_bytes
@@ -69,7 +76,11 @@ def drop_drawn(service: Service, round_id: str) -> None:
         kept = {
             *session.scalars(select(AdapterVersionRow.sha256).where(AdapterVersionRow.sha256.in_(in_round))),
             *session.scalars(select(HandoutRow.sha256).where(HandoutRow.sha256.in_(in_round))),
-            *session.scalars(select(sent).where(sent.in_(in_round), AssignmentRow.round_id != round_id)),
+            *session.scalars(
+                select(sent)
+                .join(RoundRow, AssignmentRow.round_id == RoundRow.id)
+                .where(sent.in_(in_round), RoundRow.ended_at.is_(None))
+            ),
         }
     for sha256 in drawn - kept:
         service.objects.path(str(sha256)).unlink(missing_ok=True)

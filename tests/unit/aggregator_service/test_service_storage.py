@@ -153,6 +153,19 @@ def test_adapters_that_were_drawn_for_one_device_are_dropped_with_its_update(
     assert [service.objects.size_bytes(ref.sha256) is not None for ref in sent] == left
 
 
+def test_adapter_that_was_drawn_for_a_device_that_brought_nothing_is_dropped(
+    operator: Operator, device: FakeDevice, service: Service, clock: FakeClock
+) -> None:
+    run_id = operator.run(operator.publish(SPEC), rule="fslora", max_rank=RANK)
+    sent = device.started_plan(2).adapter.sha256
+    sweep(service)
+    assert service.objects.size_bytes(sent) is not None
+    operator.call("POST", f"/runs/{run_id}:stop")
+    clock.advance(service.settings.keep_updates_seconds)
+    sweep(service)
+    assert service.objects.size_bytes(sent) is None
+
+
 def test_updates_are_dropped_once_their_round_ended_long_ago(
     operator: Operator, device: FakeDevice, bundle: str, service: Service, clock: FakeClock
 ) -> None:
