@@ -36,7 +36,7 @@ from aggregator_service.aggregation.robust.clipping import Limits, limits_of
 from aggregator_service.aggregation.robust.geometric_median import geometric_median
 from aggregator_service.aggregation.robust.gram import gram_matrix, products_with
 from aggregator_service.aggregation.robust.krum import krum, multi_krum
-from aggregator_service.aggregation.robust.ownership import Masks, holding, owners_of, unmoved_at
+from aggregator_service.aggregation.robust.ownership import Masks, owners_of, unmoved_at
 from aggregator_service.aggregation.robust.path import Path, at_share, path_of
 from aggregator_service.aggregation.robust.trimmed_mean import common_step, moved_together
 from aggregator_service.aggregation.rule import Update, UpdateRef
@@ -206,18 +206,16 @@ def _paths(refs: Sequence[UpdateRef], load: Load) -> dict[UpdateRef, Path]:
 
 def _by_coordinate(defence: Defence, defended: Defended, load: Load) -> Defended:
     """Trimmed mean and median: one step for all, from the updates as they have been treated so far."""
-    load = defended.loading(load)
-    holdings = [holding(load(ref)) for ref in defended.refs]
-    count = len(holdings)
+    count = len(defended.refs)
     hostile = math.ceil(defence.hostile_share * count - FLOOR_SLACK)
     left_out = count if defence.method == "median" else hostile
-    return replace(defended, common=common_step(defended.refs, load, holdings, left_out, defence.quorum))
+    common = common_step(defended.refs, defended.loading(load), left_out, defence.quorum)
+    return replace(defended, common=common)
 
 
 def _with_quorum(defence: Defence, defended: Defended, load: Load) -> Defended:
     """Ranks of which too few updates are left do not move."""
     if defence.quorum == 1:
         return defended
-    load = defended.loading(load)
-    counts = owners_of([holding(load(ref)) for ref in defended.refs])
+    counts = owners_of(map(defended.loading(load), defended.refs))
     return replace(defended, unmoved=[own < defence.quorum for own in counts])

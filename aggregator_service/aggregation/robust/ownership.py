@@ -6,7 +6,7 @@ is one client (methods.md, D.3). With a quorum, a rank that fewer updates hold s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -54,13 +54,20 @@ def holding(update: Update) -> Holding:
     return Holding(tuple(ranks), np.array(places, np.intp))
 
 
-def owners_of(holdings: Sequence[Holding]) -> list[NDArray[np.intp]]:
-    """How many of these hold each global rank of each module: (modules, width), group by group."""
-    width = max(own.width for own in holdings)
-    result = [np.zeros((len(own), width), np.intp) for own in holdings[0].ranks]
-    for own in holdings:
+def owners_of(updates: Iterable[Update]) -> list[NDArray[np.intp]]:
+    """How many of these hold each global rank of each module: (modules, width), group by group.
+
+    Raises:
+        RankOutOfRange: an update is wider than its selection of ranks.
+    """
+    result: list[NDArray[np.intp]] = []
+    for update in updates:
+        own = holding(update)
+        result = result or [np.zeros((len(ranks), 0), np.intp) for ranks in own.ranks]
+        wider = max(own.width - result[0].shape[1], 0)
+        result = [np.pad(count, ((0, 0), (0, wider))) for count in result] if wider else result
         for group, count in enumerate(result):
-            count += own.held(group, width)
+            count += own.held(group, count.shape[1])
     return result
 
 

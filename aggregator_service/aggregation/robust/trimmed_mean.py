@@ -32,8 +32,9 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from aggregator_service.aggregation.robust.ownership import Holding, holding, owners_of
+from aggregator_service.aggregation.robust.ownership import holding, owners_of
 from aggregator_service.aggregation.robust.path import at_share, step
 from aggregator_service.aggregation.rule import Update, UpdateRef
 from aggregator_service.aggregation.stacks import Floats, Stack, StackedAdapter, groups_of, zeros
@@ -55,24 +56,20 @@ def trimmed_mean(values: Floats, left_out: int) -> Floats:
     return np.asarray(np.sort(values, axis=0)[trim : count - trim].mean(axis=0))
 
 
-def common_step(
-    refs: Sequence[UpdateRef], load: Load, holdings: Sequence[Holding], left_out: int, quorum: int
-) -> StackedAdapter:
+def common_step(refs: Sequence[UpdateRef], load: Load, left_out: int, quorum: int) -> StackedAdapter:
     """(dA*, dB*) of a cohort in float64, as wide as its widest update, zero where too few hold a rank.
 
     Args:
-        holdings: what each update holds, in the order of `refs`.
         left_out: values of each number that are left out at either end, see `trimmed_mean`.
     """
-    owners = owners_of(holdings)
+    owners = owners_of(map(load, refs))
     width = owners[0].shape[1]
     spec = load(refs[0]).adapter.spec
     result = zeros(spec, [width] * len(owners))
     stacks = [*result]
     for group, modules in _slabs(spec, len(refs), width):
-        moved = _moved(refs, load, holdings, group, modules, width)
+        moved, held = _moved(refs, load, group, modules, width)
         into = stacks[group]
-        held = np.array([own.held(group, width)[modules] for own in holdings])
         for module, rank in np.argwhere(owners[group][modules] >= max(quorum, LEAST_OWNERS)):
             own, at = held[:, module, rank], modules.start + module
             into.lora_A[at, rank] = trimmed_mean(moved.lora_A[own, module, rank], left_out)
@@ -91,15 +88,19 @@ def _slabs(spec: AdapterSpec, count: int, width: int) -> Iterator[tuple[int, sli
 def _moved(
     refs: Sequence[UpdateRef],
     load: Load,
-    holdings: Sequence[Holding],
     group: int,
     modules: slice,
     width: int,
-) -> Stack:
-    """What both factors moved, (updates, modules, global ranks, features); zero where none is held."""
-    result = None
-    for number, (ref, own) in enumerate(zip(refs, holdings, strict=True)):
+) -> tuple[Stack, NDArray[np.bool_]]:
+    """What both factors moved, (updates, modules, global ranks, features), and which ranks are held.
+
+    What is not held is zero.
+    """
+    result, held = None, []
+    for number, ref in enumerate(refs):
         update = load(ref)
+        own = holding(update)
+        held.append(own.held(group, width)[modules])
         assert update.received is not None, "a change is against what was sent"
         before, after = ([*adapter][group] for adapter in (update.received, update.adapter))
         _, change = step(_part(before, modules), _part(after, modules))
@@ -111,7 +112,7 @@ def _moved(
         result.lora_A[number][:, places] = change.lora_A[:, : after.rank]
         result.lora_B[number][:, places] = change.lora_B[:, :, : after.rank].swapaxes(1, 2)
     assert result is not None, "a defence stands before at least one update"
-    return result
+    return result, np.array(held)
 
 
 def _part(stack: Stack, modules: slice) -> Stack:
