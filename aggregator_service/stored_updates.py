@@ -60,13 +60,13 @@ class StoredUpdates:
             UnreadableUpdate: see there.
             ServiceFailed: what was sent cannot be read, see `reading_own`.
         """
-        received = self._received(ref.received)
-        adaptation = self.adaptations[ref.received, ref.rank]
+        received = self._received(ref.received_sha256)
+        adaptation = self.adaptations[ref.received_sha256, ref.rank]
         try:
             adapter = self._read(ref.sha256, adaptation, received)
         except HetloraError as error:
             raise UnreadableUpdate(ref.sha256) from error
-        return Update(adapter, ref.example_count, received.stacked, ref.received, adaptation.ranks)
+        return Update(adapter, ref.example_count, received.stacked, ref.received_sha256, adaptation.ranks)
 
     def sent_rank(self, sha256: str) -> int:
         """The largest rank of any module of what was sent.

@@ -22,12 +22,12 @@ PLAIN: Final = Adaptation()
 class UpdateRef:
     """Names an update by all that counts of it: equal refs are equal updates, and each counts.
 
-    `sha256` is of its bytes, `received` of the adapter that its device was sent; `rank` is its plan's.
+    `sha256` is of its bytes, `received_sha256` of the adapter that its device was sent; `rank` is its plan's.
     """
 
     sha256: str
     example_count: int = 1
-    received: str = ""
+    received_sha256: str = ""
     rank: int = 0
 
 
@@ -35,15 +35,16 @@ class UpdateRef:
 class Update:
     """What a device made of what it was sent; both at full width, whatever part of them travelled.
 
-    `received_id` names what was sent: updates with one id received the same. `ranks` are those of the plan's
-    `Adaptation`: which ranks of the global adapter these are, where they are not the leading ones. Cores are
-    multiplied into lora_B, on both sides. Rules multiply their own weight by `trust`, which a defence gives.
+    `received_sha256` names what was sent: updates with one name received the same. `ranks` are those of the
+    plan's `Adaptation`: which ranks of the global adapter these are, where they are not the leading ones.
+    Cores are multiplied into lora_B, on both sides. Rules multiply their own weight by `trust`, which a
+    defence gives.
     """
 
     adapter: StackedAdapter
     example_count: int = 1
     received: StackedAdapter | None = None
-    received_id: str = ""
+    received_sha256: str = ""
     ranks: tuple[int, ...] | None = None
     trust: float = 1.0
 
@@ -51,8 +52,8 @@ class Update:
     def sent_name(self) -> str:
         """What names the thing that its device was sent; its contents, where it has no name."""
         assert self.received is not None, "a change is against what was sent"
-        if self.received_id:
-            return self.received_id
+        if self.received_sha256:
+            return self.received_sha256
         return sha256_of(repr(self.received.layout).encode() + self.received.values.tobytes())
 
 

@@ -4,7 +4,7 @@
 
 HetLoRA weighs by norms, so that an update c times as large counts c^2 to c^3 times: cut first, then weigh.
 
-1. Take each update's line of factors (`path.py`): the norm of what it changed, and how far its factors moved.
+1. Take each update's line of factors (`line.py`): the norm of what it changed, and how far its factors moved.
 2. The limits are `clip_factor` times the medians over the cohort. Where most devices learned nothing, the
    median is over those that did: a limit of zero would undo the round.
 3. Take a longer update back along its line, to the point where the norm reaches its limit. Guaranteed: the
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aggregator_service.aggregation.robust.path import Path
+from aggregator_service.aggregation.robust.line import Line
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class Limits:
     example_count: int
 
 
-def limits_of(paths: Sequence[Path], example_counts: Sequence[int], factor: float) -> Limits:
+def limits_of(lines: Sequence[Line], example_counts: Sequence[int], factor: float) -> Limits:
     """`factor` times the median norm, movement and example count of a cohort."""
     return Limits(
-        factor * _median([path.norm() for path in paths]),
-        factor * _median([path.movement for path in paths]),
+        factor * _median([line.norm() for line in lines]),
+        factor * _median([line.movement for line in lines]),
         max(1, int(factor * _median(example_counts))),
     )
 

@@ -36,8 +36,8 @@ from aggregator_service.aggregation.robust.clipping import Limits, limits_of
 from aggregator_service.aggregation.robust.geometric_median import geometric_median
 from aggregator_service.aggregation.robust.gram import gram_matrix, products_with
 from aggregator_service.aggregation.robust.krum import krum, multi_krum
+from aggregator_service.aggregation.robust.line import Line, at_share, line_of
 from aggregator_service.aggregation.robust.ownership import Masks, owners_of, unmoved_at
-from aggregator_service.aggregation.robust.path import Path, at_share, path_of
 from aggregator_service.aggregation.robust.trimmed_mean import common_step, moved_together
 from aggregator_service.aggregation.rule import Update, UpdateRef
 from aggregator_service.aggregation.stacks import StackedAdapter
@@ -54,7 +54,7 @@ class Defended:
     """A cohort as a defence leaves it: who takes part, and how each update is treated.
 
     It is plain data, so that workers elsewhere can treat their updates. `trust` and `shares` (of the way that
-    an update's factors moved, `path.py`) are 1 where a ref is not named.
+    an update's factors moved, `line.py`) are 1 where a ref is not named.
     """
 
     refs: tuple[UpdateRef, ...]
@@ -175,8 +175,8 @@ def _by_trust(
     """FLTrust: the trust in each update, and where on its way it is as long as the trusted one."""
     if trusted is None:
         raise StateConflict("the round has no update of the trusted device")
-    own, paths = path_of(load(trusted)), _paths(refs, load)
-    norms = np.array([paths[ref].norm() for ref in refs])
+    own, lines = line_of(load(trusted)), _lines(refs, load)
+    norms = np.array([lines[ref].norm() for ref in refs])
     trust = fltrust.trust(products_with(load(trusted), refs, load), norms, own.norm())
     defended = _keeping(refs, [int(number) for number in np.flatnonzero(trust)])
     if not defended.refs:
@@ -185,7 +185,7 @@ def _by_trust(
     return replace(
         defended,
         trust=dict(zip(refs, map(float, trust), strict=True)),
-        shares={ref: paths[ref].share_matching(own.norm(), furthest) for ref in defended.refs},
+        shares={ref: lines[ref].share_matching(own.norm(), furthest) for ref in defended.refs},
         most_examples=1,
     )
 
@@ -194,14 +194,14 @@ def _clipped(
     defence: Defence, refs: tuple[UpdateRef, ...], load: Load
 ) -> tuple[Limits, dict[UpdateRef, float]]:
     """The limits of the whole cohort, and the share of its way at which each update keeps to them."""
-    paths = _paths(refs, load)
+    lines = _lines(refs, load)
     counts = [ref.example_count for ref in refs]
-    limits = limits_of([paths[ref] for ref in refs], counts, defence.clip_factor)
-    return limits, {ref: path.share_within(limits.norm, limits.movement) for ref, path in paths.items()}
+    limits = limits_of([lines[ref] for ref in refs], counts, defence.clip_factor)
+    return limits, {ref: line.share_within(limits.norm, limits.movement) for ref, line in lines.items()}
 
 
-def _paths(refs: Sequence[UpdateRef], load: Load) -> dict[UpdateRef, Path]:
-    return {ref: path_of(load(ref)) for ref in sorted({*refs})}
+def _lines(refs: Sequence[UpdateRef], load: Load) -> dict[UpdateRef, Line]:
+    return {ref: line_of(load(ref)) for ref in sorted({*refs})}
 
 
 def _by_coordinate(defence: Defence, defended: Defended, load: Load) -> Defended:

@@ -7,7 +7,7 @@ where D_0 is what the server itself learned from a small clean data set, in the 
 1. Trust is the cosine of changes, in product space; a negative one counts as none, and such updates are
    left out. Example counts are not looked at.
 2. Each change is brought to the length of D_0, the short ones up to it as well. It is moved along its line of
-   factors (`path.py`), which is D_k's own direction where one factor is trained, and bends where both are;
+   factors (`line.py`), which is D_k's own direction where one factor is trained, and bends where both are;
    and no further than `clip_factor` times the movement of D_0's factors. A change that is short in product
    space because its factors cancel would otherwise be worth any factors to a rule that averages these.
 3. The rule takes its mean with the trust as weights.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator_service.aggregation.robust.path import at_share
+from aggregator_service.aggregation.robust.line import at_share
 from aggregator_service.aggregation.rule import Update
 from hetlora.errors import RankOutOfRange
 
@@ -20,7 +20,7 @@ Masks = list[NDArray[np.bool_]]  # (modules, global ranks), group by group
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Holding:
+class HeldRanks:
     """The rank of each module of an update, group by group, and the global rank of each of its ranks."""
 
     ranks: tuple[NDArray[np.intp], ...]
@@ -41,7 +41,7 @@ class Holding:
         return result
 
 
-def holding(update: Update) -> Holding:
+def holding(update: Update) -> HeldRanks:
     """What an update holds.
 
     Raises:
@@ -51,7 +51,7 @@ def holding(update: Update) -> Holding:
     places = range(widest) if update.ranks is None else update.ranks
     if len(places) < widest:
         raise RankOutOfRange("update is wider than its selection", got=widest, expected=f"0 to {len(places)}")
-    return Holding(tuple(ranks), np.array(places, np.intp))
+    return HeldRanks(tuple(ranks), np.array(places, np.intp))
 
 
 def owners_of(updates: Iterable[Update]) -> list[NDArray[np.intp]]:

@@ -34,8 +34,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator_service.aggregation.robust.line import at_share, step
 from aggregator_service.aggregation.robust.ownership import holding, owners_of
-from aggregator_service.aggregation.robust.path import at_share, step
 from aggregator_service.aggregation.rule import Update, UpdateRef
 from aggregator_service.aggregation.stacks import Floats, Stack, StackedAdapter, groups_of, zeros
 from aggregator_service.aggregation.tree import Load

@@ -32,9 +32,9 @@ class Files:
     others: Mapping[str, tuple[StackedAdapter, tuple[int, ...] | None]]
 
     def load(self, ref: UpdateRef) -> Update:
-        received, ranks = self.others[ref.received]
+        received, ranks = self.others[ref.received_sha256]
         data = (self.folder / ref.sha256).read_bytes()
-        return Update(UpdateReader(SPEC).read(data), ref.example_count, received, ref.received, ranks)
+        return Update(UpdateReader(SPEC).read(data), ref.example_count, received, ref.received_sha256, ranks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def stored_round(folder: Path, rule: AnyRule, count: int) -> tuple[Rule[Any], li
         handout = opened.distribute(rank, number)
         update = trained(handout, number)
         ref = UpdateRef(digest(update.adapter), 1, digest(handout.received), rank)
-        others[ref.received] = (handout.received, update.ranks)
+        others[ref.received_sha256] = (handout.received, update.ranks)
         (folder / ref.sha256).write_bytes(adapter_to_bytes(unstacked(update.adapter)))
         files.append(ref)
     refs = [

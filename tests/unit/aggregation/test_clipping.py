@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from aggregator_service.aggregation.robust.clipping import limits_of
 from aggregator_service.aggregation.robust.defence import defend
-from aggregator_service.aggregation.robust.path import Path, at_share, path_of
+from aggregator_service.aggregation.robust.line import Line, at_share, line_of
 from aggregator_service.aggregation.rule import Update
 from aggregator_service.aggregation.rules import open_rule
 from aggregator_service.aggregation.stacks import stacked, unstacked
@@ -56,7 +56,7 @@ def test_norm_along_the_line_is_that_of_the_dense_change(
     rank: int, keep: int, seed: int, share: float
 ) -> None:
     update = pruned(trained(RULE.distribute(rank), seed), keep)
-    assert path_of(update).norm(share) == pytest.approx(norm(at_share(update, share)), rel=1e-4, abs=1e-6)
+    assert line_of(update).norm(share) == pytest.approx(norm(at_share(update, share)), rel=1e-4, abs=1e-6)
 
 
 @few
@@ -73,10 +73,10 @@ def test_no_change_passes_its_limit(
 ) -> None:
     update = stretched(trained(RULE.distribute(rank), seed), factor)
     update = turned(update, seed) if turn else pruned(update, keep)
-    path = path_of(update)
-    cut = at_share(update, path.share_within(limit, np.inf))
+    line = line_of(update)
+    cut = at_share(update, line.share_within(limit, np.inf))
     assert norm(cut) <= limit * (1 + 1e-4) + 1e-4
-    assert path.norm() <= limit or norm(cut) >= limit * (1 - 1e-4) - 1e-4
+    assert line.norm() <= limit or norm(cut) >= limit * (1 - 1e-4) - 1e-4
 
 
 def test_change_within_its_limits_stays_as_it_came_to_the_bit() -> None:
@@ -89,7 +89,7 @@ def test_change_within_its_limits_stays_as_it_came_to_the_bit() -> None:
 
 def test_device_that_learned_nothing_has_no_norm_at_all() -> None:
     update = as_sent(ALLOCATED.distribute(2))
-    assert path_of(update) == Path(0.0, 0.0, 0.0, 0.0)
+    assert line_of(update) == Line(0.0, 0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
@@ -132,35 +132,35 @@ def tail_product(adapter: object) -> dict[str, np.ndarray]:
     }
 
 
-def flat_path(norm: float, movement: float = 1.0) -> Path:
+def flat_line(norm: float, movement: float = 1.0) -> Line:
     """The line of an update of which one factor was trained: its norm is linear in the share."""
-    return Path(norm**2, 0.0, 0.0, movement)
+    return Line(norm**2, 0.0, 0.0, movement)
 
 
 def test_limits_are_the_factor_times_the_medians() -> None:
     # Norms 1, 2, 9 have the median 2; movements 4, 1, 1 the median 1; counts 10, 10, 1000 the median 10.
-    paths = [flat_path(1, 4), flat_path(2), flat_path(9)]
-    limits = limits_of(paths, [10, 10, 1000], 1.5)
+    lines = [flat_line(1, 4), flat_line(2), flat_line(9)]
+    limits = limits_of(lines, [10, 10, 1000], 1.5)
     assert (limits.norm, limits.movement, limits.example_count) == (3.0, 1.5, 15)
     # 9 is cut to 3, a third of the way; the first one's movement of 4 to 1.5, three eighths.
-    shares = [path.share_within(limits.norm, limits.movement) for path in paths]
+    shares = [line.share_within(limits.norm, limits.movement) for line in lines]
     assert shares == pytest.approx([0.375, 1.0, 1 / 3])
 
 
 def test_where_most_learned_nothing_the_others_set_the_limits() -> None:
     # Norms 0, 0, 0, 3, 5: the median is 0, that of the two that are not is 4.
-    paths = [flat_path(own, own) for own in (0.0, 0.0, 0.0, 3.0, 5.0)]
-    assert limits_of(paths, [1] * 5, 1.0).norm == 4.0
+    lines = [flat_line(own, own) for own in (0.0, 0.0, 0.0, 3.0, 5.0)]
+    assert limits_of(lines, [1] * 5, 1.0).norm == 4.0
 
 
 def test_line_that_comes_back_is_cut_before_it_leaves() -> None:
     # (t^2 - t) squared: nothing changed at t = 1, but up to 1/4 in between, at t = 1/2.
     # The limit 3/16 is reached at t = 1/4, and at 3/4. All of the way is within the limit, and is taken.
-    path = Path(linear=1.0, mixed=-1.0, quadratic=1.0, movement=1.0)
-    assert path.norm(0.5) == 0.25
-    assert path.share_within(3 / 16, np.inf) == 1.0
+    line = Line(linear=1.0, mixed=-1.0, quadratic=1.0, movement=1.0)
+    assert line.norm(0.5) == 0.25
+    assert line.share_within(3 / 16, np.inf) == 1.0
     # With movement up to 0.6 of the way: from there the last point within the limit lies at 1/4.
-    assert path.share_within(3 / 16, 0.6) == pytest.approx(0.25)
+    assert line.share_within(3 / 16, 0.6) == pytest.approx(0.25)
 
 
 def test_norms_that_are_all_zero_cut_nothing() -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from aggregator_service.aggregation.robust.defence import defend
 from aggregator_service.aggregation.robust.fltrust import trust
-from aggregator_service.aggregation.robust.path import at_share, path_of
+from aggregator_service.aggregation.robust.line import at_share, line_of
 from aggregator_service.aggregation.rules import open_rule
 from hetlora.errors import StateConflict
 from hetlora.messages.defence import Defence
@@ -55,19 +55,19 @@ def test_result_is_the_formula_where_one_factor_is_trained(seed: int, scales: li
 @given(rank=st.integers(1, RANK), seed=seeds, factor=st.sampled_from([-40.0, 0.01, 0.3, 1.0, 9.0, 1e4]))
 def test_every_change_is_brought_to_the_trusted_length(rank: int, seed: int, factor: float) -> None:
     own, other = cohort(RULE, [RANK, rank], seed)
-    own_norm, path = path_of(own).norm(), path_of(stretched(other, factor))
-    share = path.share_matching(own_norm, 1e9 * path.movement)
-    assert path.norm(share) == pytest.approx(own_norm, rel=1e-6)
+    own_norm, line = line_of(own).norm(), line_of(stretched(other, factor))
+    share = line.share_matching(own_norm, 1e9 * line.movement)
+    assert line.norm(share) == pytest.approx(own_norm, rel=1e-6)
 
 
 def test_factors_move_no_further_than_the_limit_to_reach_the_length() -> None:
     # 1e-6 of the way would have to be gone a million times.
     own, other = cohort(RULE, [RANK, RANK], 1)
     short = stretched(other, 1e-6)
-    path = path_of(short)
-    share = path.share_matching(path_of(own).norm(), 2 * path_of(own).movement)
-    assert share * path.movement <= 2 * path_of(own).movement * (1 + 1e-9)
-    assert path.norm(share) <= path_of(own).norm()
+    line = line_of(short)
+    share = line.share_matching(line_of(own).norm(), 2 * line_of(own).movement)
+    assert share * line.movement <= 2 * line_of(own).movement * (1 + 1e-9)
+    assert line.norm(share) <= line_of(own).norm()
 
 
 @few
@@ -124,5 +124,5 @@ def test_trusted_device_belongs_to_fltrust_and_to_no_other_method(given_: dict[s
 
 def test_line_from_nothing_to_nothing_has_no_share() -> None:
     idle = as_sent(RULE.distribute(2))
-    assert path_of(idle).share_matching(1.0, 1.0) == 0.0
+    assert line_of(idle).share_matching(1.0, 1.0) == 0.0
     assert_same(change(at_share(idle, 0.0)), change(idle))

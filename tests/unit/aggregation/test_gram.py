@@ -114,7 +114,7 @@ def test_devices_that_were_sent_different_ranks_of_a_selection_are_compared() ->
 
 def test_names_of_what_was_sent_change_nothing() -> None:
     updates = cohort(RULE, [2, 2, 3], 9)
-    named = [replace(update, received_id=f"rank {update.adapter.rank}") for update in updates]
+    named = [replace(update, received_sha256=f"rank {update.adapter.rank}") for update in updates]
     assert (gram_of(named) == gram_of(updates)).all()
 
 

@@ -88,7 +88,7 @@ def test_update_of_an_older_version_counts_by_its_change_against_that_version() 
 def test_what_was_sent_under_one_name_enters_once_and_counts_the_same() -> None:
     rule = open_rule(PLAIN, STATE)
     updates = cohort(rule, [2, 2, 3, 2], 9)
-    named = [replace(update, received_id=f"rank {update.adapter.rank}") for update in updates]
+    named = [replace(update, received_sha256=f"rank {update.adapter.rank}") for update in updates]
     partial = rule.init()
     rule.accumulate(partial, named)
     assert sorted(partial.sent) == ["rank 2", "rank 3"]

@@ -25,7 +25,7 @@ def reduced(settings: RunSettings, state: GlobalState, works: Sequence[Work]) ->
         check_sent(done, handout)
         ref = UpdateRef(sha256_of(done.data), 20, done.plan.adapter.sha256, done.plan.rank)
         updates[ref] = Update(
-            stacked(done.update), 20, handout.received, ref.received, done.plan.adaptation.ranks
+            stacked(done.update), 20, handout.received, ref.received_sha256, done.plan.adaptation.ranks
         )
     return aggregate(rule, list(updates), updates.__getitem__).state
 

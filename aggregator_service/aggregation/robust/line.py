@@ -28,7 +28,7 @@ HALVINGS: Final = 400  # 2^-400 of the way is below any change that float32 fact
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class Line:
     """The norms of one update's line; `movement` is the root mean square of dB's and dA's entries."""
 
     linear: float
@@ -74,7 +74,7 @@ class Path:
         return low
 
 
-def path_of(update: Update) -> Path:
+def line_of(update: Update) -> Line:
     """The norms of an update's line."""
     linear = mixed = quadratic = squares = 0.0
     numbers = 0
@@ -88,7 +88,7 @@ def path_of(update: Update) -> Path:
         quadratic += float(np.sum(left[:, :rank, :rank] * right[:, rank:, rank:]))
         squares += float(np.sum(moved.lora_A**2) + np.sum(moved.lora_B**2))
         numbers += moved.lora_A.size + moved.lora_B.size
-    return Path(linear, mixed, quadratic, math.sqrt(squares / max(numbers, 1)))
+    return Line(linear, mixed, quadratic, math.sqrt(squares / max(numbers, 1)))
 
 
 def steps(update: Update) -> Iterator[tuple[Stack, Stack]]:
