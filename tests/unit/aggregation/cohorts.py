@@ -178,3 +178,10 @@ def settled(rule_settings: object, seed: int = 7) -> GlobalState:
 def rebuilt(adapter: StackedAdapter) -> StackedAdapter:
     """The same numbers, as they come back from their bytes."""
     return stacked(unstacked(adapter))
+
+
+def state_bits(state: GlobalState) -> list[bytes]:
+    """All that a state carries on."""
+    adapters = [state.adapter] if state.frozen is None else [state.adapter, state.frozen]
+    arrays = [adapter.values for adapter in adapters] + [state.tensors[key] for key in sorted(state.tensors)]
+    return [array.tobytes() for array in arrays]

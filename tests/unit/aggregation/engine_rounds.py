@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from cohorts import RANK, SPEC, digest, settled, trained
+from cohorts import RANK, SPEC, digest, settled, state_bits, trained
 
 from aggregator_service.aggregation.reading import UpdateReader
 from aggregator_service.aggregation.rule import Rule, Update, UpdateRef
@@ -101,8 +101,5 @@ def stored_round(folder: Path, rule: AnyRule, count: int) -> tuple[Rule[Any], li
 
 def bits(result: Aggregate) -> tuple[object, ...]:
     """All that must not depend on who reduced a round."""
-    state = result.state
-    frozen = None if state.frozen is None else state.frozen.values.tobytes()
-    tensors = {name: own.tobytes() for name, own in state.tensors.items()}
     weights = sorted((ref.sha256, weight) for ref, weight in result.weights.items())
-    return state.adapter.values.tobytes(), state.adapter.values.dtype, frozen, tensors, weights
+    return state_bits(result.state), result.state.adapter.values.dtype, {*result.state.tensors}, weights

@@ -25,12 +25,14 @@ from cohorts import (
     ranks_of_cohorts,
     seeds,
     settled,
+    state_bits,
     trained,
 )
+from defended import turned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator_service.aggregation.rule import GlobalState, Rule, Update, UpdateRef
+from aggregator_service.aggregation.rule import Rule, Update, UpdateRef
 from aggregator_service.aggregation.rules import RULES, open_rule
 from aggregator_service.aggregation.stacks import StackedAdapter, stacked, unstacked
 from aggregator_service.aggregation.tree import LEAF_SIZE, aggregate
@@ -51,13 +53,6 @@ def opened(name: str) -> Rule:
 def fitting(name: str, ranks: Sequence[int]) -> list[int]:
     """Ranks that devices may take under a rule: these, or the run's where that is the only one."""
     return [RANK] * len(ranks) if CASES[name].equal_ranks else list(ranks)
-
-
-def bits(state: GlobalState) -> list[bytes]:
-    """All that a state carries on."""
-    adapters = [state.adapter] if state.frozen is None else [state.adapter, state.frozen]
-    arrays = [adapter.values for adapter in adapters] + [state.tensors[key] for key in sorted(state.tensors)]
-    return [array.tobytes() for array in arrays]
 
 
 def that(law: str, holds: bool = True) -> pytest.MarkDecorator:
@@ -82,7 +77,7 @@ def test_order_of_arrival_changes_no_bit(name: str, ranks: list[int], seed: int,
     shuffled = list(updates)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     first, second = merged(rule, updates), merged(rule, shuffled)
-    assert bits(first.state) == bits(second.state)
+    assert state_bits(first.state) == state_bits(second.state)
     assert first.weights == second.weights
 
 
@@ -155,23 +150,13 @@ def test_padding_an_update_with_zeros_counts_as_holding_them(name: str) -> None:
     assert distance(effective(merged(rule, [padded(update) for update in updates]).state), plain) > 1e-3
 
 
-def turned(update: Update, seed: int) -> Update:
-    """(B Q, Q^-1 A) in place of (B, A), with a well-conditioned Q for each module."""
-    rng = np.random.default_rng(seed)
-    factors = {}
-    for module, own in unstacked(update.adapter):
-        turn = np.linalg.qr(rng.standard_normal((own.rank, own.rank)))[0] * rng.uniform(0.5, 2.0)
-        factors[module.name] = LoraFactors(np.linalg.inv(turn) @ own.lora_A, own.lora_B @ turn)
-    return replace(update, adapter=stacked(Adapter(SPEC, factors)))
-
-
 @that("gauge")
 @few
 @given(ranks=ranks_of_cohorts, seed=seeds)
 def test_another_gauge_of_the_same_products_changes_nothing(name: str, ranks: list[int], seed: int) -> None:
     rule = opened(name)
     updates = cohort(rule, fitting(name, ranks), seed)
-    other = [turned(update, seed + number) for number, update in enumerate(updates)]
+    other = [turned(update, seed + number, 0.3) for number, update in enumerate(updates)]
     assert_same(effective(merged(rule, other).state), effective(merged(rule, updates).state), 1e-4)
 
 
@@ -179,7 +164,7 @@ def test_another_gauge_of_the_same_products_changes_nothing(name: str, ranks: li
 def test_another_gauge_of_the_same_products_is_another_update(name: str) -> None:
     rule = opened(name)
     updates = cohort(rule, fitting(name, [2, 3, RANK]), 5)
-    other = [turned(update, 5 + number) for number, update in enumerate(updates)]
+    other = [turned(update, 5 + number, 0.3) for number, update in enumerate(updates)]
     left, right = merged(rule, other).state, merged(rule, updates).state
     assert distance(effective(left), effective(right)) > 1e-3
 
@@ -234,7 +219,7 @@ def test_updates_beyond_one_leaf_give_the_same_bits_in_any_order(name: str) -> N
     rule = opened(name)
     updates = cohort(rule, fitting(name, [1 + number % RANK for number in range(3 * LEAF_SIZE + 5)]), 11)
     first, second = merged(rule, updates), merged(rule, updates[::-1])
-    assert bits(first.state) == bits(second.state)
+    assert state_bits(first.state) == state_bits(second.state)
 
 
 @every_rule
