@@ -42,7 +42,8 @@ Block: TypeAlias = NDArray[Any]  # float32 or float64
 Factors = Sequence[Block]
 Result = tuple[Block, Block]
 
-# Of the product's norm: what the check allows for the iteration, and float32 for rounding.
+# Of the product's norm: what the check allows for the iteration, and float32 for rounding. What was met, over
+# 72 modules of Gemma's sizes, is 2e-7 to 4e-7; over spectra made to be hard, up to 7e-6.
 TOLERANCE: Final = 1e-5
 ROUNDED: Final = 1e-6
 # The block's width over the rank, and the narrowest matrix over the block: below it nothing is won.
