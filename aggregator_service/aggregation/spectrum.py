@@ -96,7 +96,7 @@ def _squares(rows: Block) -> Floats:
     """||row||^2 of each row, in float32 where that neither overflows nor loses digits to denormal numbers."""
     with np.errstate(over="ignore", under="ignore"):
         squares: Floats = np.einsum("si,si->s", rows, rows).astype(np.float64)
-    if squares.min() > SMALLEST and squares.max() < LARGEST:
+    if squares.size and squares.min() > SMALLEST and squares.max() < LARGEST:
         return squares
     exact: Floats = np.einsum("si,si->s", rows, rows, dtype=np.float64)
     return exact

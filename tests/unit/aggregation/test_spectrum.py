@@ -211,3 +211,9 @@ def test_module_of_a_real_size_is_within_a_tenth_of_what_is_promised(
     left, right = gemma_like()
     found = of_factors(left, np.full(left.shape[1], 0.02), right, 32, False)
     assert off(product(found), best(0.02 * dense(left, right), 32)) < 1e-6
+
+
+def test_product_without_a_rank_has_no_triplets() -> None:
+    found = of_factors(np.zeros((5, 0)), np.zeros(0), np.zeros((0, 4)), 2)
+    assert (found.left.shape, found.values.shape, found.right.shape) == ((5, 0), (0,), (0, 4))
+    assert found.energy == 0
