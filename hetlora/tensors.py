@@ -86,9 +86,13 @@ def adapter_from_bytes(data: bytes, spec: AdapterSpec) -> Adapter:
     """Read and check an adapter from safetensors bytes; nothing in them is trusted.
 
     Raises:
-        MalformedTensors: not a safetensors file, or a tensor that is not float32 or float16.
+        MalformedTensors: not a safetensors file, one whose header is longer than any that could be meant, or
+            a tensor that is not float32 or float16.
         SpecMismatch, RankOutOfRange, NonFiniteValues: see `from_tensors`.
     """
+    header_bytes, most = int.from_bytes(data[:8], "little"), max_header_bytes(spec)
+    if header_bytes > most:
+        raise MalformedTensors("header of an adapter", got=f"{header_bytes} bytes", expected=f"up to {most}")
     return from_tensors(spec, read_tensors(data))
 
 
@@ -126,9 +130,13 @@ def _load_unique(data: bytes) -> dict[str, np.ndarray]:
 
 def max_adapter_bytes(spec: AdapterSpec) -> int:
     """The most bytes that a well-formed adapter of this specification can take."""
+    return max_header_bytes(spec) + 4 * spec.parameters_per_rank * spec.max_rank
+
+
+def max_header_bytes(spec: AdapterSpec) -> int:
+    """The most bytes that its header can take; the format would let blanks fill any room."""
     keys = [json.dumps(key) for module in spec.modules for key in factor_keys(module.name)]
-    header = sum(map(len, keys)) + HEADER_BYTES_PER_MODULE * len(spec.modules) + 256
-    return header + 4 * spec.parameters_per_rank * spec.max_rank
+    return sum(map(len, keys)) + HEADER_BYTES_PER_MODULE * len(spec.modules) + 256
 
 
 def write_peft_folder(

@@ -52,7 +52,7 @@ class UpdateReader:
             return self._read_first(data, header, start)
         self._known.move_to_end(header)
         layout, size = known
-        if len(data) != size:
+        if len(data) != size or start != 8 + len(header):
             raise MalformedTensors("size of an update", got=f"{len(data)} bytes", expected=size)
         adapter = StackedAdapter(self.spec, np.frombuffer(data, np.float32, offset=start), layout)
         if not self.norms:

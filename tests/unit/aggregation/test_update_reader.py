@@ -8,7 +8,7 @@ from aggregator_service.aggregation.norms import squared_norms
 from aggregator_service.aggregation.reading import UpdateReader
 from aggregator_service.aggregation.stacks import stacked
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
-from hetlora.errors import NonFiniteValues
+from hetlora.errors import MalformedTensors, NonFiniteValues
 from hetlora.tensors import adapter_to_bytes
 
 
@@ -36,6 +36,27 @@ def test_number_that_is_not_finite_is_refused_where_the_other_factor_is_zero(rea
     data[-4:] = np.float32(np.nan).tobytes()
     with pytest.raises(NonFiniteValues, match="got 1 of"):
         reader.read(bytes(data))
+
+
+def padded_with_blanks(data: bytes, blanks: int) -> bytes:
+    size = int.from_bytes(data[:8], "little")
+    return (size + blanks).to_bytes(8, "little") + data[8 : 8 + size] + b" " * blanks + data[8 + size :]
+
+
+def test_header_filled_up_with_blanks_is_refused(reader: UpdateReader) -> None:
+    # Blanks are legal in the format, and what is remembered of headers would grow with them.
+    data = adapter_to_bytes(random_adapter(2, seed=1))
+    reader.read(padded_with_blanks(data, 8))
+    with pytest.raises(MalformedTensors, match="header of an adapter"):
+        reader.read(padded_with_blanks(data, 8 * 1024 * len(SPEC.modules)))
+
+
+def test_known_header_whose_length_is_given_otherwise_is_refused() -> None:
+    reader = UpdateReader(SPEC)
+    data = adapter_to_bytes(random_adapter(0, seed=1))
+    reader.read(data)
+    with pytest.raises(MalformedTensors):
+        reader.read((len(data) + 800).to_bytes(8, "little") + data[8:])
 
 
 def test_number_whose_square_passes_float32_is_read(reader: UpdateReader) -> None:

@@ -174,7 +174,7 @@ def test_missing_and_unknown_tensors_are_refused_by_name(data: bytes, message: s
 
 def test_hostile_names_do_not_fill_the_message_or_break_its_line() -> None:
     with pytest.raises(SpecMismatch) as caught:
-        adapter_from_bytes(save({"\n\x1b[31m" + "x" * 100_000: np.ones(1, dtype=np.float32)}), SPEC)
+        adapter_from_bytes(save({"\n\x1b[31m" + "x" * 2_000: np.ones(1, dtype=np.float32)}), SPEC)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1000
 
