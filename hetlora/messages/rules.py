@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, Field
 
 from hetlora.messages.common import Message, PositiveCount
 
-Share = Annotated[float, Field(gt=0, le=1)]
+# The least is far below any use, and above what vanishes when it is multiplied with a share of ranks.
+Share = Annotated[float, Field(ge=1e-6, le=1)]
 Weights = Literal["examples", "uniform"]
 
 
