@@ -9,9 +9,11 @@ import numpy as np
 from hypothesis import strategies as st
 
 from aggregator_service.aggregation.rule import PLAIN, GlobalState, Handout, Rule, Update, UpdateRef
+from aggregator_service.aggregation.rules import first_state, open_rule
 from aggregator_service.aggregation.stacks import StackedAdapter, groups_of, stacked, unstacked
 from aggregator_service.aggregation.tree import Aggregate, aggregate
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, initial_adapter
+from hetlora.messages.rules import AnyRule
 from hetlora.partial import contract, expand
 from hetlora.tensors import adapter_to_bytes
 
@@ -164,20 +166,13 @@ ranks_of_cohorts = st.lists(st.integers(1, RANK), min_size=1, max_size=12)
 seeds = st.integers(0, 2**32 - 100)
 
 
-def settled(rule_settings: object, seed: int = 7) -> GlobalState:
+def settled(rule_settings: AnyRule, seed: int = 7) -> GlobalState:
     """A state after some training, in which no factor is zero."""
-    from aggregator_service.aggregation.rules import first_state, open_rule
-
-    state = first_state(rule_settings, random_adapter(RANK, seed, scale=0.3))  # type: ignore[arg-type]
+    state = first_state(rule_settings, random_adapter(RANK, seed, scale=0.3))
     for number in range(3):
-        rule = open_rule(rule_settings, state)  # type: ignore[arg-type]
+        rule = open_rule(rule_settings, state)
         state = merged(rule, cohort(rule, [RANK, RANK], seed + 10 * number)).state
     return state
-
-
-def rebuilt(adapter: StackedAdapter) -> StackedAdapter:
-    """The same numbers, as they come back from their bytes."""
-    return stacked(unstacked(adapter))
 
 
 def state_bits(state: GlobalState) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from aggregator_service.aggregation.robust.defence import defend
 from aggregator_service.aggregation.robust.line import Line, at_share, line_of
 from aggregator_service.aggregation.rule import Update
 from aggregator_service.aggregation.rules import open_rule
-from aggregator_service.aggregation.stacks import stacked, unstacked
+from aggregator_service.aggregation.stacks import StackedAdapter, stacked, unstacked
 from aggregator_service.aggregation.tree import aggregate
 from hetlora.algebra import truncate
 from hetlora.messages.defence import Defence
@@ -125,8 +126,8 @@ def test_pruned_update_that_is_cut_takes_back_a_part_of_its_tail() -> None:
     assert_same(products(half.adapter), {name: kept[name] + tail[name] for name in kept}, 1e-5)
 
 
-def tail_product(adapter: object) -> dict[str, np.ndarray]:
-    whole = unstacked(adapter)  # type: ignore[arg-type]
+def tail_product(adapter: StackedAdapter) -> dict[str, np.ndarray]:
+    whole = unstacked(adapter)
     return {
         module.name: own.lora_B[:, -1:].astype(float) @ own.lora_A[-1:].astype(float) for module, own in whole
     }
@@ -211,11 +212,11 @@ def test_claimed_examples_are_cut_as_norms_are() -> None:
 
 @few
 @given(ranks=ranks_of_cohorts, seed=seeds, random=st.randoms(use_true_random=False))
-def test_order_of_arrival_changes_no_bit(ranks: list[int], seed: int, random: object) -> None:
+def test_order_of_arrival_changes_no_bit(ranks: list[int], seed: int, random: Random) -> None:
     updates = [stretched(update, 1 + number**2) for number, update in enumerate(cohort(RULE, ranks, seed))]
     refs, load = stored(updates)
     shuffled = list(refs)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     results = []
     for order in (refs, shuffled):
         screened = defend(CLIP, order, load)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import numpy as np
 import pytest
@@ -102,10 +103,10 @@ def test_rule_over_products_gives_the_same_in_any_gauge(method: str) -> None:
 
 @few
 @given(ranks=ranks_of_cohorts, seed=seeds, random=st.randoms(use_true_random=False))
-def test_order_of_arrival_changes_no_bit(ranks: list[int], seed: int, random: object) -> None:
+def test_order_of_arrival_changes_no_bit(ranks: list[int], seed: int, random: Random) -> None:
     refs, load = stored(cohort(RULE, ranks, seed))
     shuffled = list(refs)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     found = [defend(Defence(method="multi_krum"), order, load) for order in (refs, shuffled)]
     assert found[0].refs == found[1].refs
     assert digest(aggregate(RULE, found[0].refs, load).state.adapter) == digest(

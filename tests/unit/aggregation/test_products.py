@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -26,8 +27,10 @@ from hetlora.messages.rules import FlexLoraRule
 WIDE = AdapterSpec((ModuleSpec("a", 60, 40), ModuleSpec("b", 40, 60)), scaling=1.0, max_rank=16)
 BEYOND_THE_STACK = sums.STACK_BYTES  # a total of ranks that no stack may hold
 
+Kind = Callable[[], ProductSum]
+
 kinds = pytest.mark.parametrize(
-    "kind", [lambda: ProductStack(), lambda: ProductSketch.zero(SPEC, RANK)], ids=["stack", "sketch"]
+    "kind", [ProductStack, lambda: ProductSketch.zero(SPEC, RANK)], ids=["stack", "sketch"]
 )
 
 
@@ -60,7 +63,7 @@ def dense_of(spec: AdapterSpec, total: ProductSum, rank: int) -> Dense:
 @kinds
 @settings(max_examples=15)
 @given(count=st.integers(1, 12), seed=seeds, rank=st.integers(1, RANK))
-def test_leading_triplets_are_those_of_the_dense_sum(kind, count: int, seed: int, rank: int) -> None:  # type: ignore[no-untyped-def]
+def test_leading_triplets_are_those_of_the_dense_sum(kind: Kind, count: int, seed: int, rank: int) -> None:
     # A range of 4 ranks is all that these small modules have: their sketch is exact, whatever M is.
     adapters, weights = some(count, seed), [0.5 + number for number in range(count)]
     total = kind()
@@ -73,7 +76,7 @@ def test_leading_triplets_are_those_of_the_dense_sum(kind, count: int, seed: int
 
 
 @kinds
-def test_weights_may_differ_by_module(kind) -> None:  # type: ignore[no-untyped-def]
+def test_weights_may_differ_by_module(kind: Kind) -> None:
     adapters = some(2, 3)
     total = kind()
     # SPEC's groups are the two keys, the two queries, and the output.
@@ -90,7 +93,7 @@ def test_weights_may_differ_by_module(kind) -> None:  # type: ignore[no-untyped-
 
 
 @kinds
-def test_image_of_a_product_is_taken_without_it(kind) -> None:  # type: ignore[no-untyped-def]
+def test_image_of_a_product_is_taken_without_it(kind: Kind) -> None:
     adapters = some(5, 8)
     total = kind()
     total.add(adapters, [1.0] * 5)
@@ -107,7 +110,7 @@ def test_image_of_a_product_is_taken_without_it(kind) -> None:  # type: ignore[n
 
 
 @kinds
-def test_partials_that_are_merged_are_the_sum_of_both(kind) -> None:  # type: ignore[no-untyped-def]
+def test_partials_that_are_merged_are_the_sum_of_both(kind: Kind) -> None:
     adapters, weights = some(9, 4), [1.0 + number for number in range(9)]
     whole, left, right = kind(), kind(), kind()
     whole.add(adapters, weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from dataclasses import dataclass, replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -179,10 +180,10 @@ def test_pruned_update_is_no_owner_of_the_ranks_that_it_gave_up() -> None:
     seed=seeds,
     random=st.randoms(use_true_random=False),
 )
-def test_order_of_arrival_changes_no_bit(ranks: list[int], seed: int, random: object) -> None:
+def test_order_of_arrival_changes_no_bit(ranks: list[int], seed: int, random: Random) -> None:
     refs, load = stored(cohort(RULE, ranks, seed))
     shuffled = list(refs)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     results = []
     for order in (refs, shuffled):
         screened = defend(TRIMMED, order, load)
