@@ -16,14 +16,14 @@ from aggregator_service.aggregation.rule import PLAIN, GlobalState, UpdateRef
 from aggregator_service.aggregation.rules import RULES
 from aggregator_service.aggregation.tree import Aggregate
 from aggregator_service.bundles import read_spec
-from aggregator_service.rounds import GOAL_MET, abort_live, end, go_on, in_round, leave_out, retry
+from aggregator_service.rounds import ACCEPTED, GOAL_MET, abort_live, end, give_up, go_on, in_round, leave_out
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RankLimitRow, RoundRow, RunRow
 from aggregator_service.stored_updates import StoredUpdates, UnreadableUpdate
 from hetlora.errors import HetloraError, ServiceFailed
 from hetlora.messages.defence import Defence
 from hetlora.messages.management import RunSettings
-from hetlora.states import AssignmentState, RoundState
+from hetlora.states import RoundState
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def _ref(assignment: AssignmentRow) -> UpdateRef:
 
 
 def _accepted(session: Session, round_id: str) -> list[AssignmentRow]:
-    query = select(AssignmentRow).where(*in_round(round_id, {AssignmentState.ACCEPTED}))
+    query = select(AssignmentRow).where(*in_round(round_id, ACCEPTED))
     return list(session.scalars(query))
 
 
@@ -150,4 +150,4 @@ def _give_up(service: Service, round_id: str, reason: str) -> None:
     with service.database.write() as session:
         row = session.get_one(RoundRow, round_id)
         if row.state is RoundState.AGGREGATING:
-            retry(session, session.get_one(RunRow, row.run_id), row, reason, service.clock())
+            give_up(session, session.get_one(RunRow, row.run_id), row, reason, service.clock())

@@ -12,11 +12,13 @@ from sqlalchemy.orm import Session
 
 from aggregator_service.bundles import get_bundle
 from aggregator_service.rounds import (
+    ACCEPTED,
     LIVE,
     OPEN,
     cohort_size,
     count_places_taken,
     current_round,
+    lacks_trusted,
     settle,
     take_place,
 )
@@ -107,8 +109,14 @@ def _refusal(
         return "this device's update of the round is in"
     if states[AssignmentState.FAILED] + states[AssignmentState.EXPIRED] >= max_failures:
         return "this device gave the round back, or let its lease run out, too often"
-    if count_places_taken(session, row.id) >= cohort_size(run.settings):
+    free = cohort_size(run.settings) - count_places_taken(session, row.id)
+    if free <= 0:
         return "the cohort is complete"
+    kept = device.id != run.settings.defence.trusted_device and lacks_trusted(
+        session, row, run.settings, {*LIVE, *ACCEPTED}
+    )
+    if kept and free == 1:
+        return "the last place is kept for the trusted device"
     return None
 
 

@@ -36,8 +36,10 @@ LIVE: Final = frozenset(
         AssignmentState.SUBMITTED,
     }
 )
+ACCEPTED: Final = frozenset({AssignmentState.ACCEPTED})
 OPEN: Final = frozenset({RoundState.SELECTING, RoundState.COLLECTING})
 GOAL_MET: Final = "goal already met"
+MOST_FAILURES: Final = 3  # of a round for one reason, before the run is paused
 
 
 def cohort_size(settings: RunSettings) -> int:
@@ -88,7 +90,7 @@ def in_round(round_id: str, states: Collection[AssignmentState]) -> tuple[Column
 
 def count_places_taken(session: Session, round_id: str) -> int:
     """How many places of a round's cohort are not free."""
-    return count_assignments(session, round_id, {*LIVE, AssignmentState.ACCEPTED})
+    return count_assignments(session, round_id, {*LIVE, *ACCEPTED})
 
 
 def take_place(
@@ -115,10 +117,24 @@ def take_place(
 
 
 def close_if_goal_met(session: Session, row: RoundRow, settings: RunSettings, now: datetime) -> None:
-    """Stop collecting once the goal count is accepted."""
-    accepted = count_assignments(session, row.id, {AssignmentState.ACCEPTED})
-    if accepted >= settings.goal_count:
+    """Stop collecting once the goal count is accepted, and the trusted device's update among them."""
+    accepted = count_assignments(session, row.id, ACCEPTED)
+    if accepted >= settings.goal_count and not lacks_trusted(session, row, settings):
         move(session, row, RoundState.AGGREGATING, f"goal of {settings.goal_count} met", now)
+
+
+def lacks_trusted(
+    session: Session,
+    row: RoundRow,
+    settings: RunSettings,
+    states: Collection[AssignmentState] = ACCEPTED,
+) -> bool:
+    """Whether the defence trusts a device of which the round has no assignment in one of these states."""
+    trusted = settings.defence.trusted_device
+    if trusted is None:
+        return False
+    its_own = select(AssignmentRow.id).where(*in_round(row.id, states), AssignmentRow.device_id == trusted)
+    return session.scalar(its_own) is None
 
 
 def leave_out(session: Session, row: RoundRow, unreadable: Collection[AssignmentRow], now: datetime) -> None:
@@ -130,8 +146,9 @@ def leave_out(session: Session, row: RoundRow, unreadable: Collection[Assignment
     for assignment in unreadable:
         move(session, assignment, AssignmentState.DISCARDED, "the stored update cannot be read", now)
     settings = session.get_one(RunRow, row.run_id).settings
-    accepted = count_assignments(session, row.id, {AssignmentState.ACCEPTED})
-    if accepted < minimum_reports(settings):
+    accepted = count_assignments(session, row.id, ACCEPTED)
+    missing = lacks_trusted(session, row, settings)
+    if missing or accepted < minimum_reports(settings):
         move(session, row, RoundState.COLLECTING, f"{accepted} readable updates left", now)
         row.window_closes_at = now + timedelta(seconds=settings.report_window_seconds)
 
@@ -148,13 +165,16 @@ def settle(session: Session, now: datetime) -> None:
 
 def _close_window(session: Session, row: RoundRow, now: datetime) -> None:
     run = session.get_one(RunRow, row.run_id)
-    accepted = count_assignments(session, row.id, {AssignmentState.ACCEPTED})
+    accepted = count_assignments(session, row.id, ACCEPTED)
     needed = minimum_reports(run.settings)
+    missing = lacks_trusted(session, row, run.settings)
     told = f"report window closed with {accepted} of {run.settings.goal_count} updates"
-    if accepted >= needed:
-        move(session, row, RoundState.AGGREGATING, told, now)
-    else:
+    if missing:
+        retry(session, run, row, f"{told}, none of the trusted device", now)
+    elif accepted < needed:
         retry(session, run, row, f"{told}, {needed} needed", now)
+    else:
+        move(session, row, RoundState.AGGREGATING, told, now)
 
 
 def retry(session: Session, run: RunRow, row: RoundRow, reason: str, now: datetime) -> None:
@@ -162,6 +182,20 @@ def retry(session: Session, run: RunRow, row: RoundRow, reason: str, now: dateti
     end(session, row, RoundState.ABANDONED, reason, now)
     abort_live(session, row, f"round abandoned: {reason}", now)
     open_round(session, run, row.round_index, row.attempt + 1, now)
+
+
+def give_up(session: Session, run: RunRow, row: RoundRow, reason: str, now: datetime) -> None:
+    """Abandon a round that cannot be aggregated; pause the run where that is so again and again.
+
+    Whatever is wrong then does not go away by itself, and devices would train for nothing.
+    """
+    same = select(func.count()).where(
+        RoundRow.run_id == run.id, RoundRow.round_index == row.round_index, RoundRow.reason == reason
+    )
+    failures = 1 + (session.scalar(same) or 0)
+    retry(session, run, row, reason, now)
+    if failures >= MOST_FAILURES and run.state is RunState.RUNNING:
+        move(session, run, RunState.PAUSED, f"{failures} attempts at a round failed: {reason}", now)
 
 
 def end(session: Session, row: RoundRow, state: RoundState, reason: str, now: datetime) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from sqlalchemy.orm import Session
 
 from aggregator_service import rounds
 from aggregator_service.adapters import add_version, initial_state, opened, store_state
-from aggregator_service.aggregation.robust.defence import COMPARING
-from aggregator_service.aggregation.rule import Rule
 from aggregator_service.bundles import get_bundle, read_manifest
 from aggregator_service.identifiers import new_id
+from aggregator_service.run_checks import check_settings
 from aggregator_service.service import Service
-from aggregator_service.storage.tables import BundleRow, PopulationRow, RunRow
+from aggregator_service.storage.tables import BundleRow, DeviceRow, PopulationRow, RunRow
 from aggregator_service.transitions import create
 from hetlora.errors import NotFound, SettingsError
 from hetlora.messages.management import RunCreate, RunSettings
@@ -34,18 +33,20 @@ def create_run(service: Service, message: RunCreate) -> str:
     """Make a run in state draft, with its initial adapter, and answer its id.
 
     Raises:
-        NotFound: no such population or bundle.
+        NotFound: no such population or bundle, or no such trusted device in the population.
         SettingsError: settings that the bundle, or the rule, cannot serve.
-        RankOutOfRange: the adapter that the bundle begins with has a higher rank than the run.
+        RankOutOfRange: the adapter that the bundle begins with has a higher rank than the run, or the rule
+            serves no device at the run's ranks.
     """
     now = service.clock()
     with service.database.read() as session:
         if session.get(PopulationRow, message.population) is None:
             raise NotFound("no such population", got=message.population)
+        _check_trusted(session, message)
         _check_bundle(message.settings, get_bundle(session, message.bundle))
     state = initial_state(service, read_manifest(service, message.bundle), message.settings)
     rule = opened(message.settings, state)
-    _check_rule(message.settings, rule)
+    check_settings(message.settings, rule)
     initial = store_state(service, message.settings, state)
     with service.database.write() as session:
         run = RunRow(
@@ -63,20 +64,13 @@ def create_run(service: Service, message: RunCreate) -> str:
         return run.id
 
 
-def _check_rule(settings: RunSettings, rule: Rule[Any]) -> None:
-    if settings.min_rank < rule.smallest_rank:
-        raise SettingsError(
-            f"min_rank of a run of {settings.rule.name}",
-            got=settings.min_rank,
-            expected=f"{rule.smallest_rank} or more",
-        )
-    defence = settings.defence
-    if defence.method in COMPARING and settings.goal_count > defence.max_updates:
-        raise SettingsError(
-            f"goal_count of a run with the defence {defence.method}",
-            got=settings.goal_count,
-            expected=f"up to max_updates, {defence.max_updates}",
-        )
+def _check_trusted(session: Session, message: RunCreate) -> None:
+    trusted = message.settings.defence.trusted_device
+    if trusted is None:
+        return
+    device = session.get(DeviceRow, trusted)
+    if device is None or device.population != message.population:
+        raise NotFound("no such trusted device in the population", got=trusted)
 
 
 def _check_bundle(settings: RunSettings, bundle: BundleRow) -> None:

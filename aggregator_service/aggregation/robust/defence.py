@@ -35,10 +35,10 @@ from aggregator_service.aggregation.robust import fltrust
 from aggregator_service.aggregation.robust.clipping import Limits, limits_of
 from aggregator_service.aggregation.robust.geometric_median import geometric_median
 from aggregator_service.aggregation.robust.gram import gram_matrix, products_with
-from aggregator_service.aggregation.robust.krum import krum, multi_krum
+from aggregator_service.aggregation.robust.krum import honest_neighbours, krum, multi_krum
 from aggregator_service.aggregation.robust.line import Line, at_share, line_of
 from aggregator_service.aggregation.robust.ownership import Masks, owners_of, unmoved_at
-from aggregator_service.aggregation.robust.trimmed_mean import common_step, moved_together
+from aggregator_service.aggregation.robust.trimmed_mean import LEAST_OWNERS, common_step, moved_together
 from aggregator_service.aggregation.rule import Update, UpdateRef
 from aggregator_service.aggregation.stacks import StackedAdapter
 from aggregator_service.aggregation.tree import Load, one_thread
@@ -47,6 +47,19 @@ from hetlora.errors import SettingsError, StateConflict
 from hetlora.messages.defence import Defence
 
 COMPARING = ("krum", "multi_krum", "geometric_median", "trimmed_mean", "median")
+BY_COORDINATE = ("trimmed_mean", "median")
+
+
+def most_kept(defence: Defence, count: int) -> int:
+    """How many of so many updates the method keeps at most."""
+    if defence.method == "multi_krum":
+        return honest_neighbours(count, defence.hostile_share)
+    return 1 if defence.method == "krum" else count
+
+
+def least_owners(defence: Defence) -> int:
+    """How many of the updates kept must hold a rank, or it does not move."""
+    return max(defence.quorum, LEAST_OWNERS if defence.method in BY_COORDINATE else 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,9 +108,18 @@ class Defended:
 
     @property
     def figures(self) -> dict[str, float]:
-        """For the operator: how many updates were left out, and how many of the others were shortened."""
+        """For the operator: how many updates were left out, how many of the others were shortened.
+
+        With a quorum, and under the trimmed mean or median, also how many ranks of modules did not move.
+        """
         shortened = sum(self.shares.get(ref, 1.0) < 1 for ref in self.refs)
-        return {"left_out": float(len(self.left_out)), "shortened": float(shortened)}
+        figures = {"left_out": float(len(self.left_out)), "shortened": float(shortened)}
+        if self.unmoved is not None:
+            figures["unmoved_ranks"] = float(sum(own.sum() for own in self.unmoved))
+        if self.common is not None:
+            moved = [own.lora_A.any(axis=2) | own.lora_B.any(axis=1) for own in self.common]
+            figures["unmoved_ranks"] = float(sum((~own).sum() for own in moved))
+        return figures
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,7 +167,7 @@ def defend(
             defended = replace(defended, shares=shares, most_examples=limits.example_count)
         if defence.method != "none":
             defended = replace(defended, most_examples=1)
-        if defence.method in ("trimmed_mean", "median"):
+        if defence.method in BY_COORDINATE:
             return _by_coordinate(defence, defended, load)
         return _with_quorum(defence, defended, load)
 

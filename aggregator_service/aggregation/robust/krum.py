@@ -31,7 +31,7 @@ def scores(gram: Floats, hostile_share: float) -> Floats:
     count = len(gram)
     distances = squared_distances(gram)
     np.fill_diagonal(distances, np.inf)  # an update is not its own neighbour
-    nearest = min(_neighbours(count, hostile_share), count - 1)
+    nearest = min(honest_neighbours(count, hostile_share), count - 1)
     return np.asarray(np.sort(distances, axis=1)[:, :nearest].sum(axis=1))
 
 
@@ -42,7 +42,7 @@ def krum(gram: Floats, hostile_share: float) -> list[int]:
 
 def multi_krum(gram: Floats, hostile_share: float) -> list[int]:
     """The updates that are kept, in their order."""
-    kept = _neighbours(len(gram), hostile_share)
+    kept = honest_neighbours(len(gram), hostile_share)
     best = np.argsort(scores(gram, hostile_share), kind="stable")[:kept]
     return sorted(map(int, best))
 
@@ -53,5 +53,6 @@ def squared_distances(gram: Floats) -> Floats:
     return np.maximum(squares[:, None] + squares - 2 * gram, 0.0)
 
 
-def _neighbours(count: int, hostile_share: float) -> int:
+def honest_neighbours(count: int, hostile_share: float) -> int:
+    """n - f - 2, at least one: the neighbours that count, and how many updates Multi-Krum keeps."""
     return max(1, count - math.floor(hostile_share * count + FLOOR_SLACK) - 2)

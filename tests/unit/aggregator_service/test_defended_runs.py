@@ -9,7 +9,6 @@ import pytest
 from fake_device import FakeDevice
 from fake_training import RANK, SPEC, Work, work, worked
 from service_operator import Operator
-from service_server import problem
 
 from hetlora.adapter import Adapter, LoraFactors
 from hetlora.algebra import delta_norm
@@ -83,21 +82,12 @@ def test_update_of_the_trusted_device_is_what_others_are_measured_by(
     assert weights[0] == max(weights)
 
 
-def test_round_without_the_trusted_device_is_tried_again(operator: Operator, make_device: MakeDevice) -> None:
-    trusted, other = make_device(1), make_device(2)
-    defence = {"method": "fltrust", "trusted_device": trusted.device_id}
-    run_id = operator.run(operator.publish(SPEC), max_rank=RANK, defence=defence)
-    work(other, RANK, seed=1)
-    rounds = operator.wait_for(f"/runs/{run_id}/rounds", lambda page: len(page["items"]) == 2)["items"]
-    assert (rounds[0]["state"], rounds[1]["attempt"]) == ("abandoned", 1)
-    assert rounds[0]["reason"].startswith("the round has no update of the trusted device")
-    work(trusted, RANK, seed=1)
-    assert operator.committed(run_id)["state"] == "completed"
-
-
-def test_run_with_more_updates_than_its_defence_compares_is_refused(operator: Operator) -> None:
-    settings = {"goal_count": 11, "max_rank": RANK, "defence": {"method": "krum", "max_updates": 10}}
-    body = {"population": "keyboard", "bundle": operator.publish(SPEC), "settings": settings}
-    answer = operator.send("POST", "/runs", json=body)
-    assert problem(answer) == (422, "settings_invalid")
-    assert answer.json()["expected"] == "up to max_updates, 10"
+def test_ranks_with_too_few_owners_are_counted(operator: Operator, devices: list[FakeDevice]) -> None:
+    run_id = operator.run(
+        operator.publish(SPEC), rule="zero_pad", max_rank=RANK, goal_count=3, defence={"quorum": 2}
+    )
+    for number, device in enumerate(devices[:3]):
+        work(device, RANK if number == 0 else RANK - 1, seed=number)
+    operator.committed(run_id)
+    (newest, _) = operator.items(f"/runs/{run_id}/adapters")
+    assert newest["figures"] == {"left_out": 0, "shortened": 0, "unmoved_ranks": len(SPEC.modules)}

@@ -1,0 +1,84 @@
+"""Refuses settings of a run with which no round could commit, or none could move the adapter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aggregator_service.aggregation.robust.defence import COMPARING, least_owners, most_kept
+from aggregator_service.aggregation.rule import Rule
+from hetlora.errors import SettingsError
+from hetlora.messages.device import Adaptation
+from hetlora.messages.management import RunSettings
+from hetlora.messages.rules import RaFloraRule, RblaRule, ResidualExactRule
+from hetlora.partial import sends_whole_ranks
+
+# What these look at are products B A, and without lora_B there are none.
+PRODUCT_METHODS = ("krum", "multi_krum", "geometric_median", "fltrust")
+
+
+def check_settings(settings: RunSettings, rule: Rule[Any]) -> None:
+    """Raise unless rounds of these settings can commit and move; `rule` is the first of them.
+
+    Raises:
+        SettingsError: they cannot, or an option would do nothing.
+        RankOutOfRange: the rule serves no device at the run's ranks.
+    """
+    if settings.min_rank < rule.smallest_rank:
+        raise SettingsError(
+            f"min_rank of a run of {settings.rule.name}",
+            got=settings.min_rank,
+            expected=f"{rule.smallest_rank} or more",
+        )
+    rule.distribute(settings.min_rank)
+    adaptation = rule.distribute(settings.max_rank).adaptation
+    _check_constants(settings)
+    _check_pruning(settings, adaptation)
+    _check_method(settings, adaptation)
+    _check_owners(settings)
+
+
+def _check_constants(settings: RunSettings) -> None:
+    rule, run_rank = settings.rule, settings.max_rank
+    if isinstance(rule, RaFloraRule) and any(level > run_rank for level in rule.levels):
+        raise SettingsError("levels above the rank of the run", got=rule.levels, expected=f"up to {run_rank}")
+    if isinstance(rule, ResidualExactRule) and (rule.state_rank or run_rank) < run_rank:
+        raise SettingsError(
+            "state_rank below the rank of the run", got=rule.state_rank, expected=f"{run_rank} or more"
+        )
+
+
+def _check_pruning(settings: RunSettings, adaptation: Adaptation) -> None:
+    if settings.training.pruning_decay < 1 and not sends_whole_ranks(adaptation):
+        raise SettingsError(
+            f"self-pruning in a run of {settings.rule.name}, whose devices do not send whole ranks",
+            got=f"pruning_decay {settings.training.pruning_decay}",
+            expected="1, which prunes nothing",
+        )
+
+
+def _check_method(settings: RunSettings, adaptation: Adaptation) -> None:
+    defence = settings.defence
+    if defence.method in COMPARING and settings.goal_count > defence.max_updates:
+        raise SettingsError(
+            f"goal_count of a run with the defence {defence.method}",
+            got=settings.goal_count,
+            expected=f"up to max_updates, {defence.max_updates}",
+        )
+    if adaptation.private_lora_B and defence.method in PRODUCT_METHODS:
+        raise SettingsError(
+            f"the defence cannot tell updates of {settings.rule.name} apart, as lora_B stays on the devices",
+            got=defence.method,
+            expected="clip, trimmed_mean or median",
+        )
+
+
+def _check_owners(settings: RunSettings) -> None:
+    defence, rule, goal = settings.defence, settings.rule, settings.goal_count
+    needed = max(least_owners(defence), rule.quorum if isinstance(rule, RblaRule) else 1)
+    kept = most_kept(defence, goal)
+    if kept < needed:
+        raise SettingsError(
+            "no rank could ever move: too few updates of a round are left to own one",
+            got=f"{kept} of goal_count {goal}",
+            expected=f"{needed} or more",
+        )

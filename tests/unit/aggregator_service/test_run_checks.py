@@ -1,0 +1,61 @@
+"""Settings with which no round could commit or move are refused when a run is created."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fake_training import RANK, SPEC
+from service_operator import Operator
+from service_server import problem
+
+
+def refused(operator: Operator, **settings: Any) -> Any:
+    chosen = {"goal_count": 5, "max_rank": RANK, **settings}
+    body = {"population": "keyboard", "bundle": operator.publish(SPEC), "settings": chosen}
+    answer = operator.send("POST", "/runs", json=body)
+    assert problem(answer) == (422, "settings_invalid")
+    return answer.json()
+
+
+def test_goal_beyond_what_the_defence_compares_is_refused(operator: Operator) -> None:
+    told = refused(operator, goal_count=11, defence={"method": "krum", "max_updates": 10})
+    assert told["expected"] == "up to max_updates, 10"
+
+
+@pytest.mark.parametrize(
+    ("goal_count", "defence", "kept"),
+    [
+        (5, {"quorum": 6}, "5 of goal_count 5"),
+        (5, {"method": "krum", "quorum": 2}, "1 of goal_count 5"),
+        # 5 - floor(0.2 * 5) - 2 = 2
+        (5, {"method": "multi_krum", "quorum": 3}, "2 of goal_count 5"),
+        (2, {"method": "median"}, "2 of goal_count 2"),
+        (2, {"method": "trimmed_mean"}, "2 of goal_count 2"),
+    ],
+)
+def test_defence_that_leaves_too_few_owners_is_refused(
+    operator: Operator, goal_count: int, defence: dict[str, Any], kept: str
+) -> None:
+    assert refused(operator, goal_count=goal_count, defence=defence)["got"] == kept
+
+
+def test_quorum_of_a_rule_that_no_round_reaches_is_refused(operator: Operator) -> None:
+    assert refused(operator, rule={"name": "rbla", "quorum": 6})["expected"] == "6 or more"
+
+
+@pytest.mark.parametrize("method", ["krum", "multi_krum", "geometric_median"])
+def test_defence_by_products_is_refused_where_one_factor_stays_on_devices(
+    operator: Operator, method: str
+) -> None:
+    assert refused(operator, rule="fedsa", defence={"method": method})["got"] == method
+
+
+@pytest.mark.parametrize("rule", ["lora_a2", "fed_sb", "flasc"])
+def test_self_pruning_of_devices_that_send_no_whole_ranks_is_refused(operator: Operator, rule: str) -> None:
+    assert refused(operator, rule=rule, training={"pruning_decay": 0.9})["got"] == "pruning_decay 0.9"
+
+
+def test_constants_that_do_not_fit_the_rank_of_the_run_are_refused(operator: Operator) -> None:
+    assert refused(operator, rule={"name": "raflora", "levels": [1, 8]})["expected"] == "up to 4"
+    assert refused(operator, rule={"name": "residual_exact", "state_rank": 3})["expected"] == "4 or more"
