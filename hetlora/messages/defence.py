@@ -2,40 +2,73 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from hetlora.messages.common import Identifier, Message, PositiveCount
+from hetlora.messages.only_with import OnlyWith, check_all_used
+
+Method = Literal["none", "krum", "multi_krum", "geometric_median", "fltrust", "trimmed_mean", "median"]
+METHODS: Final[Mapping[str, str]] = {
+    "none": "No method: clipping or a quorum alone, or no defence at all.",
+    "krum": "Keeps the one update that is nearest to its neighbours (Blanchard et al., NeurIPS 2017).",
+    "multi_krum": "Keeps those that are nearest to their neighbours (Blanchard et al., NeurIPS 2017).",
+    "geometric_median": "Weighs updates so that their mean is the geometric median (arXiv 1912.13445).",
+    "fltrust": "Weighs updates by their cosine with the trusted device's, at its length (arXiv 2012.13995).",
+    "trimmed_mean": "Leaves out each number's smallest and largest values, rank by rank (arXiv 1803.01498).",
+    "median": "Takes each number's median, rank by rank over its owners (arXiv 1803.01498).",
+}
+
+# Those that look at all updates of a round at once.
+COMPARING: Final = ("krum", "multi_krum", "geometric_median", "trimmed_mean", "median")
 
 
 class Defence(Message):
     """What stands between hostile updates and the rule; norms and distances are of changes of products B A.
 
-    - `clip`: every change is cut to `clip_factor` times the median norm of the round, and so are the movement
-      of its factors and its example count.
-    - `method` screens updates or replaces what they moved; `hostile_share` is the share of hostile updates
-      that it is to withstand. With a method every update counts as one example. Krum and the geometric median
-      want `clip` beside them under rules that average factors: they see products alone, and a small product
-      can have large factors.
-    - `max_updates`: methods that compare all updates, all but fltrust, refuse a round of more.
-    - `quorum`: a rank that fewer updates hold stays as it was sent; below 3, one wide device can own a tail.
-      The trimmed mean and the median want 3 owners in any case.
-    - `trusted_device`: its update is what fltrust measures all others by; the operator's own, on clean data.
+    With a method every update counts as one example. Krum and the geometric median want `clip` beside them
+    under rules that average factors: they see products alone, and a small product can have large factors.
+    FLTrust limits factors by itself. The trimmed mean and the median want 3 owners of a rank in any case.
     """
 
-    method: Literal["none", "krum", "multi_krum", "geometric_median", "fltrust", "trimmed_mean", "median"] = (
-        "none"
+    method: Method = Field(
+        default="none", description="how updates are screened, or what they moved replaced"
     )
-    clip: bool = False
-    clip_factor: float = Field(default=2.0, gt=0)
-    hostile_share: float = Field(default=0.2, ge=0, lt=0.5)
-    max_updates: PositiveCount = 1024
-    quorum: PositiveCount = 1
-    trusted_device: Identifier | None = None
+    clip: Annotated[bool, OnlyWith(("none", *COMPARING))] = Field(
+        default=False,
+        description="cut changes, movements of factors and example counts to clip_factor times their medians",
+    )
+    clip_factor: float = Field(
+        default=2.0, ge=1e-3, le=1e6, description="of clip; with fltrust, over the trusted device's movement"
+    )
+    hostile_share: Annotated[float, OnlyWith(("krum", "multi_krum", "trimmed_mean"))] = Field(
+        default=0.2, ge=0, lt=0.5, description="share of hostile updates that the method is to withstand"
+    )
+    max_updates: Annotated[PositiveCount, OnlyWith(COMPARING)] = Field(
+        default=1024, description="a round of more is refused, as all its updates are compared"
+    )
+    quorum: PositiveCount = Field(
+        default=1,
+        description="a rank that fewer updates hold stays as sent; below 3, one wide device can own it",
+    )
+    trusted_device: Annotated[Identifier | None, OnlyWith(("fltrust",))] = Field(
+        default=None,
+        description="id of the device that others are measured by; the operator's, on clean data",
+    )
+
+    @model_validator(mode="after")
+    def _does_something_with_all_of_it(self) -> Self:
+        check_all_used(self, self.method, "method")
+        if self.clip_factor != type(self).model_fields["clip_factor"].default and not (
+            self.clip or self.method == "fltrust"
+        ):
+            raise ValueError("clip_factor does nothing without clip, or the method fltrust")
+        return self
 
     @model_validator(mode="after")
     def _has_whom_it_trusts(self) -> Self:
-        if (self.method == "fltrust") != (self.trusted_device is not None):
-            raise ValueError("fltrust, and no other method, needs a trusted_device")
+        if self.method == "fltrust" and self.trusted_device is None:
+            raise ValueError("fltrust needs a trusted_device")
         return self

@@ -1,6 +1,7 @@
 """How a run aggregates: one message a rule, named as its paper is, with that paper's constants.
 
 `aggregator_service/aggregation/rules/` computes them; each file there opens with the paper and its steps.
+First lines of docstrings, and descriptions of fields, are what `hetlora run rules` tells of them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from hetlora.messages.common import Message, PositiveCount
 
 # The least is far below any use, and above what vanishes when it is multiplied with a share of ranks.
 Share = Annotated[float, Field(ge=1e-6, le=1)]
-Weights = Literal["examples", "uniform"]
+Weights = Annotated[
+    Literal["examples", "uniform"],
+    Field(description="by numbers of examples, which devices claim, or all alike"),
+]
+FrozenRank = Annotated[
+    PositiveCount,
+    Field(le=1_000_000, description="highest rank of the frozen adapter; what passes it is lost"),
+]
 
 
 class Weighted(Message):
@@ -26,7 +34,9 @@ class HetLoraRule(Message):
     """HetLoRA (arXiv 2401.06432): zero-pad, weigh by the norm of B A over the model or of each module."""
 
     name: Literal["hetlora"] = "hetlora"
-    weights: Literal["model", "module"] = "model"
+    weights: Literal["model", "module"] = Field(
+        default="model", description="one weight for each update, or one for each of its modules"
+    )
 
 
 class ZeroPadRule(Weighted):
@@ -36,14 +46,13 @@ class ZeroPadRule(Weighted):
 
 
 class RblaRule(Weighted):
-    """RBLA (arXiv 2408.08699): each rank is the mean over those who hold it.
-
-    A rank with fewer than `quorum` owners stays what it was; n owners move it by n / (n + `shrinkage`).
-    """
+    """RBLA (arXiv 2408.08699): each rank is the mean over those who hold it."""
 
     name: Literal["rbla"] = "rbla"
-    quorum: PositiveCount = 1
-    shrinkage: float = Field(default=0.0, ge=0)
+    quorum: PositiveCount = Field(default=1, description="a rank with fewer owners stays what it was")
+    shrinkage: float = Field(
+        default=0.0, ge=0, le=1e6, description="n owners move a rank by n / (n + shrinkage) of the way"
+    )
 
 
 class ReplicationRule(Weighted):
@@ -59,47 +68,47 @@ class FlexLoraRule(Weighted):
 
 
 class RaFloraRule(Weighted):
-    """raFLoRA (arXiv 2602.13486): the product is averaged by bands of ranks, each over its owners.
-
-    `levels` are the ranks at which bands end; by default the powers of two up to the run's rank.
-    """
+    """raFLoRA (arXiv 2602.13486): the product is averaged by bands of ranks, each over its owners."""
 
     name: Literal["raflora"] = "raflora"
-    levels: tuple[PositiveCount, ...] = ()
+    levels: tuple[PositiveCount, ...] = Field(
+        default=(),
+        description="ranks at which bands end; without any, the powers of two up to the run's rank",
+        examples=[[1, 2, 4]],
+    )
 
 
 class FloristRule(Weighted):
     """FLoRIST (arXiv 2506.09199): product SVD at the smallest rank that keeps this share of the energy."""
 
     name: Literal["florist"] = "florist"
-    energy: Share = 0.99
+    energy: Share = Field(default=0.99, description="share of the squared singular values that is kept")
 
 
 class FloraRule(Weighted):
-    """FLoRA (arXiv 2409.05976): stacked updates are merged into the base, and adapters start anew.
-
-    What was merged is sent along as a frozen adapter, of rank up to `frozen_rank`.
-    """
+    """FLoRA (arXiv 2409.05976): stacked updates are merged into a frozen adapter, and adapters start anew."""
 
     name: Literal["flora"] = "flora"
-    frozen_rank: PositiveCount = 256
+    frozen_rank: FrozenRank = 256
 
 
 class FedExRule(Weighted):
-    """FedEx-LoRA (arXiv 2410.09432): mean factors, and what they miss of the mean product as a residual.
-
-    The residual goes to the frozen adapter, of rank up to `frozen_rank`.
-    """
+    """FedEx-LoRA (arXiv 2410.09432): mean factors; what they miss of the mean product is frozen."""
 
     name: Literal["fedex"] = "fedex"
-    frozen_rank: PositiveCount = 256
+    frozen_rank: FrozenRank = 256
 
 
 class LoraFairRule(Weighted):
     """LoRA-FAIR (arXiv 2411.14961): mean factors, lora_B corrected towards the mean product."""
 
     name: Literal["lora_fair"] = "lora_fair"
-    penalty: float = Field(default=0.01, gt=0)
+    penalty: float = Field(
+        default=0.01,
+        ge=1e-9,
+        le=1e6,
+        description="what the correction's norm costs against the cosine it gains",
+    )
 
 
 class FfaRule(Weighted):
@@ -121,13 +130,12 @@ class FedSaRule(Weighted):
 
 
 class LoraA2Rule(Weighted):
-    """LoRA-A2 (arXiv 2410.22815): factors take turns, and a device sends the ranks that moved most.
-
-    A device at rank r sends r ranks per module in the mean, chosen over the whole model.
-    """
+    """LoRA-A2 (arXiv 2410.22815): factors take turns, and a device sends the ranks that moved most."""
 
     name: Literal["lora_a2"] = "lora_a2"
-    lora_B_rate: float = Field(default=5.0, gt=0)
+    lora_B_rate: float = Field(
+        default=5.0, ge=1e-3, le=1e3, description="learning rate of lora_B over that of lora_A"
+    )
 
 
 class FedSbRule(Weighted):
@@ -147,8 +155,10 @@ class FedLoruRule(Weighted):
     """FedLoRU (arXiv 2409.12371): FedAvg; every so many rounds B A is folded away, an adapter begins anew."""
 
     name: Literal["fedloru"] = "fedloru"
-    every_rounds: PositiveCount = 10
-    frozen_rank: PositiveCount = 256
+    every_rounds: PositiveCount = Field(
+        default=10, description="rounds between two folds into the frozen adapter"
+    )
+    frozen_rank: FrozenRank = 256
 
 
 class FlascRule(Weighted):
@@ -156,8 +166,13 @@ class FlascRule(Weighted):
 
     name: Literal["flasc"] = "flasc"
     weights: Weights = "uniform"
-    download_density: Share = 0.25
-    upload_density: Share = 0.25
+    download_density: Share = Field(
+        default=0.25,
+        description="share of the adapter's entries sent to a device at the run's rank, the largest",
+    )
+    upload_density: Share = Field(
+        default=0.25, description="share of the change's entries that it sends back, the largest"
+    )
 
 
 class DeerRule(Weighted):
@@ -167,18 +182,19 @@ class DeerRule(Weighted):
 
 
 class ResidualExactRule(Weighted):
-    """Our own: the global product moves by the weighted changes against what each device was sent.
-
-    `server_rate` is eta; with `fold` devices also get what their rank cut off, frozen; with `allocate` each
-    module has its own rank, from the spectrum of the global product; `state_rank` is the rank that the
-    server keeps, by default twice the run's.
-    """
+    """Our own: the global product moves by the weighted changes against what each device was sent."""
 
     name: Literal["residual_exact"] = "residual_exact"
-    server_rate: float = Field(default=1.0, gt=0, le=2)
-    fold: bool = False
-    allocate: bool = False
-    state_rank: PositiveCount | None = None
+    server_rate: float = Field(
+        default=1.0, ge=1e-6, le=2, description="eta, by which the mean change is multiplied"
+    )
+    fold: bool = Field(default=False, description="devices also get what their rank cut off, frozen")
+    allocate: bool = Field(
+        default=False, description="each module has its own rank, from the spectrum of the global product"
+    )
+    state_rank: PositiveCount | None = Field(
+        default=None, description="rank that the server keeps; without one, twice the run's"
+    )
 
 
 AnyRule = (
