@@ -4,40 +4,70 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, cast, get_args
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, cast, get_args
 
 from pydantic import ValidationError
 
+from hetlora.cli.option_words import OptionHelp, options_in_words
 from hetlora.errors import SettingsError, faults_in_words
 from hetlora.messages.common import Message
-from hetlora.messages.defence import Defence
+from hetlora.messages.defence import METHODS, Defence
 from hetlora.messages.rules import AnyRule
 from hetlora.messages.server_optimizer import ServerAdaptive, ServerMomentum, ServerOptimizer
 
 Kinds = Mapping[str, type[Message]]
+Role = Literal["rule", "server_optimizer", "defence"]
 
 
-def _names(kind: type[Message], field: str = "name") -> tuple[str, ...]:
-    return get_args(kind.model_fields[field].annotation)
+def _named(*kinds: type[Message]) -> Kinds:
+    return {name: kind for kind in kinds for name in get_args(kind.model_fields["name"].annotation)}
 
 
-RULES: Final[Kinds] = {name: kind for kind in get_args(AnyRule) for name in _names(kind)}
-OPTIMIZERS: Final[Kinds] = {name: kind for kind in (ServerMomentum, ServerAdaptive) for name in _names(kind)}
-DEFENCES: Final[Kinds] = dict.fromkeys(_names(Defence, "method"), Defence)
+RULES: Final = _named(*get_args(AnyRule))
+OPTIMIZERS: Final = _named(ServerMomentum, ServerAdaptive)
+DEFENCES: Final[Kinds] = {name: Defence for name in METHODS}
 
 
-class RuleHelp(Message):
-    """A rule as `hetlora run rules` lists it."""
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Two options of the command line, one for the name and one for its constants, and what they name."""
 
+    role: Role
+    flag: str
+    option_flag: str
+    kinds: Kinds
+    name_field: str = "name"
+    meanings: Mapping[str, str] = field(default_factory=dict)  # where a message has many names
+
+    def meaning(self, name: str) -> str:
+        return self.meanings.get(name) or (self.kinds[name].__doc__ or "").partition("\n")[0]
+
+    def options(self, name: str) -> tuple[OptionHelp, ...]:
+        return options_in_words(self.kinds[name], name, self.name_field)
+
+
+_RULE: Final = _Choice("rule", "--rule", "--rule-option", RULES)
+_OPTIMIZER: Final = _Choice("server_optimizer", "--server-optimizer", "--optimizer-option", OPTIMIZERS)
+_DEFENCE: Final = _Choice("defence", "--defence", "--defence-option", DEFENCES, "method", METHODS)
+
+
+class ChoiceHelp(Message):
+    """A rule, server optimizer or defence, as `hetlora run rules` lists it."""
+
+    role: Role
     name: str
     meaning: str
-    options: str  # with their defaults
+    options: tuple[OptionHelp, ...]
 
 
-def rules_in_words() -> Iterator[RuleHelp]:
-    """Every rule, what it is, and the constants that it has."""
-    for name, kind in RULES.items():
-        yield RuleHelp(name=name, meaning=_first_sentence(kind), options=_options_in_words(kind))
+def choices_in_words() -> Iterator[ChoiceHelp]:
+    """Every rule, server optimizer and defence: what it is, and the constants that it has."""
+    for choice in (_RULE, _OPTIMIZER, _DEFENCE):
+        for name in choice.kinds:
+            yield ChoiceHelp(
+                role=choice.role, name=name, meaning=choice.meaning(name), options=choice.options(name)
+            )
 
 
 def rule_of(name: str, options: Sequence[str]) -> AnyRule:
@@ -46,7 +76,7 @@ def rule_of(name: str, options: Sequence[str]) -> AnyRule:
     Raises:
         SettingsError: no such rule, an option that it does not have, or a value that does not fit.
     """
-    return cast(AnyRule, _chosen("--rule", RULES, name, options))
+    return cast(AnyRule, _chosen(_RULE, name, options))
 
 
 def server_optimizer_of(name: str | None, options: Sequence[str]) -> ServerOptimizer | None:
@@ -55,35 +85,45 @@ def server_optimizer_of(name: str | None, options: Sequence[str]) -> ServerOptim
         if options:
             raise SettingsError("--optimizer-option without --server-optimizer", got=options[0])
         return None
-    return cast(ServerOptimizer, _chosen("--server-optimizer", OPTIMIZERS, name, options))
+    return cast(ServerOptimizer, _chosen(_OPTIMIZER, name, options))
 
 
 def defence_of(name: str, clip: bool, options: Sequence[str]) -> Defence:
     """The one that `--defence`, `--clip` and `--defence-option` name; errors as `rule_of`."""
-    given = [*options, "clip=true"] if clip else options
-    return cast(Defence, _chosen("--defence", DEFENCES, name, given, field="method"))
+    if name == "fltrust" and not any(option.startswith("trusted_device=") for option in options):
+        raise SettingsError(
+            "--defence fltrust needs the device that it trusts", expected="--defence-option trusted_device=ID"
+        )
+    return cast(Defence, _chosen(_DEFENCE, name, [*options, "clip=true"] if clip else options))
 
 
-def _chosen(option: str, kinds: Kinds, name: str, options: Sequence[str], *, field: str = "name") -> Message:
-    if name not in kinds:
-        raise SettingsError(f"{option} has no such value", got=name, expected=", ".join(kinds))
-    kind = kinds[name]
+def _chosen(choice: _Choice, name: str, options: Sequence[str]) -> Message:
+    if name not in choice.kinds:
+        raise SettingsError(f"{choice.flag} has no such value", got=name, expected=", ".join(choice.kinds))
+    kind, known = choice.kinds[name], choice.options(name)
     values = dict(map(_key_and_value, options))
-    unknown = sorted(values.keys() - (kind.model_fields.keys() - {field}))
+    unknown = sorted(values.keys() - (kind.model_fields.keys() - {choice.name_field}))
     if unknown:
         raise SettingsError(
-            f"{option} {name} has no option of this name",
+            f"{choice.flag} {name} has no option of this name",
             got=", ".join(unknown),
-            expected=_options_in_words(kind, field) or "none",
+            expected=", ".join(f"{own.name}={own.default_in_words} ({own.range})" for own in known) or "none",
         )
     try:
-        return kind.model_validate({field: name, **values})
+        return kind.model_validate({choice.name_field: name, **values})
     except ValidationError as error:
+        at_fault = {fault["loc"][0] for fault in error.errors() if fault["loc"]}
+        expected = [_wanted(own, choice.option_flag) for own in known if own.name in at_fault]
         raise SettingsError(
-            f"{option} {name} does not take this",
+            f"{choice.flag} {name} does not take this",
             got=faults_in_words(error.errors()),
-            expected=_options_in_words(kind, field) or "no option",
+            expected="; ".join(expected) or None,
         ) from error
+
+
+def _wanted(option: OptionHelp, flag: str) -> str:
+    example = "" if option.example is None else f", such as {flag} {option.name}={option.example}"
+    return f"{option.name}: {option.range}{example}"
 
 
 def _key_and_value(option: str) -> tuple[str, Any]:
@@ -93,21 +133,5 @@ def _key_and_value(option: str) -> tuple[str, Any]:
         raise SettingsError("an option of a rule", got=option, expected="key=value")
     try:
         return key, json.loads(text)
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or a number of more digits than Python reads
         return key, text
-
-
-def _options_in_words(kind: type[Message], field: str = "name") -> str:
-    """Each with its default, and with its values where they are words."""
-    told = []
-    for key, own in kind.model_fields.items():
-        if key == field:
-            continue
-        words = [value for value in get_args(own.annotation) if isinstance(value, str)]
-        default = own.default if isinstance(own.default, str) else json.dumps(own.default)
-        told.append(f"{key}={default}" + (f" ({' | '.join(words)})" if words else ""))
-    return ", ".join(told)
-
-
-def _first_sentence(kind: type[Message]) -> str:
-    return (kind.__doc__ or "").partition("\n")[0]

@@ -10,7 +10,8 @@ from rich.live import Live
 
 from hetlora.cli.operator import DEFAULT_URL, Operator, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, stdout
-from hetlora.cli.rule_options import rules_in_words
+from hetlora.cli.rule_options import choices_in_words
+from hetlora.cli.rule_table import print_tables
 from hetlora.cli.run_create import create, show
 from hetlora.cli.run_table import round_table
 from hetlora.states import is_final
@@ -24,8 +25,11 @@ RunArgument = Annotated[str, typer.Argument(help="The run.")]
 
 @app.command("rules")
 def list_rules(as_json: JsonFlag = False) -> None:
-    """List the rules of aggregation, with their constants; docs/rules.md says which suits what."""
-    print_items(rules_in_words(), ["name", "meaning", "options"], as_json=as_json, title="Rules")
+    """List rules, server optimizers and defences with their constants; docs/rules.md says what suits what."""
+    if as_json:
+        print_json({"items": [choice.model_dump(mode="json") for choice in choices_in_words()]})
+    else:
+        print_tables(choices_in_words())
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -69,6 +69,10 @@ def create(
         float | None,
         typer.Option(help=f"HetLoRA's lambda. [{RUN.training.pruning_penalty} with hetlora, 0 with others]"),
     ] = None,
+    prune_by: Annotated[
+        Literal["model", "module"],
+        typer.Option(help="One decision to prune for all modules, or one for each."),
+    ] = RUN.training.prune_by,
     rule: Annotated[
         str,
         typer.Option(
@@ -98,7 +102,9 @@ def create(
     defence_option: Annotated[
         list[str] | None,
         typer.Option(
-            help="A constant of the defence as key=value, such as hostile_share=0.3; again for each."
+            help="A constant of the defence as key=value, again for each: hostile_share (krum, multi_krum, "
+            "trimmed_mean), trusted_device (fltrust), max_updates (all but none and fltrust), clip_factor "
+            "(with --clip, and fltrust), quorum (any)."
         ),
     ] = None,
     seed: Annotated[
@@ -109,6 +115,8 @@ def create(
     as_json: JsonFlag = False,
 ) -> None:
     """Create a run in state draft; `hetlora run start` sets it going.
+
+    `hetlora run rules` tells the constants of rules, server optimizers and defences.
 
     Example: `hetlora run create --population phones --bundle bundle/ --goal-count 20 --rule rbla
     --rule-option quorum=3 --server-optimizer momentum --defence multi_krum --clip`
@@ -138,6 +146,7 @@ def create(
                 batch_size=batch_size,
                 learning_rate=learning_rate,
                 max_tokens=max_tokens or manifest.max_tokens,
+                prune_by=prune_by,
                 **asked,
             ),
             **chosen,
