@@ -21,7 +21,7 @@ import numpy as np
 
 from aggregator_service.aggregation.leading import Block
 from aggregator_service.aggregation.sketch import ProductSketch, Weight, weight_of
-from aggregator_service.aggregation.spectrum import Spectrum, of_factors
+from aggregator_service.aggregation.spectrum import Spectrum, finite, of_factors
 from aggregator_service.aggregation.stacks import Floats, Stack, StackedAdapter
 from hetlora.adapter import AdapterSpec
 
@@ -59,10 +59,14 @@ class ProductStack:
         return ([of_factors(*joined, rank, energies) for joined in group] for group in self._factors())
 
     def images(self, rights: Sequence[Floats]) -> Iterator[list[tuple[Floats, float]]]:
-        """M @ right and ||M||_F^2 of each module, group by group; `rights` are (modules, in_features, n)."""
+        """M @ right and ||M||_F^2 of each module, group by group; `rights` are (modules, in_features, n).
+
+        Raises:
+            NonFiniteValues: NaN or infinity in M.
+        """
         for group, own in zip(self._factors(), rights, strict=True):
             yield [
-                (left * scales @ (right @ columns), _energy(left * scales, right.astype(np.float64)))
+                (left * scales @ (right @ columns), finite(_energy(left * scales, right.astype(np.float64))))
                 for (left, scales, right), columns in zip(group, own, strict=True)
             ]
 

@@ -20,6 +20,7 @@ from scipy.linalg import eigh
 
 from aggregator_service.aggregation.leading import Block, leading, pays
 from aggregator_service.aggregation.stacks import Floats
+from hetlora.errors import NonFiniteValues
 
 # Below this share of the largest singular value, what is left is rounding.
 NEGLIGIBLE: Final = 1e-7
@@ -46,6 +47,17 @@ class Spectrum:
     error: float
 
 
+def finite(size: float) -> float:
+    """A norm of all that is summed, as it is; NaN and infinity show in it, at no cost.
+
+    Raises:
+        NonFiniteValues: they do.
+    """
+    if not np.isfinite(size):
+        raise NonFiniteValues("a product of the round holds values that are not finite", got=size)
+    return size
+
+
 def of_factors(left: Block, scales: Floats, right: Block, rank: int, energies: bool = True) -> Spectrum:
     """The leading `rank` triplets of left diag(scales) right, or as many as it has.
 
@@ -54,12 +66,15 @@ def of_factors(left: Block, scales: Floats, right: Block, rank: int, energies: b
         scales: (S,).
         right: (S, in_features), of the dtype of left.
         energies: whether `energy` and `error` are wanted, which takes M itself; else they may be NaN.
+
+    Raises:
+        NonFiniteValues: NaN or infinity in any of these.
     """
     (high, width), wide = left.shape, right.shape[1]
     if high < wide:
         return _transposed(of_factors(right.T, scales, left.T, rank, energies))
     # What rounding is a share of.
-    added = float(np.sqrt(width * np.sum(scales**2 * _squares(left.T) * _squares(right))))
+    added = finite(float(np.sqrt(width * np.sum(scales**2 * _squares(left.T) * _squares(right)))))
     if added > 0 and pays(min(width, wide), rank):
         return _iterated(left, scales, right, rank, energies, added)
     weighted, right = left * scales, right.astype(np.float64, copy=False)
@@ -116,13 +131,17 @@ def _transposed(other: Spectrum) -> Spectrum:
 
 
 def of_dense(matrix: Floats, rank: int, floor: float = 0.0) -> Spectrum:
-    """The leading `rank` triplets of a matrix, or as many as it has above `floor`."""
+    """The leading `rank` triplets of a matrix, or as many as it has above `floor`.
+
+    Raises:
+        NonFiniteValues: NaN or infinity in it.
+    """
     if matrix.shape[0] < matrix.shape[1]:
         return _transposed(of_dense(matrix.T, rank, floor))
     gram = matrix.T @ matrix
     size = len(gram)
     kept = min(rank, size)
-    energy = float(np.trace(gram))
+    energy = finite(float(np.trace(gram)))
     if kept == 0 or energy == 0.0:
         return Spectrum(np.zeros((len(matrix), 0)), np.zeros(0), np.zeros((0, size)), energy, 0.0)
     squares, vectors = eigh(gram, subset_by_index=[size - kept, size - 1], driver="evr", check_finite=False)

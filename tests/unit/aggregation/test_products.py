@@ -21,6 +21,7 @@ from aggregator_service.aggregation.spectrum import Spectrum
 from aggregator_service.aggregation.stacks import StackedAdapter, groups_of, stacked
 from aggregator_service.aggregation.tree import LEAF_SIZE, aggregate
 from hetlora.adapter import AdapterSpec, ModuleSpec
+from hetlora.errors import NonFiniteValues
 from hetlora.messages.rules import FlexLoraRule
 
 # Wide enough for a sketch to be narrower than the product: at rank 2 its range is 8 of 40.
@@ -178,6 +179,20 @@ def test_error_of_the_sketch_stays_under_its_bound_in_expectation_and_is_told(
         assert tail <= np.mean(errors[name]) <= (1 + 2 * 3**0.5) * tail
         # What is told is the mean square, over 16 rows and 40 draws.
         assert np.mean(np.square(told[name])) == pytest.approx(np.mean(np.square(errors[name])), rel=0.15)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("factor", ["lora_A", "lora_B"])
+def test_number_that_is_not_finite_shows_in_a_sketch(factor: str, value: float) -> None:
+    (adapter,) = some(1, 3, WIDE)
+    getattr([*adapter][1], factor)[0, 0, 0] = value
+    total = ProductSketch.zero(WIDE, 2)
+    with np.errstate(invalid="ignore"):
+        total.add([adapter], [1.0])
+        with pytest.raises(NonFiniteValues):
+            [*total.spectra(2)]
+        with pytest.raises(NonFiniteValues):
+            [*total.images([np.ones((1, group.in_features, 2)) for group in groups_of(WIDE)])]
 
 
 def test_stack_turns_into_a_sketch_where_it_would_pass_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
