@@ -47,6 +47,7 @@ from aggregator_service.aggregation.products import ProductStack
 from aggregator_service.aggregation.rule import GlobalState, Handout, Rule, Update
 from aggregator_service.aggregation.rules.base import RoundRule
 from aggregator_service.aggregation.stacks import Array, Floats, StackedAdapter
+from hetlora.adapter import AdapterSpec
 from hetlora.errors import SettingsError
 from hetlora.messages.server_optimizer import ServerMomentum, ServerOptimizer
 
@@ -97,6 +98,10 @@ class WithOptimizer:
                 "a server optimizer needs an adapter that goes on from round to round",
                 got=self.rule.settings.name,
             )
+
+    @property
+    def spec(self) -> AdapterSpec:
+        return self.rule.spec
 
     @property
     def smallest_rank(self) -> int:

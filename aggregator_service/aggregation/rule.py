@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator_service.aggregation.stacks import Array, StackedAdapter, stacked, unstacked
+from hetlora.adapter import AdapterSpec
 from hetlora.digest import sha256_of
 from hetlora.messages.device import Adaptation
 from hetlora.partial import with_cores
@@ -96,6 +97,11 @@ class Rule(Protocol[Partial]):
     """One round of one rule, opened on the state before it; a partial of many is as small as one of few."""
 
     @property
+    def spec(self) -> AdapterSpec:
+        """What every update is an adapter of."""
+        ...
+
+    @property
     def smallest_rank(self) -> int:
         """The lowest rank that a device may take."""
         ...
@@ -130,5 +136,9 @@ class Rule(Protocol[Partial]):
         ...
 
     def distribute(self, rank: int, seed: int = 0) -> Handout:
-        """What the state before the round gives a device of this rank; `seed` is its own of the round."""
+        """What the state before the round gives a device of this rank; `seed` is its own of the round.
+
+        Raises:
+            RankOutOfRange: below `smallest_rank`, or above the run's.
+        """
         ...

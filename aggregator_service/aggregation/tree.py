@@ -20,7 +20,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from aggregator_service.aggregation.rule import GlobalState, Rule, Update, UpdateRef
-from hetlora.errors import NonFiniteValues, StateConflict
+from hetlora.adapter import AdapterSpec
+from hetlora.errors import NonFiniteValues, SettingsError, SpecMismatch, StateConflict
+from hetlora.messages.common import MAX_INTEGER
 
 # All three are part of the result's definition: another size, other last bits.
 LEAF_SIZE: Final = 128  # what a worker takes at a time, so that few partials travel between processes
@@ -86,13 +88,46 @@ def leaves(refs: Iterable[UpdateRef]) -> Iterator[tuple[UpdateRef, ...]]:
 
 
 def reduce_leaf(rule: Rule[Partial], refs: Sequence[UpdateRef], load: Load) -> Subtotal[Partial]:
-    """Read and add the updates of one leaf, a batch at a time."""
+    """Read and add the updates of one leaf, a batch at a time.
+
+    Raises:
+        SpecMismatch: an update, or what its device was sent, is of another adapter specification.
+        SettingsError: an example count is no positive number, or more than float64 counts one by one.
+        RankOutOfRange: an update is wider than the run.
+    """
     partial = rule.init()
     raw: list[float] = []
     with one_thread():
         for start in range(0, len(refs), BATCH_SIZE):
-            raw += rule.accumulate(partial, [load(ref) for ref in refs[start : start + BATCH_SIZE]])
+            batch = [load(ref) for ref in refs[start : start + BATCH_SIZE]]
+            _check(batch, rule.spec)
+            with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are refused at the end
+                raw += rule.accumulate(partial, batch)
     return Subtotal(partial, tuple(raw))
+
+
+def _check(batch: Sequence[Update], spec: AdapterSpec) -> None:
+    """What is cheap to check; to look at each number is left to who reads them, and to the end of a round."""
+    for update in batch:
+        if not 1 <= update.example_count <= MAX_INTEGER:
+            raise SettingsError(
+                "example count of an update", got=update.example_count, expected=f"1 to {MAX_INTEGER}"
+            )
+    adapters = [own for update in batch for own in (update.adapter, update.received) if own is not None]
+    # Most share one specification, and to compare two is to compare each of their modules.
+    for other in {id(own.spec): own.spec for own in adapters}.values():
+        if other is not spec and other != spec:
+            raise SpecMismatch(
+                "update of another adapter specification",
+                got=_told_from(other, spec),
+                expected=_told_from(spec, other),
+            )
+
+
+def _told_from(spec: AdapterSpec, other: AdapterSpec) -> str:
+    """A specification in the words that tell it from another."""
+    modules = [module for module in spec.modules if other.by_name.get(module.name) != module]
+    return f"scaling {spec.scaling}, max_rank {spec.max_rank}, modules of its own {modules}"
 
 
 @dataclass(frozen=True, slots=True)

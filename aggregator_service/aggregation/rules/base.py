@@ -10,6 +10,8 @@ from aggregator_service.aggregation.cutting import truncated
 from aggregator_service.aggregation.rule import PLAIN, GlobalState, Handout, Rule, Update
 from aggregator_service.aggregation.slice_sum import SliceSum, check_rank
 from aggregator_service.aggregation.stacks import Array, StackedAdapter
+from hetlora.adapter import AdapterSpec
+from hetlora.errors import RankOutOfRange
 from hetlora.messages.common import Message
 from hetlora.messages.device import Adaptation
 from hetlora.messages.rules import Weighted
@@ -30,6 +32,11 @@ class RoundRule(Rule[Any], Generic[Settings]):
     free_gauge: ClassVar[bool] = False
     # Whether it weighs by the norms of updates, which a reader then takes as it reads them.
     by_norms: ClassVar[bool] = False
+
+    @property
+    def spec(self) -> AdapterSpec:
+        """What every update is an adapter of."""
+        return self.state.adapter.spec
 
     @property
     def adaptation(self) -> Adaptation:
@@ -106,6 +113,16 @@ class RoundRule(Rule[Any], Generic[Settings]):
         return replace(self.state, adapter=adapter, round_index=self.state.round_index + 1, figures={})
 
     def distribute(self, rank: int, seed: int = 0) -> Handout:
+        if not self.smallest_rank <= rank <= self.state.rank:
+            raise RankOutOfRange(
+                "rank that the rule serves no device at",
+                got=rank,
+                expected=f"{self.smallest_rank} to {self.state.rank}",
+            )
+        return self.handout(rank, seed)
+
+    def handout(self, rank: int, seed: int) -> Handout:
+        """What `distribute` gives, at a rank that a device may take."""
         return Handout(truncated(self.state.adapter, rank), self.state.frozen, self.adaptation)
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aggregator_service.aggregation.rule import Handout, Update
+from aggregator_service.aggregation.rule import Update
 from aggregator_service.aggregation.rules.one_factor import Factor, OneFactorRule, factor_in_turn
 from aggregator_service.aggregation.slice_sum import SliceSum
 from hetlora.errors import RankOutOfRange
@@ -50,10 +50,6 @@ class Deer(OneFactorRule[DeerRule]):
                 self._check(int(ranks.min()))
                 self._check(int(ranks.max()))
         return super().accumulate(partial, leaf)
-
-    def distribute(self, rank: int, seed: int = 0) -> Handout:
-        self._check(rank)
-        return super().distribute(rank, seed)
 
     def _check(self, rank: int) -> None:
         if rank != self.state.rank:

@@ -85,7 +85,7 @@ class FedSb(FactorRule[FedSbRule]):
             stack.lora_B[:] = tensors[_fixed(index)] @ tensors[_core(index)]
         return replace(state, adapter=adapter, tensors=tensors)
 
-    def distribute(self, rank: int, seed: int = 0) -> Handout:
+    def handout(self, rank: int, seed: int) -> Handout:
         spec, tensors = self.state.adapter.spec, self.state.tensors
         groups = groups_of(spec)
         cores: dict[str, NDArray[np.float32]] = {}

@@ -36,7 +36,7 @@ class Flasc(ChangeRule[FlascRule]):
     def trained_rank(self) -> int:
         return self.state.rank
 
-    def distribute(self, rank: int, seed: int = 0) -> Handout:
+    def handout(self, rank: int, seed: int) -> Handout:
         state, share = self.state, rank / self.state.rank
         density = self.settings.download_density * share
         sparse = _largest(truncated(state.adapter, state.rank), density)

@@ -31,7 +31,7 @@ from hetlora.messages.rules import FsLoraRule
 class FsLora(ChangeRule[FsLoraRule]):
     """The mean change of randomly selected ranks."""
 
-    def distribute(self, rank: int, seed: int = 0) -> Handout:
+    def handout(self, rank: int, seed: int) -> Handout:
         drawn = np.random.default_rng(seed).choice(self.state.rank, rank, replace=False)
         return self.sketch(sorted(map(int, drawn)))
 

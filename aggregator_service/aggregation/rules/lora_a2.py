@@ -40,7 +40,7 @@ class LoraA2(ChangeRule[LoraA2Rule]):
     def trained_rank(self) -> int:
         return self.state.rank
 
-    def distribute(self, rank: int, seed: int = 0) -> Handout:
+    def handout(self, rank: int, seed: int) -> Handout:
         state, selected = self.state, rank * len(self.state.adapter.spec.modules)
         adaptation = self.adaptation.model_copy(update={"selected_ranks": selected})
         return Handout(truncated(state.adapter, state.rank), state.frozen, adaptation)

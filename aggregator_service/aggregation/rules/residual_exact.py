@@ -107,7 +107,7 @@ class ResidualExact(RoundRule[ResidualExactRule]):
         lost = np.sqrt(sum(one.error**2 for group in spectra for one in group)) * rate / total.weight
         return replace(self.next_state(adapter), figures={"norm_cut_off": float(lost)})
 
-    def distribute(self, rank: int, seed: int = 0) -> Handout:
+    def handout(self, rank: int, seed: int) -> Handout:
         adapter, run_rank = self.state.adapter, self.state.rank
         if self.settings.allocate:
             ranks = allocate(adapter, rank, run_rank)

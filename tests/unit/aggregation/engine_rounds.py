@@ -51,6 +51,19 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Foreign:
+    """Where a certain update is another adapter."""
+
+    source: Files
+    victim: UpdateRef
+    adapter: StackedAdapter
+
+    def load(self, ref: UpdateRef) -> Update:
+        update = self.source.load(ref)
+        return replace(update, adapter=self.adapter) if ref == self.victim else update
+
+
+@dataclass(frozen=True, slots=True)
 class Stuck:
     """Never gives an update, and tells which process waits for it."""
 
