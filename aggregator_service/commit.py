@@ -78,7 +78,7 @@ def _aggregated(
 def _source(service: Service, run: RunRow, round_id: str, accepted: Sequence[AssignmentRow]) -> StoredUpdates:
     reader = UpdateReader(read_spec(service, run.bundle), norms=RULES[type(run.settings.rule)].by_norms)
     adaptations = {
-        (ref.received_sha256, ref.rank): assignment.adaptation or PLAIN
+        ref.sent: assignment.adaptation or PLAIN
         for ref, assignment in zip(map(_ref, accepted), accepted, strict=True)
     }
     return StoredUpdates(service.updates(round_id), service.objects, reader, adaptations)
@@ -121,6 +121,7 @@ def _ref(assignment: AssignmentRow) -> UpdateRef:
         assignment.report.example_count,
         str(assignment.adapter_sha256),
         assignment.rank or 0,
+        (assignment.adaptation or PLAIN).ranks or (),
     )
 
 

@@ -17,19 +17,27 @@ from hetlora.partial import with_cores
 
 Partial = TypeVar("Partial")
 PLAIN: Final = Adaptation()
+Sent = tuple[str, int, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class UpdateRef:
     """Names an update by all that counts of it: equal refs are equal updates, and each counts.
 
-    `sha256` is of its bytes, `received_sha256` of the adapter that its device was sent; `rank` is its plan's.
+    `sha256` is of its bytes, `received_sha256` of the adapter that its device was sent; `rank` is its plan's,
+    and `ranks` are those that were drawn for it (`Adaptation.ranks`), if any were.
     """
 
     sha256: str
     example_count: int = 1
     received_sha256: str = ""
     rank: int = 0
+    ranks: tuple[int, ...] = ()
+
+    @property
+    def sent(self) -> Sent:
+        """What tells one plan of a round from another; the bytes do not, where several ranks are equal."""
+        return self.received_sha256, self.rank, self.ranks
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -95,15 +95,11 @@ def cohort(rule: Rule, ranks: Sequence[int], seed: int, size: float = 0.3) -> li
 
 def merged(rule: Rule, updates: Sequence[Update]) -> Aggregate:
     """The aggregate of updates, named by their contents."""
-    named = {
-        UpdateRef(digest(update.adapter), update.example_count, rank=update.adapter.rank): update
-        for update in updates
-    }
     refs = [
-        UpdateRef(digest(update.adapter), update.example_count, rank=update.adapter.rank)
-        for update in updates
+        UpdateRef(digest(own.adapter), own.example_count, rank=own.adapter.rank, ranks=own.ranks or ())
+        for own in updates
     ]
-    return aggregate(rule, refs, named.__getitem__)
+    return aggregate(rule, refs, dict(zip(refs, updates, strict=True)).__getitem__)
 
 
 def digest(adapter: StackedAdapter) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator_service.aggregation.rule import Handout, Update
-from aggregator_service.aggregation.rules import open_rule
+from aggregator_service.aggregation.rules import first_state, open_rule
 from aggregator_service.aggregation.rules.fslora import FsLora
 from aggregator_service.aggregation.stacks import stacked, unstacked
 from hetlora.adapter import Adapter, LoraFactors
@@ -126,6 +126,36 @@ def test_rank_that_was_pruned_has_not_changed() -> None:
     for name, own in result.factors.items():
         np.testing.assert_array_equal(own.lora_A[[0, 2]], whole.factors[name].lora_A[[0, 2]])
         np.testing.assert_array_equal(own.lora_A[[1, 3]], before.factors[name].lora_A[[1, 3]])
+
+
+def test_equal_updates_of_other_ranks_each_move_their_own() -> None:
+    # All ranks are ones, so that draws of one size are one and the same adapter; three of four devices drew
+    # rank 1, and each adds 1 to what it was sent.
+    state = first_state(
+        RULE,
+        Adapter(
+            SPEC,
+            {
+                m.name: LoraFactors(np.ones((RANK, m.in_features)), np.ones((m.out_features, RANK)))
+                for m in SPEC.modules
+            },
+        ),
+    )
+    rule = FsLora(RULE, state)
+    handouts = [rule.sketch([rank]) for rank in (1, 1, 3, 1)]
+    assert len({handout.adapter.values.tobytes() for handout in handouts}) == 1
+    updates = [
+        Update(
+            own.adapter.with_values(own.adapter.values + np.float32(1)),
+            received=own.received,
+            received_sha256="ones",
+            ranks=own.adaptation.ranks,
+        )
+        for own in handouts
+    ]
+    for _, factors in unstacked(merged(rule, updates).state.adapter):
+        np.testing.assert_array_equal(factors.lora_A[:, 0], [1, 1.75, 1, 1.25])
+        np.testing.assert_array_equal(factors.lora_B[0], [1, 1.75, 1, 1.25])
 
 
 @pytest.mark.parametrize("ranks", [(0,), (0, 0), (0, RANK), (-1, 2)])
