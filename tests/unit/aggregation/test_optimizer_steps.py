@@ -36,9 +36,9 @@ def two_steps(optimizer: ServerOptimizer, changes: tuple[float, float]) -> list[
 
 
 def adaptive(name: str) -> ServerAdaptive:
-    return ServerAdaptive.model_validate(
-        {"name": name, "learning_rate": 2.0, "beta1": 0.5, "beta2": 0.75, "epsilon": 1.0}
-    )
+    constants = {"learning_rate": 2.0, "beta1": 0.5, "epsilon": 1.0}
+    decay = {} if name == "adagrad" else {"beta2": 0.75}
+    return ServerAdaptive.model_validate({"name": name, **constants, **decay})
 
 
 def test_two_steps_of_momentum() -> None:

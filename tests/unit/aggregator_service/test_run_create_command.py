@@ -1,4 +1,4 @@
-"""`hetlora run create` against a service."""
+"""`hetlora run create`, and what it sends, against a service."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from service_operator import TOKEN
+from service_operator import TOKEN, Operator
+from service_server import problem
 from typer.testing import CliRunner
 
 from hetlora.cli.main import app
+from hetlora.messages.rules import RblaRule
 
 
 def created(http: httpx.Client, bundle: str, *options: str) -> dict[str, Any]:
@@ -60,3 +62,33 @@ def test_run_holds_the_defence_and_optimizer_that_were_named(http: httpx.Client,
     assert settings["rule"]["levels"] == [1, 2]
     assert settings["server_optimizer"]["learning_rate"] == 0.1
     assert settings["defence"]["hostile_share"] == 0.3
+
+
+@pytest.mark.parametrize(
+    "constants",
+    [
+        {"defence": {"method": "median", "hostile_share": 0.3}},
+        {"defence": {"clip_factor": 3}},
+        {"server_optimizer": {"name": "momentum", "learning_rate": 1e300}},
+        {"rule": {"name": "rbla", "shrinkage": 1e300}},
+    ],
+)
+def test_constant_that_does_nothing_or_is_out_of_range_is_refused_by_the_service(
+    operator: Operator, bundle: str, constants: dict[str, Any]
+) -> None:
+    body: dict[str, Any] = {
+        "population": "keyboard",
+        "bundle": bundle,
+        "settings": {"goal_count": 3, "max_rank": 2},
+    }
+    assert operator.send("POST", "/runs", json=body).is_success
+    body["settings"] |= constants
+    assert problem(operator.send("POST", "/runs", json=body)) == (422, "malformed_message")
+
+
+def test_meaning_and_range_of_a_constant_stand_in_the_published_schema(http: httpx.Client) -> None:
+    schemas = http.get("/openapi.json").json()["components"]["schemas"]
+    (found,) = {json.dumps(own) for name, own in schemas.items() if name.startswith("RblaRule")}
+    shrinkage = json.loads(found)["properties"]["shrinkage"]
+    assert shrinkage["maximum"] == 1e6
+    assert shrinkage["description"] == RblaRule.model_fields["shrinkage"].description
