@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from aggregator_service.aggregation.robust.defence import COMPARING, least_owners, most_kept
+from aggregator_service.aggregation.robust.defence import least_owners, most_kept
 from aggregator_service.aggregation.rule import Rule
 from hetlora.errors import SettingsError
+from hetlora.messages.defence import COMPARING
 from hetlora.messages.device import Adaptation
 from hetlora.messages.management import RunSettings
 from hetlora.messages.rules import RaFloraRule, RblaRule, ResidualExactRule

@@ -44,9 +44,8 @@ from aggregator_service.aggregation.stacks import StackedAdapter
 from aggregator_service.aggregation.tree import Load, one_thread
 from hetlora.algebra import FLOOR_SLACK
 from hetlora.errors import SettingsError, StateConflict
-from hetlora.messages.defence import Defence
+from hetlora.messages.defence import COMPARING, Defence
 
-COMPARING = ("krum", "multi_krum", "geometric_median", "trimmed_mean", "median")
 BY_COORDINATE = ("trimmed_mean", "median")
 
 
