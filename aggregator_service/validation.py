@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
+import numpy as np
+
 from hetlora.adapter import Adapter
-from hetlora.errors import RankOutOfRange
+from hetlora.errors import NonFiniteValues, RankOutOfRange
 from hetlora.messages.device import Adaptation
 from hetlora.partial import expand
+
+# What float32 can square. Beyond it one device could make what a rule stores pass float32, in each attempt at
+# the round; training comes nowhere near.
+LARGEST_NORM: Final = math.sqrt(float(np.finfo(np.float32).max))
 
 
 def validate_update(
@@ -18,7 +27,9 @@ def validate_update(
         one_rank: the device decides over its ranks once for all modules, not for each.
 
     Raises:
-        MalformedTensors, SpecMismatch, NonFiniteValues: see `hetlora.partial.expand`.
+        MalformedTensors, SpecMismatch: see `hetlora.partial.expand`.
+        NonFiniteValues: see there; or the Frobenius norm of a factor, or of both multiplied, passes
+            `LARGEST_NORM`.
         RankOutOfRange: modules of several ranks where equal ones were sent; or a rank below `min_rank` or
             above the one that was sent.
     """
@@ -32,4 +43,18 @@ def validate_update(
             raise RankOutOfRange(
                 f"rank of {name} in an update", got=rank, expected=f"{lowest} to {sent[name]}"
             )
+    _check_norms(update)
     return update
+
+
+def _check_norms(update: Adapter) -> None:
+    for module, factors in update:
+        norm_A, norm_B = (
+            float(np.linalg.norm(own.astype(np.float64))) for own in (factors.lora_A, factors.lora_B)
+        )
+        if max(norm_A, norm_B, norm_A * norm_B) > LARGEST_NORM:
+            raise NonFiniteValues(
+                f"factors of {module.name} in an update are too large for float32",
+                got=f"norms {norm_A:.3g} of lora_A, {norm_B:.3g} of lora_B",
+                expected=f"each, and both multiplied, up to {LARGEST_NORM:.3g}",
+            )

@@ -50,6 +50,9 @@ def two_ranks() -> bytes:
         pytest.param(
             spoilt("key.lora_B", np.full((2, 2), np.inf, np.float32)), "non_finite_values", id="infinity"
         ),
+        pytest.param(
+            spoilt("key.lora_B", np.full((2, 2), 3e38, np.float32)), "non_finite_values", id="too large"
+        ),
         pytest.param(spoilt("key.lora_A", np.ones((2, 4), np.float32)), "spec_mismatch", id="wrong shape"),
         pytest.param(without_key_module(), "spec_mismatch", id="missing module"),
         pytest.param(save(tensors() | {"extra": np.ones(1, np.float32)}), "spec_mismatch", id="extra tensor"),
