@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +22,12 @@ from cohorts import (
 )
 from safetensors.numpy import save
 
+from aggregator_service.aggregation.optimizers import with_optimizer
 from aggregator_service.aggregation.reading import UpdateReader
 from aggregator_service.aggregation.robust.defence import defend
 from aggregator_service.aggregation.rule import GlobalState, Rule, Update, UpdateRef
 from aggregator_service.aggregation.rules import first_state, open_rule
+from aggregator_service.aggregation.rules.base import RoundRule
 from aggregator_service.aggregation.stacks import unstacked
 from aggregator_service.aggregation.tree import Aggregate, Load, aggregate
 from hetlora.adapter import AdapterSpec, ModuleSpec
@@ -37,6 +40,7 @@ from hetlora.errors import (
     StateConflict,
 )
 from hetlora.messages.defence import Defence
+from hetlora.messages.server_optimizer import ServerMomentum
 from hetlora.tensors import adapter_to_bytes, to_tensors
 
 STATES = {name: settled(case.rule) for name, case in CASES.items()}
@@ -45,7 +49,7 @@ every_rule = pytest.mark.parametrize("name", CASES)
 Tensors = dict[str, np.ndarray]
 
 
-def opened(name: str) -> Rule:
+def opened(name: str) -> RoundRule[Any]:
     return open_rule(CASES[name].rule, STATES[name])
 
 
@@ -211,3 +215,5 @@ def test_result_that_passes_float32_is_refused(name: str) -> None:
     update = Update(sent.with_values(np.full_like(sent.values, 3e38)), 1, sent)
     with pytest.raises(NonFiniteValues, match="passes float32"):
         aggregate(rule, [UpdateRef("ones")], lambda ref: update)
+    with pytest.raises(NonFiniteValues):
+        aggregate(with_optimizer(rule, ServerMomentum()), [UpdateRef("ones")], lambda ref: update)
