@@ -38,7 +38,7 @@ def bench_aggregation(
 
     Read: `ratio_to_flower` (our adapters per second over Flower's, both by the mean weighted by examples, at
     rank 8) and `ratio_to_flower_by_hetlora` (ours by HetLoRA, which takes every norm first),
-    `svd_ratio_to_dense` (the published way's seconds over ours, of the worse kind of updates),
+    `svd_ratio_to_dense` (the published way's seconds over ours, of the worst of three kinds of updates),
     `adapters_per_second` and `peak_rss_bytes_by_count` (streams of mixed ranks by HetLoRA),
     `fraction_of_limit` (bytes aggregated a second over bytes that are only read, multiplied and added).
 

@@ -17,10 +17,14 @@ LAYERS: Final = 18
 TARGETS: Final = {"q_proj": (640, 1024), "k_proj": (640, 256), "v_proj": (640, 256), "o_proj": (1024, 640)}
 RANKS: Final = (4, 8, 16, 32)
 
-# random: every update by itself, which leaves the mean product no leading directions, so that its spectrum
-# is as flat as can be. trained: all start at one global adapter and move by a tenth of it.
-Kind = Literal["random", "trained"]
+# What the mean product's spectrum is like decides how soon its leading triplets are found.
+# - random: every update by itself. No direction leads, and the spectrum is as flat as can be.
+# - decaying: the same, but features count less and less, as those of trained models do, so that singular
+#   values fall by a power law.
+# - trained: all start at one global adapter and move by a tenth of it. Beyond its rank nothing is left.
+Kind = Literal["random", "decaying", "trained"]
 MOVE: Final = 0.1
+FALL: Final = 0.75  # the j-th feature's size is j^-FALL
 
 
 def gemma_spec(max_rank: int) -> AdapterSpec:
@@ -33,14 +37,18 @@ def gemma_spec(max_rank: int) -> AdapterSpec:
     return AdapterSpec(tuple(sorted(modules, key=lambda module: module.name)), scaling=2.0, max_rank=max_rank)
 
 
-def random_update(spec: AdapterSpec, rank: int, rng: np.random.Generator) -> Adapter:
-    """Normal factors: lora_A of the size that PEFT starts from, lora_B a fifth of it."""
+def random_update(spec: AdapterSpec, rank: int, rng: np.random.Generator, fall: float = 0) -> Adapter:
+    """Normal factors: lora_A of the size that PEFT starts from, lora_B a fifth of it.
+
+    Args:
+        fall: of the sizes of features.
+    """
     return Adapter(
         spec,
         {
             module.name: LoraFactors(
-                _normal(rng, (rank, module.in_features), 0.02),
-                _normal(rng, (module.out_features, rank), 0.004),
+                _normal(rng, (rank, module.in_features), 0.02) * _sizes(module.in_features, fall),
+                _normal(rng, (module.out_features, rank), 0.004) * _sizes(module.out_features, fall)[:, None],
             )
             for module in spec.modules
         },
@@ -66,7 +74,9 @@ def write_updates(folder: Path, ranks: Sequence[int], kind: Kind, *, max_rank: i
     start = random_update(spec, max_rank, rng)
     paths = [folder / f"{number:03}.safetensors" for number in range(len(ranks))]
     for path, rank in zip(paths, ranks, strict=True):
-        adapter = trained_update(start, rank, rng) if kind == "trained" else random_update(spec, rank, rng)
+        fall = FALL if kind == "decaying" else 0
+        moved = kind == "trained"
+        adapter = trained_update(start, rank, rng) if moved else random_update(spec, rank, rng, fall)
         path.write_bytes(adapter_to_bytes(adapter))
     return paths
 
@@ -75,6 +85,12 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...], size: float) -> Te
     noise: Tensor = rng.standard_normal(shape, np.float32)
     noise *= np.float32(size)
     return noise
+
+
+def _sizes(features: int, fall: float) -> Tensor:
+    """Of features; their mean square is 1."""
+    sizes = np.arange(1, features + 1) ** -fall
+    return np.asarray(sizes / np.sqrt(np.mean(sizes**2)), np.float32)
 
 
 def _moved(factor: Tensor, rng: np.random.Generator) -> Tensor:

@@ -5,9 +5,9 @@ M, out_features at least in_features, is given as matrices whose product it is: 
 1. Take a fixed random block X of orthonormal columns, half as many again as the triplets that are wanted. The
    singular values of M on it (Ritz values) tell how steeply the spectrum falls behind the wanted rank.
 2. Steep, as where all devices moved one adapter a little: X <- orthonormal columns of M^T M X, a few times.
-   Flat, as where updates have nothing in common: G = M^T M is formed, and X filtered by Chebyshev polynomials
-   of G, small on all that lies below its last Ritz value and steep above (Zhou, Saad, Tiago, Chelikowsky,
-   "Self-consistent-field calculations using Chebyshev-filtered subspace iteration", J. Comput. Phys. 2006).
+   Else M and G = M^T M are formed, and X filtered by Chebyshev polynomials of G, small on all that lies below
+   its last Ritz value and steep above (Zhou, Saad, Tiago, Chelikowsky, "Self-consistent-field calculations
+   using Chebyshev-filtered subspace iteration", J. Comput. Phys. 2006), until the check of step 4 would hold.
 3. Ritz values s and vectors V of M on X, U = M V / s; the result is U U^T M.
 4. Check: e = M^T u - s v is what X misses of v. With eta bounding M outside X, v is off by the angle
    s |e| / (s^2 - eta^2) at most, u by eta / s of that, and the product by
@@ -18,9 +18,8 @@ M, out_features at least in_features, is given as matrices whose product it is: 
    as X is near, that lies above what is left outside. Where this passes `TOLERANCE` of the product's norm, X
    goes through M^T M once more; where that does not help, there is no result: the caller decomposes in full.
 
-Steps 1 and 2 are in float32, 3 and 4 in float64. After steep spectra 3 and 4 are tried in float32 first, if
-the rounding of the sum, sqrt(S sum_s |l_s|^2 |r_s|^2) times that of float32, is below `ROUNDED` of the norm
-of the product.
+Steps 1 and 2 are in float32. So are 3 and 4, if the rounding of the sum, sqrt(S sum_s |l_s|^2 |r_s|^2) times
+that of float32, is below `ROUNDED` of the norm of the product; else, or if their check fails, in float64.
 
 Everything is fixed, the random block too: equal products give equal bytes. A direction that is orthogonal to
 the block to within rounding would be missed. Chance makes none; who builds one hides an update of his own.
@@ -42,20 +41,22 @@ Block: TypeAlias = NDArray[Any]  # float32 or float64
 Factors = Sequence[Block]
 Result = tuple[Block, Block]
 
-# Of the product's norm: what the check allows for the iteration, and float32 for rounding. What was met, over
-# 72 modules of Gemma's sizes, is 2e-7 to 4e-7; over spectra made to be hard, up to 7e-6.
-TOLERANCE: Final = 1e-5
-ROUNDED: Final = 1e-6
+# Of the product's norm: what the check allows for the iteration, and float32 for rounding; together 1e-5.
+TOLERANCE: Final = 8e-6
+ROUNDED: Final = 2e-6
 # The block's width over the rank, and the narrowest matrix over the block: below it nothing is won.
 WIDTH: Final = 1.5
 NARROWEST: Final = 4
 # Products with M^T M that are cheaper than to form it, and what they are to leave of the unwanted.
 MOST_PRODUCTS: Final = 4
 LEFT: Final = 1e-5
-# Degrees of the filters, one after the other, and how far one may draw wanted directions apart.
-DEGREES: Final = (8, 10, 12, 12)
-MOST_SPREAD: Final = 1e4
+# The highest degree of a filter, and how far it may draw wanted directions apart: float32 has seven digits.
+DEGREE: Final = 12
+MOST_SPREAD: Final = 1e6
 LARGEST: Final = 1e30
+# Products with G beyond which, and an error below which if it falls no more, X is left to the check.
+MOST_FILTERED: Final = 60
+ROUGH: Final = 1e-3
 ROUNDS: Final = 3
 # Squares of Ritz values below this share of the first are float32's rounding.
 STEEPEST: Final = 1e-10
@@ -83,7 +84,7 @@ def leading(single: Factors, double: Callable[[], Factors], rank: int, rounding:
 
 
 def _approached(factors: Factors, rank: int, rounding: float) -> tuple[Result | None, Block | None]:
-    """Steps 1 and 2: a result that float32 is enough for, if there is one, and X, if it comes to anything."""
+    """All in float32: a result, if that is enough for it, and X, if it comes to anything."""
     block = _random(factors[-1].shape[1], int(WIDTH * rank))
     found = _Ritz.of(factors, block)
     squares = found.squares
@@ -91,10 +92,13 @@ def _approached(factors: Factors, rank: int, rounding: float) -> tuple[Result | 
         return None, None
     products = _products(float(squares[-1] / squares[rank - 1]))
     if products > MOST_PRODUCTS:
-        return None, _filtered(_times(factors[:-1], factors[-1]), block, squares, rank)
-    for _ in range(products):
-        block = found.through(factors)
+        factors = (_times(factors[:-1], factors[-1]),)
+        block = _filtered(factors[0], block, rank)
         found = _Ritz.of(factors, block)
+    else:
+        for _ in range(products):
+            block = found.through(factors)
+            found = _Ritz.of(factors, block)
     if rounding > ROUNDED * found.norm(rank):
         return None, block
     for _ in range(2):  # once more, if the check wants it
@@ -153,37 +157,62 @@ class _Ritz:
 
     def checked(self, factors: Factors, rank: int) -> Result | None:
         """U and U^T M, if they are near enough."""
-        squares, left = self.squares[:rank], self.left[:, :rank]
+        squares, left = self.squares, self.left[:, :rank]
         images = _back(factors, left)
-        missed = np.sum((images - self.right[:, :rank] * np.sqrt(squares).astype(left.dtype)) ** 2, axis=0)
-        outside = (squares[-1] + self.squares[-1]) / 2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            error = np.sum(outside * squares * missed / (squares - outside) ** 2)
-        return (left, images.T) if error <= TOLERANCE**2 * np.sum(squares) else None
+        missed = images - self.right[:, :rank] * np.sqrt(squares[:rank]).astype(left.dtype)
+        near = _error(squares[:rank] * np.sum(missed**2, axis=0), squares, rank) <= TOLERANCE
+        return (left, images.T) if near else None
 
 
-def _filtered(matrix: Block, block: Block, squares: Floats, rank: int) -> Block:
-    """X after a filter of each of DEGREES; `squares` are of its Ritz values before."""
-    gram = matrix.T @ matrix
-    for degree in DEGREES:
-        block = _orthonormal(_chebyshev(gram, block, squares, rank, degree))
-        if degree != DEGREES[-1]:
-            squares = np.linalg.eigvalsh((block.T @ (gram @ block)).astype(np.float64))[::-1]
-    return block
+def _error(missed: Floats, squares: Floats, rank: int) -> float:
+    """Step 4's bound over the norm of the product; `missed` are s_i^2 |e_i|^2."""
+    wanted, outside = squares[:rank], (squares[rank - 1] + squares[-1]) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.sqrt(np.sum(outside * missed / (wanted - outside) ** 2) / np.sum(wanted)))
 
 
-def _chebyshev(gram: Block, block: Block, squares: Floats, rank: int, degree: int) -> Block:
-    """T(G) X for the Chebyshev polynomial over 0 to the last Ritz value, up to this degree."""
-    half = max(float(squares[-1]), STEEPEST * float(squares[0])) / 2
-    highest, wanted = (float(np.arccosh(max(squares[at] / half - 1, 1.0))) for at in (0, rank - 1))
-    degree = min(degree, int(np.log(LARGEST) / max(highest, 1e-3)))
-    degree = max(min(degree, int(np.log(MOST_SPREAD) / max(highest - wanted, 1e-3))), 1)
-    shifted = gram * (1 / half)
-    shifted.flat[:: len(gram) + 1] -= 1
-    before, now = block, shifted @ block
-    shifted *= 2
+def _filtered(matrix: Block, block: Block, rank: int) -> Block:
+    """X after as many filters as bring it near, by Ritz values and residuals of G = M^T M."""
+    gram, products, last = matrix.T @ matrix, 0, np.inf
+    while True:
+        image = gram @ block
+        quotient = (block.T @ image).astype(np.float64)
+        if not np.isfinite(quotient).all():
+            return block
+        values, turn = np.linalg.eigh(quotient)
+        squares, turn = np.maximum(values[::-1], 0.0), turn[:, ::-1].astype(block.dtype)
+        block, image = block @ turn, image @ turn
+        missed = (image - block * squares.astype(block.dtype))[:, :rank]  # s_i e_i
+        error = _error(np.sum(missed**2, axis=0), squares, rank)
+        stalled = ROUGH > error >= last  # at float32's rounding of G
+        if not error > TOLERANCE / 2 or stalled or products > MOST_FILTERED:
+            return block
+        last = error
+        half = max(float(squares[-1]), STEEPEST * float(squares[0])) / 2
+        degree = _degree(squares / half - 1, rank, error)
+        block = _orthonormal(_chebyshev(gram, block, image, half, degree))
+        products += degree
+
+
+def _degree(places: Floats, rank: int, error: float) -> int:
+    """The degree that brings X near, or the highest that does no harm.
+
+    Args:
+        places: of the Ritz values, on the line on which the polynomial is small from -1 to 1.
+    """
+    highest, wanted = (max(float(np.arccosh(max(places[at], 1.0))), 1e-3) for at in (0, rank - 1))
+    spread = np.log(MOST_SPREAD) / max(highest - wanted, 1e-3)
+    degree = min(DEGREE, np.ceil(np.log(4 * error / TOLERANCE) / wanted), np.log(LARGEST) / highest, spread)
+    return max(int(degree), 1)
+
+
+def _chebyshev(gram: Block, block: Block, image: Block, half: float, degree: int) -> Block:
+    """T(G / half - 1) X for the Chebyshev polynomial of this degree; `image` is G X."""
+    before, now = block, image * (1 / half) - block
     for _ in range(1, degree):
-        after = shifted @ now
+        after = gram @ now
+        after *= 2 / half
+        after -= 2 * now
         after -= before
         before, now = now, after
     return now

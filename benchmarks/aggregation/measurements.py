@@ -64,7 +64,7 @@ class Plan:
             clients=8,
             downlink_ranks=8,
             ranks=(HEADLINE_RANK,),
-            kinds=("trained",),
+            kinds=("decaying",),
         )
 
 
@@ -158,6 +158,7 @@ def figures_of(
         "ratio_to_flower": ratios["zero_pad"],  # the same mean on both sides
         "ratio_to_flower_by_hetlora": ratios["hetlora"],
         "svd_ratio_to_dense": min(row.ratio for row in commits),
+        "svd_ratio_to_dense_by_kind": {row.kind: row.ratio for row in commits},
         "adapters_per_second": longest.adapters_per_second,
         "adapters_per_second_with_digests": hashed.adapters_per_second,
         "peak_rss_bytes_by_count": {str(row.count): row.peak_rss_bytes for row in alone},

@@ -142,7 +142,7 @@ def test_iteration_comes_to_a_result_that_its_check_accepts(shape: str) -> None:
     assert off(left.astype(float) @ images, best(matrix)) < 1e-5
 
 
-@pytest.mark.parametrize("shape", ["nearly flat", "rank below"])
+@pytest.mark.parametrize("shape", ["nearly flat", "rank below", "tiny", "huge"])
 def test_iteration_that_comes_not_near_enough_gives_no_result(shape: str) -> None:
     assert iterated(SHAPES[shape]) is None
 
@@ -191,26 +191,31 @@ def test_literal_values_of_a_small_matrix() -> None:
     assert found.error == pytest.approx(1.0)
 
 
-@pytest.fixture(params=["flat", "signal and noise"])
+@pytest.fixture
 def gemma_like(request: pytest.FixtureRequest) -> Callable[[], tuple[Floats, Floats]]:
-    """A q_proj of 640 to 1024 features: 48 devices of ranks 4 to 32, unrelated or moved from one start."""
+    """A q_proj of 640 to 1024 features and 48 devices of ranks 4 to 32, unrelated or moved from one start."""
     rng = np.random.default_rng(1)
     ranks = [4, 8, 16, 32] * 12
     start = rng.standard_normal((1024, 32)), rng.standard_normal((32, 640))
-    own = 1.0 if request.param == "flat" else 0.1
-    common = 0.0 if request.param == "flat" else 1.0
-    lefts = [common * start[0][:, :r] + own * rng.standard_normal((1024, r)) for r in ranks]
-    rights = [common * start[1][:r] + own * rng.standard_normal((r, 640)) for r in ranks]
+    own, common = (0.1, 1.0) if request.param == "signal and noise" else (1.0, 0.0)
+    high, wide = (np.arange(1, size + 1) ** (-0.75 * (request.param == "falling")) for size in (1024, 640))
+    lefts = [common * start[0][:, :r] + own * rng.standard_normal((1024, r)) * high[:, None] for r in ranks]
+    rights = [common * start[1][:r] + own * rng.standard_normal((r, 640)) * wide for r in ranks]
     left, right = np.concatenate(lefts, axis=1), np.concatenate(rights)
     return lambda: (left.astype(np.float32), right.astype(np.float32))
 
 
-def test_module_of_a_real_size_is_within_a_tenth_of_what_is_promised(
-    gemma_like: Callable[[], tuple[Floats, Floats]],
+@pytest.mark.parametrize(
+    ("gemma_like", "promised"),
+    [("flat", 1e-6), ("falling", 2e-6), ("signal and noise", 1e-6)],
+    indirect=["gemma_like"],
+)
+def test_module_of_a_real_size_is_within_a_fifth_of_what_is_promised(
+    gemma_like: Callable[[], tuple[Floats, Floats]], promised: float
 ) -> None:
     left, right = gemma_like()
     found = of_factors(left, np.full(left.shape[1], 0.02), right, 32, False)
-    assert off(product(found), best(0.02 * dense(left, right), 32)) < 1e-6
+    assert off(product(found), best(0.02 * dense(left, right), 32)) < promised
 
 
 def test_product_without_a_rank_has_no_triplets() -> None:

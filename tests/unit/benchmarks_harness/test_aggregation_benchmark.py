@@ -165,6 +165,7 @@ def test_headlines_are_those_of_their_rows() -> None:
     found = figures(stream_of(10, 99), stream_of(1000, 200), stream_of(20, 150, hashed=True))
     assert (found["ratio_to_flower"], found["ratio_to_flower_by_hetlora"]) == (9.0, 6.5)
     assert found["svd_ratio_to_dense"] == 25
+    assert found["svd_ratio_to_dense_by_kind"] == {"random": 25, "trained": 50}
     assert (found["adapters_per_second"], found["adapters_per_second_with_digests"]) == (200, 150)
     assert found["peak_rss_bytes_by_count"] == {"10": 310, "1000": 1300}
     # 2,000 bytes a second of 20,000.
