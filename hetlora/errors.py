@@ -5,7 +5,7 @@ HetloraError
     AdapterError
       SpecMismatch          names or shapes differ from the adapter specification
       RankOutOfRange        a rank outside its limits
-      NonFiniteValues       NaN or infinity in a tensor
+      NonFiniteValues       NaN or infinity in a tensor, or a norm beyond float32
     WireError
       MalformedTensors      bytes that are no safetensors file of the expected kind
       MalformedMessage      a message that its schema refuses
@@ -101,7 +101,7 @@ class RankOutOfRange(AdapterError):
 
 
 class NonFiniteValues(AdapterError):
-    """NaN or infinity in a tensor."""
+    """NaN or infinity in a tensor, or a norm whose square float32 does not hold."""
 
     code = "non_finite_values"
 
