@@ -101,7 +101,7 @@ class RankOutOfRange(AdapterError):
 
 
 class NonFiniteValues(AdapterError):
-    """NaN or infinity in a tensor, or a norm whose square float32 does not hold."""
+    """NaN or infinity in a tensor, or a norm beyond float32."""
 
     code = "non_finite_values"
 
