@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from benchmarks.aggregation.crossover import CrossoverRow
 from benchmarks.aggregation.measurements import Measurements, Plan, figures_of
 from benchmarks.aggregation.runs import CommitRow, FlowerRow, StreamRow
 from benchmarks.harness import RESULTS, begin, finish
@@ -49,16 +50,21 @@ def bench_aggregation(
     plan = plan.quick() if quick else plan
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
         measured = Measurements(plan, Path(scratch), seed)
-        flower, commits, streams = measured.flower(), measured.commits(), measured.streams()
-        limits, downlink = measured.limits(), measured.downlink()
-    figures = figures_of(plan, flower, commits, streams, limits, downlink)
+        flower, commits, crossovers = measured.flower(), measured.commits(), measured.crossovers()
+        streams, limits, downlink = measured.streams(), measured.limits(), measured.downlink()
+    figures = figures_of(plan, flower, commits, crossovers, streams, limits, downlink)
     if not as_json:
-        _show(flower, commits, streams)
+        _show(flower, commits, crossovers, streams)
     packages = ("numpy", "scipy", "threadpoolctl")
     finish("aggregation", figures, beginning=beginning, seed=seed, packages=packages, results=results)
 
 
-def _show(flower: Sequence[FlowerRow], commits: Sequence[CommitRow], streams: Sequence[StreamRow]) -> None:
+def _show(
+    flower: Sequence[FlowerRow],
+    commits: Sequence[CommitRow],
+    crossovers: Sequence[CrossoverRow],
+    streams: Sequence[StreamRow],
+) -> None:
     headings = "rule", "rank", "ours", "Flower", "ratio", "by CPU time"
     beside = _table("Updates a second, one core each", *headings)
     for row in flower:
@@ -68,12 +74,19 @@ def _show(flower: Sequence[FlowerRow], commits: Sequence[CommitRow], streams: Se
     for commit in commits:
         seconds = f"{commit.seconds:.2f}", f"{commit.peer_seconds:.1f}"
         dense.add_row(commit.kind, *seconds, f"{commit.ratio:.1f}", f"{commit.cpu_ratio:.1f}")
+    kept = _table(
+        "FlexLoRA's sum of products, one core", "updates", "stack s", "MB", "sketch s", "MB", "off by"
+    )
+    for own in crossovers:
+        stack = f"{own.stack_seconds:.2f}", f"{own.stack_peak_rss_bytes / 1e6:.0f}"
+        sketch = f"{own.sketch_seconds:.2f}", f"{own.sketch_peak_rss_bytes / 1e6:.0f}"
+        kept.add_row(f"{own.updates}, {own.chosen} taken", *stack, *sketch, f"{own.difference:.1e}")
     scale = _table("Streams of mixed ranks by HetLoRA", "updates", "engine", "workers", "a second", "peak MB")
     for one in streams:
         engine = f"{one.engine}, digests checked" if one.hashed else one.engine
         rate, peak = f"{one.adapters_per_second:.0f}", f"{one.peak_rss_bytes / 1e6:.0f}"
         scale.add_row(str(one.count), engine, str(one.workers), rate, peak)
-    for table in (beside, dense, scale):
+    for table in (beside, dense, kept, scale):
         stdout.print(table)
 
 

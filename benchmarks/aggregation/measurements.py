@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from benchmarks.aggregation.crossover import CrossoverRow, crossover
 from benchmarks.aggregation.runs import (
     CommitRow,
     FlowerRow,
@@ -32,7 +33,8 @@ class Plan:
 
     Ours and Flower run `pairs` times in turn, and commits `commit_pairs` times, as a dense one takes half a
     minute. `cohort` updates, out of `stored` different ones, are aggregated beside Flower in `passes` passes;
-    `memory` are counts of streamed updates, `adapters` the last one; `parallel` are streamed by two workers.
+    `cohorts` have their products kept as stack and as sketch. `memory` are counts of streamed updates,
+    `adapters` the last one; `parallel` are streamed by two workers.
     """
 
     adapters: int = 100_000
@@ -45,6 +47,7 @@ class Plan:
     parallel: int = 10_000
     hashed: int = 2_000
     clients: int = 50
+    cohorts: tuple[int, ...] = (50, 200, 800)
     downlink_ranks: int = 64
     ranks: tuple[int, ...] = RANKS
     kinds: tuple[Kind, ...] = get_args(Kind)
@@ -62,6 +65,7 @@ class Plan:
             parallel=512,
             hashed=128,
             clients=8,
+            cohorts=(8,),
             downlink_ranks=8,
             ranks=(HEADLINE_RANK,),
             kinds=("decaying",),
@@ -96,13 +100,22 @@ class Measurements:
         """A FlexLoRA commit of each kind of updates beside the published way."""
         _tell("preparing PyTorch")
         python = peer_python("torch-peft", pinned(*PACKAGES))
-        ranks = [RANKS[number % len(RANKS)] for number in range(self.plan.clients)]
-        rows = []
+        ranks, rows = self._client_ranks(), []
         for kind in self.plan.kinds:
             updates = self._updates(f"clients-{kind}", ranks, kind, max(RANKS))
             row = against_dense(self.work, updates, python, kind, ranks, pairs=self.plan.commit_pairs)
             _tell(f"  FlexLoRA, {kind}: {row.ratio:.1f} times as fast as dense")
             rows.append(row)
+        return rows
+
+    def crossovers(self) -> list[CrossoverRow]:
+        """FlexLoRA's sum of products as a stack and as a sketch."""
+        ranks = self._client_ranks()
+        updates = self._updates("clients-decaying", ranks, "decaying", max(RANKS))
+        rows = []
+        for count in self.plan.cohorts:
+            rows.append(crossover(self.work, updates, ranks, count))
+            _tell(f"  {count} products: stack {rows[-1].stack_seconds} s, sketch {rows[-1].sketch_seconds} s")
         return rows
 
     def streams(self) -> list[StreamRow]:
@@ -128,6 +141,9 @@ class Measurements:
         _tell("downlink")
         return run_task(self.work, "downlink", ranks=self.plan.downlink_ranks).last_json()
 
+    def _client_ranks(self) -> list[int]:
+        return [RANKS[number % len(RANKS)] for number in range(self.plan.clients)]
+
     def _mixed(self) -> Path:
         """Enough different updates that no cache holds them all, ranks in turn."""
         return self._updates("mixed", [*RANKS] * (2 * self.plan.stored // len(RANKS)), "random", max(RANKS))
@@ -144,6 +160,7 @@ def figures_of(
     plan: Plan,
     flower: Sequence[FlowerRow],
     commits: Sequence[CommitRow],
+    crossovers: Sequence[CrossoverRow],
     streams: Sequence[StreamRow],
     limits: Mapping[str, float],
     downlink: Mapping[str, Any],
@@ -173,6 +190,7 @@ def figures_of(
         "plan": asdict(plan),
         "flower": {"version": FLOWER_VERSION, "rows": [asdict(row) for row in flower]},
         "dense": [asdict(row) for row in commits],
+        "crossovers": [asdict(row) for row in crossovers],
         "streams": [asdict(row) for row in streams],
     }
 

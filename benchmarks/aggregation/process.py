@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.aggregation.commit import run_commit
+from benchmarks.aggregation.crossover import run_kept
 from benchmarks.aggregation.downlink import run_downlink
 from benchmarks.aggregation.throughput import run_limits, run_stream, run_throughput
 
@@ -20,6 +21,7 @@ TASKS: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     "stream": run_stream,
     "limits": run_limits,
     "commit": run_commit,
+    "kept": run_kept,
     "downlink": run_downlink,
 }
 

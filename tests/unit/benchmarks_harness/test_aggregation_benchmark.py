@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from aggregator_service.aggregation.norms import squared_norms
 from aggregator_service.aggregation.stacks import stacked
 from benchmarks.aggregation.commit import largest_difference, run_commit
+from benchmarks.aggregation.crossover import crossover
 from benchmarks.aggregation.downlink import run_downlink
 from benchmarks.aggregation.measurements import Plan, figures_of
 from benchmarks.aggregation.runs import (
@@ -107,6 +108,15 @@ def test_commit_is_that_of_dense_products(tmp_path: Path) -> None:
     assert largest_difference(ours, {f"{module}.left": left * values, f"{module}.right": right}, 4) < 1e-6
 
 
+def test_both_ways_to_keep_products_are_timed_and_agree_where_a_sketch_holds_all(tmp_path: Path) -> None:
+    write_updates(tmp_path / "updates", [1, 2], "decaying", max_rank=32, seed=0)
+    row = crossover(tmp_path, tmp_path / "updates", [1, 2], 3)
+    # References 0, 1, 2 have ranks 1, 2, 1: less than the width of the sketch.
+    assert (row.updates, row.rank_total, row.chosen) == (3, 4, "stack")
+    assert row.difference < 1e-5
+    assert min(row.stack_seconds, row.sketch_seconds) > 0
+
+
 def test_difference_is_of_products_and_the_largest_one() -> None:
     key_A, key_B = factor_keys("m")
     ours = {key_A: np.array([[2.0, 0.0]]), key_B: np.array([[1.0], [1.0]])}
@@ -158,7 +168,7 @@ def figures(*streams: StreamRow) -> dict[str, Any]:
         CommitRow("random", 1, 25, 25, 25, "torch", 0, 0),
         CommitRow("trained", 1, 50, 50, 50, "torch", 0, 0),
     ]
-    return figures_of(Plan(), flower, commits, streams, {"memory_bytes_per_second": 20_000}, {})
+    return figures_of(Plan(), flower, commits, [], streams, {"memory_bytes_per_second": 20_000}, {})
 
 
 def test_headlines_are_those_of_their_rows() -> None:
