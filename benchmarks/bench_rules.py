@@ -77,7 +77,7 @@ def bench_rules(
         **{name: value for name, value in asdict(contest).items() if name not in ("data", "work", "task")},
         "rows": [asdict(row) for row in rows],
     }
-    finish(f"rules-{task}", figures, beginning=beginning, seed=seed, packages=PACKAGES, results=results)
+    finish("rules", figures, beginning=beginning, seed=seed, packages=PACKAGES, results=results, part=task)
 
 
 def _run(

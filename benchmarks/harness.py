@@ -180,11 +180,13 @@ def finish(
     packages: Sequence[str] = (),
     results: Path = RESULTS,
     arguments: Sequence[str] | None = None,
+    part: str = "",
 ) -> None:
     """Write `<question>.json` into the folder `results` and print the same object on one last line.
 
     `figures` are plain JSON values; `packages` are the distributions whose versions matter,
-    `arguments` those after `hetlora bench <question>`, by default of this process.
+    `arguments` those after `hetlora bench <question>`, by default of this process. One of several parts of a
+    question is written to `<question>-<part>.json`.
     """
     words = sys.argv[3:] if arguments is None else arguments
     result = {
@@ -199,7 +201,7 @@ def finish(
         **figures,
     }
     results.mkdir(parents=True, exist_ok=True)
-    (results / f"{question}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (results / f"{question}{part and '-'}{part}.json").write_text(json.dumps(result, indent=2) + "\n")
     sys.stdout.write(json.dumps(result) + "\n")
     sys.stdout.flush()
 
