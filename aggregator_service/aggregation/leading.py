@@ -50,9 +50,11 @@ NARROWEST: Final = 4
 # Products with M^T M that are cheaper than to form it, and what they are to leave of the unwanted.
 MOST_PRODUCTS: Final = 4
 LEFT: Final = 1e-5
-# The highest degree of a filter, and how far it may draw wanted directions apart: float32 has seven digits.
+# The highest degree of a filter, and how far it may draw wanted directions apart: float32 has seven digits, of
+# which those that are still in error are no use.
 DEGREE: Final = 12
-MOST_SPREAD: Final = 1e6
+LEAST_SPREAD: Final = 1e4
+MOST_SPREAD: Final = 1e8
 LARGEST: Final = 1e30
 # Products with G beyond which, and an error below which if it falls no more, X is left to the check.
 MOST_FILTERED: Final = 60
@@ -201,8 +203,8 @@ def _degree(places: Floats, rank: int, error: float) -> int:
         places: of the Ritz values, on the line on which the polynomial is small from -1 to 1.
     """
     highest, wanted = (max(float(np.arccosh(max(places[at], 1.0))), 1e-3) for at in (0, rank - 1))
-    spread = np.log(MOST_SPREAD) / max(highest - wanted, 1e-3)
-    degree = min(DEGREE, np.ceil(np.log(4 * error / TOLERANCE) / wanted), np.log(LARGEST) / highest, spread)
+    most = np.log(min(LEAST_SPREAD / min(error, 1.0), MOST_SPREAD)) / max(highest - wanted, 1e-3)
+    degree = min(DEGREE, np.ceil(np.log(4 * error / TOLERANCE) / wanted), np.log(LARGEST) / highest, most)
     return max(int(degree), 1)
 
 

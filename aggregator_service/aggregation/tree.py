@@ -2,7 +2,7 @@
 
 Floating-point addition is not associative, so the sorted references alone fix the shape of the sum: leaves of
 `LEAF_SIZE` updates, added in order and by batches of `BATCH_SIZE`, then merged as a counter with `FAN_IN`
-digits carries. Some log_8(leaves) + 2 partials are alive at a time; beside them only one float per update is
+digits carries. Some log_64(leaves) + 2 partials are alive at a time; beside them only one float per update is
 kept, its weight.
 
 Whoever reduces whole leaves and merges them in the same shape gets the same bits: that is how several
@@ -27,7 +27,7 @@ from hetlora.messages.common import MAX_INTEGER
 # All three are part of the result's definition: another size, other last bits.
 LEAF_SIZE: Final = 128  # what a worker takes at a time, so that few partials travel between processes
 BATCH_SIZE: Final = 32  # updates in memory at a time; those of one layout are summed by one product
-FAN_IN: Final = 8
+FAN_IN: Final = 64
 
 Partial = TypeVar("Partial")
 Load = Callable[[UpdateRef], Update]
