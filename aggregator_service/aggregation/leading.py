@@ -50,8 +50,8 @@ NARROWEST: Final = 4
 # Products with M^T M that are cheaper than to form it, and what they are to leave of the unwanted.
 MOST_PRODUCTS: Final = 4
 LEFT: Final = 1e-5
-# The highest degree of a filter, and how far it may draw wanted directions apart: float32 has seven digits, of
-# which those that are still in error are no use.
+# The highest degree of a filter, and how far it may draw wanted directions apart: float32 has seven digits,
+# of which those that are still in error are no use.
 DEGREE: Final = 12
 LEAST_SPREAD: Final = 1e4
 MOST_SPREAD: Final = 1e8
