@@ -54,7 +54,7 @@ def commit_round(service: Service, round_id: str) -> None:
         raise
     except HetloraError as error:
         log.exception("round=%s aggregation=failed", round_id)
-        _give_up(service, round_id, str(error))
+        _give_up(service, round_id, error)
     else:
         _commit(service, round_id, stored, result.weights, pruned)
 
@@ -78,7 +78,7 @@ def _aggregated(
 def _source(service: Service, run: RunRow, round_id: str, accepted: Sequence[AssignmentRow]) -> StoredUpdates:
     reader = UpdateReader(read_spec(service, run.bundle), norms=RULES[type(run.settings.rule)].by_norms)
     adaptations = {
-        ref.sent: assignment.adaptation or PLAIN
+        ref.plan_key: assignment.adaptation or PLAIN
         for ref, assignment in zip(map(_ref, accepted), accepted, strict=True)
     }
     return StoredUpdates(service.updates(round_id), service.objects, reader, adaptations)
@@ -147,8 +147,8 @@ def _leave_out(service: Service, round_id: str, update_id: str) -> None:
     service.wake.set()  # to aggregate what is left
 
 
-def _give_up(service: Service, round_id: str, reason: str) -> None:
+def _give_up(service: Service, round_id: str, error: HetloraError) -> None:
     with service.database.write() as session:
         row = session.get_one(RoundRow, round_id)
         if row.state is RoundState.AGGREGATING:
-            give_up(session, session.get_one(RunRow, row.run_id), row, reason, service.clock())
+            give_up(session, session.get_one(RunRow, row.run_id), row, error, service.clock())

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from aggregator_service.bundles import get_bundle
 from aggregator_service.rounds import (
-    ACCEPTED,
     LIVE,
     OPEN,
+    TAKEN,
     cohort_size,
     count_places_taken,
     current_round,
@@ -112,10 +112,8 @@ def _refusal(
     free = cohort_size(run.settings) - count_places_taken(session, row.id)
     if free <= 0:
         return "the cohort is complete"
-    kept = device.id != run.settings.defence.trusted_device and lacks_trusted(
-        session, row, run.settings, {*LIVE, *ACCEPTED}
-    )
-    if kept and free == 1:
+    others = device.id != run.settings.defence.trusted_device
+    if others and free == 1 and lacks_trusted(session, row, run.settings, TAKEN):
         return "the last place is kept for the trusted device"
     return None
 

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from aggregator_service.identifiers import new_id, round_id_of
 from aggregator_service.storage.tables import AssignmentRow, RoundRow, RunRow
 from aggregator_service.transitions import create, move
-from hetlora.errors import StateConflict
+from hetlora.errors import HetloraError, StateConflict
 from hetlora.messages.management import RunSettings
 from hetlora.states import AssignmentState, RoundState, RunState
 
@@ -37,6 +37,7 @@ LIVE: Final = frozenset(
     }
 )
 ACCEPTED: Final = frozenset({AssignmentState.ACCEPTED})
+TAKEN: Final = LIVE | ACCEPTED
 OPEN: Final = frozenset({RoundState.SELECTING, RoundState.COLLECTING})
 GOAL_MET: Final = "goal already met"
 MOST_FAILURES: Final = 3  # of a round for one reason, before the run is paused
@@ -90,7 +91,7 @@ def in_round(round_id: str, states: Collection[AssignmentState]) -> tuple[Column
 
 def count_places_taken(session: Session, round_id: str) -> int:
     """How many places of a round's cohort are not free."""
-    return count_assignments(session, round_id, {*LIVE, *ACCEPTED})
+    return count_assignments(session, round_id, TAKEN)
 
 
 def take_place(
@@ -146,10 +147,9 @@ def leave_out(session: Session, row: RoundRow, unreadable: Collection[Assignment
     for assignment in unreadable:
         move(session, assignment, AssignmentState.DISCARDED, "the stored update cannot be read", now)
     settings = session.get_one(RunRow, row.run_id).settings
-    accepted = count_assignments(session, row.id, ACCEPTED)
-    missing = lacks_trusted(session, row, settings)
-    if missing or accepted < minimum_reports(settings):
-        move(session, row, RoundState.COLLECTING, f"{accepted} readable updates left", now)
+    missing = _shortfall(session, row, settings)
+    if missing is not None:
+        move(session, row, RoundState.COLLECTING, f"of the readable updates left {missing}", now)
         row.window_closes_at = now + timedelta(seconds=settings.report_window_seconds)
 
 
@@ -166,15 +166,20 @@ def settle(session: Session, now: datetime) -> None:
 def _close_window(session: Session, row: RoundRow, now: datetime) -> None:
     run = session.get_one(RunRow, row.run_id)
     accepted = count_assignments(session, row.id, ACCEPTED)
-    needed = minimum_reports(run.settings)
-    missing = lacks_trusted(session, row, run.settings)
     told = f"report window closed with {accepted} of {run.settings.goal_count} updates"
-    if missing:
-        retry(session, run, row, f"{told}, none of the trusted device", now)
-    elif accepted < needed:
-        retry(session, run, row, f"{told}, {needed} needed", now)
-    else:
+    missing = _shortfall(session, row, run.settings)
+    if missing is None:
         move(session, row, RoundState.AGGREGATING, told, now)
+    else:
+        retry(session, run, row, f"{told}, {missing}", now)
+
+
+def _shortfall(session: Session, row: RoundRow, settings: RunSettings) -> str | None:
+    """What the accepted updates lack to be aggregated, if anything."""
+    needed = minimum_reports(settings)
+    if count_assignments(session, row.id, ACCEPTED) < needed:
+        return f"{needed} needed"
+    return "none of the trusted device" if lacks_trusted(session, row, settings) else None
 
 
 def retry(session: Session, run: RunRow, row: RoundRow, reason: str, now: datetime) -> None:
@@ -184,18 +189,20 @@ def retry(session: Session, run: RunRow, row: RoundRow, reason: str, now: dateti
     open_round(session, run, row.round_index, row.attempt + 1, now)
 
 
-def give_up(session: Session, run: RunRow, row: RoundRow, reason: str, now: datetime) -> None:
+def give_up(session: Session, run: RunRow, row: RoundRow, error: HetloraError, now: datetime) -> None:
     """Abandon a round that cannot be aggregated; pause the run where that is so again and again.
 
     Whatever is wrong then does not go away by itself, and devices would train for nothing.
     """
     same = select(func.count()).where(
-        RoundRow.run_id == run.id, RoundRow.round_index == row.round_index, RoundRow.reason == reason
+        RoundRow.run_id == run.id,
+        RoundRow.round_index == row.round_index,
+        RoundRow.reason.startswith(error.what, autoescape=True),  # what was got may differ
     )
     failures = 1 + (session.scalar(same) or 0)
-    retry(session, run, row, reason, now)
+    retry(session, run, row, str(error), now)
     if failures >= MOST_FAILURES and run.state is RunState.RUNNING:
-        move(session, run, RunState.PAUSED, f"{failures} attempts at a round failed: {reason}", now)
+        move(session, run, RunState.PAUSED, f"{failures} attempts at a round failed: {error}", now)
 
 
 def end(session: Session, row: RoundRow, state: RoundState, reason: str, now: datetime) -> None:

@@ -7,14 +7,11 @@ from typing import Any
 from aggregator_service.aggregation.robust.defence import least_owners, most_kept
 from aggregator_service.aggregation.rule import Rule
 from hetlora.errors import SettingsError
-from hetlora.messages.defence import COMPARING
+from hetlora.messages.defence import COMPARING, SCREENING
 from hetlora.messages.device import Adaptation
 from hetlora.messages.management import RunSettings
 from hetlora.messages.rules import RaFloraRule, RblaRule, ResidualExactRule
 from hetlora.partial import sends_whole_ranks
-
-# What these look at are products B A, and without lora_B there are none.
-PRODUCT_METHODS = ("krum", "multi_krum", "geometric_median", "fltrust")
 
 
 def check_settings(settings: RunSettings, rule: Rule[Any]) -> None:
@@ -22,7 +19,6 @@ def check_settings(settings: RunSettings, rule: Rule[Any]) -> None:
 
     Raises:
         SettingsError: they cannot, or an option would do nothing.
-        RankOutOfRange: the rule serves no device at the run's ranks.
     """
     if settings.min_rank < rule.smallest_rank:
         raise SettingsError(
@@ -30,7 +26,6 @@ def check_settings(settings: RunSettings, rule: Rule[Any]) -> None:
             got=settings.min_rank,
             expected=f"{rule.smallest_rank} or more",
         )
-    rule.distribute(settings.min_rank)
     adaptation = rule.distribute(settings.max_rank).adaptation
     _check_constants(settings)
     _check_pruning(settings, adaptation)
@@ -42,7 +37,7 @@ def _check_constants(settings: RunSettings) -> None:
     rule, run_rank = settings.rule, settings.max_rank
     if isinstance(rule, RaFloraRule) and any(level > run_rank for level in rule.levels):
         raise SettingsError("levels above the rank of the run", got=rule.levels, expected=f"up to {run_rank}")
-    if isinstance(rule, ResidualExactRule) and (rule.state_rank or run_rank) < run_rank:
+    if isinstance(rule, ResidualExactRule) and rule.state_rank is not None and rule.state_rank < run_rank:
         raise SettingsError(
             "state_rank below the rank of the run", got=rule.state_rank, expected=f"{run_rank} or more"
         )
@@ -65,7 +60,8 @@ def _check_method(settings: RunSettings, adaptation: Adaptation) -> None:
             got=settings.goal_count,
             expected=f"up to max_updates, {defence.max_updates}",
         )
-    if adaptation.private_lora_B and defence.method in PRODUCT_METHODS:
+    # What these look at are products B A, and without lora_B there are none.
+    if adaptation.private_lora_B and defence.method in (*SCREENING, "fltrust"):
         raise SettingsError(
             f"the defence cannot tell updates of {settings.rule.name} apart, as lora_B stays on the devices",
             got=defence.method,

@@ -35,8 +35,7 @@ def create_run(service: Service, message: RunCreate) -> str:
     Raises:
         NotFound: no such population or bundle, or no such trusted device in the population.
         SettingsError: settings that the bundle, or the rule, cannot serve.
-        RankOutOfRange: the adapter that the bundle begins with has a higher rank than the run, or the rule
-            serves no device at the run's ranks.
+        RankOutOfRange: the adapter that the bundle begins with has a higher rank than the run.
     """
     now = service.clock()
     with service.database.read() as session:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aggregator_service.aggregation.reading import UpdateReader
-from aggregator_service.aggregation.rule import PLAIN, Sent, Update, UpdateRef
+from aggregator_service.aggregation.rule import PLAIN, PlanKey, Update, UpdateRef
 from aggregator_service.aggregation.stacks import StackedAdapter, stacked
 from aggregator_service.storage.blobs import BlobFolder, reading_own
 from hetlora.adapter import Adapter
@@ -41,13 +41,13 @@ class Received:
 class StoredUpdates:
     """Reads updates, and what their devices were sent; travels to other processes as a few paths.
 
-    `adaptations` are by `UpdateRef.sent`.
+    `adaptations` are by `UpdateRef.plan_key`.
     """
 
     updates: BlobFolder
     objects: BlobFolder
     reader: UpdateReader
-    adaptations: Mapping[Sent, Adaptation]
+    adaptations: Mapping[PlanKey, Adaptation]
     _known: OrderedDict[str, Received] = field(default_factory=OrderedDict)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -61,7 +61,7 @@ class StoredUpdates:
             ServiceFailed: what was sent cannot be read, see `reading_own`.
         """
         received = self._received(ref.received_sha256)
-        adaptation = self.adaptations[ref.sent]
+        adaptation = self.adaptations[ref.plan_key]
         try:
             adapter = self._read(ref.sha256, adaptation, received)
         except HetloraError as error:

@@ -74,9 +74,10 @@ def write_updates(folder: Path, ranks: Sequence[int], kind: Kind, *, max_rank: i
     start = random_update(spec, max_rank, rng)
     paths = [folder / f"{number:03}.safetensors" for number in range(len(ranks))]
     for path, rank in zip(paths, ranks, strict=True):
-        fall = FALL if kind == "decaying" else 0
-        moved = kind == "trained"
-        adapter = trained_update(start, rank, rng) if moved else random_update(spec, rank, rng, fall)
+        if kind == "trained":
+            adapter = trained_update(start, rank, rng)
+        else:
+            adapter = random_update(spec, rank, rng, FALL if kind == "decaying" else 0)
         path.write_bytes(adapter_to_bytes(adapter))
     return paths
 

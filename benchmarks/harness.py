@@ -201,7 +201,8 @@ def finish(
         **figures,
     }
     results.mkdir(parents=True, exist_ok=True)
-    (results / f"{question}{part and '-'}{part}.json").write_text(json.dumps(result, indent=2) + "\n")
+    name = f"{question}-{part}" if part else question
+    (results / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
     sys.stdout.write(json.dumps(result) + "\n")
     sys.stdout.flush()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aggregator_service.aggregation.spectrum import finite
+from aggregator_service.aggregation.spectrum import refuse_non_finite
 from aggregator_service.aggregation.stacks import StackedAdapter, groups_of, zeros
 
 
@@ -38,7 +38,7 @@ def turned(adapter: StackedAdapter, towards: StackedAdapter) -> StackedAdapter:
     result = adapter.with_values(np.empty(adapter.values.shape))
     for into, stack, other in zip(result, adapter, towards, strict=True):
         overlap = stack.lora_B.swapaxes(1, 2) @ other.lora_B + stack.lora_A @ other.lora_A.swapaxes(1, 2)
-        finite(float(np.linalg.norm(overlap)))
+        refuse_non_finite(float(np.linalg.norm(overlap)))
         left, _, right = np.linalg.svd(overlap)
         turn = left @ right
         into.lora_A[:] = turn.swapaxes(1, 2) @ stack.lora_A

@@ -16,7 +16,8 @@ M, out_features at least in_features, is given as matrices whose product it is: 
 
    eta^2 is taken halfway between the squares of the last wanted Ritz value and of the last of all: as soon
    as X is near, that lies above what is left outside. Where this passes `TOLERANCE` of the product's norm, X
-   goes through M^T M once more; where that does not help, there is no result: the caller decomposes in full.
+   goes through M^T M once more, in float64 twice; where that does not help, there is no result, and the
+   caller decomposes in full.
 
 Steps 1 and 2 are in float32. So are 3 and 4, if the rounding of the sum, sqrt(S sum_s |l_s|^2 |r_s|^2) times
 that of float32, is below `ROUNDED` of the norm of the product; else, or if their check fails, in float64.
@@ -27,19 +28,26 @@ the block to within rounding would be missed. Chance makes none; who builds one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from aggregator_service.aggregation.stacks import Floats
+from aggregator_service.aggregation.blocks import (
+    Factors,
+    back,
+    error_bound,
+    falling,
+    gram_of,
+    orthonormal,
+    times,
+)
+from aggregator_service.aggregation.chebyshev import filtered
+from aggregator_service.aggregation.stacks import Array, Floats
 
-Block: TypeAlias = NDArray[Any]  # float32 or float64
-Factors = Sequence[Block]
-Result = tuple[Block, Block]
+Result = tuple[Array, Array]
 
 # Of the product's norm: what the check allows for the iteration, and float32 for rounding; together 1e-5.
 TOLERANCE: Final = 8e-6
@@ -48,22 +56,12 @@ ROUNDED: Final = 2e-6
 WIDTH: Final = 1.5
 NARROWEST: Final = 4
 # Products with M^T M that are cheaper than to form it, and what they are to leave of the unwanted.
-MOST_PRODUCTS: Final = 4
-LEFT: Final = 1e-5
-# The highest degree of a filter, and how far it may draw wanted directions apart: float32 has seven digits,
-# of which those that are still in error are no use.
-DEGREE: Final = 12
-LEAST_SPREAD: Final = 1e4
-MOST_SPREAD: Final = 1e8
-LARGEST: Final = 1e30
-# Products with G beyond which, and an error below which if it falls no more, X is left to the check.
-MOST_FILTERED: Final = 60
-ROUGH: Final = 1e-3
-ROUNDS: Final = 3
+MOST_PASSES: Final = 4
+REMAINING: Final = 1e-5
 # Squares of Ritz values below this share of the first are float32's rounding.
 STEEPEST: Final = 1e-10
-# A block whose Cholesky factor has a smaller diagonal, over its largest, is made orthonormal by reflections.
-DEPENDENT: Final = 1e-4
+# How often float64 may go through M^T M again before the check decides.
+AGAIN: Final = 2
 RANDOM_SEED: Final = 2006
 
 
@@ -82,52 +80,44 @@ def leading(single: Factors, double: Callable[[], Factors], rank: int, rounding:
     """
     with np.errstate(all="ignore"):  # what passes float32 shows in the Ritz values
         result, block = _approached(single, rank, rounding)
-    return result if result is not None or block is None else _refined(double(), block, rank)
+    if result is not None or block is None:
+        return result
+    exact = double()
+    return _settled(_Ritz.of(exact, orthonormal(block.astype(np.float64))), exact, rank, AGAIN)[0]
 
 
-def _approached(factors: Factors, rank: int, rounding: float) -> tuple[Result | None, Block | None]:
+def _approached(factors: Factors, rank: int, rounding: float) -> tuple[Result | None, Array | None]:
     """All in float32: a result, if that is enough for it, and X, if it comes to anything."""
     block = _random(factors[-1].shape[1], int(WIDTH * rank))
     found = _Ritz.of(factors, block)
     squares = found.squares
     if not squares[rank - 1] > STEEPEST * squares[0] > 0:
         return None, None
-    products = _products(float(squares[-1] / squares[rank - 1]))
-    if products > MOST_PRODUCTS:
-        factors = (_times(factors[:-1], factors[-1]),)
-        block = _filtered(factors[0], block, rank)
-        found = _Ritz.of(factors, block)
+    passes = _passes(float(squares[-1] / squares[rank - 1]))
+    if passes > MOST_PASSES:
+        factors = (times(factors[:-1], factors[-1]),)
+        found = _Ritz.of(factors, filtered(factors[0], block, rank, TOLERANCE / 2))
     else:
-        for _ in range(products):
-            block = found.through(factors)
-            found = _Ritz.of(factors, block)
+        for _ in range(passes):
+            found = _Ritz.of(factors, found.through(factors))
     if rounding > ROUNDED * found.norm(rank):
-        return None, block
-    for _ in range(2):  # once more, if the check wants it
-        result = found.checked(factors, rank)
-        if result is not None:
-            return result, block
-        block = found.through(factors)
-        found = _Ritz.of(factors, block)
-    return None, block
+        return None, found.right
+    return _settled(found, factors, rank, 1)
 
 
-def _refined(factors: Factors, block: Block, rank: int) -> Result | None:
-    """Steps 3 and 4 in float64."""
-    for _ in range(ROUNDS):
-        found = _Ritz.of(factors, _orthonormal(block.astype(np.float64)))
-        result = found.checked(factors, rank)
-        if result is not None:
-            return result
-        block = found.through(factors)
-    return None
+def _settled(found: _Ritz, factors: Factors, rank: int, again: int) -> tuple[Result | None, Array]:
+    """Steps 3 and 4, up to so many times again; and X as it is then."""
+    result = found.checked(factors, rank)
+    if result is None and again:
+        return _settled(_Ritz.of(factors, found.through(factors)), factors, rank, again - 1)
+    return result, found.right
 
 
-def _products(ratio: float) -> int:
+def _passes(ratio: float) -> int:
     """How often X is to go through M^T M; half a time more is in U = M V."""
     if not ratio < 1:
-        return MOST_PRODUCTS + 1
-    return max(int(np.ceil(np.log(LEFT) / np.log(max(ratio, STEEPEST)) - 0.5)), 1)
+        return MOST_PASSES + 1
+    return max(int(np.ceil(np.log(REMAINING) / np.log(max(ratio, STEEPEST)) - 0.5)), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +125,16 @@ class _Ritz:
     """M on a block: the squares of its singular values there, U and V, the largest first."""
 
     squares: Floats
-    left: Block
-    right: Block
+    left: Array
+    right: Array
 
     @classmethod
-    def of(cls, factors: Factors, block: Block) -> _Ritz:
-        image = _times(factors, block)
-        gram = _gram(image)
+    def of(cls, factors: Factors, block: Array) -> _Ritz:
+        image = times(factors, block)
+        gram = gram_of(image)
         if not np.isfinite(gram).all():
             return cls(np.zeros(len(gram)), image, block)
-        values, turn = np.linalg.eigh(gram)
-        squares, turn = np.maximum(values[::-1], 0.0), turn[:, ::-1]
+        squares, turn = falling(gram)
         scale = 1 / np.sqrt(np.maximum(squares, STEEPEST * squares[0]))
         return cls(squares, image @ (turn * scale).astype(image.dtype), block @ turn.astype(image.dtype))
 
@@ -153,110 +142,21 @@ class _Ritz:
         """Of the product that the leading triplets make."""
         return float(np.sqrt(np.sum(self.squares[:rank])))
 
-    def through(self, factors: Factors) -> Block:
+    def through(self, factors: Factors) -> Array:
         """Orthonormal columns of M^T M times the block."""
-        return _orthonormal(_back(factors, self.left))
+        return orthonormal(back(factors, self.left))
 
     def checked(self, factors: Factors, rank: int) -> Result | None:
         """U and U^T M, if they are near enough."""
         squares, left = self.squares, self.left[:, :rank]
-        images = _back(factors, left)
+        images = back(factors, left)
         missed = images - self.right[:, :rank] * np.sqrt(squares[:rank]).astype(left.dtype)
-        near = _error(squares[:rank] * np.sum(missed**2, axis=0), squares, rank) <= TOLERANCE
+        near = error_bound(squares[:rank] * np.sum(missed**2, axis=0), squares, rank) <= TOLERANCE
         return (left, images.T) if near else None
 
 
-def _error(missed: Floats, squares: Floats, rank: int) -> float:
-    """Step 4's bound over the norm of the product; `missed` are s_i^2 |e_i|^2."""
-    wanted, outside = squares[:rank], (squares[rank - 1] + squares[-1]) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.sqrt(np.sum(outside * missed / (wanted - outside) ** 2) / np.sum(wanted)))
-
-
-def _filtered(matrix: Block, block: Block, rank: int) -> Block:
-    """X after as many filters as bring it near, by Ritz values and residuals of G = M^T M."""
-    gram, products, last = matrix.T @ matrix, 0, np.inf
-    while True:
-        image = gram @ block
-        quotient = (block.T @ image).astype(np.float64)
-        if not np.isfinite(quotient).all():
-            return block
-        values, turn = np.linalg.eigh(quotient)
-        squares, turn = np.maximum(values[::-1], 0.0), turn[:, ::-1].astype(block.dtype)
-        block, image = block @ turn, image @ turn
-        missed = (image - block * squares.astype(block.dtype))[:, :rank]  # s_i e_i
-        error = _error(np.sum(missed**2, axis=0), squares, rank)
-        stalled = ROUGH > error >= last  # at float32's rounding of G
-        if not error > TOLERANCE / 2 or stalled or products > MOST_FILTERED:
-            return block
-        last = error
-        half = max(float(squares[-1]), STEEPEST * float(squares[0])) / 2
-        degree = _degree(squares / half - 1, rank, error)
-        block = _orthonormal(_chebyshev(gram, block, image, half, degree))
-        products += degree
-
-
-def _degree(places: Floats, rank: int, error: float) -> int:
-    """The degree that brings X near, or the highest that does no harm.
-
-    Args:
-        places: of the Ritz values, on the line on which the polynomial is small from -1 to 1.
-    """
-    highest, wanted = (max(float(np.arccosh(max(places[at], 1.0))), 1e-3) for at in (0, rank - 1))
-    most = np.log(min(LEAST_SPREAD / min(error, 1.0), MOST_SPREAD)) / max(highest - wanted, 1e-3)
-    degree = min(DEGREE, np.ceil(np.log(4 * error / TOLERANCE) / wanted), np.log(LARGEST) / highest, most)
-    return max(int(degree), 1)
-
-
-def _chebyshev(gram: Block, block: Block, image: Block, half: float, degree: int) -> Block:
-    """T(G / half - 1) X for the Chebyshev polynomial of this degree; `image` is G X."""
-    before, now = block, image * (1 / half) - block
-    for _ in range(1, degree):
-        after = gram @ now
-        after *= 2 / half
-        after -= 2 * now
-        after -= before
-        before, now = now, after
-    return now
-
-
-def _times(factors: Factors, block: Block) -> Block:
-    """M X."""
-    for factor in reversed(factors):
-        block = factor @ block
-    return block
-
-
-def _back(factors: Factors, block: Block) -> Block:
-    """M^T Y."""
-    for factor in factors:
-        block = factor.T @ block
-    return block
-
-
-def _orthonormal(block: Block) -> Block:
-    """Orthonormal columns of the same span."""
-    gram = _gram(block)
-    sizes = np.sqrt(gram.diagonal())
-    sizes = np.where(sizes > 0, sizes, 1.0)
-    block = block / sizes.astype(block.dtype)
-    try:
-        triangle = np.linalg.cholesky(gram / np.outer(sizes, sizes))
-    except np.linalg.LinAlgError:
-        triangle = np.zeros((1, 1))
-    pivots = triangle.diagonal()
-    if pivots.min() > DEPENDENT * pivots.max():
-        return np.asarray(block @ np.linalg.inv(triangle).T.astype(block.dtype))
-    return np.asarray(np.linalg.qr(block)[0])
-
-
-def _gram(block: Block) -> Floats:
-    own = block.astype(np.float64, copy=False)
-    return own.T @ own
-
-
 @lru_cache(maxsize=16)
-def _random(features: int, width: int) -> Block:
+def _random(features: int, width: int) -> Array:
     normal = np.random.default_rng(RANDOM_SEED).standard_normal((features, width))
     block = np.linalg.qr(normal)[0].astype(np.float32)
     block.flags.writeable = False

@@ -19,10 +19,9 @@ from typing import Final
 
 import numpy as np
 
-from aggregator_service.aggregation.leading import Block
 from aggregator_service.aggregation.sketch import ProductSketch, Weight, weight_of
-from aggregator_service.aggregation.spectrum import Spectrum, finite, of_factors
-from aggregator_service.aggregation.stacks import Floats, Stack, StackedAdapter
+from aggregator_service.aggregation.spectrum import Spectrum, of_factors, refuse_non_finite
+from aggregator_service.aggregation.stacks import Array, Floats, Stack, StackedAdapter
 from hetlora.adapter import AdapterSpec
 
 STACK_BYTES: Final = 2**30
@@ -66,11 +65,14 @@ class ProductStack:
         """
         for group, own in zip(self._factors(), rights, strict=True):
             yield [
-                (left * scales @ (right @ columns), finite(_energy(left * scales, right.astype(np.float64))))
+                (
+                    left * scales @ (right @ columns),
+                    refuse_non_finite(_energy(left * scales, right.astype(np.float64))),
+                )
                 for (left, scales, right), columns in zip(group, own, strict=True)
             ]
 
-    def _factors(self) -> Iterator[Iterator[tuple[Block, Floats, Block]]]:
+    def _factors(self) -> Iterator[Iterator[tuple[Array, Floats, Array]]]:
         for index, stacks in enumerate(zip(*(adapter for adapter, _ in self.terms), strict=True)):
             yield _joined(stacks, [weight_of(weight, index) for _, weight in self.terms])
 
@@ -84,7 +86,7 @@ def _energy(left: Floats, right: Floats) -> float:
 
 def _joined(
     stacks: Sequence[Stack], weights: Sequence[float | Floats]
-) -> Iterator[tuple[Block, Floats, Block]]:
+) -> Iterator[tuple[Array, Floats, Array]]:
     """L without its weights, these, and R, of each module of a group; in the place of those before."""
     ranks = [stack.rank for stack in stacks]
     ends = np.cumsum(ranks)

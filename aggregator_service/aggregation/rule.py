@@ -17,7 +17,7 @@ from hetlora.partial import with_cores
 
 Partial = TypeVar("Partial")
 PLAIN: Final = Adaptation()
-Sent = tuple[str, int, tuple[int, ...]]
+PlanKey = tuple[str, int, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -35,7 +35,7 @@ class UpdateRef:
     ranks: tuple[int, ...] = ()
 
     @property
-    def sent(self) -> Sent:
+    def plan_key(self) -> PlanKey:
         """What tells one plan of a round from another; the bytes do not, where several ranks are equal."""
         return self.received_sha256, self.rank, self.ranks
 

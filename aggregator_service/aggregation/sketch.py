@@ -41,7 +41,7 @@ from typing import Final
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from aggregator_service.aggregation.spectrum import Spectrum, finite, of_dense
+from aggregator_service.aggregation.spectrum import Spectrum, of_dense, refuse_non_finite
 from aggregator_service.aggregation.stacks import Floats, Group, StackedAdapter, groups_of
 from hetlora.adapter import AdapterSpec
 
@@ -138,14 +138,17 @@ class ProductSketch:
         for index, (ranges, rows, own) in enumerate(zip(self.ranges, self.rows, rights, strict=True)):
             if self._whole(index):
                 pairs = zip(ranges, own, strict=True)
-                yield [(matrix @ columns, finite(float(np.sum(matrix**2)))) for matrix, columns in pairs]
+                yield [
+                    (matrix @ columns, refuse_non_finite(float(np.sum(matrix**2))))
+                    for matrix, columns in pairs
+                ]
                 continue
             _, psi_theta = self.test_matrices(index)
             found = []
             for seen, columns in zip(zip(ranges, rows, strict=True), own, strict=True):
                 basis, core = _approximation(*seen, psi_theta)
                 energy = float(np.sum(seen[1] ** 2)) / len(seen[1])
-                found.append((basis @ (core @ columns), finite(energy)))
+                found.append((basis @ (core @ columns), refuse_non_finite(energy)))
             yield found
 
 

@@ -18,8 +18,8 @@ from typing import Final
 import numpy as np
 from scipy.linalg import eigh
 
-from aggregator_service.aggregation.leading import Block, leading, pays
-from aggregator_service.aggregation.stacks import Floats
+from aggregator_service.aggregation.leading import leading, pays
+from aggregator_service.aggregation.stacks import Array, Floats
 from hetlora.errors import NonFiniteValues
 
 # Below this share of the largest singular value, what is left is rounding.
@@ -47,8 +47,8 @@ class Spectrum:
     error: float
 
 
-def finite(size: float) -> float:
-    """A norm of all that is summed, as it is; NaN and infinity show in it, at no cost.
+def refuse_non_finite(size: float) -> float:
+    """The norm of what was summed, unless NaN or infinity shows in it.
 
     Raises:
         NonFiniteValues: they do.
@@ -58,7 +58,7 @@ def finite(size: float) -> float:
     return size
 
 
-def of_factors(left: Block, scales: Floats, right: Block, rank: int, energies: bool = True) -> Spectrum:
+def of_factors(left: Array, scales: Floats, right: Array, rank: int, energies: bool = True) -> Spectrum:
     """The leading `rank` triplets of left diag(scales) right, or as many as it has.
 
     Args:
@@ -74,7 +74,7 @@ def of_factors(left: Block, scales: Floats, right: Block, rank: int, energies: b
     if high < wide:
         return _transposed(of_factors(right.T, scales, left.T, rank, energies))
     # What rounding is a share of.
-    added = finite(float(np.sqrt(width * np.sum(scales**2 * _squares(left.T) * _squares(right)))))
+    added = refuse_non_finite(float(np.sqrt(width * np.sum(scales**2 * _squares(left.T) * _squares(right)))))
     if added > 0 and pays(min(width, wide), rank):
         return _iterated(left, scales, right, rank, energies, added)
     weighted, right = left * scales, right.astype(np.float64, copy=False)
@@ -85,7 +85,7 @@ def of_factors(left: Block, scales: Floats, right: Block, rank: int, energies: b
     return Spectrum(core.left, core.values, core.right @ basis.T, core.energy, core.error)
 
 
-def _iterated(left: Block, scales: Floats, right: Block, rank: int, energies: bool, added: float) -> Spectrum:
+def _iterated(left: Array, scales: Floats, right: Array, rank: int, energies: bool, added: float) -> Spectrum:
     """Of M over what was added, so that nothing passes float32 and its squares do not either."""
     scales = scales / added
 
@@ -107,7 +107,7 @@ def _iterated(left: Block, scales: Floats, right: Block, rank: int, energies: bo
     return Spectrum(result.left, result.values * added, result.right, energy, error)
 
 
-def _squares(rows: Block) -> Floats:
+def _squares(rows: Array) -> Floats:
     """||row||^2 of each row, in float32 where that neither overflows nor loses digits to denormal numbers."""
     with np.errstate(over="ignore", under="ignore"):
         squares: Floats = np.einsum("si,si->s", rows, rows).astype(np.float64)
@@ -117,13 +117,14 @@ def _squares(rows: Block) -> Floats:
     return exact
 
 
-def _of_images(left: Block, images: Block, energy: float, floor: float) -> Spectrum:
+def _of_images(left: Array, images: Array, energy: float, floor: float) -> Spectrum:
     """Of orthonormal U and of U^T M, whose rows are orthogonal."""
-    left, images = left.astype(np.float64, copy=False), images.astype(np.float64, copy=False)
-    values = np.linalg.norm(images, axis=1)
+    U: Floats = left.astype(np.float64, copy=False)
+    rows: Floats = images.astype(np.float64, copy=False)
+    values = np.linalg.norm(rows, axis=1)
     order = np.argsort(-values, kind="stable")
     order = order[values[order] > max(NEGLIGIBLE * values[order[0]], floor)]
-    return _signed(left[:, order], values[order], images[order] / values[order, None], energy)
+    return _signed(U[:, order], values[order], rows[order] / values[order, None], energy)
 
 
 def _transposed(other: Spectrum) -> Spectrum:
@@ -141,7 +142,7 @@ def of_dense(matrix: Floats, rank: int, floor: float = 0.0) -> Spectrum:
     gram = matrix.T @ matrix
     size = len(gram)
     kept = min(rank, size)
-    energy = finite(float(np.trace(gram)))
+    energy = refuse_non_finite(float(np.trace(gram)))
     if kept == 0 or energy == 0.0:
         return Spectrum(np.zeros((len(matrix), 0)), np.zeros(0), np.zeros((0, size)), energy, 0.0)
     squares, vectors = eigh(gram, subset_by_index=[size - kept, size - 1], driver="evr", check_finite=False)

@@ -100,13 +100,13 @@ def reduce_leaf(rule: Rule[Partial], refs: Sequence[UpdateRef], load: Load) -> S
     with one_thread():
         for start in range(0, len(refs), BATCH_SIZE):
             batch = [load(ref) for ref in refs[start : start + BATCH_SIZE]]
-            _check(batch, rule.spec)
+            _check_batch(batch, rule.spec)
             with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are refused at the end
                 raw += rule.accumulate(partial, batch)
     return Subtotal(partial, tuple(raw))
 
 
-def _check(batch: Sequence[Update], spec: AdapterSpec) -> None:
+def _check_batch(batch: Sequence[Update], spec: AdapterSpec) -> None:
     """What is cheap to check; to look at each number is left to who reads them, and to the end of a round."""
     for update in batch:
         if not 1 <= update.example_count <= MAX_INTEGER:
@@ -127,7 +127,8 @@ def _check(batch: Sequence[Update], spec: AdapterSpec) -> None:
 def _told_from(spec: AdapterSpec, other: AdapterSpec) -> str:
     """A specification in the words that tell it from another."""
     modules = [module for module in spec.modules if other.by_name.get(module.name) != module]
-    return f"scaling {spec.scaling}, max_rank {spec.max_rank}, modules of its own {modules}"
+    own = f"{len(modules)} modules of its own, the first {modules[0]}" if modules else "no module of its own"
+    return f"scaling {spec.scaling}, max_rank {spec.max_rank}, {own}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,5 +195,6 @@ def aggregate(rule: Rule[Partial], refs: Sequence[UpdateRef], load: Load) -> Agg
     Raises:
         StateConflict: there is no update.
         NonFiniteValues: a number of the state after the round passes float32.
+        SpecMismatch, SettingsError, RankOutOfRange: see `reduce_leaf`.
     """
     return finish(rule, refs, (reduce_leaf(rule, leaf, load) for leaf in leaves(refs)))

@@ -21,8 +21,6 @@ from hetlora.tensors import factor_keys
 FLOWER: Final = Path(__file__).parent.parent / "peers" / "flower_aggregation.py"
 DENSE: Final = Path(__file__).parent.parent / "peers" / "dense_flexlora.py"
 RULES: Final = ("hetlora", "zero_pad")
-# Of the mean of updates, which Flower sums in float32 and we in float64.
-MEAN_TOLERANCE: Final = 1e-5
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ def _chosen(choice: _Choice, name: str, options: Sequence[str]) -> Message:
     if name not in choice.kinds:
         raise SettingsError(f"{choice.flag} has no such value", got=name, expected=", ".join(choice.kinds))
     kind, known = choice.kinds[name], choice.options(name)
-    values = dict(map(_key_and_value, options))
+    values = dict(_key_and_value(option, choice.option_flag) for option in options)
     unknown = sorted(values.keys() - (kind.model_fields.keys() - {choice.name_field}))
     if unknown:
         raise SettingsError(
@@ -126,11 +126,11 @@ def _wanted(option: OptionHelp, flag: str) -> str:
     return f"{option.name}: {option.range}{example}"
 
 
-def _key_and_value(option: str) -> tuple[str, Any]:
+def _key_and_value(option: str, flag: str) -> tuple[str, Any]:
     """Numbers, lists and truth values are JSON's; all else is a word."""
     key, equals, text = option.partition("=")
     if not equals or not key:
-        raise SettingsError("an option of a rule", got=option, expected="key=value")
+        raise SettingsError(flag, got=option, expected="key=value")
     try:
         return key, json.loads(text)
     except ValueError:  # no JSON, or a number of more digits than Python reads

@@ -21,8 +21,10 @@ METHODS: Final[Mapping[str, str]] = {
     "median": "Takes each number's median, rank by rank over its owners (arXiv 1803.01498).",
 }
 
+SCREENING: Final = ("krum", "multi_krum", "geometric_median")
+BY_COORDINATE: Final = ("trimmed_mean", "median")
 # Those that look at all updates of a round at once.
-COMPARING: Final = ("krum", "multi_krum", "geometric_median", "trimmed_mean", "median")
+COMPARING: Final = (*SCREENING, *BY_COORDINATE)
 
 
 class Defence(Message):
@@ -60,7 +62,7 @@ class Defence(Message):
 
     @model_validator(mode="after")
     def _does_something_with_all_of_it(self) -> Self:
-        check_all_used(self, self.method, "method")
+        check_all_used(self, "method")
         if self.clip_factor != type(self).model_fields["clip_factor"].default and not (
             self.clip or self.method == "fltrust"
         ):

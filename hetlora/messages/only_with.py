@@ -22,12 +22,13 @@ def options_of(kind: type[Message], name: str, field: str = "name") -> Iterator[
             yield key
 
 
-def check_all_used(message: Message, name: str, field: str = "name") -> None:
+def check_all_used(message: Message, field: str = "name") -> None:
     """Raise unless what the name does not use is left at its default, as stored settings hold it.
 
     Raises:
         ValueError: an option that does nothing with this name.
     """
+    name = getattr(message, field)
     used = {field, *options_of(type(message), name, field)}
     for key, own in type(message).model_fields.items():
         if key not in used and getattr(message, key) != own.default:

@@ -42,7 +42,7 @@ class ServerAdaptive(Message):
 
     @model_validator(mode="after")
     def _does_something_with_all_of_it(self) -> Self:
-        check_all_used(self, self.name)
+        check_all_used(self)
         return self
 
 

@@ -24,7 +24,7 @@ class Engine(Protocol):
         """The state after a round.
 
         Raises:
-            StateConflict: there is no update.
+            StateConflict, NonFiniteValues, SpecMismatch, SettingsError, RankOutOfRange: see `tree.aggregate`.
             ServiceFailed: workers die again and again.
         """
         ...

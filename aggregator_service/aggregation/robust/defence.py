@@ -44,9 +44,7 @@ from aggregator_service.aggregation.stacks import StackedAdapter
 from aggregator_service.aggregation.tree import Load, one_thread
 from hetlora.algebra import FLOOR_SLACK
 from hetlora.errors import SettingsError, StateConflict
-from hetlora.messages.defence import COMPARING, Defence
-
-BY_COORDINATE = ("trimmed_mean", "median")
+from hetlora.messages.defence import BY_COORDINATE, COMPARING, SCREENING, Defence
 
 
 def most_kept(defence: Defence, count: int) -> int:
@@ -173,7 +171,7 @@ def defend(
 
 def _screened(defence: Defence, refs: tuple[UpdateRef, ...], load: Load) -> Defended:
     """Krum's selections and the geometric median's weights, of the Gram matrix."""
-    if defence.method not in ("krum", "multi_krum", "geometric_median"):
+    if defence.method not in SCREENING:
         return Defended(refs)
     distinct = sorted({*refs})
     number_of = {ref: number for number, ref in enumerate(distinct)}

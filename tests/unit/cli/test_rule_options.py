@@ -64,7 +64,7 @@ def test_optimizers_and_defences_are_read() -> None:
             "--rule rbla has no option of this name; got quorom; expected weights=examples",
         ),
         ("rbla", ["name=ffa"], "--rule rbla has no option of this name; got name"),
-        ("rbla", ["quorum"], "an option of a rule; got quorum; expected key=value"),
+        ("rbla", ["quorum"], "--rule-option; got quorum; expected key=value"),
         ("rbla", ["quorum=0"], "--rule rbla does not take this; got quorum: "),
         ("rbla", ["quorum=many"], "--rule rbla does not take this; got quorum: "),
         ("rbla", ["quorum=" + 5000 * "9"], "--rule rbla does not take this; got quorum: "),
