@@ -70,9 +70,11 @@ def test_window_that_closes_without_the_trusted_device_is_tried_again(
 def test_run_whose_rounds_fail_for_one_reason_again_and_again_is_paused(
     operator: Operator, make_device: MakeDevice
 ) -> None:
-    trusted = make_device(1)
-    run_id = run_with(operator, trusted.device_id, goal_count=1)
+    trusted, other = make_device(1), make_device(2)
+    run_id = run_with(operator, trusted.device_id, goal_count=1, over_selection=2.0)
     for attempt in range(3):
+        if attempt == 1:
+            work(other, RANK, seed=1)  # the reason then tells of another number of updates
         plan = trusted.started_plan(RANK)
         unchanged = trusted.fetched(plan.adapter)  # without a change of its own there is nobody to trust
         assert trusted.hand_in(plan, unchanged, RANK)["state"] == "accepted"
