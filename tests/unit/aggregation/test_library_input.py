@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
 from cases import CASES
-from cohorts import RANK, SPEC, settled, state_bits, trained
+from cohorts import RANK, SPEC, state_bits, trained
 from engine_rounds import Foreign, stored_round
-from test_bad_input import assert_sound
+from every_rule import assert_sound, every_rule, opened
 
 from aggregator_service.aggregation.engines.local import LocalEngine
 from aggregator_service.aggregation.optimizers import with_optimizer
+from aggregator_service.aggregation.products import STACK_BYTES
 from aggregator_service.aggregation.rule import Rule, Update, UpdateRef
-from aggregator_service.aggregation.rules import open_rule
+from aggregator_service.aggregation.rules import RULES
 from aggregator_service.aggregation.rules.fed_sb import FedSb
+from aggregator_service.aggregation.rules.mean_and_product import MeanAndProductRule
 from aggregator_service.aggregation.rules.one_factor import OneFactorRule
-from aggregator_service.aggregation.stacks import Array, StackedAdapter, zeros
+from aggregator_service.aggregation.rules.product_rule import ProductRule
+from aggregator_service.aggregation.rules.raflora import RaFlora
+from aggregator_service.aggregation.rules.residual_exact import ResidualExact
+from aggregator_service.aggregation.stacks import Array, StackedAdapter, groups_of, zeros
 from aggregator_service.aggregation.tree import LEAF_SIZE, Aggregate, aggregate
 from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.errors import NonFiniteValues, RankOutOfRange, SettingsError, SpecMismatch
 from hetlora.messages.server_optimizer import ServerMomentum
-
-STATES = {name: settled(case.rule) for name, case in CASES.items()}
-every_rule = pytest.mark.parametrize("name", CASES)
-
-
-def opened(name: str, rank_total: int = 0) -> Rule:
-    return open_rule(CASES[name].rule, STATES[name], rank_total)
 
 
 def with_one(rule: Rule, change: Callable[[Update], Update]) -> Aggregate:
@@ -41,7 +40,7 @@ def with_one(rule: Rule, change: Callable[[Update], Update]) -> Aggregate:
 
 
 def of(spec: AdapterSpec) -> StackedAdapter:
-    return zeros(spec, [RANK] * len({(m.name[-3:], m.in_features) for m in spec.modules}), np.float32)
+    return zeros(spec, [RANK] * len(groups_of(spec)), np.float32)
 
 
 MODULES = SPEC.modules
@@ -54,17 +53,22 @@ OTHERS = {
     "turned module": AdapterSpec((*MODULES[:-1], ModuleSpec("out", 6, 9)), 2.0, RANK),
     "wider module": AdapterSpec((*MODULES[:-1], ModuleSpec("out", 9, 7)), 2.0, RANK),
 }
+Kind = TypeVar("Kind")
 
 
-@every_rule
-@pytest.mark.parametrize("kind", OTHERS)
+def at_the_door(kinds: Iterable[Kind]) -> list[tuple[str, Kind]]:
+    """One kind of mistake with every rule, every other with one: `tree` refuses before a rule is asked."""
+    first, *others = kinds
+    return [*((name, first) for name in CASES), *(("rbla", kind) for kind in others)]
+
+
+@pytest.mark.parametrize(("name", "kind"), at_the_door(OTHERS))
 def test_update_of_another_specification_is_refused(name: str, kind: str) -> None:
     with pytest.raises(SpecMismatch, match="another adapter specification"):
         with_one(opened(name), lambda update: replace(update, adapter=of(OTHERS[kind])))
 
 
-@every_rule
-@pytest.mark.parametrize("kind", ["scaling", "turned module"])
+@pytest.mark.parametrize(("name", "kind"), at_the_door(["scaling", "turned module"]))
 def test_update_of_what_was_sent_under_another_specification_is_refused(name: str, kind: str) -> None:
     with pytest.raises(SpecMismatch, match="another adapter specification"):
         with_one(opened(name), lambda update: replace(update, received=of(OTHERS[kind])))
@@ -74,8 +78,8 @@ def test_refusal_tells_what_is_other_about_the_specification() -> None:
     with pytest.raises(SpecMismatch) as caught:
         with_one(opened("rbla"), lambda update: replace(update, adapter=of(OTHERS["wider module"])))
     own, wanted = (f"ModuleSpec(name='out', in_features=9, out_features={n})" for n in (7, 6))
-    assert caught.value.got == f"scaling 2.0, max_rank 4, modules of its own [{own}]"
-    assert caught.value.expected == f"scaling 2.0, max_rank 4, modules of its own [{wanted}]"
+    assert caught.value.got == f"scaling 2.0, max_rank 4, 1 modules of its own, the first {own}"
+    assert caught.value.expected == f"scaling 2.0, max_rank 4, 1 modules of its own, the first {wanted}"
 
 
 @every_rule
@@ -86,8 +90,7 @@ def test_update_of_an_equal_specification_counts_as_one_of_the_same(name: str) -
     assert state_bits(read_elsewhere.state) == state_bits(same.state)
 
 
-@every_rule
-@pytest.mark.parametrize("count", [0, -1, 2**53, float("nan")])
+@pytest.mark.parametrize(("name", "count"), at_the_door([0, -1, 2**53, float("nan")]))
 def test_example_count_that_is_none_is_refused(name: str, count: int) -> None:
     with pytest.raises(SettingsError, match=f"example count.*got {count}; expected 1 to {2**53 - 1}"):
         with_one(opened(name), lambda update: replace(update, example_count=count))
@@ -119,8 +122,21 @@ def takes(rule: Rule, factor: str) -> bool:
     return not isinstance(rule, OneFactorRule) or rule.sent == factor
 
 
-@every_rule
-@pytest.mark.parametrize("rank_total", [0, 2**30], ids=["exact", "sketched"])
+SUM_PRODUCTS = [
+    name
+    for name, case in CASES.items()
+    if issubclass(RULES[type(case.rule)], ProductRule | MeanAndProductRule | RaFlora | ResidualExact)
+]
+
+
+# Of more ranks than a stack may hold, sums of products are kept whole: SPEC is too small to be sketched.
+@pytest.mark.parametrize(
+    ("name", "rank_total"),
+    [
+        *(pytest.param(name, 0, id=name) for name in CASES),
+        *(pytest.param(name, STACK_BYTES, id=f"{name}-kept whole") for name in SUM_PRODUCTS),
+    ],
+)
 @pytest.mark.parametrize("factor", ["lora_A", "lora_B"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_number_that_is_not_finite_is_refused(name: str, rank_total: int, factor: str, value: float) -> None:
@@ -142,7 +158,7 @@ def test_rank_that_no_device_may_take_is_refused(name: str, rank: int) -> None:
 
 
 def test_rank_that_no_device_may_take_is_refused_under_a_server_optimizer() -> None:
-    rule = with_optimizer(open_rule(CASES["hetlora"].rule, STATES["hetlora"]), ServerMomentum())
+    rule = with_optimizer(opened("hetlora"), ServerMomentum())
     with pytest.raises(RankOutOfRange, match=f"got {RANK + 1}; expected 1 to {RANK}"):
         rule.distribute(RANK + 1)
 
