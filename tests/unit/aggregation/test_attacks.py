@@ -11,32 +11,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cohorts import RANK, SPEC, distance, effective, merged, settled
+from cohorts import RANK, SPEC, distance, effective, merged
 from defended import defended, stretched
+from every_rule import opened, state_of
 
 from aggregator_service.aggregation.rule import Rule, Update
-from aggregator_service.aggregation.rules import open_rule
 from aggregator_service.aggregation.stacks import groups_of
 from hetlora.messages.defence import Defence
-from hetlora.messages.rules import (
-    AnyRule,
-    FlexLoraRule,
-    HetLoraRule,
-    RaFloraRule,
-    RblaRule,
-    ReplicationRule,
-    ResidualExactRule,
-)
 
-RULES: dict[str, AnyRule] = {
-    "hetlora": HetLoraRule(),
-    "rbla": RblaRule(),
-    "flexlora": FlexLoraRule(),
-    "residual_exact": ResidualExactRule(),
-    "raflora": RaFloraRule(),
-    "replication": ReplicationRule(),
-}
-STATES = {name: settled(rule) for name, rule in RULES.items()}
 HONEST_RANKS = (1, 2, 3, RANK) * 4
 HOSTILE_RANKS = (1, 2, 3, RANK)  # a fifth of the cohort
 SIZE = 0.3
@@ -106,16 +88,16 @@ ruled = pytest.mark.parametrize("name", MAIN_RULES)
 
 
 def error(name: str, defence: Defence, bad: Sequence[Update]) -> float:
-    rule = open_rule(RULES[name], STATES[name])
+    rule = opened(name)
     good = honest(rule)
     fair = effective(merged(rule, good).state)
     trusted = HONEST_RANKS.index(RANK) if defence.method == "fltrust" else None
     _, result = defended(defence, rule, [*good, *bad], trusted)
-    return distance(effective(result.state), fair) / distance(fair, effective(STATES[name]))
+    return distance(effective(result.state), fair) / distance(fair, effective(state_of(name)))
 
 
 def bad_updates(name: str, attack: str) -> list[Update]:
-    return ATTACKS[attack](open_rule(RULES[name], STATES[name]))
+    return ATTACKS[attack](opened(name))
 
 
 @ruled
@@ -150,14 +132,14 @@ def test_attack_as_long_as_honest_changes_is_held_by_screens(
     name: str, factor: float | None, defence: str
 ) -> None:
     # The plain sign flip, and collusion in a direction of honest length: no norm tells of it.
-    rule = open_rule(RULES[name], STATES[name])
+    rule = opened(name)
     bad = colluding(rule, 1) if factor is None else hostile(rule, factor)
     assert error(name, Defence(), bad) > 0.25
     assert error(name, DEFENCES[defence][0], bad) < 0.2
 
 
 def test_clipping_alone_does_not_tell_a_sign() -> None:
-    bad = hostile(open_rule(RULES["rbla"], STATES["rbla"]), -1)
+    bad = hostile(opened("rbla"), -1)
     assert error("rbla", Defence(clip=True), bad) == pytest.approx(error("rbla", Defence(), bad), rel=0.05)
 
 
@@ -204,7 +186,7 @@ def tail_moved(name: str, defence: Defence, factor: float) -> float:
 
     It moves the ranks that it alone holds, and no other, a factor as far as honest ones move theirs.
     """
-    rule = open_rule(RULES[name], STATES[name])
+    rule = opened(name)
     good = [moved(rule, 2, direction(5), seed) for seed in range(12)]
     wide = moved(rule, RANK, direction(8, factor * SIZE), noise=0.0)
     assert wide.received is not None
@@ -213,4 +195,4 @@ def tail_moved(name: str, defence: Defence, factor: float) -> float:
     idle = replace(wide, adapter=wide.received)
     fair = effective(defended(Defence(), rule, [*good, idle])[1].state)
     result = effective(defended(defence, rule, [*good, wide])[1].state)
-    return distance(result, fair) / distance(fair, effective(STATES[name]))
+    return distance(result, fair) / distance(fair, effective(state_of(name)))

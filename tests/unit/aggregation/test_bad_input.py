@@ -4,30 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 from cases import CASES
-from cohorts import (
-    RANK,
-    SPEC,
-    as_sent,
-    assert_same,
-    effective,
-    initial,
-    random_adapter,
-    settled,
-    trained,
-)
+from cohorts import RANK, SPEC, as_sent, assert_same, effective, initial, random_adapter, trained
+from every_rule import assert_sound, every_rule, fitting, opened
 from safetensors.numpy import save
 
 from aggregator_service.aggregation.optimizers import with_optimizer
 from aggregator_service.aggregation.reading import UpdateReader
 from aggregator_service.aggregation.robust.defence import defend
-from aggregator_service.aggregation.rule import GlobalState, Rule, Update, UpdateRef
+from aggregator_service.aggregation.rule import Rule, Update, UpdateRef
 from aggregator_service.aggregation.rules import first_state, open_rule
-from aggregator_service.aggregation.rules.base import RoundRule
 from aggregator_service.aggregation.stacks import unstacked
 from aggregator_service.aggregation.tree import Aggregate, Load, aggregate
 from hetlora.adapter import AdapterSpec, ModuleSpec
@@ -43,14 +32,7 @@ from hetlora.messages.defence import Defence
 from hetlora.messages.server_optimizer import ServerMomentum
 from hetlora.tensors import adapter_to_bytes, to_tensors
 
-STATES = {name: settled(case.rule) for name, case in CASES.items()}
-every_rule = pytest.mark.parametrize("name", CASES)
-
 Tensors = dict[str, np.ndarray]
-
-
-def opened(name: str) -> RoundRule[Any]:
-    return open_rule(CASES[name].rule, STATES[name])
 
 
 def sent_back(rule: Rule, seed: int) -> tuple[Update, bytes]:
@@ -150,13 +132,6 @@ def aggregated(name: str, numbers: list[int], count: int = 1) -> Aggregate:
     return aggregate(rule, refs, stored(rule, bytes_of))
 
 
-def assert_sound(state: GlobalState) -> None:
-    """Finite, and of the run's rank."""
-    frozen = [] if state.frozen is None else [state.frozen.values]
-    assert all(np.isfinite(own).all() for own in (state.adapter.values, *frozen, *state.tensors.values()))
-    assert state.rank == RANK
-
-
 @every_rule
 def test_one_update_is_all_of_the_weight(name: str) -> None:
     result = aggregated(name, [1], count=7)
@@ -182,10 +157,9 @@ def test_update_that_came_more_than_once_counts_each_time(name: str) -> None:
 def test_norms_that_are_all_zero_are_a_defined_result(name: str) -> None:
     # Before the first round nobody has a product, and nobody learns one.
     rule = open_rule(CASES[name].rule, first_state(CASES[name].rule, initial()))
-    ranks = [RANK] * 3 if CASES[name].equal_ranks else [1, 2, RANK]
     updates = {
         UpdateRef(str(number), 1 + number): as_sent(rule.distribute(rank, number), 1 + number)
-        for number, rank in enumerate(ranks)
+        for number, rank in enumerate(fitting(name, [1, 2, RANK]))
     }
     result = aggregate(rule, [*updates], updates.__getitem__)
     assert_sound(result.state)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from typing import get_args
@@ -25,15 +24,15 @@ from cohorts import (
     products,
     ranks_of_cohorts,
     seeds,
-    settled,
     state_bits,
     trained,
 )
 from defended import turned
+from every_rule import every_rule, fitting, opened, state_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator_service.aggregation.rule import Rule, Update, UpdateRef
+from aggregator_service.aggregation.rule import Update, UpdateRef
 from aggregator_service.aggregation.rules import RULES, open_rule
 from aggregator_service.aggregation.stacks import StackedAdapter, stacked, unstacked
 from aggregator_service.aggregation.tree import LEAF_SIZE, aggregate
@@ -42,18 +41,7 @@ from hetlora.algebra import zero_pad
 from hetlora.errors import RankOutOfRange
 from hetlora.messages.rules import AnyRule
 
-STATES = {name: settled(case.rule) for name, case in CASES.items()}
-every_rule = pytest.mark.parametrize("name", CASES)
 few = settings(max_examples=15)
-
-
-def opened(name: str) -> Rule:
-    return open_rule(CASES[name].rule, STATES[name])
-
-
-def fitting(name: str, ranks: Sequence[int]) -> list[int]:
-    """Ranks that devices may take under a rule: these, or the run's where that is the only one."""
-    return [RANK] * len(ranks) if CASES[name].equal_ranks else list(ranks)
 
 
 def that(law: str, holds: bool = True) -> pytest.MarkDecorator:
@@ -106,21 +94,21 @@ def test_one_client_gets_its_own_product_back(name: str, seed: int) -> None:
 def test_cohort_at_the_runs_rank_that_learned_nothing_changes_nothing(name: str) -> None:
     rule = opened(name)
     updates = [as_sent(rule.distribute(RANK, seed), 1 + seed) for seed in range(3)]
-    assert_same(effective(merged(rule, updates).state), effective(STATES[name]), 1e-5)
+    assert_same(effective(merged(rule, updates).state), effective(state_of(name)), 1e-5)
 
 
 @that("idle")
 def test_cohort_of_unequal_ranks_that_learned_nothing_changes_nothing(name: str) -> None:
     rule = opened(name)
     updates = [as_sent(rule.distribute(rank, rank)) for rank in fitting(name, (1, 2, 3, RANK))]
-    assert_same(effective(merged(rule, updates).state), effective(STATES[name]), 1e-5)
+    assert_same(effective(merged(rule, updates).state), effective(state_of(name)), 1e-5)
 
 
 @that("idle", False)
 def test_cohort_of_unequal_ranks_that_learned_nothing_shrinks_the_adapter(name: str) -> None:
     rule = opened(name)
     updates = [as_sent(rule.distribute(rank, rank)) for rank in fitting(name, (1, 2, 3, RANK))]
-    before = effective(STATES[name])
+    before = effective(state_of(name))
     assert distance(effective(merged(rule, updates).state), before) > 1e-3 * distance(
         before, {k: 0 * v for k, v in before.items()}
     )
@@ -205,7 +193,7 @@ def tail_energy(dense: Dense) -> float:
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.keeps_tail is not None])
 def test_high_ranks_that_few_hold_keep_their_energy_or_collapse(name: str) -> None:
     # One client in four holds more than two ranks, and nobody learns anything for 30 rounds.
-    state = STATES[name]
+    state = state_of(name)
     before = tail_energy(effective(state))
     for _ in range(30):
         rule = open_rule(CASES[name].rule, state)

@@ -7,30 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cases import CASES
-from cohorts import (
-    RANK,
-    assert_same,
-    cohort,
-    cut,
-    effective,
-    mean,
-    merged,
-    products,
-    seeds,
-    settled,
-)
+from cohorts import RANK, assert_same, cohort, cut, effective, mean, merged, products, seeds
 from defended import changes, defended, stored, stretched, turned
+from every_rule import every_rule, fitting, opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator_service.aggregation.robust.geometric_median import geometric_median
 from aggregator_service.aggregation.robust.gram import gram_matrix
-from aggregator_service.aggregation.rules import open_rule
 from aggregator_service.aggregation.tree import aggregate
 from hetlora.messages.defence import Defence
-from hetlora.messages.rules import FlexLoraRule, HetLoraRule, ResidualExactRule
 
-RULE = open_rule(ResidualExactRule(), settled(ResidualExactRule()))
+RULE = opened("residual_exact")
 GEOMETRIC = Defence(method="geometric_median")
 few = settings(max_examples=25)
 
@@ -90,7 +78,7 @@ def test_no_gauge_moves_the_median(ranks: list[int], seed: int, turn: int) -> No
 
 
 def test_rule_over_products_gives_the_median_product() -> None:
-    rule = open_rule(FlexLoraRule(), settled(FlexLoraRule()))
+    rule = opened("flexlora")
     updates = [replace(update, example_count=7) for update in cohort(rule, [1, 2, 3, RANK, RANK], 2)]
     updates[1] = stretched(updates[1], 1000)
     _, result = defended(GEOMETRIC, rule, updates)
@@ -100,7 +88,7 @@ def test_rule_over_products_gives_the_median_product() -> None:
 
 
 def test_claimed_examples_do_not_count() -> None:
-    rule = open_rule(FlexLoraRule(), settled(FlexLoraRule()))
+    rule = opened("flexlora")
     updates = cohort(rule, [2, 3, RANK], 2)
     louder = [replace(updates[0], example_count=10**9), *updates[1:]]
     results = [defended(GEOMETRIC, rule, one)[1] for one in (updates, louder)]
@@ -110,7 +98,7 @@ def test_claimed_examples_do_not_count() -> None:
 
 
 def test_trust_multiplies_with_hetloras_norms() -> None:
-    rule = open_rule(HetLoraRule(), settled(HetLoraRule()))
+    rule = opened("hetlora")
     updates = cohort(rule, [1, 2, 3, RANK], 2)
     own = np.array([np.sqrt(sum(np.sum(p**2) for p in products(u.adapter).values())) for u in updates])
     raw = own * geometric_median(gram_matrix(*stored(updates)))
@@ -118,14 +106,10 @@ def test_trust_multiplies_with_hetloras_norms() -> None:
     assert [*result.weights.values()] == pytest.approx(raw / raw.sum(), rel=1e-5)
 
 
-STATES = {name: settled(case.rule) for name, case in CASES.items()}
-every_rule = pytest.mark.parametrize("name", CASES)
-
-
 def trusted(name: str, trusts: list[float]) -> tuple[np.ndarray, np.ndarray]:
     """Aggregation weights without and with these trusts."""
-    rule = open_rule(CASES[name].rule, STATES[name])
-    ranks = [RANK if CASES[name].equal_ranks else 1 + number % RANK for number in range(len(trusts))]
+    rule = opened(name)
+    ranks = fitting(name, [1 + number % RANK for number in range(len(trusts))])
     refs, load = stored(cohort(rule, ranks, 3))
     by_ref = dict(zip(refs, trusts, strict=True))
     found = [
@@ -145,9 +129,8 @@ def test_weight_of_every_rule_is_its_own_times_the_trust(name: str) -> None:
 # rbla_guarded counts owners, and two are more than one.
 @pytest.mark.parametrize("name", [name for name in CASES if name != "rbla_guarded"])
 def test_update_of_half_the_trust_counts_twice_as_the_update_itself(name: str) -> None:
-    rule = open_rule(CASES[name].rule, STATES[name])
-    ranks = [RANK] * 3 if CASES[name].equal_ranks else [2, 3, RANK]
-    updates = cohort(rule, ranks, 4)
+    rule = opened(name)
+    updates = cohort(rule, fitting(name, [2, 3, RANK]), 4)
     half = [replace(updates[0], trust=0.5)] * 2
     whole = aggregate(rule, *stored(updates)).state
     assert_same(effective(aggregate(rule, *stored([*half, *updates[1:]])).state), effective(whole), 1e-5)

@@ -2,45 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import pytest
 from cases import CASES
-from cohorts import RANK, SPEC, cohort, effective, initial, merged, settled, trained
+from cohorts import RANK, SPEC, cohort, effective, initial, merged, trained
+from every_rule import every_rule, opened, state_of
 
 from aggregator_service.aggregation.rule import Handout
 from aggregator_service.aggregation.rules import first_state, open_rule
 from aggregator_service.aggregation.stacks import unstacked
 
-STATES = {name: settled(case.rule) for name, case in CASES.items()}
-
 
 def handouts(name: str) -> list[tuple[int, Handout]]:
     """What a settled state and a new run's first one give each rank that may be taken."""
     result = []
-    for state in (STATES[name], first_state(CASES[name].rule, initial())):
-        rule: Any = open_rule(CASES[name].rule, state)
+    for state in (state_of(name), first_state(CASES[name].rule, initial())):
+        rule = open_rule(CASES[name].rule, state)
         ranks = range(rule.smallest_rank, RANK + 1)
         result += [(rule.trained_rank or rank, rule.distribute(rank, 7)) for rank in ranks]
     return result
 
 
-@pytest.mark.parametrize("name", CASES)
+@every_rule
 def test_handout_has_no_more_numbers_than_the_device_planned_for(name: str) -> None:
     for rank, handout in handouts(name):
         assert unstacked(handout.adapter).size_bytes <= 4 * rank * SPEC.parameters_per_rank
         assert set(handout.cores) == (set(SPEC.by_name) if handout.adaptation.trained == "core" else set())
 
 
-@pytest.mark.parametrize("name", CASES)
+@every_rule
 def test_handout_is_the_same_each_time_for_one_seed(name: str) -> None:
     for (_, first), (_, second) in zip(handouts(name), handouts(name), strict=True):
         assert first.adapter.values.tobytes() == second.adapter.values.tobytes()
         assert first.adaptation == second.adaptation
 
 
-@pytest.mark.parametrize("name", CASES)
+@every_rule
 def test_every_rank_of_a_handout_can_be_trained(name: str) -> None:
     # Gradients of lora_B A: G A^T and B^T G; of a core B^T G A^T. A rank of which both factors are zero has
     # none, and a factor that is trained alone needs the other one.
@@ -59,7 +55,7 @@ def test_every_rank_of_a_handout_can_be_trained(name: str) -> None:
                 assert (alive_A | alive_B).all()
 
 
-@pytest.mark.parametrize("name", CASES)
+@every_rule
 def test_run_that_begins_with_nothing_learns_from_its_first_round(name: str) -> None:
     rule = open_rule(CASES[name].rule, first_state(CASES[name].rule, initial()))
     updates = cohort(rule, [RANK] * 3, 5)
@@ -68,16 +64,16 @@ def test_run_that_begins_with_nothing_learns_from_its_first_round(name: str) -> 
         assert any(
             (stack.lora_A != old.lora_A).any()
             for stack, old in zip(state.adapter, rule.state.adapter, strict=True)
-        )  # type: ignore[attr-defined]
+        )
     else:
         assert all(np.abs(matrix).max() > 0 for matrix in effective(state).values())
 
 
-@pytest.mark.parametrize("name", CASES)
+@every_rule
 def test_updates_of_every_rank_are_merged(name: str) -> None:
-    rule: Any = open_rule(CASES[name].rule, STATES[name])
+    rule = opened(name)
     ranks = range(rule.smallest_rank, RANK + 1)
     updates = [trained(rule.distribute(rank, rank), rank) for rank in ranks]
     state = merged(rule, updates).state
     assert np.isfinite(state.adapter.values).all()
-    assert state.round_index == STATES[name].round_index + 1
+    assert state.round_index == state_of(name).round_index + 1

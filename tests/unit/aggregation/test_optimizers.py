@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cases import CASES
-from cohorts import RANK, SPEC, Dense, assert_same, cohort, cut, effective, merged, received, settled
+from cohorts import RANK, SPEC, Dense, assert_same, cohort, cut, effective, initial, merged, received, settled
+from every_rule import fitting, opened, state_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,36 +41,35 @@ OPTIMIZERS: list[ServerOptimizer] = [
     ServerAdaptive(name="yogi"),
 ]
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda one: one.name)
-STATES = {name: settled(case.rule) for name, case in CASES.items()}
-STEPPED = [name for name, case in CASES.items() if not open_rule(case.rule, STATES[name]).always_restarts]
-
-
-def fitting(name: str, ranks: list[int]) -> list[int]:
-    return [RANK] * len(ranks) if CASES[name].equal_ranks else ranks
+STEPPED = [
+    name
+    for name, case in CASES.items()
+    if not open_rule(case.rule, first_state(case.rule, initial())).always_restarts
+]
 
 
 def rounds(rule: AnyRule, optimizer: ServerOptimizer | None, state: GlobalState, count: int) -> GlobalState:
     """The state after some rounds of two devices at the run's rank."""
     for number in range(count):
-        opened = with_optimizer(open_rule(rule, state), optimizer)
-        state = merged(opened, cohort(opened, [RANK, RANK], 10 * number)).state
+        stepping = with_optimizer(open_rule(rule, state), optimizer)
+        state = merged(stepping, cohort(stepping, [RANK, RANK], 10 * number)).state
     return state
 
 
 @pytest.mark.parametrize("name", STEPPED)
 def test_momentum_of_rate_one_and_no_memory_is_the_rule_itself(name: str) -> None:
-    rule, plain, stepped = CASES[name].rule, STATES[name], STATES[name]
+    rule, plain, stepped = CASES[name].rule, state_of(name), state_of(name)
     for number in range(3):
-        bare, opened = open_rule(rule, plain), with_optimizer(open_rule(rule, stepped), IDENTITY)
+        bare, stepping = open_rule(rule, plain), with_optimizer(open_rule(rule, stepped), IDENTITY)
         updates = cohort(bare, fitting(name, [RANK, 2, RANK, 3]), 10 * number)
-        plain, stepped = merged(bare, updates).state, merged(opened, updates).state
+        plain, stepped = merged(bare, updates).state, merged(stepping, updates).state
         assert_same(effective(stepped), effective(plain), 1e-4)
         assert stepped.round_index == plain.round_index
 
 
 @pytest.mark.parametrize("name", ["zero_pad", "rbla", "ffa", "rolora", "lora_a2", "flasc", "fslora"])
 def test_momentum_of_rate_one_and_no_memory_changes_no_bit_of_factors(name: str) -> None:
-    rule = open_rule(CASES[name].rule, STATES[name])
+    rule = opened(name)
     updates = cohort(rule, [RANK, 1, 2], 3)
     left = merged(rule, updates).state.adapter
     right = merged(with_optimizer(rule, IDENTITY), updates).state.adapter
@@ -79,7 +79,7 @@ def test_momentum_of_rate_one_and_no_memory_changes_no_bit_of_factors(name: str)
 @pytest.mark.parametrize("name", STEPPED)
 @every_optimizer
 def test_order_of_arrival_changes_no_bit(name: str, optimizer: ServerOptimizer) -> None:
-    rule = with_optimizer(open_rule(CASES[name].rule, STATES[name]), optimizer)
+    rule = with_optimizer(opened(name), optimizer)
     updates = cohort(rule, fitting(name, [1, RANK, 2, 3, RANK, 1]), 5)
     first, second = (merged(rule, some).state for some in (updates, updates[::-1]))
     assert first.adapter.values.tobytes() == second.adapter.values.tobytes()
@@ -118,7 +118,7 @@ def test_coordinates_of_a_products_factors_are_of_no_account(optimizer: ServerOp
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_turned_factors_come_back_to_what_they_were(seed: int) -> None:
-    factors = live(STATES["flexlora"].adapter, RANK)
+    factors = live(state_of("flexlora").adapter, RANK)
     rng, spun = np.random.default_rng(seed), factors.with_values(factors.values.copy())
     for stack in spun:
         turn = np.linalg.qr(rng.standard_normal((len(stack.lora_A), RANK, RANK)))[0]
@@ -140,10 +140,10 @@ def test_prefix_of_a_stepped_product_is_its_best_approximation(
     rule: AnyRule, optimizer: ServerOptimizer
 ) -> None:
     state = rounds(rule, optimizer, settled(rule), 3)
-    opened = with_optimizer(open_rule(rule, state), optimizer)
+    stepping = with_optimizer(open_rule(rule, state), optimizer)
     assert is_balanced(state)
     for rank in range(1, RANK + 1):
-        assert_same(received(opened.distribute(rank)), cut(effective(state), rank), 1e-4)
+        assert_same(received(stepping.distribute(rank)), cut(effective(state), rank), 1e-4)
 
 
 @every_optimizer
@@ -197,9 +197,9 @@ def test_fold_takes_the_mean_and_forgets_the_moments() -> None:
     assert not first.tensors
     second = rounds(rule, ServerMomentum(), first, 1)
     assert second.tensors
-    opened, bare = with_optimizer(open_rule(rule, second), ServerMomentum()), open_rule(rule, second)
+    stepping, bare = with_optimizer(open_rule(rule, second), ServerMomentum()), open_rule(rule, second)
     updates = cohort(bare, [RANK, 2], 3)
-    left, right = merged(opened, updates).state, merged(bare, updates).state
+    left, right = merged(stepping, updates).state, merged(bare, updates).state
     assert_same(effective(left), effective(right))
     assert not left.tensors
 
@@ -212,7 +212,7 @@ def test_rule_that_begins_anew_every_round_takes_no_optimizer() -> None:
 
 @pytest.mark.parametrize("name", STEPPED)
 def test_optimizer_hands_out_what_the_rule_does(name: str) -> None:
-    rule = open_rule(CASES[name].rule, STATES[name])
+    rule = opened(name)
     stepped = with_optimizer(rule, ADAM)
     assert (stepped.smallest_rank, stepped.trained_rank) == (rule.smallest_rank, rule.trained_rank)
     left, right = stepped.distribute(RANK, 3), rule.distribute(RANK, 3)
@@ -221,17 +221,17 @@ def test_optimizer_hands_out_what_the_rule_does(name: str) -> None:
 
 
 def test_rule_without_an_optimizer_is_the_rule() -> None:
-    rule = open_rule(ZeroPadRule(), STATES["zero_pad"])
+    rule = open_rule(ZeroPadRule(), state_of("zero_pad"))
     assert with_optimizer(rule, None) is rule
 
 
 def test_steps_of_many_rounds_keep_the_direction_of_steady_change() -> None:
     # Devices that would move to a fixed product at once: momentum 0.5 at rate 0.5 closes in on it.
-    rule, goal = FlexLoraRule(), STATES["flexlora"]
+    rule, goal = FlexLoraRule(), state_of("flexlora")
     target: Dense = {name: 2 * matrix for name, matrix in effective(goal).items()}
     sent = goal.adapter.with_values(goal.adapter.values * np.float32(2**0.5))
     state = goal
     for _ in range(60):
-        opened = with_optimizer(open_rule(rule, state), ServerMomentum(learning_rate=0.5, momentum=0.5))
-        state = merged(opened, [Update(sent, 1, opened.distribute(RANK).received)]).state
+        stepping = with_optimizer(open_rule(rule, state), ServerMomentum(learning_rate=0.5, momentum=0.5))
+        state = merged(stepping, [Update(sent, 1, stepping.distribute(RANK).received)]).state
     assert_same(effective(state), target, 1e-4)
