@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from random import Random
 
 import numpy as np
@@ -45,8 +46,10 @@ def test_multi_krum_keeps_all_but_the_hostile_share_and_two() -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("method", [krum, multi_krum])
-def test_cohort_too_small_to_compare_keeps_its_first(method: object, count: int) -> None:
-    assert method(on_a_line(*range(1, count + 1)), 0.4) == [0]  # type: ignore[operator]
+def test_cohort_too_small_to_compare_keeps_its_first(
+    method: Callable[[np.ndarray, float], list[int]], count: int
+) -> None:
+    assert method(on_a_line(*range(1, count + 1)), 0.4) == [0]
 
 
 @few

@@ -121,10 +121,6 @@ def test_partials_that_are_merged_are_the_sum_of_both(kind: Kind) -> None:
     assert_same(dense_of(SPEC, merged, RANK), dense_of(SPEC, whole, RANK), 1e-9)
 
 
-def low_rank(rank: int, seed: int) -> Dense:
-    return products(stacked(random_adapter(rank, seed, WIDE)))
-
-
 def sketched(
     adapters: list[StackedAdapter], rank: int, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> ProductSketch:

@@ -83,5 +83,5 @@ def test_low_ranks_are_filled_with_the_mean_of_the_high_ones() -> None:
     updates = [update([1.0], 2), update([3.0, 4.0], 3), update([7.0, 8.0], 1)]
     result = unstacked(merged(rule, updates).state.adapter).factors["out"]
     np.testing.assert_allclose(result.lora_B[:, 1], [32 / 6, 32 / 6], rtol=1e-6)
-    rbla = open_rule(RblaRule(), rule.state)  # type: ignore[attr-defined]
+    rbla = open_rule(RblaRule(), rule.state)
     assert unstacked(merged(rbla, updates).state.adapter).factors["out"].lora_B[0, 1] == 5.0

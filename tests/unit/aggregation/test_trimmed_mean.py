@@ -19,6 +19,7 @@ from aggregator_service.aggregation.robust.defence import defend
 from aggregator_service.aggregation.robust.trimmed_mean import trimmed_mean
 from aggregator_service.aggregation.rule import Update, UpdateRef
 from aggregator_service.aggregation.rules import open_rule
+from aggregator_service.aggregation.rules.fslora import FsLora
 from aggregator_service.aggregation.stacks import StackedAdapter, stacked, unstacked
 from aggregator_service.aggregation.tree import aggregate
 from hetlora.algebra import truncate
@@ -134,10 +135,9 @@ def test_with_equal_ranks_zero_padding_and_hetlora_give_the_same_trimmed_mean() 
 
 def test_ranks_of_a_selection_are_those_of_the_global_adapter() -> None:
     # Three devices hold global rank 3 alone, at the first place of their adapter; two hold rank 0.
-    state = settled(FsLoraRule())
-    rule = open_rule(FsLoraRule(), state)
-    third = [trained(rule.sketch([3]), 1)] * 3  # type: ignore[attr-defined]
-    first = [trained(rule.sketch([0]), 2)] * 2  # type: ignore[attr-defined]
+    rule = FsLora(FsLoraRule(), settled(FsLoraRule()))
+    third = [trained(rule.sketch([3]), 1)] * 3
+    first = [trained(rule.sketch([0]), 2)] * 2
     refs, load = stored([*third, *first])
     screened = defend(TRIMMED, refs, load)
     assert screened.common is not None
