@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from aggregator_service.handouts import drawn_for, drop_unused, handout
+from aggregator_service.handouts import handout
 from aggregator_service.rounds import GOAL_MET, LIVE, OPEN, close_if_goal_met, settle
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AssignmentRow, RoundRow, RunRow
@@ -65,12 +65,11 @@ def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Pl
         settle(session, now)
         assignment = own_assignment(session, device_id, assignment_id)
         _check_start(session, assignment, rank)
-        replaced = drawn_for(assignment) - {sent.adapter.sha256}
         assignment.rank, assignment.adapter_sha256 = rank, sent.adapter.sha256
         assignment.adaptation = sent.adaptation
         if assignment.state is AssignmentState.OFFERED:
             move(session, assignment, AssignmentState.DOWNLOADING, f"taken at rank {rank}", now)
-        plan = Plan(
+        return Plan(
             assignment_id=assignment_id,
             rank=rank,
             adapter=sent.adapter,
@@ -79,8 +78,6 @@ def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Pl
             adaptation=sent.adaptation,
             frozen=sent.frozen,
         )
-    drop_unused(service, replaced)
-    return plan
 
 
 def _check_start(session: Session, assignment: AssignmentRow, rank: int) -> None:

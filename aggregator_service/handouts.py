@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from aggregator_service.adapters import opened, put_frozen, read_state
 from aggregator_service.aggregation.rule import PLAIN, Handout
@@ -24,8 +21,6 @@ from aggregator_service.storage.tables import (
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation
 from hetlora.plan_adapter import sent_to_bytes, sparse_to_bytes
-
-DIGESTS_A_QUERY: Final = 500  # databases bound the variables of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,43 +66,24 @@ def _make(service: Service, version_id: str, rank: int, seed: int) -> StoredHand
     return made
 
 
-def drawn_for(assignment: AssignmentRow) -> set[str]:
-    """The digest of what an assignment was sent, where that was drawn for it alone."""
-    drawn = assignment.adaptation is not None and assignment.adaptation.ranks is not None
-    return {str(assignment.adapter_sha256)} if drawn else set()
-
-
 def drop_drawn(service: Service, round_id: str) -> None:
-    """Delete what devices of an ended round were sent alone."""
+    """Delete what devices of an ended round were sent alone, as it was drawn for them."""
+    sent = AssignmentRow.adapter_sha256
+    in_round = select(sent).where(AssignmentRow.round_id == round_id)
     with service.database.read() as session:
         rows = session.scalars(select(AssignmentRow).where(AssignmentRow.round_id == round_id))
-        drawn = {sha256 for row in rows for sha256 in drawn_for(row)}
-    drop_unused(service, drawn)
-
-
-def drop_unused(service: Service, drawn: Collection[str]) -> None:
-    """Delete objects that were drawn for a device, and that nobody else has been sent by chance."""
-    ordered = sorted(drawn)
-    for start in range(0, len(ordered), DIGESTS_A_QUERY):
-        asked = ordered[start : start + DIGESTS_A_QUERY]
-        with service.database.read() as session:
-            kept = _kept(session, asked)
-        for sha256 in {*asked} - kept:
-            service.objects.path(sha256).unlink(missing_ok=True)
-
-
-def _kept(session: Session, asked: Collection[str]) -> set[str | None]:
-    sent = AssignmentRow.adapter_sha256
-    in_open_rounds = (
-        select(sent)
-        .join(RoundRow, AssignmentRow.round_id == RoundRow.id)
-        .where(sent.in_(asked), RoundRow.ended_at.is_(None))
-    )
-    return {
-        *session.scalars(select(AdapterVersionRow.sha256).where(AdapterVersionRow.sha256.in_(asked))),
-        *session.scalars(select(HandoutRow.sha256).where(HandoutRow.sha256.in_(asked))),
-        *session.scalars(in_open_rounds),
-    }
+        drawn = {row.adapter_sha256 for row in rows if row.adaptation is not None and row.adaptation.ranks}
+        kept = {
+            *session.scalars(select(AdapterVersionRow.sha256).where(AdapterVersionRow.sha256.in_(in_round))),
+            *session.scalars(select(HandoutRow.sha256).where(HandoutRow.sha256.in_(in_round))),
+            *session.scalars(
+                select(sent)
+                .join(RoundRow, AssignmentRow.round_id == RoundRow.id)
+                .where(sent.in_(in_round), RoundRow.ended_at.is_(None))
+            ),
+        }
+    for sha256 in drawn - kept:
+        service.objects.path(str(sha256)).unlink(missing_ok=True)
 
 
 def _put(service: Service, made: Handout) -> StoredHandout:

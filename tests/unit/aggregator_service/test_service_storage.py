@@ -153,14 +153,6 @@ def test_adapters_that_were_drawn_for_one_device_are_dropped_with_its_update(
     assert [service.objects.size_bytes(ref.sha256) is not None for ref in sent] == left
 
 
-def test_adapter_that_was_drawn_for_another_rank_is_dropped_when_the_device_starts_again(
-    operator: Operator, device: FakeDevice, service: Service
-) -> None:
-    operator.run(operator.publish(SPEC), rule="fslora", max_rank=RANK)
-    first, second = (device.started_plan(rank).adapter.sha256 for rank in (RANK - 2, RANK - 1))
-    assert [service.objects.path(sha256).exists() for sha256 in (first, second)] == [False, True]
-
-
 def test_adapter_that_was_drawn_for_a_device_that_brought_nothing_is_dropped(
     operator: Operator, device: FakeDevice, service: Service, clock: FakeClock
 ) -> None:
