@@ -71,7 +71,8 @@ def _aggregated(
     defended = defend(settings.defence, [*map(_ref, accepted)], source.load, *trusted)
     rule = opened(settings, state, sum(ref.rank for ref in defended.refs))
     result = service.engine.aggregate(rule, defended.refs, defended.source(source))
-    figures = {**result.state.figures, **(defended.figures if settings.defence != Defence() else {})}
+    screened = defended.figures(settings.max_rank) if settings.defence != Defence() else {}
+    figures = {**result.state.figures, **screened}
     return Aggregate(replace(result.state, figures=figures), defended.weights(result.weights))
 
 

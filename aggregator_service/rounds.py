@@ -201,7 +201,7 @@ def give_up(session: Session, run: RunRow, row: RoundRow, error: HetloraError, n
     )
     failures = 1 + (session.scalar(same) or 0)
     retry(session, run, row, str(error), now)
-    if failures >= MOST_FAILURES and run.state is RunState.RUNNING:
+    if failures % MOST_FAILURES == 0 and run.state is RunState.RUNNING:
         move(session, run, RunState.PAUSED, f"{failures} attempts at a round failed: {error}", now)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from aggregator_service.aggregation.robust.defence import least_owners, most_kept
+from aggregator_service.aggregation.robust.krum import hostile_among
 from aggregator_service.aggregation.rule import Rule
+from aggregator_service.rounds import minimum_reports
 from hetlora.errors import SettingsError
-from hetlora.messages.defence import COMPARING, SCREENING
+from hetlora.messages.defence import BY_COORDINATE, COMPARING, SCREENING
 from hetlora.messages.device import Adaptation
 from hetlora.messages.management import RunSettings
 from hetlora.messages.rules import RaFloraRule, RblaRule, ResidualExactRule
@@ -30,6 +32,8 @@ def check_settings(settings: RunSettings, rule: Rule[Any]) -> None:
     _check_constants(settings)
     _check_pruning(settings, adaptation)
     _check_method(settings, adaptation)
+    _check_cores(settings, adaptation)
+    _check_majority(settings)
     _check_owners(settings)
 
 
@@ -67,6 +71,34 @@ def _check_method(settings: RunSettings, adaptation: Adaptation) -> None:
             got=defence.method,
             expected="clip, trimmed_mean or median",
         )
+
+
+def _check_cores(settings: RunSettings, adaptation: Adaptation) -> None:
+    """An entry of a core belongs to those who hold both its row and its column, which no defence looks at."""
+    defence = settings.defence
+    by_owners = defence.quorum > 1 or defence.method in BY_COORDINATE
+    if adaptation.trained == "core" and by_owners and settings.min_rank < settings.max_rank:
+        raise SettingsError(
+            f"the defence counts owners of ranks, and {settings.rule.name} has owners of entries",
+            got=f"ranks {settings.min_rank} to {settings.max_rank}",
+            expected="one rank for all devices, or no quorum, trimmed_mean or median",
+        )
+
+
+def _check_majority(settings: RunSettings) -> None:
+    """Krum's n > 2 f + 2, for every size that a round may have when it is aggregated."""
+    defence = settings.defence
+    if defence.method not in ("krum", "multi_krum"):
+        return
+    for count in range(minimum_reports(settings), settings.goal_count + 1):
+        hostile = hostile_among(count, defence.hostile_share)
+        if count <= 2 * hostile + 2:
+            raise SettingsError(
+                f"a round of {count} updates is too small for {defence.method} with {hostile} hostile ones",
+                got=f"goal_count {settings.goal_count}, minimum_share {settings.minimum_share:g}, "
+                f"hostile_share {defence.hostile_share:g}",
+                expected="more than 2 f + 2: a larger goal or minimum_share, or a smaller hostile_share",
+            )
 
 
 def _check_owners(settings: RunSettings) -> None:

@@ -53,7 +53,7 @@ class Defence(Message):
     )
     quorum: PositiveCount = Field(
         default=1,
-        description="a rank that fewer updates hold stays as sent; below 3, one wide device can own it",
+        description="no update moves a rank that fewer hold; below 3, one wide device can own it",
     )
     trusted_device: Annotated[Identifier | None, OnlyWith(("fltrust",))] = Field(
         default=None,

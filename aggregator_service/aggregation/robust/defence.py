@@ -29,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aggregator_service.aggregation.engines import Source
 from aggregator_service.aggregation.robust import fltrust
@@ -103,20 +104,27 @@ class Defended:
         took_part, all_of_it = Counter(self.refs), Counter(self.refs + self.left_out)
         return {ref: weights.get(ref, 0.0) * took_part[ref] / count for ref, count in all_of_it.items()}
 
-    @property
-    def figures(self) -> dict[str, float]:
-        """For the operator: how many updates were left out, how many of the others were shortened.
+    def figures(self, run_rank: int) -> dict[str, float]:
+        """For the operator: how many updates were left out, and how many of the others were shortened.
 
-        With a quorum, and under the trimmed mean or median, also how many ranks of modules did not move.
+        With a quorum, and under the trimmed mean or median, also how many ranks of modules no update moved,
+        of as many as a device of the run can have.
         """
         shortened = sum(self.shares.get(ref, 1.0) < 1 for ref in self.refs)
         figures = {"left_out": float(len(self.left_out)), "shortened": float(shortened)}
-        if self.unmoved is not None:
-            figures["unmoved_ranks"] = float(sum(own.sum() for own in self.unmoved))
+        unmoved = self.unmoved
         if self.common is not None:
             moved = [own.lora_A.any(axis=2) | own.lora_B.any(axis=1) for own in self.common]
-            figures["unmoved_ranks"] = float(sum((~own).sum() for own in moved))
+            unmoved = [np.logical_not(own) for own in moved]
+        if unmoved is not None:
+            figures["unmoved_ranks"] = float(sum(_padded_count(own, run_rank) for own in unmoved))
         return figures
+
+
+def _padded_count(marked: NDArray[np.bool_], run_rank: int) -> int:
+    """Ranks that are marked, of (modules, widest update's), and those beyond, which nobody holds."""
+    modules, width = marked.shape
+    return int(np.count_nonzero(marked)) + int(modules) * max(run_rank - int(width), 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -29,6 +29,7 @@ from typing import Final
 import numpy as np
 
 from aggregator_service.aggregation.rule import Update, UpdateRef
+from aggregator_service.aggregation.spectrum import refuse_non_finite
 from aggregator_service.aggregation.stacks import Floats, StackedAdapter
 from aggregator_service.aggregation.tree import Load, one_thread
 
@@ -96,7 +97,11 @@ class Block:
 
 
 def gram_matrix(refs: Sequence[UpdateRef], load: Load) -> Floats:
-    """<D_i, D_j> of updates in this order: (updates, updates), symmetric to the bit."""
+    """<D_i, D_j> of updates in this order: (updates, updates), symmetric to the bit.
+
+    Raises:
+        NonFiniteValues: NaN or infinity in an update.
+    """
     result, sizes = np.zeros((len(refs), len(refs))), np.zeros(len(refs))
     with one_thread():
         for rows, here in _blocks(refs, load, 0):
@@ -112,7 +117,11 @@ def gram_matrix(refs: Sequence[UpdateRef], load: Load) -> Floats:
 
 
 def products_with(update: Update, refs: Sequence[UpdateRef], load: Load) -> Floats:
-    """<D, D_j> of one update with each of others, in their order."""
+    """<D, D_j> of one update with each of others, in their order.
+
+    Raises:
+        NonFiniteValues: NaN or infinity in an update.
+    """
     own = Block()
     with one_thread():
         own.add(update)
@@ -152,8 +161,9 @@ def term_of(adapter: StackedAdapter) -> Term:
     """B A as Q (R A), with the thin QR of B = Q R."""
     left: list[Floats] = []
     right: list[Floats] = []
-    for stack in adapter:
-        basis, triangle = np.linalg.qr(stack.lora_B.astype(np.float64))
-        left.append(basis)
-        right.append(triangle @ stack.lora_A.astype(np.float64))
-    return Term(left, right, sum(float(np.sum(part**2)) for part in right))
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+        for stack in adapter:
+            basis, triangle = np.linalg.qr(stack.lora_B.astype(np.float64))
+            left.append(basis)
+            right.append(triangle @ stack.lora_A.astype(np.float64))
+    return Term(left, right, refuse_non_finite(sum(float(np.sum(part**2)) for part in right)))

@@ -9,7 +9,8 @@ the lowest scores, of which the rule then takes its mean.
 2. f = floor(`hostile_share` n), rounded down as each f costs neighbours and updates that are kept, where the
    trimmed mean, which one hostile value too many would move, rounds up; m = n - f - 2. Of equal scores the
    update that comes first in the order of the tree is kept.
-3. The paper's guarantee needs n > 2 f + 2. With fewer updates at least one neighbour counts, and one is kept.
+3. The paper's guarantee needs n > 2 f + 2: with fewer, those who collude are nearest to each other, and win.
+   Runs whose rounds may be so small are refused; here one neighbour counts at least, and one update is kept.
 
 What to know of unequal ranks: Krum prefers short changes, and with them narrow devices. A rule that averages
 zero-padded factors falls to the rank of the one update that Krum keeps; rules over changes, or over the
@@ -55,4 +56,9 @@ def squared_distances(gram: Floats) -> Floats:
 
 def honest_neighbours(count: int, hostile_share: float) -> int:
     """n - f - 2, at least one: the neighbours that count, and how many updates Multi-Krum keeps."""
-    return max(1, count - math.floor(hostile_share * count + FLOOR_SLACK) - 2)
+    return max(1, count - hostile_among(count, hostile_share) - 2)
+
+
+def hostile_among(count: int, hostile_share: float) -> int:
+    """f, the hostile updates of so many."""
+    return math.floor(hostile_share * count + FLOOR_SLACK)

@@ -10,7 +10,9 @@ as given in methods.md (B.2), cos of the matrices as vectors; p_k by examples, o
 3. Send A and B + dB: what FedAvg sends, no more.
 
 Readings: ||.|| is the Frobenius norm, not squared. Where cos has no value (M = 0, or B A = 0, from where any
-direction is as near as any other) there is no correction. Unequal ranks are padded with zeros.
+direction is as near as any other) there is no correction, nor where the loss has no minimum: cos does not
+tell X from a small part of it, so that where the direction wanted points away from B the loss falls on and on
+towards X = 0. Unequal ranks are padded with zeros.
 
 How dB is found. With X = B + dB, C = M A^T and G = A A^T = E diag(g) E^T the loss is
 
@@ -22,7 +24,8 @@ in out_features x rank. Away from X = B its gradient vanishes where, in the colu
 
 and the second, written out, is a quadratic equation for k with one positive root. So all that is left is a
 function of t alone, of inner products of columns: its least value is looked for on a grid over twenty orders
-of magnitude, which is then drawn closer around the best point. X = B stands unless that is better.
+of magnitude, which is then drawn closer around the best point. X = B stands unless that is better, and unless
+|X| is `SMALLEST` of |B| or more.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ from hetlora.messages.rules import LoraFairRule
 GRID: Final = 101
 CLOSER: Final = 4  # times that the grid is drawn closer, to the two steps around the best point
 LOG_T: Final = (-8.0, 12.0)  # of 10
+SMALLEST: Final = 0.01
 BETTER: Final = 1e-12  # than B A as it is, or it stays: cos is rounded by less
 
 
@@ -123,7 +127,7 @@ def corrected(lora_B: Floats, right: Floats, image: Floats, energy: float, penal
         return lora_B
     ours, theirs = columns.weights(best)
     found: Floats = (ours[0] * B + theirs[0] * C) @ turn.T
-    return found
+    return found if np.linalg.norm(found) >= SMALLEST * np.linalg.norm(lora_B) else lora_B
 
 
 def _least(columns: _Columns) -> tuple[Floats, float]:

@@ -230,7 +230,7 @@ def test_no_defence_is_no_change() -> None:
     screened, result = defended(Defence(), RULE, updates)
     refs, load = stored(updates)
     assert digest(result.state.adapter) == digest(aggregate(RULE, refs, load).state.adapter)
-    assert screened.figures == {"left_out": 0.0, "shortened": 0.0}
+    assert screened.figures(RANK) == {"left_out": 0.0, "shortened": 0.0}
 
 
 def test_numbers_at_the_end_of_float32_are_cut_to_the_limit() -> None:

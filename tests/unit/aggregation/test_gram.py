@@ -19,6 +19,7 @@ from aggregator_service.aggregation.rules import first_state, open_rule
 from aggregator_service.aggregation.stacks import stacked, unstacked
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.algebra import truncate, zero_pad
+from hetlora.errors import NonFiniteValues
 from hetlora.messages.rules import FsLoraRule, ResidualExactRule
 
 RULE = open_rule(ResidualExactRule(), settled(ResidualExactRule()))
@@ -73,6 +74,14 @@ def test_gauge_of_one_update_costs_the_others_no_digits() -> None:
     got = gram_of([sheared, *updates[1:]])
     assert_close(got[1:, 1:], expected[1:, 1:], 1e-12)
     assert_close(got[0, 1:], expected[0, 1:], 1e-9)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_update_that_is_not_finite_is_refused(number: float) -> None:
+    updates = cohort(RULE, [2, 3, RANK], 1)
+    updates[1].adapter.values[5] = number
+    with pytest.raises(NonFiniteValues):
+        gram_of(updates)
 
 
 def test_blocks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_rule_sees_the_kept_updates_alone_and_as_they_came(method: str) -> None:
     assert refs[1] in screened.left_out
     for ref in screened.refs:
         assert screened.treated(ref, load(ref)).adapter is load(ref).adapter
-    assert screened.figures["left_out"] == 7 - kept
+    assert screened.figures(RANK)["left_out"] == 7 - kept
     weights = screened.weights(result.weights)
     assert {*weights} == {*refs}
     assert weights[refs[1]] == 0

@@ -99,6 +99,13 @@ def test_literal_correction_of_one_column() -> None:
     assert not np.array_equal(corrected(lora_B, np.ones((1, 1)), image, 18.0, 0.7070), lora_B)
 
 
+def test_loss_without_a_minimum_is_no_reason_for_a_correction() -> None:
+    # M along -B: cos falls from 1 to -1 as soon as X is on the other side of 0, and |X - B| grows from there.
+    # So the loss falls towards X = 0 from below and is least nowhere.
+    lora_B, image = np.array([[1.0], [0.01]]), np.array([[-3.0], [0.0]])
+    np.testing.assert_array_equal(corrected(lora_B, np.ones((1, 1)), image, 9.0, 0.01), lora_B)
+
+
 def test_literal_correction_of_two_devices() -> None:
     # The same, of devices: A is 2 and 0, B is (1, 1) and (1, -1), so that their means are 1 and (1, 0), and
     # the mean product ((1, 1) * 2 + 0) / 2 = (1, 1).

@@ -91,3 +91,14 @@ def test_ranks_with_too_few_owners_are_counted(operator: Operator, devices: list
     operator.committed(run_id)
     (newest, _) = operator.items(f"/runs/{run_id}/adapters")
     assert newest["figures"] == {"left_out": 0, "shortened": 0, "unmoved_ranks": len(SPEC.modules)}
+
+
+def test_ranks_that_nobody_holds_are_counted_too(operator: Operator, devices: list[FakeDevice]) -> None:
+    run_id = operator.run(
+        operator.publish(SPEC), rule="zero_pad", max_rank=RANK, goal_count=2, defence={"quorum": 2}
+    )
+    for number, device in enumerate(devices[:2]):
+        work(device, RANK - 2, seed=number)
+    operator.committed(run_id)
+    (newest, _) = operator.items(f"/runs/{run_id}/adapters")
+    assert newest["figures"]["unmoved_ranks"] == 2 * len(SPEC.modules)

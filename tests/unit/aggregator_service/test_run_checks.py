@@ -51,6 +51,29 @@ def test_defence_by_products_is_refused_where_one_factor_stays_on_devices(
     assert refused(operator, rule="fedsa", defence={"method": method})["got"] == method
 
 
+@pytest.mark.parametrize(
+    ("goal_count", "minimum_share", "hostile_share", "size"),
+    [
+        (5, 1.0, 0.4, 5),  # f = 2, and 5 <= 2 x 2 + 2
+        (10, 1.0, 0.4, 10),  # f = 4, and 10 <= 2 x 4 + 2
+        (9, 0.6, 0.35, 6),  # of 6 and more: f = 2, and 6 <= 2 x 2 + 2
+    ],
+)
+def test_rounds_in_which_those_who_collude_would_win_are_refused(
+    operator: Operator, goal_count: int, minimum_share: float, hostile_share: float, size: int
+) -> None:
+    defence = {"method": "krum", "hostile_share": hostile_share}
+    told = refused(operator, goal_count=goal_count, minimum_share=minimum_share, defence=defence)
+    assert told["detail"].startswith(f"a round of {size} updates is too small for krum")
+
+
+@pytest.mark.parametrize("defence", [{"quorum": 2}, {"method": "median"}, {"method": "trimmed_mean"}])
+def test_owners_of_ranks_are_not_counted_where_cores_of_several_ranks_are_trained(
+    operator: Operator, defence: dict[str, Any]
+) -> None:
+    assert refused(operator, rule="fed_sb", defence=defence)["got"] == "ranks 1 to 4"
+
+
 @pytest.mark.parametrize("rule", ["lora_a2", "fed_sb", "flasc"])
 def test_self_pruning_of_devices_that_send_no_whole_ranks_is_refused(operator: Operator, rule: str) -> None:
     assert refused(operator, rule=rule, training={"pruning_decay": 0.9})["got"] == "pruning_decay 0.9"

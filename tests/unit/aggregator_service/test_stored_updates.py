@@ -24,7 +24,7 @@ def test_source_that_has_read_updates_travels_without_what_it_remembers(tmp_path
     adapter = initial_adapter(SPEC, RANK, np.random.default_rng(1))
     sent = objects.put(adapter_to_bytes(adapter)).sha256
     ref = UpdateRef(updates.put(adapter_to_bytes(adapter)).sha256, 1, sent, RANK)
-    source = StoredUpdates(updates, objects, UpdateReader(SPEC), {ref.sent: PLAIN})
+    source = StoredUpdates(updates, objects, UpdateReader(SPEC), {ref.plan_key: PLAIN})
     travelling = pickle.dumps(source)
     read = source.load(ref)
     assert pickle.dumps(source) == travelling
