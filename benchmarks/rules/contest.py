@@ -42,6 +42,8 @@ ENTRANTS: Final[dict[str, AnyRule]] = {
     "lora_a2": LoraA2Rule(),
     "residual_exact": ResidualExactRule(),
     "residual_exact_allocated": ResidualExactRule(allocate=True),
+    "residual_exact_1.5": ResidualExactRule(server_rate=1.5),
+    "residual_exact_allocated_1.5": ResidualExactRule(server_rate=1.5, allocate=True),
 }
 
 
