@@ -30,7 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "fedloru": {"rule": {"name": "fedloru", "every_rounds": 2}},
     "deer": {"rule": "deer", "min_rank": 8},
     "residual_exact": {"rule": {"name": "residual_exact", "fold": True, "allocate": True}},
-    "rbla": {"rule": "rbla", "defence": {"method": "median", "clip": True}},
+    "rbla": {"rule": "rbla", "defence": {"method": "geometric_median", "clip": True}},
     "flexlora": {"rule": "flexlora", "server_optimizer": {"name": "adam"}},
     "hetlora": {"rule": "hetlora", "training": PRUNING},
 }
