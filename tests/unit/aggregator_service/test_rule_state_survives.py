@@ -40,6 +40,8 @@ def test_killed_service_goes_on_with_the_tensors_of_its_rule(tmp_path: Path) -> 
             operator = Operator(http, token)
             enrolment_token = enrolment_token or operator.population()
             run_id = run_id or operator.run(operator.publish(SPEC), **SETTINGS.model_dump(mode="json"))
+            if index:
+                operator.committed(run_id, index)  # what the killed one left is brought on first
             devices = [FakeDevice(http, now, seed).enrol(enrolment_token) for seed in (1, 2)]
             works = [
                 work(device, rank, 10 * index + rank) for device, rank in zip(devices, (2, 4), strict=True)
