@@ -149,7 +149,7 @@ def leave_out(session: Session, row: RoundRow, unreadable: Collection[Assignment
     settings = session.get_one(RunRow, row.run_id).settings
     missing = _shortfall(session, row, settings)
     if missing is not None:
-        move(session, row, RoundState.COLLECTING, f"of the readable updates left {missing}", now)
+        move(session, row, RoundState.COLLECTING, f"unreadable updates are left out; {missing}", now)
         row.window_closes_at = now + timedelta(seconds=settings.report_window_seconds)
 
 

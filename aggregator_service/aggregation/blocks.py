@@ -1,4 +1,4 @@
-"""Arrays of a few columns, what is done with them, and how near they are to singular vectors."""
+"""Blocks of a few columns, what is done with them, and how near they are to singular vectors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from aggregator_service.aggregation.stacks import Array, Floats
 
 Factors = Sequence[Array]  # matrices whose product is M
 
+# Squares of Ritz values below this share of the first are float32's rounding.
+STEEPEST: Final = 1e-10
 # A block whose Cholesky factor has a smaller diagonal, over its largest, is made orthonormal by reflections.
 DEPENDENT: Final = 1e-4
 
@@ -46,6 +48,7 @@ def orthonormal(block: Array) -> Array:
 
 
 def gram_of(block: Array) -> Floats:
+    """X^T X, in float64."""
     own = block.astype(np.float64, copy=False)
     return own.T @ own
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from aggregator_service.aggregation.blocks import error_bound, falling, orthonormal
+from aggregator_service.aggregation.blocks import STEEPEST, error_bound, falling, orthonormal
 from aggregator_service.aggregation.stacks import Array, Floats
 
 # The highest degree of a filter, and how far it may draw wanted directions apart: float32 has seven digits,
@@ -19,8 +19,6 @@ MOST_GROWTH: Final = 1e30
 # Products with G beyond which, and an error below which if it falls no more, X is left as it is.
 MOST_PRODUCTS: Final = 60
 ROUGH: Final = 1e-3
-# A Ritz value below this share of the first is float32's rounding.
-STEEPEST: Final = 1e-10
 
 
 def filtered(matrix: Array, block: Array, rank: int, tolerance: float) -> Array:

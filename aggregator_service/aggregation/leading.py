@@ -36,6 +36,7 @@ from typing import Final
 import numpy as np
 
 from aggregator_service.aggregation.blocks import (
+    STEEPEST,
     Factors,
     back,
     error_bound,
@@ -58,8 +59,6 @@ NARROWEST: Final = 4
 # Products with M^T M that are cheaper than to form it, and what they are to leave of the unwanted.
 MOST_PASSES: Final = 4
 REMAINING: Final = 1e-5
-# Squares of Ritz values below this share of the first are float32's rounding.
-STEEPEST: Final = 1e-10
 # How often float64 may go through M^T M again before the check decides.
 AGAIN: Final = 2
 RANDOM_SEED: Final = 2006

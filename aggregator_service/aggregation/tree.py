@@ -55,9 +55,8 @@ class Carry(Generic[Partial]):
     """
 
     rule: Rule[Partial]
-    _digits: list[tuple[int, Partial] | None] = field(
-        default_factory=list
-    )  # (how many, merged), lowest first
+    # (how many, merged), lowest first
+    _digits: list[tuple[int, Partial] | None] = field(default_factory=list)
 
     def push(self, partial: Partial) -> None:
         """Take in the partial of the next leaf."""

@@ -56,7 +56,7 @@ def most_kept(defence: Defence, count: int) -> int:
 
 
 def least_owners(defence: Defence) -> int:
-    """How many of the updates kept must hold a rank, or it does not move."""
+    """How many of the updates kept must hold a rank, or no update moves it."""
     return max(defence.quorum, LEAST_OWNERS if defence.method in BY_COORDINATE else 1)
 
 

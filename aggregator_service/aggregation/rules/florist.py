@@ -15,9 +15,8 @@ The split of S between the factors is balanced here (`gauge.py`); the paper's is
 Readings and limits. No module has more than the run's rank, as devices train the adapter that they are sent.
 Where tau asks for more, the module is cut as FlexLoRA cuts it, the best of its rank, and less than tau is
 kept: the share that all modules together keep is told as `energy_kept`, and how many hit the limit as
-`modules_at_limit`. For 50 devices of ranks 4 to 32 and modules of 640 to 1,024 features, tau = 0.99 asks for
-rank 30 where all moved one adapter by a tenth, and the limit of 32 costs nothing. For 50 unrelated updates it
-asks for 226 to 429 ranks, and at 32 there is 26 to 38 % of the energy.
+`modules_at_limit`. Where all devices moved one adapter a little the limit costs nothing; of updates with
+little in common the threshold asks for many times the run's rank, and what there is at the limit is less.
 
 A module whose product is zero keeps one rank, refilled, or it could never be trained. The threshold is taken
 anew each round, also of what it left the round before: with tau below 1 the adapter shrinks while nobody

@@ -43,7 +43,7 @@ from hetlora.messages.rules import LoraFairRule
 GRID: Final = 101
 CLOSER: Final = 4  # times that the grid is drawn closer, to the two steps around the best point
 LOG_T: Final = (-8.0, 12.0)  # of 10
-SMALLEST: Final = 0.01
+SMALLEST: Final = 0.01  # of |B|: below it X is on its way to zero, or might as well be
 BETTER: Final = 1e-12  # than B A as it is, or it stays: cos is rounded by less
 
 
