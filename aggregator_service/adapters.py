@@ -16,6 +16,7 @@ from aggregator_service.aggregation.rules import first_state, open_rule
 from aggregator_service.aggregation.stacks import StackedAdapter, factors_of, stacked, unstacked
 from aggregator_service.bundles import read_spec
 from aggregator_service.global_state import state_from_bytes, state_to_bytes
+from aggregator_service.objects import put
 from aggregator_service.service import Service
 from aggregator_service.storage.blobs import reading_own
 from aggregator_service.storage.tables import AdapterVersionRow, RunRow
@@ -74,9 +75,9 @@ def store_state(service: Service, settings: RunSettings, state: GlobalState) -> 
     shown = _shown(settings, state)
     alone = state.adapter.rank <= state.rank and state.frozen is None and not state.tensors
     return StoredState(
-        service.objects.put(adapter_to_bytes(unstacked(shown.received))),
+        put(service, adapter_to_bytes(unstacked(shown.received))),
         put_frozen(service, shown.frozen),
-        None if alone else service.objects.put(state_to_bytes(state)).sha256,
+        None if alone else put(service, state_to_bytes(state)).sha256,
         {name: value for name, value in state.figures.items() if math.isfinite(value)},
     )
 
@@ -90,7 +91,7 @@ def _shown(settings: RunSettings, state: GlobalState) -> Handout:
 
 def put_frozen(service: Service, frozen: StackedAdapter | None) -> ObjectRef | None:
     """Put an adapter of any rank on disk, if there is one."""
-    return None if frozen is None else service.objects.put(frozen_to_bytes(factors_of(frozen)))
+    return None if frozen is None else put(service, frozen_to_bytes(factors_of(frozen)))
 
 
 def read_state(service: Service, run: RunRow, version: AdapterVersionRow) -> GlobalState:

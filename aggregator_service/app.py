@@ -25,25 +25,29 @@ ROUTERS = (device.enrolment, device.router, fleet.router, bundles.router, runs.r
 
 
 def create_app(service: Service) -> FastAPI:
-    """An application that runs the round worker of a service from start-up to shutdown, and then closes it.
+    """The application of a process's role: its routes, its round worker, and the service, which it closes.
 
     The service comes open: what is wrong with its folder is told to whoever starts it, not to a server's log.
     """
-    worker = Worker(service)
+    role = service.settings.role
+    worker = None if role == "api" else Worker(service)
+    routers = (internal.router,) if role == "worker" else ROUTERS
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_exception_handler(LoopFaults())
-        worker.start()
+        if worker is not None:
+            worker.start()
         try:
             yield
         finally:
-            worker.stop()
+            if worker is not None:
+                worker.stop()
             service.close()
 
     # No documentation pages: they would load scripts from elsewhere. The contract is /openapi.json.
     app = FastAPI(
-        routes=[route for router in ROUTERS for route in router.routes],
+        routes=[route for router in routers for route in router.routes],
         title="hetlora aggregation service",
         version=hetlora.__version__,
         lifespan=lifespan,

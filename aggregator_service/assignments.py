@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from aggregator_service.handouts import handout
+from aggregator_service.locks import lock_run_of_assignment
 from aggregator_service.rounds import GOAL_MET, LIVE, OPEN, close_if_goal_met, settle
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AssignmentRow, RoundRow, RunRow
@@ -34,6 +35,19 @@ def own_assignment(session: Session, device_id: str, assignment_id: str) -> Assi
     return assignment
 
 
+def lock_assignment(
+    session: Session, device_id: str, assignment_id: str, now: datetime
+) -> tuple[AssignmentRow, RunRow]:
+    """An assignment of this device, brought up to the present, and its run, which is locked.
+
+    Raises:
+        NotFound: no such assignment, or another device's.
+    """
+    run = lock_run_of_assignment(session, device_id, assignment_id)
+    settle(session, run, now)
+    return session.get_one(AssignmentRow, assignment_id), run
+
+
 def refuse_state(assignment: AssignmentRow, expected: str) -> StateConflict:
     """The refusal of a request that came in the wrong state."""
     return StateConflict(
@@ -57,13 +71,10 @@ def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Pl
         assignment = own_assignment(session, device_id, assignment_id)
         _check_start(session, assignment, rank)
         base_version = session.get_one(RoundRow, assignment.round_id).base_version
-        updates = service.updates(assignment.round_id).root
         seed = _seed(session.get_one(RunRow, assignment.run_id).settings.seed, assignment)
     sent = handout(service, base_version, rank, seed)
-    updates.mkdir(exist_ok=True)  # by which `worker.sweep` finds the round, also if nothing comes back
     with service.database.write() as session:
-        settle(session, now)
-        assignment = own_assignment(session, device_id, assignment_id)
+        assignment, _ = lock_assignment(session, device_id, assignment_id, now)
         _check_start(session, assignment, rank)
         assignment.rank, assignment.adapter_sha256 = rank, sent.adapter.sha256
         assignment.adaptation = sent.adaptation
@@ -100,17 +111,20 @@ def _seed(run_seed: int, assignment: AssignmentRow) -> int:
 
 def note_fetch(service: Service, device_id: str, sha256: str) -> None:
     """A device that fetches the adapter of its plan is about to train."""
-    fetching = select(AssignmentRow).where(
+    fetching = select(AssignmentRow.id).where(
         AssignmentRow.device_id == device_id,
         AssignmentRow.state == AssignmentState.DOWNLOADING,
         AssignmentRow.adapter_sha256 == sha256,
     )
     with service.database.read() as session:
-        if session.scalar(fetching) is None:
-            return
+        assignment_id = session.scalar(fetching)
+    if assignment_id is None:
+        return
+    now = service.clock()
     with service.database.write() as session:
-        for assignment in session.scalars(fetching):
-            move(session, assignment, AssignmentState.TRAINING, "adapter fetched", service.clock())
+        assignment, _ = lock_assignment(session, device_id, assignment_id, now)
+        if assignment.state is AssignmentState.DOWNLOADING:
+            move(session, assignment, AssignmentState.TRAINING, "adapter fetched", now)
 
 
 def submit(service: Service, device_id: str, assignment_id: str, report: Report) -> Receipt:
@@ -123,23 +137,22 @@ def submit(service: Service, device_id: str, assignment_id: str, report: Report)
     """
     now = service.clock()
     with service.database.write() as session:
-        settle(session, now)
-        assignment = own_assignment(session, device_id, assignment_id)
+        assignment, run = lock_assignment(session, device_id, assignment_id, now)
         if assignment.state in LIVE:
-            _take_in(session, assignment, report, now)
+            _take_in(session, assignment, run, report, now)
         receipt = _receipt(assignment, service.settings.retry_seconds)
     service.wake.set()  # the goal may be met
     return receipt
 
 
-def _take_in(session: Session, assignment: AssignmentRow, report: Report, now: datetime) -> None:
+def _take_in(session: Session, assignment: AssignmentRow, run: RunRow, report: Report, now: datetime) -> None:
     _check_report(assignment, report)
     assignment.report = report
     move(session, assignment, AssignmentState.SUBMITTED, "report received", now)
     row = session.get_one(RoundRow, assignment.round_id)
     if row.state in OPEN:
         move(session, assignment, AssignmentState.ACCEPTED, "the update is in the round", now)
-        close_if_goal_met(session, row, session.get_one(RunRow, row.run_id).settings, now)
+        close_if_goal_met(session, row, run.settings, now)
     else:
         move(session, assignment, AssignmentState.DISCARDED, GOAL_MET, now)
 
@@ -166,7 +179,7 @@ def fail(service: Service, device_id: str, assignment_id: str, failure: Failure)
     """
     now = service.clock()
     with service.database.write() as session:
-        assignment = own_assignment(session, device_id, assignment_id)
+        assignment, _ = lock_assignment(session, device_id, assignment_id, now)
         if assignment.state in LIVE:
             move(session, assignment, AssignmentState.FAILED, f"{failure.code}: {failure.message}", now)
         return _receipt(assignment, service.settings.idle_retry_seconds)

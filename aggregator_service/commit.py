@@ -16,6 +16,7 @@ from aggregator_service.aggregation.rule import PLAIN, GlobalState, UpdateRef
 from aggregator_service.aggregation.rules import RULES
 from aggregator_service.aggregation.tree import Aggregate
 from aggregator_service.bundles import read_spec
+from aggregator_service.locks import lock_run_of_round
 from aggregator_service.rounds import ACCEPTED, GOAL_MET, abort_live, end, give_up, go_on, in_round, leave_out
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RankLimitRow, RoundRow, RunRow
@@ -56,7 +57,7 @@ def commit_round(service: Service, round_id: str) -> None:
         log.exception("round=%s aggregation=failed", round_id)
         _give_up(service, round_id, error)
     else:
-        _commit(service, round_id, stored, result.weights, pruned)
+        _commit(service, round_id, accepted, stored, result.weights, pruned)
 
 
 def _aggregated(
@@ -94,15 +95,21 @@ def _pruned(source: StoredUpdates, accepted: Sequence[AssignmentRow]) -> set[str
 
 
 def _commit(
-    service: Service, round_id: str, stored: StoredState, weights: dict[UpdateRef, float], pruned: set[str]
+    service: Service,
+    round_id: str,
+    aggregated: Sequence[AssignmentRow],
+    stored: StoredState,
+    weights: dict[UpdateRef, float],
+    pruned: set[str],
 ) -> None:
     now = service.clock()
     with service.database.write() as session:
+        run = lock_run_of_round(session, round_id)
         row = session.get_one(RoundRow, round_id)
-        if row.state is not RoundState.AGGREGATING:
-            return  # the run was stopped meanwhile
-        run = session.get_one(RunRow, row.run_id)
         accepted = _accepted(session, round_id)
+        # Meanwhile the run was stopped, or another process committed the round, or left updates out of it.
+        if row.state is not RoundState.AGGREGATING or not _same(accepted, aggregated):
+            return
         for assignment in accepted:
             assignment.aggregation_weight = weights[_ref(assignment)]
             if assignment.id in pruned:
@@ -126,6 +133,12 @@ def _ref(assignment: AssignmentRow) -> UpdateRef:
     )
 
 
+def _same(accepted: Sequence[AssignmentRow], aggregated: Sequence[AssignmentRow]) -> bool:
+    return {(own.id, own.update_sha256) for own in accepted} == {
+        (own.id, own.update_sha256) for own in aggregated
+    }
+
+
 def _accepted(session: Session, round_id: str) -> list[AssignmentRow]:
     query = select(AssignmentRow).where(*in_round(round_id, ACCEPTED))
     return list(session.scalars(query))
@@ -140,16 +153,18 @@ def _remember_rank(session: Session, run: RunRow, assignment: AssignmentRow) -> 
 
 def _leave_out(service: Service, round_id: str, update_id: str) -> None:
     with service.database.write() as session:
+        run = lock_run_of_round(session, round_id)
         row = session.get_one(RoundRow, round_id)
         if row.state is RoundState.AGGREGATING:
             accepted = _accepted(session, round_id)
             unreadable = [assignment for assignment in accepted if assignment.update_sha256 == update_id]
-            leave_out(session, row, unreadable, service.clock())
+            leave_out(session, run, row, unreadable, service.clock())
     service.wake.set()  # to aggregate what is left
 
 
 def _give_up(service: Service, round_id: str, error: HetloraError) -> None:
     with service.database.write() as session:
+        run = lock_run_of_round(session, round_id)
         row = session.get_one(RoundRow, round_id)
         if row.state is RoundState.AGGREGATING:
-            give_up(session, session.get_one(RunRow, row.run_id), row, error, service.clock())
+            give_up(session, run, row, error, service.clock())

@@ -7,11 +7,12 @@ import hmac
 import secrets
 
 from aggregator_service.identity import SignedRequest, check_signature
+from aggregator_service.locks import lock_device
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import DeviceRow, PopulationRow
 from aggregator_service.transitions import create, move
 from hetlora.digest import sha256_of
-from hetlora.errors import AuthenticationFailed, NotFound, StateConflict
+from hetlora.errors import AuthenticationFailed, StateConflict
 from hetlora.messages.device import DeviceStatus, EnrolRequest
 from hetlora.messages.management import DeviceDecision, PopulationCreated
 from hetlora.signature import device_id_of
@@ -85,7 +86,5 @@ def decide(service: Service, device_id: str, decision: DeviceDecision) -> None:
         StateConflict: the device's state does not allow the move.
     """
     with service.database.write() as session:
-        device = session.get(DeviceRow, device_id)
-        if device is None:
-            raise NotFound("no such device", got=device_id)
+        device = lock_device(session, device_id)
         move(session, device, decision.state, decision.reason or "operator", service.clock())

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from aggregator_service.adapters import opened, put_frozen, read_state
 from aggregator_service.aggregation.rule import PLAIN, Handout
 from aggregator_service.aggregation.stacks import unstacked
+from aggregator_service.objects import put
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import (
     AdapterVersionRow,
-    AssignmentRow,
     HandoutRow,
-    RoundRow,
     RunRow,
     frozen_of,
 )
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation
 from hetlora.plan_adapter import sent_to_bytes, sparse_to_bytes
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,33 +63,20 @@ def _make(service: Service, version_id: str, rank: int, seed: int) -> StoredHand
     rule = opened(run.settings, read_state(service, run, version))
     made = _put(service, rule.distribute(rank, seed))
     if made.adaptation.ranks is None:
-        with service.database.write() as session:
-            session.merge(_row_of(made, version_id, rank))
+        _remember(service, _row_of(made, version_id, rank))
     return made
 
 
-def drop_drawn(service: Service, round_id: str) -> None:
-    """Delete what devices of an ended round were sent alone, as it was drawn for them."""
-    sent = AssignmentRow.adapter_sha256
-    in_round = select(sent).where(AssignmentRow.round_id == round_id)
-    with service.database.read() as session:
-        rows = session.scalars(select(AssignmentRow).where(AssignmentRow.round_id == round_id))
-        drawn = {row.adapter_sha256 for row in rows if row.adaptation is not None and row.adaptation.ranks}
-        kept = {
-            *session.scalars(select(AdapterVersionRow.sha256).where(AdapterVersionRow.sha256.in_(in_round))),
-            *session.scalars(select(HandoutRow.sha256).where(HandoutRow.sha256.in_(in_round))),
-            *session.scalars(
-                select(sent)
-                .join(RoundRow, AssignmentRow.round_id == RoundRow.id)
-                .where(sent.in_(in_round), RoundRow.ended_at.is_(None))
-            ),
-        }
-    for sha256 in drawn - kept:
-        service.objects.path(str(sha256)).unlink(missing_ok=True)
+def _remember(service: Service, row: HandoutRow) -> None:
+    try:
+        with service.database.write() as session:
+            session.add(row)
+    except IntegrityError:  # another process made it too, and the same bytes
+        log.info("version=%s rank=%d handout=known", row.version, row.rank)
 
 
 def _put(service: Service, made: Handout) -> StoredHandout:
-    adapter = service.objects.put(sent_bytes(made))
+    adapter = put(service, sent_bytes(made))
     return StoredHandout(adapter, put_frozen(service, made.frozen), made.adaptation)
 
 

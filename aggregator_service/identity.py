@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from aggregator_service.service import Service
@@ -84,10 +85,13 @@ def check_signature(session: Session, request: SignedRequest, public_key: str, n
             got=f"{age_seconds:.0f} s before the service's time",
             expected=f"within {MAX_CLOCK_SKEW_SECONDS} s",
         )
-    if session.get(NonceRow, (parameters.key_id, parameters.nonce)) is not None:
-        raise ReplayedRequest(
-            "this signed request was seen before", got=f"nonce {parameters.nonce}", expected="a new nonce"
-        )
     # Later than this the age alone refuses the signature.
     expires_at = datetime.fromtimestamp(parameters.created, UTC) + timedelta(seconds=MAX_CLOCK_SKEW_SECONDS)
-    session.add(NonceRow(device_id=parameters.key_id, nonce=parameters.nonce, expires_at=expires_at))
+    seen = NonceRow(device_id=parameters.key_id, nonce=parameters.nonce, expires_at=expires_at)
+    try:
+        with session.begin_nested():
+            session.add(seen)
+    except IntegrityError as error:  # the key of its table, which also holds among processes
+        raise ReplayedRequest(
+            "this signed request was seen before", got=f"nonce {parameters.nonce}", expected="a new nonce"
+        ) from error

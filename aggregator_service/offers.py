@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from aggregator_service.bundles import get_bundle
+from aggregator_service.locks import lock_device, lock_run
 from aggregator_service.rounds import (
     LIVE,
     OPEN,
@@ -18,6 +20,7 @@ from aggregator_service.rounds import (
     cohort_size,
     count_places_taken,
     current_round,
+    due,
     lacks_trusted,
     settle,
     take_place,
@@ -45,61 +48,85 @@ def check_in(service: Service, device_id: str, message: CheckIn) -> CheckInAnswe
     if message.protocol_version != PROTOCOL_VERSION:
         raise MalformedMessage("protocol version", got=message.protocol_version, expected=PROTOCOL_VERSION)
     now = service.clock()
-    with service.database.write() as session:
-        settle(session, now)
-        device = session.get_one(DeviceRow, device_id)
-        if device.population != message.population:
-            raise NotPermitted(
-                "device belongs to another population", got=message.population, expected=device.population
-            )
-        device.capabilities = message.capabilities
-        live = session.scalar(
-            select(AssignmentRow).where(AssignmentRow.device_id == device_id, AssignmentRow.state.in_(LIVE))
+    _note_capabilities(service, device_id, message)
+    with service.database.read() as session:
+        live = session.scalar(select(AssignmentRow.run_id).where(*_live_of(device_id)))
+        running = select(RunRow.id).where(
+            RunRow.population == message.population, RunRow.state == RunState.RUNNING
         )
-        if live is not None:
-            return _answer(session, live, now)
-        if message.example_count == 0:
-            return _come_back(service.settings.idle_retry_seconds, "the device has no examples")
-        return _new_offer(session, service, device, now)
+        runs = session.scalars(running.order_by(RunRow.id)).all()
+    answer = None
+    if live is not None:
+        answer = _ask_run(service, live, device_id, now)
+    if answer is None and message.example_count == 0:
+        answer = _come_back(service.settings.idle_retry_seconds, "the device has no examples")
+    return answer or _new_offer(service, runs, device_id, now)
 
 
-def _new_offer(session: Session, service: Service, device: DeviceRow, now: datetime) -> CheckInAnswer:
-    settings = service.settings
-    running = select(RunRow.id).where(
-        RunRow.population == device.population, RunRow.state == RunState.RUNNING
-    )
-    answer = _come_back(settings.idle_retry_seconds, "no run is active")
-    for run_id in session.scalars(running.order_by(RunRow.id)).all():
+def _note_capabilities(service: Service, device_id: str, message: CheckIn) -> None:
+    with service.database.read() as session:
+        device = session.get_one(DeviceRow, device_id)
+    if device.population != message.population:
+        raise NotPermitted(
+            "device belongs to another population", got=message.population, expected=device.population
+        )
+    if device.capabilities != message.capabilities:
+        with service.database.write() as session:
+            lock_device(session, device_id).capabilities = message.capabilities
+
+
+def _live_of(device_id: str) -> tuple[ColumnElement[bool], ...]:
+    return AssignmentRow.device_id == device_id, AssignmentRow.state.in_(LIVE)
+
+
+def _new_offer(service: Service, runs: Sequence[str], device_id: str, now: datetime) -> CheckInAnswer:
+    answer = None
+    for run_id in runs:
         try:
-            with session.begin_nested():
-                answer = _ask_run(session, service, run_id, device, now)
+            answer = _ask_run(service, run_id, device_id, now) or answer
         except OperationalError:  # the database's fault, not this run's
             raise
         except Exception:  # one run that cannot be served leaves the next ones their devices
             log.exception("run=%s offer=failed", run_id)
-        if answer.offer is not None:
+        if answer is not None and answer.offer is not None:
             break
-    return answer
+    return answer or _come_back(service.settings.idle_retry_seconds, "no run is active")
 
 
-def _ask_run(
-    session: Session, service: Service, run_id: str, device: DeviceRow, now: datetime
-) -> CheckInAnswer:
-    run = session.get_one(RunRow, run_id)
-    row = current_round(session, run_id)
-    assert row is not None, "a running run has a round that has not ended"
-    refusal = _refusal(session, run, row, device, service.settings.max_failures_per_round)
-    if refusal is not None:
-        return _come_back(service.settings.retry_seconds, refusal)
-    max_rank = _max_rank(session, run, device)
-    return _answer(session, take_place(session, run, row, device.id, max_rank, now), now)
+def _ask_run(service: Service, run_id: str, device_id: str, now: datetime) -> CheckInAnswer | None:
+    """An offer of a run, or why it has none; None if it runs no longer."""
+    settings = service.settings
+    # Most devices are told to come back: these take no lock, and only read.
+    with service.database.read() as session:
+        run, device = session.get_one(RunRow, run_id), session.get_one(DeviceRow, device_id)
+        holds = session.scalar(select(AssignmentRow.id).where(*_live_of(device_id))) is not None
+        if not holds and run.state is RunState.RUNNING and not due(session, now, run_id):
+            refusal = _refusal(session, run, device, settings.max_failures_per_round)
+            if refusal is not None:
+                return _come_back(settings.retry_seconds, refusal)
+    with service.database.write() as session:
+        device = lock_device(session, device_id)
+        run = lock_run(session, run_id)
+        settle(session, run, now)
+        live = session.scalar(select(AssignmentRow).where(*_live_of(device_id)))
+        if live is not None:
+            return _answer(session, live, now)
+        if run.state is not RunState.RUNNING:
+            return None
+        refusal = _refusal(session, run, device, settings.max_failures_per_round)
+        if refusal is not None:
+            return _come_back(settings.retry_seconds, refusal)
+        row = current_round(session, run_id)
+        assert row is not None, "a running run has a round that has not ended"
+        return _answer(
+            session, take_place(session, run, row, device_id, _max_rank(session, run, device), now), now
+        )
 
 
-def _refusal(
-    session: Session, run: RunRow, row: RoundRow, device: DeviceRow, max_failures: int
-) -> str | None:
-    """Why a round has nothing for this device now."""
-    if row.state not in OPEN:
+def _refusal(session: Session, run: RunRow, device: DeviceRow, max_failures: int) -> str | None:
+    """Why the round of a run has nothing for this device now."""
+    row = current_round(session, run.id)
+    if row is None or row.state not in OPEN:
         return "the round is being aggregated"
     mine = select(AssignmentRow.state).where(
         AssignmentRow.round_id == row.id, AssignmentRow.device_id == device.id

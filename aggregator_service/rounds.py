@@ -138,7 +138,9 @@ def lacks_trusted(
     return session.scalar(its_own) is None
 
 
-def leave_out(session: Session, row: RoundRow, unreadable: Collection[AssignmentRow], now: datetime) -> None:
+def leave_out(
+    session: Session, run: RunRow, row: RoundRow, unreadable: Collection[AssignmentRow], now: datetime
+) -> None:
     """Take accepted updates that cannot be read back out of a round that is being aggregated.
 
     What is left is aggregated if it would do at the end of the report window. If not, the round collects
@@ -146,25 +148,41 @@ def leave_out(session: Session, row: RoundRow, unreadable: Collection[Assignment
     """
     for assignment in unreadable:
         move(session, assignment, AssignmentState.DISCARDED, "the stored update cannot be read", now)
-    settings = session.get_one(RunRow, row.run_id).settings
-    missing = _shortfall(session, row, settings)
+    missing = _shortfall(session, row, run.settings)
     if missing is not None:
         move(session, row, RoundState.COLLECTING, f"unreadable updates are left out; {missing}", now)
-        row.window_closes_at = now + timedelta(seconds=settings.report_window_seconds)
+        row.window_closes_at = now + timedelta(seconds=run.settings.report_window_seconds)
 
 
-def settle(session: Session, now: datetime) -> None:
-    """Bring leases and report windows up to the present."""
-    lapsed = select(AssignmentRow).where(AssignmentRow.state.in_(LIVE), AssignmentRow.lease_expires_at <= now)
-    for assignment in session.scalars(lapsed):
+def settle(session: Session, run: RunRow, now: datetime) -> None:
+    """Bring leases and the report window of a locked run up to the present."""
+    for assignment in session.scalars(
+        select(AssignmentRow).where(*_lapsed(now), AssignmentRow.run_id == run.id)
+    ):
         move(session, assignment, AssignmentState.EXPIRED, "the lease ran out", now)
-    closed = select(RoundRow).where(RoundRow.state.in_(OPEN), RoundRow.window_closes_at <= now)
-    for row in session.scalars(closed).all():
-        _close_window(session, row, now)
+    for row in session.scalars(select(RoundRow).where(*_closed(now), RoundRow.run_id == run.id)).all():
+        _close_window(session, run, row, now)
 
 
-def _close_window(session: Session, row: RoundRow, now: datetime) -> None:
-    run = session.get_one(RunRow, row.run_id)
+def due(session: Session, now: datetime, *run_ids: str) -> set[str]:
+    """The runs, of all or of these, that `settle` would change."""
+    lapsed = select(AssignmentRow.run_id).where(*_lapsed(now)).distinct()
+    closed = select(RoundRow.run_id).where(*_closed(now)).distinct()
+    if run_ids:
+        lapsed = lapsed.where(AssignmentRow.run_id.in_(run_ids))
+        closed = closed.where(RoundRow.run_id.in_(run_ids))
+    return {*session.scalars(lapsed), *session.scalars(closed)}
+
+
+def _lapsed(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return AssignmentRow.state.in_(LIVE), AssignmentRow.lease_expires_at <= now
+
+
+def _closed(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return RoundRow.state.in_(OPEN), RoundRow.window_closes_at <= now
+
+
+def _close_window(session: Session, run: RunRow, row: RoundRow, now: datetime) -> None:
     accepted = count_assignments(session, row.id, ACCEPTED)
     told = f"report window closed with {accepted} of {run.settings.goal_count} updates"
     missing = _shortfall(session, row, run.settings)

@@ -12,6 +12,7 @@ from aggregator_service import rounds
 from aggregator_service.adapters import add_version, initial_state, opened, store_state
 from aggregator_service.bundles import get_bundle, read_manifest
 from aggregator_service.identifiers import new_id
+from aggregator_service.locks import lock_run
 from aggregator_service.run_checks import check_settings
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import BundleRow, DeviceRow, PopulationRow, RunRow
@@ -104,4 +105,4 @@ def change_run(service: Service, run_id: str, verb: RunVerb) -> None:
     """
     now = service.clock()
     with service.database.write() as session:
-        _VERBS[verb](session, get_run(session, run_id), now)
+        _VERBS[verb](session, lock_run(session, run_id), now)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import secrets
-import shutil
+import socket
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -14,16 +13,17 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
-from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import select, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from aggregator_service.aggregation.engines import Engine
 from aggregator_service.aggregation.engines.local import LocalEngine
 from aggregator_service.settings import Settings
-from aggregator_service.storage.blobs import BlobFolder
-from aggregator_service.storage.database import Database
+from aggregator_service.storage.blobs import Blobs
+from aggregator_service.storage.database import SQLITE, Database
+from aggregator_service.storage.store import Store
 from aggregator_service.storage.tables import OperatorTokenRow
 from hetlora.digest import sha256_of
 from hetlora.errors import DependencyMissing, SettingsError
@@ -41,47 +41,47 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Database, blob folders, engine and clock; `wake` tells the round worker that there is work."""
+    """Database, object store, engine and clock; `wake` tells the round worker that there is work."""
 
     settings: Settings
     clock: Clock
     database: Database
-    objects: BlobFolder  # served to devices: manifests, bundle files, adapters
+    store: Store
+    objects: Blobs  # served to devices: manifests, bundle files, adapters
     engine: Engine
     operator_token_sha256: str
     wake: threading.Event
     handing_out: threading.Lock  # while a handout is made, which many devices may ask for at once
-    lock: IO[bytes]  # held on the folder as long as it is open
+    name: str  # of this process, in claims
 
-    @property
-    def updates_folder(self) -> Path:
-        """One folder of updates for each round; never served."""
-        return self.settings.data_dir / "updates"
-
-    def updates(self, round_id: str) -> BlobFolder:
-        """The updates of one round."""
-        return BlobFolder(self.updates_folder / round_id, self.objects.incoming)
+    def updates(self, round_id: str) -> Blobs:
+        """The updates of one round; never served."""
+        return self.store.blobs(f"updates/{round_id}")
 
     def close(self) -> None:
         self.engine.close()
         self.database.close()
-        self.lock.close()
 
 
 def open_service(settings: Settings, clock: Clock = utc_now) -> Service:
     """Open, or at first start create, everything below `data_dir`.
 
     Raises:
-        SettingsError: the folder or a file in it cannot be used, another service works on it, or a newer
-            hetlora wrote it; no Ray cluster answers, or one is named for another engine.
+        SettingsError: the folder, a file in it, or the database cannot be used, or a newer hetlora wrote it;
+            no Ray cluster answers, or one is named for another engine.
         DependencyMissing: the engine is not installed.
     """
     # Absolute: processes of a cluster, which read updates below it, have working folders of their own.
     settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
+    url = database_url(settings)
     try:
-        return _open(settings, clock)
+        return _open(settings, url, clock)
     except (OSError, sqlite3.Error, SQLAlchemyError) as error:
         cause = getattr(error, "orig", error)  # what the database said, without the statement
+        if isinstance(error, SQLAlchemyError) and settings.database_url is not None:
+            raise SettingsError(
+                "the database cannot be used", got=f"{url.render_as_string(hide_password=True)}: {cause}"
+            ) from error
         raise SettingsError(
             "data_dir cannot be used",
             got=f"{settings.data_dir}: {cause}",
@@ -89,30 +89,51 @@ def open_service(settings: Settings, clock: Clock = utc_now) -> Service:
         ) from error
 
 
-def _open(settings: Settings, clock: Clock) -> Service:
+def _open(settings: Settings, url: URL, clock: Clock) -> Service:
     data_dir = settings.data_dir
-    incoming = data_dir / "incoming"
+    store = Store(data_dir, settings.object_store_url)
     with ExitStack() as opened:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        lock = opened.enter_context(_lock(data_dir))
-        shutil.rmtree(incoming, ignore_errors=True)  # uploads that the last process did not finish
-        for folder in (incoming, data_dir / "objects", data_dir / "updates"):
-            folder.mkdir(exist_ok=True)
-        database = Database(data_dir / "hetlora.sqlite", timeout_seconds=settings.database_timeout_seconds)
+        for folder in (store.incoming, data_dir / "objects", data_dir / "updates"):
+            folder.mkdir(parents=True, exist_ok=True)
+        database = Database(
+            url,
+            timeout_seconds=settings.database_timeout_seconds,
+            connections=settings.database_connections,
+        )
         opened.enter_context(closing(database))
         service = Service(
             settings=settings,
             clock=clock,
             database=database,
-            objects=BlobFolder(data_dir / "objects", incoming),
+            store=store,
+            objects=store.blobs("objects"),
             engine=opened.enter_context(closing(_engine(settings))),
             operator_token_sha256=_operator_token_sha256(settings, database),
             wake=threading.Event(),
             handing_out=threading.Lock(),
-            lock=lock,
+            name=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
         )
         opened.pop_all()
     return service
+
+
+def database_url(settings: Settings) -> URL:
+    """Where the database is.
+
+    Raises:
+        SettingsError: no address of PostgreSQL.
+    """
+    if settings.database_url is None:
+        return URL.create(SQLITE, database=str(settings.data_dir / "hetlora.sqlite"))
+    try:
+        url = make_url(settings.database_url.get_secret_value())
+    except ArgumentError as error:
+        raise SettingsError("HETLORA_DATABASE_URL is no address of a database") from error
+    if url.drivername not in ("postgresql", "postgresql+psycopg"):
+        raise SettingsError(
+            "HETLORA_DATABASE_URL", got=url.drivername, expected="postgresql://USER:PASSWORD@HOST/NAME"
+        )
+    return url.set(drivername="postgresql+psycopg")
 
 
 def _engine(settings: Settings) -> Engine:
@@ -135,24 +156,13 @@ def _engine(settings: Settings) -> Engine:
     return RayEngine(settings.aggregation_workers, settings.ray_address)
 
 
-def _lock(data_dir: Path) -> IO[bytes]:
-    """Keep a second service away; the system releases the lock of a process that dies."""
-    file = (data_dir / "lock").open("wb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise SettingsError(
-            "another service works on this data_dir", got=data_dir, expected="a data_dir for each service"
-        ) from error
-    return file
-
-
 def _operator_token_sha256(settings: Settings, database: Database) -> str:
     """The hash of the token in force: the setting's, else that of the token generated at first start."""
     if settings.operator_token is not None:
         return sha256_of(settings.operator_token.get_secret_value().encode())
     with database.write() as session:
+        if session.get_bind().dialect.name != SQLITE:  # processes that start together make one
+            session.execute(text("LOCK TABLE operator_tokens IN EXCLUSIVE MODE"))
         stored: str | None = session.scalar(select(OperatorTokenRow.sha256))
         if stored is not None:
             return stored

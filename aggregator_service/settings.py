@@ -30,6 +30,25 @@ class Settings(BaseSettings):
         Path("hetlora-data"),
         description="Folder of the database, the objects, the updates and the generated operator token.",
     )
+    database_url: SecretStr | None = Field(
+        None,
+        description="`postgresql://USER:PASSWORD@HOST/NAME`; without it a SQLite file in `data_dir`.",
+    )
+    database_connections: int = Field(
+        20, ge=2, le=1000, description="Most connections that this process opens to PostgreSQL."
+    )
+    object_store_url: str | None = Field(
+        None,
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$",
+        description="`s3://BUCKET[/PREFIX]` for objects and updates, with credentials, region and endpoint "
+        "in `AWS_...`; without it folders of `data_dir`.",
+    )
+    role: Literal["all", "api", "worker"] = Field(
+        "all", description="What this process does: answer requests, bring rounds on, or both."
+    )
+    claim_seconds: PositiveSeconds = Field(
+        60.0, ge=1, description="How long a round waits for a worker that died before another takes it up."
+    )
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8440, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
     operator_token: SecretStr | None = Field(
@@ -61,7 +80,12 @@ class Settings(BaseSettings):
         1.0, ge=0.01, description="How often the round worker looks for leases and windows that ran out."
     )
     keep_updates_seconds: Seconds = Field(
-        7 * 24 * 3600.0, description="How long the updates of an ended round stay on disk."
+        7 * 24 * 3600.0, description="How long the updates of an ended round stay in the store."
+    )
+    keep_orphans_seconds: PositiveSeconds = Field(
+        24 * 3600.0,
+        ge=3600,
+        description="How long an object that nothing refers to stays, such as a file of a bundle to be.",
     )
     engine: Literal["local", "ray"] = Field(
         "local", description="Who aggregates: processes of this machine, or a Ray cluster."

@@ -10,7 +10,7 @@ from typing import Any, Final
 from aggregator_service.aggregation.reading import UpdateReader
 from aggregator_service.aggregation.rule import PLAIN, PlanKey, Update, UpdateRef
 from aggregator_service.aggregation.stacks import StackedAdapter, stacked
-from aggregator_service.storage.blobs import BlobFolder, reading_own
+from aggregator_service.storage.blobs import Blobs, reading_own
 from hetlora.adapter import Adapter
 from hetlora.errors import HetloraError
 from hetlora.messages.device import Adaptation
@@ -44,8 +44,8 @@ class StoredUpdates:
     `adaptations` are by `UpdateRef.plan_key`.
     """
 
-    updates: BlobFolder
-    objects: BlobFolder
+    updates: Blobs
+    objects: Blobs
     reader: UpdateReader
     adaptations: Mapping[PlanKey, Adaptation]
     _known: OrderedDict[str, Received] = field(default_factory=OrderedDict)

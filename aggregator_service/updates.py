@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from aggregator_service.aggregation.rule import PLAIN
-from aggregator_service.assignments import STARTED, own_assignment, refuse_state
+from aggregator_service.assignments import STARTED, lock_assignment, own_assignment, refuse_state
 from aggregator_service.bundles import read_spec
-from aggregator_service.rounds import settle
+from aggregator_service.locks import lock_run_of_round
 from aggregator_service.service import Service
-from aggregator_service.storage.blobs import BlobFolder, IncomingBlob, reading_own
+from aggregator_service.storage.blobs import Blobs, reading_own
+from aggregator_service.storage.incoming import IncomingBlob
 from aggregator_service.storage.tables import AssignmentRow, RunRow
 from aggregator_service.transitions import move
 from aggregator_service.validation import validate_update
@@ -37,7 +38,7 @@ class Admission:
     plan: tuple[int, str]  # its rank, and the digest of what was sent
     adaptation: Adaptation
     max_bytes: int
-    folder: BlobFolder
+    folder: Blobs
 
 
 def admit(service: Service, device_id: str, assignment_id: str, sha256: str) -> Admission:
@@ -87,8 +88,7 @@ def keep_update(service: Service, admission: Admission, blob: IncomingBlob) -> O
     now = service.clock()
     blob.sync()  # the slow part of keeping it, before others have to wait
     with service.database.write() as session:
-        settle(session, now)
-        assignment = own_assignment(session, admission.device_id, admission.assignment_id)
+        assignment, _ = lock_assignment(session, admission.device_id, admission.assignment_id, now)
         if assignment.state not in STARTED:
             if assignment.update_sha256 == blob.sha256:
                 return ObjectRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
@@ -117,7 +117,7 @@ def _plan(assignment: AssignmentRow) -> tuple[int, str]:
     return assignment.rank, assignment.adapter_sha256
 
 
-def _drop_unused(service: Service, folder: BlobFolder, round_id: str, sha256: str) -> None:
+def _drop_unused(service: Service, folder: Blobs, round_id: str, sha256: str) -> None:
     """Delete a replaced update, or a device that goes on replacing its own could fill the disk.
 
     In a transaction of its own, after the one that replaced it: a crash between leaves a file that nobody
@@ -127,5 +127,6 @@ def _drop_unused(service: Service, folder: BlobFolder, round_id: str, sha256: st
         AssignmentRow.round_id == round_id, AssignmentRow.update_sha256 == sha256
     )
     with service.database.write() as session:
+        lock_run_of_round(session, round_id)
         if session.scalar(of_these_bytes.limit(1)) is None:
-            folder.path(sha256).unlink(missing_ok=True)
+            folder.remove(sha256)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
-from datetime import timedelta
 
-from sqlalchemy import delete, select
-
+from aggregator_service.claims import claim, held
 from aggregator_service.commit import commit_round
-from aggregator_service.handouts import drop_drawn
-from aggregator_service.rounds import settle
+from aggregator_service.locks import lock_run
+from aggregator_service.rounds import due, settle
 from aggregator_service.service import Service
-from aggregator_service.storage.tables import NonceRow, RoundRow
-from hetlora.states import RoundState
+from aggregator_service.sweep import sweep
 
 log = logging.getLogger(__name__)
 
@@ -64,28 +60,18 @@ class Worker:
 
 
 def tick(service: Service) -> None:
-    """Expire leases, close report windows, commit every round that is ready."""
-    with service.database.write() as session:
-        settle(session, service.clock())
-    with service.database.read() as session:
-        ready = session.scalars(select(RoundRow.id).where(RoundRow.state == RoundState.AGGREGATING)).all()
-    for round_id in ready:
-        try:
-            commit_round(service, round_id)
-        except Exception:  # such as a full disk: the round stays as it is for the next tick, the others go on
-            log.exception("round=%s commit=failed", round_id)
-
-
-def sweep(service: Service) -> None:
-    """Drop nonces too old to matter; of rounds ended long ago the updates, and what was drawn for one."""
+    """Expire leases, close report windows, commit every round that waits and that no other worker holds."""
     now = service.clock()
-    with service.database.write() as session:
-        session.execute(delete(NonceRow).where(NonceRow.expires_at < now))
     with service.database.read() as session:
-        for folder in service.updates_folder.iterdir():
-            row = session.get(RoundRow, folder.name)
-            kept = timedelta(seconds=service.settings.keep_updates_seconds)
-            if row is not None and row.ended_at is not None and row.ended_at + kept <= now:
-                drop_drawn(service, row.id)
-                shutil.rmtree(folder)
-                log.info("round=%s updates=removed", row.id)
+        runs = sorted(due(session, now))
+    for run_id in runs:
+        with service.database.write() as session:
+            settle(session, lock_run(session, run_id), now)
+    tried: set[str] = set()
+    while (round_id := claim(service, tried)) is not None:
+        tried.add(round_id)
+        with held(service, round_id):
+            try:
+                commit_round(service, round_id)
+            except Exception:  # such as a full disk: the round stays for the next tick, the others go on
+                log.exception("round=%s commit=failed", round_id)

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from fastapi import Request
 from starlette.types import Message
 
-from aggregator_service.storage.blobs import BlobFolder, IncomingBlob
+from aggregator_service.storage.blobs import Blobs
+from aggregator_service.storage.incoming import IncomingBlob
 from hetlora.digest import verify_digest
 from hetlora.errors import BodyTooLarge
 from hetlora.signature import parse_content_digest
@@ -67,9 +68,7 @@ async def with_bounded_body(request: Request, limit_bytes: int) -> Request:
 
 
 @asynccontextmanager
-async def received_blob(
-    request: Request, folder: BlobFolder, limit_bytes: int
-) -> AsyncIterator[IncomingBlob]:
+async def received_blob(request: Request, folder: Blobs, limit_bytes: int) -> AsyncIterator[IncomingBlob]:
     """The body streamed to a temporary file under `bounded_chunks`; removed at the end unless kept."""
     with folder.receive() as blob:
         async for chunk in bounded_chunks(request, limit_bytes):

@@ -9,7 +9,9 @@ from aggregator_service.api.authentication import ServiceOf, operator_router
 from aggregator_service.api.body import BINARY_BODY, received_blob
 from aggregator_service.api.objects import object_response
 from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
-from aggregator_service.bundles import get_bundle, publish
+from aggregator_service.bundles import get_bundle
+from aggregator_service.objects import keep
+from aggregator_service.publishing import publish
 from aggregator_service.storage.tables import BundleRow
 from aggregator_service.views import bundle_status
 from hetlora.digest import Sha256, verify_digest
@@ -24,7 +26,7 @@ async def put_object(sha256: Sha256, request: Request, service: ServiceOf) -> No
     limit_bytes = service.settings.max_bundle_file_bytes
     async with received_blob(request, service.objects, limit_bytes) as blob:
         verify_digest("body of the object", got=blob.sha256, expected=sha256)
-        await run_in_threadpool(service.objects.keep, blob)
+        await run_in_threadpool(keep, service, blob)
 
 
 @router.head("/objects/{sha256}", response_class=Response)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
 from fastapi import APIRouter, Request
@@ -30,11 +29,11 @@ def get_health() -> Probe:
 
 @router.get("/ready")
 def get_ready(request: Request, service: ServiceOf) -> Probe:
-    """Database and object store answer, and the round worker runs."""
+    """Database and object store answer, and the round worker runs where the process has one."""
     with service.database.read() as session:
         session.execute(text("SELECT 1"))
-    if not os.access(service.objects.root, os.W_OK):
-        raise UnavailableError("object store cannot be written", got=service.objects.root)
-    if not request.app.state.worker.is_alive():
+    service.store.check()
+    worker = request.app.state.worker
+    if worker is not None and not worker.is_alive():
         raise UnavailableError("the round worker has ended", expected="a restart of the service")
     return Probe()

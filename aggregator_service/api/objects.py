@@ -6,15 +6,15 @@ import re
 
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse
+from starlette.responses import StreamingResponse
 
-from aggregator_service.storage.blobs import BlobFolder
+from aggregator_service.storage.blobs import Blobs
 from hetlora.errors import NotFound
 
 _RANGE = re.compile(r"bytes=(?:(?P<first>\d{1,19})-(?P<last>\d{0,19})|-(?P<suffix>\d{1,19}))")
 
 
-def object_response(request: Request, folder: BlobFolder, sha256: str, media_type: str) -> Response:
+def object_response(request: Request, folder: Blobs, sha256: str, media_type: str) -> Response:
     """A blob; 304 for a cached one, 206 for one range of it.
 
     Raises:
@@ -27,24 +27,31 @@ def object_response(request: Request, folder: BlobFolder, sha256: str, media_typ
     headers = {"ETag": f'"{sha256}"', "Cache-Control": "private, max-age=31536000, immutable"}
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    # FileResponse would tell of a bad range in plain text.
-    if "range" in request.headers:
-        _check_range(request.headers["range"], size_bytes)
-    return FileResponse(folder.path(sha256), headers=headers, media_type=media_type)
+    first, stop, status = 0, size_bytes, 200
+    headers["Accept-Ranges"] = "bytes"
+    if "range" in request.headers and request.headers.get("if-range", headers["ETag"]) == headers["ETag"]:
+        first, stop = _range(request.headers["range"], size_bytes)
+        status = 206
+        headers["Content-Range"] = f"bytes {first}-{stop - 1}/{size_bytes}"
+    headers["Content-Length"] = str(stop - first)
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers, media_type=media_type)
+    chunks = folder.chunks(sha256, first, stop)
+    return StreamingResponse(chunks, status_code=status, headers=headers, media_type=media_type)
 
 
-def _check_range(header: str, size_bytes: int) -> None:
+def _range(header: str, size_bytes: int) -> tuple[int, int]:
+    """The first byte of a range, and the one after its last."""
     found = _RANGE.fullmatch(header.strip())
+    first = stop = 0
     if found and found["suffix"]:
-        satisfiable = int(found["suffix"]) > 0 and size_bytes > 0
+        first, stop = max(0, size_bytes - int(found["suffix"])), size_bytes
     elif found:
-        first = int(found["first"])
-        satisfiable = first < size_bytes and first <= int(found["last"] or size_bytes)
-    else:
-        satisfiable = False
-    if not satisfiable:
+        first, stop = int(found["first"]), min(int(found["last"] or size_bytes) + 1, size_bytes)
+    if first >= stop:
         raise HTTPException(
             416,
             f"range {header[:64]} is not one range within {size_bytes} bytes",
             headers={"Content-Range": f"bytes */{size_bytes}"},
         )
+    return first, stop

@@ -1,23 +1,25 @@
-"""A local folder of immutable files named by their SHA-256.
+"""Immutable bytes under their SHA-256: what a folder of files and a bucket have in common.
 
-A file appears under its name only whole and on disk: bytes go to a temporary file that is fsynced and then
-renamed. So a name that exists is never half a file, whatever instant the process died at.
+A blob is under its name only whole: a name that exists is never half a blob, whenever a process died.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Final
 
-from hetlora.digest import sha256_of, sha256_of_file, verify_digest
+from aggregator_service.storage.incoming import IncomingBlob, receive
+from hetlora.digest import sha256_of, verify_digest
 from hetlora.errors import HetloraError, NotFound, ServiceFailed
 from hetlora.messages.common import ObjectRef
+
+CHUNK_BYTES: Final = 256 * 1024
 
 
 @contextmanager
@@ -33,72 +35,64 @@ def reading_own(what: str) -> Iterator[None]:
         raise ServiceFailed(f"{what} of the service cannot be read", got=error) from error
 
 
-@dataclass(slots=True)
-class IncomingBlob:
-    """Bytes on their way in: hashed while written, kept only by `BlobFolder.keep`."""
-
-    path: Path
-    file: BinaryIO
-    size_bytes: int = 0
-    _hash: hashlib._Hash = field(default_factory=hashlib.sha256, init=False, repr=False)
-
-    def write(self, chunk: bytes) -> None:
-        self.file.write(chunk)
-        self._hash.update(chunk)
-        self.size_bytes += len(chunk)
-
-    @property
-    def sha256(self) -> str:
-        """The digest of what has been written so far."""
-        return self._hash.hexdigest()
-
-    def sync(self) -> None:
-        """Bring all bytes written so far to the disk."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
-
-    def read(self) -> bytes:
-        """All bytes written so far."""
-        self.file.flush()
-        return self.path.read_bytes()
-
-
 @dataclass(frozen=True, slots=True)
-class BlobFolder:
-    """Blobs below `root`; `incoming` holds temporary files and lies on the same file system."""
+class StoredBlob:
+    """A blob as a listing tells of it."""
 
-    root: Path
+    sha256: str
+    written_at: datetime
+
+
+@dataclass(frozen=True)
+class Blobs(ABC):
+    """A set of blobs; `incoming` holds the temporary files of this machine. Travels to other processes."""
+
     incoming: Path
 
-    def path(self, sha256: str) -> Path:
-        """Where the blob of this digest lies, if it is there."""
-        return self.root / sha256[:2] / sha256
-
+    @abstractmethod
     def size_bytes(self, sha256: str) -> int | None:
         """The size of a blob, or None if it is absent."""
-        try:
-            return self.path(sha256).stat().st_size
-        except FileNotFoundError:
-            return None
 
-    @contextmanager
-    def receive(self) -> Iterator[IncomingBlob]:
-        """A temporary file, removed at the end unless it was kept."""
-        path = self.incoming / secrets.token_hex(16)
-        try:
-            with path.open("xb") as file:
-                yield IncomingBlob(path, file)
-        finally:
-            path.unlink(missing_ok=True)
+    @abstractmethod
+    def chunks(self, sha256: str, first: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """The bytes from `first` to before `stop`, unchecked, in pieces of about CHUNK_BYTES.
+
+        Raises:
+            NotFound: there is no such blob, told before the first piece is asked for.
+        """
+
+    @abstractmethod
+    def load(self, sha256: str) -> bytes:
+        """All bytes of a blob, unchecked.
+
+        Raises:
+            NotFound: there is no such blob.
+        """
+
+    @abstractmethod
+    def remove(self, sha256: str) -> None:
+        """Delete a blob, if it is there."""
+
+    @abstractmethod
+    def listing(self) -> Iterator[StoredBlob]:
+        """All blobs, in no order."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Delete all blobs."""
+
+    @abstractmethod
+    def _store(self, blob: IncomingBlob) -> None:
+        """Make synced bytes a blob that survives a crash; an equal one is replaced."""
+
+    def receive(self) -> AbstractContextManager[IncomingBlob]:
+        """See `incoming.receive`."""
+        return receive(self.incoming)
 
     def keep(self, blob: IncomingBlob) -> ObjectRef:
         """Make incoming bytes a blob that survives a crash; an equal one is replaced."""
         blob.sync()
-        target = self.path(blob.sha256)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        blob.path.replace(target)
-        for folder in (target.parent, self.root, self.root.parent):
-            _sync_folder(folder)
+        self._store(blob)
         return ObjectRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
 
     def put(self, data: bytes) -> ObjectRef:
@@ -112,12 +106,9 @@ class BlobFolder:
 
         Raises:
             NotFound: there is no such blob.
-            DigestMismatch: the file was changed on disk.
+            DigestMismatch: it was changed where it lies.
         """
-        try:
-            data = self.path(sha256).read_bytes()
-        except FileNotFoundError as error:
-            raise NotFound("no such object", got=sha256) from error
+        data = self.load(sha256)
         verify_digest(f"stored object {sha256}", got=sha256_of(data), expected=sha256)
         return data
 
@@ -126,17 +117,11 @@ class BlobFolder:
 
         Raises:
             NotFound: there is no such blob.
-            DigestMismatch: the file was changed on disk.
+            DigestMismatch: it was changed where it lies.
         """
         if self.size_bytes(sha256) is None:
             raise NotFound(f"{what} was never uploaded", got=sha256)
-        verify_digest(what, got=sha256_of_file(self.path(sha256)), expected=sha256)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename inside the folder survive a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        digest = hashlib.sha256()
+        for chunk in self.chunks(sha256):
+            digest.update(chunk)
+        verify_digest(what, got=digest.hexdigest(), expected=sha256)

@@ -1,54 +1,53 @@
-"""The database: one engine, short transactions, SQLite in WAL mode.
+"""The database: short transactions, on SQLite in WAL mode or on PostgreSQL.
 
-Reads are snapshots that never block. Writes take SQLite's write lock at their first statement (BEGIN
-IMMEDIATE), so that what a transaction has read cannot change before it commits; within the process they queue
-at a lock, which wakes at once where SQLite's own busy handler polls.
+Reads never block. A write on SQLite takes the write lock at its first statement (BEGIN IMMEDIATE), so that
+what it has read cannot change before it commits; within the process writes queue at a lock, which wakes at
+once where SQLite's own busy handler polls. On PostgreSQL writes lock the rows that they go by (ADR 0012).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session, sessionmaker
 
-from hetlora.errors import SettingsError
+from aggregator_service.storage.schema import upgrade
 
-MIGRATIONS = Path(__file__).parent / "migrations"
+SQLITE: Final = "sqlite"
 
 
 class Database:
-    """The service's SQLite file, migrated to the newest tables when opened.
+    """The service's database, migrated to the newest tables when opened.
+
+    Args:
+        timeout_seconds: how long a statement waits for a lock before it is refused.
+        connections: the most that are open at once, on PostgreSQL.
 
     Raises:
-        SettingsError: the file was written by a newer hetlora.
+        SettingsError: a newer hetlora wrote it.
     """
 
-    def __init__(self, path: Path, *, timeout_seconds: float) -> None:
-        self.engine = create_engine(
-            URL.create("sqlite", database=str(path)), connect_args={"timeout": timeout_seconds}
-        )
-        event.listen(self.engine, "connect", _prepare_connection)
-        event.listen(self.engine, "begin", _begin)
+    def __init__(self, url: URL, *, timeout_seconds: float, connections: int = 20) -> None:
+        if url.get_backend_name() == SQLITE:
+            self.engine = _sqlite_engine(url, timeout_seconds)
+            self._write_lock: AbstractContextManager[object] = threading.Lock()
+        else:
+            self.engine = _postgresql_engine(url, timeout_seconds, connections)
+            self._write_lock = nullcontext()
         self._reading = sessionmaker(self.engine, expire_on_commit=False)
         self._writing = sessionmaker(
             self.engine.execution_options(begin="BEGIN IMMEDIATE"), expire_on_commit=False
         )
-        self._write_lock = threading.Lock()
-        with self.engine.begin() as connection:
-            migrate(connection, path)
+        upgrade(self.engine)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A snapshot; changes to its rows are lost."""
+        """What is committed; changes to its rows are lost. On SQLite a snapshot."""
         with self._reading() as session:
             yield session
 
@@ -62,17 +61,26 @@ class Database:
         self.engine.dispose()
 
 
-def migrate(connection: Connection, path: Path) -> None:
-    """Bring the tables to the newest revision."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    try:
-        command.upgrade(config, "head")
-    except CommandError as error:
-        raise SettingsError(
-            f"database {path} cannot be migrated", got=error, expected="one written by this hetlora or older"
-        ) from error
+def _sqlite_engine(url: URL, timeout_seconds: float) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": timeout_seconds})
+    event.listen(engine, "connect", _prepare_connection)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _postgresql_engine(url: URL, timeout_seconds: float, connections: int) -> Engine:
+    return create_engine(
+        url,
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=timeout_seconds,
+        pool_pre_ping=True,  # a connection that was cut while idle is replaced, and nobody is refused
+        isolation_level="READ COMMITTED",
+        connect_args={
+            "connect_timeout": max(2, round(timeout_seconds)),  # which libpq takes in whole seconds
+            "options": f"-c lock_timeout={round(timeout_seconds * 1000)} -c timezone=utc",
+        },
+    )
 
 
 def _prepare_connection(connection: Any, _record: object) -> None:

@@ -137,6 +137,9 @@ class RoundRow(StatefulRow):
     started_at: Mapped[datetime]
     window_closes_at: Mapped[datetime | None]  # set by the first offer
     ended_at: Mapped[datetime | None]
+    claimed_by: Mapped[str | None]  # the worker that aggregates it, until it says so no more
+    claimed_until: Mapped[datetime | None]
+    updates_dropped: Mapped[bool] = mapped_column(default=False)  # from the store
 
 
 class AssignmentRow(StatefulRow):
@@ -200,6 +203,15 @@ def frozen_of(row: AdapterVersionRow | HandoutRow) -> ObjectRef | None:
     if row.frozen_sha256 is None or row.frozen_bytes is None:
         return None
     return ObjectRef(sha256=row.frozen_sha256, size_bytes=row.frozen_bytes)
+
+
+class ObjectRow(Base):
+    """When an object was last put, or somebody was about to refer to it."""
+
+    __tablename__ = "objects"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    touched_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class RankLimitRow(Base):

@@ -12,6 +12,7 @@ from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
 
 Engine = Literal["local", "ray"]
+Role = Literal["all", "api", "worker"]
 
 
 def serve(
@@ -29,13 +30,20 @@ def serve(
         Engine | None,
         typer.Option(help="Who aggregates: this machine, or a Ray cluster. [HETLORA_ENGINE, else local]"),
     ] = None,
+    role: Annotated[
+        Role | None,
+        typer.Option(help="Answer requests, bring rounds on, or both. [HETLORA_ROLE, else all]"),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run the aggregation service until it is stopped.
+    """Run the aggregation service until it is stopped; any number of times on one database.
 
     Nothing is open by default: operators need the token (HETLORA_OPERATOR_TOKEN, or the one written on the
     first start to `operator-token` in the data folder), devices need a population's enrolment token. Killing
     the process at any moment loses nothing that was accepted.
+
+    Processes that share HETLORA_DATABASE_URL (PostgreSQL) and HETLORA_OBJECT_STORE_URL, or one data folder,
+    are one service: any of them may die, and the others go on.
 
     HETLORA_AGGREGATION_WORKERS processes aggregate. With `--engine ray` they are those of a Ray cluster, one
     started here or the one at HETLORA_RAY_ADDRESS. The result is the same to the last bit. Further settings:
@@ -46,7 +54,7 @@ def serve(
         from aggregator_service.settings import Settings
 
     # What is not given here is left to the environment and to the defaults of Settings.
-    given = {"data_dir": data_dir, "host": host, "port": port, "engine": engine}
+    given = {"data_dir": data_dir, "host": host, "port": port, "engine": engine, "role": role}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
 
     def announce(address: str) -> None:

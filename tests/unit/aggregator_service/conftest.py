@@ -1,4 +1,4 @@
-"""A real application, on a fresh data folder, with a clock that the test moves."""
+"""A real application on a fresh SQLite file, and again on PostgreSQL, with a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fake_device import FakeDevice
 from fastapi import FastAPI
 from pydantic import SecretStr
 from service_operator import TOKEN, Operator
+from service_postgresql import PostgresqlServer
 from service_server import served
 
 from aggregator_service.app import create_app
@@ -27,13 +28,15 @@ class Stage:
     """A stopped service with the population `keyboard` and a published bundle, to be copied."""
 
     data_dir: Path
+    database: str | None  # of the server that the tests started, else a file in `data_dir`
     enrolment_token: str
     bundle: str
 
 
-def settings_of(data_dir: Path) -> Settings:
+def settings_of(data_dir: Path, database_url: str | None = None) -> Settings:
     return Settings(
         data_dir=data_dir,
+        database_url=None if database_url is None else SecretStr(database_url),
         port=0,
         operator_token=SecretStr(TOKEN),
         worker_interval_seconds=0.1,
@@ -42,11 +45,21 @@ def settings_of(data_dir: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    settings = settings_of(tmp_path_factory.mktemp("stage") / "data")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresqlServer]:
+    with PostgresqlServer(tmp_path_factory.mktemp("postgresql")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    data_dir, url = tmp_path_factory.mktemp("stage") / "data", None
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgresql")
+        url = server.create("stage")
+    settings = settings_of(data_dir, url)
     with served(create_app(open_service(settings, FakeClock())), settings) as client:
         operator = Operator(client)
-        return Stage(settings.data_dir, operator.population(), operator.publish())
+        return Stage(data_dir, url and "stage", operator.population(), operator.publish())
 
 
 @pytest.fixture
@@ -67,8 +80,14 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, stage: Stage) -> Settings:
-    return settings_of(shutil.copytree(stage.data_dir, tmp_path / "data"))
+def settings(request: pytest.FixtureRequest, tmp_path: Path, stage: Stage) -> Iterator[Settings]:
+    data_dir = shutil.copytree(stage.data_dir, tmp_path / "data")
+    if stage.database is None:
+        yield settings_of(data_dir)
+        return
+    server = request.getfixturevalue("postgresql")
+    with server.copy(stage.database) as url:
+        yield settings_of(data_dir, url)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fake_clock import FakeClock
 from fake_device import FakeDevice
 from service_bundle import make_adapter
+from service_objects import kept_updates
 from service_operator import Operator
 from service_server import problem
 
@@ -110,7 +111,7 @@ def test_replaced_update_leaves_no_file_behind(
     for scale in (1.0, 2.0, 3.0, 4.0):
         assert device.upload(assignment_id, make_adapter(2, scale)).is_success
     # The first bytes stay: the other device brought the same. Of this one's, only the last are left.
-    kept = {path.name for path in service.updates_folder.rglob("*") if path.is_file()}
+    kept = {path.name for path in kept_updates(service)}
     assert kept == {sha256_of(adapter_to_bytes(update)) for update in (shared, make_adapter(2, 4.0))}
     assert device.submit(assignment_id, make_adapter(2, 4.0)).json()["state"] == "accepted"
     assert other.submit(other.offer()["assignment_id"], shared).json()["state"] == "accepted"

@@ -10,6 +10,7 @@ import pytest
 from fake_device import FakeDevice
 from fake_training import RANK, SPEC, Work, work, worked
 from safetensors.numpy import load, save
+from service_objects import kept_updates
 from service_operator import Operator
 from service_server import problem
 
@@ -78,7 +79,7 @@ def test_update_that_is_not_what_the_plan_asked_for_is_refused_and_the_right_one
     operator.run(operator.publish(SPEC), rule=rule, max_rank=RANK)
     done = worked(device, 2, seed=3)
     assert problem(device.upload(done.plan.assignment_id, spoil(done))) == (422, code)
-    assert [path for path in service.updates_folder.rglob("*") if path.is_file()] == []
+    assert kept_updates(service) == []
     assert device.hand_in(done.plan, done.data, done.update.rank)["state"] == "accepted"
 
 

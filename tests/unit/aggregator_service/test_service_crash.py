@@ -7,29 +7,21 @@ from pathlib import Path
 
 import pytest
 from fake_clock import FakeClock
-from fake_device import CAPABILITIES, FakeDevice, report_of
+from fake_device import FakeDevice
 from service_bundle import make_adapter
 from service_operator import Operator
 from service_process import now, process
+from service_verbs import add_device, deliver, started_run
 from sqlalchemy import select
 
-from aggregator_service.assignments import start, submit
 from aggregator_service.commit import commit_round
-from aggregator_service.offers import check_in
-from aggregator_service.runs import change_run, create_run
-from aggregator_service.service import TOKEN_FILE, Service, open_service
+from aggregator_service.runs import change_run
+from aggregator_service.service import TOKEN_FILE, open_service
 from aggregator_service.settings import Settings
-from aggregator_service.storage.tables import AdapterVersionRow, DeviceRow, RoundRow, RunRow
-from aggregator_service.transitions import create
-from aggregator_service.updates import admit, keep_update
+from aggregator_service.storage.tables import AdapterVersionRow, RoundRow, RunRow
 from aggregator_service.worker import tick
-from hetlora.adapter import Adapter
-from hetlora.messages.device import CapabilityReport, CheckIn, Report
-from hetlora.messages.management import RunCreate, RunSettings
-from hetlora.states import AssignmentState, DeviceState, RoundState, RunState
+from hetlora.states import RoundState, RunState
 from hetlora.tensors import adapter_to_bytes
-
-ONE_ROUND = RunSettings(rounds=1, goal_count=1, over_selection=1.0, max_rank=2)
 
 
 @pytest.mark.slow
@@ -82,8 +74,7 @@ def test_round_left_aggregating_is_committed_by_the_next_process(
 ) -> None:
     # No worker runs here, so the round stays where a process that died before its commit would leave it.
     dead = open_service(settings, clock)
-    run_id = create_run(dead, RunCreate(population="keyboard", bundle=bundle, settings=ONE_ROUND))
-    change_run(dead, run_id, "start")
+    run_id = started_run(dead, bundle)
     update = make_adapter(2)
     deliver(dead, add_device(dead), update)
     dead.objects.put(adapter_to_bytes(update))  # written before the transaction that never came
@@ -104,8 +95,7 @@ def test_result_of_a_run_that_was_stopped_while_aggregating_is_dropped(
     settings: Settings, bundle: str, clock: FakeClock
 ) -> None:
     service = open_service(settings, clock)
-    run_id = create_run(service, RunCreate(population="keyboard", bundle=bundle, settings=ONE_ROUND))
-    change_run(service, run_id, "start")
+    run_id = started_run(service, bundle)
     deliver(service, add_device(service), make_adapter(2))
     with service.database.read() as session:
         (row,) = session.scalars(select(RoundRow))
@@ -116,31 +106,3 @@ def test_result_of_a_run_that_was_stopped_while_aggregating_is_dropped(
         assert session.get_one(RoundRow, row.id).state is RoundState.ABANDONED
         assert len(session.scalars(select(AdapterVersionRow)).all()) == 1
     service.close()
-
-
-def add_device(service: Service) -> str:
-    device = DeviceRow(
-        id="device-1", state=DeviceState.ACCEPTED, population="keyboard", public_key="", name=""
-    )
-    with service.database.write() as session:
-        create(session, device, "test", service.clock())
-    return "device-1"
-
-
-def deliver(service: Service, device_id: str, update: Adapter) -> None:
-    message = CheckIn(
-        protocol_version=1,
-        sdk_version="",
-        population="keyboard",
-        capabilities=CapabilityReport.model_validate(CAPABILITIES),
-        example_count=1,
-    )
-    offer = check_in(service, device_id, message).offer
-    assert offer is not None
-    start(service, device_id, offer.assignment_id, update.rank)
-    admission = admit(service, device_id, offer.assignment_id, "")
-    with admission.folder.receive() as blob:
-        blob.write(adapter_to_bytes(update))
-        keep_update(service, admission, blob)
-    report = Report.model_validate(report_of(update))
-    assert submit(service, device_id, offer.assignment_id, report).state is AssignmentState.ACCEPTED

@@ -14,8 +14,8 @@ from sqlalchemy import create_engine, text
 from aggregator_service.handouts import handout
 from aggregator_service.service import open_service
 from aggregator_service.settings import Settings
-from aggregator_service.storage.blobs import BlobFolder
-from aggregator_service.storage.database import MIGRATIONS
+from aggregator_service.storage.folder import BlobFolder
+from aggregator_service.storage.schema import MIGRATIONS
 from aggregator_service.storage.tables import AssignmentRow, RunRow
 from hetlora.messages.device import Adaptation
 from hetlora.messages.management import RunSettings
@@ -32,7 +32,7 @@ def old_folder(tmp_path: Path) -> Path:
     """One run with one adapter version, cut to rank 1 for the assignment that is out."""
     for name in ("objects", "incoming", "updates"):
         (tmp_path / name).mkdir()
-    objects = BlobFolder(tmp_path / "objects", tmp_path / "incoming")
+    objects = BlobFolder(tmp_path / "incoming", tmp_path / "objects")
     manifest = objects.put(make_manifest().to_json())
     whole, narrow = (objects.put(adapter_to_bytes(make_adapter(rank))) for rank in (2, 1))
     engine = create_engine(f"sqlite:///{tmp_path / 'hetlora.sqlite'}")

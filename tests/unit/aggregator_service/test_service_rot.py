@@ -8,6 +8,7 @@ from pathlib import Path
 from fake_clock import FakeClock
 from fake_device import FakeDevice
 from service_bundle import make_adapter
+from service_objects import kept_updates
 from service_operator import Operator
 from service_server import problem
 
@@ -42,7 +43,7 @@ def test_kept_update_that_rots_on_disk_is_left_out_where_the_others_are_enough(
     # ceil(0.5 * 2) = 1 update is enough
     run_id = operator.run(bundle, goal_count=2, minimum_share=0.5)
     make_device(1).deliver(make_adapter(1), rank=1)
-    (kept,) = (path for path in service.updates_folder.rglob("*") if path.is_file())
+    (kept,) = kept_updates(service)
     flip_a_byte(kept)
     make_device(2).deliver(make_adapter(2))
     run = operator.committed(run_id)
@@ -64,7 +65,7 @@ def test_place_of_a_kept_update_that_rots_on_disk_is_given_again_and_the_others_
     run_id = operator.run(bundle, goal_count=2, minimum_share=1.0, report_window_seconds=100)
     unlucky, lucky = make_device(1), make_device(2)
     unlucky.deliver(make_adapter(1), rank=1)
-    (kept,) = (path for path in service.updates_folder.rglob("*") if path.is_file())
+    (kept,) = kept_updates(service)
     flip_a_byte(kept)
     clock.advance(90)
     lucky.deliver(make_adapter(2))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator_service.service import TOKEN_FILE, Service
+from aggregator_service.service import TOKEN_FILE
 
 
 def serve(data_dir: Path) -> subprocess.CompletedProcess[str]:
@@ -56,12 +56,3 @@ def test_data_dir_that_cannot_be_used_is_told_in_one_message(
     assert ended.stderr.startswith(f"error settings_invalid: data_dir cannot be used; got {data_dir}: ")
     assert told in ended.stderr
     assert ended.stderr.count("\n") == 1
-
-
-def test_data_dir_of_a_running_service_is_told_in_one_message(service: Service) -> None:
-    ended = serve(service.settings.data_dir)
-    assert (ended.returncode, ended.stdout) == (3, "")
-    assert ended.stderr == (
-        "error settings_invalid: another service works on this data_dir; "
-        f"got {service.settings.data_dir}; expected a data_dir for each service\n"
-    )

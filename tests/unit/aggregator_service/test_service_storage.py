@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -9,15 +11,16 @@ from fake_clock import FakeClock
 from fake_device import FakeDevice
 from fake_training import RANK, SPEC, work
 from service_bundle import make_adapter
+from service_objects import kept_updates
 from service_operator import Operator
 from sqlalchemy import inspect, text
 
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
-from aggregator_service.storage.blobs import BlobFolder
 from aggregator_service.storage.database import Database
+from aggregator_service.storage.folder import BlobFolder
 from aggregator_service.storage.tables import Base, PopulationRow
-from aggregator_service.worker import sweep
+from aggregator_service.sweep import sweep
 from hetlora.digest import sha256_of
 from hetlora.errors import DigestMismatch, NotFound, SettingsError
 
@@ -25,7 +28,7 @@ from hetlora.errors import DigestMismatch, NotFound, SettingsError
 @pytest.fixture
 def blobs(tmp_path: Path) -> BlobFolder:
     (tmp_path / "incoming").mkdir()
-    return BlobFolder(tmp_path / "blobs", tmp_path / "incoming")
+    return BlobFolder(tmp_path / "incoming", tmp_path / "blobs")
 
 
 @pytest.fixture
@@ -121,16 +124,14 @@ def test_incoming_bytes_that_are_not_kept_leave_nothing(blobs: BlobFolder) -> No
     assert not blobs.root.exists()
 
 
-def test_unfinished_uploads_of_a_dead_process_are_removed_at_start(settings: Settings) -> None:
-    leftover = settings.data_dir / "incoming" / "half"
-    leftover.write_bytes(b"half a file")
-    open_service(settings).close()
-    assert not leftover.exists()
-
-
-def test_data_dir_has_one_service_at_a_time(settings: Settings, service: Service) -> None:
-    with pytest.raises(SettingsError, match="another service works on this data_dir"):
-        open_service(settings)
+def test_unfinished_uploads_of_a_dead_process_are_removed_after_a_day(service: Service) -> None:
+    leftover, under_way = (service.store.incoming / name for name in ("half", "another"))
+    for path in (leftover, under_way):
+        path.write_bytes(b"half a file")
+    a_day_ago = time.time() - service.settings.keep_orphans_seconds - 1
+    os.utime(leftover, (a_day_ago, a_day_ago))
+    sweep(service)
+    assert (leftover.exists(), under_way.exists()) == (False, True)
 
 
 def test_data_dir_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -177,14 +178,13 @@ def test_updates_are_dropped_once_their_round_ended_long_ago(
     open_run = operator.run(bundle, goal_count=2)
     device.deliver(make_adapter(2))
 
-    def folders() -> list[str]:
+    def rounds() -> list[str]:
         sweep(service)
-        return sorted(folder.name for folder in service.updates_folder.iterdir())
+        return sorted(path.parents[1].name for path in kept_updates(service))
 
-    assert len(folders()) == 3
+    assert len(rounds()) == 3
     clock.advance(service.settings.keep_updates_seconds - 1)
-    assert len(folders()) == 3
+    assert len(rounds()) == 3
     clock.advance(1)
     # The third round has not ended: the clock alone does not take its update away.
-    assert [name for name in folders() if name.startswith(run_id)] == []
-    assert [name.startswith(open_run) for name in folders()] == [True]
+    assert [name.startswith(open_run) for name in rounds()] == [True]

@@ -10,7 +10,7 @@ from fake_training import RANK, SPEC
 
 from aggregator_service.aggregation.reading import UpdateReader
 from aggregator_service.aggregation.rule import PLAIN, UpdateRef
-from aggregator_service.storage.blobs import BlobFolder
+from aggregator_service.storage.folder import BlobFolder
 from aggregator_service.stored_updates import StoredUpdates
 from hetlora.adapter import initial_adapter
 from hetlora.tensors import adapter_to_bytes
@@ -20,7 +20,7 @@ def test_source_that_has_read_updates_travels_without_what_it_remembers(tmp_path
     folders = [tmp_path / name for name in ("updates", "objects", "incoming")]
     for folder in folders:
         folder.mkdir()
-    updates, objects = (BlobFolder(folder, folders[2]) for folder in folders[:2])
+    updates, objects = (BlobFolder(folders[2], folder) for folder in folders[:2])
     adapter = initial_adapter(SPEC, RANK, np.random.default_rng(1))
     sent = objects.put(adapter_to_bytes(adapter)).sha256
     ref = UpdateRef(updates.put(adapter_to_bytes(adapter)).sha256, 1, sent, RANK)

@@ -10,6 +10,7 @@ from fake_clock import FakeClock
 from fake_device import FakeDevice
 from safetensors.numpy import save
 from service_bundle import SPEC, make_adapter
+from service_objects import kept_updates
 from service_operator import Operator
 from service_server import problem
 
@@ -69,7 +70,7 @@ def test_bad_update_is_refused_and_a_good_one_still_taken(
     operator.run(bundle)
     assignment_id = device.started(2)
     assert problem(device.upload(assignment_id, data)) == (422, code)
-    assert [path for path in service.updates_folder.rglob("*") if path.is_file()] == []
+    assert kept_updates(service) == []
     assert list(service.objects.incoming.iterdir()) == []
     assert device.upload(assignment_id, make_adapter(2)).is_success
 

@@ -1,0 +1,77 @@
+"""Claims on rounds that wait to be aggregated, by which several workers share them out without a leader.
+
+A claim only saves work: whoever aggregates a round comes to the same bytes, and the commit looks whether the
+round still waits (ADR 0012). So the clocks of the processes need not agree.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from sqlalchemy import or_, select, update
+
+from aggregator_service.service import Service
+from aggregator_service.storage.tables import RoundRow
+from hetlora.states import RoundState
+
+log = logging.getLogger(__name__)
+
+
+def claim(service: Service, tried: set[str]) -> str | None:
+    """Take a round that waits, that nobody holds and that was not tried; None if there is none."""
+    now = service.clock()
+    free = or_(RoundRow.claimed_until.is_(None), RoundRow.claimed_until <= now, _mine(service))
+    waiting = (
+        select(RoundRow)
+        .where(RoundRow.state == RoundState.AGGREGATING, free, RoundRow.id.not_in(tried))
+        .order_by(RoundRow.id)
+        .limit(1)
+    )
+    with service.database.read() as session:  # mostly there is nothing, which needs no write
+        if session.scalar(waiting) is None:
+            return None
+    with service.database.write() as session:
+        row = session.scalar(waiting.with_for_update(skip_locked=True))
+        if row is None:
+            return None
+        row.claimed_by = service.name
+        row.claimed_until = now + timedelta(seconds=service.settings.claim_seconds)
+        return row.id
+
+
+@contextmanager
+def held(service: Service, round_id: str) -> Iterator[None]:
+    """Renew a claim for as long as the block runs, and then give it up."""
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(service.settings.claim_seconds / 3):
+            try:
+                _claim_until(service, round_id, service.settings.claim_seconds)
+            except Exception:  # at worst another worker does the same work
+                log.exception("round=%s claim=not_renewed", round_id)
+
+    renewing = threading.Thread(target=renew, name="claim", daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewing.join()
+        _claim_until(service, round_id, 0)
+
+
+def _claim_until(service: Service, round_id: str, seconds: float) -> None:
+    until = service.clock() + timedelta(seconds=seconds)
+    with service.database.write() as session:
+        session.execute(
+            update(RoundRow).where(RoundRow.id == round_id, _mine(service)).values(claimed_until=until)
+        )
+
+
+def _mine(service: Service):  # type: ignore[no-untyped-def]
+    return RoundRow.claimed_by == service.name

@@ -1,0 +1,58 @@
+"""Locks that make a transaction the only one at work on a run, or on a device (ADR 0012).
+
+Taken before anything is read that the transaction goes by, a device's before a run's. SQLite, whose write
+transactions follow one another anyway, has no row locks and leaves them out.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RoundRow, RunRow
+from hetlora.errors import NotFound
+
+
+def lock_run(session: Session, run_id: str) -> RunRow:
+    """A run whose row, rounds and assignments only this transaction changes.
+
+    Raises:
+        NotFound: no such run.
+    """
+    run = session.get(RunRow, run_id, with_for_update=True)
+    if run is None:
+        raise NotFound("no such run", got=run_id)
+    return run
+
+
+def lock_run_of_round(session: Session, round_id: str) -> RunRow:
+    """The run that a round belongs to, as `lock_run`."""
+    return lock_run(session, session.scalars(select(RoundRow.run_id).where(RoundRow.id == round_id)).one())
+
+
+def lock_run_of_assignment(session: Session, device_id: str, assignment_id: str) -> RunRow:
+    """The run that an assignment of this device belongs to, as `lock_run`.
+
+    Raises:
+        NotFound: no such assignment, or another device's.
+    """
+    run_id = session.scalar(
+        select(AssignmentRow.run_id).where(
+            AssignmentRow.id == assignment_id, AssignmentRow.device_id == device_id
+        )
+    )
+    if run_id is None:
+        raise NotFound("this device has no such assignment", got=assignment_id)
+    return lock_run(session, run_id)
+
+
+def lock_device(session: Session, device_id: str) -> DeviceRow:
+    """A device that only this transaction changes, and gives work to.
+
+    Raises:
+        NotFound: no such device.
+    """
+    device = session.get(DeviceRow, device_id, with_for_update=True)
+    if device is None:
+        raise NotFound("no such device", got=device_id)
+    return device

@@ -1,0 +1,87 @@
+"""Blobs as files of this machine.
+
+Bytes go to a temporary file that is synced and then renamed, and so are the folders that hold the new name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from aggregator_service.storage.blobs import CHUNK_BYTES, Blobs, StoredBlob
+from aggregator_service.storage.incoming import IncomingBlob
+from hetlora.errors import NotFound
+
+
+@dataclass(frozen=True)
+class BlobFolder(Blobs):
+    """Blobs below `root`; `incoming` lies on the same file system."""
+
+    root: Path
+
+    def path(self, sha256: str) -> Path:
+        """Where the blob of this digest lies, if it is there."""
+        return self.root / sha256[:2] / sha256
+
+    def size_bytes(self, sha256: str) -> int | None:
+        try:
+            return self.path(sha256).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def chunks(self, sha256: str, first: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        try:
+            file = self.path(sha256).open("rb")
+        except FileNotFoundError as error:
+            raise NotFound("no such object", got=sha256) from error
+
+        def pieces() -> Iterator[bytes]:
+            with file:
+                file.seek(first)
+                left = None if stop is None else stop - first
+                while piece := file.read(CHUNK_BYTES if left is None else min(CHUNK_BYTES, left)):
+                    left = None if left is None else left - len(piece)
+                    yield piece
+
+        return pieces()
+
+    def load(self, sha256: str) -> bytes:
+        try:
+            return self.path(sha256).read_bytes()
+        except FileNotFoundError as error:
+            raise NotFound("no such object", got=sha256) from error
+
+    def remove(self, sha256: str) -> None:
+        self.path(sha256).unlink(missing_ok=True)
+
+    def listing(self) -> Iterator[StoredBlob]:
+        for path in self.root.glob("??/*"):
+            try:
+                written = path.stat().st_mtime
+            except FileNotFoundError:  # removed since it was listed
+                continue
+            yield StoredBlob(path.name, datetime.fromtimestamp(written, UTC))
+
+    def drop(self) -> None:
+        """Delete all blobs, and the folder."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _store(self, blob: IncomingBlob) -> None:
+        target = self.path(blob.sha256)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        blob.path.replace(target)
+        for folder in (target.parent, self.root, self.root.parent):
+            _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename inside the folder survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,44 @@
+"""The store of objects: folders of blobs, on this machine or in a bucket."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from aggregator_service.storage.blobs import Blobs
+from aggregator_service.storage.bucket import BlobBucket
+from aggregator_service.storage.folder import BlobFolder
+from hetlora.digest import sha256_of
+from hetlora.errors import UnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Folders below `data_dir`, or below the bucket at `url`; `incoming` is on this machine either way."""
+
+    data_dir: Path
+    url: str | None = None
+
+    @property
+    def incoming(self) -> Path:
+        """Temporary files of this machine's processes."""
+        return self.data_dir / "incoming"
+
+    def check(self) -> None:
+        """Find out whether the store can be used now.
+
+        Raises:
+            UnavailableError: it cannot.
+        """
+        if self.url is not None:
+            self.blobs("objects").size_bytes(sha256_of(b""))
+        for folder in (self.incoming, *([] if self.url else [self.data_dir / "objects"])):
+            if not os.access(folder, os.W_OK):
+                raise UnavailableError("object store cannot be written", got=folder)
+
+    def blobs(self, folder: str) -> Blobs:
+        """The blobs of a folder, whose name may have slashes."""
+        if self.url is None:
+            return BlobFolder(self.incoming, self.data_dir / folder)
+        return BlobBucket(self.incoming, self.url, folder)

@@ -1,0 +1,52 @@
+"""What is needed no more: old nonces, updates of rounds ended long ago, objects that nothing refers to."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, select
+
+from aggregator_service.locks import lock_run_of_round
+from aggregator_service.objects import drop_orphans
+from aggregator_service.service import Service
+from aggregator_service.storage.tables import NonceRow, RoundRow
+
+log = logging.getLogger(__name__)
+
+
+def sweep(service: Service) -> None:
+    """Bring the service's stores to what its rules of retention keep; several workers may do it at once."""
+    now = service.clock()
+    with service.database.write() as session:
+        session.execute(delete(NonceRow).where(NonceRow.expires_at < now))
+    _drop_updates(service, now)
+    drop_orphans(service)
+    _drop_incoming(service)
+
+
+def _drop_updates(service: Service, now: datetime) -> None:
+    """The updates of rounds ended long ago."""
+    kept = timedelta(seconds=service.settings.keep_updates_seconds)
+    over = select(RoundRow.id).where(RoundRow.ended_at <= now - kept, RoundRow.updates_dropped.is_(False))
+    with service.database.read() as session:
+        rounds = session.scalars(over).all()
+    for round_id in rounds:
+        service.updates(round_id).drop()
+        # Noted last: a crash between has the next sweep do it again.
+        with service.database.write() as session:
+            lock_run_of_round(session, round_id)
+            session.get_one(RoundRow, round_id).updates_dropped = True
+        log.info("round=%s updates=removed", round_id)
+
+
+def _drop_incoming(service: Service) -> None:
+    """Temporary files of processes that died: those that nobody has written to for long."""
+    oldest = time.time() - service.settings.keep_orphans_seconds
+    for path in service.store.incoming.iterdir():
+        try:
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+        except FileNotFoundError:  # done by another process, or by the one that it belonged to
+            continue

@@ -1,0 +1,12 @@
+"""What a service on local files has in its store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aggregator_service.service import Service
+
+
+def kept_updates(service: Service) -> list[Path]:
+    """The files of all updates."""
+    return [path for path in (service.settings.data_dir / "updates").rglob("*") if path.is_file()]
