@@ -1,21 +1,24 @@
-"""Data folders that an older hetlora wrote."""
+"""Databases that an older hetlora wrote, of every revision there was."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
+from pydantic import SecretStr
 from service_bundle import make_adapter, make_manifest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, text
 
 from aggregator_service.handouts import handout
-from aggregator_service.service import open_service
+from aggregator_service.service import database_url, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.folder import BlobFolder
-from aggregator_service.storage.schema import MIGRATIONS
+from aggregator_service.storage.schema import MIGRATIONS, newest_revision, revision_of, upgrade
 from aggregator_service.storage.tables import AssignmentRow, RunRow
 from hetlora.messages.device import Adaptation
 from hetlora.messages.management import RunSettings
@@ -25,22 +28,34 @@ from hetlora.tensors import adapter_to_bytes
 # As revision 0001 wrote it: neither a rule, nor anything that came with rules.
 OLD_SETTINGS = '{"rounds": 1, "goal_count": 1, "max_rank": 2, "training": {"steps": 3}}'
 MADE_AT = "2026-11-20 12:00:00.000000"
+REVISIONS = sorted(own.revision for own in ScriptDirectory(str(MIGRATIONS)).walk_revisions())
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    if request.param == "sqlite":
+        yield Settings(data_dir=tmp_path)
+        return
+    with request.getfixturevalue("postgresql").empty() as url:
+        yield Settings(data_dir=tmp_path, database_url=SecretStr(url))
 
 
 @pytest.fixture
-def old_folder(tmp_path: Path) -> Path:
-    """One run with one adapter version, cut to rank 1 for the assignment that is out."""
+def engine(settings: Settings) -> Iterator[Engine]:
+    engine = create_engine(database_url(settings))
+    yield engine
+    engine.dispose()
+
+
+def write_old(settings: Settings, engine: Engine, revision: str) -> None:
+    """One run with one adapter version, cut to rank 1 for the assignment that is out; then up to a revision."""
     for name in ("objects", "incoming", "updates"):
-        (tmp_path / name).mkdir()
-    objects = BlobFolder(tmp_path / "incoming", tmp_path / "objects")
+        (settings.data_dir / name).mkdir()
+    objects = BlobFolder(settings.data_dir / "incoming", settings.data_dir / "objects")
     manifest = objects.put(make_manifest().to_json())
     whole, narrow = (objects.put(adapter_to_bytes(make_adapter(rank))) for rank in (2, 1))
-    engine = create_engine(f"sqlite:///{tmp_path / 'hetlora.sqlite'}")
+    upgrade(engine, "0001")
     with engine.begin() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
         for statement in (
             f"INSERT INTO populations VALUES ('keyboard', 'hash', '{MADE_AT}')",
             "INSERT INTO devices VALUES ('device-1', 'accepted', '', 'keyboard', 'key', '', NULL, NULL)",
@@ -61,12 +76,14 @@ def old_folder(tmp_path: Path) -> Path:
                  '{narrow.sha256}', NULL, NULL, NULL, NULL, NULL)""",
         ):
             connection.execute(text(statement))
-    engine.dispose()
-    return tmp_path
+    upgrade(engine, revision)
 
 
-def test_folder_of_the_first_revision_goes_on_as_plain_hetlora(old_folder: Path) -> None:
-    with closing(open_service(Settings(data_dir=old_folder))) as service:
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_database_of_any_revision_goes_on(settings: Settings, engine: Engine, revision: str) -> None:
+    write_old(settings, engine, revision)
+    with closing(open_service(settings)) as service:
+        assert revision_of(engine) == newest_revision()
         with service.database.read() as session:
             run = session.get_one(RunRow, "run-1")
             assert run.settings.rule == HetLoraRule()
@@ -80,9 +97,8 @@ def test_folder_of_the_first_revision_goes_on_as_plain_hetlora(old_folder: Path)
     assert service.objects.read(made.adapter.sha256) == adapter_to_bytes(make_adapter(2))
 
 
-def test_newest_revision_can_be_taken_back(old_folder: Path) -> None:
-    open_service(Settings(data_dir=old_folder)).close()
-    engine = create_engine(f"sqlite:///{old_folder / 'hetlora.sqlite'}")
+def test_newest_revision_can_be_taken_back_to_the_first(settings: Settings, engine: Engine) -> None:
+    write_old(settings, engine, newest_revision())
     with engine.begin() as connection:
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
@@ -91,4 +107,3 @@ def test_newest_revision_can_be_taken_back(old_folder: Path) -> None:
         assert connection.execute(text("SELECT version, rank FROM truncated_adapters")).all() == [
             ("run-1-v000000", 1)
         ]
-    engine.dispose()
