@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from service_postgresql import PostgresqlServer
 from service_server import served
 
 from aggregator_service.app import create_app
-from aggregator_service.service import Service, open_service
+from aggregator_service.service import Service, database_url, open_service
 from aggregator_service.settings import Settings
 
 
@@ -88,6 +89,26 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path, stage: Stage) -> It
     server = request.getfixturevalue("postgresql")
     with server.copy(stage.database) as url:
         yield settings_of(data_dir, url)
+
+
+@pytest.fixture
+def copy_of(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Callable[[Settings], AbstractContextManager[Settings]]:
+    """Copies data folder and database of a service that is stopped."""
+    numbers = itertools.count()
+
+    @contextmanager
+    def copy(settings: Settings) -> Iterator[Settings]:
+        data_dir = shutil.copytree(settings.data_dir, tmp_path / f"copy-{next(numbers)}")
+        if settings.database_url is None:
+            yield settings.model_copy(update={"data_dir": data_dir})
+            return
+        server = request.getfixturevalue("postgresql")
+        with server.copy(database_url(settings).database) as url:
+            yield settings_of(data_dir, url)
+
+    return copy
 
 
 @pytest.fixture

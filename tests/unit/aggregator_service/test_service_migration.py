@@ -48,7 +48,7 @@ def engine(settings: Settings) -> Iterator[Engine]:
 
 
 def write_old(settings: Settings, engine: Engine, revision: str) -> None:
-    """One run with one adapter version, cut to rank 1 for the assignment that is out; then up to a revision."""
+    """One run with one adapter version, cut to rank 1 for the assignment that is out, at a revision."""
     for name in ("objects", "incoming", "updates"):
         (settings.data_dir / name).mkdir()
     objects = BlobFolder(settings.data_dir / "incoming", settings.data_dir / "objects")
