@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 
+import pytest
 from fake_clock import FakeClock
 from fake_device import CAPABILITIES, report_of
 from service_bundle import make_adapter
@@ -199,6 +200,7 @@ def check_agreement(service: Service) -> None:
     assert service.objects.read(versions[-1].sha256) == adapter_to_bytes(UPDATE)
 
 
+@pytest.mark.slow
 def test_round_survives_a_death_at_any_step(
     settings: Settings, bundle: str, clock: FakeClock, copy_of: CopyOf
 ) -> None:
@@ -215,6 +217,7 @@ def test_round_survives_a_death_at_any_step(
                 check_agreement(service)
 
 
+@pytest.mark.slow
 def test_retention_survives_a_death_at_any_step(
     settings: Settings, bundle: str, clock: FakeClock, copy_of: CopyOf
 ) -> None:

@@ -14,6 +14,7 @@ from service_bundle import make_adapter
 from service_objects import kept_updates
 from service_operator import Operator
 from sqlalchemy import inspect, text
+from sqlalchemy.engine import URL
 
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
@@ -31,9 +32,13 @@ def blobs(tmp_path: Path) -> BlobFolder:
     return BlobFolder(tmp_path / "incoming", tmp_path / "blobs")
 
 
+def sqlite_url(folder: Path) -> URL:
+    return URL.create("sqlite", database=str(folder / "test.sqlite"))
+
+
 @pytest.fixture
 def database(tmp_path: Path) -> Database:
-    return Database(tmp_path / "test.sqlite", timeout_seconds=1)
+    return Database(sqlite_url(tmp_path), timeout_seconds=1)
 
 
 def test_migrations_give_exactly_the_tables(database: Database) -> None:
@@ -55,7 +60,7 @@ def test_database_of_a_newer_version_is_refused(database: Database, tmp_path: Pa
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     database.close()
     with pytest.raises(SettingsError, match="cannot be migrated"):
-        Database(tmp_path / "test.sqlite", timeout_seconds=1)
+        Database(sqlite_url(tmp_path), timeout_seconds=1)
 
 
 def test_database_is_durable_and_in_wal_mode(database: Database) -> None:
