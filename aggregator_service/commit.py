@@ -78,7 +78,9 @@ def _aggregated(
 
 
 def _source(service: Service, run: RunRow, round_id: str, accepted: Sequence[AssignmentRow]) -> StoredUpdates:
-    reader = UpdateReader(read_spec(service, run.bundle), norms=RULES[type(run.settings.rule)].by_norms)
+    # What a defence looks at has to be finite before the rule adds it up.
+    finite = RULES[type(run.settings.rule)].finite if run.settings.defence == Defence() else "read"
+    reader = UpdateReader(read_spec(service, run.bundle), finite)
     adaptations = {
         ref.plan_key: assignment.adaptation or PLAIN
         for ref, assignment in zip(map(_ref, accepted), accepted, strict=True)

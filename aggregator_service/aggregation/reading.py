@@ -14,10 +14,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from aggregator_service.aggregation.finite import FiniteCheck, check_finite
 from aggregator_service.aggregation.norms import squared_norms
 from aggregator_service.aggregation.stacks import Spacing, StackedAdapter, layout_of, stacked
 from hetlora.adapter import Adapter, AdapterSpec
-from hetlora.errors import MalformedTensors, NonFiniteValues
+from hetlora.errors import MalformedTensors
 from hetlora.tensors import adapter_from_bytes, factor_keys
 
 KNOWN_HEADERS: Final = 256  # of some 15 kB each for 72 modules
@@ -27,23 +28,23 @@ KNOWN_HEADERS: Final = 256  # of some 15 kB each for 72 modules
 class UpdateReader:
     """Reads updates of one specification; remembers the layouts of the headers it met last.
 
-    `norms` is for who will ask for `norms.squared_norms` anyway: taken first, they are the check of the
-    numbers too, which saves a pass over them.
+    `finite` is for who passes over the numbers anyway: taken first, `norms.squared_norms` are a check of them
+    too, and a sum of float32 in float64 is finite only if they are. Either saves a pass.
     """
 
     spec: AdapterSpec
-    norms: bool = False
+    finite: FiniteCheck = "read"
     _known: OrderedDict[bytes, tuple[tuple[Spacing, ...], int]] = field(default_factory=OrderedDict)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return UpdateReader, (self.spec, self.norms)  # what it remembers stays where it was read
+        return UpdateReader, (self.spec, self.finite)  # what it remembers stays where it was read
 
     def read(self, data: bytes) -> StackedAdapter:
         """The factors in `data`, of which they are a view where its layout allows.
 
         Raises:
-            MalformedTensors, SpecMismatch, RankOutOfRange, NonFiniteValues: see
-                `hetlora.tensors.adapter_from_bytes`.
+            MalformedTensors, SpecMismatch, RankOutOfRange: see `hetlora.tensors.adapter_from_bytes`.
+            NonFiniteValues: see there; left to the sum where `finite` says so.
         """
         start = 8 + int.from_bytes(data[:8], "little")
         header = data[8:start]
@@ -55,7 +56,9 @@ class UpdateReader:
         if len(data) != size or start != 8 + len(header):
             raise MalformedTensors("size of an update", got=f"{len(data)} bytes", expected=size)
         adapter = StackedAdapter(self.spec, np.frombuffer(data, np.float32, offset=start), layout)
-        if not self.norms:
+        if self.finite == "sum":
+            return adapter
+        if self.finite == "read":
             check_finite(adapter.values)
             return adapter
         squares = squared_norms(adapter)
@@ -84,24 +87,3 @@ def _layout(adapter: Adapter, header: dict[str, dict[str, object]]) -> tuple[Spa
         start_A, start_B = (entry["data_offsets"][0] // 4 for entry in entries)  # type: ignore[index]
         shapes[module.name] = (factors.rank, start_A, start_B)
     return layout_of(adapter.spec, shapes)
-
-
-def check_finite(values: np.ndarray) -> None:
-    """Raise unless every number is finite.
-
-    A dot product is a third of the work of looking at each number, and NaN and infinity always show in it;
-    numbers above 1e19, whose squares overflow, show too and are then looked at.
-
-    Raises:
-        NonFiniteValues: NaN or infinity.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(values @ values):
-            return
-    strange = values.size - int(np.isfinite(values).sum())
-    if strange:
-        raise NonFiniteValues(
-            "the update holds values that are not finite",
-            got=f"{strange} of {values.size}",
-            expected="finite float32 values",
-        )

@@ -9,7 +9,7 @@ from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -66,7 +66,13 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(OperationalError)
     async def database_out_of_order(request: Request, error: OperationalError) -> Response:
         # Locked, full or unreadable; the statement stays out of the answer.
-        return await known(request, UnavailableError("the database does not answer now", got=error.orig))
+        told = str(error.orig).partition("\n")[0]
+        return await known(request, UnavailableError("the database does not answer now", got=told))
+
+    @app.exception_handler(IntegrityError)
+    async def written_twice(request: Request, error: IntegrityError) -> Response:
+        # Two that looked before either wrote: who asks again finds what the other wrote.
+        return await known(request, UnavailableError("somebody else wrote the same at this moment"))
 
     @app.exception_handler(OSError)
     async def disk_out_of_order(request: Request, error: OSError) -> Response:

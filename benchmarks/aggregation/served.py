@@ -14,11 +14,11 @@ from pydantic import TypeAdapter
 
 from aggregator_service.aggregation.reading import UpdateReader
 from aggregator_service.aggregation.rule import GlobalState, Update, UpdateRef
-from aggregator_service.aggregation.rules import first_state
+from aggregator_service.aggregation.rules import RULES, first_state
 from benchmarks.gemma_adapters import gemma_spec
 from hetlora.adapter import initial_adapter
 from hetlora.digest import sha256_of, verify_digest
-from hetlora.messages.rules import AnyRule, HetLoraRule, RuleSettings
+from hetlora.messages.rules import AnyRule, RuleSettings
 
 _RULES: Final[TypeAdapter[AnyRule]] = TypeAdapter(RuleSettings)
 
@@ -89,7 +89,7 @@ def state_before(settings: AnyRule, run_rank: int) -> GlobalState:
 
 def reader_for(settings: AnyRule, run_rank: int) -> UpdateReader:
     """The reader that the service gives a round of this rule; it knows no header yet."""
-    return UpdateReader(gemma_spec(run_rank), norms=isinstance(settings, HetLoraRule))
+    return UpdateReader(gemma_spec(run_rank), RULES[type(settings)].finite)
 
 
 def stored_updates(folder: str) -> list[Path]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 from aggregator_service.aggregation.cutting import truncated
+from aggregator_service.aggregation.finite import FiniteCheck
 from aggregator_service.aggregation.rule import PLAIN, GlobalState, Handout, Rule, Update
 from aggregator_service.aggregation.slice_sum import SliceSum, check_rank
 from aggregator_service.aggregation.stacks import Array, StackedAdapter
@@ -30,8 +31,8 @@ class RoundRule(Rule[Any], Generic[Settings]):
 
     # Whether factors after a round are those of an SVD, which share no coordinates with those before it.
     free_gauge: ClassVar[bool] = False
-    # Whether it weighs by the norms of updates, which a reader then takes as it reads them.
-    by_norms: ClassVar[bool] = False
+    # Which pass over an update's numbers has to find those that are not finite.
+    finite: ClassVar[FiniteCheck] = "read"
 
     @property
     def spec(self) -> AdapterSpec:
@@ -128,6 +129,8 @@ class RoundRule(Rule[Any], Generic[Settings]):
 
 class FactorRule(RoundRule[Settings]):
     """A weighted mean of zero-padded factors, until a rule says otherwise."""
+
+    finite = "sum"
 
     def init(self) -> SliceSum:
         return self.zero_sum()

@@ -45,7 +45,7 @@ class HetLoraPartial:
 class HetLora(RoundRule[HetLoraRule]):
     """Zero-padding and norm weights."""
 
-    by_norms = True
+    finite = "norms"
 
     def init(self) -> HetLoraPartial:
         return HetLoraPartial(self.zero_sum(), self.zero_sum())

@@ -12,10 +12,10 @@ from hetlora.errors import MalformedTensors, NonFiniteValues
 from hetlora.tensors import adapter_to_bytes
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "with norms"])
+@pytest.fixture(params=["read", "norms"])
 def reader(request: pytest.FixtureRequest) -> UpdateReader:
     """A reader that knows the header of rank 2 already."""
-    reader = UpdateReader(SPEC, norms=request.param)
+    reader = UpdateReader(SPEC, request.param)
     reader.read(adapter_to_bytes(random_adapter(2, seed=0)))
     return reader
 
@@ -66,7 +66,7 @@ def test_number_whose_square_passes_float32_is_read(reader: UpdateReader) -> Non
 
 @pytest.mark.parametrize("rank", range(SPEC.max_rank + 1))
 def test_norms_are_those_of_the_products_at_every_rank(rank: int) -> None:
-    reader = UpdateReader(SPEC, norms=True)
+    reader = UpdateReader(SPEC, "norms")
     for seed in range(2):  # the second one comes with a header that is known
         adapter = random_adapter(rank, seed)
         read = reader.read(adapter_to_bytes(adapter))

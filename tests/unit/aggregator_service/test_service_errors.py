@@ -4,7 +4,6 @@ import asyncio
 import errno
 import json
 import os
-import sqlite3
 from contextlib import closing
 
 import httpx
@@ -76,12 +75,17 @@ def test_fault_of_the_service_tells_no_details(http: httpx.Client, app: FastAPI)
 
 
 def test_locked_database_is_told_as_passing(http: httpx.Client, service: Service, operator: Operator) -> None:
-    path = service.settings.data_dir / "hetlora.sqlite"
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    on_file = service.settings.database_url is None
+    lock, told = (
+        ("SELECT 1", "database is locked")
+        if on_file
+        else ("LOCK TABLE populations", "canceling statement due to lock timeout")
+    )
+    with service.database.engine.execution_options(begin="BEGIN IMMEDIATE").connect() as other:
+        other.exec_driver_sql(lock)
         answer = operator.send("POST", "/populations", json={"name": "camera"})
         assert problem(answer) == (503, "unavailable")
-        assert answer.json()["got"] == "database is locked"
+        assert answer.json()["got"] == told
     operator.population("camera")
 
 
