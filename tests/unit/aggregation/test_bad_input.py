@@ -43,7 +43,7 @@ def sent_back(rule: Rule, seed: int) -> tuple[Update, bytes]:
 
 def stored(rule: Rule, stored_bytes: Mapping[UpdateRef, bytes]) -> Load:
     """Reads these bytes as updates of one handout."""
-    reader, handout = UpdateReader(SPEC), rule.distribute(RANK)
+    reader, handout = UpdateReader(SPEC, rule.finite), rule.distribute(RANK)
 
     def load(ref: UpdateRef) -> Update:
         adapter = reader.read(stored_bytes[ref])

@@ -6,6 +6,7 @@ from cohorts import SPEC, random_adapter
 
 from aggregator_service.aggregation.norms import squared_norms
 from aggregator_service.aggregation.reading import UpdateReader
+from aggregator_service.aggregation.slice_sum import SliceSum
 from aggregator_service.aggregation.stacks import stacked
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.errors import MalformedTensors, NonFiniteValues
@@ -29,6 +30,29 @@ def with_last_number(value: float) -> bytes:
 def test_number_that_is_not_finite_is_refused(reader: UpdateReader, value: float) -> None:
     with pytest.raises(NonFiniteValues, match="got 1 of"):
         reader.read(with_last_number(value))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("weight", [0.0, 3.0])
+def test_number_that_is_not_finite_is_left_to_the_sum_where_one_is_taken(value: float, weight: float) -> None:
+    reader = UpdateReader(SPEC, "sum")
+    good = reader.read(adapter_to_bytes(random_adapter(2, seed=0)))
+    bad = reader.read(with_last_number(value))
+    total = SliceSum.zero(SPEC, 2)
+    with (
+        np.errstate(invalid="ignore"),
+        pytest.raises(NonFiniteValues, match=f"got 1 of {bad.values.size}"),
+    ):
+        total.add([good, bad, good], [1.0, weight, 1.0])
+
+
+def test_largest_numbers_of_float32_are_summed() -> None:
+    largest = np.float32(3.4e38)
+    adapter = stacked(random_adapter(2, seed=0))
+    adapter = adapter.with_values(np.full_like(adapter.values, largest))
+    total = SliceSum.zero(SPEC, 2)
+    total.add([adapter] * 3, [1e15] * 3)
+    assert np.isclose(total.values.values.max(), 3e15 * float(largest))
 
 
 def test_number_that_is_not_finite_is_refused_where_the_other_factor_is_zero(reader: UpdateReader) -> None:

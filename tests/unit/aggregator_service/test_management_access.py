@@ -11,9 +11,11 @@ from fake_device import FakeDevice
 from pydantic import SecretStr
 from service_operator import TOKEN, Operator
 from service_server import problem
+from sqlalchemy import select
 
 from aggregator_service.service import TOKEN_FILE, Service, open_service
 from aggregator_service.settings import Settings
+from aggregator_service.storage.tables import Base
 from hetlora.digest import sha256_of
 
 
@@ -54,11 +56,17 @@ def test_token_from_the_settings_is_written_nowhere(tmp_path: Path) -> None:
     assert TOKEN not in repr(service.settings)
 
 
+def everything_in(service: Service) -> str:
+    """All rows of all tables."""
+    with service.database.read() as session:
+        return str([session.execute(select(table)).all() for table in Base.metadata.sorted_tables])
+
+
 def test_population_shows_its_token_once_and_keeps_a_hash(
     operator: Operator, service: Service, enrolment_token: str
 ) -> None:
     assert [item["name"] for item in operator.items("/populations")] == ["keyboard"]
-    assert enrolment_token.encode() not in (service.settings.data_dir / "hetlora.sqlite").read_bytes()
+    assert enrolment_token not in everything_in(service)
     answer = operator.send("POST", "/populations", json={"name": "keyboard"})
     assert problem(answer) == (409, "state_conflict")
 
