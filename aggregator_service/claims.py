@@ -7,18 +7,45 @@ round still waits (ADR 0012). So the clocks of the processes need not agree.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import RoundRow
 from hetlora.states import RoundState
 
 log = logging.getLogger(__name__)
+
+
+def free_abandoned(service: Service) -> None:
+    """Give up the claims of processes of this machine that are no more, such as the one before this."""
+    held_by_others = RoundRow.claimed_until > service.clock(), RoundRow.state == RoundState.AGGREGATING
+    with service.database.write() as session:
+        for row in session.scalars(select(RoundRow).where(*held_by_others).with_for_update(skip_locked=True)):
+            if not _may_live(str(row.claimed_by), service.name):
+                log.info("round=%s claim=abandoned by=%s", row.id, row.claimed_by)
+                row.claimed_until = None
+
+
+def _may_live(name: str, own: str) -> bool:
+    """Whether the process of a name may still be there, as far as the process of `own` can tell."""
+    (host, number, _), (own_host, own_number, _) = name.rsplit("-", 2), own.rsplit("-", 2)
+    if host != own_host or name == own:
+        return True
+    if number == own_number:  # a number has one process at a time
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's, and so alive
+        return True
+    return True
 
 
 def claim(service: Service, tried: set[str]) -> str | None:
@@ -73,5 +100,5 @@ def _claim_until(service: Service, round_id: str, seconds: float) -> None:
         )
 
 
-def _mine(service: Service):  # type: ignore[no-untyped-def]
+def _mine(service: Service) -> ColumnElement[bool]:
     return RoundRow.claimed_by == service.name

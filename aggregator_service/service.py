@@ -52,7 +52,9 @@ class Service:
     operator_token_sha256: str
     wake: threading.Event
     handing_out: threading.Lock  # while a handout is made, which many devices may ask for at once
-    name: str  # of this process, in claims
+    name: (
+        str  # of this process, in claims: its machine, its number there, and what tells it from the next one
+    )
 
     def updates(self, round_id: str) -> Blobs:
         """The updates of one round; never served."""

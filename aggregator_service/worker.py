@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 
-from aggregator_service.claims import claim, held
+from aggregator_service.claims import claim, free_abandoned, held
 from aggregator_service.commit import commit_round
 from aggregator_service.locks import lock_run
 from aggregator_service.rounds import due, settle
@@ -28,6 +28,7 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="round-worker", daemon=True)
 
     def start(self) -> None:
+        free_abandoned(self._service)
         self._service.wake.set()  # what the last process left is brought on at once
         self._thread.start()
 

@@ -54,16 +54,29 @@ def postgresql() -> Iterator[PostgresqlServer]:
         yield server
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    data_dir, url = tmp_path_factory.mktemp("stage") / "data", None
-    if request.param == "postgresql":
-        server = request.getfixturevalue("postgresql")
-        url = server.create("stage")
+def staged(data_dir: Path, server: PostgresqlServer | None = None) -> Stage:
+    url = None if server is None else server.create("stage")
     settings = settings_of(data_dir, url)
     with served(create_app(open_service(settings, FakeClock())), settings) as client:
         operator = Operator(client)
         return Stage(data_dir, url and "stage", operator.population(), operator.publish())
+
+
+@pytest.fixture(scope="session")
+def sqlite_stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    return staged(tmp_path_factory.mktemp("stage") / "data")
+
+
+@pytest.fixture(scope="session")
+def postgresql_stage(tmp_path_factory: pytest.TempPathFactory, postgresql: PostgresqlServer) -> Stage:
+    return staged(tmp_path_factory.mktemp("stage") / "data", postgresql)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def stage(request: pytest.FixtureRequest) -> Stage:
+    made = request.getfixturevalue(f"{request.param}_stage")
+    assert isinstance(made, Stage)
+    return made
 
 
 @pytest.fixture

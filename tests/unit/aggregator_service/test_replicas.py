@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 import pytest
 from fake_clock import FakeClock
@@ -14,7 +17,7 @@ from service_process import now, process
 from service_verbs import add_device, deliver, started_run
 from sqlalchemy import select
 
-from aggregator_service.claims import claim, held
+from aggregator_service.claims import claim, free_abandoned, held
 from aggregator_service.commit import commit_round
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
@@ -64,6 +67,21 @@ def test_round_of_a_worker_that_died_is_taken_up_after_a_while(
     clock.advance(1)
     assert claim(other, set()) == waiting
     assert claim(service, set()) is None
+
+
+def test_claims_of_a_process_that_is_gone_are_given_up_at_once_on_its_machine(
+    service: Service, other: Service, waiting: str
+) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead = replace(service, name=f"{service.name.rsplit('-', 2)[0]}-{gone.pid}-0")
+    elsewhere = replace(service, name=f"another-machine-{gone.pid}-0")
+    for holder, free in ((dead, True), (elsewhere, False), (service, False)):
+        with service.database.write() as session:
+            session.get_one(RoundRow, waiting).claimed_until = None
+        assert claim(holder, set()) == waiting
+        free_abandoned(other)
+        assert (claim(other, set()) == waiting) is free
 
 
 def test_two_workers_that_aggregate_one_round_come_to_the_same_and_commit_it_once(
