@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,9 +75,13 @@ def test_claims_of_a_process_that_is_gone_are_given_up_at_once_on_its_machine(
 ) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    dead = replace(service, name=f"{service.name.rsplit('-', 2)[0]}-{gone.pid}-0")
-    elsewhere = replace(service, name=f"another-machine-{gone.pid}-0")
-    for holder, free in ((dead, True), (elsewhere, False), (service, False)):
+    here = service.name.rsplit("-", 2)[0]
+    for name, free in (
+        (f"{here}-{gone.pid}-0", True),
+        (f"{here}-{os.getppid()}-0", False),
+        (f"another-machine-{gone.pid}-0", False),
+    ):
+        holder = replace(service, name=name)
         with service.database.write() as session:
             session.get_one(RoundRow, waiting).claimed_until = None
         assert claim(holder, set()) == waiting
