@@ -52,9 +52,7 @@ class Service:
     operator_token_sha256: str
     wake: threading.Event
     handing_out: threading.Lock  # while a handout is made, which many devices may ask for at once
-    name: (
-        str  # of this process, in claims: its machine, its number there, and what tells it from the next one
-    )
+    name: str  # of this process, in claims: its machine, its number there, a random end
 
     def updates(self, round_id: str) -> Blobs:
         """The updates of one round; never served."""
