@@ -8,7 +8,7 @@ from fake_clock import FakeClock
 from fake_device import FakeDevice
 from service_bundle import make_adapter
 from service_operator import Operator
-from sqlalchemy import text
+from sqlalchemy import JSON, column, select, table, update
 
 from aggregator_service.service import Service
 
@@ -99,11 +99,11 @@ def test_run_that_cannot_be_served_leaves_its_devices_to_the_next(
     operator: Operator, device: FakeDevice, bundle: str, service: Service
 ) -> None:
     broken, sound = operator.run(bundle), operator.run(bundle)
+    runs = table("runs", column("id"), column("settings", JSON))
     with service.database.write() as session:
-        session.execute(
-            text("UPDATE runs SET settings = json_set(settings, '$.lease_seconds', 1e300) WHERE id = :id"),
-            {"id": broken},
-        )
+        settings = session.scalars(select(runs.c.settings).where(runs.c.id == broken)).one()
+        unheard_of = settings | {"lease_seconds": 1e300}
+        session.execute(update(runs).where(runs.c.id == broken).values(settings=unheard_of))
     assert device.offer()["run_id"] == sound
 
 
