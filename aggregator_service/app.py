@@ -14,14 +14,23 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import hetlora
-from aggregator_service.api import bundles, device, fleet, internal, runs
+from aggregator_service.api import bundles, device, fleet, internal, runs, uploads
 from aggregator_service.api.errors import install_error_handlers
 from aggregator_service.service import Service
 from aggregator_service.worker import Worker
 
 log = logging.getLogger(__name__)
 
-ROUTERS = (device.enrolment, device.router, fleet.router, bundles.router, runs.router, internal.router)
+ROUTERS = (
+    device.enrolment,
+    device.router,
+    uploads.options,
+    uploads.router,
+    fleet.router,
+    bundles.router,
+    runs.router,
+    internal.router,
+)
 
 
 def create_app(service: Service) -> FastAPI:
@@ -58,6 +67,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.state.worker = worker
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(uploads.TusAnswers)
     install_error_handlers(app)
     return app
 

@@ -1,6 +1,7 @@
 """Locks that make a transaction the only one at work on a run, or on a device (ADR 0012).
 
-Taken before anything is read that the transaction goes by, a device's before a run's. SQLite, whose write
+Taken before anything is read that the transaction goes by, a device's before a run's, and that of an upload
+(`uploads.py`) last. SQLite, whose write
 transactions follow one another anyway, has no row locks and leaves them out.
 """
 

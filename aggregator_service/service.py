@@ -58,6 +58,10 @@ class Service:
         """The updates of one round; never served."""
         return self.store.blobs(f"updates/{round_id}")
 
+    def uploads(self, upload_id: str) -> Blobs:
+        """The parts of one upload; never served."""
+        return self.store.blobs(f"uploads/{upload_id}")
+
     def close(self) -> None:
         self.engine.close()
         self.database.close()
@@ -93,7 +97,7 @@ def _open(settings: Settings, url: URL, clock: Clock) -> Service:
     data_dir = settings.data_dir
     store = Store(data_dir, settings.object_store_url)
     with ExitStack() as opened:
-        for folder in (store.incoming, data_dir / "objects", data_dir / "updates"):
+        for folder in (store.incoming, data_dir / "objects", data_dir / "updates", data_dir / "uploads"):
             folder.mkdir(parents=True, exist_ok=True)
         database = Database(
             url,

@@ -62,6 +62,9 @@ class Settings(BaseSettings):
         ge=1,
         description="Largest update that is read; the bundle's adapter specification sets a lower limit.",
     )
+    max_open_uploads: int = Field(
+        4, ge=1, description="Uploads in parts that a device may have; one more ends the oldest."
+    )
     max_bundle_file_bytes: int = Field(
         8 * 1024**3, ge=1, description="Largest bundle file that an operator may upload."
     )

@@ -1,4 +1,4 @@
-"""What is needed no more: old nonces, updates of rounds ended long ago, objects that nothing refers to."""
+"""What is needed no more: old nonces, uploads and updates that are over, objects that nothing refers to."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from aggregator_service.locks import lock_run_of_round
 from aggregator_service.objects import drop_orphans
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import NonceRow, RoundRow
+from aggregator_service.uploads import sweep_uploads
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ def sweep(service: Service) -> None:
     now = service.clock()
     with service.database.write() as session:
         session.execute(delete(NonceRow).where(NonceRow.expires_at < now))
+    sweep_uploads(service, now)
     _drop_updates(service, now)
     drop_orphans(service)
     _drop_incoming(service)

@@ -10,6 +10,7 @@ HetloraError
       MalformedTensors      bytes that are no safetensors file of the expected kind
       MalformedMessage      a message that its schema refuses
       DigestMismatch        bytes that do not hash to the promised SHA-256
+        ChecksumMismatch    a part of an upload that was damaged on its way
       BodyTooLarge          more bytes than the limit allows
     BundleError
       BundleInvalid         a missing file, or a manifest that its schema refuses
@@ -25,6 +26,8 @@ HetloraError
     NotPermitted            a known device that may not do this
     NotFound                no such object, run, round or assignment
     StateConflict           the thing exists, but its state does not allow this
+      OffsetMismatch        a part that does not begin where its upload ends
+    UploadGone              an upload that expired or was lost; another may be begun
   UnavailableError          asking later, or elsewhere, may help
     ServiceUnreachable      no answer, or an answer that is no answer of ours
     ServiceFailed           the service met a fault of its own
@@ -130,6 +133,13 @@ class DigestMismatch(WireError):
     code = "digest_mismatch"
 
 
+class ChecksumMismatch(DigestMismatch):
+    """A part of an upload that was damaged on its way."""
+
+    code = "checksum_mismatch"
+    status = 460  # tus's own
+
+
 class BodyTooLarge(WireError):
     """More bytes than the limit allows."""
 
@@ -228,6 +238,19 @@ class StateConflict(RefusedError):
 
     code = "state_conflict"
     status = 409
+
+
+class OffsetMismatch(StateConflict):
+    """A part that does not begin where its upload ends."""
+
+    code = "offset_mismatch"
+
+
+class UploadGone(RefusedError):
+    """An upload that expired or was lost; another may be begun."""
+
+    code = "upload_gone"
+    status = 410
 
 
 class UnavailableError(HetloraError):

@@ -46,6 +46,13 @@ def _asking() -> Iterator[None]:
         raise UnavailableError("the object store does not answer now", got=type(error).__name__) from error
 
 
+def folders_of(url: str, parent: str) -> set[str]:
+    """The names of the folders in the folder `parent` of the bucket at `url`."""
+    with _asking():
+        found = open_bucket(url).list_with_delimiter(f"{parent}/")
+    return {prefix.rpartition("/")[2] for prefix in found["common_prefixes"]}
+
+
 @dataclass(frozen=True)
 class BlobBucket(Blobs):
     """Blobs under `folder` of the bucket at `url`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aggregator_service.storage.blobs import Blobs
-from aggregator_service.storage.bucket import BlobBucket
+from aggregator_service.storage.bucket import BlobBucket, folders_of
 from aggregator_service.storage.folder import BlobFolder
 from hetlora.digest import sha256_of
 from hetlora.errors import UnavailableError
@@ -42,3 +42,9 @@ class Store:
         if self.url is None:
             return BlobFolder(self.incoming, self.data_dir / folder)
         return BlobBucket(self.incoming, self.url, folder)
+
+    def folders(self, parent: str) -> set[str]:
+        """The names of the folders in `parent` that have blobs."""
+        if self.url is not None:
+            return folders_of(self.url, parent)
+        return {path.name for path in (self.data_dir / parent).iterdir()}

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel
-from sqlalchemy import JSON, DateTime, Dialect, Double, Enum, ForeignKey, Index
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Double, Enum, ForeignKey, Index
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -212,6 +212,30 @@ class ObjectRow(Base):
 
     sha256: Mapped[str] = mapped_column(primary_key=True)
     touched_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class UploadRow(Base):
+    """An update that comes in parts, as its device promised it; it expires with the lease."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    assignment_id: Mapped[str] = mapped_column(ForeignKey("assignments.id"), index=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), index=True)
+    sha256: Mapped[str]
+    length_bytes: Mapped[int] = mapped_column(BigInteger)
+    completed: Mapped[bool]  # the update is in, and its parts are needed no more
+
+
+class UploadPartRow(Base):
+    """A part of an upload that is in the store. The parts of an upload have no gaps between them."""
+
+    __tablename__ = "upload_parts"
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id"), primary_key=True)
+    offset_bytes: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
 
 
 class RankLimitRow(Base):

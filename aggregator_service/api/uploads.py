@@ -1,0 +1,173 @@
+"""`/device/v1/.../uploads`: updates that come in parts, by tus 1.0 (tus.io/protocols/resumable-upload)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email.utils import format_datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from aggregator_service.api.authentication import DeviceId, DeviceRoute, ServiceOf
+from aggregator_service.api.body import bounded_chunks
+from aggregator_service.api.errors import PROBLEM_RESPONSES
+from aggregator_service.storage.incoming import IncomingBlob
+from aggregator_service.upload_parts import PartAdmission, admit_part, keep_part
+from aggregator_service.uploads import Upload, begin_upload, end_upload, find_upload
+from hetlora.digest import verify_digest
+from hetlora.errors import ChecksumMismatch, DigestMismatch
+from hetlora.messages.common import ObjectRef
+from hetlora.tus import (
+    CHECKSUM_BYTES,
+    EXTENSIONS,
+    PART_TYPE,
+    VERSION,
+    parse_checksum,
+    parse_metadata,
+    sha256_pair,
+)
+
+
+class TusRoute(DeviceRoute):
+    """A route of devices that speak this version of tus, and say so."""
+
+    async def admit(self, request: Request) -> None:
+        spoken = request.headers.get("tus-resumable")
+        if spoken != VERSION:
+            raise HTTPException(412, f"Tus-Resumable is not {VERSION}", headers={"Tus-Version": VERSION})
+        await super().admit(request)
+
+
+def _announced(tus_resumable: Annotated[Literal["1.0.0"], Header()]) -> None:
+    """For OpenAPI; `TusRoute` has checked it."""
+
+
+options = APIRouter(prefix="/device/v1", tags=["devices"], route_class=DeviceRoute, responses=PROBLEM_RESPONSES)
+router = APIRouter(
+    prefix="/device/v1",
+    tags=["devices"],
+    route_class=TusRoute,
+    dependencies=[Depends(_announced)],
+    responses=PROBLEM_RESPONSES,
+)
+PART_BODY = {"requestBody": {"required": True, "content": {PART_TYPE: {"schema": {"type": "string"}}}}}
+UploadId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Length = Annotated[str, Header(pattern=r"^[1-9][0-9]{0,15}$", description="Bytes of the whole update.")]
+Offset = Annotated[str, Header(pattern=r"^(0|[1-9][0-9]{0,15})$", description="Where the part begins.")]
+Metadata = Annotated[str, Header(description="sha256, a blank, and the digest of the whole update in base64.")]
+Checksum = Annotated[
+    str | None, Header(description="sha256 or sha1, a blank, and the digest of the part in base64.")
+]
+
+
+@options.options("/assignments/{assignment_id}/uploads", status_code=204, response_class=Response)
+@options.options("/uploads/{upload_id}", status_code=204, response_class=Response)
+def tell_tus(service: ServiceOf) -> Response:
+    told = {
+        "Tus-Version": VERSION,
+        "Tus-Resumable": VERSION,
+        "Tus-Extension": EXTENSIONS,
+        "Tus-Max-Size": str(service.settings.max_update_bytes),
+        "Tus-Checksum-Algorithm": ",".join(CHECKSUM_BYTES),
+    }
+    return Response(status_code=204, headers=told)
+
+
+@router.post("/assignments/{assignment_id}/uploads", status_code=201, response_class=Response)
+def post_upload(
+    assignment_id: str,
+    upload_length: Length,
+    upload_metadata: Metadata,
+    device_id: DeviceId,
+    service: ServiceOf,
+) -> Response:
+    promised = ObjectRef(sha256=parse_metadata(upload_metadata), size_bytes=int(upload_length))
+    upload = begin_upload(service, device_id, assignment_id, promised)
+    location = {"Location": f"/device/v1/uploads/{upload.id}"}
+    return Response(status_code=201, headers=location | _standing(upload))
+
+
+@router.head("/uploads/{upload_id}", response_class=Response)
+def head_upload(upload_id: UploadId, device_id: DeviceId, service: ServiceOf) -> Response:
+    upload = find_upload(service, device_id, upload_id)
+    promised = {
+        "Upload-Length": str(upload.promised.size_bytes),
+        "Upload-Metadata": sha256_pair(upload.promised.sha256),
+    }
+    return Response(headers=promised | _standing(upload))
+
+
+@router.patch("/uploads/{upload_id}", status_code=204, response_class=Response, openapi_extra=PART_BODY)
+async def patch_upload(
+    upload_id: UploadId,
+    upload_offset: Offset,
+    request: Request,
+    device_id: DeviceId,
+    service: ServiceOf,
+    upload_checksum: Checksum = None,
+) -> Response:
+    if request.headers.get("content-type") != PART_TYPE:
+        raise HTTPException(415, f"a part is of type {PART_TYPE}")
+    checksum = None if upload_checksum is None else parse_checksum(upload_checksum)
+    part = await run_in_threadpool(admit_part, service, device_id, upload_id, int(upload_offset))
+    async with _received(request, part, checksum) as blob:
+        upload = await run_in_threadpool(keep_part, service, part, blob)
+    return Response(status_code=204, headers=_standing(upload))
+
+
+@router.delete("/uploads/{upload_id}", status_code=204, response_class=Response)
+def delete_upload(upload_id: UploadId, device_id: DeviceId, service: ServiceOf) -> Response:
+    end_upload(service, device_id, upload_id)
+    return Response(status_code=204)
+
+
+def _standing(upload: Upload) -> dict[str, str]:
+    return {
+        "Upload-Offset": str(upload.offset_bytes),
+        "Upload-Expires": format_datetime(upload.expires_at, usegmt=True),
+    }
+
+
+@asynccontextmanager
+async def _received(
+    request: Request, part: PartAdmission, checksum: tuple[str, str] | None
+) -> AsyncIterator[IncomingBlob]:
+    """The body in a temporary file, checked against both of its digests.
+
+    Raises:
+        ChecksumMismatch: another body than was signed, or than `Upload-Checksum` promises.
+        BodyTooLarge: more bytes than the upload lacks.
+    """
+    algorithm, promised = checksum or ("sha256", None)
+    digest = hashlib.new(algorithm)
+    with part.folder.receive() as blob:
+        try:
+            async for chunk in bounded_chunks(request, part.max_bytes):
+                blob.write(chunk)
+                digest.update(chunk)
+            verify_digest("a part", got=digest.hexdigest(), expected=promised or digest.hexdigest())
+        except DigestMismatch as error:
+            raise ChecksumMismatch(error.what, got=error.got, expected=error.expected) from error
+        yield blob
+
+
+class TusAnswers:
+    """Whoever speaks tus is answered so, refusals included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_version(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).setdefault("Tus-Resumable", VERSION)
+            await send(message)
+
+        spoken = any(name == b"tus-resumable" for name, _ in scope.get("headers", ()))
+        await self._app(scope, receive, send_with_version if spoken else send)

@@ -1,0 +1,161 @@
+"""The parts of an upload: each is kept by itself, the last one makes them an update (ADR 0012).
+
+The last part is never kept: it completes the update, or is sent again. So an upload is complete exactly when
+its update is in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass, replace
+
+from sqlalchemy import delete, select
+
+from aggregator_service.service import Service
+from aggregator_service.storage.blobs import CHUNK_BYTES, Blobs
+from aggregator_service.storage.incoming import IncomingBlob
+from aggregator_service.storage.tables import UploadPartRow
+from aggregator_service.updates import Admission, admit, keep_update
+from aggregator_service.uploads import Upload, checked, describe, drop_upload, find_upload, own_upload
+from hetlora.digest import verify_digest
+from hetlora.errors import DigestMismatch, InputError, NotFound, OffsetMismatch, UploadGone
+from hetlora.tus import smallest_part_bytes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PartAdmission:
+    """Where a part goes, and what the update must be that it belongs to."""
+
+    device_id: str
+    upload: Upload
+    admission: Admission
+
+    @property
+    def folder(self) -> Blobs:
+        return self.admission.folder
+
+    @property
+    def max_bytes(self) -> int:
+        return self.upload.missing_bytes
+
+
+def admit_part(service: Service, device_id: str, upload_id: str, offset_bytes: int) -> PartAdmission:
+    """Decide, before a byte of the body is read, whether a part may come.
+
+    Raises:
+        NotFound, UploadGone: see `find_upload`.
+        OffsetMismatch: it does not begin where the upload ends.
+        StateConflict: see `updates.admit`.
+    """
+    upload = find_upload(service, device_id, upload_id)
+    _check_offset(upload, offset_bytes)
+    admission = admit(service, device_id, upload.assignment_id, upload.promised.sha256)
+    return PartAdmission(device_id, upload, admission)
+
+
+def keep_part(service: Service, part: PartAdmission, blob: IncomingBlob) -> Upload:
+    """Keep a part, or complete the update with the last one; answers where the upload stands now.
+
+    Raises:
+        InputError: the part is smaller than parts may be. Or the update is refused, see
+            `updates.keep_update`, or not the promised one (DigestMismatch), and the upload is dropped.
+        NotFound, UploadGone, OffsetMismatch, StateConflict: the upload ended, or went on, while the part was
+            on its way; UploadGone too where a stored part is lost.
+    """
+    upload = part.upload
+    if not upload.missing_bytes:
+        return upload
+    if blob.size_bytes == upload.missing_bytes:
+        return _complete(service, part, blob)
+    smallest = smallest_part_bytes(upload.promised.size_bytes)
+    if blob.size_bytes < smallest:
+        raise InputError(
+            "part is too small", got=f"{blob.size_bytes} bytes", expected=f"at least {smallest}, or the rest"
+        )
+    blob.sync()  # the slow part of keeping it, before others have to wait
+    with service.database.write() as session:
+        row, assignment = own_upload(session, part.device_id, upload.id, lock=True)
+        now = checked(describe(session, row, assignment), service.clock())
+        _check_offset(now, upload.offset_bytes)
+        # Within the transaction: of two parts for one place only the first is stored, and no part after the
+        # upload was dropped.
+        ref = service.uploads(upload.id).keep(blob)
+        session.add(
+            UploadPartRow(
+                upload_id=upload.id,
+                offset_bytes=upload.offset_bytes,
+                size_bytes=ref.size_bytes,
+                sha256=ref.sha256,
+            )
+        )
+    return replace(now, offset_bytes=now.offset_bytes + ref.size_bytes)
+
+
+def _check_offset(upload: Upload, offset_bytes: int) -> None:
+    if upload.offset_bytes != offset_bytes:
+        raise OffsetMismatch(
+            "the part does not begin where the upload ends", got=offset_bytes, expected=upload.offset_bytes
+        )
+
+
+def _complete(service: Service, part: PartAdmission, last: IncomingBlob) -> Upload:
+    with service.database.read() as session:
+        upload = describe(session, *own_upload(session, part.device_id, part.upload.id))
+        of_upload = select(UploadPartRow.sha256).where(UploadPartRow.upload_id == upload.id)
+        stored = session.scalars(of_upload.order_by(UploadPartRow.offset_bytes)).all()
+    if not upload.missing_bytes:
+        return upload  # a twin of this request was faster
+    _check_offset(upload, part.upload.offset_bytes)
+    with part.folder.receive() as whole:
+        try:
+            for sha256 in stored:
+                _pour(service.uploads(upload.id), sha256, whole)
+        except (NotFound, DigestMismatch) as error:
+            return _lost(service, part, error)
+        _append(whole, last)
+        try:
+            verify_digest("the update", got=whole.sha256, expected=upload.promised.sha256)
+            keep_update(service, part.admission, whole)
+        except InputError:
+            drop_upload(service, upload.id)
+            raise
+    return _completed(service, part)
+
+
+def _pour(folder: Blobs, sha256: str, into: IncomingBlob) -> None:
+    digest = hashlib.sha256()
+    for chunk in folder.chunks(sha256):
+        digest.update(chunk)
+        into.write(chunk)
+    verify_digest("a stored part of an upload", got=digest.hexdigest(), expected=sha256)
+
+
+def _append(whole: IncomingBlob, last: IncomingBlob) -> None:
+    last.file.flush()
+    with last.path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            whole.write(chunk)
+
+
+def _completed(service: Service, part: PartAdmission) -> Upload:
+    """Note that the update is in; nothing more comes into the upload's folder, which can go then."""
+    with service.database.write() as session:
+        row, assignment = own_upload(session, part.device_id, part.upload.id, lock=True)
+        row.completed = True
+        session.execute(delete(UploadPartRow).where(UploadPartRow.upload_id == row.id))
+        upload = describe(session, row, assignment)
+    service.uploads(upload.id).drop()
+    return upload
+
+
+def _lost(service: Service, part: PartAdmission, error: Exception) -> Upload:
+    """Parts are gone as the upload ended meanwhile, or the store lost them: then it begins anew."""
+    upload = find_upload(service, part.device_id, part.upload.id)
+    if upload.missing_bytes:
+        log.error("upload=%s parts=lost error=%s", upload.id, error)
+        drop_upload(service, upload.id)
+        raise UploadGone("a part of the upload cannot be read any more", expected="another upload") from error
+    return upload
