@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 ROUTERS = (
     device.enrolment,
     device.router,
-    uploads.options,
+    uploads.discovery,
     uploads.router,
     fleet.router,
     bundles.router,

@@ -12,7 +12,7 @@ from hetlora.errors import MalformedMessage
 VERSION: Final = "1.0.0"
 EXTENSIONS: Final = "creation,expiration,checksum,termination"
 PART_TYPE: Final = "application/offset+octet-stream"
-# sha1 because tus wants it of every server; against damage it does, and against forgery there is the signature.
+# sha1 as tus wants it of every server: it does against damage, and against forgery there is the signature.
 CHECKSUM_BYTES: Final = {"sha256": 32, "sha1": 20}
 # Each part is a row and an object: a million of them would cost more than what they carry.
 MOST_PARTS: Final = 1000

@@ -20,7 +20,6 @@ from aggregator_service.api.errors import PROBLEM_RESPONSES
 from aggregator_service.storage.incoming import IncomingBlob
 from aggregator_service.upload_parts import PartAdmission, admit_part, keep_part
 from aggregator_service.uploads import Upload, begin_upload, end_upload, find_upload
-from hetlora.digest import verify_digest
 from hetlora.errors import ChecksumMismatch, DigestMismatch
 from hetlora.messages.common import ObjectRef
 from hetlora.tus import (
@@ -40,7 +39,8 @@ class TusRoute(DeviceRoute):
     async def admit(self, request: Request) -> None:
         spoken = request.headers.get("tus-resumable")
         if spoken != VERSION:
-            raise HTTPException(412, f"Tus-Resumable is not {VERSION}", headers={"Tus-Version": VERSION})
+            headers = {"Tus-Version": VERSION, "Connection": "close"}
+            raise HTTPException(412, f"Tus-Resumable is not {VERSION}", headers=headers)
         await super().admit(request)
 
 
@@ -48,7 +48,9 @@ def _announced(tus_resumable: Annotated[Literal["1.0.0"], Header()]) -> None:
     """For OpenAPI; `TusRoute` has checked it."""
 
 
-options = APIRouter(prefix="/device/v1", tags=["devices"], route_class=DeviceRoute, responses=PROBLEM_RESPONSES)
+discovery = APIRouter(
+    prefix="/device/v1", tags=["devices"], route_class=DeviceRoute, responses=PROBLEM_RESPONSES
+)
 router = APIRouter(
     prefix="/device/v1",
     tags=["devices"],
@@ -60,14 +62,16 @@ PART_BODY = {"requestBody": {"required": True, "content": {PART_TYPE: {"schema":
 UploadId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Length = Annotated[str, Header(pattern=r"^[1-9][0-9]{0,15}$", description="Bytes of the whole update.")]
 Offset = Annotated[str, Header(pattern=r"^(0|[1-9][0-9]{0,15})$", description="Where the part begins.")]
-Metadata = Annotated[str, Header(description="sha256, a blank, and the digest of the whole update in base64.")]
+Metadata = Annotated[
+    str, Header(description="sha256, a blank, and the digest of the whole update in base64.")
+]
 Checksum = Annotated[
     str | None, Header(description="sha256 or sha1, a blank, and the digest of the part in base64.")
 ]
 
 
-@options.options("/assignments/{assignment_id}/uploads", status_code=204, response_class=Response)
-@options.options("/uploads/{upload_id}", status_code=204, response_class=Response)
+@discovery.options("/assignments/{assignment_id}/uploads", status_code=204, response_class=Response)
+@discovery.options("/uploads/{upload_id}", status_code=204, response_class=Response)
 def tell_tus(service: ServiceOf) -> Response:
     told = {
         "Tus-Version": VERSION,
@@ -113,7 +117,7 @@ async def patch_upload(
     upload_checksum: Checksum = None,
 ) -> Response:
     if request.headers.get("content-type") != PART_TYPE:
-        raise HTTPException(415, f"a part is of type {PART_TYPE}")
+        raise HTTPException(415, f"a part is of type {PART_TYPE}", headers={"Connection": "close"})
     checksum = None if upload_checksum is None else parse_checksum(upload_checksum)
     part = await run_in_threadpool(admit_part, service, device_id, upload_id, int(upload_offset))
     async with _received(request, part, checksum) as blob:
@@ -144,17 +148,25 @@ async def _received(
         ChecksumMismatch: another body than was signed, or than `Upload-Checksum` promises.
         BodyTooLarge: more bytes than the upload lacks.
     """
-    algorithm, promised = checksum or ("sha256", None)
-    digest = hashlib.new(algorithm)
     with part.folder.receive() as blob:
         try:
             async for chunk in bounded_chunks(request, part.max_bytes):
                 blob.write(chunk)
-                digest.update(chunk)
-            verify_digest("a part", got=digest.hexdigest(), expected=promised or digest.hexdigest())
         except DigestMismatch as error:
             raise ChecksumMismatch(error.what, got=error.got, expected=error.expected) from error
+        if checksum is not None and (got := _digest(blob, checksum[0])) != checksum[1]:
+            raise ChecksumMismatch(
+                "the part does not match its Upload-Checksum", got=got, expected=checksum[1]
+            )
         yield blob
+
+
+def _digest(blob: IncomingBlob, algorithm: str) -> str:
+    if algorithm == "sha256":
+        return blob.sha256
+    blob.file.flush()
+    with blob.path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 class TusAnswers:
