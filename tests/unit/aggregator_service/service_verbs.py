@@ -36,7 +36,8 @@ def add_device(service: Service) -> str:
     return "device-1"
 
 
-def deliver(service: Service, device_id: str, update: Adapter) -> None:
+def take_offer(service: Service, device_id: str, rank: int) -> str:
+    """The id of an assignment that a device has taken at a rank."""
     message = CheckIn(
         protocol_version=1,
         sdk_version="",
@@ -46,10 +47,15 @@ def deliver(service: Service, device_id: str, update: Adapter) -> None:
     )
     offer = check_in(service, device_id, message).offer
     assert offer is not None
-    start(service, device_id, offer.assignment_id, update.rank)
-    admission = admit(service, device_id, offer.assignment_id, "")
+    start(service, device_id, offer.assignment_id, rank)
+    return offer.assignment_id
+
+
+def deliver(service: Service, device_id: str, update: Adapter) -> None:
+    assignment_id = take_offer(service, device_id, update.rank)
+    admission = admit(service, device_id, assignment_id, "")
     with admission.folder.receive() as blob:
         blob.write(adapter_to_bytes(update))
         keep_update(service, admission, blob)
     report = Report.model_validate(report_of(update))
-    assert submit(service, device_id, offer.assignment_id, report).state is AssignmentState.ACCEPTED
+    assert submit(service, device_id, assignment_id, report).state is AssignmentState.ACCEPTED

@@ -1,40 +1,29 @@
-"""A process that dies between any two steps of a round: database and store agree again, and nothing is lost.
-
-A step is a transaction that begins, is about to commit or has committed, and a blob that is about to be
-written or removed, or was. The process dies at each in turn, and the next is asked what a device asks again.
-"""
+"""A process that dies between any two steps of a round: database and store agree, and nothing is lost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 
 import pytest
 from fake_clock import FakeClock
-from fake_device import CAPABILITIES, report_of
+from fake_device import report_of
+from mortal_service import count_steps, live_and_die
 from service_bundle import make_adapter
 from service_objects import kept_updates
-from service_verbs import add_device, started_run
+from service_verbs import add_device, started_run, take_offer
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from aggregator_service.assignments import start, submit
+from aggregator_service.assignments import submit
 from aggregator_service.objects import put
-from aggregator_service.offers import check_in
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
-from aggregator_service.storage.blobs import Blobs
-from aggregator_service.storage.database import Database
-from aggregator_service.storage.folder import BlobFolder
-from aggregator_service.storage.incoming import IncomingBlob
-from aggregator_service.storage.store import Store
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow
 from aggregator_service.sweep import sweep
 from aggregator_service.updates import admit, keep_update
 from aggregator_service.worker import tick
 from hetlora.digest import sha256_of
-from hetlora.messages.device import CapabilityReport, CheckIn, Report
+from hetlora.messages.device import Report
 from hetlora.states import AssignmentState, RoundState
 from hetlora.tensors import adapter_to_bytes
 
@@ -42,97 +31,8 @@ UPDATE = make_adapter(2)
 CopyOf = Callable[[Settings], AbstractContextManager[Settings]]
 
 
-class Death(BaseException):
-    """The process is gone: nothing of it catches this."""
-
-
-@dataclass
-class Steps:
-    """Counts steps, and dies at one of them."""
-
-    last: float
-    taken: int = 0
-
-    def step(self) -> None:
-        self.taken += 1
-        if self.taken > self.last:
-            raise Death
-
-
-class MortalDatabase(Database):
-    """The database of a process that dies."""
-
-    def __init__(self, whole: Database, steps: Steps) -> None:
-        self.engine, self._whole, self._steps = whole.engine, whole, steps
-
-    @contextmanager
-    def read(self) -> Iterator[Session]:
-        with self._whole.read() as session:
-            yield session
-
-    @contextmanager
-    def write(self) -> Iterator[Session]:
-        self._steps.step()
-        with self._whole.write() as session:
-            yield session
-            session.flush()
-            self._steps.step()
-        self._steps.step()
-
-
-@dataclass(frozen=True)
-class MortalFolder(BlobFolder):
-    """The blobs of a process that dies."""
-
-    steps: Steps
-
-    def remove(self, sha256: str) -> None:
-        self.steps.step()
-        super().remove(sha256)
-        self.steps.step()
-
-    def drop(self) -> None:
-        self.steps.step()
-        super().drop()
-        self.steps.step()
-
-    def _store(self, blob: IncomingBlob) -> None:
-        self.steps.step()
-        super()._store(blob)
-        self.steps.step()
-
-
-@dataclass(frozen=True)
-class MortalStore(Store):
-    """The store of a process that dies."""
-
-    steps: Steps = field(kw_only=True)
-
-    def blobs(self, folder: str) -> Blobs:
-        return MortalFolder(self.incoming, self.data_dir / folder, self.steps)
-
-
-def mortal(service: Service, steps: Steps) -> Service:
-    store = MortalStore(service.store.data_dir, steps=steps)
-    return replace(
-        service,
-        database=MortalDatabase(service.database, steps),
-        store=store,
-        objects=store.blobs("objects"),
-    )
-
-
-def take_offer(service: Service) -> None:
-    message = CheckIn(
-        protocol_version=1,
-        sdk_version="",
-        population="keyboard",
-        capabilities=CapabilityReport.model_validate(CAPABILITIES),
-        example_count=1,
-    )
-    offer = check_in(service, "device-1", message).offer
-    assert offer is not None
-    start(service, "device-1", offer.assignment_id, UPDATE.rank)
+def begin(service: Service) -> None:
+    take_offer(service, "device-1", UPDATE.rank)
 
 
 def own_assignment(service: Service) -> str:
@@ -160,29 +60,7 @@ def hand_in(service: Service) -> None:
     assert receipt.state is AssignmentState.ACCEPTED
 
 
-ROUND: list[Callable[[Service], None]] = [take_offer, upload_first, upload_again, hand_in, tick]
-
-
-def live_and_die(
-    settings: Settings, clock: FakeClock, actions: list[Callable[[Service], None]], last: float
-) -> int:
-    """Do the actions in order; whoever dies in one is followed by one who does it again, and the rest."""
-    steps = Steps(last)
-    with closing(open_service(settings, clock)) as service:
-        dying: Service | None = mortal(service, steps)
-        for action in actions:
-            if dying is not None:
-                try:
-                    action(dying)
-                    continue
-                except Death:
-                    dying = None
-            action(service)
-    return steps.taken
-
-
-def count_steps(settings: Settings, clock: FakeClock, actions: list[Callable[[Service], None]]) -> int:
-    return live_and_die(settings, clock, actions, float("inf"))
+ROUND: list[Callable[[Service], None]] = [begin, upload_first, upload_again, hand_in, tick]
 
 
 def check_agreement(service: Service) -> None:
