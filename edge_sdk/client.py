@@ -25,6 +25,7 @@ from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.service import DeviceService
 from edge_sdk.session import AWAY, Equipment, Session
 from edge_sdk.transport import Transport
+from edge_sdk.uploads import DEFAULT_PART_BYTES, Uploads
 from edge_sdk.visit import Visit
 from hetlora import __version__
 from hetlora.errors import SettingsError, UnknownDevice, faults_in_words
@@ -63,6 +64,8 @@ class EdgeClient:
         traffic_bytes_per_round: what adapters may take over the network in a round, down and up together,
             for a metered line; None sets no limit. It goes with measured capabilities: a profile has its own,
             and both together are refused.
+        upload_part_bytes: an update that is larger goes up in parts of this size; one that is cut off goes on
+            after the last part that arrived.
         threads: how many threads training may use; None leaves it to the runtime.
         max_examples: how many examples the store keeps.
         on_event: told what happens, from the thread that runs the client. What it raises fails the visit.
@@ -71,7 +74,7 @@ class EdgeClient:
         clock: Unix seconds, for signatures.
 
     Raises:
-        SettingsError: an address, name, folder or key file that cannot be used.
+        SettingsError: an address, name, size, folder or key file that cannot be used.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class EdgeClient:
         name: str = "",
         capabilities: CapabilityReport | None = None,
         traffic_bytes_per_round: int | None = None,
+        upload_part_bytes: int = DEFAULT_PART_BYTES,
         threads: int | None = None,
         max_examples: int = DEFAULT_MAX_EXAMPLES,
         on_event: Callable[[Event], None] = _ignore,
@@ -113,6 +117,7 @@ class EdgeClient:
         self._downloads = Downloads(
             self._transport, self._folder.downloads, lambda name, size: on_event(Downloaded(name, size))
         )
+        self._uploads = Uploads(self._transport, part_bytes=upload_part_bytes)
         self._bundles = BundleCache(self._folder.bundles, self._downloads)
         self._matmul_flops_per_second: float | None = None
         self.examples = ExampleStore(self._folder.examples_file, max_examples=max_examples)
@@ -158,6 +163,7 @@ class EdgeClient:
         equipment = Equipment(
             service=self._service,
             downloads=self._downloads,
+            uploads=self._uploads,
             bundles=self._bundles,
             folder=self._folder,
             examples=self.examples,

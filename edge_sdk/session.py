@@ -28,6 +28,7 @@ from edge_sdk.service import DeviceService
 from edge_sdk.tokens import text_encoder
 from edge_sdk.training import TrainingResult, train_locally
 from edge_sdk.updates import Update, drop_updates, keep_update, kept_update
+from edge_sdk.uploads import Uploads
 from edge_sdk.visit import Visit, failure_of, outcome_of
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
@@ -60,6 +61,7 @@ class Equipment:
 
     service: DeviceService
     downloads: Downloads
+    uploads: Uploads
     bundles: BundleCache
     folder: DeviceFolder
     examples: ExampleStore
@@ -187,7 +189,7 @@ class Session:
 
     def _deliver(self, update: Update) -> Visit:
         tools, assignment_id = self._with, self._offer.assignment_id
-        tools.service.upload(assignment_id, update.tensors)
+        tools.uploads.deliver(assignment_id, update.tensors)
         tools.on_event(Uploaded(len(update.tensors)))
         receipt = tools.service.submit(assignment_id, update.report)
         drop_updates(tools.folder.updates)

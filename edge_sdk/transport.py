@@ -16,7 +16,7 @@ import stamina
 from edge_sdk.identity import Identity
 from hetlora import __version__
 from hetlora.digest import sha256_of
-from hetlora.errors import ServiceUnreachable, SettingsError
+from hetlora.errors import ChecksumMismatch, ServiceUnreachable, SettingsError
 from hetlora.messages.common import error_of_answer
 from hetlora.signature import SignatureParameters, content_digest, signature_base, signature_header
 
@@ -94,7 +94,7 @@ class Transport:
         return self.retrying(once)
 
     def retrying(self, action: Callable[[], Result]) -> Result:
-        """Call `action` until it succeeds: again after connection faults and 5xx, with full jitter."""
+        """Call `action` until it succeeds: again after faults of the line and 5xx, with full jitter."""
         try:
             for attempt in stamina.retry_context(on=self._backoff(), attempts=MAX_TRIES, timeout=None):
                 with attempt:
@@ -170,7 +170,7 @@ class _ErrorAnswer(Exception):
 
 def _worth_another_try(error: Exception) -> bool:
     if isinstance(error, _ErrorAnswer):
-        return error.status >= 500
+        return error.status >= 500 or error.status == ChecksumMismatch.status  # damaged on its way
     return isinstance(error, httpx.TransportError)
 
 
