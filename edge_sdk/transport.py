@@ -119,6 +119,14 @@ class Transport:
                 raise _ErrorAnswer(response.status_code, _read(response))
             yield response
 
+    def ask(
+        self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> httpx.Headers:
+        """One signed try, as `open`, for an answer that is all in its headers."""
+        with self.open(method, path, body=body, headers=headers) as response:
+            _read(response)  # or the connection could not be used again
+            return response.headers
+
     def _backoff(self) -> Callable[[Exception], bool | float]:
         tries = 0
 

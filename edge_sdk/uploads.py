@@ -90,7 +90,10 @@ class _Parts:
             "Upload-Offset": str(self.there_bytes),
             "Upload-Checksum": sha256_pair(sha256_of(part)),
         }
-        self._send("PATCH", path, part, headers)
+        before = self.there_bytes
+        answer = self._send("PATCH", path, part, headers)
+        if self.there_bytes <= before:
+            raise self._no_service(answer)
         self.path = path
 
     def _begin(self) -> str:
@@ -105,13 +108,12 @@ class _Parts:
         return f"/device/v1/uploads/{found['id']}"
 
     def _send(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> httpx.Headers:
-        headers["Tus-Resumable"] = VERSION
-        with self.transport.open(method, path, body=body, headers=headers) as response:
-            offset = _OFFSET.fullmatch(response.headers.get("Upload-Offset", ""))
-            if offset is None or not 0 <= int(offset[0]) <= len(self.update):
-                raise self._no_service(response.headers)
-            self.there_bytes = int(offset[0])
-            return response.headers
+        answer = self.transport.ask(method, path, body=body, headers=headers | {"Tus-Resumable": VERSION})
+        offset = _OFFSET.fullmatch(answer.get("Upload-Offset", ""))
+        if offset is None or int(offset[0]) > len(self.update):
+            raise self._no_service(answer)
+        self.there_bytes = int(offset[0])
+        return answer
 
     def _no_service(self, answer: httpx.Headers) -> ServiceUnreachable:
         return ServiceUnreachable(

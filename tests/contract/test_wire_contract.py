@@ -25,6 +25,7 @@ from hetlora.signature import (
     signature_base,
 )
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
+from hetlora.tus import PART_TYPE, VERSION, parse_checksum, parse_metadata, sha256_pair, smallest_part_bytes
 
 FOLDER = Path(__file__).parent
 MESSAGES: dict[str, type[Message]] = {
@@ -52,7 +53,7 @@ def adapter_bytes(name: str) -> bytes:
 
 
 def test_every_literal_message_is_held_by_a_test() -> None:
-    others = {"algebra.json", "signature.json"}
+    others = {"algebra.json", "signature.json", "tus.json"}
     assert {path.name for path in FOLDER.glob("*.json")} == MESSAGES.keys() | others
 
 
@@ -170,3 +171,15 @@ def test_pinned_signature_is_made_by_the_pinned_key() -> None:
     _, signature = parse_signature(pinned["headers"]["Signature-Input"], pinned["headers"]["Signature"])
     assert key.sign(pinned["signature_base"].encode()) == signature  # Ed25519 signs alike each time
     assert key.public_key().public_bytes_raw() == base64.b64decode(pinned["public_key"])
+
+
+def test_headers_of_an_upload_are_as_pinned() -> None:
+    pinned = literal("tus.json")
+    sha256 = hashlib.sha256(pinned["body"].encode()).hexdigest()
+    assert (VERSION, PART_TYPE) == (pinned["version"], pinned["part_type"])
+    assert sha256 == pinned["sha256"]
+    assert sha256_pair(sha256) == pinned["pair"]
+    assert parse_checksum(pinned["pair"]) == ("sha256", sha256)
+    assert parse_metadata(pinned["pair"]) == sha256
+    for row in pinned["smallest_part_bytes"]:
+        assert smallest_part_bytes(row["length_bytes"]) == row["least"]

@@ -16,6 +16,7 @@ from s3_server import environment, s3_server
 from service_bundle import make_adapter
 from service_operator import TOKEN, Operator
 from service_server import problem, served
+from tus_device import TusDevice
 
 from aggregator_service.app import create_app
 from aggregator_service.service import Service, open_service
@@ -26,6 +27,7 @@ from aggregator_service.storage.store import Store
 from aggregator_service.sweep import sweep
 from hetlora.digest import sha256_of
 from hetlora.errors import DigestMismatch, NotFound
+from hetlora.tensors import adapter_to_bytes
 
 pytestmark = pytest.mark.skipif(
     find_spec("moto") is None or find_spec("obstore") is None, reason="pip install obstore 'moto[server]'"
@@ -135,6 +137,26 @@ def test_round_over_a_bucket_leaves_no_file_on_the_machine(
     assert operator.published(version)[0]
     folders = ("objects", "updates", "incoming")
     assert [path for name in folders for path in (service.settings.data_dir / name).rglob("*")] == []
+
+
+def test_upload_in_parts_goes_over_a_bucket_and_leaves_nothing_there(
+    service: Service, http: httpx.Client, clock: FakeClock
+) -> None:
+    operator = Operator(http)
+    token, bundle = operator.population(), operator.publish()
+    operator.run(bundle)
+    tus = TusDevice(FakeDevice(http, clock, 1).enrol(token))
+    update = adapter_to_bytes(make_adapter(2))
+    upload_id = tus.begun(tus.device.started(), update)
+    assert tus.patch(upload_id, 0, update[:200]).status_code == 204
+    assert service.store.folders("uploads") == {upload_id}
+    service.uploads("20261120120000-000000000000").put(b"of an upload whose row went first")
+    sweep(service)
+    assert service.store.folders("uploads") == {upload_id}
+    assert {answer.status_code for answer in tus.in_parts(upload_id, update, 200)} == {204}
+    assert service.store.folders("uploads") == set()
+    (kept,) = service.store.blobs("updates").listing()
+    assert kept.sha256 == sha256_of(update)
 
 
 def test_updates_of_a_bucket_are_dropped_once_their_round_ended_long_ago(

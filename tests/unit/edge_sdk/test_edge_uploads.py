@@ -220,6 +220,15 @@ def test_offset_that_is_none_is_no_service(client: EdgeClient, service: PartTake
         client.run_once()
 
 
+def test_part_that_is_taken_without_getting_further_is_no_service(
+    client: EdgeClient, service: PartTaker
+) -> None:
+    stuck = httpx.Response(204, headers={"Upload-Offset": "0"})
+    service.faults = [*CHECK_IN_START_ADAPTER, None, stuck]
+    with pytest.raises(ServiceUnreachable, match="is not one of a hetlora service"):
+        client.run_once()
+
+
 def test_parts_of_no_bytes_are_refused(make_client: MakeClient) -> None:
     with pytest.raises(SettingsError, match="upload_part_bytes; got 0; expected at least 1"):
         make_client(upload_part_bytes=0)

@@ -1,0 +1,201 @@
+"""The SDK's uploads through a proxy that cuts connections, and bodies that break off, on a real service."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+
+import httpx
+import pytest
+import stamina
+from cutting_proxy import Cut, cutting
+from fake_clock import FakeClock
+from fake_device import FakeDevice
+from service_bundle import make_adapter
+from service_objects import kept_updates, stored_parts
+from service_operator import Operator
+from service_server import served
+from tus_device import PART, TUS, TusDevice
+
+from aggregator_service.app import create_app
+from aggregator_service.service import Service, open_service
+from aggregator_service.settings import Settings
+from edge_sdk.identity import Identity
+from edge_sdk.transport import Transport
+from edge_sdk.uploads import Uploads
+from hetlora.adapter import AdapterSpec, ModuleSpec
+from hetlora.errors import ServiceUnreachable
+from hetlora.tensors import adapter_to_bytes
+
+WIDE = AdapterSpec((ModuleSpec("key", 10_000, 2), ModuleSpec("query", 2, 10_000)), scaling=2.0, max_rank=2)
+UPDATE = make_adapter(2, spec=WIDE)
+DATA = adapter_to_bytes(UPDATE)  # 160 kB
+PART_BYTES = 20_000
+
+
+@pytest.fixture(autouse=True)
+def _tries_without_waiting() -> Iterator[None]:
+    with stamina.set_testing(True, attempts=8):
+        yield
+
+
+@pytest.fixture
+def assignment_id(operator: Operator, device: FakeDevice) -> str:
+    operator.run(operator.publish(WIDE))
+    return device.started()
+
+
+@contextmanager
+def uploads_of(device: FakeDevice, url: str, part_bytes: int = PART_BYTES) -> Iterator[Uploads]:
+    """The uploads of a device that was just started."""
+    with closing(Transport(url, Identity(device.key), clock=lambda: device.clock().timestamp())) as transport:
+        yield Uploads(transport, part_bytes=part_bytes)
+
+
+def address_of(http: httpx.Client) -> tuple[str, int]:
+    assert http.base_url.port is not None
+    return http.base_url.host, http.base_url.port
+
+
+def test_update_passes_a_line_that_never_carries_it_whole(
+    http: httpx.Client, device: FakeDevice, assignment_id: str, service: Service
+) -> None:
+    with cutting(address_of(http), then=Cut(up=60_000)) as proxy:
+        with (
+            uploads_of(device, proxy.url, part_bytes=len(DATA)) as whole,
+            pytest.raises(ServiceUnreachable),
+        ):
+            whole.deliver(assignment_id, DATA)
+        assert kept_updates(service) == []
+        proxy.sent.clear()
+        with uploads_of(device, proxy.url) as parts:
+            parts.deliver(assignment_id, DATA)
+        # Each connection carries two parts and breaks off in the third: half as much again as there is.
+        assert len(DATA) < sum(proxy.sent) < 1.6 * len(DATA)
+    assert device.submit(assignment_id, UPDATE).json()["state"] == "accepted"
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_update_arrives_whole_over_a_line_that_is_cut_anywhere(
+    http: httpx.Client, device: FakeDevice, assignment_id: str, service: Service, seed: int
+) -> None:
+    chance = random.Random(seed)
+    cuts = [
+        Cut(up=chance.randrange(1, 50_000)) if chance.random() < 0.6 else Cut(down=chance.randrange(0, 300))
+        for _ in range(12)
+    ]
+    with cutting(address_of(http), *cuts) as proxy, uploads_of(device, proxy.url) as parts:
+        parts.deliver(assignment_id, DATA)
+        assert proxy.connections > 5
+    assert [path.read_bytes() for path in kept_updates(service)] == [DATA]
+    assert stored_parts(service) == []
+    assert device.submit(assignment_id, UPDATE).json()["state"] == "accepted"
+
+
+def test_device_that_was_killed_sends_only_what_is_missing(
+    http: httpx.Client, device: FakeDevice, assignment_id: str
+) -> None:
+    # Enough for creation and four parts; afterwards there is no line at all.
+    with (
+        cutting(address_of(http), Cut(up=4 * PART_BYTES + 9_000), then=Cut(up=1)) as proxy,
+        uploads_of(device, proxy.url) as killed,
+        pytest.raises(ServiceUnreachable),
+    ):
+        killed.deliver(assignment_id, DATA)
+    with cutting(address_of(http)) as proxy, uploads_of(device, proxy.url) as restarted:
+        restarted.deliver(assignment_id, DATA)
+        missing = len(DATA) - 4 * PART_BYTES
+        assert missing < sum(proxy.sent) < missing + 9_000
+        assert proxy.connections == 1
+    assert device.submit(assignment_id, UPDATE).json()["state"] == "accepted"
+
+
+def test_part_that_breaks_off_counts_for_nothing(
+    http: httpx.Client, device: FakeDevice, assignment_id: str, service: Service
+) -> None:
+    tus = TusDevice(device)
+    upload_id = tus.begun(assignment_id, DATA)
+    path, part = f"/device/v1/uploads/{upload_id}", DATA[:PART_BYTES]
+    headers = device.signed("PATCH", path, part) | TUS | PART
+    headers |= {"Upload-Offset": "0", "Content-Length": str(len(part)), "Host": "service.test"}
+    lines = [f"PATCH {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    with socket.create_connection(address_of(http)) as torn:
+        torn.sendall("\r\n".join(lines).encode() + part[:-1])
+        wait_for(lambda: any(service.objects.incoming.iterdir()))
+    wait_for(lambda: not any(service.objects.incoming.iterdir()))
+    assert stored_parts(service) == []
+    assert tus.offset(upload_id) == 0
+    assert tus.patch(upload_id, 0, part).status_code == 204
+
+
+def wait_for(condition: object) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def other(settings: Settings, http: httpx.Client, clock: FakeClock) -> Iterator[httpx.Client]:
+    """Another replica."""
+    service = open_service(settings, clock)
+    with served(create_app(service), settings) as client:
+        yield client
+
+
+def test_replicas_take_turns_at_one_upload(
+    http: httpx.Client, other: httpx.Client, device: FakeDevice, assignment_id: str, service: Service
+) -> None:
+    tus = TusDevice(device)
+    upload_id = tus.begun(assignment_id, DATA)
+    for number, first in enumerate(range(0, len(DATA), PART_BYTES)):
+        device.http = (other, http)[number % 2]
+        assert tus.offset(upload_id) == first
+        assert tus.patch(upload_id, first, DATA[first : first + PART_BYTES]).status_code == 204
+    assert [path.read_bytes() for path in kept_updates(service)] == [DATA]
+    assert stored_parts(service) == []
+    assert device.submit(assignment_id, UPDATE).json()["state"] == "accepted"
+
+
+def test_part_that_comes_to_two_replicas_at_once_counts_once(
+    http: httpx.Client, other: httpx.Client, device: FakeDevice, assignment_id: str, service: Service
+) -> None:
+    tus, twin = TusDevice(device), TusDevice(FakeDevice(other, device.clock, device.seed))
+    upload_id = tus.begun(assignment_id, DATA)
+    firsts = range(0, len(DATA), PART_BYTES)
+    together = threading.Barrier(2)
+
+    def send(own: TusDevice, first: int) -> int:
+        together.wait()
+        return own.patch(upload_id, first, DATA[first : first + PART_BYTES]).status_code
+
+    with ThreadPoolExecutor(2) as pool:
+        for first in firsts[:-1]:
+            answers = pool.map(send, (tus, twin), (first, first))
+            assert sorted(answers) == [204, 409]
+        # The last part makes the update, which either of them may do, or find done.
+        last = set(pool.map(send, (tus, twin), (firsts[-1], firsts[-1])))
+    assert 204 in last <= {204, 409}
+    assert [path.read_bytes() for path in kept_updates(service)] == [DATA]
+    assert stored_parts(service) == []
+    assert device.submit(assignment_id, UPDATE).json()["state"] == "accepted"
+
+
+def test_upload_whose_parts_the_store_lost_begins_anew(
+    http: httpx.Client, device: FakeDevice, assignment_id: str, service: Service
+) -> None:
+    tus = TusDevice(device)
+    upload_id = tus.begun(assignment_id, DATA)
+    assert tus.patch(upload_id, 0, DATA[:PART_BYTES]).status_code == 204
+    (part,) = stored_parts(service)
+    part.write_bytes(b"x" * PART_BYTES)  # as a bad disk does
+    with uploads_of(device, str(http.base_url)) as uploads:
+        uploads.deliver(assignment_id, DATA)
+    assert tus.head(upload_id).status_code == 404
+    assert [path.read_bytes() for path in kept_updates(service)] == [DATA]
+    assert stored_parts(service) == []
