@@ -176,7 +176,7 @@ def test_pinned_signature_is_made_by_the_pinned_key() -> None:
 def test_headers_of_an_upload_are_as_pinned() -> None:
     pinned = literal("tus.json")
     sha256 = hashlib.sha256(pinned["body"].encode()).hexdigest()
-    assert (VERSION, PART_TYPE) == (pinned["version"], pinned["part_type"])
+    assert (pinned["version"], pinned["part_type"]) == (VERSION, PART_TYPE)
     assert sha256 == pinned["sha256"]
     assert sha256_pair(sha256) == pinned["pair"]
     assert parse_checksum(pinned["pair"]) == ("sha256", sha256)
