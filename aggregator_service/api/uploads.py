@@ -71,8 +71,7 @@ Checksum = Annotated[
 
 
 @discovery.options("/assignments/{assignment_id}/uploads", status_code=204, response_class=Response)
-@discovery.options("/uploads/{upload_id}", status_code=204, response_class=Response)
-def tell_tus(service: ServiceOf) -> Response:
+def tell_tus(assignment_id: str, service: ServiceOf) -> Response:
     told = {
         "Tus-Version": VERSION,
         "Tus-Resumable": VERSION,

@@ -153,6 +153,8 @@ def test_contract_names_every_path_of_the_protocol(http: httpx.Client) -> None:
         "/device/v1/objects/{sha256}",
         "/device/v1/assignments/{assignment_id}:start",
         "/device/v1/assignments/{assignment_id}/update",
+        "/device/v1/assignments/{assignment_id}/uploads",
+        "/device/v1/uploads/{upload_id}",
         "/device/v1/assignments/{assignment_id}:submit",
         "/device/v1/assignments/{assignment_id}:fail",
         "/management/v1/populations",
