@@ -1,0 +1,117 @@
+"""What else may happen to an upload while its last part is made an update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+from fake_clock import FakeClock
+from service_bundle import make_adapter
+from service_objects import kept_updates, stored_parts
+from service_verbs import add_device, started_run, take_offer
+
+from aggregator_service.assignments import start
+from aggregator_service.service import Service
+from aggregator_service.storage.folder import BlobFolder
+from aggregator_service.storage.incoming import IncomingBlob
+from aggregator_service.sweep import sweep
+from aggregator_service.upload_parts import PartAdmission, admit_part, keep_part
+from aggregator_service.uploads import Upload, begin_upload, end_upload, find_upload
+from hetlora.digest import sha256_of
+from hetlora.errors import NotFound, StateConflict
+from hetlora.messages.common import ObjectRef
+from hetlora.tensors import adapter_to_bytes
+
+UPDATE = adapter_to_bytes(make_adapter(2))
+HALF = len(UPDATE) // 2
+DEVICE = "device-1"
+
+
+@dataclass(frozen=True)
+class Overtaken(BlobFolder):
+    """The folder of a request that something else overtakes, after it has read what the parts are."""
+
+    meanwhile: Callable[[], object]
+
+    @contextmanager
+    def receive(self) -> Iterator[IncomingBlob]:
+        self.meanwhile()
+        with super().receive() as blob:
+            yield blob
+
+
+@pytest.fixture
+def upload(service: Service, bundle: str) -> Upload:
+    """An upload whose first half is in."""
+    started_run(service, bundle, lease_seconds=100)
+    assignment_id = take_offer(service, add_device(service), rank=2)
+    promised = ObjectRef(sha256=sha256_of(UPDATE), size_bytes=len(UPDATE))
+    begun = begin_upload(service, DEVICE, assignment_id, promised)
+    return keep(service, admit_part(service, DEVICE, begun.id, 0), UPDATE[:HALF])
+
+
+def keep(service: Service, part: PartAdmission, data: bytes) -> Upload:
+    with service.objects.receive() as blob:
+        blob.write(data)
+        return keep_part(service, part, blob)
+
+
+def overtaken(service: Service, upload: Upload, meanwhile: Callable[[], object]) -> Upload:
+    """The last part, while something else happens."""
+    part = admit_part(service, DEVICE, upload.id, HALF)
+    folder = part.admission.folder
+    assert isinstance(folder, BlobFolder)
+    slow = Overtaken(folder.incoming, folder.root, meanwhile)
+    return keep(service, replace(part, admission=replace(part.admission, folder=slow)), UPDATE[HALF:])
+
+
+def test_last_part_finds_that_its_twin_made_the_update(service: Service, upload: Upload) -> None:
+    part, twin = (admit_part(service, DEVICE, upload.id, HALF) for _ in range(2))
+    for own in (part, twin):
+        assert keep(service, own, UPDATE[HALF:]).missing_bytes == 0
+    assert [path.read_bytes() for path in kept_updates(service)] == [UPDATE]
+
+
+def test_last_part_finds_the_parts_gone_as_its_twin_made_the_update(service: Service, upload: Upload) -> None:
+    twin = admit_part(service, DEVICE, upload.id, HALF)
+    told = overtaken(service, upload, lambda: keep(service, twin, UPDATE[HALF:]))
+    assert told.missing_bytes == 0
+    assert [path.read_bytes() for path in kept_updates(service)] == [UPDATE]
+    assert list(service.objects.incoming.iterdir()) == []
+
+
+def test_upload_that_is_ended_meanwhile_makes_no_update(service: Service, upload: Upload) -> None:
+    with pytest.raises(NotFound):
+        overtaken(service, upload, lambda: end_upload(service, DEVICE, upload.id))
+    assert kept_updates(service) == stored_parts(service) == []
+
+
+def test_upload_whose_lease_runs_out_meanwhile_makes_no_update(
+    service: Service, upload: Upload, clock: FakeClock
+) -> None:
+    with pytest.raises(StateConflict, match="the lease ran out"):
+        overtaken(service, upload, lambda: clock.advance(100))
+    assert kept_updates(service) == []
+    sweep(service)
+    assert stored_parts(service) == []
+
+
+def test_upload_of_a_plan_that_is_replaced_meanwhile_can_be_brought_again(
+    service: Service, upload: Upload
+) -> None:
+    with pytest.raises(StateConflict, match="an update of the plan at rank 1"):
+        overtaken(service, upload, lambda: start(service, DEVICE, upload.assignment_id, 1))
+    assert kept_updates(service) == []
+    assert find_upload(service, DEVICE, upload.id).offset_bytes == HALF
+
+
+def test_part_that_is_overtaken_by_another_is_not_stored(service: Service, upload: Upload) -> None:
+    late, soon = (admit_part(service, DEVICE, upload.id, HALF) for _ in range(2))
+    assert keep(service, soon, UPDATE[HALF:-10]).offset_bytes == len(UPDATE) - 10
+    with pytest.raises(StateConflict):
+        keep(service, late, UPDATE[HALF:-20])
+    assert sorted(path.stat().st_size for path in stored_parts(service)) == sorted(
+        (HALF, len(UPDATE) - HALF - 10)
+    )
