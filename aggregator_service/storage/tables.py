@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Double, Enum, ForeignKey, Index
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Double, Enum, ForeignKey, Index, Integer
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -16,6 +16,8 @@ from hetlora.messages.device import Adaptation, CapabilityReport, Report
 from hetlora.messages.management import RunSettings
 from hetlora.states import AdapterVersionState, AssignmentState, DeviceState, RoundState, RunState
 
+# PostgreSQL's own integers end at 2 GiB; SQLite's do not, and know no other name.
+ByteCount = Annotated[int, "bytes"]
 Subject = Literal["device", "assignment", "round", "run", "adapter_version"]
 
 
@@ -59,6 +61,7 @@ def _state(kind: type[StrEnum]) -> MappedColumn[Any]:
 class Base(DeclarativeBase):
     type_annotation_map: ClassVar = {
         datetime: UtcDateTime(),
+        ByteCount: BigInteger().with_variant(Integer(), "sqlite"),
         RunSettings: MessageJson(RunSettings),
         CapabilityReport: MessageJson(CapabilityReport),
         Report: MessageJson(Report),
@@ -106,8 +109,8 @@ class BundleRow(Base):
     task: Mapped[str]
     max_rank: Mapped[int]
     max_tokens: Mapped[int]
-    manifest_bytes: Mapped[int]
-    size_bytes: Mapped[int]
+    manifest_bytes: Mapped[ByteCount]
+    size_bytes: Mapped[ByteCount]
 
 
 class RunRow(StatefulRow):
@@ -161,7 +164,7 @@ class AssignmentRow(StatefulRow):
     adapter_sha256: Mapped[str | None]  # what was sent, with its adaptation
     adaptation: Mapped[Adaptation | None]
     update_sha256: Mapped[str | None]
-    update_bytes: Mapped[int | None]
+    update_bytes: Mapped[ByteCount | None]
     updated_rank: Mapped[int | None]  # of the update, after self-pruning
     report: Mapped[Report | None]
     aggregation_weight: Mapped[float | None] = mapped_column(Double)
@@ -175,9 +178,9 @@ class AdapterVersionRow(StatefulRow):
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
     round_index: Mapped[int]
     sha256: Mapped[str]
-    size_bytes: Mapped[int]
+    size_bytes: Mapped[ByteCount]
     frozen_sha256: Mapped[str | None]  # what is added to the model beside the adapter
-    frozen_bytes: Mapped[int | None]
+    frozen_bytes: Mapped[ByteCount | None]
     state_sha256: Mapped[str | None]  # the rule's whole state, where the adapter is not all of it
     figures: Mapped[dict[str, float] | None]
     update_count: Mapped[int]
@@ -192,9 +195,9 @@ class HandoutRow(Base):
     version: Mapped[str] = mapped_column(ForeignKey("adapter_versions.id"), primary_key=True)
     rank: Mapped[int] = mapped_column(primary_key=True)
     sha256: Mapped[str]  # of the adapter
-    size_bytes: Mapped[int]
+    size_bytes: Mapped[ByteCount]
     frozen_sha256: Mapped[str | None]
-    frozen_bytes: Mapped[int | None]
+    frozen_bytes: Mapped[ByteCount | None]
     adaptation: Mapped[Adaptation | None]  # None: a plain one
 
 
@@ -223,7 +226,7 @@ class UploadRow(Base):
     assignment_id: Mapped[str] = mapped_column(ForeignKey("assignments.id"), index=True)
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), index=True)
     sha256: Mapped[str]
-    length_bytes: Mapped[int] = mapped_column(BigInteger)
+    length_bytes: Mapped[ByteCount]
     completed: Mapped[bool]  # the update is in, and its parts are needed no more
 
 
@@ -233,8 +236,8 @@ class UploadPartRow(Base):
     __tablename__ = "upload_parts"
 
     upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id"), primary_key=True)
-    offset_bytes: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    offset_bytes: Mapped[ByteCount] = mapped_column(primary_key=True)
+    size_bytes: Mapped[ByteCount]
     sha256: Mapped[str]
 
 

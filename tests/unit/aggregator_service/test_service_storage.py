@@ -20,7 +20,7 @@ from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.database import Database
 from aggregator_service.storage.folder import BlobFolder
-from aggregator_service.storage.tables import Base, PopulationRow
+from aggregator_service.storage.tables import Base, BundleRow, PopulationRow
 from aggregator_service.sweep import sweep
 from hetlora.digest import sha256_of
 from hetlora.errors import DigestMismatch, NotFound, SettingsError
@@ -83,6 +83,23 @@ def test_failed_write_leaves_nothing(database: Database, clock: FakeClock) -> No
     with database.read() as session:
         assert session.get(PopulationRow, "keyboard") is None
     database.close()
+
+
+def test_sizes_beyond_two_gigabytes_are_kept(service: Service) -> None:
+    size_bytes = 5 * 1024**3
+    row = BundleRow(
+        digest="large",
+        base_model="",
+        task="text-classification",
+        max_rank=1,
+        max_tokens=1,
+        manifest_bytes=1,
+        size_bytes=size_bytes,
+    )
+    with service.database.write() as session:
+        session.add(row)
+    with service.database.read() as session:
+        assert session.get_one(BundleRow, "large").size_bytes == size_bytes
 
 
 def test_times_come_back_in_utc(database: Database, clock: FakeClock) -> None:

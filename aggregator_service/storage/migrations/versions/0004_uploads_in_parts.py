@@ -1,4 +1,4 @@
-"""Uploads that come in parts."""
+"""Uploads that come in parts; sizes beyond 2 GiB, which PostgreSQL refused."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
+SIZES = {
+    "bundles": ("manifest_bytes", "size_bytes"),
+    "assignments": ("update_bytes",),
+    "adapter_versions": ("size_bytes", "frozen_bytes"),
+    "handouts": ("size_bytes", "frozen_bytes"),
+}
+# SQLite's integers have 64 bits under any name.
+ByteCount = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
     op.create_table(
@@ -18,7 +27,7 @@ def upgrade() -> None:
         sa.Column("assignment_id", sa.String(), sa.ForeignKey("assignments.id"), nullable=False),
         sa.Column("device_id", sa.String(), sa.ForeignKey("devices.id"), nullable=False),
         sa.Column("sha256", sa.String(), nullable=False),
-        sa.Column("length_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("length_bytes", ByteCount, nullable=False),
         sa.Column("completed", sa.Boolean(), nullable=False),
     )
     for column in ("assignment_id", "device_id"):
@@ -26,12 +35,21 @@ def upgrade() -> None:
     op.create_table(
         "upload_parts",
         sa.Column("upload_id", sa.String(), sa.ForeignKey("uploads.id"), primary_key=True),
-        sa.Column("offset_bytes", sa.BigInteger(), primary_key=True, autoincrement=False),
-        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("offset_bytes", ByteCount, primary_key=True, autoincrement=False),
+        sa.Column("size_bytes", ByteCount, nullable=False),
         sa.Column("sha256", sa.String(), nullable=False),
     )
+    _change_sizes(sa.BigInteger())
+
+
+def _change_sizes(kind: sa.types.TypeEngine[int]) -> None:
+    if op.get_bind().dialect.name != "sqlite":
+        for table, columns in SIZES.items():
+            for column in columns:
+                op.alter_column(table, column, type_=kind)
 
 
 def downgrade() -> None:
+    _change_sizes(sa.Integer())
     op.drop_table("upload_parts")
     op.drop_table("uploads")
