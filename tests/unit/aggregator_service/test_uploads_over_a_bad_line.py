@@ -6,7 +6,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
@@ -19,6 +19,7 @@ from fake_device import FakeDevice
 from service_bundle import make_adapter
 from service_objects import kept_updates, stored_parts
 from service_operator import Operator
+from service_process import now, process
 from service_server import served
 from tus_device import PART, TUS, TusDevice
 
@@ -115,27 +116,34 @@ def test_device_that_was_killed_sends_only_what_is_missing(
     assert device.submit(assignment_id, UPDATE).json()["state"] == "accepted"
 
 
+@contextmanager
+def half_sent(device: FakeDevice, upload_id: str, offset: int, part: bytes) -> Iterator[None]:
+    """A part of which the last byte is missing, until the block ends; then the line is closed."""
+    path = f"/device/v1/uploads/{upload_id}"
+    headers = device.signed("PATCH", path, part) | TUS | PART
+    headers |= {"Upload-Offset": str(offset), "Content-Length": str(len(part)), "Host": "service.test"}
+    lines = [f"PATCH {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    with socket.create_connection(address_of(device.http)) as torn:
+        torn.sendall("\r\n".join(lines).encode() + part[:-1])
+        yield
+
+
 def test_part_that_breaks_off_counts_for_nothing(
-    http: httpx.Client, device: FakeDevice, assignment_id: str, service: Service
+    device: FakeDevice, assignment_id: str, service: Service
 ) -> None:
     tus = TusDevice(device)
     upload_id = tus.begun(assignment_id, DATA)
-    path, part = f"/device/v1/uploads/{upload_id}", DATA[:PART_BYTES]
-    headers = device.signed("PATCH", path, part) | TUS | PART
-    headers |= {"Upload-Offset": "0", "Content-Length": str(len(part)), "Host": "service.test"}
-    lines = [f"PATCH {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-    with socket.create_connection(address_of(http)) as torn:
-        torn.sendall("\r\n".join(lines).encode() + part[:-1])
+    with half_sent(device, upload_id, 0, DATA[:PART_BYTES]):
         wait_for(lambda: any(service.objects.incoming.iterdir()))
     wait_for(lambda: not any(service.objects.incoming.iterdir()))
     assert stored_parts(service) == []
     assert tus.offset(upload_id) == 0
-    assert tus.patch(upload_id, 0, part).status_code == 204
+    assert tus.patch(upload_id, 0, DATA[:PART_BYTES]).status_code == 204
 
 
-def wait_for(condition: object) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
@@ -199,3 +207,28 @@ def test_upload_whose_parts_the_store_lost_begins_anew(
     assert tus.head(upload_id).status_code == 404
     assert [path.read_bytes() for path in kept_updates(service)] == [DATA]
     assert stored_parts(service) == []
+
+
+@pytest.mark.slow
+def test_upload_goes_on_over_a_replica_when_the_one_in_the_middle_of_a_part_is_killed(
+    settings: Settings, enrolment_token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if settings.database_url is not None:
+        monkeypatch.setenv("HETLORA_DATABASE_URL", settings.database_url.get_secret_value())
+    assert settings.operator_token is not None
+    monkeypatch.setenv("HETLORA_OPERATOR_TOKEN", settings.operator_token.get_secret_value())
+    with process(settings.data_dir) as (dying, first), process(settings.data_dir) as (_, second):
+        operator = Operator(first)
+        operator.run(operator.publish(WIDE))
+        device = FakeDevice(first, now, 1).enrol(enrolment_token)
+        tus, assignment_id = TusDevice(device), device.started()
+        upload_id = tus.begun(assignment_id, DATA)
+        assert tus.patch(upload_id, 0, DATA[:PART_BYTES]).status_code == 204
+        with half_sent(device, upload_id, PART_BYTES, DATA[PART_BYTES:]):
+            wait_for(lambda: any((settings.data_dir / "incoming").iterdir()))
+            dying.kill()
+            dying.wait()
+        device.http = second
+        assert tus.offset(upload_id) == PART_BYTES
+        assert {answer.status_code for answer in tus.in_parts(upload_id, DATA, PART_BYTES)} == {204}
+        assert device.submit(assignment_id, UPDATE).json()["state"] == "accepted"
