@@ -10,12 +10,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import hetlora
-from aggregator_service.api import bundles, device, fleet, internal, runs, uploads
+from aggregator_service.api import bundles, device, fleet, internal, keys, runs, uploads
 from aggregator_service.api.errors import install_error_handlers
+from aggregator_service.api.headers import SecurityHeaders
 from aggregator_service.service import Service
 from aggregator_service.worker import Worker
 
@@ -29,6 +28,7 @@ ROUTERS = (
     fleet.router,
     bundles.router,
     runs.router,
+    keys.router,
     internal.router,
 )
 
@@ -88,20 +88,3 @@ class LoopFaults:
         elif loop.time() - self._told_at >= 1:
             self._told_at = loop.time()
             log.error("connection=refused error=%s", error.strerror)
-
-
-class SecurityHeaders:
-    """Answers are what they say they are, and only immutable objects may be kept."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.setdefault("X-Content-Type-Options", "nosniff")
-                headers.setdefault("Cache-Control", "no-store")
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)

@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import base64
 import hmac
-import secrets
 
 from aggregator_service.identity import SignedRequest, check_signature
 from aggregator_service.locks import lock_device
+from aggregator_service.repeats import Repeatable, begin
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import DeviceRow, PopulationRow
 from aggregator_service.transitions import create, move
 from hetlora.digest import sha256_of
 from hetlora.errors import AuthenticationFailed, StateConflict
 from hetlora.messages.device import DeviceStatus, EnrolRequest
-from hetlora.messages.management import DeviceDecision, PopulationCreated
+from hetlora.messages.management import DeviceDecision, PopulationCreate, PopulationCreated
 from hetlora.signature import device_id_of
 from hetlora.states import DeviceState
 
 
-def create_population(service: Service, name: str) -> PopulationCreated:
+def create_population(
+    service: Service, message: PopulationCreate, asked: Repeatable | None = None
+) -> PopulationCreated:
     """Make a population and the token that admits devices to it.
 
     Raises:
+        IdempotencyKeyReused: see `repeats.begin`.
         StateConflict: the name is taken; its token cannot be shown again.
     """
-    token = secrets.token_urlsafe(24)
+    now = service.clock()
     with service.database.write() as session:
-        if session.get(PopulationRow, name) is not None:
-            raise StateConflict("population exists already", got=name, expected="a new name")
-        session.add(
-            PopulationRow(
-                name=name, enrolment_token_sha256=sha256_of(token.encode()), created_at=service.clock()
-            )
-        )
-    return PopulationCreated(name=name, enrolment_token=token)
+        attempt = begin(session, asked, message, now)
+        token_sha256 = sha256_of(attempt.secret.encode())
+        population = session.get(PopulationRow, message.name)
+        if population is None:
+            session.add(PopulationRow(name=message.name, enrolment_token_sha256=token_sha256, created_at=now))
+            attempt.note(message.name)
+        # The repetition of the request that made it comes to the same token; nobody else does.
+        elif not hmac.compare_digest(population.enrolment_token_sha256, token_sha256):
+            raise StateConflict("population exists already", got=message.name, expected="a new name")
+    return PopulationCreated(name=message.name, enrolment_token=attempt.secret)
 
 
 def enrol(service: Service, message: EnrolRequest, request: SignedRequest) -> DeviceStatus:

@@ -13,6 +13,7 @@ from aggregator_service.adapters import add_version, initial_state, opened, stor
 from aggregator_service.bundles import get_bundle, read_manifest
 from aggregator_service.identifiers import new_id
 from aggregator_service.locks import lock_run
+from aggregator_service.repeats import Repeatable, begin, made_before
 from aggregator_service.run_checks import check_settings
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import BundleRow, DeviceRow, PopulationRow, RunRow
@@ -30,16 +31,20 @@ _VERBS: Final[dict[RunVerb, Callable[[Session, RunRow, datetime], None]]] = {
 }
 
 
-def create_run(service: Service, message: RunCreate) -> str:
+def create_run(service: Service, message: RunCreate, asked: Repeatable | None = None) -> str:
     """Make a run in state draft, with its initial adapter, and answer its id.
 
     Raises:
         NotFound: no such population or bundle, or no such trusted device in the population.
         SettingsError: settings that the bundle, or the rule, cannot serve.
         RankOutOfRange: the adapter that the bundle begins with has a higher rank than the run.
+        IdempotencyKeyReused: see `repeats.begin`.
     """
     now = service.clock()
     with service.database.read() as session:
+        made = made_before(session, asked, message, now)
+        if made is not None:
+            return made
         if session.get(PopulationRow, message.population) is None:
             raise NotFound("no such population", got=message.population)
         _check_trusted(session, message)
@@ -49,6 +54,9 @@ def create_run(service: Service, message: RunCreate) -> str:
     check_settings(message.settings, rule)
     initial = store_state(service, message.settings, state)
     with service.database.write() as session:
+        attempt = begin(session, asked, message, now)
+        if attempt.made is not None:
+            return attempt.made
         run = RunRow(
             id=new_id(now),
             state=RunState.DRAFT,
@@ -61,6 +69,7 @@ def create_run(service: Service, message: RunCreate) -> str:
         )
         create(session, run, "created", now)
         add_version(session, run, initial, round_index=-1, update_count=0, now=now)
+        attempt.note(run.id)
         return run.id
 
 

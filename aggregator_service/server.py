@@ -13,6 +13,7 @@ import uvicorn
 from aggregator_service.app import create_app
 from aggregator_service.service import open_service
 from aggregator_service.settings import Settings
+from aggregator_service.tls import check_exposure, tls_context
 from hetlora.errors import PortInUse, SettingsError
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,13 @@ def serve(settings: Settings, on_listening: Callable[[str], None] | None = None)
 
     Raises:
         PortInUse: somebody else listens there.
-        SettingsError: an address that is not this machine's, or a data_dir that cannot be used.
+        SettingsError: an address that is not this machine's, or is open to others without TLS; a certificate
+            or a data_dir that cannot be used.
     """
+    context = tls_context(settings)
     with listen(settings) as listener, closing(open_service(settings)) as service:
         host, port = listener.getsockname()[:2]
-        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        url = f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
         log.info("listening=%s data_dir=%s", url, settings.data_dir)
         if on_listening is not None:
             on_listening(url)
@@ -44,6 +47,7 @@ def serve(settings: Settings, on_listening: Callable[[str], None] | None = None)
             timeout_graceful_shutdown=settings.shutdown_seconds,
             # Which server this is helps only those who look for its faults.
             server_header=False,
+            ssl_context_factory=None if context is None else lambda config, default: context,
         )
         uvicorn.Server(config).run(sockets=[listener])
 
@@ -59,6 +63,7 @@ def listen(settings: Settings) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
+        check_exposure(settings, str(address[0]))
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

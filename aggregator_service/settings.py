@@ -51,10 +51,18 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8440, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    tls_certificate: Path | None = Field(
+        None, description="PEM file of the certificate to serve with, and of those between it and a root."
+    )
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's key, not encrypted.")
+    insecure_http: bool = Field(
+        False,
+        description="Listen without TLS on other addresses than loopback, as behind a proxy that brings it.",
+    )
     operator_token: SecretStr | None = Field(
         None,
         min_length=16,
-        description="Bearer token of operators; without it one is generated into `data_dir`/operator-token.",
+        description="The first admin's token; without it one is generated into `data_dir`/operator-token.",
     )
     max_json_bytes: int = Field(64 * 1024, ge=1024, description="Largest JSON body that is read.")
     max_update_bytes: int = Field(

@@ -1,4 +1,4 @@
-"""What is needed no more: old nonces, uploads and updates that are over, objects that nothing refers to."""
+"""What is needed no more: old nonces and idempotency keys, uploads and updates that are over, orphans."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import delete, select
 from aggregator_service.locks import lock_run_of_round
 from aggregator_service.objects import drop_orphans
 from aggregator_service.service import Service
-from aggregator_service.storage.tables import NonceRow, RoundRow
+from aggregator_service.storage.tables import NonceRow, RepeatRow, RoundRow
 from aggregator_service.uploads import sweep_uploads
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ def sweep(service: Service) -> None:
     now = service.clock()
     with service.database.write() as session:
         session.execute(delete(NonceRow).where(NonceRow.expires_at < now))
+        session.execute(delete(RepeatRow).where(RepeatRow.expires_at <= now))
     sweep_uploads(service, now)
     _drop_updates(service, now)
     drop_orphans(service)

@@ -23,11 +23,12 @@ HetloraError
     UnknownDevice           a device that never enrolled
     ReplayedRequest         a signed request seen before
     ClockSkew               a signature made too long ago, or in the future
-    NotPermitted            a known device that may not do this
+    NotPermitted            a known device or operator that may not do this
     NotFound                no such object, run, round or assignment
     StateConflict           the thing exists, but its state does not allow this
       OffsetMismatch        a part that does not begin where its upload ends
     UploadGone              an upload that expired or was lost; another may be begun
+    IdempotencyKeyReused    an idempotency key that came with another request before
   UnavailableError          asking later, or elsewhere, may help
     ServiceUnreachable      no answer, or an answer that is no answer of ours
     ServiceFailed           the service met a fault of its own
@@ -220,7 +221,7 @@ class ClockSkew(RefusedError):
 
 
 class NotPermitted(RefusedError):
-    """A known device that may not do this."""
+    """A known device or operator that may not do this."""
 
     code = "not_permitted"
     status = 403
@@ -251,6 +252,13 @@ class UploadGone(RefusedError):
 
     code = "upload_gone"
     status = 410
+
+
+class IdempotencyKeyReused(RefusedError):
+    """An idempotency key that came with another request before."""
+
+    code = "idempotency_key_reused"
+    status = 422
 
 
 class UnavailableError(HetloraError):

@@ -1,21 +1,17 @@
-"""Who may call: route classes that check devices' signatures and operators' tokens before reading a body."""
+"""Which device calls: route classes that check signatures before reading a body."""
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPBearer
 
 from aggregator_service.api.body import claimed_sha256, with_bounded_body
-from aggregator_service.api.errors import PROBLEM_RESPONSES
 from aggregator_service.identity import SignedRequest, identify
 from aggregator_service.service import Service
-from hetlora.digest import sha256_of
 from hetlora.errors import AuthenticationFailed
 from hetlora.signature import parse_signature
 
@@ -55,20 +51,6 @@ class DeviceRoute(OpenRoute):
         request.state.device_id = await run_in_threadpool(identify, service_of(request), signed)
 
 
-class OperatorRoute(OpenRoute):
-    """A route of operators, who bring a bearer token."""
-
-    async def admit(self, request: Request) -> None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        expected = service_of(request).operator_token_sha256
-        if scheme.lower() != "bearer" or not hmac.compare_digest(sha256_of(token.encode()), expected):
-            raise AuthenticationFailed(
-                "operator token is missing or wrong",
-                got="another token" if token else "no token",
-                expected="Authorization: Bearer TOKEN",
-            )
-
-
 def signed_request(request: Request) -> SignedRequest:
     """What a device signed.
 
@@ -97,19 +79,6 @@ def _device_id(request: Request) -> str:
 
 def _signed_sha256(request: Request) -> str:
     return str(request.state.body_sha256)
-
-
-def operator_router() -> APIRouter:
-    """Routes of `/management/v1`, all behind the operator token."""
-    # The dependency only announces the scheme in OpenAPI; `OperatorRoute` checks the token.
-    scheme = Depends(HTTPBearer(auto_error=False, description="The operator token"))
-    return APIRouter(
-        prefix="/management/v1",
-        tags=["operators"],
-        route_class=OperatorRoute,
-        dependencies=[scheme],
-        responses=PROBLEM_RESPONSES,
-    )
 
 
 ServiceOf = Annotated[Service, Depends(service_of)]

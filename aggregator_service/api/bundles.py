@@ -5,9 +5,10 @@ from __future__ import annotations
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from aggregator_service.api.authentication import ServiceOf, operator_router
+from aggregator_service.api.authentication import ServiceOf
 from aggregator_service.api.body import BINARY_BODY, received_blob
 from aggregator_service.api.objects import object_response
+from aggregator_service.api.operator_route import AuditEntryOf, operator_router
 from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
 from aggregator_service.bundles import get_bundle
 from aggregator_service.objects import keep
@@ -35,7 +36,8 @@ def head_object(sha256: Sha256, request: Request, service: ServiceOf) -> Respons
 
 
 @router.post("/bundles", status_code=201)
-def post_bundle(message: BundlePublish, service: ServiceOf) -> BundleStatus:
+def post_bundle(message: BundlePublish, service: ServiceOf, entry: AuditEntryOf) -> BundleStatus:
+    entry.subject = message.digest
     publish(service, message.digest)
     with service.database.read() as session:
         return bundle_status(session, get_bundle(session, message.digest))

@@ -9,10 +9,12 @@ from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from aggregator_service.api.headers import add_security_headers
 from hetlora.errors import (
     BodyTooLarge,
     HetloraError,
@@ -74,6 +76,12 @@ def install_error_handlers(app: FastAPI) -> None:
         # Two that looked before either wrote: who asks again finds what the other wrote.
         return await known(request, UnavailableError("somebody else wrote the same at this moment"))
 
+    @app.exception_handler(DataError)
+    async def refused_by_database(request: Request, error: DataError) -> Response:
+        # PostgreSQL refuses what SQLite would keep or find nothing under: NUL in a path, a cursor of letters.
+        log.warning("path=%s error=%s", request.url.path, type(error.orig).__name__)
+        return await known(request, MalformedMessage("a value that the database cannot hold"))
+
     @app.exception_handler(OSError)
     async def disk_out_of_order(request: Request, error: OSError) -> Response:
         if error.errno not in _PASSING:
@@ -87,7 +95,10 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> Response:
         # The cause goes to the log (by the server, with its traceback), never to the caller.
-        return problem_response(problem_of(ServiceFailed("the service met a fault of its own")))
+        answer = problem_response(problem_of(ServiceFailed("the service met a fault of its own")))
+        # This one is made outside of the middleware that all others pass.
+        add_security_headers(MutableHeaders(raw=answer.raw_headers), request.scope)
+        return answer
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from aggregator_service.api.authentication import ServiceOf, operator_router
+from aggregator_service.api.authentication import ServiceOf
+from aggregator_service.api.operator_route import AuditEntryOf, RepeatableOf, operator_router
 from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
 from aggregator_service.enrolment import create_population, decide
 from aggregator_service.storage.tables import DeviceRow, PopulationRow, Subject, TransitionRow
@@ -21,8 +22,11 @@ router = operator_router()
 
 
 @router.post("/populations", status_code=201)
-def post_population(message: PopulationCreate, service: ServiceOf) -> PopulationCreated:
-    return create_population(service, message.name)
+def post_population(
+    message: PopulationCreate, service: ServiceOf, entry: AuditEntryOf, asked: RepeatableOf
+) -> PopulationCreated:
+    entry.subject = message.name
+    return create_population(service, message, asked)
 
 
 @router.get("/populations")

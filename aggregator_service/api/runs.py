@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 from sqlalchemy import select
 
-from aggregator_service.api.authentication import ServiceOf, operator_router
+from aggregator_service.api.authentication import ServiceOf
 from aggregator_service.api.objects import object_response
+from aggregator_service.api.operator_route import AuditEntryOf, RepeatableOf, operator_router
 from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
 from aggregator_service.runs import RunVerb, change_run, create_run, get_run
 from aggregator_service.service import Service
@@ -33,8 +34,9 @@ def _status(service: Service, run_id: str) -> RunStatus:
 
 
 @router.post("/runs", status_code=201)
-def post_run(message: RunCreate, service: ServiceOf) -> RunStatus:
-    return _status(service, create_run(service, message))
+def post_run(message: RunCreate, service: ServiceOf, entry: AuditEntryOf, asked: RepeatableOf) -> RunStatus:
+    entry.subject = create_run(service, message, asked)
+    return _status(service, entry.subject)
 
 
 @router.get("/runs")

@@ -62,7 +62,7 @@ class Database:
 
 
 def _sqlite_engine(url: URL, timeout_seconds: float) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": timeout_seconds})
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": timeout_seconds})
     event.listen(engine, "connect", _prepare_connection)
     event.listen(engine, "begin", _begin)
     return engine
@@ -71,6 +71,7 @@ def _sqlite_engine(url: URL, timeout_seconds: float) -> Engine:
 def _postgresql_engine(url: URL, timeout_seconds: float, connections: int) -> Engine:
     return create_engine(
         url,
+        hide_parameters=True,  # what devices and operators send stays out of logs and tracebacks
         pool_size=connections,
         max_overflow=0,
         pool_timeout=timeout_seconds,

@@ -14,6 +14,7 @@ from sqlalchemy.types import TypeDecorator
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation, CapabilityReport, Report
 from hetlora.messages.management import RunSettings
+from hetlora.messages.operators import OperatorRole
 from hetlora.states import AdapterVersionState, AssignmentState, DeviceState, RoundState, RunState
 
 # PostgreSQL's own integers end at 2 GiB; SQLite's do not, and know no other name.
@@ -51,11 +52,12 @@ class MessageJson(TypeDecorator[BaseModel]):
         return self.kind.model_validate(value) if value is not None else None
 
 
+def _word(kind: type[StrEnum]) -> Enum:
+    return Enum(kind, native_enum=False, length=16, values_callable=lambda words: [w.value for w in words])
+
+
 def _state(kind: type[StrEnum]) -> MappedColumn[Any]:
-    return mapped_column(
-        Enum(kind, native_enum=False, length=16, values_callable=lambda states: [s.value for s in states]),
-        sort_order=-2,
-    )
+    return mapped_column(_word(kind), sort_order=-2)
 
 
 class Base(DeclarativeBase):
@@ -67,6 +69,7 @@ class Base(DeclarativeBase):
         Report: MessageJson(Report),
         Adaptation: MessageJson(Adaptation),
         dict[str, float]: JSON(none_as_null=True),
+        OperatorRole: _word(OperatorRole),
     }
 
 
@@ -267,6 +270,49 @@ class OperatorTokenRow(Base):
     __tablename__ = "operator_tokens"
 
     sha256: Mapped[str] = mapped_column(primary_key=True)
+
+
+class OperatorKeyRow(Base):
+    __tablename__ = "operator_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    role: Mapped[OperatorRole]
+    secret_sha256: Mapped[str]
+    created_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]  # to the hour
+    revoked_at: Mapped[datetime | None]
+
+
+class AuditRow(Base):
+    """One write that an operator asked for; never its body, nor a secret."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("ix_audit_key", "key_id"), Index("ix_audit_subject", "subject"))
+
+    # SQLite counts by itself in a plain INTEGER alone.
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    at: Mapped[datetime]
+    key_id: Mapped[str]  # also of the key that no table holds
+    key_name: Mapped[str]
+    action: Mapped[str]
+    subject: Mapped[str]
+    status: Mapped[int | None]  # of the answer, once there is one
+    request_id: Mapped[str]
+    source: Mapped[str | None]
+
+
+class RepeatRow(Base):
+    """What a request with an `Idempotency-Key` made, for a day."""
+
+    __tablename__ = "repeats"
+
+    key_id: Mapped[str] = mapped_column(primary_key=True)  # the operator's
+    idempotency_key: Mapped[str] = mapped_column(primary_key=True)
+    request_sha256: Mapped[str]
+    salt: Mapped[str]  # of the secret that was shown
+    subject: Mapped[str | None]  # set before the transaction ends
+    expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class TransitionRow(Base):

@@ -26,7 +26,7 @@ from hetlora.adapter import AdapterSpec
 from hetlora.cost import CostModel, StepCost
 from hetlora.manifest import BaseModelInfo, GraphFiles, Manifest, OptimizerInfo, TensorInput, ToolVersions
 from hetlora.messages.common import ObjectRef
-from hetlora.messages.management import RunCreate, RunSettings
+from hetlora.messages.management import PopulationCreate, RunCreate, RunSettings
 
 POPULATION = "fleet"
 
@@ -77,7 +77,7 @@ def _service() -> Iterator[Service]:
         tempfile.TemporaryDirectory(prefix="hetlora-bench-") as folder,
         closing(open_service(Settings(data_dir=Path(folder)))) as service,
     ):
-        create_population(service, POPULATION)
+        create_population(service, PopulationCreate(name=POPULATION))
         yield service
 
 

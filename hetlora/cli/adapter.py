@@ -13,6 +13,7 @@ from hetlora.bundle import open_bundle
 from hetlora.cli.operator import DEFAULT_URL, Operator, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.parts import part
+from hetlora.cli.trust import CaFileOption
 from hetlora.errors import NotFound, SettingsError
 from hetlora.plan_adapter import frozen_from_bytes
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, write_peft_folder
@@ -25,11 +26,12 @@ def list_adapters(
     run_id: Annotated[str, typer.Argument(help="The run.")],
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
+    ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List the adapter versions of a run, newest first."""
     columns = ["version", "round_index", "state", "update_count", "size_bytes", "created_at"]
-    with connect(url, token) as operator:
+    with connect(url, token, ca_file) as operator:
         print_items(operator.adapters(run_id), columns, as_json=as_json, title="Adapter versions")
 
 
@@ -41,12 +43,13 @@ def export_adapter(
     base_model: Annotated[str | None, typer.Option(help="Model id or folder to name in the folder.")] = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
+    ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write an adapter version as a folder that `peft.PeftModel.from_pretrained` loads."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SettingsError("--out must be a new or empty folder", got=out)
-    with connect(url, token) as operator:
+    with connect(url, token, ca_file) as operator:
         run = operator.run(run_id)
         wanted = version or run.adapter_version
         if wanted is None or (version is None and run.rounds_committed == 0):

@@ -11,6 +11,7 @@ from hetlora.bundle import open_bundle
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say, stderr
 from hetlora.cli.parts import part
+from hetlora.cli.trust import CaFileOption
 
 app = typer.Typer(no_args_is_help=True, help="Bundles: exported models that devices download.")
 
@@ -20,11 +21,12 @@ def publish(
     folder: Annotated[Path, typer.Argument(help="A folder that `hetlora export` wrote.")],
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
+    ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Verify a bundle and upload what the service lacks of it."""
     bundle = open_bundle(folder)
-    with connect(url, token) as operator, stderr.status("Publishing") as status:
+    with connect(url, token, ca_file) as operator, stderr.status("Publishing") as status:
         published = operator.publish_bundle(bundle, lambda name: status.update(f"Publishing {name}"))
     if as_json:
         print_json(published)
@@ -59,8 +61,13 @@ def stamp(
 
 
 @app.command("list")
-def list_bundles(url: UrlOption = DEFAULT_URL, token: TokenOption = "", as_json: JsonFlag = False) -> None:
+def list_bundles(
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    ca_file: CaFileOption = None,
+    as_json: JsonFlag = False,
+) -> None:
     """List published bundles."""
-    with connect(url, token) as operator:
+    with connect(url, token, ca_file) as operator:
         columns = ["digest", "base_model", "task", "max_rank", "size_bytes"]
         print_items(operator.bundles(), columns, as_json=as_json, title="Bundles")

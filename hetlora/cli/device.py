@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import httpx
 import typer
 from pydantic import ValidationError
 
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.parts import part
+from hetlora.cli.trust import CaFileOption, trusted
 from hetlora.cli.visits import VisitTeller
 from hetlora.errors import DataError, HetloraError, SettingsError
 from hetlora.messages.device import CapabilityReport
@@ -31,6 +33,7 @@ def run_device(
     population: Annotated[str, typer.Option(help="The population to take part in.")],
     folder: Annotated[Path, typer.Option(help="Where this device keeps its key, examples and bundles.")],
     url: UrlOption = DEFAULT_URL,
+    ca_file: CaFileOption = None,
     enrolment_token: Annotated[
         str, typer.Option(envvar="HETLORA_ENROLMENT_TOKEN", help="Admits the device on its first visit.")
     ] = "",
@@ -69,6 +72,7 @@ def run_device(
             threads=threads,
             traffic_bytes_per_round=traffic_bytes,
             on_event=teller.on_event,
+            http=None if ca_file is None else httpx.HTTPTransport(verify=trusted(ca_file)),
         ) as client,
     ):
         if examples is not None:
@@ -110,11 +114,12 @@ def list_devices(
     population: Annotated[str | None, typer.Option(help="Only this population's.")] = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
+    ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List devices."""
     columns = ["device_id", "name", "population", "state", "last_contact_at"]
-    with connect(url, token) as operator:
+    with connect(url, token, ca_file) as operator:
         print_items(operator.devices(population), columns, as_json=as_json, title="Devices")
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from hetlora.cli.operator import DEFAULT_URL, UrlOption
 from hetlora.cli.output import JsonFlag, plain, print_json, stdout
+from hetlora.cli.trust import CaFileOption, trusted
 
 MIN_DISK_FREE_BYTES = 2 * 10**9  # one bundle, its copy on a device, and a database
 
@@ -29,12 +30,12 @@ class Finding:
     detail: str
 
 
-def doctor(url: UrlOption = DEFAULT_URL, as_json: JsonFlag = False) -> None:
+def doctor(url: UrlOption = DEFAULT_URL, ca_file: CaFileOption = None, as_json: JsonFlag = False) -> None:
     """Check Python, disk, the installed parts, the training runtime and whether a service answers.
 
     Exit code 5 when this Python cannot run hetlora; the other findings are there to read.
     """
-    findings = [_python(), _disk(), *map(_package, _PACKAGES), _training_runtime(), _service(url)]
+    findings = [_python(), _disk(), *map(_package, _PACKAGES), _training_runtime(), _service(url, ca_file)]
     healthy = all(finding.ok for finding in findings if finding.needed)
     if as_json:
         print_json({"healthy": healthy, "findings": [asdict(finding) for finding in findings]})
@@ -91,11 +92,12 @@ def _training_runtime() -> Finding:
     return _try("training on this machine", look)
 
 
-def _service(url: str) -> Finding:
+def _service(url: str, ca_file: Path | None) -> Finding:
     def look() -> str:
         import httpx
 
-        answer = httpx.get(url.rstrip("/") + "/internal/v1/ready", timeout=3).raise_for_status()
+        ready = url.rstrip("/") + "/internal/v1/ready"
+        answer = httpx.get(ready, timeout=3, verify=trusted(ca_file)).raise_for_status()
         return f"{url}: {answer.status_code}"
 
     return _try("service answers", look)

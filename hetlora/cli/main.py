@@ -9,7 +9,21 @@ import typer
 from pydantic import ValidationError
 
 import hetlora
-from hetlora.cli import adapter, bench, bundle, demo, device, doctor, export, population, run, serve
+from hetlora.cli import (
+    adapter,
+    audit,
+    bench,
+    bundle,
+    demo,
+    device,
+    doctor,
+    export,
+    key,
+    population,
+    run,
+    serve,
+    tls,
+)
 from hetlora.cli.output import print_error
 from hetlora.errors import HetloraError, SettingsError, faults_in_words
 
@@ -34,6 +48,9 @@ app.add_typer(bundle.app, name="bundle")
 app.add_typer(run.app, name="run")
 app.add_typer(device.app, name="device")
 app.add_typer(adapter.app, name="adapter")
+app.add_typer(key.app, name="key")
+app.add_typer(audit.app, name="audit")
+app.add_typer(tls.app, name="tls")
 app.command("bench", context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(
     bench.bench
 )

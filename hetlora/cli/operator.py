@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+import ssl
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, BinaryIO, Self
+from typing import Annotated, BinaryIO, Final, Self
 from urllib.parse import quote
 
 import httpx
@@ -15,6 +19,7 @@ import typer
 from pydantic import BaseModel
 
 from hetlora.bundle import Bundle
+from hetlora.cli.trust import trusted
 from hetlora.errors import AuthenticationFailed, ServiceUnreachable, SettingsError
 from hetlora.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from hetlora.messages.common import Answer, Item, Page, error_of_answer, parse_answer
@@ -31,6 +36,7 @@ from hetlora.messages.management import (
     RunCreate,
     RunStatus,
 )
+from hetlora.messages.operators import AuditEntry, KeyCreate, KeyCreated, KeyStatus, OperatorRole
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="HETLORA_URL", help="Where the service listens.")]
 TokenOption = Annotated[
@@ -38,11 +44,14 @@ TokenOption = Annotated[
     typer.Option(
         "--token",
         envvar="HETLORA_OPERATOR_TOKEN",
-        help="Operator token; without it, the one that `hetlora serve` left in ./hetlora-data is read.",
+        help="An operator's token; without it, the one that `hetlora serve` left in ./hetlora-data is read.",
     ),
 ]
 DEFAULT_URL = "http://127.0.0.1:8440"
 TOKEN_FILE = "operator-token"
+# An answer that was lost on its way is asked for again, under the same idempotency key.
+CREATE_TRIES = 3
+RETRY_SECONDS = 0.5
 
 
 class Operator:
@@ -50,11 +59,14 @@ class Operator:
 
     Every method raises the error that the service's problem document tells of, or ServiceUnreachable.
 
+    Args:
+        verify: whom to trust to be the service, as `trust.trusted` gives it.
+
     Raises:
         SettingsError: an address or token that no request can carry.
     """
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, verify: ssl.SSLContext | bool = True) -> None:
         if not re.match("https?://[^/]", url):
             raise SettingsError("address of the service", got=url, expected="http:// or https:// and a host")
         if not re.fullmatch("[!-~]+", token):
@@ -63,6 +75,7 @@ class Operator:
             base_url=url.rstrip("/") + "/management/v1",
             headers={"Authorization": f"Bearer {token}"},
             timeout=httpx.Timeout(60.0),
+            verify=verify,
         )
 
     def __enter__(self) -> Self:
@@ -75,7 +88,7 @@ class Operator:
 
     def create_population(self, name: str) -> PopulationCreated:
         """Create a population; its enrolment token is in the answer and nowhere else."""
-        return self._post("/populations", PopulationCreate(name=name), PopulationCreated)
+        return self._create("/populations", PopulationCreate(name=name), PopulationCreated)
 
     def populations(self) -> Iterator[PopulationStatus]:
         """All populations."""
@@ -106,7 +119,7 @@ class Operator:
 
     def create_run(self, request: RunCreate) -> RunStatus:
         """Create a run in state draft."""
-        return self._post("/runs", request, RunStatus)
+        return self._create("/runs", request, RunStatus)
 
     def runs(self) -> Iterator[RunStatus]:
         """All runs."""
@@ -147,9 +160,46 @@ class Operator:
             "/devices", DeviceDetails, {} if population is None else {"population": population}
         )
 
+    def create_key(self, name: str, role: OperatorRole) -> KeyCreated:
+        """Create a key for an operator; its token is in the answer and nowhere else."""
+        return self._create("/keys", KeyCreate(name=name, role=role), KeyCreated)
+
+    def keys(self) -> Iterator[KeyStatus]:
+        """All keys, those that were revoked among them."""
+        return self._pages("/keys", KeyStatus)
+
+    def revoke_key(self, key_id: str) -> KeyStatus:
+        """Make a key open nothing from now on."""
+        return self._parse(self._send("POST", f"/keys/{_segment(key_id)}:revoke"), KeyStatus)
+
+    def audit(
+        self,
+        *,
+        key_id: str | None = None,
+        subject: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[AuditEntry]:
+        """What operators asked to be written, newest first; times without a zone are UTC."""
+        asked = {"key_id": key_id, "subject": subject, "since": _moment(since), "until": _moment(until)}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return self._pages("/audit", AuditEntry, given)
+
     def _post(self, path: str, message: BaseModel, answer: type[Answer]) -> Answer:
-        body = message.model_dump_json().encode()
-        return self._parse(self._send("POST", path, content=body, json_body=True), answer)
+        return self._parse(self._send("POST", path, content=_json(message), headers=_JSON), answer)
+
+    def _create(self, path: str, message: BaseModel, answer: type[Answer]) -> Answer:
+        """Ask for something to be made, once, however often the answer is lost."""
+        headers = _JSON | {"Idempotency-Key": str(uuid.uuid4())}
+        for _ in range(CREATE_TRIES - 1):
+            try:
+                return self._parse(self._send("POST", path, content=_json(message), headers=headers), answer)
+            except ServiceUnreachable as error:
+                # Nobody listens: nothing was made, and asking again is the operator's to decide.
+                if isinstance(error.__cause__, httpx.ConnectError):
+                    raise
+                time.sleep(RETRY_SECONDS)
+        return self._parse(self._send("POST", path, content=_json(message), headers=headers), answer)
 
     def _pages(self, path: str, item: type[Item], query: dict[str, str] | None = None) -> Iterator[Item]:
         cursor: str | None = None
@@ -168,9 +218,8 @@ class Operator:
         *,
         content: bytes | BinaryIO | None = None,
         params: dict[str, str] | None = None,
-        json_body: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        headers = {"Content-Type": "application/json"} if json_body else {}
         answer = self._ask(method, path, content=content, params=params, headers=headers)
         if not answer.is_success:
             raise error_of_answer(answer.status_code, answer.content, service_url=str(self._http.base_url))
@@ -183,7 +232,7 @@ class Operator:
         *,
         content: bytes | BinaryIO | None = None,
         params: dict[str, str] | None = None,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         try:
             return self._http.request(method, path, content=content, params=params, headers=headers)
@@ -196,6 +245,19 @@ class Operator:
         return parse_answer(kind, answer.content, service_url=str(self._http.base_url))
 
 
+_JSON: Final = {"Content-Type": "application/json"}
+
+
+def _json(message: BaseModel) -> bytes:
+    return message.model_dump_json().encode()
+
+
+def _moment(time: datetime | None) -> str | None:
+    if time is None:
+        return None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
+
+
 def _segment(name: str) -> str:
     """A name as one segment of a path, whatever stands in it."""
     if not name:
@@ -203,8 +265,13 @@ def _segment(name: str) -> str:
     return quote(name, safe="")
 
 
-def connect(url: str, token: str) -> Operator:
-    """Open a connection with the given token, or with the one that a service on this machine left."""
+def connect(url: str, token: str, ca_file: Path | None = None) -> Operator:
+    """Open a connection with the given token, or with the one that a service on this machine left.
+
+    Raises:
+        AuthenticationFailed: there is no token.
+        SettingsError: see `Operator` and `trusted`.
+    """
     if not token:
         path = Path(os.environ.get("HETLORA_DATA_DIR", "hetlora-data")) / TOKEN_FILE
         try:
@@ -213,4 +280,4 @@ def connect(url: str, token: str) -> Operator:
             raise AuthenticationFailed(
                 "no operator token", got=f"neither --token nor {path}", expected="HETLORA_OPERATOR_TOKEN"
             ) from error
-    return Operator(url, token)
+    return Operator(url, token, trusted(ca_file))

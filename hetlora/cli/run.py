@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from hetlora.cli.rule_options import choices_in_words
 from hetlora.cli.rule_table import print_tables
 from hetlora.cli.run_create import create, show
 from hetlora.cli.run_table import round_table
+from hetlora.cli.trust import CaFileOption
 from hetlora.states import is_final
 
 app = typer.Typer(no_args_is_help=True, help="Runs: one execution of a task, with frozen settings and seed.")
@@ -34,41 +36,62 @@ def list_rules(as_json: JsonFlag = False) -> None:
 
 @app.command()
 def start(
-    run_id: RunArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = "", as_json: JsonFlag = False
+    run_id: RunArgument,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    ca_file: CaFileOption = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Start a run."""
-    _move(run_id, "start", url, token, as_json)
+    _move(run_id, "start", url, token, ca_file, as_json)
 
 
 @app.command()
 def pause(
-    run_id: RunArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = "", as_json: JsonFlag = False
+    run_id: RunArgument,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    ca_file: CaFileOption = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Pause a run: devices get no new work."""
-    _move(run_id, "pause", url, token, as_json)
+    _move(run_id, "pause", url, token, ca_file, as_json)
 
 
 @app.command()
 def resume(
-    run_id: RunArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = "", as_json: JsonFlag = False
+    run_id: RunArgument,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    ca_file: CaFileOption = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Resume a paused run."""
-    _move(run_id, "resume", url, token, as_json)
+    _move(run_id, "resume", url, token, ca_file, as_json)
 
 
 @app.command()
 def stop(
-    run_id: RunArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = "", as_json: JsonFlag = False
+    run_id: RunArgument,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    ca_file: CaFileOption = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Stop a run for good; what it committed stays."""
-    _move(run_id, "stop", url, token, as_json)
+    _move(run_id, "stop", url, token, ca_file, as_json)
 
 
 @app.command("list")
-def list_runs(url: UrlOption = DEFAULT_URL, token: TokenOption = "", as_json: JsonFlag = False) -> None:
+def list_runs(
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    ca_file: CaFileOption = None,
+    as_json: JsonFlag = False,
+) -> None:
     """List runs."""
     columns = ["run_id", "population", "state", "rounds_committed", "adapter_version", "created_at"]
-    with connect(url, token) as operator:
+    with connect(url, token, ca_file) as operator:
         print_items(operator.runs(), columns, as_json=as_json, title="Runs")
 
 
@@ -78,10 +101,11 @@ def watch(
     every_seconds: Annotated[float, typer.Option(min=0.1, help="How often to look.")] = 1.0,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
+    ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Watch the rounds of a run until it ends; with --json, one object a line for each change."""
-    with connect(url, token) as operator:
+    with connect(url, token, ca_file) as operator:
         if as_json:
             _watch_lines(operator, run_id, every_seconds)
             return
@@ -113,6 +137,6 @@ def _watch_lines(operator: Operator, run_id: str, every_seconds: float) -> None:
         time.sleep(every_seconds)
 
 
-def _move(run_id: str, verb: str, url: str, token: str, as_json: bool) -> None:
-    with connect(url, token) as operator:
+def _move(run_id: str, verb: str, url: str, token: str, ca_file: Path | None, as_json: bool) -> None:
+    with connect(url, token, ca_file) as operator:
         show(operator.move_run(run_id, verb), as_json)

@@ -19,6 +19,7 @@ from hetlora.cli.rule_options import (
     rule_of,
     server_optimizer_of,
 )
+from hetlora.cli.trust import CaFileOption
 from hetlora.errors import SettingsError
 from hetlora.manifest import Manifest
 from hetlora.messages.device import TrainingSettings
@@ -112,6 +113,7 @@ def create(
     ] = RUN.seed,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
+    ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Create a run in state draft; `hetlora run start` sets it going.
@@ -129,7 +131,7 @@ def create(
     # What is not given is left to the rule's defaults.
     pruning = {"pruning_decay": pruning_decay, "pruning_penalty": pruning_penalty}
     asked = {name: value for name, value in pruning.items() if value is not None}
-    with connect(url, token) as operator:
+    with connect(url, token, ca_file) as operator:
         digest, manifest = _published(operator, bundle)
         settings = RunSettings(
             rounds=rounds,

@@ -34,13 +34,20 @@ def serve(
         Role | None,
         typer.Option(help="Answer requests, bring rounds on, or both. [HETLORA_ROLE, else all]"),
     ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of the certificate to serve with. [HETLORA_TLS_CERTIFICATE]")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key. [HETLORA_TLS_KEY]")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run the aggregation service until it is stopped; any number of times on one database.
 
-    Nothing is open by default: operators need the token (HETLORA_OPERATOR_TOKEN, or the one written on the
-    first start to `operator-token` in the data folder), devices need a population's enrolment token. Killing
-    the process at any moment loses nothing that was accepted.
+    Nothing is open by default: the first admin needs the token (HETLORA_OPERATOR_TOKEN, or the one written on
+    the first start to `operator-token` in the data folder) and makes keys for others (`hetlora key create`),
+    devices need a population's enrolment token. Killing the process at any moment loses nothing that was
+    accepted.
+
+    On other addresses than loopback it wants a certificate: `hetlora tls self-signed` makes one.
 
     Processes that share HETLORA_DATABASE_URL (PostgreSQL) and HETLORA_OBJECT_STORE_URL, or one data folder,
     are one service: any of them may die, and the others go on.
@@ -54,7 +61,15 @@ def serve(
         from aggregator_service.settings import Settings
 
     # What is not given here is left to the environment and to the defaults of Settings.
-    given = {"data_dir": data_dir, "host": host, "port": port, "engine": engine, "role": role}
+    given = {
+        "data_dir": data_dir,
+        "host": host,
+        "port": port,
+        "engine": engine,
+        "role": role,
+        "tls_certificate": tls_certificate,
+        "tls_key": tls_key,
+    }
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
 
     def announce(address: str) -> None:

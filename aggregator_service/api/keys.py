@@ -1,0 +1,65 @@
+"""`/management/v1`: keys of operators, and the audit log."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+
+from aggregator_service.api.authentication import ServiceOf
+from aggregator_service.api.operator_route import AuditEntryOf, RepeatableOf, operator_router
+from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
+from aggregator_service.audit import MAX_CHARACTERS, audit_entry
+from aggregator_service.operator_keys import create_key, key_status, revoke_key
+from aggregator_service.storage.tables import AuditRow, OperatorKeyRow
+from hetlora.messages.common import Identifier, Page, Timestamp
+from hetlora.messages.operators import AuditEntry, KeyCreate, KeyCreated, KeyStatus
+
+router = operator_router()
+
+
+@router.post("/keys", status_code=201)
+def post_key(message: KeyCreate, service: ServiceOf, entry: AuditEntryOf, asked: RepeatableOf) -> KeyCreated:
+    created = create_key(service, message, asked)
+    entry.subject = created.key.key_id
+    return created
+
+
+@router.get("/keys")
+def list_keys(service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT) -> Page[KeyStatus]:
+    return page_of(service, OperatorKeyRow, OperatorKeyRow.id, key_status, cursor=cursor, limit=limit)
+
+
+@router.post("/keys/{key_id}:revoke")
+def post_revoke(key_id: str, service: ServiceOf) -> KeyStatus:
+    return revoke_key(service, key_id)
+
+
+@router.get("/audit")
+def list_audit(
+    service: ServiceOf,
+    key_id: Identifier | None = None,
+    subject: Annotated[str | None, Query(max_length=MAX_CHARACTERS)] = None,
+    since: Timestamp | None = None,
+    until: Timestamp | None = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[AuditEntry]:
+    """What operators asked to be written, newest first."""
+    asked = (
+        (key_id, AuditRow.key_id == key_id),
+        (subject, AuditRow.subject == subject),
+        (since, AuditRow.at >= since),
+        (until, AuditRow.at < until),
+    )
+    conditions = [condition for value, condition in asked if value is not None]
+    return page_of(
+        service,
+        AuditRow,
+        AuditRow.id,
+        audit_entry,
+        *conditions,
+        cursor=cursor,
+        limit=limit,
+        newest_first=True,
+    )

@@ -1,0 +1,118 @@
+"""Which operator calls: keys and roles are checked, and writes noted, before a body is read."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Header, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.security import HTTPBearer
+from starlette.types import Message, Receive, Scope, Send
+
+from aggregator_service.api.authentication import OpenRoute, service_of
+from aggregator_service.api.errors import PROBLEM_RESPONSES
+from aggregator_service.audit import Entry, close_entry, open_entry
+from aggregator_service.operators import Operator, authenticate
+from aggregator_service.repeats import Repeatable
+from hetlora.messages.operators import OperatorRole
+
+PREFIX: Final = "/management/v1"
+READS: Final = frozenset({"GET", "HEAD"})
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class OperatorRoute(OpenRoute):
+    """A route of operators, who bring a bearer token. Every write leaves an entry in the audit log."""
+
+    async def admit(self, request: Request) -> None:
+        service = service_of(request)
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        token = token if scheme.lower() == "bearer" else ""
+        operator = await run_in_threadpool(authenticate, service, token)
+        request.state.operator = operator
+        if request.method not in READS:
+            request.state.audit = await run_in_threadpool(
+                open_entry,
+                service,
+                operator,
+                action=f"{request.method} {self.path}",
+                subject=":".join(map(str, request.path_params.values())),
+                request_id=_request_id(request),
+                source=request.client.host if request.client else None,
+            )
+        operator.must_be(role_for(request.method, self.path))
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, and note the answer's status before it leaves."""
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await _note(scope, message["status"])
+            await send(message)
+
+        try:
+            await super().handle(scope, receive, noting)
+        except Exception:  # answered further out, with 500
+            await _note(scope, 500)
+            raise
+
+
+def role_for(method: str, path: str) -> OperatorRole:
+    """The role that a request needs. Whoever makes keys or tokens could make themselves anything: admins."""
+    if path.startswith((f"{PREFIX}/keys", f"{PREFIX}/audit")):
+        return OperatorRole.ADMIN
+    if method in READS:
+        return OperatorRole.VIEWER
+    return OperatorRole.ADMIN if path.startswith(f"{PREFIX}/populations") else OperatorRole.OPERATOR
+
+
+async def _note(scope: Scope, status: int) -> None:
+    entry = scope.get("state", {}).pop("audit", None)
+    if entry is not None:
+        await run_in_threadpool(close_entry, scope["app"].state.service, entry, status)
+
+
+def _request_id(request: Request) -> str:
+    """The caller's own, by which they find it again, or a new one."""
+    given = request.headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+
+
+def operator_router() -> APIRouter:
+    """Routes of `/management/v1`, all behind a key."""
+    # The dependency only announces the scheme in OpenAPI; `OperatorRoute` checks the token.
+    scheme = Depends(HTTPBearer(auto_error=False, description="An operator's token"))
+    return APIRouter(
+        prefix=PREFIX,
+        tags=["operators"],
+        route_class=OperatorRoute,
+        dependencies=[scheme],
+        responses=PROBLEM_RESPONSES,
+    )
+
+
+def _entry_of(request: Request) -> Entry:
+    entry = request.state.audit
+    assert isinstance(entry, Entry)
+    return entry
+
+
+def _repeatable(
+    request: Request,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            pattern=r"^[!-~]{1,128}$",
+            description="The same key and body within a day answer what the first request made.",
+        ),
+    ] = None,
+) -> Repeatable | None:
+    operator = request.state.operator
+    assert isinstance(operator, Operator)
+    return None if idempotency_key is None else Repeatable(operator, idempotency_key)
+
+
+AuditEntryOf = Annotated[Entry, Depends(_entry_of)]  # for handlers that know a better subject than the path
+RepeatableOf = Annotated[Repeatable | None, Depends(_repeatable)]
