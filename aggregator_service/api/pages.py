@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -11,6 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import Base
+from hetlora.errors import MalformedMessage
 from hetlora.messages.common import Message, Page
 
 Row = TypeVar("Row", bound=Base)
@@ -31,12 +33,26 @@ def page_of(
     limit: int,
     newest_first: bool = False,
 ) -> Page[Item]:
-    """One page of a table, ordered by its key."""
+    """One page of a table, ordered by its key.
+
+    Raises:
+        MalformedMessage: a cursor that no page of the table gave out.
+    """
     query = select(table).where(*conditions).order_by(key.desc() if newest_first else key)
     if cursor is not None:
-        query = query.where(key < cursor if newest_first else key > cursor)
+        last = _key_of(key, cursor)
+        query = query.where(key < last if newest_first else key > last)
     with service.database.read() as session:
         rows = session.scalars(query.limit(limit + 1)).all()
         items = tuple(view(session, row) for row in rows[:limit])
         more = len(rows) > limit
         return Page[Item](items=items, next_cursor=str(getattr(rows[limit - 1], key.key)) if more else None)
+
+
+def _key_of(key: InstrumentedAttribute[Any], cursor: str) -> int | str:
+    """A cursor as the key that it was: PostgreSQL compares no number with a text."""
+    if key.type.python_type is not int:
+        return cursor
+    if not re.fullmatch("[0-9]{1,18}", cursor):
+        raise MalformedMessage("the cursor is none of this listing", got=cursor, expected="a number")
+    return int(cursor)
