@@ -1,7 +1,8 @@
 """Requests that create something, asked twice under one `Idempotency-Key`: the second makes nothing new.
 
-What the first one made is noted in the transaction that made it. Secrets that it showed are not stored: they
-follow from the operator's token, which only the operator has, and a salt that only the database has (ADR 0013).
+What the first one made is noted in the transaction that made it. Secrets that it showed are not stored:
+they follow from the operator's token, which only the operator has, and a salt that only the database has
+(ADR 0013).
 """
 
 from __future__ import annotations

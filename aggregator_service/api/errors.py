@@ -10,7 +10,6 @@ from typing import Final
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -95,9 +94,10 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> Response:
         # The cause goes to the log (by the server, with its traceback), never to the caller.
-        answer = problem_response(problem_of(ServiceFailed("the service met a fault of its own")))
+        problem = problem_of(ServiceFailed("the service met a fault of its own"))
+        answer = problem_response(problem, {"Connection": "close"})  # which the server does in any case
         # This one is made outside of the middleware that all others pass.
-        add_security_headers(MutableHeaders(raw=answer.raw_headers), request.scope)
+        add_security_headers(answer.headers, request.scope)
         return answer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import eq, ge, lt
 from typing import Annotated
 
 from fastapi import Query
@@ -47,12 +48,12 @@ def list_audit(
 ) -> Page[AuditEntry]:
     """What operators asked to be written, newest first."""
     asked = (
-        (key_id, AuditRow.key_id == key_id),
-        (subject, AuditRow.subject == subject),
-        (since, AuditRow.at >= since),
-        (until, AuditRow.at < until),
+        (eq, AuditRow.key_id, key_id),
+        (eq, AuditRow.subject, subject),
+        (ge, AuditRow.at, since),
+        (lt, AuditRow.at, until),
     )
-    conditions = [condition for value, condition in asked if value is not None]
+    conditions = [compare(column, value) for compare, column, value in asked if value is not None]
     return page_of(
         service,
         AuditRow,

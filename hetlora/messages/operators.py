@@ -42,7 +42,7 @@ class KeyStatus(Message):
 
 
 class KeyCreated(Message):
-    """The token to bring (`Authorization: Bearer TOKEN`), shown this once; the service keeps only its hash."""
+    """The token to bring (`Authorization: Bearer TOKEN`) is shown this once; the service keeps its hash."""
 
     key: KeyStatus
     token: str

@@ -121,11 +121,33 @@ def test_connections_that_cannot_be_taken_do_not_flood_the_log(caplog: pytest.Lo
     assert told == ["connection=refused error=Too many open files", "something else"]
 
 
-def test_answers_say_that_they_are_not_to_be_kept_or_guessed(http: httpx.Client) -> None:
-    for path in ("/internal/v1/health", "/nowhere"):
-        headers = http.get(path).headers
-        assert headers["cache-control"] == "no-store"
-        assert headers["x-content-type-options"] == "nosniff"
+@pytest.mark.parametrize("path", ["/internal/v1/health", "/nowhere", "/management/v1/runs", "/faulty"])
+def test_answers_say_that_they_are_not_to_be_kept_guessed_or_shown(
+    http: httpx.Client, app: FastAPI, path: str
+) -> None:
+    @app.get("/faulty")
+    def faulty() -> None:
+        raise RuntimeError("answered outside of everything else")
+
+    app.router.routes.insert(0, app.router.routes.pop())
+    headers = http.get(path).headers
+    assert headers["cache-control"] == "no-store"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert "strict-transport-security" not in headers  # which means nothing without TLS
+
+
+def test_value_that_the_database_cannot_hold_is_no_fault_of_the_service(operator: Operator) -> None:
+    answer = operator.send("GET", "/runs/%00")
+    assert problem(answer) in ((404, "not_found"), (422, "malformed_message"))  # SQLite looks, PostgreSQL not
+
+
+@pytest.mark.parametrize("cursor", ["letters", "-1", "1.5", "9" * 19, "%00"])
+def test_cursor_of_another_listing_is_refused(operator: Operator, cursor: str) -> None:
+    answer = operator.send("GET", f"/transitions?cursor={cursor}")
+    assert problem(answer) == (422, "malformed_message")
 
 
 def test_probes_answer_without_a_token(http: httpx.Client) -> None:
@@ -172,6 +194,9 @@ def test_contract_names_every_path_of_the_protocol(http: httpx.Client) -> None:
         "/management/v1/devices",
         "/management/v1/devices/{device_id}:decide",
         "/management/v1/transitions",
+        "/management/v1/keys",
+        "/management/v1/keys/{key_id}:revoke",
+        "/management/v1/audit",
         "/internal/v1/health",
         "/internal/v1/ready",
     } == paths
