@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
 import time
@@ -17,7 +18,9 @@ COMMAND = "from hetlora.cli.main import run_command; run_command()"
 
 
 @contextmanager
-def process(data_dir: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+def process(
+    data_dir: Path, *options: str, verify: ssl.SSLContext | bool = True
+) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     """A running `hetlora serve`, killed at the end if it still runs."""
     arguments = ["serve", "--data-dir", str(data_dir), "--port", "0", "--json", *options]
     command = [sys.executable, "-c", COMMAND, *arguments]
@@ -25,7 +28,7 @@ def process(data_dir: Path, *options: str) -> Iterator[tuple[subprocess.Popen[st
         try:
             assert running.stdout is not None
             url = json.loads(running.stdout.readline())["url"]
-            with httpx.Client(base_url=url) as client:
+            with httpx.Client(base_url=url, verify=verify) as client:
                 wait_until_ready(client)
                 yield running, client
         finally:

@@ -1,0 +1,139 @@
+"""`hetlora key` and `hetlora audit`, and the client that they share, against a real service."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from fake_clock import FakeClock
+from service_operator import TOKEN
+from service_operator import Operator as Requests
+
+from hetlora.cli.operator import CREATE_TRIES, RETRY_SECONDS, Operator
+from hetlora.errors import ServiceUnreachable
+from hetlora.messages.operators import OperatorRole
+
+
+def command(http: httpx.Client, *arguments: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
+    given = {"HETLORA_URL": str(http.base_url), "HETLORA_OPERATOR_TOKEN": token, "COLUMNS": "1000"}
+    return subprocess.run(
+        [sys.executable, "-m", "hetlora.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | given,
+        check=False,
+    )
+
+
+@contextmanager
+def losing_answers(http: httpx.Client, how_many: int) -> Iterator[tuple[str, list[bytes]]]:
+    """The address of a way to the service on which the first answers are lost, and what passed it."""
+    passed: list[bytes] = []
+
+    def carry() -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:  # closed by the end of the block
+                return
+            with near, socket.create_connection((http.base_url.host, http.base_url.port)) as far:
+                near.settimeout(5)
+                far.settimeout(5)
+                request = near.recv(65536)
+                while b"\r\n\r\n" not in request or not request.endswith(b"}"):
+                    request += near.recv(65536)
+                passed.append(request)
+                far.sendall(request)
+                answer = far.recv(65536)  # so that the service has done it
+                if len(passed) > how_many:
+                    near.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=carry)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", passed
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.slow
+def test_key_is_made_used_and_revoked_by_commands(http: httpx.Client) -> None:
+    created = json.loads(command(http, "key", "create", "alice", "--role", "viewer", "--json").stdout)
+    key_id, token = created["key"]["key_id"], created["token"]
+    assert command(http, "run", "list", token=token).returncode == 0
+    refused = command(http, "population", "create", "camera", token=token)
+    assert refused.returncode == 4
+    assert "not_permitted" in refused.stderr
+    assert "got role viewer; expected role admin" in refused.stderr
+    listed = json.loads(command(http, "key", "list", "--json").stdout)["items"]
+    assert [(key["key_id"], key["role"], key["revoked_at"]) for key in listed] == [(key_id, "viewer", None)]
+    assert command(http, "key", "revoke", key_id).stdout == f"key {key_id} of alice: revoked\n"
+    assert command(http, "run", "list", token=token).returncode == 4
+    entries = json.loads(command(http, "audit", "list", "--key", key_id, "--json").stdout)["items"]
+    assert [(entry["subject"], entry["status"]) for entry in entries] == [("", 403)]
+    told = command(http, "audit", "list", "--most", "1", "--subject", key_id).stdout
+    assert f"POST /management/v1/keys/{{key_id}}:revoke │ {key_id}" in told
+    assert "POST /management/v1/keys  " not in told
+
+
+def test_log_is_asked_for_by_time(http: httpx.Client, clock: FakeClock) -> None:
+    clock.advance(3600)
+    with Operator(str(http.base_url), TOKEN) as operator:
+        operator.create_key("alice", OperatorRole.VIEWER)
+        every = list(operator.audit())
+    listed = command(http, "audit", "list", "--since", "2026-11-20T13:00:00", "--json")
+    assert [entry["entry_id"] for entry in json.loads(listed.stdout)["items"]] == [every[0].entry_id]
+    listed = command(http, "audit", "list", "--until", "2026-11-20T13:00:00", "--json")
+    assert [entry["entry_id"] for entry in json.loads(listed.stdout)["items"]] == [
+        entry.entry_id for entry in every[1:]
+    ]
+
+
+def test_creation_whose_answers_are_lost_is_made_once(http: httpx.Client) -> None:
+    with (
+        losing_answers(http, 2) as (url, passed),
+        Operator(url, TOKEN) as operator,
+    ):
+        created = operator.create_key("alice", OperatorRole.VIEWER)
+    assert len(passed) == 3
+    requests = Requests(http, created.token)
+    requests.call("GET", "/runs")
+    assert [key["key_id"] for key in Requests(http).items("/keys")] == [created.key.key_id]
+
+
+def test_creation_whose_answers_are_all_lost_is_told(http: httpx.Client) -> None:
+    with (
+        losing_answers(http, 3) as (url, passed),
+        Operator(url, TOKEN) as operator,
+        pytest.raises(ServiceUnreachable),
+    ):
+        operator.create_population("camera")
+    assert len(passed) == 3
+    assert len(Requests(http).items("/populations")) == 2
+
+
+def test_absent_service_is_told_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    began = time.monotonic()
+    with Operator(f"http://127.0.0.1:{port}", TOKEN) as operator, pytest.raises(ServiceUnreachable):
+        operator.create_population("camera")
+    assert time.monotonic() - began < (CREATE_TRIES - 1) * RETRY_SECONDS
+
+
+def test_every_creation_has_a_key_of_its_own(http: httpx.Client) -> None:
+    with Operator(str(http.base_url), TOKEN) as operator:
+        made = {operator.create_key("alice", OperatorRole.VIEWER).key.key_id for _ in range(3)}
+    assert len(made) == 3
