@@ -96,6 +96,7 @@ def open_service(settings: Settings, clock: Clock = utc_now) -> Service:
 def _open(settings: Settings, url: URL, clock: Clock) -> Service:
     data_dir = settings.data_dir
     store = Store(data_dir, settings.object_store_url)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # updates tell of the data that made them
     with ExitStack() as opened:
         for folder in (store.incoming, data_dir / "objects", data_dir / "updates", data_dir / "uploads"):
             folder.mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,14 @@ def test_token_is_generated_once_and_only_its_owner_may_read_it(tmp_path: Path) 
     again.close()
 
 
+def test_folder_of_a_service_is_its_users_alone(tmp_path: Path) -> None:
+    open_service(Settings(data_dir=tmp_path / "made")).close()
+    assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o700
+    (tmp_path / "given").mkdir(mode=0o750)
+    open_service(Settings(data_dir=tmp_path / "given")).close()
+    assert stat.S_IMODE((tmp_path / "given").stat().st_mode) == 0o750
+
+
 def test_token_from_the_settings_is_written_nowhere(tmp_path: Path) -> None:
     service = open_service(Settings(data_dir=tmp_path, operator_token=SecretStr(TOKEN)))
     service.close()

@@ -87,4 +87,4 @@ def test_port_in_use_is_told_before_anything_is_opened(tmp_path: Path) -> None:
 
 def test_address_of_another_machine_is_refused() -> None:
     with pytest.raises(SettingsError, match="cannot listen"):
-        listen(Settings(host="192.0.2.1", port=0))
+        listen(Settings(host="192.0.2.1", port=0, insecure_http=True))
