@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -35,6 +36,20 @@ def command(http: httpx.Client, *arguments: str, token: str = TOKEN) -> subproce
     )
 
 
+def message_of(wire: socket.socket) -> bytes:
+    """One request or answer, whole."""
+    wire.settimeout(30)
+    data = b""
+    while True:
+        head, end, body = data.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        if end and length is not None and len(body) == int(length[1]):
+            return data
+        piece = wire.recv(65536)
+        assert piece, data
+        data += piece
+
+
 @contextmanager
 def losing_answers(http: httpx.Client, how_many: int) -> Iterator[tuple[str, list[bytes]]]:
     """The address of a way to the service on which the first answers are lost, and what passed it."""
@@ -47,14 +62,9 @@ def losing_answers(http: httpx.Client, how_many: int) -> Iterator[tuple[str, lis
             except OSError:  # closed by the end of the block
                 return
             with near, socket.create_connection((http.base_url.host, http.base_url.port)) as far:
-                near.settimeout(5)
-                far.settimeout(5)
-                request = near.recv(65536)
-                while b"\r\n\r\n" not in request or not request.endswith(b"}"):
-                    request += near.recv(65536)
-                passed.append(request)
-                far.sendall(request)
-                answer = far.recv(65536)  # so that the service has done it
+                passed.append(message_of(near))
+                far.sendall(passed[-1])
+                answer = message_of(far)  # so that the service has done it
                 if len(passed) > how_many:
                     near.sendall(answer)
 
