@@ -21,7 +21,7 @@ from benchmarks.service.invariants import check
 from benchmarks.service.ledger import Ledger
 from benchmarks.service.records import Records, read_records
 from benchmarks.service.reproduction import check_adapters
-from benchmarks.service.stage import POPULATION, Stage, staged
+from benchmarks.service.stage import POPULATION, Role, Stage, staged
 from benchmarks.service.tiny_bundle import tiny_spec
 from benchmarks.service.wire import Key
 from hetlora.adapter import AdapterSpec
@@ -160,7 +160,9 @@ async def run_chaos(
     planned = schedule(faults, seed, database=database, replicas=replicas)
     spec = tiny_spec(FEATURES, MAX_RANK)
     started = time.monotonic()
-    async with staged(folder, spec, database=database, replicas=replicas, settings=SETTINGS) as stage:
+    roles: list[Role] = ["all"] * replicas
+    staging = staged(folder, spec, database=database, roles=roles, settings=SETTINGS, movable_clocks=True)
+    async with staging as stage:
         chaos = Chaos(stage, seed)
         happened = await chaos.run(planned)
         stage.stop()

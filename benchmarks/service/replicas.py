@@ -15,7 +15,7 @@ from typing import Final
 import httpx
 import psutil
 
-from benchmarks.processes import Process, free_port
+from benchmarks.processes import COMMAND, Process, free_port
 from hetlora.errors import ServiceUnreachable
 
 READY_SECONDS: Final = 60.0
@@ -24,12 +24,16 @@ READY_SECONDS: Final = 60.0
 class Replica(Process):
     """One process of a service, on a port of its own that it keeps over its lives."""
 
-    def __init__(self, name: str, folder: Path, settings: Mapping[str, str]) -> None:
-        """`settings` are environment variables of docs/settings.md, the same for every replica."""
+    def __init__(
+        self, name: str, folder: Path, settings: Mapping[str, str], *, movable_clock: bool = False
+    ) -> None:
+        """`settings` are environment variables of docs/settings.md; `folder` holds log and clock."""
         self.name, self.port = name, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.clock_file = folder / f"{name}.clock"
-        command = [sys.executable, "-m", "benchmarks.service.replica", str(self.clock_file)]
+        command = [*COMMAND, "serve"]
+        if movable_clock:
+            command = [sys.executable, "-m", "benchmarks.service.replica", str(self.clock_file)]
         own = {**settings, "HETLORA_PORT": str(self.port)}
         super().__init__(command, folder / f"{name}.log", own)
         self.changing = asyncio.Lock()  # held by whoever kills it, until it runs again
@@ -68,7 +72,7 @@ class Replica(Process):
         os.kill(self.pid, signal.SIGCONT)
 
     def put_clock_wrong(self, seconds: float) -> None:
-        """Have the process's clock off by so many seconds, until it is put wrong by 0."""
+        """Have the process's clock, a movable one, off by so many seconds until it is put wrong by 0."""
         changed = self.clock_file.with_suffix(".new")
         changed.write_text(str(seconds))
         changed.replace(self.clock_file)

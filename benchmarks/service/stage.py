@@ -9,7 +9,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from sqlalchemy import Engine, create_engine, insert
 
@@ -25,22 +25,20 @@ from hetlora.messages.management import RunCreate, RunSettings
 from hetlora.states import DeviceState
 
 POPULATION: Final = "fleet"
+Role = Literal["all", "api", "worker"]
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A running service and what its processes share."""
+    """A running service and what its processes share; the first of them answers requests."""
 
     data_dir: Path
     replicas: Sequence[Replica]
+    ports: Sequence[int]  # of those that answer requests
     postgresql: PostgresqlServer | None
     database_url: str  # as SQLAlchemy takes it
     token: str
     bundle: str
-
-    @property
-    def ports(self) -> list[int]:
-        return [replica.port for replica in self.replicas]
 
     def operator(self) -> Operator:
         """An operator at the first replica."""
@@ -96,14 +94,17 @@ async def staged(
     spec: AdapterSpec,
     *,
     database: DatabaseName,
-    replicas: int,
+    roles: Sequence[Role],
     settings: Mapping[str, str],
+    movable_clocks: bool = False,
 ) -> AsyncIterator[Stage]:
     """A service with its population and its bundle; every process ends with the block.
 
     Args:
         folder: holds all files, an empty one.
-        settings: environment variables of docs/settings.md, for every replica.
+        roles: of the processes, one for each.
+        settings: environment variables of docs/settings.md, for every process.
+        movable_clocks: whether their clocks can be put wrong.
     """
     data_dir, token = folder / "data", secrets.token_urlsafe(24)
     common = {**settings, "HETLORA_DATA_DIR": str(data_dir), "HETLORA_OPERATOR_TOKEN": token}
@@ -114,11 +115,18 @@ async def staged(
             server = stack.enter_context(PostgresqlServer())
             common["HETLORA_DATABASE_URL"] = server.create("hetlora")
             url = common["HETLORA_DATABASE_URL"].replace("postgresql:", "postgresql+psycopg:", 1)
-        processes = [Replica(f"replica-{number}", folder, common) for number in range(replicas)]
+        processes = [
+            Replica(
+                f"replica-{number}", folder, {**common, "HETLORA_ROLE": role}, movable_clock=movable_clocks
+            )
+            for number, role in enumerate(roles)
+        ]
         for process in processes:
             stack.enter_context(process)
         await asyncio.gather(*(process.up() for process in processes))
         with Operator(processes[0].url, token) as operator:
             operator.create_population(POPULATION)
             bundle = operator.publish_bundle(write_tiny_bundle(folder / "bundle", spec)).digest
-        yield Stage(data_dir, processes, server, url, token, bundle)
+        asked = zip(processes, roles, strict=True)
+        ports = [process.port for process, role in asked if role != "worker"]
+        yield Stage(data_dir, processes, ports, server, url, token, bundle)
