@@ -181,7 +181,9 @@ def _outcome(
     planned: list[Fault],
     seconds: float,
 ) -> Outcome:
+    faults_of_its_own = ledger.answers["500"]  # whatever befalls it is passing, and told so
     violations = [
+        *([f"{faults_of_its_own} requests were answered 500"] if faults_of_its_own else []),
         *ledger.violations,
         *check(records, stage.data_dir, ledger),
         *check_adapters(records, stage.data_dir, spec),
