@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +16,9 @@ from benchmarks.harness import RESULTS, begin, finish
 from benchmarks.options import choices_of, counts_of
 from benchmarks.service.clients import client_cpu_ms
 from benchmarks.service.faults import DatabaseName
-from benchmarks.service.load import LoadPlan, LoadRow, measure
+from benchmarks.service.load import RANK, LoadPlan, LoadRow, measure
 from benchmarks.service.stage import Role
+from benchmarks.service.superlink import SuperLinkPlan, measure_superlink
 from hetlora.cli.output import JsonFlag, stdout
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -39,6 +40,9 @@ def bench_service(
     goal_count: Annotated[int, typer.Option(min=1, help="Updates of a round.")] = 50,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at a time.")] = 32,
     generators: Annotated[int, typer.Option(min=1, help="Processes that are the devices.")] = 1,
+    peer: Annotated[bool, typer.Option(help="Measure Flower's SuperLink, too.")] = True,
+    peer_nodes: Annotated[int, typer.Option(min=1, help="Nodes of the SuperLink.")] = 50,
+    peer_updates: Annotated[int, typer.Option(min=1, help="Updates of it, and of ours beside it.")] = 200,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the devices, two widths.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of keys.")] = 0,
     results: Annotated[
@@ -57,13 +61,16 @@ def bench_service(
     answers and one that aggregates; `fleet` is one large run. After each, counts are reconciled from the
     database: `lost` are devices whose update is in no committed round, `doubled` updates beyond one a device.
     The command ends with 1 if there are any. `client_cpu_ms` is what a request costs the load generator, and
-    what it would cost it with httpx.
+    what it would cost it with httpx. `peer` is Flower's SuperLink beside one process of ours, both on SQLite:
+    updates a second ours over theirs, and processor time of the server an update theirs over ours. The first
+    time its environment is installed in `.cache/peers`.
 
     Example: `hetlora bench service --quick`
     """
     beginning = begin()
     if quick:
         devices, fleet, features = max(1, devices // 10), max(1, fleet // 10), "64,4096"
+        peer_nodes, peer_updates = min(10, peer_nodes), min(50, peer_updates)
     kinds, counts = choices_of(databases, "databases", DATABASES), counts_of(replicas, "replicas")
     widths = counts_of(features, "features")
 
@@ -83,7 +90,8 @@ def bench_service(
     figures: dict[str, Any] = {name: [asdict(row) for row in rows] for name, rows in measured.items()}
     packages = ("uvicorn", "fastapi", "sqlalchemy", "psycopg", "httpx")
     figures["client_cpu_ms"] = _clients()
-    figures["peer"] = None  # the place of Flower's SuperLink on the same work, which is not measured yet
+    compared = plan("sqlite", ALONE, peer_updates, widths[0])
+    figures["peer"] = _beside_flower(compared, peer_nodes) if peer else None
     finish("service", figures, beginning=beginning, seed=seed, packages=packages, results=results)
     if any(row.lost or row.doubled for rows in measured.values() for row in rows):
         raise typer.Exit(1)
@@ -92,6 +100,23 @@ def bench_service(
 def _measured(plan: LoadPlan) -> LoadRow:
     with tempfile.TemporaryDirectory(prefix="hetlora-service-") as folder:
         return asyncio.run(measure(plan, Path(folder) / "stage"))
+
+
+def _beside_flower(plan: LoadPlan, nodes: int) -> dict[str, Any]:
+    """A SuperLink and one process of ours, both on SQLite, in turn on the same number of updates."""
+    goal_count = min(plan.goal_count, nodes)
+    rounds = plan.devices // goal_count
+    with tempfile.TemporaryDirectory(prefix="hetlora-superlink-") as folder:
+        theirs = measure_superlink(
+            SuperLinkPlan(nodes, rounds, goal_count, plan.features, RANK), Path(folder)
+        )
+    ours = _measured(replace(plan, devices=rounds * goal_count, goal_count=goal_count, concurrency=nodes))
+    return {
+        "throughput_ratio": round(ours.updates_per_second / theirs.updates_per_second, 2),
+        "cpu_ratio": round(theirs.cpu_ms_per_update / ours.cpu_ms_per_update, 2),
+        "superlink": asdict(theirs),
+        "ours": asdict(ours),
+    }
 
 
 def _clients() -> dict[str, float]:

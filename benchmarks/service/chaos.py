@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from pydantic import ValidationError
 
 from benchmarks.service.asking import Board, FaultyAsking, Forgotten
 from benchmarks.service.device import Device
@@ -109,7 +110,7 @@ class Chaos:
                 wait_seconds = min(wait_seconds, visit.retry_after_seconds)
             except Forgotten:
                 pass
-            except HetloraError as error:
+            except (HetloraError, ValidationError) as error:
                 self.ledger.violations.append(f"device {key.device_id}: {error}")
             await asyncio.sleep(wait_seconds)
         ask.close()

@@ -20,6 +20,7 @@ from benchmarks.service.faults import OF_A_REPLICA, Fault
 from benchmarks.service.ledger import Ledger
 from benchmarks.service.replicas import Replica
 from benchmarks.service.stage import Stage
+from hetlora.errors import HetloraError
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class Injector:
                 await self._happen(fault)
                 self.happened[fault.kind] += 1
                 log.info("fault=%d kind=%s happened", fault.number, fault.kind)
+            except HetloraError as error:  # the service, or its database, did not come back from it
+                self.ledger.violations.append(f"after fault {fault.number}, {fault.kind}: {error}")
             finally:
                 slots.release()
 

@@ -55,6 +55,7 @@ class LoadRow:
     requests: int
     seconds: float
     requests_per_second: float
+    updates_per_second: float
     by_step: dict[str, dict[str, float]]
     peak_rss_bytes: list[int]  # of the processes, in the order of their roles
     rounds: int
@@ -63,7 +64,18 @@ class LoadRow:
     lost: int
     doubled: int
     failed_tries: dict[str, int]
+    cpu_ms_per_update: float  # of the processes of the service; PostgreSQL is not among them
     generator_cpu_share: float  # of one core: near 1 the generators are what is measured
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What is known of a service after a run; `counted` is from its tables."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_rss_bytes: list[int]
+    counted: dict[str, int]
 
 
 async def measure(plan: LoadPlan, folder: Path) -> LoadRow:
@@ -81,17 +93,25 @@ async def measure(plan: LoadPlan, folder: Path) -> LoadRow:
     async with staging as stage:
         stage.enrol([Key(plan.seed, number) for number in range(plan.devices)])
         run_id = stage.start_run(_run_settings(plan))
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), _cpu_seconds(stage)
         told = await asyncio.gather(
             *(_generator(plan, stage, folder, number) for number in range(plan.generators))
         )
         seconds = time.perf_counter() - started
         await _completed(stage, run_id)
-        peaks = [replica.peak_rss_bytes() for replica in stage.replicas]
         engine = stage.engine()
-        counted = reconciled(engine, run_id)
+        account = Account(
+            seconds=seconds,
+            cpu_seconds=_cpu_seconds(stage) - cpu_started,
+            peak_rss_bytes=[replica.peak_rss_bytes() for replica in stage.replicas],
+            counted=reconciled(engine, run_id),
+        )
         engine.dispose()
-    return _row(plan, folder, told, seconds, peaks, counted, 4 * RANK * spec.parameters_per_rank)
+    return _row(plan, folder, told, account)
+
+
+def _cpu_seconds(stage: Stage) -> float:
+    return sum(replica.cpu_seconds() for replica in stage.replicas)
 
 
 async def _generator(plan: LoadPlan, stage: Stage, folder: Path, number: int) -> dict[str, Any]:
@@ -147,15 +167,8 @@ def reconciled(engine: Engine, run_id: str) -> dict[str, int]:
     return {"accepted": accepted, "devices": devices, "rounds": rounds, "merged": updates}
 
 
-def _row(
-    plan: LoadPlan,
-    folder: Path,
-    told: Sequence[dict[str, Any]],
-    seconds: float,
-    peaks: list[int],
-    counted: dict[str, int],
-    adapter_bytes: int,
-) -> LoadRow:
+def _row(plan: LoadPlan, folder: Path, told: Sequence[dict[str, Any]], account: Account) -> LoadRow:
+    counted = account.counted
     by_step = latencies([folder / f"load-{number}.npz" for number in range(plan.generators)])
     requests = sum(int(step["requests"]) for step in by_step.values())
     failed: Counter[str] = Counter()
@@ -165,12 +178,13 @@ def _row(
         database=plan.database,
         roles=plan.roles,
         devices=plan.devices,
-        adapter_bytes=adapter_bytes,
+        adapter_bytes=4 * RANK * tiny_spec(plan.features, RANK).parameters_per_rank,
         requests=requests,
-        seconds=round(seconds, 2),
-        requests_per_second=round(requests / seconds, 1),
+        seconds=round(account.seconds, 2),
+        requests_per_second=round(requests / account.seconds, 1),
+        updates_per_second=round(plan.devices / account.seconds, 2),
         by_step=by_step,
-        peak_rss_bytes=peaks,
+        peak_rss_bytes=account.peak_rss_bytes,
         rounds=counted["rounds"],
         accepted=counted["accepted"],
         told_accepted=sum(own["accepted"] for own in told),
@@ -178,6 +192,7 @@ def _row(
         lost=plan.devices - min(counted["devices"], counted["merged"]),
         doubled=max(counted["accepted"], counted["merged"]) - counted["devices"],
         failed_tries=dict(failed),
+        cpu_ms_per_update=round(1000 * account.cpu_seconds / plan.devices, 1),
         generator_cpu_share=round(max(own["cpu_seconds"] / own["seconds"] for own in told), 2),
     )
 

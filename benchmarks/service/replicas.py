@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 import time
@@ -38,11 +37,6 @@ class Replica(Process):
         super().__init__(command, folder / f"{name}.log", own)
         self.changing = asyncio.Lock()  # held by whoever kills it, until it runs again
 
-    @property
-    def pid(self) -> int:
-        assert self.popen is not None
-        return self.popen.pid
-
     async def up(self) -> None:
         """Wait until the process is ready; one that gives up at its start is started again.
 
@@ -65,11 +59,15 @@ class Replica(Process):
 
     def hang(self) -> None:
         """Stop the process where it is."""
-        os.kill(self.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Let a hanging process go on."""
-        os.kill(self.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.popen is not None:
+            self.popen.send_signal(number)  # which leaves alone what has ended
 
     def put_clock_wrong(self, seconds: float) -> None:
         """Have the process's clock, a movable one, off by so many seconds until it is put wrong by 0."""
@@ -79,4 +77,6 @@ class Replica(Process):
 
     def limit_files(self, size_bytes: int) -> None:
         """Refuse every write of the process that would make a file longer than this; -1 for no limit."""
-        psutil.Process(self.pid).rlimit(psutil.RLIMIT_FSIZE, (size_bytes, -1))
+        assert self.popen is not None
+        with suppress(psutil.NoSuchProcess):  # it gave up by itself
+            psutil.Process(self.popen.pid).rlimit(psutil.RLIMIT_FSIZE, (size_bytes, -1))
