@@ -1,7 +1,8 @@
 """Claims on rounds that wait to be aggregated, by which several workers share them out without a leader.
 
 A claim only saves work: whoever aggregates a round comes to the same bytes, and the commit looks whether the
-round still waits (ADR 0012). So the clocks of the processes need not agree.
+round still waits (ADR 0012). So the clocks of the processes need not agree. A process whose clock runs far
+ahead would hold a round for as long once it has died: such a claim is not believed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy import ColumnElement, or_, select, update
 
@@ -20,6 +22,8 @@ from aggregator_service.storage.tables import RoundRow
 from hetlora.states import RoundState
 
 log = logging.getLogger(__name__)
+
+BELIEVED_CLAIMS: Final = 2  # one, and as much again for clocks that differ a little
 
 
 def free_abandoned(service: Service) -> None:
@@ -51,7 +55,9 @@ def _may_live(name: str, own: str) -> bool:
 def claim(service: Service, tried: set[str]) -> str | None:
     """Take a round that waits, that nobody holds and that was not tried; None if there is none."""
     now = service.clock()
-    free = or_(RoundRow.claimed_until.is_(None), RoundRow.claimed_until <= now, _mine(service))
+    longest = now + BELIEVED_CLAIMS * timedelta(seconds=service.settings.claim_seconds)
+    until = RoundRow.claimed_until
+    free = or_(until.is_(None), until <= now, until > longest, _mine(service))
     waiting = (
         select(RoundRow)
         .where(RoundRow.state == RoundState.AGGREGATING, free, RoundRow.id.not_in(tried))
@@ -66,7 +72,7 @@ def claim(service: Service, tried: set[str]) -> str | None:
         if row is None:
             return None
         row.claimed_by = service.name
-        row.claimed_until = now + timedelta(seconds=service.settings.claim_seconds)
+        row.claimed_until = _until(service)
         return row.id
 
 
@@ -78,7 +84,7 @@ def held(service: Service, round_id: str) -> Iterator[None]:
     def renew() -> None:
         while not done.wait(service.settings.claim_seconds / 3):
             try:
-                _claim_until(service, round_id, service.settings.claim_seconds)
+                _claim_until(service, round_id, _until(service))
             except Exception:  # at worst another worker does the same work
                 log.exception("round=%s claim=not_renewed", round_id)
 
@@ -89,11 +95,14 @@ def held(service: Service, round_id: str) -> Iterator[None]:
     finally:
         done.set()
         renewing.join()
-        _claim_until(service, round_id, 0)
+        _claim_until(service, round_id, None)
 
 
-def _claim_until(service: Service, round_id: str, seconds: float) -> None:
-    until = service.clock() + timedelta(seconds=seconds)
+def _until(service: Service) -> datetime:
+    return service.clock() + timedelta(seconds=service.settings.claim_seconds)
+
+
+def _claim_until(service: Service, round_id: str, until: datetime | None) -> None:
     with service.database.write() as session:
         session.execute(
             update(RoundRow).where(RoundRow.id == round_id, _mine(service)).values(claimed_until=until)

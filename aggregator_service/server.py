@@ -11,7 +11,7 @@ from contextlib import closing
 import uvicorn
 
 from aggregator_service.app import create_app
-from aggregator_service.service import open_service
+from aggregator_service.service import Clock, open_service, utc_now
 from aggregator_service.settings import Settings
 from aggregator_service.tls import check_exposure, tls_context
 from hetlora.errors import PortInUse, SettingsError
@@ -21,12 +21,15 @@ log = logging.getLogger(__name__)
 BACKLOG = 2048
 
 
-def serve(settings: Settings, on_listening: Callable[[str], None] | None = None) -> None:
+def serve(
+    settings: Settings, on_listening: Callable[[str], None] | None = None, *, clock: Clock = utc_now
+) -> None:
     """Run the service until SIGTERM or SIGINT.
 
     Args:
         on_listening: called with the service's URL once its port is taken (port 0 takes any free one) and its
             data_dir is open.
+        clock: tells the time to everything that the service does.
 
     Raises:
         PortInUse: somebody else listens there.
@@ -34,7 +37,7 @@ def serve(settings: Settings, on_listening: Callable[[str], None] | None = None)
             or a data_dir that cannot be used.
     """
     context = tls_context(settings)
-    with listen(settings) as listener, closing(open_service(settings)) as service:
+    with listen(settings) as listener, closing(open_service(settings, clock)) as service:
         host, port = listener.getsockname()[:2]
         url = f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
         log.info("listening=%s data_dir=%s", url, settings.data_dir)

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import httpx
+import psutil
 
 from edge_sdk.memory import peak_memory_bytes
 from hetlora.cli.operator import TOKEN_FILE, Operator
@@ -76,6 +77,15 @@ class Process:
         """Peak resident memory so far; the present one where the system keeps no peak."""
         assert self.popen is not None
         return peak_memory_bytes(self.popen.pid)
+
+    def cpu_seconds(self) -> float:
+        """Processor time so far: of the process, of its children that ended, and of those that still run."""
+        assert self.popen is not None
+        process = psutil.Process(self.popen.pid)
+        own = process.cpu_times()
+        running = [child.cpu_times() for child in process.children(recursive=True)]
+        seconds = own.children_user + own.children_system
+        return float(seconds + sum(times.user + times.system for times in (own, *running)))
 
     def __enter__(self) -> Self:
         self.start()

@@ -28,8 +28,9 @@ from hetlora.messages.common import Problem, problem_of
 
 log = logging.getLogger(__name__)
 
-# What an operator mends without touching the service: no space, no descriptors, a disk gone read-only.
-_PASSING: Final = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS}
+# What an operator mends without touching the service: no space, a limit on files, no descriptors, a disk gone
+# read-only.
+_PASSING: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EROFS}
 
 # For OpenAPI; "default" also keeps FastAPI from announcing its own shape of validation errors.
 PROBLEM_RESPONSES: dict[int | str, dict[str, object]] = {

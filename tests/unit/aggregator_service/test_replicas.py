@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from fake_clock import FakeClock
@@ -87,6 +88,24 @@ def test_claims_of_a_process_that_is_gone_are_given_up_at_once_on_its_machine(
         assert claim(holder, set()) == waiting
         free_abandoned(other)
         assert (claim(other, set()) == waiting) is free
+
+
+def test_claim_of_a_worker_whose_clock_ran_ahead_is_not_believed(
+    settings: Settings, service: Service, waiting: str, clock: FakeClock
+) -> None:
+    ahead = FakeClock(clock.now + timedelta(hours=1))
+    with closing(open_service(settings, ahead)) as wrong:
+        assert claim(wrong, set()) == waiting  # and it dies
+    assert claim(service, set()) == waiting
+
+
+def test_claim_of_a_worker_whose_clock_is_a_little_ahead_is_believed(
+    settings: Settings, service: Service, waiting: str, clock: FakeClock
+) -> None:
+    ahead = FakeClock(clock.now + timedelta(seconds=service.settings.claim_seconds - 1))
+    with closing(open_service(settings, ahead)) as other:
+        assert claim(other, set()) == waiting
+    assert claim(service, set()) is None
 
 
 def test_two_workers_that_aggregate_one_round_come_to_the_same_and_commit_it_once(

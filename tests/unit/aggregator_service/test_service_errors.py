@@ -93,6 +93,7 @@ def test_locked_database_is_told_as_passing(http: httpx.Client, service: Service
     ("number", "told"),
     [
         (errno.ENOSPC, (503, "unavailable")),
+        (errno.EFBIG, (503, "unavailable")),
         (errno.EMFILE, (503, "unavailable")),
         (errno.EISDIR, (500, "service_failed")),
     ],

@@ -1,0 +1,1 @@
+"""A service of several processes, under load and under faults, and the devices that ask it."""

@@ -1,0 +1,226 @@
+"""What must hold in the tables and the store of a service whatever befell it, looked for row by row.
+
+It shares nothing with the service but the legal moves of `hetlora.states`, which are the contract.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from benchmarks.service.ledger import Ledger
+from benchmarks.service.records import Records, Row
+from hetlora.states import (
+    AdapterVersionState,
+    AssignmentState,
+    DeviceState,
+    RoundState,
+    RunState,
+    is_legal,
+)
+
+MACHINES: Final[dict[str, type[StrEnum]]] = {
+    "device": DeviceState,
+    "assignment": AssignmentState,
+    "round": RoundState,
+    "run": RunState,
+    "adapter_version": AdapterVersionState,
+}
+LIVE: Final = frozenset({"offered", "downloading", "training", "uploading", "submitted"})
+OPEN: Final = frozenset({"selecting", "collecting", "aggregating"})
+
+
+def check(records: Records, data_dir: Path, ledger: Ledger | None = None) -> list[str]:
+    """Every violation, in words; `ledger` is what the devices were told, where somebody kept it."""
+    return [
+        *_transitions(records),
+        *_accepted(records),
+        *_weights(records),
+        *_live(records),
+        *_rounds(records),
+        *_versions(records),
+        *_objects(records, data_dir),
+        *(_told(records, ledger) if ledger is not None else ()),
+    ]
+
+
+def _transitions(records: Records) -> Iterator[str]:
+    """Every change of state is stored, follows from the one before, and is legal."""
+    chains: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in records.transitions:
+        chains[row["subject"], row["subject_id"]].append(row)
+    for (subject, name), chain in chains.items():
+        states, before = MACHINES[subject], None
+        for row in chain:
+            old, new = row["old"], row["new"]
+            if old != before:
+                yield f"{subject} {name} moved from {old} to {new}, but was {before}"
+            elif old is not None and not is_legal(states(old), states(new)):
+                yield f"{subject} {name} moved from {old} to {new}, which no rule allows"
+            if not row["reason"]:
+                yield f"{subject} {name} moved from {old} to {new} for no reason"
+            before = new
+    stateful = {
+        "device": records.devices,
+        "run": records.runs,
+        "round": records.rounds,
+        "assignment": records.assignments,
+        "adapter_version": records.adapter_versions,
+    }
+    for subject, rows in stateful.items():
+        for row in rows:
+            last = chains[subject, row["id"]][-1:]
+            if [(row["state"], row["reason"])] != [(one["new"], one["reason"]) for one in last]:
+                yield f"{subject} {row['id']} is {row['state']}, which its last transition does not say"
+
+
+def _accepted(records: Records) -> Iterator[str]:
+    """Every accepted update is whole and counts in one round, once for its device."""
+    rounds = {row["id"]: row for row in records.rounds}
+    for row in records.assignments:
+        if row["state"] != "accepted":
+            if row["aggregation_weight"] is not None:
+                yield f"assignment {row['id']} is {row['state']} and has a weight"
+            continue
+        own = rounds.get(row["round_id"])
+        if own is None or own["run_id"] != row["run_id"]:
+            yield f"assignment {row['id']} is of another run than its round {row['round_id']}"
+        elif own["state"] == "abandoned" and not own["reason"]:
+            yield f"assignment {row['id']} went with round {own['id']}, which ended for no reason"
+        if row["update_sha256"] is None or row["report"] is None:
+            yield f"assignment {row['id']} is accepted without an update or without a report"
+    for round_id, updates in _updates(records).items():
+        for device, count in Counter(row["device_id"] for row in updates).items():
+            if count > 1:
+                yield f"device {device} counts {count} times in round {round_id}"
+
+
+def _weights(records: Records) -> Iterator[str]:
+    """A committed round is of the updates that its version says, whose weights sum to 1."""
+    updates = _updates(records)
+    counts = {(row["run_id"], row["round_index"]): row["update_count"] for row in records.adapter_versions}
+    for row in records.rounds:
+        weights = [update["aggregation_weight"] for update in updates[row["id"]]]
+        if row["state"] != "committed":
+            if any(weight is not None for weight in weights):
+                yield f"round {row['id']} is {row['state']}, and its updates have weights"
+            continue
+        counted = counts.get((row["run_id"], row["round_index"]))
+        if counted != len(weights):
+            yield f"round {row['id']} has {len(weights)} accepted updates, its version is of {counted}"
+        if any(weight is None for weight in weights) or not math.isclose(sum(weights), 1, rel_tol=1e-9):
+            yield f"weights of round {row['id']} do not sum to 1: {weights}"
+
+
+def _updates(records: Records) -> dict[str, list[Row]]:
+    """The accepted assignments of each round."""
+    accepted: dict[str, list[Row]] = defaultdict(list)
+    for row in records.assignments:
+        if row["state"] == "accepted":
+            accepted[row["round_id"]].append(row)
+    return accepted
+
+
+def _live(records: Records) -> Iterator[str]:
+    """A device has one assignment at a time, in a round that goes on."""
+    states = {row["id"]: row["state"] for row in records.rounds}
+    live = [row for row in records.assignments if row["state"] in LIVE]
+    for row in live:
+        if states.get(row["round_id"]) not in OPEN:
+            yield f"assignment {row['id']} is {row['state']} in a round that is {states.get(row['round_id'])}"
+    for device, count in Counter(row["device_id"] for row in live).items():
+        if count > 1:
+            yield f"device {device} has {count} live assignments"
+
+
+def _rounds(records: Records) -> Iterator[str]:
+    """Attempts follow each other, one round commits for each index, and runs count what they committed."""
+    attempts: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    for row in records.rounds:
+        attempts[row["run_id"], row["round_index"]].append(row)
+    for (run, index), rows in attempts.items():
+        rows.sort(key=lambda row: row["attempt"])
+        if [row["attempt"] for row in rows] != [*range(len(rows))]:
+            yield f"attempts at round {index} of run {run} are {[row['attempt'] for row in rows]}"
+        for row in rows[:-1]:
+            if row["state"] != "abandoned":
+                yield f"round {row['id']} is {row['state']} and was tried again"
+        if any((row["ended_at"] is None) != (row["state"] in OPEN) for row in rows):
+            yield f"round {index} of run {run} has ended without a time, or the other way round"
+    for one in records.runs:
+        own = [row for row in records.rounds if row["run_id"] == one["id"]]
+        committed = sorted(row["round_index"] for row in own if row["state"] == "committed")
+        if committed != [*range(one["rounds_committed"])]:
+            yield f"run {one['id']} counts {one['rounds_committed']} rounds, committed are {committed}"
+        going_on = [row["id"] for row in own if row["state"] in OPEN]
+        wanted = 1 if one["state"] in ("running", "paused") else 0
+        if len(going_on) != wanted:
+            yield f"run {one['id']} is {one['state']}, and {going_on} go on"
+
+
+def _versions(records: Records) -> Iterator[str]:
+    """A committed round has one version and a version its round, and each was trained from the one before."""
+    committed = {(row["run_id"], row["round_index"]) for row in records.rounds if row["state"] == "committed"}
+    by_index: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for row in records.adapter_versions:
+        by_index[row["run_id"], row["round_index"]].append(row["id"])
+    for key, names in by_index.items():
+        if len(names) > 1:
+            yield f"versions {names} are of one round"
+        if key not in committed and key[1] >= 0:
+            yield f"version {names[0]} is of round {key[1]}, which is not committed"
+    for run, index in sorted(committed - by_index.keys()):
+        yield f"round {index} of run {run} is committed and has no version"
+    for row in records.rounds:
+        if row["base_version"] not in by_index[row["run_id"], row["round_index"] - 1]:
+            yield f"round {row['id']} was trained from {row['base_version']}"
+    for row in records.runs:
+        if row["adapter_version"] not in by_index[row["id"], row["rounds_committed"] - 1]:
+            yield f"run {row['id']} gives out {row['adapter_version']}, which is not its newest version"
+
+
+def _objects(records: Records, data_dir: Path) -> Iterator[str]:
+    """Whatever a row names is in the store, whole."""
+    named: dict[tuple[str, str], str] = {}
+    for row in (*records.adapter_versions, *records.handouts):
+        what = f"version {row.get('id', row.get('version'))}"
+        digests = (row["sha256"], row["frozen_sha256"], row.get("state_sha256"))
+        named |= {("objects", digest): what for digest in digests if digest is not None}
+    dropped = {row["id"] for row in records.rounds if row["updates_dropped"]}
+    for row in records.assignments:
+        if row["adapter_sha256"] is not None:
+            named["objects", row["adapter_sha256"]] = f"assignment {row['id']}"
+        kept = row["state"] == "accepted" and row["round_id"] not in dropped
+        if row["update_sha256"] is not None and kept:
+            named[f"updates/{row['round_id']}", row["update_sha256"]] = f"assignment {row['id']}"
+    for (folder, digest), what in named.items():
+        path = data_dir / folder / digest[:2] / digest
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            yield f"{what} names {folder}/{digest}, which cannot be read: {error.strerror}"
+            continue
+        if hashlib.sha256(data).hexdigest() != digest:
+            yield f"{what} names {folder}/{digest}, which has other bytes"
+
+
+def _told(records: Records, ledger: Ledger) -> Iterator[str]:
+    """What a device was told became of its work is what became of it."""
+    assignments = {row["id"]: row for row in records.assignments}
+    for name, receipt in ledger.receipts.items():
+        row = assignments.get(name)
+        if row is None:
+            yield f"assignment {name} was {receipt.state} to its device, and is not there"
+            continue
+        if row["state"] != receipt.state:
+            yield f"assignment {name} was {receipt.state} to its device, and is {row['state']}"
+        if row["device_id"] != ledger.device_of[name]:
+            yield f"assignment {name} is another device's than the one that has its receipt"
+        update = ledger.updates.get(name)
+        if receipt.state == "accepted" and update is not None and row["update_sha256"] != update:
+            yield f"assignment {name} holds another update than its device handed in"
