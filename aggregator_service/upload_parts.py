@@ -103,11 +103,12 @@ def _check_offset(upload: Upload, offset_bytes: int) -> None:
 
 def _complete(service: Service, part: PartAdmission, last: IncomingBlob) -> Upload:
     with service.database.read() as session:
-        upload = describe(session, *own_upload(session, part.device_id, part.upload.id))
-        of_upload = select(UploadPartRow.sha256).where(UploadPartRow.upload_id == upload.id)
+        # The parts first: where a twin of this request completes the upload meanwhile, it is told below.
+        of_upload = select(UploadPartRow.sha256).where(UploadPartRow.upload_id == part.upload.id)
         stored = session.scalars(of_upload.order_by(UploadPartRow.offset_bytes)).all()
+        upload = describe(session, *own_upload(session, part.device_id, part.upload.id))
     if not upload.missing_bytes:
-        return upload  # a twin of this request was faster
+        return upload
     _check_offset(upload, part.upload.offset_bytes)
     with part.folder.receive() as whole:
         try:

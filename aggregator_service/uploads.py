@@ -149,14 +149,27 @@ def own_upload(
 
 
 def describe(session: Session, row: UploadRow, assignment: AssignmentRow) -> Upload:
-    """Where an upload stands, as its rows tell."""
+    """Where an upload stands, as its rows tell.
+
+    Raises:
+        NotFound: it was dropped meanwhile.
+    """
+    # In one statement, as another process may complete the upload between two.
     size_bytes = func.coalesce(func.sum(UploadPartRow.size_bytes), 0)
-    there = session.scalar(select(size_bytes).where(UploadPartRow.upload_id == row.id))
+    found = session.execute(
+        select(UploadRow.completed, size_bytes)
+        .outerjoin(UploadPartRow, UploadPartRow.upload_id == UploadRow.id)
+        .where(UploadRow.id == row.id)
+        .group_by(UploadRow.id)
+    ).one_or_none()
+    if found is None:
+        raise NotFound("this device has no such upload", got=row.id)
+    completed, there_bytes = found
     return Upload(
         id=row.id,
         assignment_id=row.assignment_id,
         promised=ObjectRef(sha256=row.sha256, size_bytes=row.length_bytes),
-        offset_bytes=row.length_bytes if row.completed else int(there or 0),
+        offset_bytes=row.length_bytes if completed else int(there_bytes),
         expires_at=assignment.lease_expires_at,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import pytest
@@ -11,16 +11,19 @@ from fake_clock import FakeClock
 from service_bundle import make_adapter
 from service_objects import kept_updates, stored_parts
 from service_verbs import add_device, started_run, take_offer
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 
 from aggregator_service.assignments import start
 from aggregator_service.service import Service
+from aggregator_service.storage.database import Database
 from aggregator_service.storage.folder import BlobFolder
 from aggregator_service.storage.incoming import IncomingBlob
 from aggregator_service.sweep import sweep
 from aggregator_service.upload_parts import PartAdmission, admit_part, keep_part
 from aggregator_service.uploads import Upload, begin_upload, end_upload, find_upload
 from hetlora.digest import sha256_of
-from hetlora.errors import NotFound, StateConflict
+from hetlora.errors import NotFound, OffsetMismatch, StateConflict
 from hetlora.messages.common import ObjectRef
 from hetlora.tensors import adapter_to_bytes
 
@@ -40,6 +43,25 @@ class Overtaken(BlobFolder):
         self.meanwhile()
         with super().receive() as blob:
             yield blob
+
+
+class Interrupted(Database):
+    """Lets something happen before one of the statements of a reading session."""
+
+    def __init__(self, whole: Database, statement: int, meanwhile: Callable[[], object]) -> None:
+        self.engine, self.write = whole.engine, whole.write  # type: ignore[method-assign]
+        self._whole, self._left, self._meanwhile = whole, statement, meanwhile
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        with self._whole.read() as session:
+            event.listen(session, "do_orm_execute", self._count)
+            yield session
+
+    def _count(self, _statement: object) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._meanwhile()
 
 
 @pytest.fixture
@@ -82,10 +104,38 @@ def test_last_part_finds_the_parts_gone_as_its_twin_made_the_update(service: Ser
     assert list(service.objects.incoming.iterdir()) == []
 
 
+@pytest.mark.parametrize("statement", range(1, 6))
+def test_last_part_is_never_taken_for_another_update_while_its_twin_makes_the_update(
+    service: Service, upload: Upload, statement: int
+) -> None:
+    part, twin = (admit_part(service, DEVICE, upload.id, HALF) for _ in range(2))
+    happened: list[Upload] = []
+
+    def meanwhile() -> None:
+        happened.append(keep(service, twin, UPDATE[HALF:]))
+
+    interrupted = replace(service, database=Interrupted(service.database, statement, meanwhile))
+    with suppress(OffsetMismatch):  # then the device asks, and hears that nothing is missing
+        assert keep(interrupted, part, UPDATE[HALF:]).missing_bytes == 0
+    assert len(happened) == (statement <= 4)
+    assert [path.read_bytes() for path in kept_updates(service)] == [UPDATE]
+    assert find_upload(service, DEVICE, upload.id).missing_bytes == 0
+
+
 def test_upload_that_is_ended_meanwhile_makes_no_update(service: Service, upload: Upload) -> None:
     with pytest.raises(NotFound):
         overtaken(service, upload, lambda: end_upload(service, DEVICE, upload.id))
     assert kept_updates(service) == stored_parts(service) == []
+
+
+@pytest.mark.parametrize("statement", range(1, 5))
+def test_upload_that_is_ended_while_it_is_asked_for_is_found_or_not(
+    service: Service, upload: Upload, statement: int
+) -> None:
+    ending = Interrupted(service.database, statement, lambda: end_upload(service, DEVICE, upload.id))
+    with suppress(NotFound):
+        assert find_upload(replace(service, database=ending), DEVICE, upload.id) == upload
+    assert (stored_parts(service) == []) is (statement <= 3)
 
 
 def test_upload_whose_lease_runs_out_meanwhile_makes_no_update(
