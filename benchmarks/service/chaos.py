@@ -32,6 +32,7 @@ from hetlora.messages.management import RunSettings
 FEATURES: Final = 16
 MAX_RANK: Final = 4
 DEVICES: Final = 10
+MOST_PARTS: Final = 3  # of an update, by the number of its device
 LEASE_SECONDS: Final = 4.0
 # A device comes back within this, whatever it is told: what is looked for are faults, not manners.
 PACE_SECONDS: Final = 0.2
@@ -99,7 +100,7 @@ class Chaos:
     async def _device(self, key: Key) -> None:
         """One device, visit after visit."""
         ask = FaultyAsking(key, self.stage.ports, self.board, self.ledger, LEASE_SECONDS)
-        device = Device(key, POPULATION, ask)
+        device = Device(key, POPULATION, ask, parts=1 + key.number % MOST_PARTS)
         rng = np.random.default_rng([self.seed, key.number])
         while not self._over.is_set():
             wait_seconds = float(rng.uniform(0, PACE_SECONDS))

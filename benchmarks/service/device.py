@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
 from benchmarks.service.wire import Answer, Key, Request
+from hetlora import tus
 from hetlora.digest import sha256_of
 from hetlora.errors import DigestMismatch, ServiceFailed
 from hetlora.messages.common import PROTOCOL_VERSION, ObjectRef
@@ -26,8 +27,9 @@ from hetlora.messages.device import (
     StartRequest,
 )
 
-Step = Literal["check_in", "start", "download", "upload", "submit", "give_back"]
-STEPS: Final[tuple[Step, ...]] = ("check_in", "start", "download", "upload", "submit", "give_back")
+Step = Literal["check_in", "start", "download", "upload", "begin", "part", "submit", "give_back"]
+STEPS: Final[tuple[Step, ...]] = get_args(Step)
+TUS: Final = (("Tus-Resumable", tus.VERSION),)
 GIGA: Final = 10**9
 CAPABILITIES: Final = CapabilityReport(
     source="given",
@@ -67,11 +69,15 @@ class NotPossible(Exception):
 
 @dataclass(slots=True)
 class Device:
-    """Checks in, works and hands in what its random numbers make of the adapter that it was sent."""
+    """Checks in, works and hands in what its random numbers make of the adapter that it was sent.
+
+    With `parts` above 1 its updates go up in so many parts, by tus, else in one.
+    """
 
     key: Key
     population: str
     ask: Ask
+    parts: int = 1
 
     async def visit(self) -> Visit:
         """One check-in, and the work that it brings.
@@ -109,11 +115,38 @@ class Device:
         if sha256_of(adapter) != plan.adapter.sha256:
             raise DigestMismatch("adapter of a plan", got=sha256_of(adapter), expected=plan.adapter.sha256)
         update = moved(adapter, offer.assignment_id)
-        await self._ask("upload", Request("PUT", f"{path}/update", update), offer)
+        await self._upload(update, path, offer)
         report = _report(update, rank, 1 + self.key.number % 5)
         handed_in = await self._ask("submit", _posted(f"{path}:submit", report), offer)
         receipt = Receipt.model_validate_json(handed_in.body)
         return Visit(receipt, receipt.retry_after_seconds, sha256_of(update))
+
+    async def _upload(self, update: bytes, path: str, offer: Offer) -> None:
+        if self.parts == 1:
+            await self._ask("upload", Request("PUT", f"{path}/update", update), offer)
+            return
+        begin = Request("POST", f"{path}/uploads", headers=promise(update))
+        offset: int | None = None
+        while offset != len(update):
+            begun = await self._ask("begin", begin, offer)  # again: the upload that is open
+            upload = begun.headers["location"].removeprefix("/device/v1")
+            offset = int(begun.headers["upload-offset"])
+            while offset is not None and offset < len(update):
+                offset = await self._send_part(update, upload, offset, offer)
+
+    async def _send_part(self, update: bytes, upload: str, offset: int, offer: Offer) -> int | None:
+        """The next part; answers where the upload then stands, or None if it is no more."""
+        part = update[offset : offset - (-len(update) // self.parts)]
+        answer = await self.ask(
+            Asked("part", Request("PATCH", upload, part, part_headers(part, offset)), offer)
+        )
+        if answer.status == 409 and code_of(answer) == "offset_mismatch":  # it came, but not its answer
+            answer = await self.ask(Asked("begin", Request("HEAD", upload, headers=TUS), offer))
+        if answer.status in (404, 410):
+            return None
+        if answer.status == 409:
+            raise NotPossible(code_of(answer))
+        return int(_wanted(answer).headers["upload-offset"])
 
     async def _ask(self, step: Step, request: Request, offer: Offer) -> Answer:
         """An answer about an assignment, which may be over by now.
@@ -125,6 +158,18 @@ class Device:
         if answer.status == 409:
             raise NotPossible(code_of(answer))
         return _wanted(answer)
+
+
+def promise(update: bytes) -> tuple[tuple[str, str], ...]:
+    """The headers that begin an upload in parts."""
+    length = ("Upload-Length", str(len(update)))
+    return (*TUS, length, ("Upload-Metadata", tus.sha256_pair(sha256_of(update))))
+
+
+def part_headers(part: bytes, offset: int) -> tuple[tuple[str, str], ...]:
+    """The headers of a part."""
+    kind, place = ("Content-Type", tus.PART_TYPE), ("Upload-Offset", str(offset))
+    return (*TUS, kind, place, ("Upload-Checksum", tus.sha256_pair(sha256_of(part))))
 
 
 def moved(adapter: bytes, name: str) -> bytes:

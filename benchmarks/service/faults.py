@@ -31,8 +31,8 @@ Kind = Literal[
     "replayed",  # an old request's bytes, though it was answered
     "asked_again",  # an old request, signed anew
     "late",  # after the lease ran out
-    "flipped",  # a bit of an update changed on its way
-    "truncated",  # an update that lacks its end
+    "flipped",  # a bit of an update, or of a part, changed on its way
+    "truncated",  # an update, or a part of one, that lacks its end
     "wrong_digest",  # a report about another update
     "not_finite",  # an update that holds infinity
     "forged",  # signed by another key
@@ -68,14 +68,14 @@ OF_A_REPLICA: Final[frozenset[Kind]] = frozenset({"kill", "hang", "clock_jump", 
 OF_THE_DATABASE: Final[frozenset[Kind]] = frozenset({"database_held", *OF_POSTGRESQL})
 # The steps of a device at which a fault of a request makes sense; those that are not named come at any.
 AT_STEPS: Final[Mapping[Kind, tuple[Step, ...]]] = {
-    "late": ("upload", "submit"),
-    "flipped": ("upload",),
-    "truncated": ("upload",),
+    "late": ("upload", "part", "submit"),
+    "flipped": ("upload", "part"),
+    "truncated": ("upload", "part"),
     "not_finite": ("upload",),
     "wrong_digest": ("submit",),
-    "forgotten": ("start", "download", "upload", "submit"),
+    "forgotten": ("start", "download", "upload", "part", "submit"),
 }
-ANY_STEP: Final[tuple[Step, ...]] = ("check_in", "start", "download", "upload", "submit")
+ANY_STEP: Final[tuple[Step, ...]] = (*("check_in", "start", "download", "upload", "begin", "part", "submit"),)
 MEAN_GAP_SECONDS: Final = 0.1
 
 

@@ -7,8 +7,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -131,27 +130,27 @@ class Injector:
     def _hold_database(self, seconds: float) -> None:
         """Keep everybody from writing for a while."""
         lock = "BEGIN IMMEDIATE" if self.stage.postgresql is None else "LOCK TABLE runs IN EXCLUSIVE MODE"
-        with self._connected() as connection:
+
+        def hold(connection: Connection) -> None:
             connection.exec_driver_sql(lock)
             time.sleep(seconds)
             connection.rollback()
+
+        self._at_database(hold)
 
     def _cut_connections(self, amount: float) -> None:
         """End one connection of the service or, in half of the cases, all of them."""
         own = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         limit = "ORDER BY random() LIMIT 1" if amount < 0.5 else ""
-        with self._connected() as connection:
-            connection.execute(
-                text(f"SELECT pg_terminate_backend(pid) FROM (SELECT pid {own} {limit}) AS them")
-            )
+        cut = text(f"SELECT pg_terminate_backend(pid) FROM (SELECT pid {own} {limit}) AS them")
+        self._at_database(lambda connection: connection.execute(cut))
 
-    @contextmanager
-    def _connected(self) -> Iterator[Connection]:
-        """A connection of the injector's own, which another fault may cut."""
+    def _at_database(self, act: Callable[[Connection], object]) -> None:
+        """Act on a connection of the injector's own, which another fault may cut, or keep from being made."""
         engine = self.stage.engine()
         try:
             with engine.connect() as connection:
-                yield connection
+                act(connection)
         except OperationalError as error:
             log.info("fault=interrupted by another error=%s", error.orig)
         finally:

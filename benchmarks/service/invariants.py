@@ -45,6 +45,7 @@ def check(records: Records, data_dir: Path, ledger: Ledger | None = None) -> lis
         *_rounds(records),
         *_versions(records),
         *_objects(records, data_dir),
+        *_uploads(records),
         *(_told(records, ledger) if ledger is not None else ()),
     ]
 
@@ -198,6 +199,8 @@ def _objects(records: Records, data_dir: Path) -> Iterator[str]:
         kept = row["state"] == "accepted" and row["round_id"] not in dropped
         if row["update_sha256"] is not None and kept:
             named[f"updates/{row['round_id']}", row["update_sha256"]] = f"assignment {row['id']}"
+    for row in records.upload_parts:
+        named[f"uploads/{row['upload_id']}", row["sha256"]] = f"upload {row['upload_id']}"
     for (folder, digest), what in named.items():
         path = data_dir / folder / digest[:2] / digest
         try:
@@ -207,6 +210,24 @@ def _objects(records: Records, data_dir: Path) -> Iterator[str]:
             continue
         if hashlib.sha256(data).hexdigest() != digest:
             yield f"{what} names {folder}/{digest}, which has other bytes"
+
+
+def _uploads(records: Records) -> Iterator[str]:
+    """Parts follow each other without a gap, and are no more than was promised."""
+    assignments = {row["id"]: row for row in records.assignments}
+    ends: dict[str, int] = defaultdict(int)
+    for row in records.upload_parts:
+        if row["offset_bytes"] != ends[row["upload_id"]]:
+            yield f"upload {row['upload_id']} has a gap before byte {row['offset_bytes']}"
+        ends[row["upload_id"]] = row["offset_bytes"] + row["size_bytes"]
+    promised = {row["id"]: row for row in records.uploads}
+    for name, end in ends.items():
+        if name not in promised or end > promised[name]["length_bytes"]:
+            yield f"upload {name} has {end} bytes, which nobody promised"
+    for name, row in promised.items():
+        own = assignments.get(row["assignment_id"])
+        if own is None or own["device_id"] != row["device_id"]:
+            yield f"upload {name} is of an assignment of another device"
 
 
 def _told(records: Records, ledger: Ledger) -> Iterator[str]:

@@ -21,6 +21,8 @@ class Records:
     assignments: list[Row]
     adapter_versions: list[Row]
     handouts: list[Row]
+    uploads: list[Row]
+    upload_parts: list[Row]
     transitions: list[Row]
 
 
@@ -39,6 +41,8 @@ def read_records(engine: Engine) -> Records:
             assignments=rows("assignments", "id"),
             adapter_versions=rows("adapter_versions", "id"),
             handouts=rows("handouts", "version, rank"),
+            uploads=rows("uploads", "id"),
+            upload_parts=rows("upload_parts", "upload_id, offset_bytes"),
             transitions=rows("transitions", "id"),
         )
 

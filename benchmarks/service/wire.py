@@ -62,27 +62,29 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a device asks; `path` is below /device/v1."""
+    """What a device asks; `path` is below /device/v1, and `headers` are those beside the usual."""
 
     method: str
     path: str
     body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
 
     def signed(self, key: Key, now: float, claimed: bytes | None = None) -> bytes:
         """The request as it travels, signed now; its digest is of other bytes where some are `claimed`."""
         digest, path = sha256_of(self.body if claimed is None else claimed), f"/device/v1{self.path}"
         parameters = SignatureParameters(int(now), secrets.token_urlsafe(18), key.device_id)
         base = signature_base(parameters, method=self.method, path=path, query="", body_sha256=digest)
-        lines = (
-            f"{self.method} {path} HTTP/1.1",
-            "Host: service",
-            "Content-Type: application/json",
-            f"Content-Length: {len(self.body)}",
-            f"Content-Digest: {content_digest(digest)}",
-            f"Signature-Input: {parameters.header()}",
-            f"Signature: {signature_header(key.private.sign(base))}",
-        )
-        return "\r\n".join((*lines, "", "")).encode() + self.body
+        headers = {
+            "Host": "service",
+            "Content-Type": "application/json",
+            "Content-Length": str(len(self.body)),
+            "Content-Digest": content_digest(digest),
+            "Signature-Input": parameters.header(),
+            "Signature": signature_header(key.private.sign(base)),
+            **dict(self.headers),
+        }
+        lines = (f"{name}: {value}" for name, value in headers.items())
+        return "\r\n".join((f"{self.method} {path} HTTP/1.1", *lines, "", "")).encode() + self.body
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class Connection:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 reader = await self.send(request)
-                answer = await _read(reader)
+                answer = await _read(reader, bodyless=request.startswith(b"HEAD "))
         except (OSError, EOFError, TimeoutError, ValueError, asyncio.LimitOverrunError) as error:
             self.close()
             raise ConnectionBroken(f"{type(error).__name__}: {error}") from error
@@ -144,10 +146,10 @@ class Connection:
         self._reader = self._writer = None
 
 
-async def _read(reader: asyncio.StreamReader) -> Answer:
-    """One answer with a Content-Length, as all of the service's have."""
+async def _read(reader: asyncio.StreamReader, *, bodyless: bool) -> Answer:
+    """One answer; all of the service's that have a body tell its length."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     pairs = (line.partition(":") for line in head[1:] if line)
     headers = {name.lower(): value.strip() for name, _, value in pairs}
-    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    body = await reader.readexactly(0 if bodyless else int(headers.get("content-length", "0")))
     return Answer(int(head[0].split(" ", 2)[1]), headers, body)
