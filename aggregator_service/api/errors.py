@@ -13,7 +13,7 @@ from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from aggregator_service.observability.work import known
+from aggregator_service.observability.work import facts
 from hetlora.errors import (
     BodyTooLarge,
     HetloraError,
@@ -94,7 +94,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
     """A problem document as an answer, which names the request that it is about."""
-    request_id = known().get("request_id")
+    request_id = facts().get("request_id")
     if request_id is not None:
         problem = problem.model_copy(update={"instance": f"urn:hetlora:request:{request_id}"})
     return Response(

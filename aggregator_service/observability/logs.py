@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Final, Literal
 
-from aggregator_service.observability.work import known
+from aggregator_service.observability.work import facts
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -23,7 +23,7 @@ class TextLines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         told = fields_of(record)
-        also = (f"{name}={value}" for name, value in known().items() if name not in told)
+        also = (f"{name}={value}" for name, value in facts().items() if name not in told)
         return " ".join((_time(record), record.levelname.lower(), record.name, record.message, *also))
 
 
@@ -32,7 +32,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            **known(),
+            **facts(),
             **fields_of(record),
             "time": _time(record),
             "level": record.levelname.lower(),

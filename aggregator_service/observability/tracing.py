@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
 import hetlora
-from aggregator_service.observability.work import known, note
+from aggregator_service.observability.work import facts, note
 from hetlora.errors import DependencyMissing
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def tell_request(span: Span | None, route: str, method: str, status: int | None)
 
 def current_traceparent() -> str | None:
     """What `note_traceparent` noted."""
-    return known().get("traceparent")
+    return facts().get("traceparent")
 
 
 def _context_of(traceparent: str) -> Context:

@@ -12,22 +12,22 @@ _KNOWN: ContextVar[dict[str, str] | None] = ContextVar("known", default=None)
 
 
 @contextmanager
-def work(**facts: str) -> Iterator[None]:
+def work(**told: str) -> Iterator[None]:
     """Begin a piece of work, of which these facts are known."""
-    before = _KNOWN.set({**facts})
+    before = _KNOWN.set({**told})
     try:
         yield
     finally:
         _KNOWN.reset(before)
 
 
-def note(**facts: str) -> None:
+def note(**told: str) -> None:
     """Add to what is known of the work at hand, if any is."""
     known = _KNOWN.get()
     if known is not None:
-        known.update(facts)
+        known.update(told)
 
 
-def known() -> Mapping[str, str]:
+def facts() -> Mapping[str, str]:
     """What is known of the work at hand."""
     return _KNOWN.get() or {}

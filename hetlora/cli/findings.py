@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MIN_DISK_FREE_BYTES: Final = 2 * 10**9  # one bundle, its copy on a device, and a database
 MIN_CERTIFICATE_DAYS: Final = 14
-MAX_DETAIL_CHARACTERS: Final = 160
+MAX_DETAIL_CHARACTERS: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _tables(settings: Settings) -> str:
     revisions = revisions_of(settings)
     if not revisions.is_newest:
         raise UnavailableError(
-            f"the tables in {revisions.database} are not up to date; see `hetlora db upgrade`",
+            f"see `hetlora db upgrade`: the tables in {revisions.database}",
             got=revisions.current,
             expected=revisions.newest,
         )

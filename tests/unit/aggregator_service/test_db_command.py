@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from service_postgresql import PostgresqlServer
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509 import CertificateBuilder, Name, NameAttribute, random_serial_number
+from cryptography.x509.oid import NameOID
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from typer.testing import CliRunner
@@ -16,6 +25,7 @@ from typer.testing import CliRunner
 from aggregator_service.service import database_url, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.schema import newest_revision
+from benchmarks.postgresql_server import PostgresqlServer
 from hetlora.cli.main import app
 from hetlora.errors import SettingsError, UnavailableError
 
@@ -97,8 +107,8 @@ def test_database_that_does_not_answer_is_unavailable(
         run("db", "check")
 
 
-def findings() -> tuple[int, dict[str, dict[str, Any]]]:
-    code, told = run("doctor", "--service")
+def findings(*options: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    code, told = run("doctor", "--service", *options)
     return code, {finding["name"]: finding for finding in told["findings"]}
 
 
@@ -123,3 +133,44 @@ def test_doctor_tells_a_setting_that_cannot_be_used(monkeypatch: pytest.MonkeyPa
     code, found = findings()
     assert code == 5
     assert "HETLORA_PORT" in found["settings"]["detail"]
+
+
+@contextmanager
+def tls_server(folder: Path, days: int) -> Iterator[int]:
+    """The port of a server whose certificate ends in some days and an hour."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = Name([NameAttribute(NameOID.COMMON_NAME, "hetlora.test")])
+    now = datetime.now(UTC)
+    certificate = (
+        CertificateBuilder(name, name, key.public_key(), random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=days, hours=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "server.pem"
+    pem.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.public_bytes(Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            with context.wrap_socket(listener.accept()[0], server_side=True):
+                pass
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
+
+
+@pytest.mark.parametrize(("days", "ok"), [(15, True), (13, False)])
+def test_doctor_tells_how_long_the_certificate_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int, ok: bool
+) -> None:
+    monkeypatch.setenv("HETLORA_DATA_DIR", str(tmp_path))
+    with tls_server(tmp_path, days) as port:
+        found = findings("--url", f"https://127.0.0.1:{port}")[1]["certificate"]
+    assert found["ok"] is ok, found

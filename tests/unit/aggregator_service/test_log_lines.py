@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator_service.observability.logs import JsonLines, TextLines, fields_of
-from aggregator_service.observability.work import known, note, work
+from aggregator_service.observability.work import facts, note, work
 
 
 def record(template: object, *values: Any, **options: Any) -> logging.LogRecord:
@@ -84,6 +84,6 @@ def test_what_is_known_ends_with_the_work() -> None:
     with work(round="outer"):
         with work(round="inner"):
             note(run="run-1")
-            assert known() == {"round": "inner", "run": "run-1"}
-        assert known() == {"round": "outer"}
-    assert known() == {}
+            assert facts() == {"round": "inner", "run": "run-1"}
+        assert facts() == {"round": "outer"}
+    assert facts() == {}

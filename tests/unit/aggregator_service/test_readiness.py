@@ -13,7 +13,6 @@ from fake_clock import FakeClock
 from pydantic import SecretStr
 from service_bundle import make_adapter
 from service_operator import TOKEN
-from service_postgresql import PostgresqlServer
 from service_server import problem, served
 from service_verbs import add_device, deliver, started_run
 from sqlalchemy import create_engine, text
@@ -25,6 +24,7 @@ from aggregator_service.observability.question import Question
 from aggregator_service.readiness import STALLED_SECONDS, STALLED_TICKS
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
+from benchmarks.postgresql_server import PostgresqlServer
 
 
 def refusal(http: httpx.Client) -> str:
