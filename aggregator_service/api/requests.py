@@ -25,6 +25,8 @@ REQUEST_ID: Final = "X-Request-Id"
 # Whoever sends an id has it on every line: it can be no more than a word.
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+# Probes and scrapes come by the second; spans of them would bury the others.
+_UNTRACED: Final = "/internal/"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -68,10 +70,11 @@ class Requests:
         traceparent = headers.get("traceparent", "")
         found = _TRACEPARENT.fullmatch(traceparent)
         exchange = Exchange(receive, send, request_id_of(headers, found[1] if found else None))
+        tracing = Tracing() if scope["path"].startswith(_UNTRACED) else self._tracing
         with (
             work(request_id=exchange.request_id),
             self._metrics.requests_in_progress.track_inprogress(),
-            self._tracing.span("request", kind="SERVER", parent=traceparent if found else None) as span,
+            tracing.span("request", kind="SERVER", parent=traceparent if found else None) as span,
         ):
             note_traceparent(span)
             try:

@@ -19,12 +19,13 @@ _PAIR: Final = re.compile(r"(\w+)=(.*)", re.DOTALL)
 
 
 class TextLines(logging.Formatter):
-    """`time level logger message key=value ...`."""
+    """`time level logger message key=value ...`; what is told from outside begins no line of its own."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         told = fields_of(record)
         also = (f"{name}={value}" for name, value in facts().items() if name not in told)
-        return " ".join((_time(record), record.levelname.lower(), record.name, record.message, *also))
+        line = " ".join((_time(record), record.levelname.lower(), record.name, record.message, *also))
+        return "".join(character if character.isprintable() else " " for character in line)
 
 
 class JsonLines(logging.Formatter):

@@ -27,6 +27,12 @@ def test_text_line_begins_with_its_time_and_ends_with_what_is_known() -> None:
     assert line == "2023-11-14T22:13:20.250+00:00 info a.logger run=run-1 rounds=3 request_id=r-1"
 
 
+def test_what_a_stranger_says_begins_no_text_line_of_its_own() -> None:
+    line = TextLines().format(record("path=%s", "/x\n2023-11-14T22:13:20 info a.logger run=forged\x1b[2J"))
+    assert line.splitlines() == [line]
+    assert line.isprintable()
+
+
 def test_json_line_has_the_pairs_of_the_message_and_what_is_known_as_fields() -> None:
     with work(request_id="r-1"):
         note(device="d-1")

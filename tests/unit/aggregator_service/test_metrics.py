@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -121,6 +122,15 @@ def test_each_process_counts_its_own_requests(http: httpx.Client, other: httpx.C
     assert ("hetlora_http_requests_total", frozenset({**HEALTH, "status": "200"}.items())) in figures_of(http)
     figures_of(other)
     assert labels_of(figures_of(other), "hetlora_http_requests_total", "route") == {"/internal/v1/metrics"}
+
+
+def test_worker_that_answers_no_devices_tells_its_figures(settings: Settings, clock: FakeClock) -> None:
+    settings = settings.model_copy(update={"role": "worker"})
+    with closing(open_service(settings, clock)) as service, served(create_app(service), settings) as http:
+        deadline = time.monotonic() + 10
+        while figure(figures_of(http), "hetlora_worker_ticks_total") == 0:
+            assert time.monotonic() < deadline
+        assert figure(figures_of(http), "hetlora_rounds", state="selecting") == 0
 
 
 def test_every_state_has_its_series_before_anything_is_in_it(http: httpx.Client) -> None:

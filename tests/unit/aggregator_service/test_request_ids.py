@@ -17,6 +17,7 @@ import httpx
 import pytest
 from fake_device import FakeDevice
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from service_bundle import make_adapter
 from service_operator import Operator
 
@@ -93,6 +94,22 @@ def test_fault_that_nobody_foresaw_is_found_in_the_log_by_the_id_in_its_answer(
     told = [line for line in lines if line.get("request_id") == answer.headers["x-request-id"]]
     assert told[0]["exception"].endswith("RuntimeError: of the inside")
     assert answer.json()["instance"].endswith(f":{answer.headers['x-request-id']}")
+
+
+def test_answer_that_breaks_off_is_told_with_its_id(http: httpx.Client, app: FastAPI, lines: Lines) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"the first"
+        raise RuntimeError("the disk is gone")
+
+    @app.get("/broken")
+    def broken() -> StreamingResponse:
+        return StreamingResponse(pieces())
+
+    app.router.routes.insert(0, app.router.routes.pop())
+    with pytest.raises(httpx.RemoteProtocolError):
+        http.get("/broken", headers={"X-Request-Id": "r-1"})
+    [told] = [line for line in lines if "exception" in line]
+    assert (told["request_id"], told["path"]) == ("r-1", "/broken")
 
 
 def test_lines_of_a_request_carry_its_id_its_device_and_its_run(

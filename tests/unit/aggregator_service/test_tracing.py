@@ -55,17 +55,23 @@ def attributes_of(span: ReadableSpan) -> dict[str, Any]:
 
 
 def test_request_is_a_span_named_by_its_route(http: httpx.Client, exporter: InMemorySpanExporter) -> None:
-    http.get("/internal/v1/health", headers={"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01"})
-    span = named(exporter, "GET /internal/v1/health")
+    http.get("/management/v1/runs", headers={"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01"})
+    span = named(exporter, "GET /management/v1/runs")
     assert attributes_of(span) == {
         "http.request.method": "GET",
-        "http.route": "/internal/v1/health",
-        "http.response.status_code": 200,
+        "http.route": "/management/v1/runs",
+        "http.response.status_code": 401,
     }
     assert span.kind.name == "SERVER"
     assert span.parent is not None
     assert (span.parent.trace_id, span.parent.span_id) == (int(TRACE_ID, 16), int(SPAN_ID, 16))
     assert span.status.status_code is StatusCode.UNSET
+
+
+def test_probes_and_scrapes_make_no_spans(http: httpx.Client, exporter: InMemorySpanExporter) -> None:
+    for name in ("health", "ready", "metrics"):
+        assert http.get(f"/internal/v1/{name}").is_success
+    assert exporter.get_finished_spans() == ()
 
 
 def test_request_that_ends_in_a_fault_is_a_failed_span(
