@@ -19,7 +19,7 @@ from sqlalchemy.pool import QueuePool
 from aggregator_service.observability.question import Question
 from aggregator_service.rounds import RUN_STOPPED, WINDOW_CLOSED
 from aggregator_service.storage.database import Database
-from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RoundRow, RunRow
+from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RoundRow, RunRow, UploadRow
 from hetlora.states import AssignmentState, DeviceState, RoundState, RunState
 
 log = logging.getLogger(__name__)
@@ -40,11 +40,12 @@ _ABANDONED_FOR: Final = ("window", "stop", "aggregation")
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many there are, by state or by kind of reason."""
+    """How many there are: by state, abandoned rounds by kind of reason, claimed rounds, open uploads."""
 
     states: dict[str, dict[str, int]]
     abandoned: dict[str, int]
     claimed: int
+    uploads: int
 
 
 class FleetFigures(Collector):
@@ -113,6 +114,7 @@ def _count(session: Session, now: datetime) -> Counts:
         abandoned=dict.fromkeys(_ABANDONED_FOR, 0)
         | {kind: count for kind, count in session.execute(abandoned)},
         claimed=session.scalar(claimed) or 0,
+        uploads=session.scalar(select(func.count()).where(UploadRow.completed.is_(False))) or 0,
     )
 
 
@@ -121,6 +123,7 @@ def _families(counts: Counts) -> Iterator[Metric]:
         yield _by(name, f"{name.capitalize()} by state.", "state", found)
     yield _by("rounds_abandoned", "Abandoned rounds by kind of reason.", "reason", counts.abandoned)
     yield GaugeMetricFamily("hetlora_rounds_claimed", "Rounds that a worker is aggregating.", counts.claimed)
+    yield GaugeMetricFamily("hetlora_uploads_open", "Uploads in parts that are not complete.", counts.uploads)
 
 
 def _by(name: str, meaning: str, label: str, counts: dict[str, int]) -> Metric:

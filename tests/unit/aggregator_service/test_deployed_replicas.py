@@ -1,4 +1,4 @@
-"""The processes of `deploy/compose/compose.yaml`, without their containers: its variables make one service."""
+"""The processes of `deploy/compose/compose.yaml` without containers: its variables make one service."""
 
 from __future__ import annotations
 

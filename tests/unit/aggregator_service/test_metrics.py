@@ -18,6 +18,7 @@ from service_operator import Operator
 from service_server import served
 from service_verbs import add_device, deliver, started_run
 from sqlalchemy import select, text
+from tus_device import TusDevice
 
 from aggregator_service.app import create_app
 from aggregator_service.claims import claim
@@ -32,6 +33,7 @@ from aggregator_service.transitions import move
 from aggregator_service.worker import tick
 from hetlora.errors import InputError
 from hetlora.states import AssignmentState, DeviceState, RoundState, RunState
+from hetlora.tensors import adapter_to_bytes
 
 HEALTH = {"route": "/internal/v1/health", "method": "GET"}
 
@@ -189,6 +191,20 @@ def test_round_is_claimed_for_as_long_as_its_claim_holds(
     clock.advance(service.settings.claim_seconds)
     assert figure(counted(service)(), "hetlora_rounds_claimed") == 0
     assert figure(counted(service)(), "hetlora_rounds", state="aggregating") == 1
+
+
+def test_upload_in_parts_is_open_until_its_last_part(
+    service: Service, http: httpx.Client, operator: Operator, device: FakeDevice, bundle: str
+) -> None:
+    operator.run(bundle)
+    data = adapter_to_bytes(make_adapter(2))
+    tus = TusDevice(device)
+    upload = tus.begun(device.started(), data)
+    assert tus.patch(upload, 0, data[:50]).status_code == 204
+    assert figure(counted(service)(), "hetlora_uploads_open") == 1
+    assert tus.patch(upload, 50, data[50:]).status_code == 204
+    assert figure(counted(service)(), "hetlora_uploads_open") == 0
+    assert figure(figures_of(http), "hetlora_update_size_bytes_sum") == len(data)
 
 
 def test_counts_are_kept_for_some_seconds_and_longer_where_counting_takes_long(
