@@ -15,6 +15,8 @@ import hetlora
 from aggregator_service.api import bundles, device, fleet, internal, keys, runs, uploads
 from aggregator_service.api.errors import install_error_handlers
 from aggregator_service.api.headers import SecurityHeaders
+from aggregator_service.api.requests import Requests
+from aggregator_service.readiness import Readiness
 from aggregator_service.service import Service
 from aggregator_service.worker import Worker
 
@@ -66,8 +68,10 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.state.worker = worker
+    app.state.readiness = Readiness(service, worker)
+    app.add_middleware(Requests, metrics=service.metrics, tracing=service.tracing)
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(uploads.TusAnswers)
+    app.add_middleware(uploads.TusAnswers)  # the outer one
     install_error_handlers(app)
     return app
 

@@ -73,6 +73,7 @@ def claim(service: Service, tried: set[str]) -> str | None:
             return None
         row.claimed_by = service.name
         row.claimed_until = _until(service)
+        service.metrics.claims.inc()
         return row.id
 
 

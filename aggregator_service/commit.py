@@ -17,6 +17,7 @@ from aggregator_service.aggregation.rules import RULES
 from aggregator_service.aggregation.tree import Aggregate
 from aggregator_service.bundles import read_spec
 from aggregator_service.locks import lock_run_of_round
+from aggregator_service.observability.steps import step
 from aggregator_service.rounds import ACCEPTED, GOAL_MET, abort_live, end, give_up, go_on, in_round, leave_out
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RankLimitRow, RoundRow, RunRow
@@ -42,22 +43,30 @@ def commit_round(service: Service, round_id: str) -> None:
         run = session.get_one(RunRow, row.run_id)
         version = session.get_one(AdapterVersionRow, row.base_version)
         accepted = _accepted(session, round_id)
-    state = read_state(service, run, version)
+    with step(service, "read"):
+        state = read_state(service, run, version)
     source = _source(service, run, round_id, accepted)
     try:
-        result = _aggregated(service, run.settings, state, accepted, source)
-        stored = store_state(service, run.settings, result.state)
+        with step(service, "aggregate"):
+            result = _aggregated(service, run.settings, state, accepted, source)
+        with step(service, "store"):
+            stored = store_state(service, run.settings, result.state)
         pruned = _pruned(source, accepted)
     except UnreadableUpdate as error:
         log.exception("round=%s update=%s unreadable", round_id, error.sha256)
         _leave_out(service, round_id, error.sha256)
+        outcome = "left_out"
     except ServiceFailed:
         raise
     except HetloraError as error:
         log.exception("round=%s aggregation=failed", round_id)
         _give_up(service, round_id, error)
+        outcome = "given_up"
     else:
-        _commit(service, round_id, accepted, stored, result.weights, pruned)
+        with step(service, "write"):
+            committed = _commit(service, round_id, accepted, stored, result.weights, pruned)
+        outcome = "committed" if committed else "overtaken"
+    service.metrics.commits.labels(outcome).inc()
 
 
 def _aggregated(
@@ -103,7 +112,8 @@ def _commit(
     stored: StoredState,
     weights: dict[UpdateRef, float],
     pruned: set[str],
-) -> None:
+) -> bool:
+    """Whether the round was committed here."""
     now = service.clock()
     with service.database.write() as session:
         run = lock_run_of_round(session, round_id)
@@ -111,7 +121,7 @@ def _commit(
         accepted = _accepted(session, round_id)
         # Meanwhile the run was stopped, or another process committed the round, or left updates out of it.
         if row.state is not RoundState.AGGREGATING or not _same(accepted, aggregated):
-            return
+            return False
         for assignment in accepted:
             assignment.aggregation_weight = weights[_ref(assignment)]
             if assignment.id in pruned:
@@ -121,6 +131,7 @@ def _commit(
         end(session, row, RoundState.COMMITTED, f"{len(accepted)} updates", now)
         go_on(session, run, row, now)
     log.info("run=%s round_index=%d committed updates=%d", run.id, row.round_index, len(accepted))
+    return True
 
 
 def _ref(assignment: AssignmentRow) -> UpdateRef:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from aggregator_service.observability.work import note
 from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RoundRow, RunRow
 from hetlora.errors import NotFound
 
@@ -23,11 +24,13 @@ def lock_run(session: Session, run_id: str) -> RunRow:
     run = session.get(RunRow, run_id, with_for_update=True)
     if run is None:
         raise NotFound("no such run", got=run_id)
+    note(run=run_id)
     return run
 
 
 def lock_run_of_round(session: Session, round_id: str) -> RunRow:
     """The run that a round belongs to, as `lock_run`."""
+    note(round=round_id)
     return lock_run(session, session.scalars(select(RoundRow.run_id).where(RoundRow.id == round_id)).one())
 
 

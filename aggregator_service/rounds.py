@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from aggregator_service.identifiers import new_id, round_id_of
+from aggregator_service.observability.tracing import current_traceparent
 from aggregator_service.storage.tables import AssignmentRow, RoundRow, RunRow
 from aggregator_service.transitions import create, move
 from hetlora.errors import HetloraError, StateConflict
@@ -40,6 +41,8 @@ ACCEPTED: Final = frozenset({AssignmentState.ACCEPTED})
 TAKEN: Final = LIVE | ACCEPTED
 OPEN: Final = frozenset({RoundState.SELECTING, RoundState.COLLECTING})
 GOAL_MET: Final = "goal already met"
+WINDOW_CLOSED: Final = "report window closed"
+RUN_STOPPED: Final = "run stopped"
 MOST_FAILURES: Final = 3  # of a round for one reason, before the run is paused
 
 
@@ -122,6 +125,7 @@ def close_if_goal_met(session: Session, row: RoundRow, settings: RunSettings, no
     accepted = count_assignments(session, row.id, ACCEPTED)
     if accepted >= settings.goal_count and not lacks_trusted(session, row, settings):
         move(session, row, RoundState.AGGREGATING, f"goal of {settings.goal_count} met", now)
+        row.traceparent = current_traceparent()
 
 
 def lacks_trusted(
@@ -184,7 +188,7 @@ def _closed(now: datetime) -> tuple[ColumnElement[bool], ...]:
 
 def _close_window(session: Session, run: RunRow, row: RoundRow, now: datetime) -> None:
     accepted = count_assignments(session, row.id, ACCEPTED)
-    told = f"report window closed with {accepted} of {run.settings.goal_count} updates"
+    told = f"{WINDOW_CLOSED} with {accepted} of {run.settings.goal_count} updates"
     missing = _shortfall(session, row, run.settings)
     if missing is None:
         move(session, row, RoundState.AGGREGATING, told, now)
@@ -277,5 +281,5 @@ def stop(session: Session, run: RunRow, now: datetime) -> None:
     move(session, run, RunState.STOPPED, "operator", now)
     row = current_round(session, run.id)
     if row is not None:
-        end(session, row, RoundState.ABANDONED, "run stopped", now)
-        abort_live(session, row, "run stopped", now)
+        end(session, row, RoundState.ABANDONED, RUN_STOPPED, now)
+        abort_live(session, row, RUN_STOPPED, now)

@@ -20,6 +20,9 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from aggregator_service.aggregation.engines import Engine
 from aggregator_service.aggregation.engines.local import LocalEngine
+from aggregator_service.observability.fleet_figures import FleetFigures
+from aggregator_service.observability.metrics import Metrics
+from aggregator_service.observability.tracing import Tracing, open_tracing
 from aggregator_service.settings import Settings
 from aggregator_service.storage.blobs import Blobs
 from aggregator_service.storage.database import SQLITE, Database
@@ -53,6 +56,8 @@ class Service:
     wake: threading.Event
     handing_out: threading.Lock  # while a handout is made, which many devices may ask for at once
     name: str  # of this process, in claims: its machine, its number there, a random end
+    metrics: Metrics
+    tracing: Tracing
 
     def updates(self, round_id: str) -> Blobs:
         """The updates of one round; never served."""
@@ -65,6 +70,7 @@ class Service:
     def close(self) -> None:
         self.engine.close()
         self.database.close()
+        self.tracing.close()
 
 
 def open_service(settings: Settings, clock: Clock = utc_now) -> Service:
@@ -106,6 +112,8 @@ def _open(settings: Settings, url: URL, clock: Clock) -> Service:
             connections=settings.database_connections,
         )
         opened.enter_context(closing(database))
+        metrics = Metrics()
+        metrics.registry.register(FleetFigures(database, clock))
         service = Service(
             settings=settings,
             clock=clock,
@@ -117,6 +125,8 @@ def _open(settings: Settings, url: URL, clock: Clock) -> Service:
             wake=threading.Event(),
             handing_out=threading.Lock(),
             name=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+            metrics=metrics,
+            tracing=opened.enter_context(closing(open_tracing(settings.tracing))),
         )
         opened.pop_all()
     return service

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from aggregator_service.observability.logs import LogFormat, LogLevel
 from hetlora.errors import SettingsError, faults_in_words
 from hetlora.messages.common import YEAR_SECONDS
 
@@ -114,6 +115,14 @@ class Settings(BaseSettings):
         10.0,
         le=3600,  # SQLite counts milliseconds in 32 bits
         description="How long a write waits for another process to release the database; an hour at most.",
+    )
+    log_format: LogFormat = Field(
+        "text", description="Lines on standard error for people, or `json` objects for machines."
+    )
+    log_level: LogLevel = Field("info", description="From which level on the service's own lines are logged.")
+    tracing: bool | None = Field(
+        None,
+        description="Whether spans go to OpenTelemetry; without it, if `OTEL_EXPORTER_OTLP_ENDPOINT` is set.",
     )
     shutdown_seconds: int = Field(
         10, ge=0, le=YEAR_SECONDS, description="How long a stopping service waits for requests in flight."

@@ -106,6 +106,7 @@ def keep_update(service: Service, admission: Admission, blob: IncomingBlob) -> O
         if assignment.state is AssignmentState.TRAINING:
             move(session, assignment, AssignmentState.UPLOADING, "update received", now)
         round_id = assignment.round_id
+    service.metrics.update_bytes.observe(ref.size_bytes)
     if replaced is not None and replaced != ref.sha256:
         _drop_unused(service, admission.folder, round_id, replaced)
     return ref

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from datetime import datetime
 
 from aggregator_service.claims import claim, free_abandoned, held
 from aggregator_service.commit import commit_round
 from aggregator_service.locks import lock_run
+from aggregator_service.observability.steps import commit_of
+from aggregator_service.observability.work import work
 from aggregator_service.rounds import due, settle
 from aggregator_service.service import Service
 from aggregator_service.sweep import sweep
@@ -24,6 +27,7 @@ class Worker:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._stopping = threading.Event()
+        self.ticked_at: datetime | None = None  # when it last looked for work
         # A daemon: a stopping process does not wait for a long aggregation, which the next one repeats.
         self._thread = threading.Thread(target=self._run, name="round-worker", daemon=True)
 
@@ -51,10 +55,14 @@ class Worker:
                 if self._stopping.is_set():
                     return
                 tick(self._service)
+                self.ticked_at = self._service.clock()
+                self._service.metrics.ticks.inc()
+                self._service.metrics.last_tick.set(self.ticked_at.timestamp())
                 if time.monotonic() - swept_at >= SWEEP_SECONDS:
                     swept_at = time.monotonic()
                     sweep(self._service)
             except Exception:
+                self._service.metrics.worker_failures.inc()
                 log.exception(
                     "worker=failed retry_seconds=%s", self._service.settings.worker_interval_seconds
                 )
@@ -66,13 +74,19 @@ def tick(service: Service) -> None:
     with service.database.read() as session:
         runs = sorted(due(session, now))
     for run_id in runs:
-        with service.database.write() as session:
+        with (
+            work(),
+            service.tracing.span("settle run", {"hetlora.run": run_id}),
+            service.database.write() as session,
+        ):
             settle(session, lock_run(session, run_id), now)
     tried: set[str] = set()
     while (round_id := claim(service, tried)) is not None:
         tried.add(round_id)
         with held(service, round_id):
             try:
-                commit_round(service, round_id)
+                with commit_of(service, round_id):
+                    commit_round(service, round_id)
             except Exception:  # such as a full disk: the round stays for the next tick, the others go on
+                service.metrics.commits.labels("failed").inc()
                 log.exception("round=%s commit=failed", round_id)

@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 
 from aggregator_service.api.body import claimed_sha256, with_bounded_body
 from aggregator_service.identity import SignedRequest, identify
+from aggregator_service.observability.work import note
 from aggregator_service.service import Service
 from hetlora.errors import AuthenticationFailed
 from hetlora.signature import parse_signature
@@ -49,6 +50,7 @@ class DeviceRoute(OpenRoute):
         signed = signed_request(request)
         request.state.body_sha256 = signed.body_sha256
         request.state.device_id = await run_in_threadpool(identify, service_of(request), signed)
+        note(device=request.state.device_id)
 
 
 def signed_request(request: Request) -> SignedRequest:

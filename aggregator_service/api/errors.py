@@ -13,14 +13,13 @@ from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from aggregator_service.api.headers import add_security_headers
+from aggregator_service.observability.work import facts
 from hetlora.errors import (
     BodyTooLarge,
     HetloraError,
     InputError,
     MalformedMessage,
     NotFound,
-    ServiceFailed,
     UnavailableError,
     faults_in_words,
 )
@@ -42,7 +41,7 @@ PROBLEM_RESPONSES: dict[int | str, dict[str, object]] = {
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Make the application answer every failure with a problem document."""
+    """Make the application answer failures with a problem document; unforeseen ones are for `Requests`."""
 
     @app.exception_handler(HetloraError)
     async def known(request: Request, error: HetloraError) -> Response:
@@ -92,18 +91,12 @@ def install_error_handlers(app: FastAPI) -> None:
     async def gone(request: Request, error: ClientDisconnect) -> Response:
         return problem_response(problem_of(MalformedMessage("the body broke off")))
 
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> Response:
-        # The cause goes to the log (by the server, with its traceback), never to the caller.
-        problem = problem_of(ServiceFailed("the service met a fault of its own"))
-        answer = problem_response(problem, {"Connection": "close"})  # which the server does in any case
-        # This one is made outside of the middleware that all others pass.
-        add_security_headers(answer.headers, request.scope)
-        return answer
-
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """A problem document as an answer."""
+    """A problem document as an answer, which names the request that it is about."""
+    request_id = facts().get("request_id")
+    if request_id is not None:
+        problem = problem.model_copy(update={"instance": f"urn:hetlora:request:{request_id}"})
     return Response(
         problem.model_dump_json(exclude_none=True),
         status_code=problem.status,

@@ -1,15 +1,15 @@
-"""`/internal/v1`: probes."""
+"""`/internal/v1`: probes, and figures for Prometheus. Not for the world: see docs/deployment.md."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from fastapi import APIRouter, Request
-from sqlalchemy import text
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client.exposition import choose_encoder
 
 from aggregator_service.api.authentication import OpenRoute, ServiceOf
 from aggregator_service.api.errors import PROBLEM_RESPONSES
-from hetlora.errors import UnavailableError
 from hetlora.messages.common import Message
 
 router = APIRouter(prefix="/internal/v1", tags=["probes"], route_class=OpenRoute, responses=PROBLEM_RESPONSES)
@@ -22,18 +22,20 @@ class Probe(Message):
 
 
 @router.get("/health")
-def get_health() -> Probe:
+async def get_health() -> Probe:
     """The process answers."""
     return Probe()
 
 
 @router.get("/ready")
-def get_ready(request: Request, service: ServiceOf) -> Probe:
-    """Database and object store answer, and the round worker runs where the process has one."""
-    with service.database.read() as session:
-        session.execute(text("SELECT 1"))
-    service.store.check()
-    worker = request.app.state.worker
-    if worker is not None and not worker.is_alive():
-        raise UnavailableError("the round worker has ended", expected="a restart of the service")
+async def get_ready(request: Request) -> Probe:
+    """Database and object store answer in time, the tables fit, and the round worker shows signs of life."""
+    await request.app.state.readiness.check()
     return Probe()
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+def get_metrics(request: Request, service: ServiceOf) -> Response:
+    """Figures of this process and of the fleet, in Prometheus' text format or OpenMetrics."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(service.metrics.registry), headers={"Content-Type": content_type})

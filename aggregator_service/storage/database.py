@@ -33,12 +33,10 @@ class Database:
     """
 
     def __init__(self, url: URL, *, timeout_seconds: float, connections: int = 20) -> None:
-        if url.get_backend_name() == SQLITE:
-            self.engine = _sqlite_engine(url, timeout_seconds)
-            self._write_lock: AbstractContextManager[object] = threading.Lock()
-        else:
-            self.engine = _postgresql_engine(url, timeout_seconds, connections)
-            self._write_lock = nullcontext()
+        self.engine = make_engine(url, timeout_seconds=timeout_seconds, connections=connections)
+        self._write_lock: AbstractContextManager[object] = (
+            threading.Lock() if url.get_backend_name() == SQLITE else nullcontext()
+        )
         self._reading = sessionmaker(self.engine, expire_on_commit=False)
         self._writing = sessionmaker(
             self.engine.execution_options(begin="BEGIN IMMEDIATE"), expire_on_commit=False
@@ -59,6 +57,13 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def make_engine(url: URL, *, timeout_seconds: float, connections: int = 20) -> Engine:
+    """The engine of a `Database`, before it connects; see there."""
+    if url.get_backend_name() == SQLITE:
+        return _sqlite_engine(url, timeout_seconds)
+    return _postgresql_engine(url, timeout_seconds, connections)
 
 
 def _sqlite_engine(url: URL, timeout_seconds: float) -> Engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _LOCK: Final = 0x6865746C
 
 
+@cache
 def newest_revision() -> str:
     """The revision that this hetlora works with."""
     revision = ScriptDirectory(str(MIGRATIONS)).get_current_head()

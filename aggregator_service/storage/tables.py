@@ -94,6 +94,7 @@ class PopulationRow(Base):
 
 class DeviceRow(StatefulRow):
     __tablename__ = "devices"
+    __table_args__ = (Index("ix_devices_state", "state"),)
     subject = "device"
 
     state: Mapped[DeviceState] = _state(DeviceState)
@@ -146,6 +147,7 @@ class RoundRow(StatefulRow):
     claimed_by: Mapped[str | None]  # the worker that aggregates it, until it says so no more
     claimed_until: Mapped[datetime | None]
     updates_dropped: Mapped[bool] = mapped_column(default=False)  # from the store
+    traceparent: Mapped[str | None]  # of the request that met the goal, where spans are made
 
 
 class AssignmentRow(StatefulRow):

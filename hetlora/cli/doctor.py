@@ -4,38 +4,41 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
+from hetlora.cli.findings import Finding, ask_ready, disk_space, service_findings, try_out
 from hetlora.cli.operator import DEFAULT_URL, UrlOption
 from hetlora.cli.output import JsonFlag, plain, print_json, stdout
-from hetlora.cli.trust import CaFileOption, trusted
-
-MIN_DISK_FREE_BYTES = 2 * 10**9  # one bundle, its copy on a device, and a database
+from hetlora.cli.trust import CaFileOption
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at; `needed` marks what no part of hetlora can do without."""
-
-    name: str
-    ok: bool
-    needed: bool
-    detail: str
-
-
-def doctor(url: UrlOption = DEFAULT_URL, ca_file: CaFileOption = None, as_json: JsonFlag = False) -> None:
+def doctor(
+    url: UrlOption = DEFAULT_URL,
+    ca_file: CaFileOption = None,
+    service: Annotated[
+        bool,
+        typer.Option(
+            help="Look at what `hetlora serve` would work with here, by its settings (HETLORA_...)."
+        ),
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
     """Check Python, disk, the installed parts, the training runtime and whether a service answers.
 
-    Exit code 5 when this Python cannot run hetlora; the other findings are there to read.
+    With --service, instead: settings, database, its tables, object store, disk, and a certificate's last day.
+
+    Exit code 5 when this Python cannot run hetlora, or, with --service, when anything is wrong.
     """
-    findings = [_python(), _disk(), *map(_package, _PACKAGES), _training_runtime(), _service(url, ca_file)]
+    if service:
+        findings = [_python(), *service_findings(url)]
+    else:
+        findings = [_python(), _disk(), *map(_package, _PACKAGES), _training_runtime(), _answers(url, ca_file)]
     healthy = all(finding.ok for finding in findings if finding.needed)
     if as_json:
         print_json({"healthy": healthy, "findings": [asdict(finding) for finding in findings]})
@@ -71,8 +74,7 @@ def _python() -> Finding:
 
 
 def _disk() -> Finding:
-    free = shutil.disk_usage(Path.cwd()).free
-    return Finding("disk space", free >= MIN_DISK_FREE_BYTES, False, f"{free / 1e9:.1f} GB free here")
+    return disk_space(Path.cwd(), needed=False)
 
 
 def _package(package: tuple[str, str]) -> Finding:
@@ -89,22 +91,8 @@ def _training_runtime() -> Finding:
 
         return f"{import_training_bindings().Module.__name__} of the training build loads"
 
-    return _try("training on this machine", look)
+    return try_out("training on this machine", look)
 
 
-def _service(url: str, ca_file: Path | None) -> Finding:
-    def look() -> str:
-        import httpx
-
-        ready = url.rstrip("/") + "/internal/v1/ready"
-        answer = httpx.get(ready, timeout=3, verify=trusted(ca_file)).raise_for_status()
-        return f"{url}: {answer.status_code}"
-
-    return _try("service answers", look)
-
-
-def _try(name: str, look: Callable[[], str]) -> Finding:
-    try:
-        return Finding(name, True, False, look())
-    except Exception as error:  # whatever is broken is what the doctor is asked about
-        return Finding(name, False, False, f"{type(error).__name__}: {error}"[:120])
+def _answers(url: str, ca_file: Path | None) -> Finding:
+    return try_out("service answers", lambda: ask_ready(url, ca_file))

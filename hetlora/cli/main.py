@@ -14,6 +14,7 @@ from hetlora.cli import (
     audit,
     bench,
     bundle,
+    db,
     demo,
     device,
     doctor,
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
+app.add_typer(db.app, name="db")
 app.add_typer(population.app, name="population")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(run.app, name="run")

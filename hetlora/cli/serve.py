@@ -57,6 +57,7 @@ def serve(
     docs/settings.md.
     """
     with part("service"):
+        from aggregator_service.observability.logs import set_up_logging
         from aggregator_service.server import serve as run_service
         from aggregator_service.settings import Settings
 
@@ -71,6 +72,8 @@ def serve(
         "tls_key": tls_key,
     }
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
+
+    set_up_logging(settings.log_format, settings.log_level)
 
     def announce(address: str) -> None:
         if as_json:

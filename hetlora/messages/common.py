@@ -65,6 +65,7 @@ class Problem(Message):
     status: int
     detail: str
     code: str
+    instance: str | None = None  # urn:hetlora:request:ID, the request that it is about
     got: str | None = None
     expected: str | None = None
 

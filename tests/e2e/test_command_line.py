@@ -41,7 +41,18 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
     done = hetlora("--help")
 
     assert done.returncode == 0
-    for word in ("export", "serve", "device", "run", "adapter", "bench", "demo", "doctor", "Exit codes"):
+    for word in (
+        "export",
+        "serve",
+        "device",
+        "run",
+        "adapter",
+        "bench",
+        "db",
+        "demo",
+        "doctor",
+        "Exit codes",
+    ):
         assert word in done.stdout
 
 
@@ -60,6 +71,9 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
         ("key", "create"),
         ("audit", "list"),
         ("tls", "self-signed"),
+        ("db", "upgrade"),
+        ("db", "check"),
+        ("db", "current"),
         ("demo",),
         ("doctor",),
     ],

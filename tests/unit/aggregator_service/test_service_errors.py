@@ -200,6 +200,7 @@ def test_contract_names_every_path_of_the_protocol(http: httpx.Client) -> None:
         "/management/v1/audit",
         "/internal/v1/health",
         "/internal/v1/ready",
+        "/internal/v1/metrics",
     } == paths
     schemas = contract["components"]["schemas"]
     assert {"CheckIn", "Offer", "Plan", "Report", "Receipt", "RunCreate", "RunStatus"} <= set(schemas)
