@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Header, Request
@@ -14,13 +12,13 @@ from starlette.types import Message, Receive, Scope, Send
 from aggregator_service.api.authentication import OpenRoute, service_of
 from aggregator_service.api.errors import PROBLEM_RESPONSES
 from aggregator_service.audit import Entry, close_entry, open_entry
+from aggregator_service.observability.work import facts, note
 from aggregator_service.operators import Operator, authenticate
 from aggregator_service.repeats import Repeatable
 from hetlora.messages.operators import OperatorRole
 
 PREFIX: Final = "/management/v1"
 READS: Final = frozenset({"GET", "HEAD"})
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class OperatorRoute(OpenRoute):
@@ -32,6 +30,7 @@ class OperatorRoute(OpenRoute):
         token = token if scheme.lower() == "bearer" else ""
         operator = await run_in_threadpool(authenticate, service, token)
         request.state.operator = operator
+        note(operator=operator.key_id)
         if request.method not in READS:
             request.state.audit = await run_in_threadpool(
                 open_entry,
@@ -39,7 +38,7 @@ class OperatorRoute(OpenRoute):
                 operator,
                 action=f"{request.method} {self.path}",
                 subject=":".join(map(str, request.path_params.values())),
-                request_id=_request_id(request),
+                request_id=facts()["request_id"],
                 source=request.client.host if request.client else None,
             )
         operator.must_be(role_for(request.method, self.path))
@@ -72,12 +71,6 @@ async def _note(scope: Scope, status: int) -> None:
     entry = scope.get("state", {}).pop("audit", None)
     if entry is not None:
         await run_in_threadpool(close_entry, scope["app"].state.service, entry, status)
-
-
-def _request_id(request: Request) -> str:
-    """The caller's own, by which they find it again, or a new one."""
-    given = request.headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
 
 def operator_router() -> APIRouter:

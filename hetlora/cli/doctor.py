@@ -38,7 +38,13 @@ def doctor(
     if service:
         findings = [_python(), *service_findings(url)]
     else:
-        findings = [_python(), _disk(), *map(_package, _PACKAGES), _training_runtime(), _answers(url, ca_file)]
+        findings = [
+            _python(),
+            _disk(),
+            *map(_package, _PACKAGES),
+            _training_runtime(),
+            _answers(url, ca_file),
+        ]
     healthy = all(finding.ok for finding in findings if finding.needed)
     if as_json:
         print_json({"healthy": healthy, "findings": [asdict(finding) for finding in findings]})

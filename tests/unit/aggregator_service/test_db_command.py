@@ -174,3 +174,18 @@ def test_doctor_tells_how_long_the_certificate_lasts(
     with tls_server(tmp_path, days) as port:
         found = findings("--url", f"https://127.0.0.1:{port}")[1]["certificate"]
     assert found["ok"] is ok, found
+
+
+def test_doctor_reads_the_certificate_that_the_service_is_to_serve_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = tmp_path / "own.pem", tmp_path / "own-key.pem"
+    made = CliRunner().invoke(
+        app, ["tls", "self-signed", "--host", "a.test", "--certificate", str(certificate), "--key", str(key)]
+    )
+    assert made.exit_code == 0, made.output
+    monkeypatch.setenv("HETLORA_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("HETLORA_TLS_CERTIFICATE", str(certificate))
+    assert "a certificate and its key go together" in findings()[1]["certificate"]["detail"]
+    monkeypatch.setenv("HETLORA_TLS_KEY", str(key))
+    assert findings()[1]["certificate"]["ok"]

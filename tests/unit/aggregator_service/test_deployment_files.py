@@ -28,8 +28,6 @@ ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose"
 KUBERNETES = DEPLOY / "kubernetes"
-# Comes with TLS of the service's own; an older service passes it by.
-COMING = {"HETLORA_INSECURE_HTTP"}
 
 
 def read_yaml(path: Path) -> Any:
@@ -77,7 +75,7 @@ def selectors(query: str) -> list[promql_parser.VectorSelector]:
 def test_every_variable_in_the_files_is_a_setting() -> None:
     files = [path for path in DEPLOY.rglob("*") if path.is_file()]
     named = {name for file in files for name in re.findall(rf"{ENVIRONMENT_PREFIX}[A-Z_]+", file.read_text())}
-    assert named - COMING <= {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    assert named <= {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields}
     assert "HETLORA_DATABASE_URL" in named
 
 

@@ -124,6 +124,12 @@ def test_lines_of_a_request_carry_its_id_its_device_and_its_run(
     assert re.fullmatch("[0-9a-f]{32}", given[0]["request_id"])
 
 
+def test_entry_of_the_audit_log_has_the_id_of_the_answer(operator: Operator) -> None:
+    answer = operator.send("POST", "/populations", json={"name": "camera"})
+    asked = [entry["request_id"] for entry in operator.items("/audit")]
+    assert asked.count(answer.headers["x-request-id"]) == 1
+
+
 def test_lines_of_a_commit_carry_its_run_and_round(
     operator: Operator, device: FakeDevice, bundle: str, lines: Lines
 ) -> None:
