@@ -8,10 +8,12 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from aggregator_service.closing import close_if_goal_met, settle
 from aggregator_service.handouts import handout
 from aggregator_service.locks import lock_run_of_assignment
-from aggregator_service.rounds import GOAL_MET, LIVE, OPEN, close_if_goal_met, settle
+from aggregator_service.rounds import GOAL_MET, LIVE, OPEN, accept
 from aggregator_service.service import Service
+from aggregator_service.steering import come_back_seconds, next_use
 from aggregator_service.storage.tables import AssignmentRow, RoundRow, RunRow
 from aggregator_service.transitions import move
 from hetlora.digest import sha256_of
@@ -70,9 +72,8 @@ def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Pl
     with service.database.read() as session:
         assignment = own_assignment(session, device_id, assignment_id)
         _check_start(session, assignment, rank)
-        base_version = session.get_one(RoundRow, assignment.round_id).base_version
         seed = _seed(session.get_one(RunRow, assignment.run_id).settings.seed, assignment)
-    sent = handout(service, base_version, rank, seed)
+    sent = handout(service, assignment.base_version, rank, seed)
     with service.database.write() as session:
         assignment, _ = lock_assignment(session, device_id, assignment_id, now)
         _check_start(session, assignment, rank)
@@ -105,7 +106,7 @@ def _check_start(session: Session, assignment: AssignmentRow, rank: int) -> None
 
 def _seed(run_seed: int, assignment: AssignmentRow) -> int:
     """Of a device's batches, and of what a rule draws for it: 32 bits from run seed, round and device."""
-    name = f"{run_seed}:{assignment.round_id.removeprefix(assignment.run_id)}:{assignment.device_id}"
+    name = f"{run_seed}:{assignment.offered_in.removeprefix(assignment.run_id)}:{assignment.device_id}"
     return int(sha256_of(name.encode())[:8], 16)
 
 
@@ -140,9 +141,9 @@ def submit(service: Service, device_id: str, assignment_id: str, report: Report)
         assignment, run = lock_assignment(session, device_id, assignment_id, now)
         if assignment.state in LIVE:
             _take_in(session, assignment, run, report, now)
-        receipt = _receipt(assignment, service.settings.retry_seconds)
+        use_at = next_use(session, run) if assignment.state is AssignmentState.ACCEPTED else None
     service.wake.set()  # the goal may be met
-    return receipt
+    return _receipt(assignment, come_back_seconds(service, run.population, device_id, now, use_at=use_at))
 
 
 def _take_in(session: Session, assignment: AssignmentRow, run: RunRow, report: Report, now: datetime) -> None:
@@ -151,8 +152,8 @@ def _take_in(session: Session, assignment: AssignmentRow, run: RunRow, report: R
     move(session, assignment, AssignmentState.SUBMITTED, "report received", now)
     row = session.get_one(RoundRow, assignment.round_id)
     if row.state in OPEN:
-        move(session, assignment, AssignmentState.ACCEPTED, "the update is in the round", now)
-        close_if_goal_met(session, row, run.settings, now)
+        accept(session, run, row, assignment, now)
+        close_if_goal_met(session, run, row, now)
     else:
         move(session, assignment, AssignmentState.DISCARDED, GOAL_MET, now)
 
@@ -179,10 +180,10 @@ def fail(service: Service, device_id: str, assignment_id: str, failure: Failure)
     """
     now = service.clock()
     with service.database.write() as session:
-        assignment, _ = lock_assignment(session, device_id, assignment_id, now)
+        assignment, run = lock_assignment(session, device_id, assignment_id, now)
         if assignment.state in LIVE:
             move(session, assignment, AssignmentState.FAILED, f"{failure.code}: {failure.message}", now)
-        return _receipt(assignment, service.settings.idle_retry_seconds)
+    return _receipt(assignment, come_back_seconds(service, run.population, device_id, now, idle=True))
 
 
 def _receipt(assignment: AssignmentRow, retry_after_seconds: float) -> Receipt:

@@ -16,9 +16,10 @@ from aggregator_service.aggregation.rule import PLAIN, GlobalState, UpdateRef
 from aggregator_service.aggregation.rules import RULES
 from aggregator_service.aggregation.tree import Aggregate
 from aggregator_service.bundles import read_spec
+from aggregator_service.closing import give_up, go_on, leave_out
 from aggregator_service.locks import lock_run_of_round
 from aggregator_service.observability.steps import step
-from aggregator_service.rounds import ACCEPTED, GOAL_MET, abort_live, end, give_up, go_on, in_round, leave_out
+from aggregator_service.rounds import ACCEPTED, GOAL_MET, abort_live, end, in_round
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RankLimitRow, RoundRow, RunRow
 from aggregator_service.stored_updates import StoredUpdates, UnreadableUpdate
@@ -34,9 +35,9 @@ def commit_round(service: Service, round_id: str) -> None:
     """Aggregate a round and commit it; a crash at any instant leaves the round to be aggregated again.
 
     The adapter's object is on disk before the transaction, which moves round, run, weights, remembered ranks
-    and adapter version together. An update that cannot be read back is left out (`rounds.leave_out`); updates
-    that cannot be aggregated end this attempt at the round; any other fault is raised and leaves the round as
-    it is.
+    and adapter version together. An update that cannot be read back is left out (`closing.leave_out`);
+    updates that cannot be aggregated end this attempt at the round; any other fault is raised and leaves the
+    round as it is.
     """
     with service.database.read() as session:
         row = session.get_one(RoundRow, round_id)
@@ -77,7 +78,8 @@ def _aggregated(
     source: StoredUpdates,
 ) -> Aggregate:
     """The rule's result on what the defence makes of the updates; updates left out weigh nothing."""
-    trusted = [_ref(own) for own in accepted if own.device_id == settings.defence.trusted_device]
+    # Of two, which a round may have that took over what another had left (ADR 0014), always the same.
+    trusted = sorted(_ref(own) for own in accepted if own.device_id == settings.defence.trusted_device)[:1]
     defended = defend(settings.defence, [*map(_ref, accepted)], source.load, *trusted)
     rule = opened(settings, state, sum(ref.rank for ref in defended.refs))
     result = service.engine.aggregate(rule, defended.refs, defended.source(source))
@@ -94,7 +96,12 @@ def _source(service: Service, run: RunRow, round_id: str, accepted: Sequence[Ass
         ref.plan_key: assignment.adaptation or PLAIN
         for ref, assignment in zip(map(_ref, accepted), accepted, strict=True)
     }
-    return StoredUpdates(service.updates(round_id), service.objects, reader, adaptations)
+    elsewhere = {
+        str(own.update_sha256): service.updates(own.offered_in)
+        for own in accepted
+        if own.offered_in != round_id
+    }
+    return StoredUpdates(service.updates(round_id), service.objects, reader, adaptations, elsewhere)
 
 
 def _pruned(source: StoredUpdates, accepted: Sequence[AssignmentRow]) -> set[str]:
@@ -143,6 +150,7 @@ def _ref(assignment: AssignmentRow) -> UpdateRef:
         str(assignment.adapter_sha256),
         assignment.rank or 0,
         (assignment.adaptation or PLAIN).ranks or (),
+        assignment.staleness or 0,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, select
@@ -12,20 +13,20 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from aggregator_service.bundles import get_bundle
+from aggregator_service.closing import due, settle
 from aggregator_service.locks import lock_device, lock_run
 from aggregator_service.rounds import (
     LIVE,
-    OPEN,
     TAKEN,
     cohort_size,
     count_places_taken,
-    current_round,
-    due,
+    is_full,
     lacks_trusted,
-    settle,
+    open_round_of,
     take_place,
 )
 from aggregator_service.service import Service
+from aggregator_service.steering import come_back_seconds, next_use
 from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RankLimitRow, RoundRow, RunRow
 from hetlora.errors import MalformedMessage, NotPermitted
 from hetlora.messages.common import PROTOCOL_VERSION, ObjectRef
@@ -36,6 +37,15 @@ log = logging.getLogger(__name__)
 
 # The other half is for the download, the upload, and a device that trains more slowly than it thought.
 TRAINING_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a run has no place for a device, and when it may have one."""
+
+    reason: str
+    population: str
+    use_at: datetime | None
 
 
 def check_in(service: Service, device_id: str, message: CheckIn) -> CheckInAnswer:
@@ -59,8 +69,12 @@ def check_in(service: Service, device_id: str, message: CheckIn) -> CheckInAnswe
     if live is not None:
         answer = _ask_run(service, live, device_id, now)
     if answer is None and message.example_count == 0:
-        answer = _come_back(service.settings.idle_retry_seconds, "the device has no examples")
-    return answer or _new_offer(service, runs, device_id, now)
+        answer = _idle(service, message.population, device_id, now, "the device has no examples")
+    return (
+        answer
+        or _new_offer(service, runs, device_id, now)
+        or _idle(service, message.population, device_id, now, "no run is active")
+    )
 
 
 def _note_capabilities(service: Service, device_id: str, message: CheckIn) -> None:
@@ -79,22 +93,33 @@ def _live_of(device_id: str) -> tuple[ColumnElement[bool], ...]:
     return AssignmentRow.device_id == device_id, AssignmentRow.state.in_(LIVE)
 
 
-def _new_offer(service: Service, runs: Sequence[str], device_id: str, now: datetime) -> CheckInAnswer:
-    answer = None
+def _new_offer(service: Service, runs: Sequence[str], device_id: str, now: datetime) -> CheckInAnswer | None:
+    """The first offer of a run, or why and until when the run that may have one first has none."""
+    refusals: list[CheckInAnswer] = []
     for run_id in runs:
         try:
-            answer = _ask_run(service, run_id, device_id, now) or answer
+            answer = _ask_run(service, run_id, device_id, now)
         except OperationalError:  # the database's fault, not this run's
             raise
         except Exception:  # one run that cannot be served leaves the next ones their devices
             log.exception("run=%s offer=failed", run_id)
+            continue
         if answer is not None and answer.offer is not None:
-            break
-    return answer or _come_back(service.settings.idle_retry_seconds, "no run is active")
+            return answer
+        refusals += [] if answer is None else [answer]
+    return min(refusals, key=lambda answer: answer.retry_after_seconds, default=None)
 
 
 def _ask_run(service: Service, run_id: str, device_id: str, now: datetime) -> CheckInAnswer | None:
     """An offer of a run, or why it has none; None if it runs no longer."""
+    found = _asked(service, run_id, device_id, now)
+    if not isinstance(found, Refusal):
+        return found
+    wait = come_back_seconds(service, found.population, device_id, now, use_at=found.use_at)
+    return CheckInAnswer(offer=None, retry_after_seconds=wait, reason=found.reason)
+
+
+def _asked(service: Service, run_id: str, device_id: str, now: datetime) -> CheckInAnswer | Refusal | None:
     settings = service.settings
     # Most devices are told to come back: these take no lock, and only read.
     with service.database.read() as session:
@@ -103,7 +128,7 @@ def _ask_run(service: Service, run_id: str, device_id: str, now: datetime) -> Ch
         if not holds and run.state is RunState.RUNNING and not due(session, now, run_id):
             refusal = _refusal(session, run, device, settings.max_failures_per_round)
             if refusal is not None:
-                return _come_back(settings.retry_seconds, refusal)
+                return Refusal(refusal, run.population, next_use(session, run))
     with service.database.write() as session:
         device = lock_device(session, device_id)
         run = lock_run(session, run_id)
@@ -115,9 +140,9 @@ def _ask_run(service: Service, run_id: str, device_id: str, now: datetime) -> Ch
             return None
         refusal = _refusal(session, run, device, settings.max_failures_per_round)
         if refusal is not None:
-            return _come_back(settings.retry_seconds, refusal)
-        row = current_round(session, run_id)
-        assert row is not None, "a running run has a round that has not ended"
+            return Refusal(refusal, run.population, next_use(session, run))
+        row = open_round_of(session, run_id)
+        assert row is not None, "or there had been a refusal"
         return _answer(
             session, take_place(session, run, row, device_id, _max_rank(session, run, device), now), now
         )
@@ -125,8 +150,8 @@ def _ask_run(service: Service, run_id: str, device_id: str, now: datetime) -> Ch
 
 def _refusal(session: Session, run: RunRow, device: DeviceRow, max_failures: int) -> str | None:
     """Why the round of a run has nothing for this device now."""
-    row = current_round(session, run.id)
-    if row is None or row.state not in OPEN:
+    row = open_round_of(session, run.id)
+    if row is None:
         return "the round is being aggregated"
     mine = select(AssignmentRow.state).where(
         AssignmentRow.round_id == row.id, AssignmentRow.device_id == device.id
@@ -136,12 +161,16 @@ def _refusal(session: Session, run: RunRow, device: DeviceRow, max_failures: int
         return "this device's update of the round is in"
     if states[AssignmentState.FAILED] + states[AssignmentState.EXPIRED] >= max_failures:
         return "this device gave the round back, or let its lease run out, too often"
-    free = cohort_size(run.settings) - count_places_taken(session, row.id)
+    free = cohort_size(run.settings) - count_places_taken(session, run, row)
     if free <= 0:
         return "the cohort is complete"
     others = device.id != run.settings.defence.trusted_device
     if others and free == 1 and lacks_trusted(session, row, run.settings, TAKEN):
         return "the last place is kept for the trusted device"
+    # A synchronous round that is full and still open has just this one place left.
+    if others and run.settings.mode == "buffered" and is_full(session, row, run.settings):
+        lacking = lacks_trusted(session, row, run.settings)
+        return f"the buffer is full, and waits for the {'trusted device' if lacking else 'round before it'}"
     return None
 
 
@@ -157,7 +186,7 @@ def _answer(session: Session, assignment: AssignmentRow, now: datetime) -> Check
     offer = Offer(
         assignment_id=assignment.id,
         run_id=run.id,
-        round_index=session.get_one(RoundRow, assignment.round_id).round_index,
+        round_index=session.get_one(RoundRow, assignment.offered_in).round_index,
         bundle=ObjectRef(sha256=run.bundle, size_bytes=get_bundle(session, run.bundle).manifest_bytes),
         min_rank=run.settings.min_rank,
         max_rank=assignment.max_rank,
@@ -169,5 +198,6 @@ def _answer(session: Session, assignment: AssignmentRow, now: datetime) -> Check
     return CheckInAnswer(offer=offer, retry_after_seconds=0, reason="offer")
 
 
-def _come_back(retry_after_seconds: float, reason: str) -> CheckInAnswer:
-    return CheckInAnswer(offer=None, retry_after_seconds=retry_after_seconds, reason=reason)
+def _idle(service: Service, population: str, device_id: str, now: datetime, reason: str) -> CheckInAnswer:
+    wait = come_back_seconds(service, population, device_id, now, idle=True)
+    return CheckInAnswer(offer=None, retry_after_seconds=wait, reason=reason)

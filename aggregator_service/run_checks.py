@@ -7,7 +7,8 @@ from typing import Any
 from aggregator_service.aggregation.robust.defence import least_owners, most_kept
 from aggregator_service.aggregation.robust.krum import hostile_among
 from aggregator_service.aggregation.rule import Rule
-from aggregator_service.rounds import minimum_reports
+from aggregator_service.aggregation.rules import RULES
+from aggregator_service.rounds import minimum_reports, most_updates
 from hetlora.errors import SettingsError
 from hetlora.messages.defence import BY_COORDINATE, COMPARING, SCREENING
 from hetlora.messages.device import Adaptation
@@ -29,12 +30,24 @@ def check_settings(settings: RunSettings, rule: Rule[Any]) -> None:
             expected=f"{rule.smallest_rank} or more",
         )
     adaptation = rule.distribute(settings.max_rank).adaptation
+    _check_mode(settings)
     _check_constants(settings)
     _check_pruning(settings, adaptation)
     _check_method(settings, adaptation)
     _check_cores(settings, adaptation)
     _check_majority(settings)
     _check_owners(settings)
+
+
+def _check_mode(settings: RunSettings) -> None:
+    """Means of what came, from devices that were sent older versions, would undo what others did since."""
+    if settings.mode == "buffered" and not RULES[type(settings.rule)].adds_changes:
+        fitting = sorted(kind.model_fields["name"].default for kind, own in RULES.items() if own.adds_changes)
+        raise SettingsError(
+            "the rule of a buffered run must add what devices changed, of whichever version",
+            got=settings.rule.name,
+            expected=f"{', '.join(fitting)}; or the mode synchronous",
+        )
 
 
 def _check_constants(settings: RunSettings) -> None:
@@ -58,10 +71,11 @@ def _check_pruning(settings: RunSettings, adaptation: Adaptation) -> None:
 
 def _check_method(settings: RunSettings, adaptation: Adaptation) -> None:
     defence = settings.defence
-    if defence.method in COMPARING and settings.goal_count > defence.max_updates:
+    most = most_updates(settings)
+    if defence.method in COMPARING and most > defence.max_updates:
         raise SettingsError(
-            f"goal_count of a run with the defence {defence.method}",
-            got=settings.goal_count,
+            f"updates that a round of a run with the defence {defence.method} may have",
+            got=most,
             expected=f"up to max_updates, {defence.max_updates}",
         )
     # What these look at are products B A, and without lora_B there are none.
@@ -90,7 +104,7 @@ def _check_majority(settings: RunSettings) -> None:
     defence = settings.defence
     if defence.method not in ("krum", "multi_krum"):
         return
-    for count in range(minimum_reports(settings), settings.goal_count + 1):
+    for count in range(minimum_reports(settings), most_updates(settings) + 1):
         hostile = hostile_among(count, defence.hostile_share)
         if count <= 2 * hostile + 2:
             raise SettingsError(

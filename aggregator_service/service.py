@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from aggregator_service.aggregation.engines import Engine
 from aggregator_service.aggregation.engines.local import LocalEngine
+from aggregator_service.live_devices import LiveDevices
 from aggregator_service.observability.fleet_figures import FleetFigures
 from aggregator_service.observability.metrics import Metrics
 from aggregator_service.observability.tracing import Tracing, open_tracing
@@ -54,6 +55,7 @@ class Service:
     engine: Engine
     operator_token_sha256: str
     wake: threading.Event
+    live_devices: LiveDevices
     handing_out: threading.Lock  # while a handout is made, which many devices may ask for at once
     name: str  # of this process, in claims: its machine, its number there, a random end
     metrics: Metrics
@@ -123,6 +125,7 @@ def _open(settings: Settings, url: URL, clock: Clock) -> Service:
             engine=opened.enter_context(closing(_engine(settings))),
             operator_token_sha256=_operator_token_sha256(settings, database),
             wake=threading.Event(),
+            live_devices=LiveDevices(),
             handing_out=threading.Lock(),
             name=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
             metrics=metrics,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aggregator_service.observability.logs import LogFormat, LogLevel
@@ -77,11 +77,21 @@ class Settings(BaseSettings):
     max_bundle_file_bytes: int = Field(
         8 * 1024**3, ge=1, description="Largest bundle file that an operator may upload."
     )
-    retry_seconds: PositiveSeconds = Field(
-        15.0, description="When a device comes back while a run is active but has no place for it now."
+    check_ins_per_second: float = Field(
+        100.0,
+        gt=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="How many devices of a population are asked to come in a second; the more there are, the "
+        "longer each stays away.",
     )
-    idle_retry_seconds: PositiveSeconds = Field(
-        60.0, description="When a device comes back while there is nothing for it to do."
+    least_retry_seconds: PositiveSeconds = Field(
+        5.0, description="No device is asked to come back sooner, where there is no work for it."
+    )
+    most_retry_seconds: PositiveSeconds = Field(
+        6 * 3600.0,
+        description="No device is asked to stay away longer, even if more come than are wanted; at least "
+        "`HETLORA_LEAST_RETRY_SECONDS`.",
     )
     max_failures_per_round: int = Field(
         3,
@@ -127,6 +137,13 @@ class Settings(BaseSettings):
     shutdown_seconds: int = Field(
         10, ge=0, le=YEAR_SECONDS, description="How long a stopping service waits for requests in flight."
     )
+
+    @field_validator("most_retry_seconds")
+    @classmethod
+    def _not_below_the_least(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("least_retry_seconds", 0):
+            raise ValueError("is below HETLORA_LEAST_RETRY_SECONDS")
+        return value
 
     def __init__(self, **values: Any) -> None:
         try:

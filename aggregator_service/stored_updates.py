@@ -10,6 +10,7 @@ from typing import Any, Final
 from aggregator_service.aggregation.reading import UpdateReader
 from aggregator_service.aggregation.rule import PLAIN, PlanKey, Update, UpdateRef
 from aggregator_service.aggregation.stacks import StackedAdapter, stacked
+from aggregator_service.aggregation.staleness import staleness_weight
 from aggregator_service.storage.blobs import Blobs, reading_own
 from hetlora.adapter import Adapter
 from hetlora.errors import HetloraError
@@ -41,17 +42,19 @@ class Received:
 class StoredUpdates:
     """Reads updates, and what their devices were sent; travels to other processes as a few paths.
 
-    `adaptations` are by `UpdateRef.plan_key`.
+    `adaptations` are by `UpdateRef.plan_key`. `elsewhere` has, by digest, the folders of updates that are not
+    in `updates`: those that devices were asked for in an earlier round.
     """
 
     updates: Blobs
     objects: Blobs
     reader: UpdateReader
     adaptations: Mapping[PlanKey, Adaptation]
+    elsewhere: Mapping[str, Blobs] = field(default_factory=dict)
     _known: OrderedDict[str, Received] = field(default_factory=OrderedDict)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StoredUpdates, (self.updates, self.objects, self.reader, self.adaptations)
+        return StoredUpdates, (self.updates, self.objects, self.reader, self.adaptations, self.elsewhere)
 
     def load(self, ref: UpdateRef) -> Update:
         """The update of a ref at full width, with what its device was sent.
@@ -66,7 +69,14 @@ class StoredUpdates:
             adapter = self._read(ref.sha256, adaptation, received)
         except HetloraError as error:
             raise UnreadableUpdate(ref.sha256) from error
-        return Update(adapter, ref.example_count, received.stacked, ref.received_sha256, adaptation.ranks)
+        return Update(
+            adapter,
+            ref.example_count,
+            received.stacked,
+            ref.received_sha256,
+            adaptation.ranks,
+            staleness_weight(ref.staleness),
+        )
 
     def sent_rank(self, sha256: str) -> int:
         """The largest rank of any module of what was sent.
@@ -77,7 +87,7 @@ class StoredUpdates:
         return self._received(sha256).adapter.rank
 
     def _read(self, sha256: str, adaptation: Adaptation, received: Received) -> StackedAdapter:
-        data = self.updates.read(sha256)
+        data = self.elsewhere.get(sha256, self.updates).read(sha256)
         if adaptation == PLAIN:
             return self.reader.read(data)
         return stacked(expand(data, self.reader.spec, adaptation, received.adapter))

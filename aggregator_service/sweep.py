@@ -6,12 +6,13 @@ import logging
 import time
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
+from sqlalchemy.orm import aliased
 
 from aggregator_service.locks import lock_run_of_round
 from aggregator_service.objects import drop_orphans
 from aggregator_service.service import Service
-from aggregator_service.storage.tables import NonceRow, RepeatRow, RoundRow
+from aggregator_service.storage.tables import AssignmentRow, NonceRow, RepeatRow, RoundRow
 from aggregator_service.uploads import sweep_uploads
 
 log = logging.getLogger(__name__)
@@ -30,9 +31,20 @@ def sweep(service: Service) -> None:
 
 
 def _drop_updates(service: Service, now: datetime) -> None:
-    """The updates of rounds ended long ago."""
-    kept = timedelta(seconds=service.settings.keep_updates_seconds)
-    over = select(RoundRow.id).where(RoundRow.ended_at <= now - kept, RoundRow.updates_dropped.is_(False))
+    """The updates that a round asked for, when it and the rounds that they count in ended long ago."""
+    oldest = now - timedelta(seconds=service.settings.keep_updates_seconds)
+    counts_in = aliased(RoundRow)
+    needed = (
+        select(AssignmentRow.id)
+        .join(counts_in, AssignmentRow.round_id == counts_in.id)
+        .where(
+            AssignmentRow.offered_in == RoundRow.id,
+            or_(counts_in.ended_at.is_(None), counts_in.ended_at > oldest),
+        )
+    )
+    over = select(RoundRow.id).where(
+        RoundRow.ended_at <= oldest, RoundRow.updates_dropped.is_(False), ~needed.exists()
+    )
     with service.database.read() as session:
         rounds = session.scalars(over).all()
     for round_id in rounds:

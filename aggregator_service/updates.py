@@ -64,7 +64,7 @@ def admit(service: Service, device_id: str, assignment_id: str, sha256: str) -> 
         plan=_plan(assignment),
         adaptation=adaptation,
         max_bytes=min(service.settings.max_update_bytes, most_bytes),
-        folder=service.updates(assignment.round_id),
+        folder=service.updates(assignment.offered_in),
     )
 
 
@@ -105,7 +105,7 @@ def keep_update(service: Service, admission: Admission, blob: IncomingBlob) -> O
             move(session, assignment, AssignmentState.TRAINING, "adapter at hand", now)
         if assignment.state is AssignmentState.TRAINING:
             move(session, assignment, AssignmentState.UPLOADING, "update received", now)
-        round_id = assignment.round_id
+        round_id = assignment.offered_in
     service.metrics.update_bytes.observe(ref.size_bytes)
     if replaced is not None and replaced != ref.sha256:
         _drop_unused(service, admission.folder, round_id, replaced)
@@ -125,7 +125,7 @@ def _drop_unused(service: Service, folder: Blobs, round_id: str, sha256: str) ->
     names, never a name without its file.
     """
     of_these_bytes = select(AssignmentRow.id).where(
-        AssignmentRow.round_id == round_id, AssignmentRow.update_sha256 == sha256
+        AssignmentRow.offered_in == round_id, AssignmentRow.update_sha256 == sha256
     )
     with service.database.write() as session:
         lock_run_of_round(session, round_id)

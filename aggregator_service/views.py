@@ -101,6 +101,7 @@ def assignment_status(session: Session, row: AssignmentRow) -> AssignmentStatus:
         rank=row.rank,
         updated_rank=row.updated_rank,
         aggregation_weight=row.aggregation_weight,
+        staleness=row.staleness,
         first_loss=report.first_loss if report else None,
         last_loss=report.last_loss if report else None,
         training_seconds=report.training_seconds if report else None,

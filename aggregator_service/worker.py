@@ -8,11 +8,11 @@ import time
 from datetime import datetime
 
 from aggregator_service.claims import claim, free_abandoned, held
+from aggregator_service.closing import due, settle
 from aggregator_service.commit import commit_round
 from aggregator_service.locks import lock_run
 from aggregator_service.observability.steps import commit_of
 from aggregator_service.observability.work import work
-from aggregator_service.rounds import due, settle
 from aggregator_service.service import Service
 from aggregator_service.sweep import sweep
 

@@ -46,7 +46,10 @@ class Fleet:
 
     def __init__(self, work: Path, bundle: Bundle) -> None:
         self.work, self.bundle = work, bundle
-        pace = {"HETLORA_RETRY_SECONDS": str(RETRY_SECONDS), "HETLORA_IDLE_RETRY_SECONDS": str(RETRY_SECONDS)}
+        pace = {
+            "HETLORA_LEAST_RETRY_SECONDS": str(RETRY_SECONDS),
+            "HETLORA_MOST_RETRY_SECONDS": str(RETRY_SECONDS),
+        }
         self.service = Service(work / "service", work / "service.log", pace)
         self.devices: dict[str, Process] = {}
         self._stack = ExitStack()

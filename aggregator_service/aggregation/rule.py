@@ -25,7 +25,8 @@ class UpdateRef:
     """Names an update by all that counts of it: equal refs are equal updates, and each counts.
 
     `sha256` is of its bytes, `received_sha256` of the adapter that its device was sent; `rank` is its plan's,
-    and `ranks` are those that were drawn for it (`Adaptation.ranks`), if any were.
+    and `ranks` are those that were drawn for it (`Adaptation.ranks`), if any were. `staleness` counts the
+    rounds since it was sent (`staleness.py`).
     """
 
     sha256: str
@@ -33,6 +34,7 @@ class UpdateRef:
     received_sha256: str = ""
     rank: int = 0
     ranks: tuple[int, ...] = ()
+    staleness: int = 0
 
     @property
     def plan_key(self) -> PlanKey:
@@ -46,8 +48,8 @@ class Update:
 
     `received_sha256` names what was sent: updates with one name received the same. `ranks` are those of the
     plan's `Adaptation`: which ranks of the global adapter these are, where they are not the leading ones.
-    Cores are multiplied into lora_B, on both sides. Rules multiply their own weight by `trust`, which a
-    defence gives.
+    Cores are multiplied into lora_B, on both sides. Rules multiply their own weight by `trust`: that of its
+    staleness, times what a defence gives.
     """
 
     adapter: StackedAdapter

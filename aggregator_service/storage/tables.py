@@ -133,13 +133,17 @@ class RunRow(StatefulRow):
 
 class RoundRow(StatefulRow):
     __tablename__ = "rounds"
-    __table_args__ = (Index("ix_rounds_run_state", "run_id", "state"),)
+    __table_args__ = (
+        Index("ix_rounds_run_state", "run_id", "state"),
+        Index("ix_rounds_run_index", "run_id", "round_index"),
+    )
     subject = "round"
 
     state: Mapped[RoundState] = _state(RoundState)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     round_index: Mapped[int]
     attempt: Mapped[int]
+    # What the round is aggregated on; while it is open, the run's newest.
     base_version: Mapped[str] = mapped_column(ForeignKey("adapter_versions.id"))
     started_at: Mapped[datetime]
     window_closes_at: Mapped[datetime | None]  # set by the first offer
@@ -156,12 +160,18 @@ class AssignmentRow(StatefulRow):
         Index("ix_assignments_round_state", "round_id", "state"),
         Index("ix_assignments_device_state", "device_id", "state"),
         Index("ix_assignments_state_lease", "state", "lease_expires_at"),
+        Index("ix_assignments_offered_in", "offered_in"),
     )
     subject = "assignment"
 
     state: Mapped[AssignmentState] = _state(AssignmentState)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
-    round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id"))
+    round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id"))  # that it counts in
+    # The round of its offer, whose folder has its update; in buffered runs the one above moves on from it.
+    # Always set: nullable, as SQLite adds no other columns to a table that has rows.
+    offered_in: Mapped[str] = mapped_column(nullable=True)
+    base_version: Mapped[str] = mapped_column(nullable=True)  # what it is sent
+    base_step: Mapped[int] = mapped_column(nullable=True)  # rounds that had committed when it was offered
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
     max_rank: Mapped[int]  # as offered
     lease_expires_at: Mapped[datetime]
@@ -172,6 +182,7 @@ class AssignmentRow(StatefulRow):
     update_bytes: Mapped[ByteCount | None]
     updated_rank: Mapped[int | None]  # of the update, after self-pruning
     report: Mapped[Report | None]
+    staleness: Mapped[int | None]  # of an accepted update: rounds that committed since its offer
     aggregation_weight: Mapped[float | None] = mapped_column(Double)
 
 

@@ -39,8 +39,8 @@ PACE_SECONDS: Final = 0.2
 # Once the last fault is over every run commits a round within this, or it is stuck for good.
 CALM_SECONDS: Final = 90.0
 SETTINGS: Final = {
-    "HETLORA_RETRY_SECONDS": "0.2",
-    "HETLORA_IDLE_RETRY_SECONDS": "0.2",
+    "HETLORA_LEAST_RETRY_SECONDS": "0.2",
+    "HETLORA_MOST_RETRY_SECONDS": "0.2",
     "HETLORA_WORKER_INTERVAL_SECONDS": "0.2",
     "HETLORA_CLAIM_SECONDS": "1",
     "HETLORA_DATABASE_TIMEOUT_SECONDS": "2",

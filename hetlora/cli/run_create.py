@@ -36,9 +36,17 @@ def create(
         str, typer.Option(help="A published digest, or a bundle folder (published if need be).")
     ],
     goal_count: Annotated[int, typer.Option(min=1, help="Accepted updates that commit a round.")],
+    mode: Annotated[
+        Literal["synchronous", "buffered"],
+        typer.Option(
+            help="What becomes of devices at work when the goal is met: they are told to stop, or they go "
+            "on, and count in a later round, less the older their adapter is."
+        ),
+    ] = RUN.mode,
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds to commit.")] = RUN.rounds,
     over_selection: Annotated[
-        float, typer.Option(help="Devices asked, as a multiple of the goal.")
+        float,
+        typer.Option(help="Devices asked, or at work with buffered, as a multiple of the goal."),
     ] = RUN.over_selection,
     minimum_share: Annotated[
         float, typer.Option(help="Share of the goal that suffices at the window's end.")
@@ -49,6 +57,13 @@ def create(
     lease_seconds: Annotated[
         float, typer.Option(help="How long a device may hold an assignment.")
     ] = RUN.lease_seconds,
+    max_staleness: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="With buffered: rounds that may close while a device works, before its update is refused.",
+        ),
+    ] = RUN.max_staleness,
     min_rank: Annotated[int, typer.Option(min=1, help="No device trains below this rank.")] = RUN.min_rank,
     max_rank: Annotated[int | None, typer.Option(min=1, help="Global rank; by default the bundle's.")] = None,
     steps: Annotated[
@@ -134,12 +149,14 @@ def create(
     with connect(url, token, ca_file) as operator:
         digest, manifest = _published(operator, bundle)
         settings = RunSettings(
+            mode=mode,
             rounds=rounds,
             goal_count=goal_count,
             over_selection=over_selection,
             minimum_share=minimum_share,
             report_window_seconds=report_window_seconds,
             lease_seconds=lease_seconds,
+            max_staleness=max_staleness,
             min_rank=min_rank,
             max_rank=max_rank or manifest.adapter.max_rank,
             seed=seed,

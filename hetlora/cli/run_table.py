@@ -41,8 +41,11 @@ def _device_table(run: RunStatus, assignments: Sequence[AssignmentStatus]) -> Ta
     title = f"run {run.run_id} ({run.state}), round {round_index + 1} of {run.settings.rounds}"
     caption = "loss: first and last batch; down, up: MB; weight: in the aggregate"
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+    buffered = run.settings.mode == "buffered"
     for heading, justify in _COLUMNS.items():
         table.add_column(heading, justify=justify, no_wrap=True)
+    if buffered:
+        table.add_column("stale", justify="right", no_wrap=True)
     for status in sorted(assignments, key=lambda status: (status.device_name, status.assignment_id)):
         table.add_row(
             plain(status.device_name or status.device_id[:8]),
@@ -53,6 +56,7 @@ def _device_table(run: RunStatus, assignments: Sequence[AssignmentStatus]) -> Ta
             _megabytes(status.uploaded_bytes),
             "" if status.training_seconds is None else f"{status.training_seconds:.1f}",
             "" if status.aggregation_weight is None else f"{status.aggregation_weight:.3f}",
+            *(["" if status.staleness is None else str(status.staleness)] if buffered else []),
         )
     return table
 

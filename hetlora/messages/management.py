@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,7 @@ from hetlora.messages.common import (
 )
 from hetlora.messages.defence import Defence
 from hetlora.messages.device import CapabilityReport, TrainingSettings
+from hetlora.messages.only_with import OnlyWith, check_all_used
 from hetlora.messages.rules import HetLoraRule, RuleSettings
 from hetlora.messages.server_optimizer import ServerOptimizer
 from hetlora.states import (
@@ -74,12 +75,22 @@ UNPRUNED: Final = {"pruning_decay": 1.0, "pruning_penalty": 0.0}
 class RunSettings(Message):
     """The frozen configuration of a run; self-pruning is off by default but with HetLoRA."""
 
+    mode: Literal["synchronous", "buffered"] = Field(
+        default="synchronous",
+        description="whether devices at work when the goal is met are told to stop (synchronous), or go on, "
+        "and count in a later round, less the older their adapter is (buffered)",
+    )
     rounds: PositiveCount = Field(default=5, le=100_000)
     goal_count: PositiveCount = Field(le=1_000_000)
     over_selection: float = Field(default=1.3, ge=1, le=10)
     minimum_share: float = Field(default=0.5, gt=0, le=1)
     report_window_seconds: float = Field(default=3600, ge=1, le=YEAR_SECONDS)
     lease_seconds: float = Field(default=900, ge=1, le=YEAR_SECONDS)
+    max_staleness: Annotated[PositiveCount, OnlyWith(("buffered",))] = Field(
+        default=20,
+        le=100_000,
+        description="rounds that a buffered run may close while a device works, before its update is refused",
+    )
     rule: RuleSettings = HetLoraRule()
     server_optimizer: ServerOptimizer | None = None
     defence: Defence = Defence()
@@ -94,6 +105,11 @@ class RunSettings(Message):
             asked = self.training.model_fields_set
             missing = {name: value for name, value in UNPRUNED.items() if name not in asked}
             object.__setattr__(self, "training", self.training.model_copy(update=missing))
+        return self
+
+    @model_validator(mode="after")
+    def _uses_what_it_holds(self) -> Self:
+        check_all_used(self, "mode")
         return self
 
     @model_validator(mode="after")
@@ -151,6 +167,7 @@ class AssignmentStatus(Message):
     rank: int | None  # taken at the start
     updated_rank: int | None  # after self-pruning
     aggregation_weight: float | None
+    staleness: int | None  # rounds that the run had closed since its adapter was sent, once accepted
     first_loss: float | None
     last_loss: float | None
     training_seconds: float | None

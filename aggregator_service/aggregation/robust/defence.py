@@ -12,9 +12,9 @@ results are bit-equal as without a defence.
 4. `trimmed_mean` and `median` are taken of what is left, clipped as it is.
 
 How weights multiply: an update counts by a_k q_k / sum_j a_j q_j, with q_k the trust that a screen gives it,
-1 without, and a_k the rule's own weight for it as it has been treated: for HetLoRA the norm of a product
-whose change is clipped. Example counts are a_k too, and a claim; so with a method each counts as 1, as in the
-methods' papers, and with clipping alone they are cut like the norms.
+1 without, times that of its staleness, and a_k the rule's own weight for it as it has been treated: for
+HetLoRA the norm of a product whose change is clipped. Example counts are a_k too, and a claim; so with a
+method each counts as 1, as in the methods' papers, and with clipping alone they are cut like the norms.
 
 Two things only `clip` holds, so that screens want it beside them. Screens see products, which do not tell
 (c B, A / c) from (B, A), by law; to a rule that averages factors a large c does harm (`clipping.py`). And a
@@ -86,7 +86,7 @@ class Defended:
         count = update.example_count
         if self.most_examples is not None:
             count = min(count, self.most_examples)
-        return replace(update, example_count=count, trust=self.trust.get(ref, 1.0))
+        return replace(update, example_count=count, trust=update.trust * self.trust.get(ref, 1.0))
 
     def loading(self, load: Load) -> Load:
         """Reads updates as the rule is to see them."""

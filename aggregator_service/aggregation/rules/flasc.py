@@ -32,6 +32,8 @@ from hetlora.selection import kept_entries, largest_entries
 class Flasc(ChangeRule[FlascRule]):
     """The mean of sparse changes against a sparse download."""
 
+    adds_changes = True
+
     @property
     def trained_rank(self) -> int:
         return self.state.rank

@@ -32,6 +32,8 @@ from hetlora.messages.rules import FloraRule
 class Flora(ProductRule[FloraRule]):
     """The mean product, merged; the adapter starts anew."""
 
+    adds_changes = True
+
     @property
     def restarts(self) -> bool:
         return True

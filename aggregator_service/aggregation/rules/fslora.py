@@ -31,6 +31,8 @@ from hetlora.messages.rules import FsLoraRule
 class FsLora(ChangeRule[FsLoraRule]):
     """The mean change of randomly selected ranks."""
 
+    adds_changes = True
+
     def handout(self, rank: int, seed: int) -> Handout:
         drawn = np.random.default_rng(seed).choice(self.state.rank, rank, replace=False)
         return self.sketch(sorted(map(int, drawn)))

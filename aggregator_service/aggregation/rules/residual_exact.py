@@ -61,6 +61,7 @@ class ResidualExact(RoundRule[ResidualExactRule]):
     """The mean change of the product, added to the global product."""
 
     free_gauge = True
+    adds_changes = True
 
     @classmethod
     def start(cls, settings: ResidualExactRule, initial: StackedAdapter) -> GlobalState:
