@@ -12,7 +12,7 @@ from aggregator_service.storage.tables import DeviceRow
 from aggregator_service.transitions import create
 from aggregator_service.updates import admit, keep_update
 from hetlora.adapter import Adapter
-from hetlora.messages.device import CapabilityReport, CheckIn, Report
+from hetlora.messages.device import CapabilityReport, CheckIn, CheckInAnswer, Receipt, Report
 from hetlora.messages.management import RunCreate, RunSettings
 from hetlora.states import AssignmentState, DeviceState
 from hetlora.tensors import adapter_to_bytes
@@ -27,17 +27,17 @@ def started_run(service: Service, bundle: str, **settings: object) -> str:
     return run_id
 
 
-def add_device(service: Service) -> str:
+def add_device(service: Service, device_id: str = "device-1") -> str:
     device = DeviceRow(
-        id="device-1", state=DeviceState.ACCEPTED, population="keyboard", public_key="", name=""
+        id=device_id, state=DeviceState.ACCEPTED, population="keyboard", public_key="", name=""
     )
     with service.database.write() as session:
         create(session, device, "test", service.clock())
-    return "device-1"
+    return device_id
 
 
-def take_offer(service: Service, device_id: str, rank: int) -> str:
-    """The id of an assignment that a device has taken at a rank."""
+def asked(service: Service, device_id: str) -> CheckInAnswer:
+    """What a check-in is answered."""
     message = CheckIn(
         protocol_version=1,
         sdk_version="",
@@ -45,17 +45,25 @@ def take_offer(service: Service, device_id: str, rank: int) -> str:
         capabilities=CapabilityReport.model_validate(CAPABILITIES),
         example_count=1,
     )
-    offer = check_in(service, device_id, message).offer
+    return check_in(service, device_id, message)
+
+
+def take_offer(service: Service, device_id: str, rank: int = 2) -> str:
+    """The id of an assignment that the device has taken at a rank."""
+    offer = asked(service, device_id).offer
     assert offer is not None
     start(service, device_id, offer.assignment_id, rank)
     return offer.assignment_id
 
 
-def deliver(service: Service, device_id: str, update: Adapter) -> None:
-    assignment_id = take_offer(service, device_id, update.rank)
+def hand_in(service: Service, device_id: str, assignment_id: str, update: Adapter) -> Receipt:
     admission = admit(service, device_id, assignment_id, "")
     with admission.folder.receive() as blob:
         blob.write(adapter_to_bytes(update))
         keep_update(service, admission, blob)
-    report = Report.model_validate(report_of(update))
-    assert submit(service, device_id, assignment_id, report).state is AssignmentState.ACCEPTED
+    return submit(service, device_id, assignment_id, Report.model_validate(report_of(update)))
+
+
+def deliver(service: Service, device_id: str, update: Adapter) -> None:
+    receipt = hand_in(service, device_id, take_offer(service, device_id, update.rank), update)
+    assert receipt.state is AssignmentState.ACCEPTED

@@ -74,6 +74,31 @@ def test_owners_of_ranks_are_not_counted_where_cores_of_several_ranks_are_traine
     assert refused(operator, rule="fed_sb", defence=defence)["got"] == "ranks 1 to 4"
 
 
+@pytest.mark.parametrize("rule", ["hetlora", "zero_pad", "flexlora", "lora_a2", "fed_sb", "fedex", "fedsa"])
+def test_rule_over_what_came_instead_of_changes_is_refused_in_a_buffered_run(
+    operator: Operator, rule: str
+) -> None:
+    told = refused(operator, mode="buffered", rule=rule)
+    assert told["got"] == rule
+    assert told["expected"] == "flasc, flora, fslora, residual_exact; or the mode synchronous"
+
+
+def test_defence_that_compares_all_must_have_room_for_the_largest_round_of_a_buffered_run(
+    operator: Operator,
+) -> None:
+    defence = {"method": "geometric_median", "max_updates": 10}
+    settings = {"goal_count": 4, "rule": "residual_exact", "defence": defence}
+    assert operator.run(operator.publish(SPEC), start=False, **settings)
+    # 4 + ceil(4 * 1.3) + ceil(4 * 0.5) = 12
+    assert refused(operator, mode="buffered", **settings)["got"] == "12"
+
+
+def test_largest_staleness_does_nothing_in_a_synchronous_run(operator: Operator) -> None:
+    settings = {"goal_count": 1, "max_rank": RANK, "max_staleness": 3}
+    body = {"population": "keyboard", "bundle": operator.publish(SPEC), "settings": settings}
+    assert problem(operator.send("POST", "/runs", json=body)) == (422, "malformed_message")
+
+
 @pytest.mark.parametrize("rule", ["lora_a2", "fed_sb", "flasc"])
 def test_self_pruning_of_devices_that_send_no_whole_ranks_is_refused(operator: Operator, rule: str) -> None:
     assert refused(operator, rule=rule, training={"pruning_decay": 0.9})["got"] == "pruning_decay 0.9"

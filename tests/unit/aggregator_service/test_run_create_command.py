@@ -51,6 +51,12 @@ def test_pruning_by_anything_else_is_wrong_usage(http: httpx.Client, bundle: str
     assert done.exit_code == 2
 
 
+def test_run_holds_the_mode_and_staleness_that_were_named(http: httpx.Client, bundle: str) -> None:
+    settings = created(http, bundle, "--mode", "buffered", "--max-staleness", "7", "--rule", "residual_exact")
+    assert (settings["mode"], settings["max_staleness"]) == ("buffered", 7)
+    assert created(http, bundle)["mode"] == "synchronous"
+
+
 def test_run_holds_the_defence_and_optimizer_that_were_named(http: httpx.Client, bundle: str) -> None:
     settings = created(
         http,

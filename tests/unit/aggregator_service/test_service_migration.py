@@ -89,7 +89,13 @@ def test_database_of_any_revision_goes_on(settings: Settings, engine: Engine, re
             assert run.settings.rule == HetLoraRule()
             assert run.settings == RunSettings.model_validate_json(OLD_SETTINGS)
             assert run.trained_rank is None
-            assert session.get_one(AssignmentRow, "assignment-1").adaptation is None
+            assignment = session.get_one(AssignmentRow, "assignment-1")
+            assert assignment.adaptation is None
+            assert (assignment.offered_in, assignment.base_version, assignment.base_step) == (
+                "run-1-000000-0000",
+                "run-1-v000000",
+                0,
+            )
         kept = handout(service, "run-1-v000000", rank=1, seed=0)
         made = handout(service, "run-1-v000000", rank=2, seed=0)
     assert (kept.adaptation, kept.frozen) == (made.adaptation, made.frozen) == (Adaptation(), None)

@@ -10,6 +10,7 @@ from fake_training import RANK, SPEC
 
 from aggregator_service.aggregation.reading import UpdateReader
 from aggregator_service.aggregation.rule import PLAIN, UpdateRef
+from aggregator_service.aggregation.stacks import unstacked
 from aggregator_service.storage.folder import BlobFolder
 from aggregator_service.stored_updates import StoredUpdates
 from hetlora.adapter import initial_adapter
@@ -31,3 +32,20 @@ def test_source_that_has_read_updates_travels_without_what_it_remembers(tmp_path
     arrived = pickle.loads(travelling).load(ref)
     np.testing.assert_array_equal(arrived.adapter.values, read.adapter.values)
     assert arrived.received is not None
+
+
+def test_update_of_an_earlier_rounds_folder_is_found_there_and_counts_less(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("updates", "earlier", "objects", "incoming")]
+    for folder in folders:
+        folder.mkdir()
+    updates, earlier, objects = (BlobFolder(folders[3], folder) for folder in folders[:3])
+    adapters = [initial_adapter(SPEC, RANK, np.random.default_rng(seed)) for seed in range(2)]
+    sent = objects.put(adapter_to_bytes(adapters[0])).sha256
+    fresh = UpdateRef(updates.put(adapter_to_bytes(adapters[0])).sha256, 1, sent, RANK)
+    stale = UpdateRef(earlier.put(adapter_to_bytes(adapters[1])).sha256, 1, sent, RANK, staleness=3)
+    source = StoredUpdates(
+        updates, objects, UpdateReader(SPEC), {fresh.plan_key: PLAIN}, {stale.sha256: earlier}
+    )
+    arrived = pickle.loads(pickle.dumps(source))
+    assert [arrived.load(ref).trust for ref in (fresh, stale)] == [1.0, 0.5]
+    assert adapter_to_bytes(unstacked(arrived.load(stale).adapter)) == adapter_to_bytes(adapters[1])
