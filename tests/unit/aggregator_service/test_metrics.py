@@ -22,9 +22,10 @@ from tus_device import TusDevice
 
 from aggregator_service.app import create_app
 from aggregator_service.claims import claim
+from aggregator_service.closing import give_up
 from aggregator_service.locks import lock_run
 from aggregator_service.observability.fleet_figures import KEPT_SECONDS, FleetFigures
-from aggregator_service.rounds import current_round, give_up
+from aggregator_service.rounds import open_round_of
 from aggregator_service.runs import change_run
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
@@ -163,14 +164,14 @@ def test_abandoned_rounds_are_counted_by_kind_of_reason(
     )
     change_run(service, stopped, "stop")
     with service.database.write() as session:
-        row = current_round(session, late)
+        row = open_round_of(session, late)
         assert row is not None
         row.window_closes_at = clock.now
     clock.advance(1)
     tick(service)
     with service.database.write() as session:
         run = lock_run(session, spoiled)
-        row = current_round(session, spoiled)
+        row = open_round_of(session, spoiled)
         assert row is not None
         move(session, row, RoundState.AGGREGATING, "test", clock.now)
         give_up(session, run, row, InputError("no adapter"), clock.now)
