@@ -47,10 +47,11 @@ SETTINGS: Final = {
     "HETLORA_SHUTDOWN_SECONDS": "5",
     "HETLORA_MAX_FAILURES_PER_ROUND": "1000",
 }
-# Two runs share the devices: one whose state is its adapter, one that keeps more, moments and wider factors.
+# Two runs share the devices: one whose state is its adapter, and a buffered one that keeps more, moments and
+# wider factors.
 RULES: Final[tuple[dict[str, object], ...]] = (
     {"rule": "hetlora"},
-    {"rule": "residual_exact", "server_optimizer": {"name": "adam"}},
+    {"rule": "residual_exact", "server_optimizer": {"name": "adam"}, "mode": "buffered"},
 )
 
 

@@ -44,6 +44,7 @@ def check(records: Records, data_dir: Path, ledger: Ledger | None = None) -> lis
         *_live(records),
         *_rounds(records),
         *_versions(records),
+        *_staleness(records),
         *_objects(records, data_dir),
         *_uploads(records),
         *(_told(records, ledger) if ledger is not None else ()),
@@ -155,12 +156,15 @@ def _rounds(records: Records) -> Iterator[str]:
             yield f"round {index} of run {run} has ended without a time, or the other way round"
     for one in records.runs:
         own = [row for row in records.rounds if row["run_id"] == one["id"]]
+        buffered = one["settings"].get("mode") == "buffered"
         committed = sorted(row["round_index"] for row in own if row["state"] == "committed")
-        if committed != [*range(one["rounds_committed"])]:
+        counted = len(committed) if buffered else committed == [*range(len(committed))] and len(committed)
+        if counted != one["rounds_committed"]:
             yield f"run {one['id']} counts {one['rounds_committed']} rounds, committed are {committed}"
+        aggregating = [row["id"] for row in own if row["state"] == "aggregating"]
         going_on = [row["id"] for row in own if row["state"] in OPEN]
         wanted = 1 if one["state"] in ("running", "paused") else 0
-        if len(going_on) != wanted:
+        if len(going_on) != wanted + (buffered and len(aggregating)) or len(aggregating) > 1:
             yield f"run {one['id']} is {one['state']}, and {going_on} go on"
 
 
@@ -177,12 +181,36 @@ def _versions(records: Records) -> Iterator[str]:
             yield f"version {names[0]} is of round {key[1]}, which is not committed"
     for run, index in sorted(committed - by_index.keys()):
         yield f"round {index} of run {run} is committed and has no version"
-    for row in records.rounds:
-        if row["base_version"] not in by_index[row["run_id"], row["round_index"] - 1]:
-            yield f"round {row['id']} was trained from {row['base_version']}"
-    for row in records.runs:
-        if row["adapter_version"] not in by_index[row["id"], row["rounds_committed"] - 1]:
-            yield f"run {row['id']} gives out {row['adapter_version']}, which is not its newest version"
+    for run in records.runs:
+        newest = by_index[run["id"], -1]
+        for row in sorted(records.rounds, key=lambda row: (row["round_index"], row["attempt"])):
+            if row["run_id"] != run["id"] or row["state"] == "abandoned":
+                continue
+            if row["base_version"] not in newest:
+                yield f"round {row['id']} stands on {row['base_version']}"
+            if row["state"] == "committed":
+                newest = by_index[run["id"], row["round_index"]]
+        if run["adapter_version"] not in newest:
+            yield f"run {run['id']} gives out {run['adapter_version']}, which is not its newest version"
+
+
+def _staleness(records: Records) -> Iterator[str]:
+    """An update is as old as there are versions between what its device was sent and what it was added to."""
+    numbers = {
+        name: number
+        for run in records.runs
+        for number, name in enumerate(
+            row["id"]
+            for row in sorted(records.adapter_versions, key=lambda row: int(row["round_index"]))
+            if row["run_id"] == run["id"]
+        )
+    }
+    bases = {row["id"]: row["base_version"] for row in records.rounds if row["state"] == "committed"}
+    for row in records.assignments:
+        if row["state"] == "accepted" and row["round_id"] in bases:
+            steps = numbers[bases[row["round_id"]]] - numbers[row["base_version"]]
+            if row["staleness"] != steps:
+                yield f"assignment {row['id']} is {steps} versions old, and counts as {row['staleness']}"
 
 
 def _objects(records: Records, data_dir: Path) -> Iterator[str]:
@@ -196,9 +224,9 @@ def _objects(records: Records, data_dir: Path) -> Iterator[str]:
     for row in records.assignments:
         if row["adapter_sha256"] is not None:
             named["objects", row["adapter_sha256"]] = f"assignment {row['id']}"
-        kept = row["state"] == "accepted" and row["round_id"] not in dropped
+        kept = row["state"] == "accepted" and row["offered_in"] not in dropped
         if row["update_sha256"] is not None and kept:
-            named[f"updates/{row['round_id']}", row["update_sha256"]] = f"assignment {row['id']}"
+            named[f"updates/{row['offered_in']}", row["update_sha256"]] = f"assignment {row['id']}"
     for row in records.upload_parts:
         named[f"uploads/{row['upload_id']}", row["sha256"]] = f"upload {row['upload_id']}"
     for (folder, digest), what in named.items():

@@ -16,6 +16,7 @@ from aggregator_service.adapters import opened
 from aggregator_service.aggregation.reading import UpdateReader
 from aggregator_service.aggregation.rule import GlobalState, Update, UpdateRef
 from aggregator_service.aggregation.stacks import stacked, unstacked
+from aggregator_service.aggregation.staleness import staleness_weight
 from aggregator_service.aggregation.tree import aggregate
 from aggregator_service.global_state import state_from_bytes, state_to_bytes
 from benchmarks.service.records import Records, Row
@@ -33,9 +34,10 @@ Tensors = dict[str, NDArray[Any]]
 def check_adapters(records: Records, data_dir: Path, spec: AdapterSpec) -> Iterator[str]:
     """Every committed adapter that its updates do not give; for runs whose updates are whole adapters."""
     versions = {(row["run_id"], row["round_index"]): row for row in records.adapter_versions}
+    by_name = {row["id"]: row for row in records.adapter_versions}
     settings = {row["id"]: RunSettings.model_validate(row["settings"]) for row in records.runs}
     for row in records.rounds:
-        before = versions.get((row["run_id"], row["round_index"] - 1))
+        before = by_name.get(row["base_version"])
         after = versions.get((row["run_id"], row["round_index"]))
         if row["state"] != "committed" or before is None or after is None or row["updates_dropped"]:
             continue
@@ -46,7 +48,7 @@ def check_adapters(records: Records, data_dir: Path, spec: AdapterSpec) -> Itera
             if update["round_id"] == row["id"] and update["state"] == "accepted"
         ]
         try:
-            made = _again(own, before, updates, data_dir, spec, row["round_index"])
+            made = _again(own, before, updates, data_dir, spec, before["round_index"] + 1)
             same = made == (after["sha256"], after["state_sha256"])
         except Exception as error:  # whatever it is: it cannot be made again
             yield f"version {after['id']} cannot be made again: {type(error).__name__}: {error}"
@@ -67,8 +69,14 @@ def _again(
 
     def loaded(ref: UpdateRef) -> Update:
         received = stacked(adapter_from_bytes(_object(data_dir, ref.received_sha256), spec))
-        stored = data_dir / "updates" / refs[ref]["round_id"] / ref.sha256[:2] / ref.sha256
-        return Update(reader.read(stored.read_bytes()), ref.example_count, received, ref.received_sha256)
+        stored = data_dir / "updates" / refs[ref]["offered_in"] / ref.sha256[:2] / ref.sha256
+        return Update(
+            reader.read(stored.read_bytes()),
+            ref.example_count,
+            received,
+            ref.received_sha256,
+            trust=staleness_weight(ref.staleness),
+        )
 
     rule = opened(settings, state, sum(ref.rank for ref in refs))
     made = aggregate(rule, [_ref(row) for row in updates], loaded).state
@@ -86,7 +94,13 @@ def _state(before: Row, data_dir: Path, spec: AdapterSpec, rank: int, index: int
 
 
 def _ref(row: Row) -> UpdateRef:
-    return UpdateRef(row["update_sha256"], row["report"]["example_count"], row["adapter_sha256"], row["rank"])
+    return UpdateRef(
+        row["update_sha256"],
+        row["report"]["example_count"],
+        row["adapter_sha256"],
+        row["rank"],
+        staleness=row["staleness"],
+    )
 
 
 def _by_formula(after: Row, updates: list[Row], data_dir: Path, spec: AdapterSpec) -> Iterator[str]:
@@ -94,7 +108,7 @@ def _by_formula(after: Row, updates: list[Row], data_dir: Path, spec: AdapterSpe
     tensors = [
         load(
             (
-                data_dir / "updates" / row["round_id"] / row["update_sha256"][:2] / row["update_sha256"]
+                data_dir / "updates" / row["offered_in"] / row["update_sha256"][:2] / row["update_sha256"]
             ).read_bytes()
         )
         for row in updates
