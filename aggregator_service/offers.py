@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from aggregator_service.bundles import get_bundle
 from aggregator_service.closing import due, settle
+from aggregator_service.identity import require_accepted
 from aggregator_service.locks import lock_device, lock_run
 from aggregator_service.rounds import (
     LIVE,
@@ -99,7 +100,7 @@ def _new_offer(service: Service, runs: Sequence[str], device_id: str, now: datet
     for run_id in runs:
         try:
             answer = _ask_run(service, run_id, device_id, now)
-        except OperationalError:  # the database's fault, not this run's
+        except (OperationalError, NotPermitted):  # the database's fault or the device's, not this run's
             raise
         except Exception:  # one run that cannot be served leaves the next ones their devices
             log.exception("run=%s offer=failed", run_id)
@@ -131,6 +132,7 @@ def _asked(service: Service, run_id: str, device_id: str, now: datetime) -> Chec
                 return Refusal(refusal, run.population, next_use(session, run))
     with service.database.write() as session:
         device = lock_device(session, device_id)
+        require_accepted(device.state, device.reason)  # an operator may have decided since it was identified
         run = lock_run(session, run_id)
         settle(session, run, now)
         live = session.scalar(select(AssignmentRow).where(*_live_of(device_id)))

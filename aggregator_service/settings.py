@@ -77,6 +77,15 @@ class Settings(BaseSettings):
     max_bundle_file_bytes: int = Field(
         8 * 1024**3, ge=1, description="Largest bundle file that an operator may upload."
     )
+    max_requests_per_minute: int = Field(
+        600, ge=1, le=100_000, description="Most requests of one device in a minute; more are refused."
+    )
+    max_refused_enrolments_per_minute: int = Field(
+        60,
+        ge=1,
+        le=100_000,
+        description="Most enrolments in a minute that are told that their token is wrong; others come back.",
+    )
     check_ins_per_second: float = Field(
         100.0,
         gt=0,

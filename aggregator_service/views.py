@@ -14,6 +14,7 @@ from aggregator_service.storage.tables import (
     BundleRow,
     DeviceRow,
     PopulationRow,
+    ReplacedKeyRow,
     RoundRow,
     RunRow,
     Subject,
@@ -26,6 +27,7 @@ from hetlora.messages.management import (
     BundleStatus,
     DeviceDetails,
     PopulationStatus,
+    ReplacedKey,
     RoundStatus,
     RunStatus,
     Transition,
@@ -35,7 +37,13 @@ from hetlora.states import AssignmentState
 
 def population_status(session: Session, row: PopulationRow) -> PopulationStatus:
     devices = session.scalar(select(func.count()).where(DeviceRow.population == row.name)) or 0
-    return PopulationStatus(name=row.name, devices=devices, created_at=row.created_at)
+    return PopulationStatus(
+        name=row.name,
+        admission=row.admission,
+        token_expires_at=row.token_expires_at,
+        devices=devices,
+        created_at=row.created_at,
+    )
 
 
 def device_details(session: Session, row: DeviceRow) -> DeviceDetails:
@@ -47,6 +55,10 @@ def device_details(session: Session, row: DeviceRow) -> DeviceDetails:
         capabilities=row.capabilities,
         last_contact_at=row.last_contact_at,
     )
+
+
+def replaced_key(session: Session, row: ReplacedKeyRow) -> ReplacedKey:
+    return ReplacedKey(public_key=row.public_key, replaced_at=row.replaced_at)
 
 
 def bundle_status(session: Session, row: BundleRow) -> BundleStatus:

@@ -32,6 +32,7 @@ HetloraError
   UnavailableError          asking later, or elsewhere, may help
     ServiceUnreachable      no answer, or an answer that is no answer of ours
     ServiceFailed           the service met a fault of its own
+    TooManyRequests         more requests than the service takes in a minute
     PortInUse               the address to listen on is taken
     DependencyMissing       an optional part of hetlora is not installed
     DeviceTooSmall          no rank within the limits fits this device
@@ -280,6 +281,27 @@ class ServiceFailed(UnavailableError):
 
     code = "service_failed"
     status = 500
+
+
+class TooManyRequests(UnavailableError):
+    """More requests than the service takes in a minute.
+
+    `retry_after_seconds` travels as the header Retry-After (RFC 9110, section 10.2.3).
+    """
+
+    code = "too_many_requests"
+    status = 429
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        got: object = None,
+        expected: object = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(what, got=got, expected=expected)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class PortInUse(UnavailableError):

@@ -49,8 +49,19 @@ class SignatureParameters:
 
 
 def device_id_of(public_key: bytes) -> str:
-    """The id that belongs to an Ed25519 public key: the first half of its SHA-256, in hexadecimal."""
+    """The id of a device whose first Ed25519 key this is: half of its SHA-256, in hexadecimal.
+
+    The id stays when the device takes another key.
+    """
     return sha256_of(public_key)[:DEVICE_ID_CHARACTERS]
+
+
+def rotation_base(device_id: str, public_key: str) -> bytes:
+    """What a device's new key signs to show that the device holds it.
+
+    `public_key` is the new one in base64. The signature by the key so far covers it with the request's body.
+    """
+    return f"hetlora-rotate-key\n{device_id}\n{public_key}".encode()
 
 
 def content_digest(sha256_hex: str) -> str:

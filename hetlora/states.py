@@ -9,6 +9,7 @@ from typing import Final
 class DeviceState(StrEnum):
     """A registered machine's standing with the operator."""
 
+    PREAUTHORIZED = "preauthorized"
     PENDING = "pending"
     ACCEPTED = "accepted"
     REJECTED = "rejected"
@@ -70,6 +71,7 @@ _ENDED_EARLY = {_A.FAILED, _A.EXPIRED, _A.ABORTED}
 # A state that is not a key is final.
 LEGAL_MOVES: Final[dict[type[StrEnum], dict[str, set[str]]]] = {
     DeviceState: {
+        _D.PREAUTHORIZED: {_D.ACCEPTED, _D.REJECTED, _D.DECOMMISSIONED},
         _D.PENDING: {_D.ACCEPTED, _D.REJECTED, _D.DECOMMISSIONED},
         _D.ACCEPTED: {_D.SUSPENDED, _D.DECOMMISSIONED},
         _D.REJECTED: {_D.DECOMMISSIONED},

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
+from fastapi.security import APIKeyHeader
 
 from aggregator_service.api.body import claimed_sha256, with_bounded_body
+from aggregator_service.api.errors import ALWAYS, problems
 from aggregator_service.identity import SignedRequest, identify
 from aggregator_service.observability.work import note
 from aggregator_service.service import Service
@@ -81,6 +83,25 @@ def _device_id(request: Request) -> str:
 
 def _signed_sha256(request: Request) -> str:
     return str(request.state.body_sha256)
+
+
+def device_router(route_class: type[OpenRoute], *statuses: int) -> APIRouter:
+    """Routes of `/device/v1`, all of signed requests."""
+    # The dependency only announces the scheme in OpenAPI; the routes check the signature.
+    scheme = Depends(
+        APIKeyHeader(
+            name="Signature",
+            auto_error=False,
+            description="RFC 9421, with Signature-Input and Content-Digest: see docs/protocol.md",
+        )
+    )
+    return APIRouter(
+        prefix="/device/v1",
+        tags=["devices"],
+        route_class=route_class,
+        dependencies=[scheme],
+        responses=problems(401, 429, *statuses, *ALWAYS),
+    )
 
 
 ServiceOf = Annotated[Service, Depends(service_of)]

@@ -17,7 +17,10 @@ from hetlora.signature import parse_content_digest
 
 # For OpenAPI: a body that a handler streams to disk itself.
 BINARY_BODY = {
-    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
 }
 
 

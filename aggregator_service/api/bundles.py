@@ -7,7 +7,8 @@ from fastapi.concurrency import run_in_threadpool
 
 from aggregator_service.api.authentication import ServiceOf
 from aggregator_service.api.body import BINARY_BODY, received_blob
-from aggregator_service.api.objects import object_response
+from aggregator_service.api.errors import problems
+from aggregator_service.api.objects import BINARY, JSON_OBJECT, object_response
 from aggregator_service.api.operator_route import AuditEntryOf, operator_router
 from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
 from aggregator_service.bundles import get_bundle
@@ -22,7 +23,7 @@ from hetlora.messages.management import BundlePublish, BundleStatus
 router = operator_router()
 
 
-@router.put("/objects/{sha256}", status_code=204, openapi_extra=BINARY_BODY)
+@router.put("/objects/{sha256}", status_code=204, openapi_extra=BINARY_BODY, responses=problems(413))
 async def put_object(sha256: Sha256, request: Request, service: ServiceOf) -> None:
     limit_bytes = service.settings.max_bundle_file_bytes
     async with received_blob(request, service.objects, limit_bytes) as blob:
@@ -30,12 +31,12 @@ async def put_object(sha256: Sha256, request: Request, service: ServiceOf) -> No
         await run_in_threadpool(keep, service, blob)
 
 
-@router.head("/objects/{sha256}", response_class=Response)
+@router.head("/objects/{sha256}", response_class=Response, responses=BINARY)
 def head_object(sha256: Sha256, request: Request, service: ServiceOf) -> Response:
     return object_response(request, service.objects, sha256, "application/octet-stream")
 
 
-@router.post("/bundles", status_code=201)
+@router.post("/bundles", status_code=201, responses=problems(404, 413))
 def post_bundle(message: BundlePublish, service: ServiceOf, entry: AuditEntryOf) -> BundleStatus:
     entry.subject = message.digest
     publish(service, message.digest)
@@ -50,7 +51,7 @@ def list_bundles(
     return page_of(service, BundleRow, BundleRow.digest, bundle_status, cursor=cursor, limit=limit)
 
 
-@router.get("/bundles/{digest}/manifest", response_class=Response)
+@router.get("/bundles/{digest}/manifest", response_class=Response, responses=JSON_OBJECT)
 def get_manifest(digest: Sha256, request: Request, service: ServiceOf) -> Response:
     with service.database.read() as session:
         get_bundle(session, digest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from aggregator_service.api.authentication import (
@@ -11,23 +11,26 @@ from aggregator_service.api.authentication import (
     OpenRoute,
     ServiceOf,
     SignedSha256,
+    device_router,
     signed_request,
 )
 from aggregator_service.api.body import BINARY_BODY, received_blob
-from aggregator_service.api.errors import PROBLEM_RESPONSES
-from aggregator_service.api.objects import object_response
+from aggregator_service.api.errors import problems
+from aggregator_service.api.objects import BINARY, object_response
 from aggregator_service.assignments import fail, note_fetch, start, submit
+from aggregator_service.device_keys import rotate_key
 from aggregator_service.enrolment import enrol
 from aggregator_service.offers import check_in
 from aggregator_service.updates import admit, keep_update
 from hetlora.digest import Sha256
-from hetlora.messages.common import ObjectRef
+from hetlora.messages.common import Identifier, ObjectRef
 from hetlora.messages.device import (
     CheckIn,
     CheckInAnswer,
     DeviceStatus,
     EnrolRequest,
     Failure,
+    KeyRotation,
     Plan,
     Receipt,
     Report,
@@ -35,54 +38,60 @@ from hetlora.messages.device import (
 )
 
 # Enrolment is signed by the key in its body, so its handler checks the signature itself.
-enrolment = APIRouter(
-    prefix="/device/v1", tags=["devices"], route_class=OpenRoute, responses=PROBLEM_RESPONSES
-)
-router = APIRouter(
-    prefix="/device/v1", tags=["devices"], route_class=DeviceRoute, responses=PROBLEM_RESPONSES
-)
+enrolment = device_router(OpenRoute)
+router = device_router(DeviceRoute, 403)
+_OF_ASSIGNMENT = problems(404, 409, 413)
 
 
-@enrolment.post("/devices", status_code=201)
+@enrolment.post("/devices", status_code=201, responses=problems(409, 413))
 def post_device(message: EnrolRequest, request: Request, service: ServiceOf) -> DeviceStatus:
     return enrol(service, message, signed_request(request))
 
 
-@router.post("/check-ins")
+@router.post("/devices:rotate-key", responses=problems(409, 413))
+def post_key_rotation(
+    message: KeyRotation, request: Request, device_id: DeviceId, service: ServiceOf
+) -> DeviceStatus:
+    return rotate_key(service, device_id, message, signed_request(request))
+
+
+@router.post("/check-ins", responses=problems(413))
 def post_check_in(message: CheckIn, device_id: DeviceId, service: ServiceOf) -> CheckInAnswer:
     return check_in(service, device_id, message)
 
 
-@router.get("/objects/{sha256}", response_class=Response)
+@router.get("/objects/{sha256}", response_class=Response, responses=BINARY)
 def get_object(sha256: Sha256, request: Request, device_id: DeviceId, service: ServiceOf) -> Response:
     response = object_response(request, service.objects, sha256, "application/octet-stream")
     note_fetch(service, device_id, sha256)
     return response
 
 
-@router.post("/assignments/{assignment_id}:start")
+@router.post("/assignments/{assignment_id}:start", responses=_OF_ASSIGNMENT)
 def start_assignment(
-    assignment_id: str, message: StartRequest, device_id: DeviceId, service: ServiceOf
+    assignment_id: Identifier, message: StartRequest, device_id: DeviceId, service: ServiceOf
 ) -> Plan:
     return start(service, device_id, assignment_id, message.rank)
 
 
-@router.put("/assignments/{assignment_id}/update", openapi_extra=BINARY_BODY)
+@router.put("/assignments/{assignment_id}/update", openapi_extra=BINARY_BODY, responses=_OF_ASSIGNMENT)
 async def put_update(
-    assignment_id: str, request: Request, device_id: DeviceId, sha256: SignedSha256, service: ServiceOf
+    assignment_id: Identifier, request: Request, device_id: DeviceId, sha256: SignedSha256, service: ServiceOf
 ) -> ObjectRef:
     admission = await run_in_threadpool(admit, service, device_id, assignment_id, sha256)
     async with received_blob(request, admission.folder, admission.max_bytes) as blob:
         return await run_in_threadpool(keep_update, service, admission, blob)
 
 
-@router.post("/assignments/{assignment_id}:submit")
+@router.post("/assignments/{assignment_id}:submit", responses=_OF_ASSIGNMENT)
 def submit_assignment(
-    assignment_id: str, message: Report, device_id: DeviceId, service: ServiceOf
+    assignment_id: Identifier, message: Report, device_id: DeviceId, service: ServiceOf
 ) -> Receipt:
     return submit(service, device_id, assignment_id, message)
 
 
-@router.post("/assignments/{assignment_id}:fail")
-def fail_assignment(assignment_id: str, message: Failure, device_id: DeviceId, service: ServiceOf) -> Receipt:
+@router.post("/assignments/{assignment_id}:fail", responses=problems(404, 413))
+def fail_assignment(
+    assignment_id: Identifier, message: Failure, device_id: DeviceId, service: ServiceOf
+) -> Receipt:
     return fail(service, device_id, assignment_id, message)

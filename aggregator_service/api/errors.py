@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
@@ -20,6 +22,7 @@ from hetlora.errors import (
     InputError,
     MalformedMessage,
     NotFound,
+    TooManyRequests,
     UnavailableError,
     faults_in_words,
 )
@@ -31,13 +34,19 @@ log = logging.getLogger(__name__)
 # read-only.
 _PASSING: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EROFS}
 
-# For OpenAPI; "default" also keeps FastAPI from announcing its own shape of validation errors.
-PROBLEM_RESPONSES: dict[int | str, dict[str, object]] = {
-    "default": {
-        "description": "A problem document (RFC 9457)",
-        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
-    }
-}
+# What any route may answer besides: a body or parameter that its schema refuses, a fault of ours, a database
+# that is away. 422 also keeps FastAPI from announcing its own shape of validation errors.
+ALWAYS: Final = (422, 500, 503)
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, object]]:
+    """For OpenAPI: the statuses under which a route answers a problem document."""
+    document = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+    return {status: {"description": _phrase(status), "content": document} for status in statuses}
+
+
+def _phrase(status: int) -> str:
+    return HTTPStatus(status).phrase if status in set(HTTPStatus) else "Checksum Mismatch"  # tus's own, 460
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -110,6 +119,8 @@ def _headers(request: Request, error: HetloraError) -> dict[str, str]:
     headers = {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer, Signature"  # RFC 9110 asks every 401 for a scheme
+    if isinstance(error, TooManyRequests) and error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     if "content-length" in request.headers or "transfer-encoding" in request.headers:
         # A refusal may come before the body was read: a closed connection does not take the rest.
         headers["Connection"] = "close"

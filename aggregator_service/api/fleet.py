@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+from aggregator_service.admission import decide, preauthorize
 from aggregator_service.api.authentication import ServiceOf
+from aggregator_service.api.errors import problems
 from aggregator_service.api.operator_route import AuditEntryOf, RepeatableOf, operator_router
 from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
-from aggregator_service.enrolment import create_population, decide
-from aggregator_service.storage.tables import DeviceRow, PopulationRow, Subject, TransitionRow
-from aggregator_service.views import device_details, population_status, transition
-from hetlora.messages.common import Name, Page
+from aggregator_service.enrolment import create_population, rotate_token
+from aggregator_service.service import Service
+from aggregator_service.storage.tables import (
+    DeviceRow,
+    PopulationRow,
+    ReplacedKeyRow,
+    Subject,
+    TransitionRow,
+)
+from aggregator_service.views import device_details, population_status, replaced_key, transition
+from hetlora.messages.common import Identifier, Name, Page
 from hetlora.messages.management import (
     DeviceDecision,
     DeviceDetails,
+    DevicePreauthorization,
     PopulationCreate,
     PopulationCreated,
     PopulationStatus,
+    ReplacedKey,
+    TokenRotation,
     Transition,
 )
 
 router = operator_router()
 
 
-@router.post("/populations", status_code=201)
+@router.post("/populations", status_code=201, responses=problems(409, 413))
 def post_population(
     message: PopulationCreate, service: ServiceOf, entry: AuditEntryOf, asked: RepeatableOf
 ) -> PopulationCreated:
     entry.subject = message.name
     return create_population(service, message, asked)
+
+
+@router.post("/populations/{name}:rotate-token", responses=problems(404, 413))
+def post_token_rotation(name: Name, message: TokenRotation, service: ServiceOf) -> PopulationCreated:
+    return rotate_token(service, name, message.token_valid_seconds)
 
 
 @router.get("/populations")
@@ -44,9 +61,31 @@ def list_devices(
     return page_of(service, DeviceRow, DeviceRow.id, device_details, *conditions, cursor=cursor, limit=limit)
 
 
-@router.post("/devices/{device_id}:decide")
-def decide_device(device_id: str, message: DeviceDecision, service: ServiceOf) -> DeviceDetails:
+@router.post("/devices/{device_id}:decide", responses=problems(404, 409, 413))
+def decide_device(device_id: Identifier, message: DeviceDecision, service: ServiceOf) -> DeviceDetails:
     decide(service, device_id, message)
+    return _details(service, device_id)
+
+
+@router.post("/devices:preauthorize", status_code=201, responses=problems(404, 409, 413))
+def post_preauthorization(
+    message: DevicePreauthorization, service: ServiceOf, entry: AuditEntryOf
+) -> DeviceDetails:
+    entry.subject = preauthorize(service, message)
+    return _details(service, entry.subject)
+
+
+@router.get("/devices/{device_id}/replaced-keys")
+def list_replaced_keys(
+    device_id: Identifier, service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+) -> Page[ReplacedKey]:
+    of_device = ReplacedKeyRow.device_id == device_id
+    return page_of(
+        service, ReplacedKeyRow, ReplacedKeyRow.id, replaced_key, of_device, cursor=cursor, limit=limit
+    )
+
+
+def _details(service: Service, device_id: str) -> DeviceDetails:
     with service.database.read() as session:
         return device_details(session, session.get_one(DeviceRow, device_id))
 
@@ -55,7 +94,7 @@ def decide_device(device_id: str, message: DeviceDecision, service: ServiceOf) -
 def list_transitions(
     service: ServiceOf,
     subject: Subject | None = None,
-    subject_id: str | None = None,
+    subject_id: Identifier | None = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[Transition]:

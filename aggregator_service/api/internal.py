@@ -9,10 +9,12 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client.exposition import choose_encoder
 
 from aggregator_service.api.authentication import OpenRoute, ServiceOf
-from aggregator_service.api.errors import PROBLEM_RESPONSES
+from aggregator_service.api.errors import problems
 from hetlora.messages.common import Message
 
-router = APIRouter(prefix="/internal/v1", tags=["probes"], route_class=OpenRoute, responses=PROBLEM_RESPONSES)
+router = APIRouter(
+    prefix="/internal/v1", tags=["probes"], route_class=OpenRoute, responses=problems(500, 503)
+)
 
 
 class Probe(Message):

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Query
 
 from aggregator_service.api.authentication import ServiceOf
+from aggregator_service.api.errors import problems
 from aggregator_service.api.operator_route import AuditEntryOf, RepeatableOf, operator_router
 from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
 from aggregator_service.audit import MAX_CHARACTERS, audit_entry
@@ -19,7 +20,7 @@ from hetlora.messages.operators import AuditEntry, KeyCreate, KeyCreated, KeySta
 router = operator_router()
 
 
-@router.post("/keys", status_code=201)
+@router.post("/keys", status_code=201, responses=problems(409, 413))
 def post_key(message: KeyCreate, service: ServiceOf, entry: AuditEntryOf, asked: RepeatableOf) -> KeyCreated:
     created = create_key(service, message, asked)
     entry.subject = created.key.key_id
@@ -31,8 +32,8 @@ def list_keys(service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_
     return page_of(service, OperatorKeyRow, OperatorKeyRow.id, key_status, cursor=cursor, limit=limit)
 
 
-@router.post("/keys/{key_id}:revoke")
-def post_revoke(key_id: str, service: ServiceOf) -> KeyStatus:
+@router.post("/keys/{key_id}:revoke", responses=problems(404, 409))
+def post_revoke(key_id: Identifier, service: ServiceOf) -> KeyStatus:
     return revoke_key(service, key_id)
 
 

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
+from aggregator_service.api.errors import problems
 from aggregator_service.storage.blobs import Blobs
 from hetlora.errors import NotFound
 
+
+def object_responses(media_type: str, schema: dict[str, str]) -> dict[int | str, dict[str, object]]:
+    """For OpenAPI: what `object_response` answers."""
+    content = {media_type: {"schema": schema}}
+    return problems(404, 416) | {
+        200: {"description": "The whole object", "content": content},
+        206: {"description": "The range that was asked for", "content": content},
+        304: {"description": "What the caller has is still right"},
+    }
+
+
+BINARY: Final = object_responses("application/octet-stream", {"type": "string", "format": "binary"})
+JSON_OBJECT: Final = object_responses("application/json", {"type": "object"})
 _RANGE = re.compile(r"bytes=(?:(?P<first>\d{1,19})-(?P<last>\d{0,19})|-(?P<suffix>\d{1,19}))")
 
 

@@ -10,7 +10,7 @@ from fastapi.security import HTTPBearer
 from starlette.types import Message, Receive, Scope, Send
 
 from aggregator_service.api.authentication import OpenRoute, service_of
-from aggregator_service.api.errors import PROBLEM_RESPONSES
+from aggregator_service.api.errors import ALWAYS, problems
 from aggregator_service.audit import Entry, close_entry, open_entry
 from aggregator_service.observability.work import facts, note
 from aggregator_service.operators import Operator, authenticate
@@ -82,7 +82,7 @@ def operator_router() -> APIRouter:
         tags=["operators"],
         route_class=OperatorRoute,
         dependencies=[scheme],
-        responses=PROBLEM_RESPONSES,
+        responses=problems(401, 403, *ALWAYS),
     )
 
 

@@ -18,7 +18,9 @@ from hetlora.messages.common import Message, Page
 Row = TypeVar("Row", bound=Base)
 Item = TypeVar("Item", bound=Message)
 
-Cursor = Annotated[str | None, Query(max_length=128, description="`next_cursor` of the page before")]
+Cursor = Annotated[
+    str | None, Query(pattern=r"^[A-Za-z0-9._-]{1,128}$", description="`next_cursor` of the page before")
+]
 Limit = Annotated[int, Query(ge=1, le=500, description="Most items on the page")]
 DEFAULT_LIMIT = 100
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Query, Request, Response
 from sqlalchemy import select
 
 from aggregator_service.api.authentication import ServiceOf
-from aggregator_service.api.objects import object_response
+from aggregator_service.api.errors import problems
+from aggregator_service.api.objects import BINARY, object_response
 from aggregator_service.api.operator_route import AuditEntryOf, RepeatableOf, operator_router
 from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
 from aggregator_service.runs import RunVerb, change_run, create_run, get_run
@@ -16,7 +17,7 @@ from aggregator_service.service import Service
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow, RunRow
 from aggregator_service.views import adapter_version_status, assignment_status, round_status, run_status
 from hetlora.errors import NotFound
-from hetlora.messages.common import MAX_INTEGER, Page
+from hetlora.messages.common import Identifier, Page
 from hetlora.messages.management import (
     AdapterVersionStatus,
     AssignmentStatus,
@@ -24,6 +25,8 @@ from hetlora.messages.management import (
     RunCreate,
     RunStatus,
 )
+
+MAX_ROUND_INDEX: Final = 2**31 - 1  # as the database counts them
 
 router = operator_router()
 
@@ -33,7 +36,7 @@ def _status(service: Service, run_id: str) -> RunStatus:
         return run_status(session, get_run(session, run_id))
 
 
-@router.post("/runs", status_code=201)
+@router.post("/runs", status_code=201, responses=problems(404, 409, 413))
 def post_run(message: RunCreate, service: ServiceOf, entry: AuditEntryOf, asked: RepeatableOf) -> RunStatus:
     entry.subject = create_run(service, message, asked)
     return _status(service, entry.subject)
@@ -44,25 +47,25 @@ def list_runs(service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_
     return page_of(service, RunRow, RunRow.id, run_status, cursor=cursor, limit=limit)
 
 
-@router.get("/runs/{run_id}")
-def get_run_status(run_id: str, service: ServiceOf) -> RunStatus:
+@router.get("/runs/{run_id}", responses=problems(404))
+def get_run_status(run_id: Identifier, service: ServiceOf) -> RunStatus:
     return _status(service, run_id)
 
 
-@router.get("/runs/{run_id}/rounds")
+@router.get("/runs/{run_id}/rounds", responses=problems(404))
 def list_rounds(
-    run_id: str, service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+    run_id: Identifier, service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
 ) -> Page[RoundStatus]:
     _status(service, run_id)
     of_run = RoundRow.run_id == run_id
     return page_of(service, RoundRow, RoundRow.id, round_status, of_run, cursor=cursor, limit=limit)
 
 
-@router.get("/runs/{run_id}/assignments")
+@router.get("/runs/{run_id}/assignments", responses=problems(404))
 def list_assignments(
-    run_id: str,
+    run_id: Identifier,
     service: ServiceOf,
-    round_index: Annotated[int | None, Query(ge=0, le=MAX_INTEGER)] = None,
+    round_index: Annotated[int | None, Query(ge=0, le=MAX_ROUND_INDEX)] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[AssignmentStatus]:
@@ -76,9 +79,9 @@ def list_assignments(
     )
 
 
-@router.get("/runs/{run_id}/adapters")
+@router.get("/runs/{run_id}/adapters", responses=problems(404))
 def list_adapters(
-    run_id: str, service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+    run_id: Identifier, service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
 ) -> Page[AdapterVersionStatus]:
     _status(service, run_id)
     return page_of(
@@ -93,14 +96,14 @@ def list_adapters(
     )
 
 
-@router.get("/adapters/{version}/content", response_class=Response)
-def get_adapter(version: str, request: Request, service: ServiceOf) -> Response:
+@router.get("/adapters/{version}/content", response_class=Response, responses=BINARY)
+def get_adapter(version: Identifier, request: Request, service: ServiceOf) -> Response:
     row = _version(service, version)
     return object_response(request, service.objects, row.sha256, "application/octet-stream")
 
 
-@router.get("/adapters/{version}/frozen", response_class=Response)
-def get_frozen_adapter(version: str, request: Request, service: ServiceOf) -> Response:
+@router.get("/adapters/{version}/frozen", response_class=Response, responses=BINARY)
+def get_frozen_adapter(version: Identifier, request: Request, service: ServiceOf) -> Response:
     row = _version(service, version)
     if row.frozen_sha256 is None:
         raise NotFound("this adapter version has no frozen adapter", got=version)
@@ -115,7 +118,7 @@ def _version(service: Service, version: str) -> AdapterVersionRow:
     return row
 
 
-@router.post("/runs/{run_id}:{verb}")
-def post_run_verb(run_id: str, verb: RunVerb, service: ServiceOf) -> RunStatus:
+@router.post("/runs/{run_id}:{verb}", responses=problems(404, 409))
+def post_run_verb(run_id: Identifier, verb: RunVerb, service: ServiceOf) -> RunStatus:
     change_run(service, run_id, verb)
     return _status(service, run_id)

@@ -8,20 +8,20 @@ from contextlib import asynccontextmanager
 from email.utils import format_datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import Depends, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aggregator_service.api.authentication import DeviceId, DeviceRoute, ServiceOf
+from aggregator_service.api.authentication import DeviceId, DeviceRoute, ServiceOf, device_router
 from aggregator_service.api.body import bounded_chunks
-from aggregator_service.api.errors import PROBLEM_RESPONSES
+from aggregator_service.api.errors import problems
 from aggregator_service.storage.incoming import IncomingBlob
 from aggregator_service.upload_parts import PartAdmission, admit_part, keep_part
 from aggregator_service.uploads import Upload, begin_upload, end_upload, find_upload
 from hetlora.errors import ChecksumMismatch, DigestMismatch
-from hetlora.messages.common import ObjectRef
+from hetlora.messages.common import Identifier, ObjectRef
 from hetlora.tus import (
     CHECKSUM_BYTES,
     EXTENSIONS,
@@ -48,18 +48,15 @@ def _announced(tus_resumable: Annotated[Literal["1.0.0"], Header()]) -> None:
     """For OpenAPI; `TusRoute` has checked it."""
 
 
-discovery = APIRouter(
-    prefix="/device/v1", tags=["devices"], route_class=DeviceRoute, responses=PROBLEM_RESPONSES
-)
-router = APIRouter(
-    prefix="/device/v1",
-    tags=["devices"],
-    route_class=TusRoute,
-    dependencies=[Depends(_announced)],
-    responses=PROBLEM_RESPONSES,
-)
-PART_BODY = {"requestBody": {"required": True, "content": {PART_TYPE: {"schema": {"type": "string"}}}}}
-UploadId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+discovery = device_router(DeviceRoute, 403)
+router = device_router(TusRoute, 403, 404, 412)
+router.dependencies.append(Depends(_announced))
+PART_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {PART_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
 Length = Annotated[str, Header(pattern=r"^[1-9][0-9]{0,15}$", description="Bytes of the whole update.")]
 Offset = Annotated[str, Header(pattern=r"^(0|[1-9][0-9]{0,15})$", description="Where the part begins.")]
 Metadata = Annotated[
@@ -71,7 +68,7 @@ Checksum = Annotated[
 
 
 @discovery.options("/assignments/{assignment_id}/uploads", status_code=204, response_class=Response)
-def tell_tus(assignment_id: str, service: ServiceOf) -> Response:
+def tell_tus(assignment_id: Identifier, service: ServiceOf) -> Response:
     told = {
         "Tus-Version": VERSION,
         "Tus-Resumable": VERSION,
@@ -82,9 +79,14 @@ def tell_tus(assignment_id: str, service: ServiceOf) -> Response:
     return Response(status_code=204, headers=told)
 
 
-@router.post("/assignments/{assignment_id}/uploads", status_code=201, response_class=Response)
+@router.post(
+    "/assignments/{assignment_id}/uploads",
+    status_code=201,
+    response_class=Response,
+    responses=problems(409, 413),
+)
 def post_upload(
-    assignment_id: str,
+    assignment_id: Identifier,
     upload_length: Length,
     upload_metadata: Metadata,
     device_id: DeviceId,
@@ -96,8 +98,8 @@ def post_upload(
     return Response(status_code=201, headers=location | _standing(upload))
 
 
-@router.head("/uploads/{upload_id}", response_class=Response)
-def head_upload(upload_id: UploadId, device_id: DeviceId, service: ServiceOf) -> Response:
+@router.head("/uploads/{upload_id}", response_class=Response, responses=problems(410))
+def head_upload(upload_id: Identifier, device_id: DeviceId, service: ServiceOf) -> Response:
     upload = find_upload(service, device_id, upload_id)
     promised = {
         "Upload-Length": str(upload.promised.size_bytes),
@@ -106,9 +108,15 @@ def head_upload(upload_id: UploadId, device_id: DeviceId, service: ServiceOf) ->
     return Response(headers=promised | _standing(upload))
 
 
-@router.patch("/uploads/{upload_id}", status_code=204, response_class=Response, openapi_extra=PART_BODY)
+@router.patch(
+    "/uploads/{upload_id}",
+    status_code=204,
+    response_class=Response,
+    openapi_extra=PART_BODY,
+    responses=problems(409, 410, 413, 415, ChecksumMismatch.status),
+)
 async def patch_upload(
-    upload_id: UploadId,
+    upload_id: Identifier,
     upload_offset: Offset,
     request: Request,
     device_id: DeviceId,
@@ -125,7 +133,7 @@ async def patch_upload(
 
 
 @router.delete("/uploads/{upload_id}", status_code=204, response_class=Response)
-def delete_upload(upload_id: UploadId, device_id: DeviceId, service: ServiceOf) -> Response:
+def delete_upload(upload_id: Identifier, device_id: DeviceId, service: ServiceOf) -> Response:
     end_upload(service, device_id, upload_id)
     return Response(status_code=204)
 

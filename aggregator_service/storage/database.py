@@ -34,13 +34,21 @@ class Database:
 
     def __init__(self, url: URL, *, timeout_seconds: float, connections: int = 20) -> None:
         self.engine = make_engine(url, timeout_seconds=timeout_seconds, connections=connections)
-        self._write_lock: AbstractContextManager[object] = (
-            threading.Lock() if url.get_backend_name() == SQLITE else nullcontext()
-        )
-        self._reading = sessionmaker(self.engine, expire_on_commit=False)
-        self._writing = sessionmaker(
-            self.engine.execution_options(begin="BEGIN IMMEDIATE"), expire_on_commit=False
-        )
+        reading = self.engine
+        self._write_lock: AbstractContextManager[object] = nullcontext()
+        if url.get_backend_name() == SQLITE:
+            self._write_lock = threading.Lock()
+        else:
+            # READ COMMITTED looks anew with each statement anyway: BEGIN and ROLLBACK are two trips more.
+            reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._reading = sessionmaker(reading, expire_on_commit=False, autoflush=False)
+        self._writing = {
+            durable: sessionmaker(
+                self.engine.execution_options(begin="BEGIN IMMEDIATE", durable=durable),
+                expire_on_commit=False,
+            )
+            for durable in (True, False)
+        }
         upgrade(self.engine)
 
     @contextmanager
@@ -50,9 +58,13 @@ class Database:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """One transaction: committed at the end of the block, rolled back by any exception."""
-        with self._write_lock, self._writing.begin() as session:
+    def write(self, *, durable: bool = True) -> Iterator[Session]:
+        """One transaction: committed at the end of the block, rolled back by any exception.
+
+        One that is not `durable` does not wait for the disk: a power loss, or the end of the database's
+        machine, may take the last of them with it. It never takes one without those that came after.
+        """
+        with self._write_lock, self._writing[durable].begin() as session:
             yield session
 
     def close(self) -> None:
@@ -74,7 +86,7 @@ def _sqlite_engine(url: URL, timeout_seconds: float) -> Engine:
 
 
 def _postgresql_engine(url: URL, timeout_seconds: float, connections: int) -> Engine:
-    return create_engine(
+    engine = create_engine(
         url,
         hide_parameters=True,  # what devices and operators send stays out of logs and tracebacks
         pool_size=connections,
@@ -87,14 +99,23 @@ def _postgresql_engine(url: URL, timeout_seconds: float, connections: int) -> En
             "options": f"-c lock_timeout={round(timeout_seconds * 1000)} -c timezone=utc",
         },
     )
+    event.listen(engine, "begin", _begin_postgresql)
+    return engine
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    if not connection.get_execution_options().get("durable", True):
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
 
 
 def _prepare_connection(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver starts no transaction of its own; `_begin` does
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # an accepted update survives a power loss, too
     connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+    options = connection.get_execution_options()
+    # FULL: an accepted update survives a power loss, too.
+    connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if options.get('durable', True) else 'NORMAL'}")
+    connection.exec_driver_sql(options.get("begin", "BEGIN"))

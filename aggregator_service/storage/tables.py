@@ -7,18 +7,31 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Double, Enum, ForeignKey, Index, Integer
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation, CapabilityReport, Report
-from hetlora.messages.management import RunSettings
+from hetlora.messages.management import AdmissionPolicy, RunSettings
 from hetlora.messages.operators import OperatorRole
 from hetlora.states import AdapterVersionState, AssignmentState, DeviceState, RoundState, RunState
 
 # PostgreSQL's own integers end at 2 GiB; SQLite's do not, and know no other name.
 ByteCount = Annotated[int, "bytes"]
+RowNumber = Annotated[int, "row"]
 Subject = Literal["device", "assignment", "round", "run", "adapter_version"]
 
 
@@ -64,6 +77,7 @@ class Base(DeclarativeBase):
     type_annotation_map: ClassVar = {
         datetime: UtcDateTime(),
         ByteCount: BigInteger().with_variant(Integer(), "sqlite"),
+        RowNumber: BigInteger().with_variant(Integer(), "sqlite"),
         RunSettings: MessageJson(RunSettings),
         CapabilityReport: MessageJson(CapabilityReport),
         Report: MessageJson(Report),
@@ -90,6 +104,8 @@ class PopulationRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     enrolment_token_sha256: Mapped[str]
     created_at: Mapped[datetime]
+    admission: Mapped[AdmissionPolicy] = mapped_column(String, default="token")
+    token_expires_at: Mapped[datetime | None]
 
 
 class DeviceRow(StatefulRow):
@@ -99,10 +115,22 @@ class DeviceRow(StatefulRow):
 
     state: Mapped[DeviceState] = _state(DeviceState)
     population: Mapped[str] = mapped_column(ForeignKey("populations.name"), index=True)
-    public_key: Mapped[str]
+    public_key: Mapped[str]  # the one in force; empty where it is preauthorized by its id alone
     name: Mapped[str]
     capabilities: Mapped[CapabilityReport | None]
     last_contact_at: Mapped[datetime | None]
+
+
+class ReplacedKeyRow(Base):
+    """A public key that a device had before; none comes back."""
+
+    __tablename__ = "replaced_keys"
+    __table_args__ = (UniqueConstraint("device_id", "public_key"),)
+
+    id: Mapped[RowNumber] = mapped_column(primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    public_key: Mapped[str]
+    replaced_at: Mapped[datetime]
 
 
 class BundleRow(Base):
@@ -268,7 +296,7 @@ class RankLimitRow(Base):
 
 
 class NonceRow(Base):
-    """A nonce seen; kept until its signature is too old to be accepted again."""
+    """A nonce seen; kept until its signature is too old to be accepted again, whatever time was signed."""
 
     __tablename__ = "nonces"
 
@@ -332,7 +360,7 @@ class TransitionRow(Base):
     __tablename__ = "transitions"
     __table_args__ = (Index("ix_transitions_subject", "subject", "subject_id"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[RowNumber] = mapped_column(primary_key=True)
     subject: Mapped[str]
     subject_id: Mapped[str]
     old: Mapped[str | None]

@@ -46,6 +46,7 @@ SETTINGS: Final = {
     "HETLORA_DATABASE_TIMEOUT_SECONDS": "2",
     "HETLORA_SHUTDOWN_SECONDS": "5",
     "HETLORA_MAX_FAILURES_PER_ROUND": "1000",
+    "HETLORA_MAX_REQUESTS_PER_MINUTE": "100000",
 }
 # Two runs share the devices: one whose state is its adapter, and a buffered one that keeps more, moments and
 # wider factors.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Generic, TypeVar
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Final, Generic, Self, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hetlora.digest import Sha256
 from hetlora.errors import (
@@ -22,6 +24,9 @@ MAX_INTEGER: Final = 2**53 - 1
 # No lease, window or wait is longer: clocks and calendars overflow long after it.
 YEAR_SECONDS: Final = 365 * 24 * 3600
 
+# PostgreSQL keeps no NUL in a text, and nothing that is UTF-8 has half of a surrogate pair.
+_NO_TEXT: Final = re.compile(r"[\0\ud800-\udfff]")
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 # Strict: "2" and true are no numbers, though Python would take them for 2 and 1.
@@ -33,9 +38,27 @@ Answer = TypeVar("Answer", bound=BaseModel)
 
 
 class Message(BaseModel):
-    """An immutable message with no room for unknown fields, NaN or infinity."""
+    """An immutable message with no room for unknown fields, NaN, infinity, or what no text may hold."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _texts_can_be_kept(self) -> Self:
+        for name, value in self:
+            if any(_NO_TEXT.search(text) for text in _texts(value)):
+                raise ValueError(f"{name} holds a NUL, or half of a surrogate pair")
+        return self
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The texts of a field; those of a message in it were looked at when that was made."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts((*value.keys(), *value.values()))
+    elif isinstance(value, (tuple, list, set, frozenset)):
+        for item in value:
+            yield from _texts(item)
 
 
 class ObjectRef(Message):

@@ -10,23 +10,39 @@ from pydantic import Field, model_validator
 from hetlora.messages.common import Count, Identifier, Message, Name, ObjectRef, PositiveCount, Timestamp
 from hetlora.states import AssignmentState, DeviceState
 
+# Half of the SHA-256 of the device's first public key: see `hetlora.signature.device_id_of`.
+DeviceId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 PublicKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]  # Ed25519, 32 bytes in base64
 
 
 class EnrolRequest(Message):
-    """A device asks to join a population; signed by the key that it brings."""
+    """A device asks to join a population; signed by the key that it brings.
+
+    A device that an operator preauthorized, or that is enrolled already, needs no token.
+    """
 
     population: Name
-    enrolment_token: str = Field(min_length=1, max_length=128)
+    enrolment_token: str | None = Field(default=None, min_length=1, max_length=128)
     public_key: PublicKey
     name: str = Field(default="", max_length=128)
 
 
 class DeviceStatus(Message):
-    """A device as the service knows it."""
+    """A device as the service knows it, and when one that is not accepted may ask again."""
 
     device_id: Identifier
     state: DeviceState
+    retry_after_seconds: float = Field(default=0, ge=0)
+
+
+class KeyRotation(Message):
+    """A device takes another key; signed by the key that it had so far.
+
+    `proof` is the new key's signature over `hetlora.signature.rotation_base`, in base64.
+    """
+
+    public_key: PublicKey
+    proof: str = Field(pattern=r"^[A-Za-z0-9+/]{86}==$")
 
 
 class CapabilityReport(Message):

@@ -18,7 +18,7 @@ from hetlora.messages.common import (
     Timestamp,
 )
 from hetlora.messages.defence import Defence
-from hetlora.messages.device import CapabilityReport, TrainingSettings
+from hetlora.messages.device import CapabilityReport, DeviceId, PublicKey, TrainingSettings
 from hetlora.messages.only_with import OnlyWith, check_all_used
 from hetlora.messages.rules import HetLoraRule, RuleSettings
 from hetlora.messages.server_optimizer import ServerOptimizer
@@ -30,11 +30,17 @@ from hetlora.states import (
     RunState,
 )
 
+# What the enrolment token gives: a place in the population, or one once an operator has accepted the device.
+AdmissionPolicy = Literal["token", "approval"]
+TokenValidity = Annotated[float | None, Field(gt=0, le=YEAR_SECONDS)]  # None: until rotated
+
 
 class PopulationCreate(Message):
-    """Devices that share one learning problem."""
+    """Devices that share one learning problem, and how they are admitted."""
 
     name: Name
+    admission: AdmissionPolicy = "token"
+    token_valid_seconds: TokenValidity = None
 
 
 class PopulationCreated(Message):
@@ -42,12 +48,21 @@ class PopulationCreated(Message):
 
     name: Name
     enrolment_token: str
+    token_expires_at: Timestamp | None = None
+
+
+class TokenRotation(Message):
+    """A new enrolment token for a population; the one so far admits nobody any more."""
+
+    token_valid_seconds: TokenValidity = None
 
 
 class PopulationStatus(Message):
     """A population as the service knows it."""
 
     name: Name
+    admission: AdmissionPolicy
+    token_expires_at: Timestamp | None
     devices: int
     created_at: Timestamp
 
@@ -185,6 +200,31 @@ class DeviceDetails(Message):
     state: DeviceState
     capabilities: CapabilityReport | None
     last_contact_at: Timestamp | None
+
+
+class DevicePreauthorization(Message):
+    """A device that will be accepted without a token when it comes; known by its id or its public key.
+
+    Both together name a device that has another key than its first.
+    """
+
+    population: Name
+    device_id: DeviceId | None = None
+    public_key: PublicKey | None = None
+    name: str = Field(default="", max_length=128)
+
+    @model_validator(mode="after")
+    def _names_a_device(self) -> Self:
+        if self.device_id is None and self.public_key is None:
+            raise ValueError("neither device_id nor public_key is given")
+        return self
+
+
+class ReplacedKey(Message):
+    """A public key that a device had before."""
+
+    public_key: PublicKey
+    replaced_at: Timestamp
 
 
 class DeviceDecision(Message):

@@ -91,7 +91,7 @@ def test_nonces_are_forgotten_only_after_their_signature_is_too_old(
             return list(session.scalars(select(NonceRow.nonce)))
 
     clock.advance(600)
-    assert kept() == ["ahead-of-time-01"]
+    assert "ahead-of-time-01" in kept()
     answer = device.send("POST", "/check-ins", CHECK_IN, created=ahead, nonce="ahead-of-time-01")
     assert problem(answer) == (401, "replayed_request")
     clock.advance(1)

@@ -124,7 +124,8 @@ def test_repeated_enrolment_answers_the_same_device(device: FakeDevice, operator
         "enrolment_token": "long forgotten",
         "public_key": device.public_key,
     }
-    assert device.call("POST", "/devices", message) == {"device_id": device.device_id, "state": "accepted"}
+    status = device.call("POST", "/devices", message)
+    assert (status["device_id"], status["state"]) == (device.device_id, "accepted")
     assert len(operator.items("/devices?population=keyboard")) == 1
 
 

@@ -22,9 +22,12 @@ VIEWER, OPERATOR, ADMIN = OperatorRole
 # Each route of operators with the role that it needs; whoever adds a route says here what it may cost.
 ROLES = {
     "POST /populations": ADMIN,
+    "POST /populations/{name}:rotate-token": ADMIN,
     "GET /populations": VIEWER,
     "GET /devices": VIEWER,
     "POST /devices/{device_id}:decide": OPERATOR,
+    "POST /devices:preauthorize": OPERATOR,
+    "GET /devices/{device_id}/replaced-keys": VIEWER,
     "GET /transitions": VIEWER,
     "PUT /objects/{sha256}": OPERATOR,
     "HEAD /objects/{sha256}": VIEWER,

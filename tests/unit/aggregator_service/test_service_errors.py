@@ -172,6 +172,7 @@ def test_contract_names_every_path_of_the_protocol(http: httpx.Client) -> None:
     paths = set(contract["paths"])
     assert {
         "/device/v1/devices",
+        "/device/v1/devices:rotate-key",
         "/device/v1/check-ins",
         "/device/v1/objects/{sha256}",
         "/device/v1/assignments/{assignment_id}:start",
@@ -181,6 +182,7 @@ def test_contract_names_every_path_of_the_protocol(http: httpx.Client) -> None:
         "/device/v1/assignments/{assignment_id}:submit",
         "/device/v1/assignments/{assignment_id}:fail",
         "/management/v1/populations",
+        "/management/v1/populations/{name}:rotate-token",
         "/management/v1/objects/{sha256}",
         "/management/v1/bundles",
         "/management/v1/bundles/{digest}/manifest",
@@ -193,7 +195,9 @@ def test_contract_names_every_path_of_the_protocol(http: httpx.Client) -> None:
         "/management/v1/adapters/{version}/content",
         "/management/v1/adapters/{version}/frozen",
         "/management/v1/devices",
+        "/management/v1/devices:preauthorize",
         "/management/v1/devices/{device_id}:decide",
+        "/management/v1/devices/{device_id}/replaced-keys",
         "/management/v1/transitions",
         "/management/v1/keys",
         "/management/v1/keys/{key_id}:revoke",
@@ -206,7 +210,7 @@ def test_contract_names_every_path_of_the_protocol(http: httpx.Client) -> None:
     assert {"CheckIn", "Offer", "Plan", "Report", "Receipt", "RunCreate", "RunStatus"} <= set(schemas)
     assert "HTTPValidationError" not in schemas
     answers = contract["paths"]["/device/v1/check-ins"]["post"]["responses"]
-    schema = answers["default"]["content"]["application/problem+json"]["schema"]
+    schema = answers["422"]["content"]["application/problem+json"]["schema"]
     assert schema["required"] == Problem.model_json_schema()["required"]
 
 

@@ -12,14 +12,14 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from service_bundle import make_adapter, make_manifest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, select, text
 
 from aggregator_service.handouts import handout
 from aggregator_service.service import database_url, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.folder import BlobFolder
 from aggregator_service.storage.schema import MIGRATIONS, newest_revision, revision_of, upgrade
-from aggregator_service.storage.tables import AssignmentRow, RunRow
+from aggregator_service.storage.tables import AssignmentRow, BundleRow, DeviceRow, RunRow
 from hetlora.messages.device import Adaptation
 from hetlora.messages.management import RunSettings
 from hetlora.messages.rules import HetLoraRule
@@ -113,3 +113,24 @@ def test_newest_revision_can_be_taken_back_to_the_first(settings: Settings, engi
         assert connection.execute(text("SELECT version, rank FROM truncated_adapters")).all() == [
             ("run-1-v000000", 1)
         ]
+
+
+def test_texts_with_nul_of_an_older_service_are_mended(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    engine = create_engine(database_url(settings))
+    write_old(settings, engine, "0001")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE devices SET name = :nul, reason = :nul"), {"nul": "a\0b"})
+    engine.dispose()
+    with closing(open_service(settings)) as service, service.database.read() as session:
+        device = session.get_one(DeviceRow, "device-1")
+        assert (device.name, device.reason) == ("a b", "a b")
+
+
+def test_size_beyond_32_bits_is_kept(settings: Settings, engine: Engine) -> None:
+    write_old(settings, engine, "0001")
+    with closing(open_service(settings)) as service:
+        with service.database.write() as session:
+            session.scalars(select(BundleRow)).one().size_bytes = 2**33
+        with service.database.read() as session:
+            assert session.scalar(select(BundleRow.size_bytes)) == 2**33
