@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edge_sdk.client import EdgeClient
     from edge_sdk.events import (
+        AwaitingApproval,
         CheckedIn,
         Downloaded,
         Event,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
+    "AwaitingApproval": "edge_sdk.events",
     "CapabilityReport": "hetlora.messages.device",
     "CheckedIn": "edge_sdk.events",
     "Downloaded": "edge_sdk.events",
@@ -60,6 +62,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AwaitingApproval",
     "CapabilityReport",
     "CheckedIn",
     "Downloaded",

@@ -7,19 +7,20 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import httpx
-from pydantic import ValidationError
 
 from edge_sdk.bundles import BundleCache
 from edge_sdk.downloads import Downloads
-from edge_sdk.events import CheckedIn, Downloaded, Event
+from edge_sdk.enrolment import check_in, enrolment_of
+from edge_sdk.events import AwaitingApproval, CheckedIn, Downloaded, Event
 from edge_sdk.examples import DEFAULT_MAX_EXAMPLES, ExampleStore
 from edge_sdk.folder import lock_folder, open_folder
-from edge_sdk.identity import Identity, load_or_create_identity
+from edge_sdk.key_rotation import identity_in, is_rotating, rotate_key
 from edge_sdk.probe import measure_capabilities
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.service import DeviceService
@@ -28,9 +29,9 @@ from edge_sdk.transport import Transport
 from edge_sdk.uploads import DEFAULT_PART_BYTES, Uploads
 from edge_sdk.visit import Visit
 from hetlora import __version__
-from hetlora.errors import SettingsError, UnknownDevice, faults_in_words
+from hetlora.errors import RefusedError, SettingsError, TooManyRequests
 from hetlora.messages.common import PROTOCOL_VERSION
-from hetlora.messages.device import CapabilityReport, CheckIn, CheckInAnswer, EnrolRequest
+from hetlora.messages.device import CapabilityReport, CheckIn, CheckInAnswer
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ class EdgeClient:
         service_url: where the service answers.
         population: which learning problem this device takes part in.
         folder: where the device's key, examples and bundles live from one start to the next.
-        enrolment_token: admits the device on its first visit; not needed after that.
+        enrolment_token: admits the device on its first visit; not needed after that, nor by a device that an
+            operator preauthorized.
         name: shown to operators.
         capabilities: a profile given by hand, for simulations; None measures this device.
         traffic_bytes_per_round: what adapters may take over the network in a round, down and up together,
@@ -108,11 +110,9 @@ class EdgeClient:
         self._runtime = runtime
         self._folder = open_folder(Path(folder))
         self._lock = lock_folder(self._folder)
-        self._identity = load_or_create_identity(self._folder.key_file)
-        self._population = population
-        self._may_enrol = enrolment_token is not None
-        self._enrolment = _enrolment(population, name, enrolment_token, self._identity)
-        self._transport = Transport(service_url, self._identity, http=http, clock=clock)
+        identity = identity_in(self._folder)
+        self._enrolment = enrolment_of(population, name, enrolment_token, identity)
+        self._transport = Transport(service_url, identity, http=http, clock=clock)
         self._service = DeviceService(self._transport)
         self._downloads = Downloads(
             self._transport, self._folder.downloads, lambda name, size: on_event(Downloaded(name, size))
@@ -124,8 +124,19 @@ class EdgeClient:
 
     @property
     def device_id(self) -> str:
-        """This device's name at the service, made from its public key."""
-        return self._identity.device_id
+        """This device's name at the service, made from its first public key."""
+        return self._transport.identity.device_id
+
+    def rotate_key(self) -> None:
+        """Replace this device's key at the service and in its folder; its id stays, the key so far is void.
+
+        A rotation that broke off is finished by the next visit, or by this.
+
+        Raises:
+            ServiceUnreachable, ServiceFailed, TooManyRequests: see `run_once`.
+            RefusedError: the service does not know this device, or does not admit it; its key stays.
+        """
+        rotate_key(self._transport, self._folder)
 
     def close(self) -> None:
         """Close connections and the example store."""
@@ -151,10 +162,13 @@ class EdgeClient:
         service and in the `Visit`; it does not raise.
 
         Raises:
-            ServiceUnreachable, ServiceFailed, ClockSkew: the service is away or ill, or this device's clock
-                is wrong; a later visit goes on where this one stopped.
+            ServiceUnreachable, ServiceFailed, TooManyRequests, ClockSkew: the service is away, ill or busy,
+                or this device's clock is wrong; a later visit goes on where this one stopped.
             RefusedError: the service does not admit this device; the subclass says why.
         """
+        if is_rotating(self._folder):
+            with suppress(RefusedError):  # the check-in tells what is wrong
+                self.rotate_key()
         capabilities = self._capabilities or self._measure()
         answer = self._check_in(capabilities)
         self._on_event(CheckedIn(answer.offer, answer.reason))
@@ -194,7 +208,7 @@ class EdgeClient:
             except AWAY as error:
                 absences += 1
                 longest = min(LONGEST_ABSENCE_SECONDS, FIRST_ABSENCE_SECONDS * 2 ** (absences - 1))
-                wait_seconds = jitter.uniform(0, longest)
+                wait_seconds = jitter.uniform(0, longest) + _asked_seconds(error)
                 logger.warning("event=service_away retry_seconds=%.1f error=%s", wait_seconds, error)
             else:
                 absences = 0
@@ -216,31 +230,19 @@ class EdgeClient:
         request = CheckIn(
             protocol_version=PROTOCOL_VERSION,
             sdk_version=__version__,
-            population=self._population,
+            population=self._enrolment.population,
             capabilities=capabilities,
             example_count=self.examples.count(),
         )
-        try:
-            return self._service.check_in(request)
-        except UnknownDevice as error:
-            # The service knows best whether it knows us: also after it lost its database.
-            if not self._may_enrol:
-                raise UnknownDevice(error.what, got=error.got, expected="an enrolment token") from error
-        status = self._service.enrol(self._enrolment)
-        logger.info("device=%s state=%s event=enrolled", status.device_id, status.state)
-        return self._service.check_in(request)
-
-
-def _enrolment(population: str, name: str, token: str | None, identity: Identity) -> EnrolRequest:
-    try:
-        return EnrolRequest(
-            population=population,
-            # Built without a token too, though never sent then: the schema checks the other fields.
-            enrolment_token="none" if token is None else token,
-            public_key=identity.public_key,
-            name=name,
+        return check_in(
+            self._service,
+            request,
+            self._enrolment.model_copy(update={"public_key": self._transport.identity.public_key}),
+            on_pending=lambda status: self._on_event(AwaitingApproval(status.device_id)),
         )
-    except ValidationError as error:
-        raise SettingsError(
-            "this device cannot enrol under these settings", got=faults_in_words(error.errors())
-        ) from error
+
+
+def _asked_seconds(error: Exception) -> float:
+    """How long the service asked to be left alone, if it did."""
+    asked = error.retry_after_seconds if isinstance(error, TooManyRequests) else None
+    return min(asked or 0.0, LONGEST_WAIT_SECONDS)

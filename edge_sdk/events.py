@@ -17,6 +17,13 @@ class CheckedIn:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitingApproval:
+    """The device is enrolled, and an operator has to accept it before it may take part."""
+
+    device_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class RankChosen:
     """The planner found the rank that this device can afford."""
 
@@ -71,4 +78,14 @@ class GivenBack:
     message: str
 
 
-Event = CheckedIn | RankChosen | Downloaded | StepDone | RankPruned | Uploaded | Submitted | GivenBack
+Event = (
+    AwaitingApproval
+    | CheckedIn
+    | RankChosen
+    | Downloaded
+    | StepDone
+    | RankPruned
+    | Uploaded
+    | Submitted
+    | GivenBack
+)

@@ -21,6 +21,16 @@ class DeviceFolder:
         return self.root / "device_key.pem"
 
     @property
+    def next_key_file(self) -> Path:
+        """The key that the device is about to take, while it is not known to be in force."""
+        return self.root / "device_key.next.pem"
+
+    @property
+    def device_id_file(self) -> Path:
+        """The id that followed from the first key, from before the second on."""
+        return self.root / "device_id"
+
+    @property
     def examples_file(self) -> Path:
         return self.root / "examples.sqlite"
 

@@ -1,4 +1,4 @@
-"""A device's Ed25519 key, kept in one file, and the device id that follows from it."""
+"""A device's Ed25519 key, kept in one file, and the device id that follows from its first key."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ from hetlora.signature import device_id_of
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a device is: whoever holds `key` is the device."""
+    """Who a device is: whoever holds `key` is the device.
+
+    `first_id` is the id that followed from the device's first key, where `key` is a later one.
+    """
 
     key: Ed25519PrivateKey
+    first_id: str | None = None
 
     @property
     def public_key(self) -> str:
@@ -30,15 +34,18 @@ class Identity:
     @property
     def device_id(self) -> str:
         """The device's name at the service: see `hetlora.signature.device_id_of`."""
-        return device_id_of(self.key.public_key().public_bytes_raw())
+        return self.first_id or device_id_of(self.key.public_key().public_bytes_raw())
 
     def sign(self, data: bytes) -> bytes:
         """The 64-byte Ed25519 signature (RFC 8032) of `data`."""
         return self.key.sign(data)
 
 
-def load_or_create_identity(path: Path) -> Identity:
+def load_or_create_identity(path: Path, first_id: str | None = None) -> Identity:
     """Read the key file, or make a new key in it (PKCS#8 PEM, readable by its owner alone).
+
+    Args:
+        first_id: see `Identity`.
 
     Raises:
         SettingsError: the file holds no Ed25519 key, cannot be read, or is open to other users.
@@ -49,7 +56,7 @@ def load_or_create_identity(path: Path) -> Identity:
         pass  # the usual case: the device has had its key since its first start
     except OSError as error:
         raise SettingsError(f"key file {path} cannot be written", got=error.strerror) from error
-    return Identity(_load(path))
+    return Identity(_load(path), first_id)
 
 
 def _create(path: Path) -> None:

@@ -13,6 +13,7 @@ from hetlora.messages.device import (
     DeviceStatus,
     EnrolRequest,
     Failure,
+    KeyRotation,
     Plan,
     Receipt,
     Report,
@@ -31,6 +32,9 @@ class DeviceService:
 
     def enrol(self, request: EnrolRequest) -> DeviceStatus:
         return self._post("/device/v1/devices", request, DeviceStatus)
+
+    def rotate_key(self, request: KeyRotation) -> DeviceStatus:
+        return self._post("/device/v1/devices:rotate-key", request, DeviceStatus)
 
     def check_in(self, request: CheckIn) -> CheckInAnswer:
         return self._post("/device/v1/check-ins", request, CheckInAnswer)

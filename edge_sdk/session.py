@@ -33,7 +33,7 @@ from edge_sdk.visit import Visit, failure_of, outcome_of
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.digest import sha256_of
-from hetlora.errors import ClockSkew, HetloraError, ServiceFailed, ServiceUnreachable
+from hetlora.errors import ClockSkew, HetloraError, ServiceFailed, ServiceUnreachable, TooManyRequests
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import (
     Adaptation,
@@ -48,8 +48,8 @@ from hetlora.partial import contract, sends_whole_ranks
 
 logger = logging.getLogger(__name__)
 
-# The service is away or ill, or this device's clock is wrong: what was done is kept for a later visit.
-AWAY: Final = (ServiceUnreachable, ServiceFailed, ClockSkew)
+# The service is away, ill or busy, or this device's clock is wrong: what was done is kept for a later visit.
+AWAY: Final = (ServiceUnreachable, ServiceFailed, TooManyRequests, ClockSkew)
 # After a failure that the service could not be told, so that it named no time: longer than the few seconds
 # that it names by default, as what failed here would at once fail again.
 DEFAULT_RETRY_SECONDS: Final = 60.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -16,7 +17,7 @@ import stamina
 from edge_sdk.identity import Identity
 from hetlora import __version__
 from hetlora.digest import sha256_of
-from hetlora.errors import ChecksumMismatch, ServiceUnreachable, SettingsError
+from hetlora.errors import ChecksumMismatch, ServiceUnreachable, SettingsError, TooManyRequests
 from hetlora.messages.common import error_of_answer
 from hetlora.signature import SignatureParameters, content_digest, signature_base, signature_header
 
@@ -32,6 +33,8 @@ MAX_ANSWER_BYTES: Final = 1024 * 1024
 MAX_TRIES: Final = 8
 FIRST_WAIT_SECONDS: Final = 0.5
 LONGEST_WAIT_SECONDS: Final = 8.0
+# A visit that would wait longer ends, and another comes later.
+LONGEST_RETRY_AFTER_SECONDS: Final = 60.0
 # The last update of a round may have the service aggregate before it answers.
 TIMEOUT: Final = httpx.Timeout(60, connect=10)
 
@@ -62,10 +65,11 @@ class Transport:
         jitter: random.Random | None = None,
     ) -> None:
         self.service_url = _checked(service_url)
+        self.identity = identity  # another from the next request on, when it is set
         self._jitter = jitter or random.Random()
         self._client = httpx.Client(
             base_url=self.service_url,
-            auth=_DeviceSignature(identity, clock),
+            auth=_DeviceSignature(self, clock),
             # Digests and ranges are over the bytes as they travel.
             headers={"Accept-Encoding": "identity", "User-Agent": f"hetlora-edge-sdk/{__version__}"},
             timeout=TIMEOUT,
@@ -94,13 +98,20 @@ class Transport:
         return self.retrying(once)
 
     def retrying(self, action: Callable[[], Result]) -> Result:
-        """Call `action` until it succeeds: again after faults of the line and 5xx, with full jitter."""
+        """Call `action` until it succeeds: again after faults of the line, 429 and 5xx, with full jitter.
+
+        An answer that says when to come back (Retry-After) is waited for, unless that is longer than
+        `LONGEST_RETRY_AFTER_SECONDS`.
+        """
         try:
             for attempt in stamina.retry_context(on=self._backoff(), attempts=MAX_TRIES, timeout=None):
                 with attempt:
                     return action()
         except _ErrorAnswer as answer:
-            raise error_of_answer(answer.status, answer.body, service_url=self.service_url) from answer
+            told = error_of_answer(answer.status, answer.body, service_url=self.service_url)
+            if isinstance(told, TooManyRequests):
+                told.retry_after_seconds = answer.retry_after_seconds
+            raise told from answer
         except httpx.HTTPError as error:
             raise ServiceUnreachable(
                 "the service does not answer",
@@ -116,7 +127,8 @@ class Transport:
         """One signed try; for use within `retrying`, which gives its errors their types."""
         with self._client.stream(method, path, content=body, headers=headers) as response:
             if not response.is_success:
-                raise _ErrorAnswer(response.status_code, _read(response))
+                retry_after = response.headers.get("Retry-After", "")
+                raise _ErrorAnswer(response.status_code, _read(response), _seconds(retry_after))
             yield response
 
     def ask(
@@ -136,8 +148,9 @@ class Transport:
             if not _worth_another_try(error):
                 return False
             longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (tries - 1))
+            asked = error.retry_after_seconds if isinstance(error, _ErrorAnswer) else 0.0
             logger.info("try=%d of=%d event=failed error=%r", tries, MAX_TRIES, error)
-            return self._jitter.uniform(0, longest)
+            return asked + self._jitter.uniform(0, longest)
 
         return wait_seconds
 
@@ -147,39 +160,47 @@ class _DeviceSignature(httpx.Auth):
 
     requires_request_body = True
 
-    def __init__(self, identity: Identity, clock: Callable[[], float]) -> None:
-        self._identity = identity
-        self._device_id = identity.device_id
+    def __init__(self, transport: Transport, clock: Callable[[], float]) -> None:
+        self._transport = transport
         self._clock = clock
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        identity = self._transport.identity
         path, _, query = request.url.raw_path.decode("ascii").partition("?")
         body_sha256 = sha256_of(request.content)
         parameters = SignatureParameters(
-            created=int(self._clock()), nonce=secrets.token_urlsafe(24), key_id=self._device_id
+            created=int(self._clock()), nonce=secrets.token_urlsafe(24), key_id=identity.device_id
         )
         base = signature_base(
             parameters, method=request.method, path=path, query=query, body_sha256=body_sha256
         )
         request.headers["Content-Digest"] = content_digest(body_sha256)
         request.headers["Signature-Input"] = parameters.header()
-        request.headers["Signature"] = signature_header(self._identity.sign(base))
+        request.headers["Signature"] = signature_header(identity.sign(base))
         yield request
 
 
 class _ErrorAnswer(Exception):
     """An answer that is no success, its body not parsed yet."""
 
-    def __init__(self, status: int, body: bytes) -> None:
+    def __init__(self, status: int, body: bytes, retry_after_seconds: float) -> None:
         super().__init__(f"status {status}")
         self.status = status
         self.body = body
+        self.retry_after_seconds = retry_after_seconds
 
 
 def _worth_another_try(error: Exception) -> bool:
     if isinstance(error, _ErrorAnswer):
-        return error.status >= 500 or error.status == ChecksumMismatch.status  # damaged on its way
+        # 460: damaged on its way.
+        passing = error.status >= 500 or error.status in (TooManyRequests.status, ChecksumMismatch.status)
+        return passing and error.retry_after_seconds <= LONGEST_RETRY_AFTER_SECONDS
     return isinstance(error, httpx.TransportError)
+
+
+def _seconds(retry_after: str) -> float:
+    """How long an answer asks to be left alone; 0 unless it says in seconds: a date needs a right clock."""
+    return float(retry_after) if re.fullmatch("[0-9]{1,9}", retry_after) else 0.0
 
 
 def _read(response: httpx.Response) -> bytes:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from hetlora.cli.output import plain, print_items, say
-from hetlora.messages.management import PopulationCreate
+from hetlora.messages.management import BundlePublish
 
 
 @pytest.mark.parametrize("hostile", ["[/x]", "[bold red]admin[/]", "\x1b]0;owned\x07", "a\r\nb", "\x1b[2J"])
@@ -30,9 +30,9 @@ def test_long_line_is_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_listing_with_json_is_one_object_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    print_items([PopulationCreate(name="a")], ["name"], as_json=True, title="Populations")
+    print_items([BundlePublish(digest="0" * 64)], ["digest"], as_json=True, title="Populations")
 
-    assert capsys.readouterr().out == '{"items": [{"name": "a"}]}\n'
+    assert capsys.readouterr().out == '{"items": [{"digest": "' + "0" * 64 + '"}]}\n'
 
 
 def _run(shell: str) -> subprocess.CompletedProcess[str]:

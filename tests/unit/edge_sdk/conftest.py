@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> DeviceFolder:
 def transport(service: FakeService, folder: DeviceFolder) -> Iterator[Transport]:
     """A transport of a device that the service knows."""
     identity = load_or_create_identity(folder.key_file)
-    service.keys[identity.device_id] = identity.key.public_key()
+    service.door.keys[identity.device_id] = identity.public_key
     transport = Transport("http://service.test", identity, clock=lambda: NOW, http=service.http)
     yield transport
     transport.close()

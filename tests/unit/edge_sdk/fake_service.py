@@ -1,42 +1,33 @@
-"""A service that checks signatures, with one population and one assignment."""
+"""The fake service of `hetlora.testing` with a tiny bundle, and whatever a network or a rule may do to it."""
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fake_bundle import SPEC, adapter_of, tiny_files, tiny_manifest
 
+from hetlora import testing
 from hetlora.adapter import Adapter
 from hetlora.algebra import truncate
 from hetlora.digest import sha256_of
-from hetlora.errors import AuthenticationFailed, HetloraError, NotFound, ReplayedRequest, UnknownDevice
+from hetlora.errors import HetloraError
 from hetlora.manifest import MANIFEST_NAME, Manifest, Task
 from hetlora.messages.common import ObjectRef, problem_of
 from hetlora.messages.device import (
     Adaptation,
     CapabilityReport,
-    CheckIn,
-    CheckInAnswer,
-    DeviceStatus,
-    EnrolRequest,
-    Failure,
     Offer,
     Plan,
     Receipt,
-    Report,
-    StartRequest,
     TrainingSettings,
 )
 from hetlora.partial import expand
 from hetlora.plan_adapter import sent_from_bytes
-from hetlora.signature import content_digest, device_id_of, parse_signature, signature_base
-from hetlora.states import AssignmentState, DeviceState
+from hetlora.states import AssignmentState
 from hetlora.tensors import adapter_to_bytes
+from hetlora.testing import Request
 
 NOW = 1_800_000_000.0
 # Room for every rank of SPEC.
@@ -54,8 +45,8 @@ STRONG = CapabilityReport(
 PORTAL = httpx.Response(200, html="<h1>Accept our terms to go online</h1>")
 
 
-class FakeService:
-    """One population and one assignment behind the paths of docs/protocol.md.
+class FakeService(testing.FakeService):
+    """One assignment of a tiny bundle, without a socket, with faults of the network and plans of every rule.
 
     `faults` are taken one per request before it is looked at: an exception is raised as the network would, a
     response is sent as it is, None lets the request pass.
@@ -69,10 +60,12 @@ class FakeService:
         min_rank: int = 1,
         change: Callable[[Manifest], Manifest] = lambda manifest: manifest,
     ) -> None:
+        super().__init__(clock=lambda: NOW)
+        self.retry_after_seconds = 7.0
         self.files = tiny_files()
         manifest = change(tiny_manifest(self.files, task)).to_json()
         self.bundle = ObjectRef(sha256=sha256_of(manifest), size_bytes=len(manifest))
-        self.objects = {sha256_of(data): data for data in (*self.files.values(), manifest)}
+        self.objects |= {sha256_of(data): data for data in (*self.files.values(), manifest)}
         self.names = {sha256_of(data): name for name, data in self.files.items()} | {
             self.bundle.sha256: MANIFEST_NAME
         }
@@ -82,7 +75,7 @@ class FakeService:
         self.plan_adapter: bytes | None = None  # None: the global adapter, truncated
         self.frozen: bytes | None = None
         self.claimed_frozen_bytes: int | None = None
-        self.offer: Offer | None = Offer(
+        self.offer = Offer(
             assignment_id="assignment-1",
             run_id="run-1",
             round_index=0,
@@ -95,14 +88,6 @@ class FakeService:
             lease_expires_at=datetime(2027, 1, 15, tzinfo=UTC),
         )
         self.faults: list[Exception | httpx.Response | None] = []
-        self.keys: dict[str, Ed25519PublicKey] = {}
-        self.nonces: set[str] = set()
-        self.requests: list[str] = []
-        self.check_ins: list[CheckIn] = []
-        self.bodies: list[bytes] = []
-        self.updates: list[Adapter] = []
-        self.reports: list[Report] = []
-        self.failures: list[Failure] = []
 
     @property
     def http(self) -> httpx.MockTransport:
@@ -114,114 +99,44 @@ class FakeService:
         return [self.names.get(path.rsplit("/", 1)[1], "global adapter") for path in paths]
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(f"{request.method} {request.url.path}")
         fault = self.faults.pop(0) if self.faults else None
-        if isinstance(fault, Exception):
-            raise fault
         if fault is not None:
+            self.requests.append(f"{request.method} {request.url.path}")
+            if isinstance(fault, Exception):
+                raise fault
             return fault
-        try:
-            return self._route(request)
-        except HetloraError as error:
-            return problem(error)
-
-    def _route(self, request: httpx.Request) -> httpx.Response:
-        path = request.url.path.removeprefix("/device/v1")
-        if path == "/devices":
-            self._enrol(request)
-        device_id = self._authenticate(request)
-        if path == "/devices":
-            return _json(201, DeviceStatus(device_id=device_id, state=DeviceState.ACCEPTED))
-        if path.startswith("/objects/"):
-            return self._object(request, path.removeprefix("/objects/"))
-        answers: dict[str, Callable[[bytes], httpx.Response]] = {
-            "/check-ins": self._check_in,
-            "/assignments/assignment-1:start": self._start,
-            "/assignments/assignment-1/update": self._update,
-            "/assignments/assignment-1:submit": self._submit,
-            "/assignments/assignment-1:fail": self._fail,
-        }
-        if path not in answers:
-            raise NotFound("no such path", got=path)
-        return answers[path](request.content)
-
-    def _enrol(self, request: httpx.Request) -> None:
-        raw = base64.b64decode(EnrolRequest.model_validate_json(request.content).public_key)
-        self.keys[device_id_of(raw)] = Ed25519PublicKey.from_public_bytes(raw)
-
-    def _authenticate(self, request: httpx.Request) -> str:
-        parameters, signature = parse_signature(
-            request.headers.get("Signature-Input"), request.headers.get("Signature")
+        path, _, query = request.url.raw_path.decode().partition("?")
+        reply = self.answer(Request(request.method, path, query, request.headers, request.content))
+        return httpx.Response(
+            reply.status,
+            content=pieces(reply.body),
+            headers={"Content-Type": reply.content_type, **reply.headers},
         )
-        if parameters.key_id not in self.keys:
-            raise UnknownDevice("device never enrolled", got=parameters.key_id)
-        body_sha256 = sha256_of(request.content)
-        if request.headers["Content-Digest"] != content_digest(body_sha256) or parameters.created != int(NOW):
-            raise AuthenticationFailed("digest or time is wrong")
-        base = signature_base(
-            parameters,
-            method=request.method,
-            path=request.url.path,
-            query=request.url.query.decode(),
-            body_sha256=body_sha256,
-        )
-        self.keys[parameters.key_id].verify(signature, base)  # InvalidSignature fails the test loudly
-        if parameters.nonce in self.nonces:
-            raise ReplayedRequest("nonce seen before")
-        self.nonces.add(parameters.nonce)
-        return parameters.key_id
 
-    def _object(self, request: httpx.Request, sha256: str) -> httpx.Response:
-        if sha256 not in self.objects:
-            raise NotFound("no such object", got=sha256)
-        data = self.objects[sha256]
-        if "Range" not in request.headers:
-            return httpx.Response(200, content=pieces(data))
-        start = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-        headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
-        return httpx.Response(206, content=pieces(data[start:]), headers=headers)
-
-    def _check_in(self, body: bytes) -> httpx.Response:
-        self.check_ins.append(CheckIn.model_validate_json(body))
-        reason = "work" if self.offer else "no run"
-        return _json(200, CheckInAnswer(offer=self.offer, retry_after_seconds=7.0, reason=reason))
-
-    def _start(self, body: bytes) -> httpx.Response:
-        assert self.offer is not None
-        rank = StartRequest.model_validate_json(body).rank
+    def _plan(self, offer: Offer, rank: int) -> Plan:
         self.received = truncate(self.global_adapter, rank)
         data = adapter_to_bytes(self.received) if self.plan_adapter is None else self.plan_adapter
         if self.plan_adapter is not None:
             self.received = sent_from_bytes(data, self.spec).adapter
-        return _json(
-            200,
-            Plan(
-                assignment_id="assignment-1",
-                rank=rank,
-                adapter=self._stored(data),
-                seed=5,
-                lease_expires_at=self.offer.lease_expires_at,
-                adaptation=self.adaptation,
-                frozen=None if self.frozen is None else self._stored(self.frozen, self.claimed_frozen_bytes),
-            ),
+        return Plan(
+            assignment_id="assignment-1",
+            rank=rank,
+            adapter=self.put(data),
+            seed=5,
+            lease_expires_at=offer.lease_expires_at,
+            adaptation=self.adaptation,
+            frozen=None if self.frozen is None else self._claimed(self.frozen),
         )
 
-    def _stored(self, data: bytes, claimed_bytes: int | None = None) -> ObjectRef:
-        self.objects[sha256_of(data)] = data
-        return ObjectRef(sha256=sha256_of(data), size_bytes=claimed_bytes or len(data))
+    def _claimed(self, data: bytes) -> ObjectRef:
+        stored = self.put(data)
+        return stored.model_copy(update={"size_bytes": self.claimed_frozen_bytes or stored.size_bytes})
 
-    def _update(self, body: bytes) -> httpx.Response:
-        self.bodies.append(body)
-        self.updates.append(expand(body, self.spec, self.adaptation, self.received))
-        return _json(200, ObjectRef(sha256=sha256_of(body), size_bytes=len(body)))
+    def _read(self, update: bytes) -> Adapter:
+        return expand(update, self.spec, self.adaptation, self.received)
 
-    def _submit(self, body: bytes) -> httpx.Response:
-        self.reports.append(Report.model_validate_json(body))
-        return _json(200, receipt(AssignmentState.ACCEPTED))
-
-    def _fail(self, body: bytes) -> httpx.Response:
-        self.failures.append(Failure.model_validate_json(body))
-        return _json(200, receipt(AssignmentState.FAILED))
+    def _receipt(self, state: AssignmentState, reason: str) -> Receipt:
+        return receipt(state)  # and the offer stays
 
 
 def receipt(state: AssignmentState) -> Receipt:
@@ -242,7 +157,3 @@ def problem(error: HetloraError) -> httpx.Response:
         content=problem_of(error).model_dump_json(),
         headers={"Content-Type": "application/problem+json"},
     )
-
-
-def _json(status: int, message: object) -> httpx.Response:
-    return httpx.Response(status, json=json.loads(message.model_dump_json()))  # type: ignore[attr-defined]

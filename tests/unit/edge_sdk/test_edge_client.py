@@ -12,9 +12,11 @@ import pytest
 from fake_service import PORTAL, FakeService, problem
 
 from edge_sdk.client import EdgeClient
+from edge_sdk.events import AwaitingApproval, CheckedIn
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.visit import Visit
-from hetlora.errors import NotPermitted, SettingsError, UnknownDevice
+from hetlora.errors import NotPermitted, SettingsError, TooManyRequests, UnknownDevice
+from hetlora.states import DeviceState
 
 MakeClient = Callable[..., EdgeClient]
 
@@ -22,6 +24,33 @@ MakeClient = Callable[..., EdgeClient]
 def test_unknown_device_without_token_is_told_so(make_client: MakeClient) -> None:
     with pytest.raises(UnknownDevice):
         make_client(enrolment_token=None).run_once()
+
+
+def test_device_that_waits_for_approval_is_told_so_and_comes_back(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    service.door.state, service.offer = DeviceState.PENDING, None
+    events: list[object] = []
+    client = make_client(on_event=events.append)
+
+    first, second = client.run_once(), client.run_once()  # not enrolled before; enrolled, and not accepted
+
+    waits = Visit("no_work", "an operator has to accept this device first", 30.0)
+    assert first == second == waits
+    assert events == [AwaitingApproval(client.device_id), CheckedIn(None, waits.reason)] * 2
+    service.door.state = DeviceState.ACCEPTED
+    assert client.run_once().reason == "no run is active"
+
+
+@pytest.mark.parametrize("state", [DeviceState.SUSPENDED, DeviceState.REJECTED, DeviceState.DECOMMISSIONED])
+def test_device_that_was_shut_out_is_told_so(
+    service: FakeService, make_client: MakeClient, state: DeviceState
+) -> None:
+    client = make_client()
+    client.run_once()
+    service.door.state = state
+    with pytest.raises(NotPermitted, match=f"got state {state}"):
+        client.run_once()
 
 
 def test_device_that_is_not_permitted_is_told_so(service: FakeService, make_client: MakeClient) -> None:
@@ -78,6 +107,22 @@ def test_run_forever_outlasts_a_service_that_is_away(service: FakeService, make_
     away, longer, back = stop.waits
     assert 0 <= away <= 5
     assert 0 <= longer <= 10
+    assert back == 7.0
+
+
+def test_run_forever_waits_as_long_as_a_busy_service_asks(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    stop = Stop(after=2)
+    service.offer = None
+    busy = problem(TooManyRequests("too many requests in a minute"))
+    busy.headers["Retry-After"] = "90"
+    service.faults = [busy]  # once: so long a wait is none of a visit's
+
+    make_client().run_forever(stop=stop)
+
+    asked, back = stop.waits
+    assert 90 <= asked <= 95
     assert back == 7.0
 
 

@@ -153,6 +153,22 @@ def test_waits_are_drawn_from_zero_to_a_doubling_bound(folder: DeviceFolder) -> 
     assert jitter.bounds == [(0, 0.5), (0, 1.0), (0, 2.0)]
 
 
+def test_wait_that_an_answer_asks_for_is_added(folder: DeviceFolder) -> None:
+    answers = iter([429, 503, 200])
+    waits: list[float] = []
+
+    class Waits(Recorder):
+        def uniform(self, a: float, b: float) -> float:
+            waits.append(12.0)
+            return super().uniform(a, b)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(next(answers), headers={"Retry-After": "12"})
+
+    _transport_to(folder, answer, jitter=Waits()).exchange("GET", "/device/v1/x")
+    assert waits == [12.0, 12.0]
+
+
 def test_answer_without_end_is_cut_off(folder: DeviceFolder) -> None:
     big = b"x" * (MAX_ANSWER_BYTES + 1)
     transport = _transport_to(folder, lambda request: httpx.Response(200, content=big))

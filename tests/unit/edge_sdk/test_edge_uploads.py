@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -20,8 +21,8 @@ from hetlora.errors import (
     ServiceFailed,
     ServiceUnreachable,
     SettingsError,
-    UploadGone,
 )
+from hetlora.testing import Reply, Request
 
 MakeClient = Callable[..., EdgeClient]
 PART_BYTES = 100
@@ -30,56 +31,43 @@ CUT = httpx.ReadError("cut")
 
 
 class PartTaker(FakeService):
-    """Takes updates in parts, too; knows them by their digests, as the service does.
+    """Notes the parts that it takes, and loses what it is told to.
 
     `loses_answers` are numbers of parts, from 0, whose answers get lost on their way back.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.uploads: dict[str, bytes] = {}
         self.begun: list[int] = []  # what was there each time
         self.parts: list[tuple[int, int]] = []  # offset and size of all that were taken
         self.loses_answers: set[int] = set()
         self.forgets_after: int | None = None  # so many parts, once
         self.location = "/device/v1/uploads/"
 
-    def _route(self, request: httpx.Request) -> httpx.Response:
-        path = request.url.path.removeprefix("/device/v1")
-        if "/uploads" not in path:
-            return super()._route(request)
-        self._authenticate(request)
-        assert request.headers["Tus-Resumable"] == "1.0.0"
-        if path == "/assignments/assignment-1/uploads":
-            return self._begin(request)
-        return self._take_part(request, path.removeprefix("/uploads/"))
+    @property
+    def uploads(self) -> dict[str, bytes]:
+        return self._parts.uploads
 
-    def _begin(self, request: httpx.Request) -> httpx.Response:
-        sha256 = decoded(request.headers["Upload-Metadata"])
-        self.promised_bytes = int(request.headers["Upload-Length"])
-        there = len(self.uploads.setdefault(sha256, b""))
-        self.begun.append(there)
-        headers = {"Location": f"{self.location}{sha256}", "Upload-Offset": str(there)}
-        return httpx.Response(201, headers=headers)
+    def _route(self, request: Request) -> Reply:
+        reply = super()._route(request)
+        if "Location" in reply.headers:
+            self.begun.append(int(reply.headers["Upload-Offset"]))
+            location = reply.headers["Location"].replace("/device/v1/uploads/", self.location)
+            return replace(reply, headers={**reply.headers, "Location": location})
+        return reply
 
-    def _take_part(self, request: httpx.Request, sha256: str) -> httpx.Response:
-        offset, part = int(request.headers["Upload-Offset"]), request.content
+    def _take_part(self, request: Request, sha256: str) -> Reply:
         assert request.headers["Content-Type"] == "application/offset+octet-stream"
-        assert decoded(request.headers["Upload-Checksum"]) == sha256_of(part)
+        assert decoded(request.headers["Upload-Checksum"]) == sha256_of(request.body)
         if len(self.parts) == self.forgets_after:
             self.uploads.clear()
             self.forgets_after = None
-        if sha256 not in self.uploads:
-            raise UploadGone("lost")
-        if offset != len(self.uploads[sha256]):
-            raise OffsetMismatch("elsewhere", got=offset, expected=len(self.uploads[sha256]))
-        self.uploads[sha256] += part
-        self.parts.append((offset, len(part)))
-        if len(self.uploads[sha256]) == self.promised_bytes:
-            self._update(self.uploads[sha256])
+        offset = int(request.headers["Upload-Offset"])
+        reply = super()._take_part(request, sha256)
+        self.parts.append((offset, len(request.body)))
         if len(self.parts) - 1 in self.loses_answers:
             raise CUT
-        return httpx.Response(204, headers={"Upload-Offset": str(len(self.uploads[sha256]))})
+        return reply
 
     def sent_bytes(self) -> list[int]:
         """The sizes of the parts of an update that came once, in order and without a gap."""

@@ -138,7 +138,7 @@ def test_runtime_is_opened_with_the_runs_settings(service: FakeService, make_cli
 
 def test_no_work_is_a_visit_with_a_reason(service: FakeService, make_client: MakeClient) -> None:
     service.offer = None
-    assert make_client().run_once() == Visit("no_work", "no run", 7.0)
+    assert make_client().run_once() == Visit("no_work", "no run is active", 7.0)
 
 
 def test_check_in_carries_measured_capabilities(service: FakeService, make_client: MakeClient) -> None:
