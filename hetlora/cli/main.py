@@ -11,6 +11,7 @@ from pydantic import ValidationError
 import hetlora
 from hetlora.cli import (
     adapter,
+    admission,
     audit,
     bench,
     bundle,
@@ -49,6 +50,9 @@ app.add_typer(population.app, name="population")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(run.app, name="run")
 app.add_typer(device.app, name="device")
+device.app.command("preauthorize")(admission.preauthorize)
+device.app.command("decide")(admission.decide)
+device.app.command("rotate-key")(admission.rotate_key)
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(key.app, name="key")
 app.add_typer(audit.app, name="audit")

@@ -25,16 +25,20 @@ from hetlora.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from hetlora.messages.common import Answer, Item, Page, error_of_answer, parse_answer
 from hetlora.messages.management import (
     AdapterVersionStatus,
+    AdmissionPolicy,
     AssignmentStatus,
     BundlePublish,
     BundleStatus,
+    DeviceDecision,
     DeviceDetails,
+    DevicePreauthorization,
     PopulationCreate,
     PopulationCreated,
     PopulationStatus,
     RoundStatus,
     RunCreate,
     RunStatus,
+    TokenRotation,
 )
 from hetlora.messages.operators import AuditEntry, KeyCreate, KeyCreated, KeyStatus, OperatorRole
 
@@ -86,9 +90,17 @@ class Operator:
     ) -> None:
         self._http.close()
 
-    def create_population(self, name: str) -> PopulationCreated:
+    def create_population(
+        self, name: str, *, admission: AdmissionPolicy = "token", token_valid_seconds: float | None = None
+    ) -> PopulationCreated:
         """Create a population; its enrolment token is in the answer and nowhere else."""
-        return self._create("/populations", PopulationCreate(name=name), PopulationCreated)
+        message = PopulationCreate(name=name, admission=admission, token_valid_seconds=token_valid_seconds)
+        return self._create("/populations", message, PopulationCreated)
+
+    def rotate_token(self, name: str, *, token_valid_seconds: float | None = None) -> PopulationCreated:
+        """Replace a population's enrolment token; the new one is in the answer and nowhere else."""
+        message = TokenRotation(token_valid_seconds=token_valid_seconds)
+        return self._post(f"/populations/{_segment(name)}:rotate-token", message, PopulationCreated)
 
     def populations(self) -> Iterator[PopulationStatus]:
         """All populations."""
@@ -184,6 +196,14 @@ class Operator:
         asked = {"key_id": key_id, "subject": subject, "since": _moment(since), "until": _moment(until)}
         given = {name: value for name, value in asked.items() if value is not None}
         return self._pages("/audit", AuditEntry, given)
+
+    def preauthorize(self, message: DevicePreauthorization) -> DeviceDetails:
+        """Have a device accepted when it comes, without a token."""
+        return self._post("/devices:preauthorize", message, DeviceDetails)
+
+    def decide(self, device_id: str, decision: DeviceDecision) -> DeviceDetails:
+        """Bring a device to another state."""
+        return self._post(f"/devices/{_segment(device_id)}:decide", decision, DeviceDetails)
 
     def _post(self, path: str, message: BaseModel, answer: type[Answer]) -> Answer:
         return self._parse(self._send("POST", path, content=_json(message), headers=_JSON), answer)

@@ -9,6 +9,11 @@ import typer
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.trust import CaFileOption
+from hetlora.messages.management import PopulationCreated
+
+ValidOption = Annotated[
+    float | None, typer.Option(help="How long the enrolment token admits devices; for ever if not given.")
+]
 
 app = typer.Typer(no_args_is_help=True, help="Populations: devices that share one learning problem.")
 
@@ -16,6 +21,10 @@ app = typer.Typer(no_args_is_help=True, help="Populations: devices that share on
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="Lower-case letters, digits, dot, dash, underscore.")],
+    approval: Annotated[
+        bool, typer.Option(help="Devices with the token wait until `hetlora device decide` accepts them.")
+    ] = False,
+    valid_seconds: ValidOption = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     ca_file: CaFileOption = None,
@@ -23,11 +32,34 @@ def create(
 ) -> None:
     """Create a population and show its enrolment token, this once."""
     with connect(url, token, ca_file) as operator:
-        created = operator.create_population(name)
+        created = operator.create_population(
+            name, admission="approval" if approval else "token", token_valid_seconds=valid_seconds
+        )
+    _tell(created, as_json)
+
+
+@app.command()
+def rotate_token(
+    name: Annotated[str, typer.Argument(help="The population.")],
+    valid_seconds: ValidOption = None,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    ca_file: CaFileOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Replace a population's enrolment token and show the new one, this once; enrolled devices stay."""
+    with connect(url, token, ca_file) as operator:
+        rotated = operator.rotate_token(name, token_valid_seconds=valid_seconds)
+    _tell(rotated, as_json)
+
+
+def _tell(created: PopulationCreated, as_json: bool) -> None:
     if as_json:
         print_json(created)
-    else:
-        say(f"population {created.name}", f"enrolment token {created.enrolment_token}  (kept nowhere else)")
+        return
+    say(f"population {created.name}", f"enrolment token {created.enrolment_token}  (kept nowhere else)")
+    if created.token_expires_at is not None:
+        say(f"admits until {created.token_expires_at:%Y-%m-%d %H:%M} UTC")
 
 
 @app.command("list")
@@ -40,5 +72,8 @@ def list_populations(
     """List populations."""
     with connect(url, token, ca_file) as operator:
         print_items(
-            operator.populations(), ["name", "devices", "created_at"], as_json=as_json, title="Populations"
+            operator.populations(),
+            ["name", "admission", "token_expires_at", "devices", "created_at"],
+            as_json=as_json,
+            title="Populations",
         )
