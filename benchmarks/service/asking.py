@@ -24,6 +24,7 @@ from hetlora.states import AssignmentState
 
 STUCK_SECONDS: Final = 120.0
 WAIT_SECONDS: Final = 0.1
+NONCE_SECONDS: Final = 5.0  # PostgreSQL brings to the disk within a second what nobody waits for
 # Answers that mean "not now" or "not here": a replica whose clock is off takes everyone's for wrong.
 PASSING: Final = frozenset({401, 429})
 
@@ -45,11 +46,18 @@ class Board:
     """The faults that wait for a request, oldest first.
 
     A worker whose clock runs ahead forgets nonces that it takes for old: what was sent before every clock was
-    right again may be replayed (`clocks_right_since`, monotonic seconds).
+    right again may be replayed (`clocks_right_since`, monotonic seconds). So may what was sent just before
+    PostgreSQL was killed (`database_died_at`): a nonce need not be on the disk.
     """
 
     waiting: list[Armed] = field(default_factory=list)
     clocks_right_since: float = -math.inf
+    database_died_at: list[float] = field(default_factory=list)
+
+    def may_replay(self, at: float) -> bool:
+        """Whether a request that was answered then must be refused when it comes again."""
+        died_after = (death - at for death in self.database_died_at)
+        return at > self.clocks_right_since and not any(0 <= gap <= NONCE_SECONDS for gap in died_after)
 
     def take(self, step: Step) -> Armed | None:
         """The oldest fault for a request of this step, which nobody else gets."""
@@ -192,13 +200,13 @@ class FaultyAsking:
             self._violated(asked, "one request was answered in two ways")
 
     async def _replayed(self, asked: Asked, amount: float) -> None:
-        old = [one for one in self._old if one.at > self.board.clocks_right_since]
+        old = [one for one in self._old if self.board.may_replay(one.at)]
         if not old:
             return
         one = old[int(amount * len(old))]
         answer = await self._sent(next(self._turns), one.signed)
-        # Asked again: a clock may have been put wrong meanwhile.
-        if answer is not None and answer.succeeded and one.at > self.board.clocks_right_since:
+        # Looked at again: a clock may have been put wrong meanwhile, or the database killed.
+        if answer is not None and answer.succeeded and self.board.may_replay(one.at):
             self._violated(asked, f"a replayed {one.request.method} {one.request.path} was taken")
 
     async def _refused(self, asked: Asked, fault: Fault, signed: bytes) -> None:

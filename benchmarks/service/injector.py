@@ -125,6 +125,7 @@ class Injector:
     def _kill_database(self) -> None:
         assert self.stage.postgresql is not None
         self.stage.postgresql.kill()
+        self.board.database_died_at.append(time.monotonic())
         self.stage.postgresql.start()
 
     def _hold_database(self, seconds: float) -> None:
