@@ -27,7 +27,11 @@ RANK: Final = 4
 # A device that is told to come back does so soon: a fleet would have others come meanwhile.
 LONGEST_WAIT_SECONDS: Final = 0.2
 COMMIT_SECONDS: Final = 60.0
-SETTINGS: Final = {"HETLORA_LEAST_RETRY_SECONDS": "0.2", "HETLORA_MOST_RETRY_SECONDS": "0.2"}
+SETTINGS: Final = {
+    "HETLORA_LEAST_RETRY_SECONDS": "0.2",
+    "HETLORA_MOST_RETRY_SECONDS": "0.2",
+    "HETLORA_MAX_REQUESTS_PER_MINUTE": "100000",
+}
 
 
 @dataclass(frozen=True, slots=True)
