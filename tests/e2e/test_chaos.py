@@ -58,7 +58,7 @@ class Remains:
         """The id of the first accepted assignment, and the file of its update."""
         row = next(row for row in self.records().assignments if row["state"] == "accepted")
         digest = row["update_sha256"]
-        return row["id"], self.data_dir / "updates" / row["round_id"] / digest[:2] / digest
+        return row["id"], self.data_dir / "updates" / row["offered_in"] / digest[:2] / digest
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +100,8 @@ def test_untouched_remains_have_no_violation(remains: Remains) -> None:
     ("statement", "told"),
     [
         (
-            "UPDATE assignments SET round_id = (SELECT max(id) FROM rounds WHERE state = 'committed')"
-            f" WHERE {ACCEPTED}",
+            "UPDATE assignments SET round_id = (SELECT max(id) FROM rounds"
+            f" WHERE state = 'committed' AND id <> assignments.round_id) WHERE {ACCEPTED}",
             "accepted updates, its version is of",
         ),
         (f"UPDATE assignments SET aggregation_weight = 0.9 WHERE {ACCEPTED}", "do not sum to 1"),

@@ -45,7 +45,8 @@ def test_killed_service_goes_on_with_its_round_and_loses_nothing_accepted(tmp_pa
             item for item in operator.items(f"/runs/{run_id}/assignments") if item["state"] == "accepted"
         )
         again = done.submit(accepted["assignment_id"], make_adapter(1)).json()
-        assert again == receipt
+        # When to come back depends on the time of asking.
+        assert again | {"retry_after_seconds": 0} == receipt | {"retry_after_seconds": 0}
         assert working.offer()["assignment_id"] == assignment_id
         assert working.submit(assignment_id, make_adapter(2)).json()["state"] == "accepted"
         restarted.kill()  # the goal is met: before, in or after the commit
