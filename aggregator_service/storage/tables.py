@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel
 from sqlalchemy import (
     JSON,
     BigInteger,
-    DateTime,
-    Dialect,
     Double,
-    Enum,
     ForeignKey,
     Index,
     Integer,
     String,
     UniqueConstraint,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from aggregator_service.storage.columns import MessageJson, UtcDateTime, state_column, word
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation, CapabilityReport, Report
 from hetlora.messages.management import AdmissionPolicy, RunSettings
@@ -35,44 +30,6 @@ RowNumber = Annotated[int, "row"]
 Subject = Literal["device", "assignment", "round", "run", "adapter_version"]
 
 
-class UtcDateTime(TypeDecorator[datetime]):
-    """Aware datetimes, stored in UTC (SQLite keeps no time zone)."""
-
-    impl = DateTime
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return value.astimezone(UTC).replace(tzinfo=None) if value else None
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value else None
-
-
-class MessageJson(TypeDecorator[BaseModel]):
-    """A pydantic message, stored as JSON."""
-
-    impl = JSON
-    cache_ok = True
-
-    def __init__(self, kind: type[BaseModel]) -> None:
-        super().__init__(none_as_null=True)
-        self.kind = kind
-
-    def process_bind_param(self, value: BaseModel | None, dialect: Dialect) -> Any:
-        return value.model_dump(mode="json") if value else None
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> BaseModel | None:
-        return self.kind.model_validate(value) if value is not None else None
-
-
-def _word(kind: type[StrEnum]) -> Enum:
-    return Enum(kind, native_enum=False, length=16, values_callable=lambda words: [w.value for w in words])
-
-
-def _state(kind: type[StrEnum]) -> MappedColumn[Any]:
-    return mapped_column(_word(kind), sort_order=-2)
-
-
 class Base(DeclarativeBase):
     type_annotation_map: ClassVar = {
         datetime: UtcDateTime(),
@@ -83,7 +40,7 @@ class Base(DeclarativeBase):
         Report: MessageJson(Report),
         Adaptation: MessageJson(Adaptation),
         dict[str, float]: JSON(none_as_null=True),
-        OperatorRole: _word(OperatorRole),
+        OperatorRole: word(OperatorRole),
     }
 
 
@@ -113,7 +70,7 @@ class DeviceRow(StatefulRow):
     __table_args__ = (Index("ix_devices_state", "state"),)
     subject = "device"
 
-    state: Mapped[DeviceState] = _state(DeviceState)
+    state: Mapped[DeviceState] = state_column(DeviceState)
     population: Mapped[str] = mapped_column(ForeignKey("populations.name"), index=True)
     public_key: Mapped[str]  # the one in force; empty where it is preauthorized by its id alone
     name: Mapped[str]
@@ -149,7 +106,7 @@ class RunRow(StatefulRow):
     __tablename__ = "runs"
     subject = "run"
 
-    state: Mapped[RunState] = _state(RunState)
+    state: Mapped[RunState] = state_column(RunState)
     population: Mapped[str] = mapped_column(ForeignKey("populations.name"), index=True)
     bundle: Mapped[str] = mapped_column(ForeignKey("bundles.digest"))
     settings: Mapped[RunSettings]
@@ -167,7 +124,7 @@ class RoundRow(StatefulRow):
     )
     subject = "round"
 
-    state: Mapped[RoundState] = _state(RoundState)
+    state: Mapped[RoundState] = state_column(RoundState)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     round_index: Mapped[int]
     attempt: Mapped[int]
@@ -192,7 +149,7 @@ class AssignmentRow(StatefulRow):
     )
     subject = "assignment"
 
-    state: Mapped[AssignmentState] = _state(AssignmentState)
+    state: Mapped[AssignmentState] = state_column(AssignmentState)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
     round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id"))  # that it counts in
     # The round of its offer, whose folder has its update; in buffered runs the one above moves on from it.
@@ -218,7 +175,7 @@ class AdapterVersionRow(StatefulRow):
     __tablename__ = "adapter_versions"
     subject = "adapter_version"
 
-    state: Mapped[AdapterVersionState] = _state(AdapterVersionState)
+    state: Mapped[AdapterVersionState] = state_column(AdapterVersionState)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
     round_index: Mapped[int]
     sha256: Mapped[str]
