@@ -29,15 +29,17 @@ demo: $(INSTALLED) ## Eight unequal devices improve a real model together (a few
 	@$(BIN)/hetlora demo $(DEMO)
 
 test: $(INSTALLED) ## Run every test, each file on one of the cores
-	@$(BIN)/python -m pytest --numprocesses logical --dist loadfile
+	@# In the order of tests/conftest.py, longest first: by the number of their tests, the longest came last.
+	@$(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 test-fast: $(INSTALLED) ## Run the tests that take no more than seconds
 	@$(BIN)/python -m pytest -m 'not slow'
 
-check: $(INSTALLED) ## Check format, lint and types
+check: $(INSTALLED) ## Check format, lint, types, and dependencies for known vulnerabilities
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/python .ci/audit.py
 
 format: $(INSTALLED) ## Mend format and what lint can mend
 	@$(BIN)/ruff format .

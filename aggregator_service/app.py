@@ -5,26 +5,29 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 import hetlora
-from aggregator_service.api import bundles, device, fleet, internal, keys, runs, uploads
-from aggregator_service.api.errors import install_error_handlers
-from aggregator_service.api.headers import SecurityHeaders
-from aggregator_service.api.requests import Requests
+from aggregator_service.api import bundles, device, evaluations, fleet, internal, keys, runs, uploads
+from aggregator_service.api.errors import HANDLERS
+from aggregator_service.api.headers import SecurityHeaders, TusAnswers
+from aggregator_service.api.request_context import RequestContext
 from aggregator_service.readiness import Readiness
 from aggregator_service.service import Service
-from aggregator_service.worker import Worker
+from aggregator_service.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
 ROUTERS = (
     device.enrolment,
     device.router,
+    evaluations.router,
     uploads.discovery,
     uploads.router,
     fleet.router,
@@ -47,6 +50,8 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_exception_handler(LoopFaults())
+        # As each works with the database: more would wait for a connection, and take turns for nothing.
+        current_default_thread_limiter().total_tokens = service.settings.database_connections
         if worker is not None:
             worker.start()
         try:
@@ -62,17 +67,18 @@ def create_app(service: Service) -> FastAPI:
         title="hetlora aggregation service",
         version=hetlora.__version__,
         lifespan=lifespan,
+        exception_handlers={**HANDLERS},
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # a signature covers the path: one path has one spelling
     )
     app.state.service = service
     app.state.worker = worker
+    app.state.open_bodies = Counter()  # of each device, see `open_body`
     app.state.readiness = Readiness(service, worker)
-    app.add_middleware(Requests, metrics=service.metrics, tracing=service.tracing)
+    app.add_middleware(RequestContext, metrics=service.metrics, tracing=service.tracing)
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(uploads.TusAnswers)  # the outer one
-    install_error_handlers(app)
+    app.add_middleware(TusAnswers)  # the outer one
     return app
 
 

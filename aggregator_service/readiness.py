@@ -9,11 +9,11 @@ from typing import Final
 
 from sqlalchemy import select
 
-from aggregator_service.observability.question import Question
+from aggregator_service.observability.single_flight import SingleFlight
 from aggregator_service.service import Service
-from aggregator_service.storage.schema import newest_revision, revision_of
+from aggregator_service.storage.schema import is_read_only, newest_revision, revision_of
 from aggregator_service.storage.tables import RoundRow
-from aggregator_service.worker import Worker
+from aggregator_service.worker.worker import Worker
 from hetlora.errors import HetloraError, UnavailableError
 from hetlora.states import RoundState
 
@@ -32,12 +32,12 @@ class Readiness:
     def __init__(self, service: Service, worker: Worker | None) -> None:
         self._service, self._worker = service, worker
         self._newest = newest_revision()
-        self._parts: dict[str, tuple[Question[None], float]] = {
-            "database": (Question("ask-database", self._ask_database), DATABASE_SECONDS),
-            "object store": (Question("ask-store", service.store.check), STORE_SECONDS),
+        self._parts: dict[str, tuple[SingleFlight[None], float]] = {
+            "database": (SingleFlight("ask-database", self._ask_database), DATABASE_SECONDS),
+            "object store": (SingleFlight("ask-store", service.store.check), STORE_SECONDS),
         }
         if worker is not None:
-            self._parts["round worker"] = (Question("ask-worker", self._ask_worker), DATABASE_SECONDS)
+            self._parts["round worker"] = (SingleFlight("ask-worker", self._ask_worker), DATABASE_SECONDS)
 
     async def check(self) -> None:
         """Ask all parts at once.
@@ -51,9 +51,9 @@ class Readiness:
             raise UnavailableError("this process is not ready", got=", ".join(faults))
 
     async def _fault_of(self, name: str) -> str | None:
-        question, seconds = self._parts[name]
+        flight, seconds = self._parts[name]
         try:
-            await asyncio.wait_for(asyncio.wrap_future(question.put()), seconds)
+            await asyncio.wait_for(asyncio.wrap_future(flight.ask()), seconds)
         except TimeoutError:
             return f"{name}: no answer within {seconds:g} s"
         except HetloraError as error:
@@ -64,7 +64,10 @@ class Readiness:
         return None
 
     def _ask_database(self) -> None:
-        revision = revision_of(self._service.database.engine)
+        engine = self._service.database.engine
+        if is_read_only(engine):
+            raise UnavailableError("only to be read", expected="a primary that takes writes")
+        revision = revision_of(engine)
         if revision != self._newest:
             raise UnavailableError("the tables are of another hetlora", got=revision, expected=self._newest)
 

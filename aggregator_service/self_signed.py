@@ -20,6 +20,17 @@ from hetlora.errors import SettingsError
 
 _DNS_NAME: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _EARLIER: Final = timedelta(hours=1)  # for clients whose clock is behind
+_USAGE: Final = x509.KeyUsage(  # a server's alone: it signs handshakes, and no certificate
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +51,6 @@ def self_signed(hosts: Sequence[str], now: datetime, days: int) -> SelfSigned:
     key = ec.generate_private_key(ec.SECP256R1())
     public = key.public_key()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hetlora aggregation service")])
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        **dict.fromkeys(
-            (
-                "content_commitment",
-                "key_encipherment",
-                "data_encipherment",
-                "key_agreement",
-                "key_cert_sign",
-                "crl_sign",
-                "encipher_only",
-                "decipher_only",
-            ),
-            False,
-        ),
-    )
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -66,7 +61,7 @@ def self_signed(hosts: Sequence[str], now: datetime, days: int) -> SelfSigned:
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(usage, critical=True)
+        .add_extension(_USAGE, critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )

@@ -47,6 +47,8 @@ def serve(
             create_app(service),
             log_config=None,
             access_log=False,
+            http="h11",  # bounds headers, as httptools does not
+            loop="asyncio",  # tells when descriptors run out (`LoopFaults`), as uvloop does not
             timeout_graceful_shutdown=settings.shutdown_seconds,
             # Which server this is helps only those who look for its faults.
             server_header=False,

@@ -20,13 +20,13 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from aggregator_service.aggregation.engines import Engine
 from aggregator_service.aggregation.engines.local import LocalEngine
-from aggregator_service.live_devices import LiveDevices
-from aggregator_service.observability.fleet_figures import FleetFigures
 from aggregator_service.observability.metrics import Metrics
 from aggregator_service.observability.tracing import Tracing, open_tracing
+from aggregator_service.pace.live_devices import LiveDevices
+from aggregator_service.rounds.fleet_figures import FleetFigures
 from aggregator_service.settings import Settings
 from aggregator_service.storage.blobs import Blobs
-from aggregator_service.storage.database import SQLITE, Database
+from aggregator_service.storage.database import SQLITE, Database, refusal_of
 from aggregator_service.storage.store import Store
 from aggregator_service.storage.tables import OperatorTokenRow
 from hetlora.digest import sha256_of
@@ -81,6 +81,7 @@ def open_service(settings: Settings, clock: Clock = utc_now) -> Service:
     Raises:
         SettingsError: the folder, a file in it, or the database cannot be used, or a newer hetlora wrote it;
             no Ray cluster answers, or one is named for another engine.
+        UnavailableError: the database does not answer.
         DependencyMissing: the engine is not installed.
     """
     # Absolute: processes of a cluster, which read updates below it, have working folders of their own.
@@ -88,15 +89,12 @@ def open_service(settings: Settings, clock: Clock = utc_now) -> Service:
     url = database_url(settings)
     try:
         return _open(settings, url, clock)
-    except (OSError, sqlite3.Error, SQLAlchemyError) as error:
-        cause = getattr(error, "orig", error)  # what the database said, without the statement
-        if isinstance(error, SQLAlchemyError) and settings.database_url is not None:
-            raise SettingsError(
-                "the database cannot be used", got=f"{url.render_as_string(hide_password=True)}: {cause}"
-            ) from error
+    except (sqlite3.Error, SQLAlchemyError) as error:
+        raise refusal_of(url, error) from error
+    except OSError as error:
         raise SettingsError(
             "data_dir cannot be used",
-            got=f"{settings.data_dir}: {cause}",
+            got=f"{settings.data_dir}: {error}",
             expected="a folder to write to, with the files of a hetlora service or none",
         ) from error
 
@@ -139,14 +137,23 @@ def database_url(settings: Settings) -> URL:
     """Where the database is.
 
     Raises:
-        SettingsError: no address of PostgreSQL.
+        SettingsError: no address of PostgreSQL, or one in which a password may be taken for something else.
     """
     if settings.database_url is None:
         return URL.create(SQLITE, database=str(settings.data_dir / "hetlora.sqlite"))
+    given = settings.database_url.get_secret_value()
+    if given.count("@") > 1:  # what follows the first would be told as the host
+        raise SettingsError(
+            "HETLORA_DATABASE_URL has more than one @",
+            expected="a password that is percent-encoded (@ as %40)",
+        )
     try:
-        url = make_url(settings.database_url.get_secret_value())
-    except ArgumentError as error:
-        raise SettingsError("HETLORA_DATABASE_URL is no address of a database") from error
+        url = make_url(given)
+    except (ArgumentError, ValueError) as error:  # a port that is no number
+        raise SettingsError(
+            "HETLORA_DATABASE_URL is no address of a database",
+            expected="postgresql://USER:PASSWORD@HOST/NAME, the password percent-encoded",
+        ) from error
     if url.drivername not in ("postgresql", "postgresql+psycopg"):
         raise SettingsError(
             "HETLORA_DATABASE_URL", got=url.drivername, expected="postgresql://USER:PASSWORD@HOST/NAME"

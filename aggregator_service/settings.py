@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -14,8 +15,10 @@ from hetlora.messages.common import YEAR_SECONDS
 
 ENVIRONMENT_PREFIX: Final = "HETLORA_"
 
+# A field with a bound of its own states them all: of two of one kind pydantic would keep the one here.
 Seconds = Annotated[float, Field(ge=0, le=YEAR_SECONDS, allow_inf_nan=False)]
 PositiveSeconds = Annotated[Seconds, Field(gt=0)]
+Role = Literal["all", "api", "worker"]
 
 
 class Settings(BaseSettings):
@@ -33,10 +36,15 @@ class Settings(BaseSettings):
     )
     database_url: SecretStr | None = Field(
         None,
-        description="`postgresql://USER:PASSWORD@HOST/NAME`; without it a SQLite file in `data_dir`.",
+        description="`postgresql://USER:PASSWORD@HOST/NAME`, the password percent-encoded (`@` as `%40`); "
+        "without it a SQLite file in `data_dir`.",
     )
     database_connections: int = Field(
-        20, ge=2, le=1000, description="Most connections that this process opens to PostgreSQL."
+        20,
+        ge=2,
+        le=1000,
+        description="Most connections that this process opens to the database, "
+        "and requests that it works on at a time.",
     )
     object_store_url: str | None = Field(
         None,
@@ -44,11 +52,16 @@ class Settings(BaseSettings):
         description="`s3://BUCKET[/PREFIX]` for objects and updates, with credentials, region and endpoint "
         "in `AWS_...`; without it folders of `data_dir`.",
     )
-    role: Literal["all", "api", "worker"] = Field(
+    role: Role = Field(
         "all", description="What this process does: answer requests, bring rounds on, or both."
     )
-    claim_seconds: PositiveSeconds = Field(
-        60.0, ge=1, description="How long a round waits for a worker that died before another takes it up."
+    claim_seconds: float = Field(
+        60.0,
+        ge=1,
+        le=YEAR_SECONDS,
+        allow_inf_nan=False,
+        description="How long a round waits for a worker that died before another takes it up; "
+        "at least a second.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8440, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
@@ -63,7 +76,8 @@ class Settings(BaseSettings):
     operator_token: SecretStr | None = Field(
         None,
         min_length=16,
-        description="The first admin's token; without it one is generated into `data_dir`/operator-token.",
+        description="The first admin's token, at least 16 characters of printable ASCII without blanks; "
+        "without it one is generated into `data_dir`/operator-token.",
     )
     max_json_bytes: int = Field(64 * 1024, ge=1024, description="Largest JSON body that is read.")
     max_update_bytes: int = Field(
@@ -72,7 +86,15 @@ class Settings(BaseSettings):
         description="Largest update that is read; the bundle's adapter specification sets a lower limit.",
     )
     max_open_uploads: int = Field(
-        4, ge=1, description="Uploads in parts that a device may have; one more ends the oldest."
+        4,
+        ge=1,
+        description="Uploads in parts that a device may have; one more ends the oldest. "
+        "Bodies of updates, too, that it may be sending to a process at a time; one more is refused.",
+    )
+    body_timeout_seconds: PositiveSeconds = Field(
+        60.0,
+        description="How long a request's body may stand still before it is given up; "
+        "one that takes longer than this must also bring 1 KiB a second.",
     )
     max_bundle_file_bytes: int = Field(
         8 * 1024**3, ge=1, description="Largest bundle file that an operator may upload."
@@ -107,16 +129,29 @@ class Settings(BaseSettings):
         ge=1,
         description="After this many assignments of a round given back or expired a device is not asked.",
     )
-    worker_interval_seconds: PositiveSeconds = Field(
-        1.0, ge=0.01, description="How often the round worker looks for leases and windows that ran out."
+    worker_interval_seconds: float = Field(
+        1.0,
+        ge=0.01,
+        le=YEAR_SECONDS,
+        allow_inf_nan=False,
+        description="How often the round worker looks for leases and windows that ran out; at least 0.01.",
     )
     keep_updates_seconds: Seconds = Field(
         7 * 24 * 3600.0, description="How long the updates of an ended round stay in the store."
     )
-    keep_orphans_seconds: PositiveSeconds = Field(
+    keep_orphans_seconds: float = Field(
         24 * 3600.0,
         ge=3600,
-        description="How long an object that nothing refers to stays, such as a file of a bundle to be.",
+        le=YEAR_SECONDS,
+        allow_inf_nan=False,
+        description="How long an object that nothing refers to stays, such as a file of a bundle to be; "
+        "at least an hour.",
+    )
+    keep_audit_days: int | None = Field(
+        None,
+        ge=1,
+        le=36_500,
+        description="How many days entries of the audit log stay; without it for ever.",
     )
     engine: Literal["local", "ray"] = Field(
         "local", description="Who aggregates: processes of this machine, or a Ray cluster."
@@ -130,8 +165,9 @@ class Settings(BaseSettings):
     ray_address: str | None = Field(
         None, description="Address of a Ray cluster; without it one is started on this machine."
     )
-    database_timeout_seconds: PositiveSeconds = Field(
+    database_timeout_seconds: float = Field(
         10.0,
+        gt=0,
         le=3600,  # SQLite counts milliseconds in 32 bits
         description="How long a write waits for another process to release the database; an hour at most.",
     )
@@ -144,8 +180,19 @@ class Settings(BaseSettings):
         description="Whether spans go to OpenTelemetry; without it, if `OTEL_EXPORTER_OTLP_ENDPOINT` is set.",
     )
     shutdown_seconds: int = Field(
-        10, ge=0, le=YEAR_SECONDS, description="How long a stopping service waits for requests in flight."
+        10,
+        ge=0,
+        le=YEAR_SECONDS,
+        description="How long a stopping service waits for requests in flight; then they are told 503.",
     )
+
+    @field_validator("operator_token")
+    @classmethod
+    def _can_be_brought(cls, value: SecretStr | None) -> SecretStr | None:
+        # What `Authorization` carries, and commands take; the error says nothing of the value.
+        if value is not None and not re.fullmatch("[!-~]+", value.get_secret_value()):
+            raise ValueError("is not printable ASCII without blanks")
+        return value
 
     @field_validator("most_retry_seconds")
     @classmethod

@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from aggregator_service.settings import Role
 from benchmarks.harness import RESULTS, begin, finish
 from benchmarks.options import choices_of, counts_of
-from benchmarks.service.clients import client_cpu_ms
+from benchmarks.service.client_cost import client_cpu_ms
 from benchmarks.service.faults import DatabaseName
 from benchmarks.service.load import RANK, LoadPlan, LoadRow, measure
-from benchmarks.service.stage import Role
 from benchmarks.service.superlink import SuperLinkPlan, measure_superlink
 from hetlora.cli.output import JsonFlag, stdout
 

@@ -27,7 +27,7 @@ RETRY_SECONDS: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class DeviceSetup:
-    """One simulated device: its name, what it can do, and the (text, label) rows that it holds.
+    """One simulated device: its name, what it can do, and the (text, label) rows that it holds, or holds out.
 
     `key_secret` makes its key, and so its batches, the same each time; None draws a new key.
     """
@@ -36,6 +36,7 @@ class DeviceSetup:
     capabilities: CapabilityReport
     examples: Sequence[tuple[str, str]]
     key_secret: str | None = None
+    held_out: Sequence[tuple[str, str]] = ()
 
 
 class Fleet:
@@ -80,6 +81,10 @@ class Fleet:
             _write_key(open_folder(folder).key_file, setup.key_secret)
         command = [*COMMAND, "device", "run", "--url", self.service.url, "--population", POPULATION]
         command += ["--folder", str(folder), "--name", setup.name, "--examples", str(examples)]
+        if setup.held_out:
+            kept = folder / "held_out.json"
+            kept.write_text(json.dumps(setup.held_out))
+            command += ["--held-out", str(kept)]
         command += ["--profile", str(profile), "--threads", str(threads)]
         if python is not None:
             command[0] = str(python)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice
 
 import numpy as np
 
-from edge_sdk.collation import Collate
+from edge_sdk.collation import Collate, collate_for
 from edge_sdk.examples import ExampleStore
 from edge_sdk.runtimes.base import Batch
+from edge_sdk.tokens import text_encoder
+from hetlora.bundle import Bundle
 from hetlora.errors import DataError, NoExamples
 from hetlora.manifest import Task, reads_images
+from hetlora.messages.device import TrainingSettings
 
 
 def check_examples(store: ExampleStore, task: Task, labels: Sequence[str]) -> None:
@@ -33,6 +37,42 @@ def check_examples(store: ExampleStore, task: Task, labels: Sequence[str]) -> No
             got=strange[:5],
             expected=f"labels of {[*labels]}",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How examples become batches for the graphs of a bundle; see `draw_batches`."""
+
+    collate: Collate
+    batch_size: int
+    always_full: bool
+
+
+def batching_of(bundle: Bundle, settings: TrainingSettings) -> Batching:
+    """The batches of a run, in the sizes that a bundle leaves it."""
+    manifest = bundle.manifest
+    encoder = text_encoder(bundle, max_tokens=settings.max_tokens)
+    rows = encoder.sizes.rows or settings.batch_size
+    return Batching(
+        collate_for(manifest.task, manifest.labels, encoder),
+        batch_size=min(rows, settings.batch_size) if manifest.generates else rows,
+        always_full=encoder.sizes.rows is not None and not manifest.generates,
+    )
+
+
+def each_once(
+    store: ExampleStore, batching: Batching, *, rng: np.random.Generator
+) -> Iterator[tuple[Batch, int]]:
+    """Every example once, in a shuffled order, batch by batch, each with how many examples it has.
+
+    Where batches have to be full, the last repeats examples beyond those that it has.
+    """
+    ids = rng.permutation(np.array(store.ids(), dtype=np.int64))
+    for start in range(0, len(ids), batching.batch_size):
+        examples = store.get(ids[start : start + batching.batch_size].tolist())
+        if examples:
+            whole = islice(cycle(examples), batching.batch_size) if batching.always_full else examples
+            yield batching.collate([*whole]), len(examples)
 
 
 def draw_batches(

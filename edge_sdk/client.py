@@ -14,9 +14,11 @@ from typing import Final, Self
 
 import httpx
 
+from edge_sdk.assignment import AWAY, Equipment
 from edge_sdk.bundles import BundleCache
 from edge_sdk.downloads import Downloads
 from edge_sdk.enrolment import check_in, enrolment_of
+from edge_sdk.evaluation_session import EvaluationSession
 from edge_sdk.events import AwaitingApproval, CheckedIn, Downloaded, Event
 from edge_sdk.examples import DEFAULT_MAX_EXAMPLES, ExampleStore
 from edge_sdk.folder import lock_folder, open_folder
@@ -24,7 +26,7 @@ from edge_sdk.key_rotation import identity_in, is_rotating, rotate_key
 from edge_sdk.probe import measure_capabilities
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.service import DeviceService
-from edge_sdk.session import AWAY, Equipment, Session
+from edge_sdk.session import Session
 from edge_sdk.transport import Transport
 from edge_sdk.uploads import DEFAULT_PART_BYTES, Uploads
 from edge_sdk.visit import Visit
@@ -53,7 +55,9 @@ class EdgeClient:
             client.examples.put("where is my parcel", "delivery")
             visit = client.run_once()
 
-    Use one client per folder at a time. `examples` may be used from any thread, also while the client trains.
+    Use one client per folder at a time. Both stores may be used from any thread, also during a visit.
+    What is in `held_out` is not trained on: adapters are evaluated on it where a run asks for that, and loss
+    and accuracy are told to the service. A device that holds nothing out is not asked.
 
     Args:
         service_url: where the service answers.
@@ -69,7 +73,7 @@ class EdgeClient:
         upload_part_bytes: an update that is larger goes up in parts of this size; one that is cut off goes on
             after the last part that arrived.
         threads: how many threads training may use; None leaves it to the runtime.
-        max_examples: how many examples the store keeps.
+        max_examples: how many examples each of the two stores keeps.
         on_event: told what happens, from the thread that runs the client. What it raises fails the visit.
         runtime: opens training sessions; None is ONNX Runtime, or ExecuTorch where only that is installed.
         http: the connection layer, for a private certificate authority, a proxy, or a test.
@@ -121,6 +125,7 @@ class EdgeClient:
         self._bundles = BundleCache(self._folder.bundles, self._downloads)
         self._matmul_flops_per_second: float | None = None
         self.examples = ExampleStore(self._folder.examples_file, max_examples=max_examples)
+        self.held_out = ExampleStore(self._folder.held_out_file, max_examples=max_examples)
 
     @property
     def device_id(self) -> str:
@@ -142,6 +147,7 @@ class EdgeClient:
         """Close connections and the example store."""
         self._transport.close()
         self.examples.close()
+        self.held_out.close()
         self._lock.release()
 
     def __enter__(self) -> Self:
@@ -162,8 +168,9 @@ class EdgeClient:
         service and in the `Visit`; it does not raise.
 
         Raises:
-            ServiceUnreachable, ServiceFailed, TooManyRequests, ClockSkew: the service is away, ill or busy,
-                or this device's clock is wrong; a later visit goes on where this one stopped.
+            ServiceUnreachable, ServiceFailed, TooManyRequests, ReplayedRequest, ClockSkew: the service is
+                away, ill or busy, something on the way sends every request twice, or this device's clock is
+                wrong; a later visit goes on where this one stopped.
             RefusedError: the service does not admit this device; the subclass says why.
         """
         if is_rotating(self._folder):
@@ -181,12 +188,14 @@ class EdgeClient:
             bundles=self._bundles,
             folder=self._folder,
             examples=self.examples,
+            held_out=self.held_out,
             capabilities=capabilities,
             runtime=self._runtime,
             threads=self._threads,
             on_event=self._on_event,
         )
-        return Session(answer.offer, equipment).run()
+        work = EvaluationSession if answer.offer.kind == "evaluate" else Session
+        return work(answer.offer, equipment).run()
 
     def run_forever(
         self, *, stop: threading.Event | None = None, on_visit: Callable[[Visit], None] = lambda visit: None
@@ -233,6 +242,7 @@ class EdgeClient:
             population=self._enrolment.population,
             capabilities=capabilities,
             example_count=self.examples.count(),
+            held_out_count=self.held_out.count(),
         )
         return check_in(
             self._service,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edge_sdk.planner import RankChoice
 from hetlora.messages.device import Offer, Receipt, Report
+from hetlora.messages.evaluation import EvaluationReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,14 @@ class Submitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The service took the report of an evaluation and said what became of it."""
+
+    report: EvaluationReport
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
 class GivenBack:
     """The assignment went back to the service, with a stable code."""
 
@@ -87,5 +96,6 @@ Event = (
     | RankPruned
     | Uploaded
     | Submitted
+    | Evaluated
     | GivenBack
 )

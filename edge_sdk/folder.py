@@ -35,6 +35,10 @@ class DeviceFolder:
         return self.root / "examples.sqlite"
 
     @property
+    def held_out_file(self) -> Path:
+        return self.root / "held_out.sqlite"
+
+    @property
     def bundles(self) -> Path:
         return self.root / "bundles"
 

@@ -15,7 +15,7 @@ from edge_sdk.folder import DeviceFolder
 from edge_sdk.identity import Identity, load_or_create_identity
 from edge_sdk.service import DeviceService
 from edge_sdk.transport import Transport
-from hetlora.errors import AuthenticationFailed, RefusedError, SettingsError
+from hetlora.errors import AuthenticationFailed, RefusedError, ReplayedRequest, SettingsError
 from hetlora.messages.device import KeyRotation
 from hetlora.signature import rotation_base
 
@@ -41,8 +41,8 @@ def rotate_key(transport: Transport, folder: DeviceFolder) -> None:
 
     Raises:
         RefusedError: the service does not take it; the key so far stays.
-        ServiceUnreachable, ServiceFailed, TooManyRequests: it is not known which key is in force; the next
-            call finds out.
+        ServiceUnreachable, ServiceFailed, TooManyRequests, ReplayedRequest: it is not known which key is in
+            force; the next call finds out.
     """
     old = transport.identity
     _keep_first_id(folder, old.device_id)
@@ -59,6 +59,8 @@ def rotate_key(transport: Transport, folder: DeviceFolder) -> None:
         except BaseException:
             transport.identity = old
             raise
+    except ReplayedRequest:  # what came first may have been taken
+        raise
     except RefusedError:  # the key so far was looked at first, and is in force
         folder.next_key_file.unlink()
         raise

@@ -18,8 +18,14 @@ from hetlora.messages.device import (
     Receipt,
     Report,
     StartRequest,
+    TaskKind,
 )
+from hetlora.messages.evaluation import EvaluationReport
 
+_FAMILIES: Final[dict[TaskKind, str]] = {
+    "train": "/device/v1/assignments",
+    "evaluate": "/device/v1/evaluations",
+}
 _JSON: Final = {"Content-Type": "application/json"}
 _TENSORS: Final = {"Content-Type": "application/octet-stream"}
 
@@ -39,8 +45,8 @@ class DeviceService:
     def check_in(self, request: CheckIn) -> CheckInAnswer:
         return self._post("/device/v1/check-ins", request, CheckInAnswer)
 
-    def start(self, assignment_id: str, request: StartRequest) -> Plan:
-        return self._post(f"/device/v1/assignments/{assignment_id}:start", request, Plan)
+    def start(self, assignment_id: str, request: StartRequest, kind: TaskKind = "train") -> Plan:
+        return self._post(f"{_FAMILIES[kind]}/{assignment_id}:start", request, Plan)
 
     def upload(self, assignment_id: str, update: bytes) -> ObjectRef:
         path = f"/device/v1/assignments/{assignment_id}/update"
@@ -49,8 +55,11 @@ class DeviceService:
     def submit(self, assignment_id: str, report: Report) -> Receipt:
         return self._post(f"/device/v1/assignments/{assignment_id}:submit", report, Receipt)
 
-    def fail(self, assignment_id: str, failure: Failure) -> Receipt:
-        return self._post(f"/device/v1/assignments/{assignment_id}:fail", failure, Receipt)
+    def report_evaluation(self, assignment_id: str, report: EvaluationReport) -> Receipt:
+        return self._post(f"/device/v1/evaluations/{assignment_id}:submit", report, Receipt)
+
+    def fail(self, assignment_id: str, failure: Failure, kind: TaskKind = "train") -> Receipt:
+        return self._post(f"{_FAMILIES[kind]}/{assignment_id}:fail", failure, Receipt)
 
     def _post(self, path: str, message: Message, answer: type[Answer]) -> Answer:
         return self._exchange("POST", path, message.model_dump_json().encode(), _JSON, answer)

@@ -17,7 +17,14 @@ import stamina
 from edge_sdk.identity import Identity
 from hetlora import __version__
 from hetlora.digest import sha256_of
-from hetlora.errors import ChecksumMismatch, ServiceUnreachable, SettingsError, TooManyRequests
+from hetlora.errors import (
+    BodyTooSlow,
+    ChecksumMismatch,
+    ReplayedRequest,
+    ServiceUnreachable,
+    SettingsError,
+    TooManyRequests,
+)
 from hetlora.messages.common import error_of_answer
 from hetlora.signature import SignatureParameters, content_digest, signature_base, signature_header
 
@@ -37,6 +44,7 @@ LONGEST_WAIT_SECONDS: Final = 8.0
 LONGEST_RETRY_AFTER_SECONDS: Final = 60.0
 # The last update of a round may have the service aggregate before it answers.
 TIMEOUT: Final = httpx.Timeout(60, connect=10)
+_PASSING: Final = {TooManyRequests.status, BodyTooSlow.status, ChecksumMismatch.status}
 
 
 class Transport:
@@ -52,7 +60,7 @@ class Transport:
         jitter: spreads the waits between tries.
 
     Raises:
-        SettingsError: `service_url` is no http or https address.
+        SettingsError: `service_url` is no http or https address, or one with a user or password.
     """
 
     def __init__(
@@ -98,7 +106,10 @@ class Transport:
         return self.retrying(once)
 
     def retrying(self, action: Callable[[], Result]) -> Result:
-        """Call `action` until it succeeds: again after faults of the line, 429 and 5xx, with full jitter.
+        """Call `action` until it succeeds: again after faults of the line, 408, 429, 5xx, with full jitter.
+
+        Again also after `replayed_request`: something on the way, such as a proxy whose connection broke,
+        sent the request twice, and the answer to the first is lost. The next try is signed anew.
 
         An answer that says when to come back (Retry-After) is waited for, unless that is longer than
         `LONGEST_RETRY_AFTER_SECONDS`.
@@ -192,10 +203,16 @@ class _ErrorAnswer(Exception):
 
 def _worth_another_try(error: Exception) -> bool:
     if isinstance(error, _ErrorAnswer):
-        # 460: damaged on its way.
-        passing = error.status >= 500 or error.status in (TooManyRequests.status, ChecksumMismatch.status)
+        # 460: damaged on its way; 408: held up on it.
+        passing = error.status >= 500 or error.status in _PASSING
+        passing = passing or _is_replay(error)
         return passing and error.retry_after_seconds <= LONGEST_RETRY_AFTER_SECONDS
     return isinstance(error, httpx.TransportError)
+
+
+def _is_replay(answer: _ErrorAnswer) -> bool:
+    told = error_of_answer(answer.status, answer.body, service_url="")
+    return isinstance(told, ReplayedRequest)
 
 
 def _seconds(retry_after: str) -> float:
@@ -220,7 +237,10 @@ def _checked(service_url: str) -> str:
     try:
         url = httpx.URL(service_url)
     except httpx.InvalidURL as error:
-        raise SettingsError("service_url is no address", got=service_url) from error
+        got = None if "@" in service_url else service_url  # before an @ may be a password
+        raise SettingsError("service_url is no address", got=got) from error
+    if url.userinfo:
+        raise SettingsError("service_url with a user or password", expected="none: devices sign")
     if url.scheme not in ("http", "https") or not url.host:
         raise SettingsError(
             "service_url is no address of a service", got=service_url, expected="http(s)://HOST[:PORT]"

@@ -9,6 +9,7 @@ from typing import Literal
 from edge_sdk.planner import RankChoice
 from hetlora.errors import DataError, HetloraError
 from hetlora.messages.device import Failure, Offer, Report
+from hetlora.messages.evaluation import EvaluationReport
 from hetlora.states import AssignmentState
 
 Outcome = Literal["no_work", "accepted", "discarded", "failed"]
@@ -16,7 +17,7 @@ Outcome = Literal["no_work", "accepted", "discarded", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What happened when a device visited the service.
+    """What happened when a device visited the service; `offer.kind` tells training from evaluating.
 
     `outcome` is "no_work", or what became of the assignment: "accepted"; "discarded", when the service had no
     more use for the update, as `reason` says; or "failed", when it was given back. `code` is the stable code
@@ -30,6 +31,7 @@ class Visit:
     offer: Offer | None = None
     choice: RankChoice | None = None
     report: Report | None = None
+    evaluation: EvaluationReport | None = None
     code: str | None = None
     error: Exception | None = None
 

@@ -32,7 +32,8 @@ HetloraError
   UnavailableError          asking later, or elsewhere, may help
     ServiceUnreachable      no answer, or an answer that is no answer of ours
     ServiceFailed           the service met a fault of its own
-    TooManyRequests         more requests than the service takes in a minute
+    TooManyRequests         more requests than the service takes in a minute, or more bodies at a time
+    BodyTooSlow             a request's body that stood still, or crept
     PortInUse               the address to listen on is taken
     DependencyMissing       an optional part of hetlora is not installed
     DeviceTooSmall          no rank within the limits fits this device
@@ -284,7 +285,7 @@ class ServiceFailed(UnavailableError):
 
 
 class TooManyRequests(UnavailableError):
-    """More requests than the service takes in a minute.
+    """More requests than the service takes in a minute, or more bodies at a time.
 
     `retry_after_seconds` travels as the header Retry-After (RFC 9110, section 10.2.3).
     """
@@ -302,6 +303,13 @@ class TooManyRequests(UnavailableError):
     ) -> None:
         super().__init__(what, got=got, expected=expected)
         self.retry_after_seconds = retry_after_seconds
+
+
+class BodyTooSlow(UnavailableError):
+    """A request's body that stood still, or crept."""
+
+    code = "body_too_slow"
+    status = 408
 
 
 class PortInUse(UnavailableError):

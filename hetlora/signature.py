@@ -18,6 +18,12 @@ from hetlora.errors import AuthenticationFailed, MalformedMessage
 LABEL: Final = "hetlora"
 DEVICE_ID_CHARACTERS: Final = 32
 MAX_CLOCK_SKEW_SECONDS: Final = 300
+PRIME: Final = 2**255 - 19  # of Ed25519's field
+_ORDER_8: Final = int.from_bytes(
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
+)
+# The y of Ed25519's points of order 1, 2, 4 and 8; the sign of x makes eight points of them.
+SMALL_ORDER: Final = frozenset({1, PRIME - 1, 0, _ORDER_8, PRIME - _ORDER_8})
 _COMPONENTS: Final = '("@method" "@path" "@query" "content-digest")'
 _PRINTABLE: Final = re.compile(r"[ -~]*")
 _INPUT: Final = re.compile(
@@ -54,6 +60,14 @@ def device_id_of(public_key: bytes) -> str:
     The id stays when the device takes another key.
     """
     return sha256_of(public_key)[:DEVICE_ID_CHARACTERS]
+
+
+def is_of_small_order(public_key: bytes) -> bool:
+    """Whether an Ed25519 key is one that anybody can sign for (Chalkias et al., ePrint 2020/1244, table 1).
+
+    Encodings that are not canonical, with the sign of a zero or a y above the prime, are known too.
+    """
+    return int.from_bytes(public_key, "little") % 2**255 % PRIME in SMALL_ORDER
 
 
 def rotation_base(device_id: str, public_key: str) -> bytes:

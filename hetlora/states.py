@@ -1,4 +1,4 @@
-"""The states of devices, assignments, rounds, runs and adapter versions, and their legal moves."""
+"""The states of devices, assignments, rounds, runs, adapter versions, evaluations, and their legal moves."""
 
 from __future__ import annotations
 
@@ -64,7 +64,44 @@ class AdapterVersionState(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
+class EvaluationState(StrEnum):
+    """The evaluation of one adapter version on devices."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class EvaluationAssignmentState(StrEnum):
+    """One device's part in an evaluation; an end has the word of `AssignmentState`."""
+
+    OFFERED = "offered"
+    STARTED = "started"
+    ACCEPTED = "accepted"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    ABORTED = "aborted"
+
+
+# Work that a device has; a part of it that has begun.
+LIVE_ASSIGNMENT: Final = frozenset(
+    {
+        AssignmentState.OFFERED,
+        AssignmentState.DOWNLOADING,
+        AssignmentState.TRAINING,
+        AssignmentState.UPLOADING,
+        AssignmentState.SUBMITTED,
+    }
+)
+STARTED_ASSIGNMENT: Final = frozenset(
+    {AssignmentState.DOWNLOADING, AssignmentState.TRAINING, AssignmentState.UPLOADING}
+)
+LIVE_EVALUATION: Final = frozenset({EvaluationAssignmentState.OFFERED, EvaluationAssignmentState.STARTED})
+# Rounds that take updates; with those that are being aggregated, all that have not ended.
+OPEN_ROUND: Final = frozenset({RoundState.SELECTING, RoundState.COLLECTING})
+GOING_ON_ROUND: Final = OPEN_ROUND | {RoundState.AGGREGATING}
+
 _D, _A, _R, _S, _V = DeviceState, AssignmentState, RoundState, RunState, AdapterVersionState
+_E = EvaluationAssignmentState
 _ENDED_EARLY = {_A.FAILED, _A.EXPIRED, _A.ABORTED}
 
 # One table per machine: members of two machines can be equal as strings ("accepted").
@@ -100,6 +137,11 @@ LEGAL_MOVES: Final[dict[type[StrEnum], dict[str, set[str]]]] = {
         _V.APPROVED: {_V.CANARY, _V.SUPERSEDED, _V.ROLLED_BACK},
         _V.CANARY: {_V.ROLLED_OUT, _V.SUPERSEDED, _V.ROLLED_BACK},
         _V.ROLLED_OUT: {_V.SUPERSEDED, _V.ROLLED_BACK},
+    },
+    EvaluationState: {EvaluationState.OPEN: {EvaluationState.CLOSED}},
+    EvaluationAssignmentState: {
+        _E.OFFERED: {_E.STARTED, _E.FAILED, _E.EXPIRED, _E.ABORTED},
+        _E.STARTED: {_E.ACCEPTED, _E.FAILED, _E.EXPIRED, _E.ABORTED},
     },
 }
 

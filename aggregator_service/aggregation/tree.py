@@ -6,7 +6,7 @@ digits carries. Some log_64(leaves) + 2 partials are alive at a time; beside the
 kept, its weight.
 
 Whoever reduces whole leaves and merges them in the same shape gets the same bits: that is how several
-processes share a round.
+processes share a round, and how one goes on with what another has reached (`progress.py`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final, Generic, TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+import scipy.linalg  # noqa: F401  # brings a BLAS of its own, which `_blas` shall know
+from threadpoolctl import ThreadpoolController
 
+from aggregator_service.aggregation.progress import BEGINNING, NOWHERE, Digit, Progress, Reached
 from aggregator_service.aggregation.rule import GlobalState, Rule, Update, UpdateRef
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import NonFiniteValues, SettingsError, SpecMismatch, StateConflict
@@ -35,8 +38,14 @@ Load = Callable[[UpdateRef], Update]
 
 def one_thread() -> AbstractContextManager[object]:
     """BLAS on one thread: how many it had would show in the last bits of a product."""
-    limited: AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
+    limited: AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
     return limited
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """Found once: a look through all that a process has loaded takes longer than a small round."""
+    return ThreadpoolController()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,35 +64,40 @@ class Carry(Generic[Partial]):
     """
 
     rule: Rule[Partial]
-    # (how many, merged), lowest first
-    _digits: list[tuple[int, Partial] | None] = field(default_factory=list)
+    digits: list[Digit[Partial]] = field(default_factory=list)  # lowest first
+
+    @property
+    def leaf_count(self) -> int:
+        """How many leaves came."""
+        return sum(digit[0] * FAN_IN**place for place, digit in enumerate(self.digits) if digit is not None)
 
     def push(self, partial: Partial) -> None:
         """Take in the partial of the next leaf."""
-        for place, digit in enumerate(self._digits):
+        for place, digit in enumerate(self.digits):
             count, merged = (
                 (1, partial) if digit is None else (digit[0] + 1, self.rule.merge(digit[1], partial))
             )
             if count < FAN_IN:
-                self._digits[place] = (count, merged)
+                self.digits[place] = (count, merged)
                 return
-            self._digits[place], partial = None, merged
-        self._digits.append((1, partial))
+            self.digits[place], partial = None, merged
+        self.digits.append((1, partial))
 
     def total(self) -> Partial:
         """The partial of all that came; to be asked once."""
-        found = [digit[1] for digit in self._digits if digit is not None]
-        self._digits.clear()
+        found = [digit[1] for digit in self.digits if digit is not None]
+        self.digits.clear()
         total = found.pop(0)
         while found:
             total = self.rule.merge(found.pop(0), total)
         return total
 
 
-def leaves(refs: Iterable[UpdateRef]) -> Iterator[tuple[UpdateRef, ...]]:
-    """The updates in their order, cut into what one worker reduces at a time."""
+def leaves(refs: Iterable[UpdateRef], first: int = 0) -> Iterator[tuple[UpdateRef, ...]]:
+    """The updates in their order, cut into what one worker reduces at a time; from a certain leaf on."""
     ordered = sorted(refs)
-    return (tuple(ordered[start : start + LEAF_SIZE]) for start in range(0, len(ordered), LEAF_SIZE))
+    starts = range(first * LEAF_SIZE, len(ordered), LEAF_SIZE)
+    return (tuple(ordered[start : start + LEAF_SIZE]) for start in starts)
 
 
 def reduce_leaf(rule: Rule[Partial], refs: Sequence[UpdateRef], load: Load) -> Subtotal[Partial]:
@@ -139,20 +153,26 @@ class Aggregate:
 
 
 def finish(
-    rule: Rule[Partial], refs: Iterable[UpdateRef], subtotals: Iterable[Subtotal[Partial]]
+    rule: Rule[Partial],
+    refs: Iterable[UpdateRef],
+    subtotals: Iterable[Subtotal[Partial]],
+    begun: Reached[Partial] = BEGINNING,
+    progress: Progress = NOWHERE,
 ) -> Aggregate:
-    """Merge what the workers made of `leaves(refs)`, in that order.
+    """Merge what the workers made of `leaves(refs, begun.leaf_count)`, in that order.
 
     Raises:
         StateConflict: there is no update.
         NonFiniteValues: a number of the state after the round passes float32.
     """
-    carry = Carry(rule)
-    raw: list[float] = []
+    carry = Carry(rule, [*begun.digits])
+    raw = [*begun.raw_weights]
     with one_thread():
         for subtotal in subtotals:
             carry.push(subtotal.partial)
             raw += subtotal.raw_weights
+            if progress.due(carry.leaf_count):
+                progress.keep(Reached(carry.leaf_count, (*carry.digits,), (*raw,)))
         return conclude(rule, refs, carry.total() if raw else None, raw)
 
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from aggregator_service.api.authentication import (
+from aggregator_service.api.body import BINARY_BODY, received_blob
+from aggregator_service.api.device_route import (
     DeviceId,
     DeviceRoute,
-    OpenRoute,
-    ServiceOf,
     SignedSha256,
     device_router,
     signed_request,
 )
-from aggregator_service.api.body import BINARY_BODY, received_blob
 from aggregator_service.api.errors import problems
 from aggregator_service.api.objects import BINARY, object_response
-from aggregator_service.assignments import fail, note_fetch, start, submit
-from aggregator_service.device_keys import rotate_key
-from aggregator_service.enrolment import enrol
-from aggregator_service.offers import check_in
-from aggregator_service.updates import admit, keep_update
+from aggregator_service.api.open_bodies import open_body
+from aggregator_service.api.route import OpenRoute, ServiceOf
+from aggregator_service.assignments.assignments import fail, note_fetch, start, submit
+from aggregator_service.assignments.evaluation_offers import check_in_to_train_or_evaluate
+from aggregator_service.assignments.updates import keep_update, terms_of
+from aggregator_service.devices.device_keys import rotate_key
+from aggregator_service.devices.enrolment import enrol
 from hetlora.digest import Sha256
 from hetlora.messages.common import Identifier, ObjectRef
 from hetlora.messages.device import (
@@ -40,24 +40,24 @@ from hetlora.messages.device import (
 # Enrolment is signed by the key in its body, so its handler checks the signature itself.
 enrolment = device_router(OpenRoute)
 router = device_router(DeviceRoute, 403)
-_OF_ASSIGNMENT = problems(404, 409, 413)
+_OF_ASSIGNMENT = problems(404, 408, 409, 413)
 
 
-@enrolment.post("/devices", status_code=201, responses=problems(409, 413))
+@enrolment.post("/devices", status_code=201, responses=problems(408, 409, 413))
 def post_device(message: EnrolRequest, request: Request, service: ServiceOf) -> DeviceStatus:
     return enrol(service, message, signed_request(request))
 
 
-@router.post("/devices:rotate-key", responses=problems(409, 413))
+@router.post("/devices:rotate-key", responses=problems(408, 409, 413))
 def post_key_rotation(
     message: KeyRotation, request: Request, device_id: DeviceId, service: ServiceOf
 ) -> DeviceStatus:
     return rotate_key(service, device_id, message, signed_request(request))
 
 
-@router.post("/check-ins", responses=problems(413))
+@router.post("/check-ins", responses=problems(408, 413))
 def post_check_in(message: CheckIn, device_id: DeviceId, service: ServiceOf) -> CheckInAnswer:
-    return check_in(service, device_id, message)
+    return check_in_to_train_or_evaluate(service, device_id, message)
 
 
 @router.get("/objects/{sha256}", response_class=Response, responses=BINARY)
@@ -78,9 +78,10 @@ def start_assignment(
 async def put_update(
     assignment_id: Identifier, request: Request, device_id: DeviceId, sha256: SignedSha256, service: ServiceOf
 ) -> ObjectRef:
-    admission = await run_in_threadpool(admit, service, device_id, assignment_id, sha256)
-    async with received_blob(request, admission.folder, admission.max_bytes) as blob:
-        return await run_in_threadpool(keep_update, service, admission, blob)
+    with open_body(request, device_id):
+        terms = await run_in_threadpool(terms_of, service, device_id, assignment_id, sha256)
+        async with received_blob(request, terms.folder, terms.max_bytes) as blob:
+            return await run_in_threadpool(keep_update, service, terms, blob)
 
 
 @router.post("/assignments/{assignment_id}:submit", responses=_OF_ASSIGNMENT)
@@ -90,7 +91,7 @@ def submit_assignment(
     return submit(service, device_id, assignment_id, message)
 
 
-@router.post("/assignments/{assignment_id}:fail", responses=problems(404, 413))
+@router.post("/assignments/{assignment_id}:fail", responses=problems(404, 408, 413))
 def fail_assignment(
     assignment_id: Identifier, message: Failure, device_id: DeviceId, service: ServiceOf
 ) -> Receipt:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, DataError, IntegrityError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from aggregator_service.observability.work import facts
+from aggregator_service.observability.log_context import facts
+from aggregator_service.storage.database import out_of_order
+from aggregator_service.storage.passing import PASSING
 from hetlora.errors import (
     BodyTooLarge,
     HetloraError,
@@ -30,9 +31,7 @@ from hetlora.messages.common import Problem, problem_of
 
 log = logging.getLogger(__name__)
 
-# What an operator mends without touching the service: no space, a limit on files, no descriptors, a disk gone
-# read-only.
-_PASSING: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EROFS}
+Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]  # of one kind of failure
 
 # What any route may answer besides: a body or parameter that its schema refuses, a fault of ours, a database
 # that is away. 422 also keeps FastAPI from announcing its own shape of validation errors.
@@ -47,58 +46,6 @@ def problems(*statuses: int) -> dict[int | str, dict[str, object]]:
 
 def _phrase(status: int) -> str:
     return HTTPStatus(status).phrase if status in set(HTTPStatus) else "Checksum Mismatch"  # tus's own, 460
-
-
-def install_error_handlers(app: FastAPI) -> None:
-    """Make the application answer failures with a problem document; unforeseen ones are for `Requests`."""
-
-    @app.exception_handler(HetloraError)
-    async def known(request: Request, error: HetloraError) -> Response:
-        if error.status >= 500:
-            log.error("path=%s code=%s error=%s", request.url.path, error.code, error)
-        return problem_response(problem_of(error), _headers(request, error))
-
-    @app.exception_handler(RequestValidationError)
-    async def refused_by_schema(request: Request, error: RequestValidationError) -> Response:
-        faults = faults_in_words(error.errors())
-        return problem_response(problem_of(MalformedMessage("message does not fit its schema", got=faults)))
-
-    @app.exception_handler(HTTPException)
-    async def from_framework(request: Request, error: HTTPException) -> Response:
-        kinds = {400: MalformedMessage, 404: NotFound, 405: NotFound, 413: BodyTooLarge}
-        kind: type[HetloraError] = kinds.get(error.status_code, InputError)
-        told = kind(error.detail, got=f"{request.method} {request.url.path}")
-        # 400 is what the framework says of a body that is no JSON, which the schema would refuse as well.
-        status = told.status if error.status_code == 400 else error.status_code
-        problem = problem_of(told).model_copy(update={"status": status})
-        return problem_response(problem, error.headers or {})
-
-    @app.exception_handler(OperationalError)
-    async def database_out_of_order(request: Request, error: OperationalError) -> Response:
-        # Locked, full or unreadable; the statement stays out of the answer.
-        told = str(error.orig).partition("\n")[0]
-        return await known(request, UnavailableError("the database does not answer now", got=told))
-
-    @app.exception_handler(IntegrityError)
-    async def written_twice(request: Request, error: IntegrityError) -> Response:
-        # Two that looked before either wrote: who asks again finds what the other wrote.
-        return await known(request, UnavailableError("somebody else wrote the same at this moment"))
-
-    @app.exception_handler(DataError)
-    async def refused_by_database(request: Request, error: DataError) -> Response:
-        # PostgreSQL refuses what SQLite would keep or find nothing under: NUL in a path, a cursor of letters.
-        log.warning("path=%s error=%s", request.url.path, type(error.orig).__name__)
-        return await known(request, MalformedMessage("a value that the database cannot hold"))
-
-    @app.exception_handler(OSError)
-    async def disk_out_of_order(request: Request, error: OSError) -> Response:
-        if error.errno not in _PASSING:
-            raise error
-        return await known(request, UnavailableError("the service cannot store this now", got=error.strerror))
-
-    @app.exception_handler(ClientDisconnect)
-    async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return problem_response(problem_of(MalformedMessage("the body broke off")))
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
@@ -125,3 +72,66 @@ def _headers(request: Request, error: HetloraError) -> dict[str, str]:
         # A refusal may come before the body was read: a closed connection does not take the rest.
         headers["Connection"] = "close"
     return headers
+
+
+async def _known(request: Request, error: HetloraError) -> Response:
+    if error.status >= 500:
+        log.error("path=%s code=%s error=%s", request.url.path, error.code, error)
+    return problem_response(problem_of(error), _headers(request, error))
+
+
+async def _refused_by_schema(request: Request, error: RequestValidationError) -> Response:
+    faults = faults_in_words(error.errors())
+    return problem_response(problem_of(MalformedMessage("message does not fit its schema", got=faults)))
+
+
+async def _from_framework(request: Request, error: HTTPException) -> Response:
+    kinds = {400: MalformedMessage, 404: NotFound, 405: NotFound, 413: BodyTooLarge}
+    kind: type[HetloraError] = kinds.get(error.status_code, InputError)
+    told = kind(error.detail, got=f"{request.method} {request.url.path}")
+    # 400 is what the framework says of a body that is no JSON, which the schema would refuse as well.
+    status = told.status if error.status_code == 400 else error.status_code
+    problem = problem_of(told).model_copy(update={"status": status})
+    return problem_response(problem, error.headers or {})
+
+
+async def _database_out_of_order(request: Request, error: DatabaseError) -> Response:
+    if not out_of_order(error):
+        raise error
+    # Locked, full or unreadable; the statement stays out of the answer.
+    told = str(error.orig).partition("\n")[0]
+    return await _known(request, UnavailableError("the database does not answer now", got=told))
+
+
+async def _written_twice(request: Request, error: IntegrityError) -> Response:
+    # Two that looked before either wrote: who asks again finds what the other wrote.
+    return await _known(request, UnavailableError("somebody else wrote the same at this moment"))
+
+
+async def _refused_by_database(request: Request, error: DataError) -> Response:
+    # PostgreSQL refuses what SQLite would keep or find nothing under: NUL in a path, a cursor of letters.
+    log.warning("path=%s error=%s", request.url.path, type(error.orig).__name__)
+    return await _known(request, MalformedMessage("a value that the database cannot hold"))
+
+
+async def _disk_out_of_order(request: Request, error: OSError) -> Response:
+    if error.errno not in PASSING:
+        raise error
+    return await _known(request, UnavailableError("the service cannot store this now", got=error.strerror))
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    return problem_response(problem_of(MalformedMessage("the body broke off")))
+
+
+# Failures that are answered with a problem document; those that nobody foresaw are for `RequestContext`.
+HANDLERS: Final[Mapping[int | type[Exception], Handler]] = {
+    HetloraError: _known,
+    RequestValidationError: _refused_by_schema,
+    HTTPException: _from_framework,
+    DatabaseError: _database_out_of_order,
+    IntegrityError: _written_twice,
+    DataError: _refused_by_database,
+    OSError: _disk_out_of_order,
+    ClientDisconnect: _gone,
+}

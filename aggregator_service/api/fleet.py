@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from aggregator_service.admission import decide, preauthorize
-from aggregator_service.api.authentication import ServiceOf
 from aggregator_service.api.errors import problems
-from aggregator_service.api.operator_route import AuditEntryOf, RepeatableOf, operator_router
+from aggregator_service.api.operator_route import AuditEntryOf, IdempotencyKeyOf, operator_router
 from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
-from aggregator_service.enrolment import create_population, rotate_token
+from aggregator_service.api.route import ServiceOf
+from aggregator_service.api.views import device_details, population_status, replaced_key, transition
+from aggregator_service.devices.admission import decide, preauthorize
+from aggregator_service.devices.populations import create_population, rotate_token
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import (
     DeviceRow,
     PopulationRow,
     ReplacedKeyRow,
-    Subject,
     TransitionRow,
 )
-from aggregator_service.views import device_details, population_status, replaced_key, transition
 from hetlora.messages.common import Identifier, Name, Page
 from hetlora.messages.management import (
     DeviceDecision,
@@ -26,6 +25,7 @@ from hetlora.messages.management import (
     PopulationCreated,
     PopulationStatus,
     ReplacedKey,
+    Subject,
     TokenRotation,
     Transition,
 )
@@ -33,17 +33,19 @@ from hetlora.messages.management import (
 router = operator_router()
 
 
-@router.post("/populations", status_code=201, responses=problems(409, 413))
+@router.post("/populations", status_code=201, responses=problems(408, 409, 413))
 def post_population(
-    message: PopulationCreate, service: ServiceOf, entry: AuditEntryOf, asked: RepeatableOf
+    message: PopulationCreate, service: ServiceOf, entry: AuditEntryOf, asked: IdempotencyKeyOf
 ) -> PopulationCreated:
     entry.subject = message.name
     return create_population(service, message, asked)
 
 
-@router.post("/populations/{name}:rotate-token", responses=problems(404, 413))
-def post_token_rotation(name: Name, message: TokenRotation, service: ServiceOf) -> PopulationCreated:
-    return rotate_token(service, name, message.token_valid_seconds)
+@router.post("/populations/{name}:rotate-token", responses=problems(404, 408, 409, 413))
+def post_token_rotation(
+    name: Name, message: TokenRotation, service: ServiceOf, asked: IdempotencyKeyOf
+) -> PopulationCreated:
+    return rotate_token(service, name, message, asked)
 
 
 @router.get("/populations")
@@ -61,13 +63,13 @@ def list_devices(
     return page_of(service, DeviceRow, DeviceRow.id, device_details, *conditions, cursor=cursor, limit=limit)
 
 
-@router.post("/devices/{device_id}:decide", responses=problems(404, 409, 413))
+@router.post("/devices/{device_id}:decide", responses=problems(404, 408, 409, 413))
 def decide_device(device_id: Identifier, message: DeviceDecision, service: ServiceOf) -> DeviceDetails:
     decide(service, device_id, message)
     return _details(service, device_id)
 
 
-@router.post("/devices:preauthorize", status_code=201, responses=problems(404, 409, 413))
+@router.post("/devices:preauthorize", status_code=201, responses=problems(404, 408, 409, 413))
 def post_preauthorization(
     message: DevicePreauthorization, service: ServiceOf, entry: AuditEntryOf
 ) -> DeviceDetails:

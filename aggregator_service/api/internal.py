@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client.exposition import choose_encoder
 
-from aggregator_service.api.authentication import OpenRoute, ServiceOf
 from aggregator_service.api.errors import problems
+from aggregator_service.api.route import OpenRoute, ServiceOf
 from hetlora.messages.common import Message
 
 router = APIRouter(
@@ -39,5 +39,8 @@ async def get_ready(request: Request) -> Probe:
 @router.get("/metrics", response_class=PlainTextResponse)
 def get_metrics(request: Request, service: ServiceOf) -> Response:
     """Figures of this process and of the fleet, in Prometheus' text format or OpenMetrics."""
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    try:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    except (TypeError, ValueError):  # the library compares whatever version is asked for with a number
+        encode, content_type = choose_encoder("")
     return Response(encode(service.metrics.registry), headers={"Content-Type": content_type})

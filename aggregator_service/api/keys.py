@@ -7,12 +7,13 @@ from typing import Annotated
 
 from fastapi import Query
 
-from aggregator_service.api.authentication import ServiceOf
 from aggregator_service.api.errors import problems
-from aggregator_service.api.operator_route import AuditEntryOf, RepeatableOf, operator_router
+from aggregator_service.api.operator_route import AuditEntryOf, IdempotencyKeyOf, operator_router
 from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
-from aggregator_service.audit import MAX_CHARACTERS, audit_entry
-from aggregator_service.operator_keys import create_key, key_status, revoke_key
+from aggregator_service.api.route import ServiceOf
+from aggregator_service.api.views import audit_entry
+from aggregator_service.operators.audit import MAX_CHARACTERS
+from aggregator_service.operators.operator_keys import create_key, key_status, revoke_key
 from aggregator_service.storage.tables import AuditRow, OperatorKeyRow
 from hetlora.messages.common import Identifier, Page, Timestamp
 from hetlora.messages.operators import AuditEntry, KeyCreate, KeyCreated, KeyStatus
@@ -20,8 +21,10 @@ from hetlora.messages.operators import AuditEntry, KeyCreate, KeyCreated, KeySta
 router = operator_router()
 
 
-@router.post("/keys", status_code=201, responses=problems(409, 413))
-def post_key(message: KeyCreate, service: ServiceOf, entry: AuditEntryOf, asked: RepeatableOf) -> KeyCreated:
+@router.post("/keys", status_code=201, responses=problems(408, 409, 413))
+def post_key(
+    message: KeyCreate, service: ServiceOf, entry: AuditEntryOf, asked: IdempotencyKeyOf
+) -> KeyCreated:
     created = create_key(service, message, asked)
     entry.subject = created.key.key_id
     return created

@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 
 from aggregator_service.api.errors import problems
 from aggregator_service.storage.blobs import Blobs
-from hetlora.errors import NotFound
+from hetlora.errors import NotFound, ServiceFailed
 
 
 def object_responses(media_type: str, schema: dict[str, str]) -> dict[int | str, dict[str, object]]:
@@ -29,16 +29,21 @@ JSON_OBJECT: Final = object_responses("application/json", {"type": "object"})
 _RANGE = re.compile(r"bytes=(?:(?P<first>\d{1,19})-(?P<last>\d{0,19})|-(?P<suffix>\d{1,19}))")
 
 
-def object_response(request: Request, folder: Blobs, sha256: str, media_type: str) -> Response:
-    """A blob; 304 for a cached one, 206 for one range of it.
+def object_response(
+    request: Request, folder: Blobs, sha256: str, media_type: str, *, known_bytes: int | None = None
+) -> Response:
+    """A blob, unchecked but for its size where that is known; 304 for a cached one, 206 for one range of it.
 
     Raises:
         NotFound: no such object.
+        ServiceFailed: it has another size than the service knows of.
         HTTPException: 416 for a range outside the object.
     """
     size_bytes = folder.size_bytes(sha256)
     if size_bytes is None:
         raise NotFound("no such object", got=sha256)
+    if known_bytes not in (None, size_bytes):
+        raise ServiceFailed("an object of the service is damaged", got=f"{sha256}, {size_bytes} bytes")
     headers = {"ETag": f'"{sha256}"', "Cache-Control": "private, max-age=31536000, immutable"}
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)

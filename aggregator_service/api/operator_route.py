@@ -9,12 +9,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPBearer
 from starlette.types import Message, Receive, Scope, Send
 
-from aggregator_service.api.authentication import OpenRoute, service_of
 from aggregator_service.api.errors import ALWAYS, problems
-from aggregator_service.audit import Entry, close_entry, open_entry
-from aggregator_service.observability.work import facts, note
-from aggregator_service.operators import Operator, authenticate
-from aggregator_service.repeats import Repeatable
+from aggregator_service.api.route import OpenRoute, service_of
+from aggregator_service.observability.log_context import facts, note
+from aggregator_service.operators.audit import Entry, close_entry, open_entry
+from aggregator_service.operators.idempotency import IdempotencyKey
+from aggregator_service.operators.operators import Operator, authenticate
 from hetlora.messages.operators import OperatorRole
 
 PREFIX: Final = "/management/v1"
@@ -24,7 +24,7 @@ READS: Final = frozenset({"GET", "HEAD"})
 class OperatorRoute(OpenRoute):
     """A route of operators, who bring a bearer token. Every write leaves an entry in the audit log."""
 
-    async def admit(self, request: Request) -> None:
+    async def check_caller(self, request: Request) -> None:
         service = service_of(request)
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         token = token if scheme.lower() == "bearer" else ""
@@ -86,13 +86,13 @@ def operator_router() -> APIRouter:
     )
 
 
-def _entry_of(request: Request) -> Entry:
+async def _entry_of(request: Request) -> Entry:
     entry = request.state.audit
     assert isinstance(entry, Entry)
     return entry
 
 
-def _repeatable(
+async def _idempotency_key(
     request: Request,
     idempotency_key: Annotated[
         str | None,
@@ -101,11 +101,11 @@ def _repeatable(
             description="The same key and body within a day answer what the first request made.",
         ),
     ] = None,
-) -> Repeatable | None:
+) -> IdempotencyKey | None:
     operator = request.state.operator
     assert isinstance(operator, Operator)
-    return None if idempotency_key is None else Repeatable(operator, idempotency_key)
+    return None if idempotency_key is None else IdempotencyKey(operator, idempotency_key)
 
 
 AuditEntryOf = Annotated[Entry, Depends(_entry_of)]  # for handlers that know a better subject than the path
-RepeatableOf = Annotated[Repeatable | None, Depends(_repeatable)]
+IdempotencyKeyOf = Annotated[IdempotencyKey | None, Depends(_idempotency_key)]

@@ -7,15 +7,15 @@ from typing import Annotated, Final
 from fastapi import Query, Request, Response
 from sqlalchemy import select
 
-from aggregator_service.api.authentication import ServiceOf
 from aggregator_service.api.errors import problems
 from aggregator_service.api.objects import BINARY, object_response
-from aggregator_service.api.operator_route import AuditEntryOf, RepeatableOf, operator_router
+from aggregator_service.api.operator_route import AuditEntryOf, IdempotencyKeyOf, operator_router
 from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
-from aggregator_service.runs import RunVerb, change_run, create_run, get_run
+from aggregator_service.api.route import ServiceOf
+from aggregator_service.api.views import adapter_version_status, assignment_status, round_status, run_status
+from aggregator_service.rounds.runs import RunVerb, change_run, create_run, get_run
 from aggregator_service.service import Service
-from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow, RunRow
-from aggregator_service.views import adapter_version_status, assignment_status, round_status, run_status
+from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow, RunRow, frozen_of
 from hetlora.errors import NotFound
 from hetlora.messages.common import Identifier, Page
 from hetlora.messages.management import (
@@ -36,8 +36,10 @@ def _status(service: Service, run_id: str) -> RunStatus:
         return run_status(session, get_run(session, run_id))
 
 
-@router.post("/runs", status_code=201, responses=problems(404, 409, 413))
-def post_run(message: RunCreate, service: ServiceOf, entry: AuditEntryOf, asked: RepeatableOf) -> RunStatus:
+@router.post("/runs", status_code=201, responses=problems(404, 408, 409, 413))
+def post_run(
+    message: RunCreate, service: ServiceOf, entry: AuditEntryOf, asked: IdempotencyKeyOf
+) -> RunStatus:
     entry.subject = create_run(service, message, asked)
     return _status(service, entry.subject)
 
@@ -99,15 +101,20 @@ def list_adapters(
 @router.get("/adapters/{version}/content", response_class=Response, responses=BINARY)
 def get_adapter(version: Identifier, request: Request, service: ServiceOf) -> Response:
     row = _version(service, version)
-    return object_response(request, service.objects, row.sha256, "application/octet-stream")
+    return object_response(
+        request, service.objects, row.sha256, "application/octet-stream", known_bytes=row.size_bytes
+    )
 
 
 @router.get("/adapters/{version}/frozen", response_class=Response, responses=BINARY)
 def get_frozen_adapter(version: Identifier, request: Request, service: ServiceOf) -> Response:
     row = _version(service, version)
-    if row.frozen_sha256 is None:
+    frozen = frozen_of(row)
+    if frozen is None:
         raise NotFound("this adapter version has no frozen adapter", got=version)
-    return object_response(request, service.objects, row.frozen_sha256, "application/octet-stream")
+    return object_response(
+        request, service.objects, frozen.sha256, "application/octet-stream", known_bytes=frozen.size_bytes
+    )
 
 
 def _version(service: Service, version: str) -> AdapterVersionRow:

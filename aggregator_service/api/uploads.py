@@ -10,16 +10,16 @@ from typing import Annotated, Literal
 
 from fastapi import Depends, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aggregator_service.api.authentication import DeviceId, DeviceRoute, ServiceOf, device_router
-from aggregator_service.api.body import bounded_chunks
+from aggregator_service.api.body import bounded_chunks, without_body
+from aggregator_service.api.device_route import DeviceId, DeviceRoute, device_router
 from aggregator_service.api.errors import problems
+from aggregator_service.api.open_bodies import open_body
+from aggregator_service.api.route import ServiceOf
+from aggregator_service.assignments.upload_parts import PartTerms, keep_part, terms_of_part
+from aggregator_service.assignments.uploads import Upload, begin_upload, end_upload, find_upload
 from aggregator_service.storage.incoming import IncomingBlob
-from aggregator_service.upload_parts import PartAdmission, admit_part, keep_part
-from aggregator_service.uploads import Upload, begin_upload, end_upload, find_upload
 from hetlora.errors import ChecksumMismatch, DigestMismatch
 from hetlora.messages.common import Identifier, ObjectRef
 from hetlora.tus import (
@@ -36,15 +36,15 @@ from hetlora.tus import (
 class TusRoute(DeviceRoute):
     """A route of devices that speak this version of tus, and say so."""
 
-    async def admit(self, request: Request) -> None:
+    async def check_caller(self, request: Request) -> None:
         spoken = request.headers.get("tus-resumable")
         if spoken != VERSION:
             headers = {"Tus-Version": VERSION, "Connection": "close"}
             raise HTTPException(412, f"Tus-Resumable is not {VERSION}", headers=headers)
-        await super().admit(request)
+        await super().check_caller(request)
 
 
-def _announced(tus_resumable: Annotated[Literal["1.0.0"], Header()]) -> None:
+async def _announced(tus_resumable: Annotated[Literal["1.0.0"], Header()]) -> None:
     """For OpenAPI; `TusRoute` has checked it."""
 
 
@@ -57,8 +57,9 @@ PART_BODY = {
         "content": {PART_TYPE: {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-Length = Annotated[str, Header(pattern=r"^[1-9][0-9]{0,15}$", description="Bytes of the whole update.")]
-Offset = Annotated[str, Header(pattern=r"^(0|[1-9][0-9]{0,15})$", description="Where the part begins.")]
+# Of 15 digits: each such number is below MAX_INTEGER, which an ObjectRef holds to.
+Length = Annotated[str, Header(pattern=r"^[1-9][0-9]{0,14}$", description="Bytes of the whole update.")]
+Offset = Annotated[str, Header(pattern=r"^(0|[1-9][0-9]{0,14})$", description="Where the part begins.")]
 Metadata = Annotated[
     str, Header(description="sha256, a blank, and the digest of the whole update in base64.")
 ]
@@ -83,6 +84,7 @@ def tell_tus(assignment_id: Identifier, service: ServiceOf) -> Response:
     "/assignments/{assignment_id}/uploads",
     status_code=201,
     response_class=Response,
+    dependencies=[Depends(without_body)],  # tus has an extension by which a first part comes here
     responses=problems(409, 413),
 )
 def post_upload(
@@ -113,7 +115,7 @@ def head_upload(upload_id: Identifier, device_id: DeviceId, service: ServiceOf) 
     status_code=204,
     response_class=Response,
     openapi_extra=PART_BODY,
-    responses=problems(409, 410, 413, 415, ChecksumMismatch.status),
+    responses=problems(408, 409, 410, 413, 415, ChecksumMismatch.status),
 )
 async def patch_upload(
     upload_id: Identifier,
@@ -126,9 +128,10 @@ async def patch_upload(
     if request.headers.get("content-type") != PART_TYPE:
         raise HTTPException(415, f"a part is of type {PART_TYPE}", headers={"Connection": "close"})
     checksum = None if upload_checksum is None else parse_checksum(upload_checksum)
-    part = await run_in_threadpool(admit_part, service, device_id, upload_id, int(upload_offset))
-    async with _received(request, part, checksum) as blob:
-        upload = await run_in_threadpool(keep_part, service, part, blob)
+    with open_body(request, device_id):
+        part = await run_in_threadpool(terms_of_part, service, device_id, upload_id, int(upload_offset))
+        async with _received(request, part, checksum) as blob:
+            upload = await run_in_threadpool(keep_part, service, part, blob)
     return Response(status_code=204, headers=_standing(upload))
 
 
@@ -147,7 +150,7 @@ def _standing(upload: Upload) -> dict[str, str]:
 
 @asynccontextmanager
 async def _received(
-    request: Request, part: PartAdmission, checksum: tuple[str, str] | None
+    request: Request, part: PartTerms, checksum: tuple[str, str] | None
 ) -> AsyncIterator[IncomingBlob]:
     """The body in a temporary file, checked against both of its digests.
 
@@ -171,22 +174,5 @@ async def _received(
 def _digest(blob: IncomingBlob, algorithm: str) -> str:
     if algorithm == "sha256":
         return blob.sha256
-    blob.file.flush()
-    with blob.path.open("rb") as file:
+    with blob.reopened() as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-class TusAnswers:
-    """Whoever speaks tus is answered so, refusals included."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_version(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).setdefault("Tus-Resumable", VERSION)
-            await send(message)
-
-        spoken = any(name == b"tus-resumable" for name, _ in scope.get("headers", ()))
-        await self._app(scope, receive, send_with_version if spoken else send)

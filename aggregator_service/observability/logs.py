@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Final, Literal
 
-from aggregator_service.observability.work import facts
+from aggregator_service.observability.log_context import facts
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]

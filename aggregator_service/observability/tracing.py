@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
 import hetlora
-from aggregator_service.observability.work import facts, note
+from aggregator_service.observability.log_context import facts, note
 from hetlora.errors import DependencyMissing
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -33,14 +32,6 @@ def reading_own(what: str) -> Iterator[None]:
         yield
     except HetloraError as error:
         raise ServiceFailed(f"{what} of the service cannot be read", got=error) from error
-
-
-@dataclass(frozen=True, slots=True)
-class StoredBlob:
-    """A blob as a listing tells of it."""
-
-    sha256: str
-    written_at: datetime
 
 
 @dataclass(frozen=True)
@@ -72,10 +63,6 @@ class Blobs(ABC):
     @abstractmethod
     def remove(self, sha256: str) -> None:
         """Delete a blob, if it is there."""
-
-    @abstractmethod
-    def listing(self) -> Iterator[StoredBlob]:
-        """All blobs, in no order."""
 
     @abstractmethod
     def drop(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from aggregator_service.storage.blobs import CHUNK_BYTES, Blobs, StoredBlob
+from aggregator_service.storage.blobs import CHUNK_BYTES, Blobs
 from aggregator_service.storage.incoming import IncomingBlob
 from hetlora.errors import DependencyMissing, NotFound, UnavailableError
 
@@ -98,12 +98,6 @@ class BlobBucket(Blobs):
     def remove(self, sha256: str) -> None:
         with _asking():
             open_bucket(self.url).delete(self.key(sha256))
-
-    def listing(self) -> Iterator[StoredBlob]:
-        with _asking():
-            for page in open_bucket(self.url).list(self.folder + "/"):
-                for found in page:
-                    yield StoredBlob(found["path"].rpartition("/")[2], found["last_modified"])
 
     def drop(self) -> None:
         with _asking():

@@ -7,6 +7,7 @@ once where SQLite's own busy handler polls. On PostgreSQL writes lock the rows t
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,11 +15,17 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from aggregator_service.storage.schema import upgrade
+from aggregator_service.storage.schema import address_of, upgrade
+from hetlora.errors import HetloraError, SettingsError, UnavailableError
 
 SQLITE: Final = "sqlite"
+# PostgreSQL's classes of what is wrong with itself: only reading, as a standby does, or damaged (XX).
+_NOT_ITSELF: Final = ("25006", "XX")
+# What SQLite says of a file that is a database, and may be used later.
+_PASSING: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 
 class Database:
@@ -26,13 +33,13 @@ class Database:
 
     Args:
         timeout_seconds: how long a statement waits for a lock before it is refused.
-        connections: the most that are open at once, on PostgreSQL.
+        connections: how many are kept open; on PostgreSQL the most that are.
 
     Raises:
         SettingsError: a newer hetlora wrote it.
     """
 
-    def __init__(self, url: URL, *, timeout_seconds: float, connections: int = 20) -> None:
+    def __init__(self, url: URL, *, timeout_seconds: float, connections: int) -> None:
         self.engine = make_engine(url, timeout_seconds=timeout_seconds, connections=connections)
         reading = self.engine
         self._write_lock: AbstractContextManager[object] = nullcontext()
@@ -71,15 +78,45 @@ class Database:
         self.engine.dispose()
 
 
-def make_engine(url: URL, *, timeout_seconds: float, connections: int = 20) -> Engine:
+def out_of_order(error: DatabaseError) -> bool:
+    """Whether the database is away, full, damaged or only to be read; else our statement is at fault."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None and state.startswith(_NOT_ITSELF):
+        return True
+    # What SQLite finds damaged is of no kind below.
+    return isinstance(error, OperationalError) or type(error) is DatabaseError
+
+
+def refusal_of(url: URL, error: SQLAlchemyError | sqlite3.Error) -> HetloraError:
+    """What to tell whoever wants to open a database that cannot be: it is away, or it is none of ours."""
+    cause = getattr(error, "orig", error)  # what the database said, without the statement
+    got = f"{address_of(url)}: {cause}"
+    if isinstance(cause, sqlite3.Error):
+        passing = getattr(cause, "sqlite_errorcode", 0) & 0xFF in _PASSING
+    else:
+        passing = not isinstance(error, DatabaseError) or out_of_order(error)
+    if passing:
+        return UnavailableError("the database cannot be used now", got=got)
+    return SettingsError(
+        "the database cannot be used", got=got, expected="one of a hetlora service, or empty"
+    )
+
+
+def make_engine(url: URL, *, timeout_seconds: float, connections: int) -> Engine:
     """The engine of a `Database`, before it connects; see there."""
     if url.get_backend_name() == SQLITE:
-        return _sqlite_engine(url, timeout_seconds)
+        return _sqlite_engine(url, timeout_seconds, connections)
     return _postgresql_engine(url, timeout_seconds, connections)
 
 
-def _sqlite_engine(url: URL, timeout_seconds: float) -> Engine:
-    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": timeout_seconds})
+def _sqlite_engine(url: URL, timeout_seconds: float, connections: int) -> Engine:
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=connections,
+        pool_timeout=timeout_seconds,
+        connect_args={"timeout": timeout_seconds},
+    )
     event.listen(engine, "connect", _prepare_connection)
     event.listen(engine, "begin", _begin)
     return engine
@@ -96,7 +133,9 @@ def _postgresql_engine(url: URL, timeout_seconds: float, connections: int) -> En
         isolation_level="READ COMMITTED",
         connect_args={
             "connect_timeout": max(2, round(timeout_seconds)),  # which libpq takes in whole seconds
-            "options": f"-c lock_timeout={round(timeout_seconds * 1000)} -c timezone=utc",
+            # A plan for any value expects to find a lapsed lease soon, and reads all assignments for none.
+            "options": f"-c lock_timeout={round(timeout_seconds * 1000)} -c timezone=utc"
+            " -c plan_cache_mode=force_custom_plan",
         },
     )
     event.listen(engine, "begin", _begin_postgresql)

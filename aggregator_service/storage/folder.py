@@ -9,10 +9,9 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from aggregator_service.storage.blobs import CHUNK_BYTES, Blobs, StoredBlob
+from aggregator_service.storage.blobs import CHUNK_BYTES, Blobs
 from aggregator_service.storage.incoming import IncomingBlob
 from hetlora.errors import NotFound
 
@@ -57,14 +56,6 @@ class BlobFolder(Blobs):
 
     def remove(self, sha256: str) -> None:
         self.path(sha256).unlink(missing_ok=True)
-
-    def listing(self) -> Iterator[StoredBlob]:
-        for path in self.root.glob("??/*"):
-            try:
-                written = path.stat().st_mtime
-            except FileNotFoundError:  # removed since it was listed
-                continue
-            yield StoredBlob(path.name, datetime.fromtimestamp(written, UTC))
 
     def drop(self) -> None:
         """Delete all blobs, and the folder."""

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,10 +37,15 @@ class IncomingBlob:
         self.file.flush()
         os.fsync(self.file.fileno())
 
+    def reopened(self) -> BufferedReader:
+        """All bytes written so far, to be read from the first."""
+        self.file.flush()
+        return self.path.open("rb")
+
     def read(self) -> bytes:
         """All bytes written so far."""
-        self.file.flush()
-        return self.path.read_bytes()
+        with self.reopened() as file:
+            return file.read()
 
 
 @contextmanager

@@ -11,13 +11,18 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import URL, Connection, Engine, text
 
 from hetlora.errors import SettingsError
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 # PostgreSQL's advisory locks are numbers that whoever uses a database agrees on; this one is ours ("hetl").
 _LOCK: Final = 0x6865746C
+
+
+def address_of(url: URL) -> str:
+    """Where a database is, without its passwords."""
+    return url.difference_update_query(["password", "sslpassword"]).render_as_string(hide_password=True)
 
 
 @cache
@@ -32,6 +37,14 @@ def revision_of(engine: Engine) -> str | None:
     """The revision of a database; None before its first tables."""
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
+
+
+def is_read_only(engine: Engine) -> bool:
+    """Whether PostgreSQL takes no writes, as a standby; SQLite tells it by the folder."""
+    if engine.dialect.name != "postgresql":
+        return False
+    with engine.connect() as connection:
+        return bool(connection.scalar(text("SHOW transaction_read_only")) == "on")
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
@@ -54,7 +67,7 @@ def _run(connection: Connection, revision: str) -> None:
         command.upgrade(config, revision)
     except CommandError as error:
         raise SettingsError(
-            f"database {connection.engine.url.render_as_string()} cannot be migrated",
+            f"database {address_of(connection.engine.url)} cannot be migrated",
             got=error,
             expected="one written by this hetlora or older",
         ) from error

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from aggregator_service.storage.blobs import Blobs
 from aggregator_service.storage.bucket import BlobBucket, folders_of
 from aggregator_service.storage.folder import BlobFolder
+from aggregator_service.storage.incoming import receive
 from hetlora.digest import sha256_of
 from hetlora.errors import UnavailableError
+
+# A disk that is full to all that the service does may still take a few, and this is little beside an update.
+PROBE_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +31,22 @@ class Store:
         return self.data_dir / "incoming"
 
     def check(self) -> None:
-        """Find out whether the store can be used now.
+        """Find out whether the store can be used now; this machine's part by writing a few bytes.
 
         Raises:
             UnavailableError: it cannot.
         """
         if self.url is not None:
             self.blobs("objects").size_bytes(sha256_of(b""))
-        for folder in (self.incoming, *([] if self.url else [self.data_dir / "objects"])):
-            if not os.access(folder, os.W_OK):
-                raise UnavailableError("object store cannot be written", got=folder)
+        elif not os.access(self.data_dir / "objects", os.W_OK):
+            raise UnavailableError("object store cannot be written", got=self.data_dir / "objects")
+        try:
+            with receive(self.incoming) as blob:
+                blob.write(bytes(PROBE_BYTES))
+        except OSError as error:
+            raise UnavailableError(
+                "object store cannot be written", got=f"{self.incoming}: {error.strerror}"
+            ) from error
 
     def blobs(self, folder: str) -> Blobs:
         """The blobs of a folder, whose name may have slashes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -20,14 +20,13 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from aggregator_service.storage.columns import MessageJson, UtcDateTime, state_column, word
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation, CapabilityReport, Report
-from hetlora.messages.management import AdmissionPolicy, RunSettings
+from hetlora.messages.management import AdmissionPolicy, RunSettings, Subject
 from hetlora.messages.operators import OperatorRole
 from hetlora.states import AdapterVersionState, AssignmentState, DeviceState, RoundState, RunState
 
 # PostgreSQL's own integers end at 2 GiB; SQLite's do not, and know no other name.
 ByteCount = Annotated[int, "bytes"]
 RowNumber = Annotated[int, "row"]
-Subject = Literal["device", "assignment", "round", "run", "adapter_version"]
 
 
 class Base(DeclarativeBase):
@@ -216,6 +215,17 @@ class ObjectRow(Base):
 
     sha256: Mapped[str] = mapped_column(primary_key=True)
     touched_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class CheckpointRow(Base):
+    """How far the reduction of a round came; gone when the round ends (ADR 0006)."""
+
+    __tablename__ = "checkpoints"
+
+    round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
+    leaf_count: Mapped[int] = mapped_column(primary_key=True)
+    inputs_sha256: Mapped[str]  # of all that it follows from
+    sha256: Mapped[str]  # of the object that holds it
 
 
 class UploadRow(Base):

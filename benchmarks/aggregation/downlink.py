@@ -13,10 +13,10 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from aggregator_service.enrolment import create_population
-from aggregator_service.handouts import handout
-from aggregator_service.publishing import publish
-from aggregator_service.runs import create_run
+from aggregator_service.artifacts.handouts import handout
+from aggregator_service.artifacts.publishing import publish
+from aggregator_service.devices.populations import create_population
+from aggregator_service.rounds.runs import create_run
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.tables import HandoutRow, RunRow

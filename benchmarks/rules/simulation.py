@@ -14,7 +14,7 @@ from aggregator_service.aggregation.rule import GlobalState, Handout, Update, Up
 from aggregator_service.aggregation.rules import first_state, open_rule
 from aggregator_service.aggregation.stacks import factors_of, stacked, unstacked
 from aggregator_service.aggregation.tree import aggregate
-from aggregator_service.handouts import sent_bytes
+from aggregator_service.artifacts.handouts import sent_bytes
 from benchmarks.rules.clients import Client
 from edge_sdk.batches import draw_batches
 from edge_sdk.collation import collate_for

@@ -14,7 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.service.device import Asked, Step
+from benchmarks.service.board import Board
+from benchmarks.service.device import Asked
 from benchmarks.service.faults import Fault
 from benchmarks.service.ledger import Ledger
 from benchmarks.service.wire import Answer, Connection, ConnectionBroken, Key, Request
@@ -24,48 +25,12 @@ from hetlora.states import AssignmentState
 
 STUCK_SECONDS: Final = 120.0
 WAIT_SECONDS: Final = 0.1
-NONCE_SECONDS: Final = 5.0  # PostgreSQL brings to the disk within a second what nobody waits for
 # Answers that mean "not now" or "not here": a replica whose clock is off takes everyone's for wrong.
 PASSING: Final = frozenset({401, 429})
 
 
 class Forgotten(Exception):
     """The device lost what it knew, in the middle of its work."""
-
-
-@dataclass(eq=False)
-class Armed:
-    """A fault that waits for a request that it can befall."""
-
-    fault: Fault
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-@dataclass
-class Board:
-    """The faults that wait for a request, oldest first.
-
-    A worker whose clock runs ahead forgets nonces that it takes for old: what was sent before every clock was
-    right again may be replayed (`clocks_right_since`, monotonic seconds). So may what was sent just before
-    PostgreSQL was killed (`database_died_at`): a nonce need not be on the disk.
-    """
-
-    waiting: list[Armed] = field(default_factory=list)
-    clocks_right_since: float = -math.inf
-    database_died_at: list[float] = field(default_factory=list)
-
-    def may_replay(self, at: float) -> bool:
-        """Whether a request that was answered then must be refused when it comes again."""
-        died_after = (death - at for death in self.database_died_at)
-        return at > self.clocks_right_since and not any(0 <= gap <= NONCE_SECONDS for gap in died_after)
-
-    def take(self, step: Step) -> Armed | None:
-        """The oldest fault for a request of this step, which nobody else gets."""
-        for armed in self.waiting:
-            if armed.fault.step == step:
-                self.waiting.remove(armed)
-                return armed
-        return None
 
 
 @dataclass(frozen=True, slots=True)

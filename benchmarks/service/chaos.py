@@ -14,7 +14,9 @@ from typing import Final
 import numpy as np
 from pydantic import ValidationError
 
-from benchmarks.service.asking import Board, FaultyAsking, Forgotten
+from aggregator_service.settings import Role
+from benchmarks.service.asking import FaultyAsking, Forgotten
+from benchmarks.service.board import Board
 from benchmarks.service.device import Device
 from benchmarks.service.faults import DatabaseName, Fault, schedule, schedule_sha256
 from benchmarks.service.injector import Injector
@@ -22,7 +24,7 @@ from benchmarks.service.invariants import check
 from benchmarks.service.ledger import Ledger
 from benchmarks.service.records import Records, read_records
 from benchmarks.service.reproduction import check_adapters
-from benchmarks.service.stage import POPULATION, Role, Stage, staged
+from benchmarks.service.stage import POPULATION, Stage, staged
 from benchmarks.service.tiny_bundle import tiny_spec
 from benchmarks.service.wire import Key
 from hetlora.adapter import AdapterSpec

@@ -75,7 +75,8 @@ AT_STEPS: Final[Mapping[Kind, tuple[Step, ...]]] = {
     "wrong_digest": ("submit",),
     "forgotten": ("start", "download", "upload", "part", "submit"),
 }
-ANY_STEP: Final[tuple[Step, ...]] = (*("check_in", "start", "download", "upload", "begin", "part", "submit"),)
+# All but giving work back, which is rare: a fault would wait for it.
+ANY_STEP: Final[tuple[Step, ...]] = ("check_in", "start", "download", "upload", "begin", "part", "submit")
 MEAN_GAP_SECONDS: Final = 0.1
 
 

@@ -14,10 +14,10 @@ from typing import Final
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from benchmarks.service.asking import Armed, Board
+from benchmarks.service.board import Armed, Board
 from benchmarks.service.faults import OF_A_REPLICA, Fault
 from benchmarks.service.ledger import Ledger
-from benchmarks.service.replicas import Replica
+from benchmarks.service.replica import Replica
 from benchmarks.service.stage import Stage
 from hetlora.errors import HetloraError
 

@@ -5,7 +5,6 @@ It shares nothing with the service but the legal moves of `hetlora.states`, whic
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -15,10 +14,13 @@ from typing import Final
 
 from benchmarks.service.ledger import Ledger
 from benchmarks.service.records import Records, Row
+from benchmarks.service.stored_bytes import objects, uploads
 from hetlora.states import (
     AdapterVersionState,
     AssignmentState,
     DeviceState,
+    EvaluationAssignmentState,
+    EvaluationState,
     RoundState,
     RunState,
     is_legal,
@@ -30,9 +32,11 @@ MACHINES: Final[dict[str, type[StrEnum]]] = {
     "round": RoundState,
     "run": RunState,
     "adapter_version": AdapterVersionState,
+    "evaluation": EvaluationState,
+    "evaluation_assignment": EvaluationAssignmentState,
 }
 LIVE: Final = frozenset({"offered", "downloading", "training", "uploading", "submitted"})
-OPEN: Final = frozenset({"selecting", "collecting", "aggregating"})
+GOING_ON: Final = frozenset({"selecting", "collecting", "aggregating"})
 
 
 def check(records: Records, data_dir: Path, ledger: Ledger | None = None) -> list[str]:
@@ -45,8 +49,8 @@ def check(records: Records, data_dir: Path, ledger: Ledger | None = None) -> lis
         *_rounds(records),
         *_versions(records),
         *_staleness(records),
-        *_objects(records, data_dir),
-        *_uploads(records),
+        *objects(records, data_dir),
+        *uploads(records),
         *(_told(records, ledger) if ledger is not None else ()),
     ]
 
@@ -133,7 +137,7 @@ def _live(records: Records) -> Iterator[str]:
     states = {row["id"]: row["state"] for row in records.rounds}
     live = [row for row in records.assignments if row["state"] in LIVE]
     for row in live:
-        if states.get(row["round_id"]) not in OPEN:
+        if states.get(row["round_id"]) not in GOING_ON:
             yield f"assignment {row['id']} is {row['state']} in a round that is {states.get(row['round_id'])}"
     for device, count in Counter(row["device_id"] for row in live).items():
         if count > 1:
@@ -152,7 +156,7 @@ def _rounds(records: Records) -> Iterator[str]:
         for row in rows[:-1]:
             if row["state"] != "abandoned":
                 yield f"round {row['id']} is {row['state']} and was tried again"
-        if any((row["ended_at"] is None) != (row["state"] in OPEN) for row in rows):
+        if any((row["ended_at"] is None) != (row["state"] in GOING_ON) for row in rows):
             yield f"round {index} of run {run} has ended without a time, or the other way round"
     for one in records.runs:
         own = [row for row in records.rounds if row["run_id"] == one["id"]]
@@ -161,7 +165,7 @@ def _rounds(records: Records) -> Iterator[str]:
         without_gaps = buffered or committed == [*range(len(committed))]  # a buffered run passes rounds over
         if len(committed) != one["rounds_committed"] or not without_gaps:
             yield f"run {one['id']} counts {one['rounds_committed']} rounds, committed are {committed}"
-        going_on = {row["id"]: row["state"] == "aggregating" for row in own if row["state"] in OPEN}
+        going_on = {row["id"]: row["state"] == "aggregating" for row in own if row["state"] in GOING_ON}
         # A buffered run has one that is aggregated beside one that is not.
         most = 2 if buffered and len({*going_on.values()}) == 2 else 1
         if len(going_on) > most or bool(going_on) != (one["state"] in ("running", "paused")):
@@ -211,51 +215,6 @@ def _staleness(records: Records) -> Iterator[str]:
             steps = numbers[bases[row["round_id"]]] - numbers[row["base_version"]]
             if row["staleness"] != steps:
                 yield f"assignment {row['id']} is {steps} versions old, and counts as {row['staleness']}"
-
-
-def _objects(records: Records, data_dir: Path) -> Iterator[str]:
-    """Whatever a row names is in the store, whole."""
-    named: dict[tuple[str, str], str] = {}
-    for row in (*records.adapter_versions, *records.handouts):
-        what = f"version {row.get('id', row.get('version'))}"
-        digests = (row["sha256"], row["frozen_sha256"], row.get("state_sha256"))
-        named |= {("objects", digest): what for digest in digests if digest is not None}
-    dropped = {row["id"] for row in records.rounds if row["updates_dropped"]}
-    for row in records.assignments:
-        if row["adapter_sha256"] is not None:
-            named["objects", row["adapter_sha256"]] = f"assignment {row['id']}"
-        kept = row["state"] == "accepted" and row["offered_in"] not in dropped
-        if row["update_sha256"] is not None and kept:
-            named[f"updates/{row['offered_in']}", row["update_sha256"]] = f"assignment {row['id']}"
-    for row in records.upload_parts:
-        named[f"uploads/{row['upload_id']}", row["sha256"]] = f"upload {row['upload_id']}"
-    for (folder, digest), what in named.items():
-        path = data_dir / folder / digest[:2] / digest
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            yield f"{what} names {folder}/{digest}, which cannot be read: {error.strerror}"
-            continue
-        if hashlib.sha256(data).hexdigest() != digest:
-            yield f"{what} names {folder}/{digest}, which has other bytes"
-
-
-def _uploads(records: Records) -> Iterator[str]:
-    """Parts follow each other without a gap, and are no more than was promised."""
-    assignments = {row["id"]: row for row in records.assignments}
-    ends: dict[str, int] = defaultdict(int)
-    for row in records.upload_parts:
-        if row["offset_bytes"] != ends[row["upload_id"]]:
-            yield f"upload {row['upload_id']} has a gap before byte {row['offset_bytes']}"
-        ends[row["upload_id"]] = row["offset_bytes"] + row["size_bytes"]
-    promised = {row["id"]: row for row in records.uploads}
-    for name, end in ends.items():
-        if name not in promised or end > promised[name]["length_bytes"]:
-            yield f"upload {name} has {end} bytes, which nobody promised"
-    for name, row in promised.items():
-        own = assignments.get(row["assignment_id"])
-        if own is None or own["device_id"] != row["device_id"]:
-            yield f"upload {name} is of an assignment of another device"
 
 
 def _told(records: Records, ledger: Ledger) -> Iterator[str]:

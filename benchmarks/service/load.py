@@ -15,9 +15,10 @@ from typing import Any, Final
 import numpy as np
 from sqlalchemy import Engine, text
 
+from aggregator_service.settings import Role
 from benchmarks.service.device import STEPS
 from benchmarks.service.faults import DatabaseName
-from benchmarks.service.stage import POPULATION, Role, Stage, staged
+from benchmarks.service.stage import POPULATION, Stage, staged
 from benchmarks.service.tiny_bundle import tiny_spec
 from benchmarks.service.wire import Key
 from hetlora.errors import HetloraError
@@ -28,8 +29,6 @@ RANK: Final = 4
 LONGEST_WAIT_SECONDS: Final = 0.2
 COMMIT_SECONDS: Final = 60.0
 SETTINGS: Final = {
-    "HETLORA_LEAST_RETRY_SECONDS": "0.2",
-    "HETLORA_MOST_RETRY_SECONDS": "0.2",
     "HETLORA_MAX_REQUESTS_PER_MINUTE": "100000",
 }
 

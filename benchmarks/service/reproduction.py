@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
-from aggregator_service.adapters import opened
 from aggregator_service.aggregation.reading import UpdateReader
 from aggregator_service.aggregation.rule import GlobalState, Update, UpdateRef
 from aggregator_service.aggregation.stacks import stacked, unstacked
 from aggregator_service.aggregation.staleness import staleness_weight
 from aggregator_service.aggregation.tree import aggregate
-from aggregator_service.global_state import state_from_bytes, state_to_bytes
+from aggregator_service.artifacts.adapters import opened
+from aggregator_service.artifacts.global_state import state_from_bytes, state_to_bytes
 from benchmarks.service.records import Records, Row
 from hetlora.adapter import AdapterSpec
 from hetlora.messages.management import RunSettings

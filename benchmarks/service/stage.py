@@ -9,14 +9,15 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from sqlalchemy import Engine, create_engine, insert
 
+from aggregator_service.settings import Role
 from aggregator_service.storage.tables import DeviceRow, TransitionRow
 from benchmarks.postgresql_server import PostgresqlServer
 from benchmarks.service.faults import DatabaseName
-from benchmarks.service.replicas import Replica
+from benchmarks.service.replica import Replica
 from benchmarks.service.tiny_bundle import write_tiny_bundle
 from benchmarks.service.wire import Key
 from hetlora.adapter import AdapterSpec
@@ -25,7 +26,6 @@ from hetlora.messages.management import RunCreate, RunSettings
 from hetlora.states import DeviceState
 
 POPULATION: Final = "fleet"
-Role = Literal["all", "api", "worker"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,9 @@ class TrainingRuntime(Protocol):
     def train_step(self, batch: Batch, *, learning_rate: float) -> float:
         """Take one AdamW step and return the loss before it, pruning penalty included."""
 
+    def evaluate(self, batch: Batch) -> Evaluation:
+        """Score a batch with the adapter as it stands, pruning penalty left out."""
+
     def adapter(self) -> Adapter:
         """A copy of the adapter as it stands."""
 

@@ -14,6 +14,7 @@ from edge_sdk.runtimes.executorch_library import Array, Program
 from edge_sdk.runtimes.factors import check_trainable, inference_factors
 from edge_sdk.runtimes.feeds import input_feeds, labelled_feeds
 from edge_sdk.runtimes.host_training import HostTraining
+from edge_sdk.runtimes.losses import mean_loss
 from edge_sdk.runtimes.settings import check_learning_rate, check_penalty
 from edge_sdk.runtimes.signature import Signature, inference_signature, training_signature
 from hetlora.adapter import Adapter, Tensor
@@ -220,18 +221,3 @@ def _of_any_size(manifest: Manifest, signature: Signature) -> Signature:
         key: (dtype, tuple(map(str, sizes)) if key in batch else sizes)
         for key, (dtype, sizes) in signature.items()
     }
-
-
-def mean_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """The mean cross entropy as the training program has it, without the penalty.
-
-    Labels are (batch,) for logits (batch, labels); or (batch, tokens), each the token itself, for logits
-    (batch, tokens, vocabulary), where a position is scored by the next label unless that is ignored.
-    """
-    if labels.ndim == 2:
-        counts = labels[:, 1:] != IGNORED_LABEL
-        logits, labels = logits[:, :-1][counts], labels[:, 1:][counts]
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True, initial=-np.inf)
-    picked = np.take_along_axis(shifted, labels[:, None], axis=1)[:, 0]
-    losses = np.log(np.exp(shifted).sum(axis=-1)) - picked
-    return float(losses.sum() / max(losses.size, 1))

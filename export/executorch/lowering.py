@@ -23,6 +23,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from export.executorch.order import order_kept
+from export.executorch.passes import needless_passes_left_out
 from export.quiet import first_line
 from hetlora.digest import sha256_of
 from hetlora.errors import ModelNotExportable
@@ -82,7 +83,7 @@ def _lower(exported: ExportedProgram, delegates: list[Partitioner], refusal: str
     whole = [torch.ops.aten.linear.default] if delegates else []  # XNNPACK takes it without reshaping
     config = EdgeCompileConfig(_check_ir_validity=False, preserve_ops=whole)
     edge = to_edge(exported, compile_config=config)
-    with order_kept():
+    with order_kept(), needless_passes_left_out():
         for delegate in delegates:
             edge = edge.to_backend(delegate)
     _check_kernels(edge)

@@ -23,7 +23,7 @@ from hetlora.errors import DataError, HetloraError, SettingsError
 from hetlora.messages.device import CapabilityReport
 
 if TYPE_CHECKING:
-    from edge_sdk import EdgeClient
+    from edge_sdk import ExampleStore
 
 app = typer.Typer(no_args_is_help=True, help="Devices: run one here, or list a population's.")
 
@@ -41,6 +41,10 @@ def run_device(
         Path | None,
         typer.Option(help="Labelled text (CSV, JSON or JSON lines) to train on instead of what is stored."),
     ] = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(help="The same to evaluate adapters on, where a run asks for it; never trained on."),
+    ] = None,
     profile: Annotated[
         Path | None, typer.Option(help="Capabilities by hand, as `hetlora device probe --json` prints them.")
     ] = None,
@@ -49,16 +53,25 @@ def run_device(
     traffic_bytes: Annotated[
         int | None, typer.Option(min=0, help="What adapters may take over the network in a round, both ways.")
     ] = None,
+    upload_part_bytes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="An update that is larger goes up in parts of this size, and goes on after the last that "
+            "arrived; 1 MiB if not given.",
+        ),
+    ] = None,
     once: Annotated[bool, typer.Option(help="Visit the service once, then end.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Visit the service, train when there is work, come back when it says so; SIGTERM ends it in good order.
+    """Visit the service, work when there is work, come back when it says so; SIGTERM ends it in good order.
 
     With --json, one object a line: what each visit came to. With --once, a failed visit ends with its error's
     exit code.
     """
     with part("edge"):
         from edge_sdk import EdgeClient
+        from edge_sdk.uploads import DEFAULT_PART_BYTES
     capabilities = None if profile is None else _read_profile(profile)
     with (
         VisitTeller(as_json=as_json) as teller,
@@ -71,12 +84,15 @@ def run_device(
             capabilities=capabilities,
             threads=threads,
             traffic_bytes_per_round=traffic_bytes,
+            upload_part_bytes=upload_part_bytes or DEFAULT_PART_BYTES,
             on_event=teller.on_event,
             http=None if ca_file is None else httpx.HTTPTransport(verify=trusted(ca_file)),
         ) as client,
     ):
         if examples is not None:
-            _fill(client, examples)
+            _fill(client.examples, examples)
+        if held_out is not None:
+            _fill(client.held_out, held_out)
         if once:
             visit = client.run_once()
             teller.on_visit(visit)
@@ -132,15 +148,15 @@ def _read_profile(path: Path) -> CapabilityReport:
         ) from error
 
 
-def _fill(client: EdgeClient, path: Path) -> None:
+def _fill(store: ExampleStore, path: Path) -> None:
     from edge_sdk.labelled_files import read_parts
 
     try:
         examples = read_parts(path)["train"]
     except OSError as error:
         raise DataError(f"cannot read {path}", got=error.strerror) from error
-    client.examples.clear()
-    client.examples.put_many(examples)
+    store.clear()
+    store.put_many(examples)
 
 
 @contextmanager

@@ -31,7 +31,8 @@ def doctor(
 ) -> None:
     """Check Python, disk, the installed parts, the training runtime and whether a service answers.
 
-    With --service, instead: settings, database, its tables, object store, disk, and a certificate's last day.
+    With --service, instead: settings, database, its tables, object store, disk, objects that runs need, and a
+    certificate's last day. All of a SQLite file and the newest adapters are read for it.
 
     Exit code 5 when this Python cannot run hetlora, or, with --service, when anything is wrong.
     """

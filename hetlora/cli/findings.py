@@ -65,12 +65,15 @@ def service_findings(url: str) -> list[Finding]:
         settings = Settings()
     except Exception as error:
         return [Finding("settings", False, True, f"{type(error).__name__}: {error}")]
+    tables = try_out("tables", lambda: _tables(settings), needed=True)
     findings = [
         Finding("settings", True, True, "HETLORA_... can be used"),
-        try_out("tables", lambda: _tables(settings), needed=True),
+        tables,
         try_out("object store", lambda: _store(settings), needed=True),
         disk_space(settings.data_dir, needed=True),
     ]
+    if tables.ok:
+        findings.append(try_out("objects", lambda: _objects(settings), needed=True))
     if settings.tls_certificate is not None or settings.tls_key is not None:
         findings.append(try_out("certificate", lambda: _own_certificate(settings), needed=True))
     elif urlsplit(url).scheme == "https":
@@ -79,7 +82,7 @@ def service_findings(url: str) -> list[Finding]:
 
 
 def _tables(settings: Settings) -> str:
-    from aggregator_service.revisions import revisions_of
+    from aggregator_service.revisions import check_pages, revisions_of
 
     revisions = revisions_of(settings)
     if not revisions.is_newest:
@@ -88,6 +91,7 @@ def _tables(settings: Settings) -> str:
             got=revisions.current,
             expected=revisions.newest,
         )
+    check_pages(settings)
     return f"{revisions.database} at {revisions.current}"
 
 
@@ -96,6 +100,12 @@ def _store(settings: Settings) -> str:
 
     Store(settings.data_dir, settings.object_store_url).check()
     return settings.object_store_url or f"{settings.data_dir / 'objects'}"
+
+
+def _objects(settings: Settings) -> str:
+    from aggregator_service.needed_objects import check_needed_objects
+
+    return f"whole for each of {check_needed_objects(settings)} runs that have not ended"
 
 
 def _own_certificate(settings: Settings) -> str:

@@ -41,7 +41,8 @@ app = typer.Typer(
     rounds going, `adapter export` writes the result as a PEFT folder. `hetlora demo` shows all of it.
 
     Exit codes: 0 done; 1 a fault of hetlora; 2 wrong usage; 3 input that cannot be used; 4 refused by the
-    service; 5 unavailable now (service unreachable, port in use, part not installed).""",
+    service; 5 unavailable now (service unreachable, port in use, part not installed). Wrong usage is told in
+    words, with `--json` as well.""",
 )
 app.command("export")(export.export)
 app.command("serve")(serve.serve)

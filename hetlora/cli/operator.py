@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 import ssl
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, BinaryIO, Final, Self
+from typing import Annotated, Self
 from urllib.parse import quote
 
-import httpx
 import typer
-from pydantic import BaseModel
 
 from hetlora.bundle import Bundle
+from hetlora.cli.management_http import ManagementHttp, service_url
 from hetlora.cli.trust import trusted
-from hetlora.errors import AuthenticationFailed, ServiceUnreachable, SettingsError
+from hetlora.errors import AuthenticationFailed, SettingsError
 from hetlora.manifest import MANIFEST_NAME, Manifest, parse_manifest
-from hetlora.messages.common import Answer, Item, Page, error_of_answer, parse_answer
 from hetlora.messages.management import (
     AdapterVersionStatus,
     AdmissionPolicy,
@@ -42,7 +37,10 @@ from hetlora.messages.management import (
 )
 from hetlora.messages.operators import AuditEntry, KeyCreate, KeyCreated, KeyStatus, OperatorRole
 
-UrlOption = Annotated[str, typer.Option("--url", envvar="HETLORA_URL", help="Where the service listens.")]
+UrlOption = Annotated[
+    str,
+    typer.Option("--url", envvar="HETLORA_URL", callback=service_url, help="Where the service listens."),
+]
 TokenOption = Annotated[
     str,
     typer.Option(
@@ -53,9 +51,6 @@ TokenOption = Annotated[
 ]
 DEFAULT_URL = "http://127.0.0.1:8440"
 TOKEN_FILE = "operator-token"
-# An answer that was lost on its way is asked for again, under the same idempotency key.
-CREATE_TRIES = 3
-RETRY_SECONDS = 0.5
 
 
 class Operator:
@@ -71,16 +66,7 @@ class Operator:
     """
 
     def __init__(self, url: str, token: str, verify: ssl.SSLContext | bool = True) -> None:
-        if not re.match("https?://[^/]", url):
-            raise SettingsError("address of the service", got=url, expected="http:// or https:// and a host")
-        if not re.fullmatch("[!-~]+", token):
-            raise SettingsError("operator token", expected="printable ASCII without blanks")
-        self._http = httpx.Client(
-            base_url=url.rstrip("/") + "/management/v1",
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(60.0),
-            verify=verify,
-        )
+        self._http = ManagementHttp(url, token, verify)
 
     def __enter__(self) -> Self:
         return self
@@ -95,16 +81,16 @@ class Operator:
     ) -> PopulationCreated:
         """Create a population; its enrolment token is in the answer and nowhere else."""
         message = PopulationCreate(name=name, admission=admission, token_valid_seconds=token_valid_seconds)
-        return self._create("/populations", message, PopulationCreated)
+        return self._http.create("/populations", message, PopulationCreated)
 
     def rotate_token(self, name: str, *, token_valid_seconds: float | None = None) -> PopulationCreated:
         """Replace a population's enrolment token; the new one is in the answer and nowhere else."""
         message = TokenRotation(token_valid_seconds=token_valid_seconds)
-        return self._post(f"/populations/{_segment(name)}:rotate-token", message, PopulationCreated)
+        return self._http.create(f"/populations/{_segment(name)}:rotate-token", message, PopulationCreated)
 
     def populations(self) -> Iterator[PopulationStatus]:
         """All populations."""
-        return self._pages("/populations", PopulationStatus)
+        return self._http.pages("/populations", PopulationStatus)
 
     def publish_bundle(
         self, bundle: Bundle, progress: Callable[[str], None] = lambda _: None
@@ -113,76 +99,75 @@ class Operator:
         files = {entry.sha256: bundle.path(name) for name, entry in bundle.manifest.files.items()}
         files[bundle.digest] = bundle.folder / MANIFEST_NAME
         for digest, path in files.items():
-            # A HEAD has no body to say what is wrong: whatever it is, the PUT is told.
-            if self._ask("HEAD", f"/objects/{digest}").is_success:
+            if self._http.has(f"/objects/{digest}"):  # where it cannot tell, the PUT is told why
                 continue
             progress(path.name)
             with path.open("rb") as body:
-                self._send("PUT", f"/objects/{digest}", content=body)
-        return self._post("/bundles", BundlePublish(digest=bundle.digest), BundleStatus)
+                self._http.put(f"/objects/{digest}", body)
+        return self._http.post("/bundles", BundlePublish(digest=bundle.digest), BundleStatus)
 
     def bundles(self) -> Iterator[BundleStatus]:
         """All published bundles."""
-        return self._pages("/bundles", BundleStatus)
+        return self._http.pages("/bundles", BundleStatus)
 
     def manifest(self, digest: str) -> Manifest:
         """The manifest of a published bundle."""
-        return parse_manifest(self._send("GET", f"/bundles/{_segment(digest)}/manifest").content)
+        return parse_manifest(self._http.content(f"/bundles/{_segment(digest)}/manifest"))
 
     def create_run(self, request: RunCreate) -> RunStatus:
         """Create a run in state draft."""
-        return self._create("/runs", request, RunStatus)
+        return self._http.create("/runs", request, RunStatus)
 
     def runs(self) -> Iterator[RunStatus]:
         """All runs."""
-        return self._pages("/runs", RunStatus)
+        return self._http.pages("/runs", RunStatus)
 
     def run(self, run_id: str) -> RunStatus:
         """One run."""
-        return self._parse(self._send("GET", f"/runs/{_segment(run_id)}"), RunStatus)
+        return self._http.get(f"/runs/{_segment(run_id)}", RunStatus)
 
     def move_run(self, run_id: str, verb: str) -> RunStatus:
         """Start, pause, resume or stop a run."""
-        return self._parse(self._send("POST", f"/runs/{_segment(run_id)}:{verb}"), RunStatus)
+        return self._http.post(f"/runs/{_segment(run_id)}:{verb}", None, RunStatus)
 
     def rounds(self, run_id: str) -> Iterator[RoundStatus]:
         """The rounds of a run, attempts included, oldest first."""
-        return self._pages(f"/runs/{_segment(run_id)}/rounds", RoundStatus)
+        return self._http.pages(f"/runs/{_segment(run_id)}/rounds", RoundStatus)
 
     def assignments(self, run_id: str, round_index: int | None = None) -> Iterator[AssignmentStatus]:
         """The assignments of a run, or of one of its rounds."""
         query = {} if round_index is None else {"round_index": str(round_index)}
-        return self._pages(f"/runs/{_segment(run_id)}/assignments", AssignmentStatus, query)
+        return self._http.pages(f"/runs/{_segment(run_id)}/assignments", AssignmentStatus, query)
 
     def adapters(self, run_id: str) -> Iterator[AdapterVersionStatus]:
         """The adapter versions of a run, newest first."""
-        return self._pages(f"/runs/{_segment(run_id)}/adapters", AdapterVersionStatus)
+        return self._http.pages(f"/runs/{_segment(run_id)}/adapters", AdapterVersionStatus)
 
     def adapter_bytes(self, version: str) -> bytes:
         """The safetensors bytes of an adapter version at full rank."""
-        return self._send("GET", f"/adapters/{_segment(version)}/content").content
+        return self._http.content(f"/adapters/{_segment(version)}/content")
 
     def frozen_bytes(self, version: str) -> bytes:
         """The safetensors bytes of the frozen adapter that belongs to a version."""
-        return self._send("GET", f"/adapters/{_segment(version)}/frozen").content
+        return self._http.content(f"/adapters/{_segment(version)}/frozen")
 
     def devices(self, population: str | None = None) -> Iterator[DeviceDetails]:
         """All devices, or those of one population."""
-        return self._pages(
+        return self._http.pages(
             "/devices", DeviceDetails, {} if population is None else {"population": population}
         )
 
     def create_key(self, name: str, role: OperatorRole) -> KeyCreated:
         """Create a key for an operator; its token is in the answer and nowhere else."""
-        return self._create("/keys", KeyCreate(name=name, role=role), KeyCreated)
+        return self._http.create("/keys", KeyCreate(name=name, role=role), KeyCreated)
 
     def keys(self) -> Iterator[KeyStatus]:
         """All keys, those that were revoked among them."""
-        return self._pages("/keys", KeyStatus)
+        return self._http.pages("/keys", KeyStatus)
 
     def revoke_key(self, key_id: str) -> KeyStatus:
         """Make a key open nothing from now on."""
-        return self._parse(self._send("POST", f"/keys/{_segment(key_id)}:revoke"), KeyStatus)
+        return self._http.post(f"/keys/{_segment(key_id)}:revoke", None, KeyStatus)
 
     def audit(
         self,
@@ -195,81 +180,15 @@ class Operator:
         """What operators asked to be written, newest first; times without a zone are UTC."""
         asked = {"key_id": key_id, "subject": subject, "since": _moment(since), "until": _moment(until)}
         given = {name: value for name, value in asked.items() if value is not None}
-        return self._pages("/audit", AuditEntry, given)
+        return self._http.pages("/audit", AuditEntry, given)
 
     def preauthorize(self, message: DevicePreauthorization) -> DeviceDetails:
         """Have a device accepted when it comes, without a token."""
-        return self._post("/devices:preauthorize", message, DeviceDetails)
+        return self._http.post("/devices:preauthorize", message, DeviceDetails)
 
     def decide(self, device_id: str, decision: DeviceDecision) -> DeviceDetails:
         """Bring a device to another state."""
-        return self._post(f"/devices/{_segment(device_id)}:decide", decision, DeviceDetails)
-
-    def _post(self, path: str, message: BaseModel, answer: type[Answer]) -> Answer:
-        return self._parse(self._send("POST", path, content=_json(message), headers=_JSON), answer)
-
-    def _create(self, path: str, message: BaseModel, answer: type[Answer]) -> Answer:
-        """Ask for something to be made, once, however often the answer is lost."""
-        headers = _JSON | {"Idempotency-Key": str(uuid.uuid4())}
-        for _ in range(CREATE_TRIES - 1):
-            try:
-                return self._parse(self._send("POST", path, content=_json(message), headers=headers), answer)
-            except ServiceUnreachable as error:
-                # Nobody listens: nothing was made, and asking again is the operator's to decide.
-                if isinstance(error.__cause__, httpx.ConnectError):
-                    raise
-                time.sleep(RETRY_SECONDS)
-        return self._parse(self._send("POST", path, content=_json(message), headers=headers), answer)
-
-    def _pages(self, path: str, item: type[Item], query: dict[str, str] | None = None) -> Iterator[Item]:
-        cursor: str | None = None
-        while True:
-            parameters = dict(query or {}) | ({"cursor": cursor} if cursor else {})
-            page = self._parse(self._send("GET", path, params=parameters), Page[item])  # type: ignore[valid-type]
-            yield from page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                return
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        content: bytes | BinaryIO | None = None,
-        params: dict[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> httpx.Response:
-        answer = self._ask(method, path, content=content, params=params, headers=headers)
-        if not answer.is_success:
-            raise error_of_answer(answer.status_code, answer.content, service_url=str(self._http.base_url))
-        return answer
-
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        *,
-        content: bytes | BinaryIO | None = None,
-        params: dict[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> httpx.Response:
-        try:
-            return self._http.request(method, path, content=content, params=params, headers=headers)
-        except httpx.HTTPError as error:
-            raise ServiceUnreachable(
-                f"no answer from {self._http.base_url}", got=error, expected="a running `hetlora serve`"
-            ) from error
-
-    def _parse(self, answer: httpx.Response, kind: type[Answer]) -> Answer:
-        return parse_answer(kind, answer.content, service_url=str(self._http.base_url))
-
-
-_JSON: Final = {"Content-Type": "application/json"}
-
-
-def _json(message: BaseModel) -> bytes:
-    return message.model_dump_json().encode()
+        return self._http.post(f"/devices/{_segment(device_id)}:decide", decision, DeviceDetails)
 
 
 def _moment(time: datetime | None) -> str | None:

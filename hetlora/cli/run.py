@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.live import Live
 
+from hetlora.cli.evaluation_table import accuracies_of, evaluation_table
 from hetlora.cli.operator import DEFAULT_URL, Operator, TokenOption, UrlOption, connect
-from hetlora.cli.output import JsonFlag, print_items, print_json, stdout
+from hetlora.cli.output import JsonFlag, print_items, print_json, say, stdout
 from hetlora.cli.rule_options import choices_in_words
 from hetlora.cli.rule_table import print_tables
 from hetlora.cli.run_create import create, show
@@ -82,6 +83,33 @@ def stop(
     _move(run_id, "stop", url, token, ca_file, as_json)
 
 
+@app.command("show")
+def show_run(
+    run_id: RunArgument,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    ca_file: CaFileOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show how a run stands, and how its adapter versions did on examples that devices hold out."""
+    with connect(url, token, ca_file) as operator:
+        run, versions = operator.run(run_id), list(operator.adapters(run_id))
+    if as_json:
+        items = [
+            {"version": own.version, "round_index": own.round_index, **own.evaluation.model_dump(mode="json")}
+            for own in reversed(versions)
+            if own.evaluation is not None
+        ]
+        print_json({**run.model_dump(mode="json"), "evaluations": items})
+        return
+    say(
+        f"run {run.run_id}: {run.state}, {run.reason}",
+        f"{run.rounds_committed} of {run.settings.rounds} rounds, newest adapter {run.adapter_version}",
+    )
+    if run.settings.evaluation is not None:
+        stdout.print(evaluation_table(versions))
+
+
 @app.command("list")
 def list_runs(
     url: UrlOption = DEFAULT_URL,
@@ -114,9 +142,9 @@ def watch(
                 run = operator.run(run_id)
                 rounds = list(operator.rounds(run_id))
                 newest = rounds[-1].round_index if rounds else None
-                live.update(
-                    round_table(run, rounds, list(operator.assignments(run_id, newest))), refresh=True
-                )
+                versions = list(operator.adapters(run_id)) if run.settings.evaluation else []
+                assignments = list(operator.assignments(run_id, newest))
+                live.update(round_table(run, rounds, assignments, accuracies_of(versions)), refresh=True)
                 if is_final(run.state):
                     return
                 time.sleep(every_seconds)

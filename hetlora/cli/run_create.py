@@ -23,6 +23,7 @@ from hetlora.cli.trust import CaFileOption
 from hetlora.errors import SettingsError
 from hetlora.manifest import Manifest
 from hetlora.messages.device import TrainingSettings
+from hetlora.messages.evaluation import MINIMUM_REPORTS, EvaluationSettings
 from hetlora.messages.management import RunCreate, RunSettings, RunStatus
 from hetlora.states import RunState
 
@@ -123,6 +124,19 @@ def create(
             "(with --clip, and fltrust), quorum (any)."
         ),
     ] = None,
+    evaluate_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Evaluate the adapter of every so many rounds, and the last, on what devices hold out.",
+        ),
+    ] = None,
+    evaluation_devices: Annotated[
+        int | None, typer.Option(min=2, help="Reports that end an evaluation; by default the goal count.")
+    ] = None,
+    evaluation_window_seconds: Annotated[
+        float, typer.Option(min=1, help="How long an evaluation takes reports at most.")
+    ] = 3600,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of the initial adapter and of all batches.")
     ] = RUN.seed,
@@ -143,6 +157,9 @@ def create(
         "server_optimizer": server_optimizer_of(server_optimizer, optimizer_option or []),
         "defence": defence_of(defence, clip, defence_option or []),
     }
+    evaluation = _evaluation(
+        evaluate_every, evaluation_devices, evaluation_window_seconds, goal_count=goal_count
+    )
     # What is not given is left to the rule's defaults.
     pruning = {"pruning_decay": pruning_decay, "pruning_penalty": pruning_penalty}
     asked = {name: value for name, value in pruning.items() if value is not None}
@@ -157,6 +174,7 @@ def create(
             report_window_seconds=report_window_seconds,
             lease_seconds=lease_seconds,
             max_staleness=max_staleness,
+            evaluation=evaluation,
             min_rank=min_rank,
             max_rank=max_rank or manifest.adapter.max_rank,
             seed=seed,
@@ -172,6 +190,28 @@ def create(
         )
         run = operator.create_run(RunCreate(population=population, bundle=digest, settings=settings))
     show(run, as_json)
+
+
+def _evaluation(
+    every_rounds: int | None, devices: int | None, window_seconds: float, *, goal_count: int
+) -> EvaluationSettings | None:
+    if every_rounds is None:
+        if devices is not None:
+            raise SettingsError("--evaluation-devices without --evaluate-every", got=devices)
+        return None
+    wanted = devices or goal_count
+    if wanted < 2:
+        raise SettingsError(
+            "an evaluation of one device would tell that device's own figures",
+            got=f"{wanted} device",
+            expected="--evaluation-devices of 2 or more",
+        )
+    return EvaluationSettings(
+        every_rounds=every_rounds,
+        devices=wanted,
+        minimum_reports=min(MINIMUM_REPORTS, wanted),
+        window_seconds=window_seconds,
+    )
 
 
 def _published(operator: Operator, bundle: str) -> tuple[str, Manifest]:

@@ -56,7 +56,8 @@ class VisitTeller:
             print_json(_as_object(visit))
         elif visit.offer is not None:
             self._last_reason = ""
-            say(f"round {visit.offer.round_index + 1}: {visit.outcome}, {visit.reason}")
+            evaluated = "evaluation of " if visit.offer.kind == "evaluate" else ""
+            say(f"{evaluated}round {visit.offer.round_index + 1}: {visit.outcome}, {visit.reason}")
         elif visit.reason != self._last_reason:
             self._last_reason = visit.reason
             say(f"no work: {visit.reason}")
@@ -68,7 +69,9 @@ def _as_object(visit: Visit) -> dict[str, object]:
         "reason": visit.reason,
         "code": visit.code,
         "retry_after_seconds": visit.retry_after_seconds,
+        "kind": visit.offer.kind if visit.offer else None,
         "round_index": visit.offer.round_index if visit.offer else None,
         "rank": visit.choice.rank if visit.choice else None,
         "report": visit.report.model_dump(mode="json") if visit.report else None,
+        "evaluation": visit.evaluation.model_dump(mode="json") if visit.evaluation else None,
     }

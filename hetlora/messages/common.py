@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Final, Generic, Self, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from hetlora.digest import Sha256
 from hetlora.errors import (
@@ -30,9 +39,21 @@ _NO_TEXT: Final = re.compile(r"[\0\ud800-\udfff]")
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 # Strict: "2" and true are no numbers, though Python would take them for 2 and 1.
+# A field with a bound of its own states them all: of two of one kind pydantic would keep the one here.
 Count = Annotated[int, Field(strict=True, ge=0, le=MAX_INTEGER)]
 PositiveCount = Annotated[int, Field(strict=True, ge=1, le=MAX_INTEGER)]
-Timestamp = AwareDatetime  # a time without its zone means another moment on each machine
+
+
+def _within_the_calendar(moment: datetime) -> datetime:
+    try:
+        moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("is before the year 1 or after the year 9999 in UTC") from error
+    return moment
+
+
+# Aware: a time without its zone means another moment on each machine.
+Timestamp = Annotated[AwareDatetime, AfterValidator(_within_the_calendar)]
 Item = TypeVar("Item", bound=BaseModel)
 Answer = TypeVar("Answer", bound=BaseModel)
 

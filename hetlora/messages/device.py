@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from hetlora.messages.common import Count, Identifier, Message, Name, ObjectRef, PositiveCount, Timestamp
+from hetlora.signature import is_of_small_order
 from hetlora.states import AssignmentState, DeviceState
 
 # Half of the SHA-256 of the device's first public key: see `hetlora.signature.device_id_of`.
 DeviceId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-PublicKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]  # Ed25519, 32 bytes in base64
+
+
+def _of_large_order(public_key: str) -> str:
+    if is_of_small_order(base64.b64decode(public_key)):
+        raise ValueError("is of small order: anybody could sign for it")
+    return public_key
+
+
+# Ed25519, 32 bytes in base64.
+PublicKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$"), AfterValidator(_of_large_order)]
 
 
 class EnrolRequest(Message):
@@ -57,6 +68,10 @@ class CapabilityReport(Message):
     traffic_bytes_per_round: Count | None = None  # what adapters may take, both ways; None: no limit
 
 
+def _is_zero(count: int) -> bool:
+    return count == 0
+
+
 class CheckIn(Message):
     """A device says that it could work now."""
 
@@ -65,23 +80,37 @@ class CheckIn(Message):
     population: Name
     capabilities: CapabilityReport
     example_count: Count
+    held_out_count: Count = Field(default=0, exclude_if=_is_zero)  # kept for evaluations; 0: offer none
 
 
 class TrainingSettings(Message):
     """How each device trains in one round, frozen with the run."""
 
-    steps: PositiveCount = Field(default=10, le=100_000)
-    batch_size: PositiveCount = Field(default=16, le=4096)
+    steps: int = Field(default=10, strict=True, ge=1, le=100_000)
+    batch_size: int = Field(default=16, strict=True, ge=1, le=4096)
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
-    max_tokens: PositiveCount = Field(default=64, le=8192)
+    max_tokens: int = Field(default=64, strict=True, ge=1, le=8192)
     pruning_decay: float = Field(default=0.99, gt=0, le=1)  # gamma; 1 means no pruning
     pruning_penalty: float = Field(default=1e-3, ge=0)  # lambda
     prune_by: Literal["model", "module"] = "model"  # one decision for all modules, or one for each
 
 
-class Offer(Message):
-    """Work for this device, if one of the ranks `min_rank` to `max_rank` fits it."""
+TaskKind = Literal["train", "evaluate"]
 
+
+def _is_training(kind: TaskKind) -> bool:
+    return kind == "train"
+
+
+class Offer(Message):
+    """Work for this device, if one of the ranks `min_rank` to `max_rank` fits it.
+
+    An evaluation is of the version that round `round_index` made. Its batches are those of `training`, which
+    means nothing else to it.
+    """
+
+    # Only for those who said that they hold examples out; to others offers look as before there were such.
+    kind: TaskKind = Field(default="train", exclude_if=_is_training)
     assignment_id: Identifier
     run_id: Identifier
     round_index: Count
@@ -90,7 +119,7 @@ class Offer(Message):
     max_rank: PositiveCount  # the run's limit, or what self-pruning left this device
     # What is sent and trained whichever rank is taken, where that counts what comes back (LoRA-A2, FLASC).
     trained_rank: PositiveCount | None = None
-    round_seconds: float = Field(gt=0)  # how long local training may take
+    round_seconds: float = Field(gt=0)  # how long local training, or evaluating, may take
     training: TrainingSettings
     lease_expires_at: Timestamp
 

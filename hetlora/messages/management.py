@@ -19,6 +19,7 @@ from hetlora.messages.common import (
 )
 from hetlora.messages.defence import Defence
 from hetlora.messages.device import CapabilityReport, DeviceId, PublicKey, TrainingSettings
+from hetlora.messages.evaluation import EvaluationSettings, EvaluationStatus
 from hetlora.messages.only_with import OnlyWith, check_all_used
 from hetlora.messages.rules import HetLoraRule, RuleSettings
 from hetlora.messages.server_optimizer import ServerOptimizer
@@ -95,20 +96,25 @@ class RunSettings(Message):
         description="whether devices at work when the goal is met are told to stop (synchronous), or go on, "
         "and count in a later round, less the older their adapter is (buffered)",
     )
-    rounds: PositiveCount = Field(default=5, le=100_000)
-    goal_count: PositiveCount = Field(le=1_000_000)
+    rounds: int = Field(default=5, strict=True, ge=1, le=100_000)
+    goal_count: int = Field(strict=True, ge=1, le=1_000_000)
     over_selection: float = Field(default=1.3, ge=1, le=10)
     minimum_share: float = Field(default=0.5, gt=0, le=1)
     report_window_seconds: float = Field(default=3600, ge=1, le=YEAR_SECONDS)
     lease_seconds: float = Field(default=900, ge=1, le=YEAR_SECONDS)
-    max_staleness: Annotated[PositiveCount, OnlyWith(("buffered",))] = Field(
+    max_staleness: Annotated[int, OnlyWith(("buffered",))] = Field(
         default=20,
+        strict=True,
+        ge=1,
         le=100_000,
         description="rounds that a buffered run may close while a device works, before its update is refused",
     )
     rule: RuleSettings = HetLoraRule()
     server_optimizer: ServerOptimizer | None = None
     defence: Defence = Defence()
+    evaluation: EvaluationSettings | None = Field(
+        default=None, description="when adapter versions are evaluated on examples that devices hold out"
+    )
     min_rank: PositiveCount = 1
     max_rank: PositiveCount
     seed: Count = 0
@@ -246,13 +252,19 @@ class AdapterVersionStatus(Message):
     update_count: int  # accepted updates merged into it
     frozen: ObjectRef | None = None  # a second adapter, of any rank, that belongs to the model beside it
     figures: dict[str, float] = Field(default_factory=dict)  # what rule and defence tell of the round
+    evaluation: EvaluationStatus | None = None  # on devices, where it was due
     created_at: Timestamp
+
+
+Subject = Literal[
+    "device", "assignment", "round", "run", "adapter_version", "evaluation", "evaluation_assignment"
+]
 
 
 class Transition(Message):
     """One stored change of state."""
 
-    subject: Literal["device", "assignment", "round", "run", "adapter_version"]
+    subject: Subject
     subject_id: Identifier
     old: str | None
     new: str

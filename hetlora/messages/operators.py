@@ -49,11 +49,11 @@ class KeyCreated(Message):
 
 
 class AuditEntry(Message):
-    """One write that an operator asked for."""
+    """One write that an operator asked for, or the service's own removal of old entries."""
 
     entry_id: Count
     at: Timestamp
-    key_id: Identifier
+    key_id: Identifier  # `bootstrap`: the first token's; `service`: no operator's
     key_name: Name
     action: str  # method and template of the path
     subject: str  # what the path or the answer names

@@ -19,8 +19,13 @@ Weights = Annotated[
     Field(description="by numbers of examples, which devices claim, or all alike"),
 ]
 FrozenRank = Annotated[
-    PositiveCount,
-    Field(le=1_000_000, description="highest rank of the frozen adapter; what passes it is lost"),
+    int,
+    Field(
+        strict=True,
+        ge=1,
+        le=1_000_000,
+        description="highest rank of the frozen adapter; what passes it is lost",
+    ),
 ]
 
 

@@ -37,8 +37,10 @@ from hetlora.messages.device import (
     Receipt,
     Report,
     StartRequest,
+    TaskKind,
     TrainingSettings,
 )
+from hetlora.messages.evaluation import EvaluationReport
 from hetlora.states import AssignmentState
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
 from hetlora.testing.door import RETRY_SECONDS, Door
@@ -69,7 +71,8 @@ class FakeService:
             is sent as it is, `CUT` breaks the connection off, None lets the request pass.
         offer: what a check-in is offered; None once it was handed in or given back.
         requests: method and path of each request; what came with them is in `check_ins`, `bodies` (updates as
-            they travelled), `updates` (what they hold), `reports` and `failures`.
+            they travelled), `updates` (what they hold), `reports`, `evaluations` (reports of them) and
+            `failures`.
         objects: what may be fetched, by SHA-256.
     """
 
@@ -91,6 +94,7 @@ class FakeService:
         self.bodies: list[bytes] = []
         self.updates: list[Adapter] = []
         self.reports: list[Report] = []
+        self.evaluations: list[EvaluationReport] = []
         self.failures: list[Failure] = []
         self._parts = PartTaker()
         self._server = LoopbackServer(self.answer)
@@ -111,17 +115,23 @@ class FakeService:
     ) -> None:
         self._server.stop()
 
-    def offer_work(self, bundle: Bundle, training: TrainingSettings | None = None) -> None:
-        """Offer a bundle to whoever checks in next, at every rank that it has."""
+    def offer_work(
+        self, bundle: Bundle, training: TrainingSettings | None = None, *, kind: TaskKind = "train"
+    ) -> None:
+        """Offer a bundle to whoever checks in next, at every rank that it has.
+
+        With the kind "evaluate", to whoever holds examples out.
+        """
         self.objects |= {entry.sha256: bundle.path(name) for name, entry in bundle.manifest.files.items()}
         manifest = bundle.path(MANIFEST_NAME)
         self.objects[bundle.digest] = manifest
         spec = bundle.manifest.adapter
         self.global_adapter = initial_adapter(spec, spec.max_rank, np.random.default_rng(0))
         self.offer = Offer(
-            assignment_id=f"assignment-{len(self.reports) + len(self.failures) + 1}",
+            kind=kind,
+            assignment_id=f"assignment-{self._handed_in() + len(self.failures) + 1}",
             run_id="run-1",
-            round_index=len(self.reports),
+            round_index=len(self.reports) if kind == "train" else max(0, len(self.reports) - 1),
             bundle=ObjectRef(sha256=bundle.digest, size_bytes=manifest.stat().st_size),
             min_rank=1,
             max_rank=spec.max_rank,
@@ -157,18 +167,28 @@ class FakeService:
             return self._object(path.removeprefix("/objects/"), request.headers.get("range", ""))
         answers = {"/check-ins": self._check_in}
         if self.offer is not None:
-            assignment = f"/assignments/{self.offer.assignment_id}"
-            if path == f"{assignment}/uploads":
+            if path == f"/assignments/{self.offer.assignment_id}/uploads":
                 return self._parts.begin(request)
-            answers |= {
-                f"{assignment}:start": self._start,
-                f"{assignment}/update": self._update,
-                f"{assignment}:submit": self._submit,
-                f"{assignment}:fail": self._fail,
-            }
+            answers |= self._answers(self.offer)
         if path not in answers:
             raise NotFound("no such path, or no such assignment", got=path)
         return answers[path](request.body)
+
+    def _answers(self, offer: Offer) -> dict[str, Callable[[bytes], Reply]]:
+        if offer.kind == "evaluate":
+            work = f"/evaluations/{offer.assignment_id}"
+            return {
+                f"{work}:start": self._start,
+                f"{work}:submit": self._take_evaluation,
+                f"{work}:fail": self._fail,
+            }
+        work = f"/assignments/{offer.assignment_id}"
+        return {
+            f"{work}:start": self._start,
+            f"{work}/update": self._update,
+            f"{work}:submit": self._submit,
+            f"{work}:fail": self._fail,
+        }
 
     def _object(self, sha256: str, wanted: str) -> Reply:
         if sha256 not in self.objects:
@@ -182,8 +202,9 @@ class FakeService:
         return Reply(206 if wanted else 200, data[first:], "application/octet-stream", headers)
 
     def _check_in(self, body: bytes) -> Reply:
-        self.check_ins.append(CheckIn.model_validate_json(body))
-        if self.offer is None:
+        told = CheckIn.model_validate_json(body)
+        self.check_ins.append(told)
+        if self.offer is None or (self.offer.kind == "evaluate" and not told.held_out_count):
             return _json(
                 CheckInAnswer(
                     offer=None, retry_after_seconds=self.retry_after_seconds, reason="no run is active"
@@ -235,6 +256,13 @@ class FakeService:
             raise DigestMismatch("the report is about another update", got=report.update.sha256)
         self.reports.append(report)
         return _json(self._receipt(AssignmentState.ACCEPTED, "the update is in the round"))
+
+    def _take_evaluation(self, body: bytes) -> Reply:
+        self.evaluations.append(EvaluationReport.model_validate_json(body))
+        return _json(self._receipt(AssignmentState.ACCEPTED, "the report is in the evaluation"))
+
+    def _handed_in(self) -> int:
+        return len(self.reports) + len(self.evaluations)
 
     def _fail(self, body: bytes) -> Reply:
         failure = Failure.model_validate_json(body)

@@ -13,7 +13,7 @@ import pytest
 
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.algebra import delta_norm, pruned_rank, tail_norm, truncate
-from hetlora.messages import device
+from hetlora.messages import device, evaluation
 from hetlora.messages.common import Message, Problem
 from hetlora.partial import contract, cores_from_bytes, cores_to_bytes, expand
 from hetlora.partial_tensors import partial_from_bytes
@@ -32,8 +32,11 @@ MESSAGES: dict[str, type[Message]] = {
     "check_in.json": device.CheckIn,
     "check_in_answer_offer.json": device.CheckInAnswer,
     "check_in_answer_retry.json": device.CheckInAnswer,
+    "check_in_held_out.json": device.CheckIn,
+    "check_in_answer_evaluation.json": device.CheckInAnswer,
     "device_status.json": device.DeviceStatus,
     "enrol_request.json": device.EnrolRequest,
+    "evaluation_report.json": evaluation.EvaluationReport,
     "failure.json": device.Failure,
     "plan.json": device.Plan,
     "problem.json": Problem,

@@ -54,6 +54,11 @@ class TinyFleet(Fleet):
         rows = [(f"words about {label} number {number}", label) for label in labels for number in range(6)]
         return self.start_device(DeviceSetup(name, report or capabilities(), rows), python=python)
 
+    def evaluator(self, name: str, held_out: list[tuple[str, str]]) -> Process:
+        """Start a device that holds examples out, beside a few to train on."""
+        rows = [(f"words about {label}", label) for label in self.bundle.manifest.labels]
+        return self.start_device(DeviceSetup(name, self.for_rank(4), rows, held_out=held_out))
+
     def start_run(self, **settings: object) -> RunStatus:
         """Create and start a run of two devices and a few short steps, unless `settings` say otherwise."""
         chosen = {

@@ -15,6 +15,7 @@ from e2e_fleet import TinyFleet
 
 from benchmarks.processes import COMMAND
 from hetlora.bundle import Bundle
+from hetlora.testing import FakeService
 
 INPUT, REFUSED, UNAVAILABLE = 3, 4, 5
 
@@ -70,6 +71,7 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
         ("adapter", "export"),
         ("key", "create"),
         ("audit", "list"),
+        ("audit", "export"),
         ("tls", "self-signed"),
         ("db", "upgrade"),
         ("db", "check"),
@@ -173,3 +175,22 @@ def test_operator_walks_from_a_population_to_a_peft_folder(fleet: TinyFleet, tmp
     assert_clear(refused, REFUSED, "state_conflict")
     wrong = hetlora("run", "list", HETLORA_URL=fleet.service.url, HETLORA_OPERATOR_TOKEN="x" * 32)
     assert_clear(wrong, REFUSED, "authentication_failed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("option", "parts"), [((), 0), (("--upload-part-bytes", "1000"), 2)])
+def test_device_sends_its_update_in_parts_of_the_size_that_it_is_told(
+    tiny_bundle: Bundle, tmp_path: Path, option: tuple[str, ...], parts: int
+) -> None:
+    examples = tmp_path / "examples.csv"
+    examples.write_text("text,label\nwill it rain today,weather\nwhat is for lunch,food\n")
+    visit = ("device", "run", "--population", "p", "--folder", str(tmp_path / "device"), "--once", "--json")
+
+    with FakeService(tiny_bundle) as service:
+        given = ("--url", service.url, "--enrolment-token", "token", "--examples", str(examples), *option)
+        done = hetlora(*visit, *given)
+
+    assert done.returncode == 0, done.stderr
+    assert len(service.updates) == 1
+    sent = [request for request in service.requests if request.startswith("PATCH ")]
+    assert (len(sent) >= parts) if parts else (sent == [])

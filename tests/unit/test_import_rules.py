@@ -29,6 +29,18 @@ EXPORT_STEPS = tuple(
     f"export.{step}"
     for step in ("graphs", "source", "training", "cost", "executorch", "peft", "bundle_writer")
 )
+SERVICE_FOLDERS = (
+    *("observability", "storage", "operators", "pace", "artifacts"),
+    *("rounds", "devices", "assignments", "worker", "api"),
+)
+
+
+def above(folder: str) -> tuple[str, ...]:
+    """The folders of the service that come after one, and what puts all together."""
+    later = SERVICE_FOLDERS[SERVICE_FOLDERS.index(folder) + 1 :]
+    return tuple(f"aggregator_service.{name}" for name in (*later, "app", "server"))
+
+
 RULES = (
     Rule(
         "hetlora",
@@ -77,6 +89,17 @@ RULES = (
         never=("ray",),
         spared=("aggregator_service/aggregation/engines/ray_cluster.py",),
     ),
+    # The service's folders, lowest first: each imports of those before it, and of `service` and `settings`.
+    Rule("aggregator_service/observability", never=above("observability")),
+    Rule("aggregator_service/storage", never=above("storage")),
+    Rule("aggregator_service/operators", never=above("operators")),
+    Rule("aggregator_service/pace", never=above("pace")),
+    Rule("aggregator_service/artifacts", never=above("artifacts")),
+    Rule("aggregator_service/rounds", never=above("rounds")),
+    Rule("aggregator_service/devices", never=above("devices")),
+    Rule("aggregator_service/assignments", never=above("assignments")),
+    Rule("aggregator_service/worker", never=above("worker")),
+    Rule("aggregator_service/api", never=("aggregator_service.worker", "aggregator_service.app")),
 )
 
 
@@ -181,7 +204,10 @@ def test_forbidden_import_is_found(path: str, source: str, name: str) -> None:
             "import onnxruntime\nfrom onnxruntime.capi import _pybind_state",
         ),
         ("edge_sdk/client.py", "import exporters, torchless\nfrom .runtimes import base"),
-        ("aggregator_service/rounds.py", "import time, sqlalchemy\nfrom hetlora.messages import device"),
+        (
+            "aggregator_service/rounds/rounds.py",
+            "import time, sqlalchemy\nfrom hetlora.messages import device",
+        ),
         ("aggregator_service/aggregation/rules/rbla.py", "import math, numpy\nfrom hetlora import Adapter"),
         ("aggregator_service/aggregation/tree.py", "from .rule import Rule\nfrom . import rule"),
         ("benchmarks/demo/stage.py", "import torch, edge_sdk, export, aggregator_service"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from aggregator_service.aggregation.progress import NOWHERE, Progress
 from aggregator_service.aggregation.rule import Rule, Update, UpdateRef
 from aggregator_service.aggregation.tree import Aggregate
 
@@ -20,8 +21,10 @@ class Source(Protocol):
 class Engine(Protocol):
     """Reduces the updates of a round in the shape of `tree.py`."""
 
-    def aggregate(self, rule: Rule[Any], refs: Sequence[UpdateRef], source: Source) -> Aggregate:
-        """The state after a round.
+    def aggregate(
+        self, rule: Rule[Any], refs: Sequence[UpdateRef], source: Source, progress: Progress = NOWHERE
+    ) -> Aggregate:
+        """The state after a round, from what `progress` has of it on.
 
         Raises:
             StateConflict, NonFiniteValues, SpecMismatch, SettingsError, RankOutOfRange: see `tree.aggregate`.

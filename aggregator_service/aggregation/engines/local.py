@@ -14,15 +14,9 @@ from multiprocessing.connection import wait
 from typing import Any, Final
 
 from aggregator_service.aggregation.engines import Source
+from aggregator_service.aggregation.progress import NOWHERE, Progress
 from aggregator_service.aggregation.rule import Rule, UpdateRef
-from aggregator_service.aggregation.tree import (
-    Aggregate,
-    Subtotal,
-    aggregate,
-    finish,
-    leaves,
-    reduce_leaf,
-)
+from aggregator_service.aggregation.tree import Aggregate, Subtotal, finish, leaves, reduce_leaf
 from hetlora.errors import ServiceFailed
 
 # So that a worker has its next leaf at hand; more would only fill memory with partials.
@@ -37,13 +31,16 @@ class LocalEngine:
 
     workers: int = 1
 
-    def aggregate(self, rule: Rule[Any], refs: Sequence[UpdateRef], source: Source) -> Aggregate:
+    def aggregate(
+        self, rule: Rule[Any], refs: Sequence[UpdateRef], source: Source, progress: Progress = NOWHERE
+    ) -> Aggregate:
         """See `Engine`."""
-        parts = deque(leaves(refs))
+        begun = progress.found(rule, refs)
+        parts = deque(leaves(refs, begun.leaf_count))
         workers = min(self.workers, len(parts))
-        if workers <= 1:
-            return aggregate(rule, refs, source.load)
-        return finish(rule, refs, _reduced(rule, parts, source, workers))
+        alone = (reduce_leaf(rule, part, source.load) for part in parts)
+        subtotals = alone if workers <= 1 else _reduced(rule, parts, source, workers)
+        return finish(rule, refs, subtotals, begun, progress)
 
     def close(self) -> None:
         """Nothing outlives a round."""

@@ -1,9 +1,9 @@
 """The engine of a Ray cluster; the only file that imports ray.
 
 Workers read updates from the service's storage, so its folder must be theirs too, under one path; partials
-stay in Ray's object stores and are merged there in the shape of the tree. Only the last one comes
-back, and beside it one float per update. Ray runs a task again whose worker died, and makes again what a lost
-machine held.
+stay in Ray's object stores and are merged there in the shape of the tree. Only the last one comes back, with
+one float per update beside it, and now and then the carry, to be kept (`progress.py`). Ray runs a task again
+whose worker died, and makes again what a lost machine held.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import copy
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from aggregator_service.aggregation.engines import Source
+from aggregator_service.aggregation.progress import NOWHERE, Digit, Progress, Reached
 from aggregator_service.aggregation.rule import Rule, UpdateRef
 from aggregator_service.aggregation.tree import (
     Aggregate,
@@ -61,18 +62,24 @@ class RayEngine:
                 "the Ray cluster cannot be used", got=f"{address or 'one started here'}: {error}"
             ) from error
 
-    def aggregate(self, rule: Rule[Any], refs: Sequence[UpdateRef], source: Source) -> Aggregate:
+    def aggregate(
+        self, rule: Rule[Any], refs: Sequence[UpdateRef], source: Source, progress: Progress = NOWHERE
+    ) -> Aggregate:
         """See `Engine`."""
+        begun = progress.found(rule, refs)
         try:
             tasks = _Tasks(ray.put((rule, source)), IN_FLIGHT_PER_WORKER * self._workers)
-            carry: Carry[Any] = Carry(cast(Any, tasks))
-            raw = []
-            for part in leaves(refs):
+            carry: Carry[Any] = Carry(cast(Any, tasks), [_each(ray.put, digit) for digit in begun.digits])
+            raw: list[Any] = [ray.put(begun.raw_weights)]
+            for part in leaves(refs, begun.leaf_count):
                 partial, weights = tasks.reduce(part)
                 raw.append(weights)
                 carry.push(partial)
-            raw_weights = [weight for weights in ray.get(raw) for weight in weights]
-            total = copied(ray.get(carry.total())) if raw else None
+                if progress.due(carry.leaf_count):
+                    digits = tuple(_each(ray.get, digit) for digit in carry.digits)
+                    progress.keep(Reached(carry.leaf_count, digits, _joined(raw)))
+            raw_weights = _joined(raw)
+            total = copied(ray.get(carry.total())) if raw_weights else None
         except RayError as error:
             own = error.cause if isinstance(error, RayTaskError) else error
             if isinstance(own, RayError):
@@ -83,6 +90,15 @@ class RayEngine:
     def close(self) -> None:
         """Leave the cluster; one of this machine ends."""
         ray.shutdown()
+
+
+def _each(move: Callable[[Any], Any], digit: Digit[Any]) -> Digit[Any]:
+    """A digit of a carry whose partial was brought here, or sent there."""
+    return None if digit is None else (digit[0], move(digit[1]))
+
+
+def _joined(raw: Sequence[Any]) -> tuple[float, ...]:
+    return tuple(weight for weights in ray.get([*raw]) for weight in weights)
 
 
 def _check_answers(address: str) -> None:

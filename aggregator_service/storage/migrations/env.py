@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+from aggregator_service.storage import evaluation_tables  # noqa: F401 - its tables are of the metadata, too
 from aggregator_service.storage.tables import Base
 
 context.configure(

@@ -17,7 +17,7 @@ from aggregator_service.aggregation.rule import Rule, Update, UpdateRef
 from aggregator_service.aggregation.rules import open_rule
 from aggregator_service.aggregation.stacks import StackedAdapter, unstacked
 from aggregator_service.aggregation.tree import Aggregate
-from aggregator_service.stored_updates import UnreadableUpdate
+from aggregator_service.worker.stored_updates import UnreadableUpdate
 from hetlora.messages.rules import AnyRule
 from hetlora.tensors import adapter_to_bytes
 

@@ -19,7 +19,7 @@ from engine_rounds import Deadly, Lost, bits, stored_round
 from aggregator_service.aggregation.engines.local import LocalEngine
 from aggregator_service.aggregation.robust.defence import defend
 from aggregator_service.aggregation.tree import finish, leaves, reduce_leaf
-from aggregator_service.stored_updates import UnreadableUpdate
+from aggregator_service.worker.stored_updates import UnreadableUpdate
 from hetlora.errors import ServiceFailed, StateConflict
 from hetlora.messages.defence import Defence
 from hetlora.messages.rules import HetLoraRule

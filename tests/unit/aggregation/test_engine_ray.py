@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from cases import CASES
 from engine_rounds import Deadly, Lost, bits, stored_round
+from keeping import Keeping
 
 from aggregator_service.aggregation.engines.local import LocalEngine
-from aggregator_service.stored_updates import UnreadableUpdate
+from aggregator_service.worker.stored_updates import UnreadableUpdate
 from hetlora.errors import ServiceFailed, SettingsError, StateConflict
 from hetlora.messages.rules import HetLoraRule
 
@@ -52,6 +53,16 @@ def cluster() -> Iterator[str]:
 def engine(cluster: str) -> Iterator[RayEngine]:
     with closing(RayEngine(2, cluster)) as opened:
         yield opened
+
+
+def test_cluster_goes_on_with_what_another_process_reached(engine: RayEngine, tmp_path: Path) -> None:
+    rule, refs, source = stored_round(tmp_path, HetLoraRule(), 2 * 128 + 40)
+    first, alone = Keeping(), Keeping()
+    expected = bits(LocalEngine(1).aggregate(rule, refs, source, alone))
+    assert bits(engine.aggregate(rule, refs, source, first)) == expected
+    assert first.kept == alone.kept
+    lost = Lost(source, sorted(refs)[0])  # is not read again
+    assert bits(engine.aggregate(rule, refs, lost, Keeping(2, first.kept))) == expected
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -14,7 +14,7 @@ from aggregator_service.aggregation.rule import PLAIN, UpdateRef
 from aggregator_service.aggregation.rules import open_rule
 from aggregator_service.aggregation.stacks import StackedAdapter, unstacked
 from aggregator_service.aggregation.tree import aggregate
-from aggregator_service.validation import LARGEST_NORM, validate_update
+from aggregator_service.assignments.validation import LARGEST_NORM, validate_update
 from hetlora.adapter import Adapter
 from hetlora.errors import NonFiniteValues
 from hetlora.tensors import adapter_to_bytes

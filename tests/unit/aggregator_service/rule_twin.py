@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from fake_training import RANK, Work
 
-from aggregator_service.adapters import opened
 from aggregator_service.aggregation.rule import GlobalState, Handout, Update, UpdateRef
 from aggregator_service.aggregation.stacks import factors_of, stacked, unstacked
 from aggregator_service.aggregation.tree import aggregate
+from aggregator_service.artifacts.adapters import opened
 from hetlora.digest import sha256_of
 from hetlora.messages.management import RunSettings
 from hetlora.plan_adapter import frozen_to_bytes

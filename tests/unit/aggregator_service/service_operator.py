@@ -82,7 +82,7 @@ class Operator:
         deadline = time.monotonic() + seconds
         while not condition(answer := self.call("GET", path)):
             assert time.monotonic() < deadline, answer
-            time.sleep(0.01)
+            time.sleep(0.03)  # a question costs more than what is waited for
         return answer
 
     def published(self, version: str) -> tuple[bytes, bytes | None]:

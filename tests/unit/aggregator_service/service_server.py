@@ -28,7 +28,8 @@ class QuickServer(uvicorn.Server):
 def served(app: FastAPI, settings: Settings) -> Iterator[httpx.Client]:
     """A client of the application, which runs in a thread of its own."""
     with listen(settings) as listener:
-        server = QuickServer(uvicorn.Config(app, log_config=None, access_log=False))
+        config = uvicorn.Config(app, log_config=None, access_log=False, http="h11", loop="asyncio")
+        server = QuickServer(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

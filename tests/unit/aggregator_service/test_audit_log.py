@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
+import pytest
 from fake_clock import FakeClock
 from fake_device import FakeDevice
 from fastapi import FastAPI
@@ -13,8 +17,12 @@ from service_server import problem
 from sqlalchemy import text
 
 from aggregator_service.api.operator_route import operator_router
+from aggregator_service.operators.audit import drop_old_entries
 from aggregator_service.service import Service
+from aggregator_service.worker.sweep import sweep
 from hetlora.digest import sha256_of
+
+DAY_SECONDS = 24 * 3600
 
 
 def entries(operator: Operator, query: str = "") -> list[tuple[str, str, int | None]]:
@@ -178,3 +186,79 @@ def test_log_is_listed_by_key_subject_and_time_in_pages(operator: Operator, cloc
 def test_time_without_a_zone_is_refused(operator: Operator) -> None:
     answer = operator.send("GET", "/audit?since=2026-11-20T12:01:00")
     assert problem(answer) == (422, "malformed_message")
+
+
+def keeping(service: Service, days: int | None) -> Service:
+    return replace(service, settings=service.settings.model_copy(update={"keep_audit_days": days}))
+
+
+def test_entries_go_by_whole_days_and_one_says_how_many(
+    operator: Operator, service: Service, clock: FakeClock
+) -> None:
+    there = before(operator)  # of 20 November, noon
+    clock.advance(DAY_SECONDS)
+    operator.population("camera")
+    clock.advance(2.5 * DAY_SECONDS - 1)  # 23 November, 23:59:59: two days before are within the 21st
+    sweep(keeping(service, 2))
+    assert entries(operator, "?limit=500") == [
+        ("remove old entries", f"{there} from before 2026-11-21", 200),
+        ("/populations", "camera", 201),
+    ]
+    clock.advance(1)
+    sweep(keeping(service, 2))
+    assert entries(operator) == [
+        ("remove old entries", "1 from before 2026-11-22", 200),
+        ("remove old entries", f"{there} from before 2026-11-21", 200),
+    ]
+    (newest, _) = operator.items("/audit")
+    assert (newest["key_id"], newest["at"]) == ("service", "2026-11-24T00:00:00Z")
+
+
+def test_sweep_that_removes_nothing_writes_nothing(
+    operator: Operator, service: Service, clock: FakeClock
+) -> None:
+    kept = entries(operator, "?limit=500")
+    sweep(keeping(service, 1))
+    clock.advance(1.5 * DAY_SECONDS - 1)
+    sweep(keeping(service, 1))
+    assert entries(operator, "?limit=500") == kept
+
+
+def test_log_is_kept_for_ever_unless_the_settings_say_otherwise(
+    operator: Operator, service: Service, clock: FakeClock
+) -> None:
+    assert service.settings.keep_audit_days is None
+    kept = entries(operator, "?limit=500")
+    clock.advance(36_500 * DAY_SECONDS)
+    sweep(service)
+    assert entries(operator, "?limit=500") == kept
+
+
+def test_workers_that_sweep_at_once_leave_one_entry(
+    operator: Operator, service: Service, clock: FakeClock
+) -> None:
+    there = before(operator)
+    clock.advance(3 * DAY_SECONDS)
+    start = threading.Barrier(4)
+
+    def worker() -> None:
+        start.wait()
+        drop_old_entries(keeping(service, 1), clock())
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(worker) for _ in range(4)]:
+            done.result()
+    assert entries(operator) == [("remove old entries", f"{there} from before 2026-11-22", 200)]
+
+
+@pytest.mark.parametrize("name", ["since", "until"])
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_moment_that_no_year_in_utc_has_is_refused(operator: Operator, name: str, moment: str) -> None:
+    answer = operator.send("GET", "/audit", params={name: moment})
+    assert problem(answer) == (422, "malformed_message")
+
+
+def test_first_and_last_moments_in_utc_are_taken(operator: Operator) -> None:
+    bounds = {"since": "0001-01-01T00:00:00Z", "until": "9999-12-31T23:59:59Z"}
+    operator.call("POST", "/keys", json={"name": "alice", "role": "viewer"})
+    assert operator.call("GET", "/audit", params=bounds)["items"][0]["action"].endswith("/keys")

@@ -24,7 +24,7 @@ from aggregator_service.settings import Settings
 from aggregator_service.storage.blobs import Blobs
 from aggregator_service.storage.bucket import open_bucket
 from aggregator_service.storage.store import Store
-from aggregator_service.sweep import sweep
+from aggregator_service.worker.sweep import sweep
 from hetlora.digest import sha256_of
 from hetlora.errors import DigestMismatch, NotFound
 from hetlora.tensors import adapter_to_bytes
@@ -58,6 +58,13 @@ def blobs(store: Store) -> Blobs:
     return store.blobs("objects")
 
 
+def names_in(store: Store, folder: str) -> list[str]:
+    """Of the objects that the bucket itself lists below a folder."""
+    assert store.url is not None
+    pages = open_bucket(store.url).list(f"{folder}/")
+    return [found["path"].rpartition("/")[2] for page in pages for found in page]
+
+
 def test_blob_of_a_bucket_is_found_under_its_digest(blobs: Blobs, store: Store) -> None:
     ref = blobs.put(DATA)
     assert (ref.sha256, ref.size_bytes) == (sha256_of(DATA), 1024)
@@ -65,7 +72,7 @@ def test_blob_of_a_bucket_is_found_under_its_digest(blobs: Blobs, store: Store) 
     assert blobs.read(ref.sha256) == DATA
     assert b"".join(blobs.chunks(ref.sha256, 3, 700)) == DATA[3:700]
     assert b"".join(blobs.chunks(ref.sha256, 1000)) == DATA[1000:]
-    assert [found.sha256 for found in blobs.listing()] == [ref.sha256]
+    assert names_in(store, "objects") == [ref.sha256]
     assert list(store.incoming.iterdir()) == []
     assert pickle.loads(pickle.dumps(blobs)).read(ref.sha256) == DATA
 
@@ -97,7 +104,7 @@ def test_dropped_folder_of_a_bucket_takes_no_other_with_it(store: Store) -> None
     kept = other.put(DATA)
     one.put(DATA)
     one.drop()
-    assert list(one.listing()) == []
+    assert names_in(store, "updates/round-1") == []
     assert other.read(kept.sha256) == DATA
 
 
@@ -155,8 +162,7 @@ def test_upload_in_parts_goes_over_a_bucket_and_leaves_nothing_there(
     assert service.store.folders("uploads") == {upload_id}
     assert {answer.status_code for answer in tus.in_parts(upload_id, update, 200)} == {204}
     assert service.store.folders("uploads") == set()
-    (kept,) = service.store.blobs("updates").listing()
-    assert kept.sha256 == sha256_of(update)
+    assert names_in(service.store, "updates") == [sha256_of(update)]
 
 
 def test_updates_of_a_bucket_are_dropped_once_their_round_ended_long_ago(
@@ -167,9 +173,8 @@ def test_updates_of_a_bucket_are_dropped_once_their_round_ended_long_ago(
     run_id = operator.run(bundle)
     FakeDevice(http, clock, 1).enrol(token).deliver(make_adapter(2))
     version = operator.committed(run_id)["adapter_version"]
-    updates = service.store.blobs("updates")
-    assert len(list(updates.listing())) == 1
+    assert len(names_in(service.store, "updates")) == 1
     clock.advance(service.settings.keep_updates_seconds)
     sweep(service)
-    assert list(updates.listing()) == []
+    assert names_in(service.store, "updates") == []
     assert operator.published(version)[0]

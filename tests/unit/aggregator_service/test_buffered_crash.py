@@ -8,23 +8,17 @@ from functools import partial
 
 import pytest
 from fake_clock import FakeClock
-from fake_device import report_of
 from mortal_service import count_steps, live_and_die
 from service_bundle import random_adapter
-from service_verbs import add_device, started_run, take_offer
+from service_verbs import add_device, assignment_of, report, started_run, take_offer, upload
 from sqlalchemy import select
 
-from aggregator_service.assignments import submit
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow, RunRow
-from aggregator_service.sweep import sweep
-from aggregator_service.updates import admit, keep_update
-from aggregator_service.worker import tick
-from hetlora.digest import sha256_of
-from hetlora.messages.device import Report
+from aggregator_service.worker.sweep import sweep
+from aggregator_service.worker.worker import tick
 from hetlora.states import AssignmentState, RoundState, RunState
-from hetlora.tensors import adapter_to_bytes
 
 CopyOf = Callable[[Settings], AbstractContextManager[Settings]]
 QUICK, SLOW = "device-1", "device-2"
@@ -35,22 +29,12 @@ def begin(device: str, service: Service) -> None:
     take_offer(service, device)
 
 
-def own_assignment(service: Service, device: str) -> str:
-    with service.database.read() as session:
-        return session.scalars(select(AssignmentRow.id).where(AssignmentRow.device_id == device)).one()
+def bring(device: str, service: Service) -> None:
+    upload(service, device, assignment_of(service, device), UPDATES[device])
 
 
-def upload(device: str, service: Service) -> None:
-    data = adapter_to_bytes(UPDATES[device])
-    admission = admit(service, device, own_assignment(service, device), sha256_of(data))
-    with admission.folder.receive() as blob:
-        blob.write(data)
-        keep_update(service, admission, blob)
-
-
-def hand_in(device: str, service: Service) -> None:
-    report = Report.model_validate(report_of(UPDATES[device]))
-    receipt = submit(service, device, own_assignment(service, device), report)
+def submit(device: str, service: Service) -> None:
+    receipt = report(service, device, assignment_of(service, device), UPDATES[device])
     assert receipt.state is AssignmentState.ACCEPTED
 
 
@@ -58,10 +42,10 @@ def hand_in(device: str, service: Service) -> None:
 RUN: list[Callable[[Service], None]] = [
     partial(begin, SLOW),
     partial(begin, QUICK),
-    partial(upload, QUICK),
-    partial(upload, SLOW),
-    partial(hand_in, QUICK),
-    partial(hand_in, SLOW),
+    partial(bring, QUICK),
+    partial(bring, SLOW),
+    partial(submit, QUICK),
+    partial(submit, SLOW),
     tick,
     sweep,
 ]

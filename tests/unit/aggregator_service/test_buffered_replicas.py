@@ -15,18 +15,18 @@ from service_verbs import add_device, asked, deliver, hand_in, started_run, take
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from aggregator_service.assignments import fail
-from aggregator_service.claims import claim
-from aggregator_service.commit import commit_round
-from aggregator_service.rounds import LIVE, OPEN, cohort_size, most_updates
+from aggregator_service.assignments.assignments import fail
+from aggregator_service.rounds.rounds import cohort_size, most_updates
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow, RunRow
-from aggregator_service.worker import tick
+from aggregator_service.worker.claims import claim
+from aggregator_service.worker.commit import commit_round
+from aggregator_service.worker.worker import tick
 from hetlora.errors import StateConflict
 from hetlora.messages.device import Failure
 from hetlora.messages.management import RunSettings
-from hetlora.states import AssignmentState, RoundState, RunState
+from hetlora.states import LIVE_ASSIGNMENT, OPEN_ROUND, AssignmentState, RoundState, RunState
 
 BUFFERED = {
     "mode": "buffered",
@@ -156,7 +156,7 @@ class Walk:
         except StateConflict:  # it ended meanwhile
             with service.database.read() as session:
                 own = session.get_one(AssignmentRow, assignment_id)
-            assert own.state not in LIVE or own.lease_expires_at <= self.clock()
+            assert own.state not in LIVE_ASSIGNMENT or own.lease_expires_at <= self.clock()
 
     def check(self) -> bool:
         """Whether the run goes on; raises AssertionError where a rule is broken."""
@@ -171,7 +171,7 @@ def check_rounds(session: Session, run: RunRow, rounds: list[RoundRow]) -> None:
     versions = {row.id: row for row in session.scalars(select(AdapterVersionRow))}
     numbers = {name: number for number, name in enumerate(sorted(versions))}
     of_state = {state: [row for row in rounds if row.state is state] for state in RoundState}
-    opened = [row for row in rounds if row.state in OPEN]
+    opened = [row for row in rounds if row.state in OPEN_ROUND]
     committed = of_state[RoundState.COMMITTED]
     assert len(opened) <= 1
     assert len(of_state[RoundState.AGGREGATING]) <= 1
@@ -188,7 +188,7 @@ def check_assignments(
     session: Session, settings: RunSettings, row: RoundRow, numbers: dict[str, int]
 ) -> None:
     own = session.scalars(select(AssignmentRow).where(AssignmentRow.round_id == row.id)).all()
-    live = [one for one in own if one.state in LIVE]
+    live = [one for one in own if one.state in LIVE_ASSIGNMENT]
     accepted = [one for one in own if one.state is AssignmentState.ACCEPTED]
     assert len(live) <= cohort_size(settings)
     assert len({one.device_id for one in accepted}) == len(accepted) <= most_updates(settings)

@@ -10,13 +10,13 @@ from service_objects import kept_updates
 from service_verbs import add_device, asked, deliver, hand_in, started_run, take_offer
 from sqlalchemy import select
 
-from aggregator_service.assignments import submit
-from aggregator_service.runs import change_run
+from aggregator_service.assignments.assignments import submit
+from aggregator_service.assignments.updates import terms_of
+from aggregator_service.rounds.runs import change_run
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow, RunRow
-from aggregator_service.sweep import sweep
-from aggregator_service.updates import admit
-from aggregator_service.worker import tick
+from aggregator_service.worker.sweep import sweep
+from aggregator_service.worker.worker import tick
 from hetlora.adapter import Adapter
 from hetlora.errors import StateConflict
 from hetlora.states import AssignmentState, RoundState, RunState
@@ -132,7 +132,7 @@ def test_device_that_was_left_too_far_behind_is_told_before_it_uploads(
         "its adapter is more than 2 rounds old",
     )
     with pytest.raises(StateConflict, match="more than 2 rounds old"):
-        admit(service, slow, late, "")
+        terms_of(service, slow, late, "")
     assert take_offer(service, slow) != late
 
 

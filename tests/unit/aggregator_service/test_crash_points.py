@@ -7,23 +7,19 @@ from contextlib import AbstractContextManager, closing
 
 import pytest
 from fake_clock import FakeClock
-from fake_device import report_of
 from mortal_service import count_steps, live_and_die
 from service_bundle import make_adapter
 from service_objects import kept_updates
-from service_verbs import add_device, started_run, take_offer
+from service_verbs import add_device, assignment_of, report, started_run, take_offer, upload
 from sqlalchemy import select
 
-from aggregator_service.assignments import submit
-from aggregator_service.objects import put
+from aggregator_service.artifacts.objects import put
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow
-from aggregator_service.sweep import sweep
-from aggregator_service.updates import admit, keep_update
-from aggregator_service.worker import tick
+from aggregator_service.worker.sweep import sweep
+from aggregator_service.worker.worker import tick
 from hetlora.digest import sha256_of
-from hetlora.messages.device import Report
 from hetlora.states import AssignmentState, RoundState
 from hetlora.tensors import adapter_to_bytes
 
@@ -35,32 +31,20 @@ def begin(service: Service) -> None:
     take_offer(service, "device-1", UPDATE.rank)
 
 
-def own_assignment(service: Service) -> str:
-    with service.database.read() as session:
-        return session.scalars(select(AssignmentRow.id)).one()
-
-
-def upload(service: Service, data: bytes) -> None:
-    admission = admit(service, "device-1", own_assignment(service), sha256_of(data))
-    with admission.folder.receive() as blob:
-        blob.write(data)
-        keep_update(service, admission, blob)
-
-
 def upload_first(service: Service) -> None:
-    upload(service, adapter_to_bytes(make_adapter(2, 3.0)))
+    upload(service, "device-1", assignment_of(service, "device-1"), make_adapter(2, 3.0))
 
 
 def upload_again(service: Service) -> None:
-    upload(service, adapter_to_bytes(UPDATE))
+    upload(service, "device-1", assignment_of(service, "device-1"), UPDATE)
 
 
-def hand_in(service: Service) -> None:
-    receipt = submit(service, "device-1", own_assignment(service), Report.model_validate(report_of(UPDATE)))
+def submit(service: Service) -> None:
+    receipt = report(service, "device-1", assignment_of(service, "device-1"), UPDATE)
     assert receipt.state is AssignmentState.ACCEPTED
 
 
-ROUND: list[Callable[[Service], None]] = [begin, upload_first, upload_again, hand_in, tick]
+ROUND: list[Callable[[Service], None]] = [begin, upload_first, upload_again, submit, tick]
 
 
 def check_agreement(service: Service) -> None:

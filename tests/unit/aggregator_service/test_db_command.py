@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,25 @@ def test_database_that_does_not_answer_is_unavailable(
         run("db", "check")
 
 
+@pytest.mark.parametrize("verb", ["check", "upgrade"])
+def test_file_that_is_no_database_is_no_matter_of_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setenv("HETLORA_DATA_DIR", str(tmp_path))
+    (tmp_path / "hetlora.sqlite").write_bytes(bytes(8192))
+    with pytest.raises(SettingsError, match="file is not a database"):
+        run("db", verb)
+
+
+def test_locked_database_is_unavailable_to_serve(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, database_timeout_seconds=0.1)
+    open_service(settings).close()
+    with closing(sqlite3.connect(tmp_path / "hetlora.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UnavailableError, match="database is locked"):
+            open_service(settings)
+
+
 def findings(*options: str) -> tuple[int, dict[str, dict[str, Any]]]:
     code, told = run("doctor", "--service", *options)
     return code, {finding["name"]: finding for finding in told["findings"]}
@@ -117,7 +137,15 @@ def test_doctor_finds_a_service_that_started_here_well(fresh: Settings) -> None:
     code, found = findings()
     assert code == 0, found
     assert found["tables"]["detail"].endswith(f"at {newest_revision()}")
-    assert set(found) == {"Python 3.11 or 3.12", "settings", "tables", "object store", "disk space"}
+    assert found["objects"]["detail"] == "whole for each of 0 runs that have not ended"
+    assert set(found) == {
+        "Python 3.11 or 3.12",
+        "settings",
+        "tables",
+        "object store",
+        "objects",
+        "disk space",
+    }
 
 
 def test_doctor_names_each_thing_that_is_wrong(fresh: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,9 @@ from fake_clock import FakeClock
 from fake_device import FakeDevice
 from service_operator import Operator
 from service_server import problem
+
+from hetlora.digest import sha256_of
+from hetlora.signature import signature_header
 
 DAY_SECONDS = 24 * 3600.0
 
@@ -173,3 +177,36 @@ def test_device_that_is_shut_out_loses_its_work_and_frees_its_place(
     assert (assignment["assignment_id"], assignment["state"]) == (assignment_id, "aborted")
     assert assignment["reason"] == f"device is {state}: stolen"
     assert second.check_in()["offer"] is not None
+
+
+NEUTRAL = (1).to_bytes(32, "little")
+FORGED = NEUTRAL + bytes(32)  # a signature of everything by the neutral element as key
+
+
+class Keyless(FakeDevice):
+    """Whoever holds no key, under one that needs none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.public_key = base64.b64encode(NEUTRAL).decode()
+        self.device_id = sha256_of(NEUTRAL)[:32]
+
+    def signed(self, method: str, path: str, body: bytes = b"", **changes: Any) -> dict[str, str]:
+        return super().signed(method, path, body, **changes) | {"Signature": signature_header(FORGED)}
+
+
+def test_key_that_anybody_can_sign_for_is_refused_wherever_it_comes_in(
+    operator: Operator, http: httpx.Client, clock: FakeClock, enrolment_token: str, device: FakeDevice
+) -> None:
+    anybody = Keyless(http, clock)
+    rotation = {"public_key": anybody.public_key, "proof": base64.b64encode(FORGED).decode()}
+    announced = {"population": "keyboard", "public_key": anybody.public_key}
+    for answer in (
+        anybody.send("POST", "/devices", enrolment(anybody, enrolment_token)),
+        device.send("POST", "/devices:rotate-key", rotation),
+        operator.send("POST", "/devices:preauthorize", json=announced),
+    ):
+        assert problem(answer) == (422, "malformed_message")
+        assert "public_key" in answer.text
+        assert "small order" in answer.text
+    assert problem(anybody.send("GET", f"/objects/{'0' * 64}")) == (401, "unknown_device")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -17,12 +18,13 @@ from service_tables import every_value
 from aggregator_service.app import create_app
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
-from aggregator_service.sweep import sweep
+from aggregator_service.worker.sweep import sweep
 from hetlora.digest import sha256_of
 
 DAY_SECONDS = 24 * 3600
 POPULATION = ("/populations", {"name": "camera"})
 KEY = ("/keys", {"name": "alice", "role": "viewer"})
+ROTATION = ("/populations/keyboard:rotate-token", {"token_valid_seconds": 3600.0})
 
 
 def ask(operator: Operator, request: tuple[str, dict[str, Any]], key: str | None = "key-1") -> httpx.Response:
@@ -59,12 +61,59 @@ def test_repeated_answer_has_the_secrets_that_work(
     Operator(http, ask(operator, KEY, "key-2").json()["token"]).call("GET", "/runs")
 
 
+def test_repeated_rotation_answers_the_token_of_the_first(
+    operator: Operator, http: httpx.Client, clock: FakeClock
+) -> None:
+    first = ask(operator, ROTATION)
+    clock.advance(60)
+    again = ask(operator, ROTATION)
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert again.json() == first.json()
+    assert again.json()["token_expires_at"] == "2026-11-20T13:00:00Z"
+    FakeDevice(http, clock, 7).enrol(again.json()["enrolment_token"])
+
+
+def test_rotations_without_a_key_make_a_token_each(operator: Operator) -> None:
+    assert (
+        len({ask(operator, ROTATION, key).json()["enrolment_token"] for key in (None, None, "a", "b")}) == 4
+    )
+
+
+def test_token_that_was_replaced_since_is_not_told_again(
+    operator: Operator, http: httpx.Client, clock: FakeClock
+) -> None:
+    ask(operator, ROTATION)
+    newest = ask(operator, ROTATION, "key-2").json()["enrolment_token"]
+    assert problem(ask(operator, ROTATION)) == (409, "state_conflict")
+    FakeDevice(http, clock, 7).enrol(newest)  # which the repetition left as it is
+
+
+def test_rotation_is_repeated_for_its_own_population_alone(operator: Operator) -> None:
+    assert ask(operator, POPULATION, "key-2").status_code == 201
+    assert ask(operator, ROTATION).status_code == 200
+    elsewhere = ("/populations/camera:rotate-token", ROTATION[1])
+    assert problem(ask(operator, elsewhere)) == (422, "idempotency_key_reused")
+    longer = (ROTATION[0], {"token_valid_seconds": 7200.0})
+    assert problem(ask(operator, longer)) == (422, "idempotency_key_reused")
+
+
+def test_rotations_at_the_same_time_make_one_token(operator: Operator) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: ask(operator, ROTATION), range(4)))
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert len({answer.json()["enrolment_token"] for answer in answers}) == 1
+
+
 def test_secrets_are_stored_in_no_form_that_opens_anything(operator: Operator, service: Service) -> None:
-    token = ask(operator, POPULATION).json()["enrolment_token"]
+    tokens = [
+        ask(operator, request, f"of-{request[0]}").json()["enrolment_token"]
+        for request in (POPULATION, ROTATION)
+    ]
     created = ask(operator, KEY, "key-2").json()
     values = every_value(service)
-    assert sha256_of(token.encode()) in values
-    assert token not in values
+    for token in tokens:
+        assert sha256_of(token.encode()) in values
+        assert token not in values
     assert created["token"].partition(created["key"]["key_id"])[2][1:] not in values
     assert TOKEN not in values
     assert sha256_of(TOKEN.encode()) not in values
@@ -161,12 +210,12 @@ def test_repetition_may_come_to_another_process(settings: Settings, clock: FakeC
     assert asked() == asked()
 
 
-@pytest.mark.parametrize("request_", [POPULATION, KEY])
+@pytest.mark.parametrize("request_", [POPULATION, KEY, ROTATION])
 def test_repetition_with_a_new_first_token_cannot_tell_the_old_secret(
     settings: Settings, clock: FakeClock, request_: tuple[str, dict[str, Any]]
 ) -> None:
     with served(create_app(open_service(settings, clock)), settings) as http:
-        assert ask(Operator(http), request_).status_code == 201
+        assert ask(Operator(http), request_).is_success
     changed = settings.model_copy(update={"operator_token": SecretStr("another-token-of-the-tests")})
     with served(create_app(open_service(changed, clock)), changed) as http:
         answer = ask(Operator(http, "another-token-of-the-tests"), request_)

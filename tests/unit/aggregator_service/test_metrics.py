@@ -21,17 +21,17 @@ from sqlalchemy import select, text
 from tus_device import TusDevice
 
 from aggregator_service.app import create_app
-from aggregator_service.claims import claim
-from aggregator_service.closing import give_up
-from aggregator_service.locks import lock_run
-from aggregator_service.observability.fleet_figures import KEPT_SECONDS, FleetFigures
-from aggregator_service.rounds import open_round_of
-from aggregator_service.runs import change_run
+from aggregator_service.rounds.closing import give_up
+from aggregator_service.rounds.fleet_figures import KEPT_SECONDS, FleetFigures
+from aggregator_service.rounds.rounds import open_round_of
+from aggregator_service.rounds.runs import change_run
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
+from aggregator_service.storage.locks import lock_run
 from aggregator_service.storage.tables import RunRow
-from aggregator_service.transitions import move
-from aggregator_service.worker import tick
+from aggregator_service.storage.transitions import move
+from aggregator_service.worker.claims import claim
+from aggregator_service.worker.worker import tick
 from hetlora.errors import InputError
 from hetlora.states import AssignmentState, DeviceState, RoundState, RunState
 from hetlora.tensors import adapter_to_bytes
@@ -56,6 +56,23 @@ def test_requests_are_counted_by_route_method_and_status(http: httpx.Client) -> 
     refused = {"route": "/internal/v1/health", "method": "POST", "status": "405"}
     assert figure(figures, "hetlora_http_requests_total", **refused) == 1
     assert figure(figures, "hetlora_http_requests_in_progress") == 1  # the one that asks
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text; version=abc; escaping=foo",
+        "application/openmetrics-text; version=1.0.x",
+        "text/plain; version=1.0.x",
+        f"text/plain; version={5000 * '9'}",
+        "\xff;q=x",
+    ],
+)
+def test_format_that_nobody_knows_is_answered_in_plain_text(http: httpx.Client, accept: str) -> None:
+    answer = http.get("/internal/v1/metrics", headers={"Accept": accept.encode("latin-1")})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert "hetlora_worker_ticks_total" in answer.text
 
 
 def test_paths_and_methods_that_strangers_make_up_are_one_series(http: httpx.Client) -> None:

@@ -19,7 +19,8 @@ from fake_clock import FakeClock
 from service_operator import TOKEN
 from service_operator import Operator as Requests
 
-from hetlora.cli.operator import CREATE_TRIES, RETRY_SECONDS, Operator
+from hetlora.cli.management_http import CREATE_TRIES, RETRY_SECONDS
+from hetlora.cli.operator import Operator
 from hetlora.errors import ServiceUnreachable
 from hetlora.messages.operators import OperatorRole
 
@@ -111,6 +112,20 @@ def test_log_is_asked_for_by_time(http: httpx.Client, clock: FakeClock) -> None:
     ]
 
 
+def test_log_is_exported_a_line_for_each_entry(http: httpx.Client, clock: FakeClock) -> None:
+    with Operator(str(http.base_url), TOKEN) as operator:
+        for number in range(120):  # more than a page
+            operator.create_key(f"key-{number}", OperatorRole.VIEWER)
+        clock.advance(1)
+        operator.create_key("late", OperatorRole.VIEWER)
+        every = [entry.model_dump(mode="json") for entry in operator.audit()]
+    assert len(every) > 120
+    exported = command(http, "audit", "export").stdout.splitlines()
+    assert [json.loads(line) for line in exported] == every
+    exported = command(http, "audit", "export", "--until", "2026-11-20T12:00:01").stdout.splitlines()
+    assert [json.loads(line) for line in exported] == every[1:]
+
+
 def test_creation_whose_answers_are_lost_is_made_once(http: httpx.Client) -> None:
     with (
         losing_answers(http, 2) as (url, passed),
@@ -121,6 +136,20 @@ def test_creation_whose_answers_are_lost_is_made_once(http: httpx.Client) -> Non
     requests = Requests(http, created.token)
     requests.call("GET", "/runs")
     assert [key["key_id"] for key in Requests(http).items("/keys")] == [created.key.key_id]
+
+
+def test_token_whose_answers_are_lost_is_replaced_once(http: httpx.Client) -> None:
+    with losing_answers(http, 2) as (url, passed), Operator(url, TOKEN) as operator:
+        rotated = operator.rotate_token("keyboard")
+    assert len(passed) == 3
+    key = dict(line.split(b": ", 1) for line in passed[0].split(b"\r\n") if b": " in line)[b"Idempotency-Key"]
+    answer = Requests(http).send(
+        "POST",
+        "/populations/keyboard:rotate-token",
+        json={"token_valid_seconds": None},
+        headers={"Idempotency-Key": key.decode()},
+    )
+    assert answer.json()["enrolment_token"] == rotated.enrolment_token
 
 
 def test_creation_whose_answers_are_all_lost_is_told(http: httpx.Client) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator_service.pace import Pace, retry_after_seconds
+from aggregator_service.pace.pace import Pace, retry_after_seconds
 
 NOON = 1_800_000_000.0
 PACE = Pace(check_ins_per_second=100, least_seconds=5, most_seconds=6 * 3600)

@@ -19,11 +19,11 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from aggregator_service.app import create_app
-from aggregator_service.claims import claim
-from aggregator_service.observability.question import Question
+from aggregator_service.observability.single_flight import SingleFlight
 from aggregator_service.readiness import STALLED_SECONDS, STALLED_TICKS
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
+from aggregator_service.worker.claims import claim
 from benchmarks.postgresql_server import PostgresqlServer
 
 
@@ -127,9 +127,9 @@ def test_call_that_hangs_is_not_made_again() -> None:
         assert go_on.wait(10)
         return len(calls)
 
-    question = Question("hangs", hang)
-    first = question.put()
-    assert question.put() is first
+    flight = SingleFlight("hangs", hang)
+    first = flight.ask()
+    assert flight.ask() is first
     go_on.set()
     assert first.result(10) == 1
-    assert question.put().result(10) == 2
+    assert flight.ask().result(10) == 2

@@ -19,12 +19,12 @@ from service_process import now, process
 from service_verbs import add_device, deliver, started_run
 from sqlalchemy import select
 
-from aggregator_service.claims import claim, free_abandoned, held
-from aggregator_service.commit import commit_round
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.tables import AdapterVersionRow, RoundRow
-from aggregator_service.worker import tick
+from aggregator_service.worker.claims import claim, free_abandoned, held
+from aggregator_service.worker.commit import commit_round
+from aggregator_service.worker.worker import tick
 from hetlora.states import RoundState
 
 

@@ -12,6 +12,7 @@ from service_server import problem
 from typer.testing import CliRunner
 
 from hetlora.cli.main import app
+from hetlora.errors import SettingsError
 from hetlora.messages.rules import RblaRule
 
 
@@ -98,3 +99,25 @@ def test_meaning_and_range_of_a_constant_stand_in_the_published_schema(http: htt
     shrinkage = json.loads(found)["properties"]["shrinkage"]
     assert shrinkage["maximum"] == 1e6
     assert shrinkage["description"] == RblaRule.model_fields["shrinkage"].description
+
+
+def test_run_holds_the_evaluation_that_was_named(http: httpx.Client, bundle: str) -> None:
+    named = created(http, bundle, "--evaluate-every", "4", "--evaluation-window-seconds", "60")
+    # The goal count is 3, and so is what figures need.
+    assert named["evaluation"] == {
+        "every_rounds": 4,
+        "devices": 3,
+        "minimum_reports": 3,
+        "window_seconds": 60,
+        "lease_seconds": None,
+    }
+    fewer = created(http, bundle, "--evaluate-every", "1", "--evaluation-devices", "2")["evaluation"]
+    assert (fewer["devices"], fewer["minimum_reports"]) == (2, 2)
+    assert created(http, bundle)["evaluation"] is None
+
+
+def test_evaluation_devices_without_an_evaluation_are_refused(http: httpx.Client, bundle: str) -> None:
+    words = ["run", "create", "--population", "keyboard", "--bundle", bundle, "--goal-count", "1", "--json"]
+    for options in (["--evaluation-devices", "5"], ["--evaluate-every", "1"]):
+        done = CliRunner().invoke(app, [*words, *options, "--url", str(http.base_url), "--token", TOKEN])
+        assert isinstance(done.exception, SettingsError)

@@ -14,12 +14,12 @@ from service_process import now, process
 from service_verbs import add_device, deliver, started_run
 from sqlalchemy import select
 
-from aggregator_service.commit import commit_round
-from aggregator_service.runs import change_run
+from aggregator_service.rounds.runs import change_run
 from aggregator_service.service import TOKEN_FILE, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.tables import AdapterVersionRow, RoundRow, RunRow
-from aggregator_service.worker import tick
+from aggregator_service.worker.commit import commit_round
+from aggregator_service.worker.worker import tick
 from hetlora.states import RoundState, RunState
 from hetlora.tensors import adapter_to_bytes
 

@@ -8,18 +8,20 @@ from pathlib import Path
 
 import pytest
 from alembic import command
+from alembic.autogenerate import compare_metadata
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from service_bundle import make_adapter, make_manifest
-from sqlalchemy import Engine, create_engine, select, text
+from sqlalchemy import Engine, create_engine, inspect, select, text
 
-from aggregator_service.handouts import handout
+from aggregator_service.artifacts.handouts import handout
 from aggregator_service.service import database_url, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.folder import BlobFolder
 from aggregator_service.storage.schema import MIGRATIONS, newest_revision, revision_of, upgrade
-from aggregator_service.storage.tables import AssignmentRow, BundleRow, DeviceRow, RunRow
+from aggregator_service.storage.tables import AssignmentRow, Base, BundleRow, DeviceRow, RunRow
 from hetlora.messages.device import Adaptation
 from hetlora.messages.management import RunSettings
 from hetlora.messages.rules import HetLoraRule
@@ -77,6 +79,20 @@ def write_old(settings: Settings, engine: Engine, revision: str) -> None:
         ):
             connection.execute(text(statement))
     upgrade(engine, revision)
+
+
+def test_migrations_give_exactly_the_tables(engine: Engine) -> None:
+    upgrade(engine)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        inspector = inspect(connection)
+        assert set(inspector.get_table_names()) == {*Base.metadata.tables, "alembic_version"}
+        for table in Base.metadata.tables.values():
+            found = {column["name"]: column["nullable"] for column in inspector.get_columns(table.name)}
+            assert found == {column.name: column.nullable for column in table.columns}
+            # compare_metadata is blind to a primary key.
+            key = inspector.get_pk_constraint(table.name)["constrained_columns"]
+            assert key == [column.name for column in table.primary_key.columns]
 
 
 @pytest.mark.parametrize("revision", REVISIONS)

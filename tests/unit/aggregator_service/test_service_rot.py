@@ -13,7 +13,7 @@ from service_operator import Operator
 from service_server import problem
 
 from aggregator_service.service import Service
-from aggregator_service.worker import tick
+from aggregator_service.worker.worker import tick
 from hetlora.tensors import adapter_to_bytes
 
 
@@ -35,6 +35,19 @@ def test_rotten_objects_of_the_service_are_told_as_its_own_fault(
     assert problem(device.upload(plan["assignment_id"], update)) == (500, "service_failed")
     manifest.with_suffix(".aside").rename(manifest)
     assert device.upload(plan["assignment_id"], update).is_success
+
+
+def test_adapter_and_manifest_that_were_cut_short_are_not_served(
+    operator: Operator, bundle: str, service: Service
+) -> None:
+    (version,) = operator.items(f"/runs/{operator.run(bundle)}/adapters")
+    for sha256, path in (
+        (version["sha256"], f"/adapters/{version['version']}/content"),
+        (bundle, f"/bundles/{bundle}/manifest"),
+    ):
+        file = service.objects.path(sha256)
+        file.write_bytes(file.read_bytes()[:100])
+        assert problem(operator.send("GET", path)) == (500, "service_failed")
 
 
 def test_kept_update_that_rots_on_disk_is_left_out_where_the_others_are_enough(

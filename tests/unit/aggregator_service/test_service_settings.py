@@ -48,6 +48,24 @@ def test_bad_setting_is_named_by_its_variable_without_its_value(monkeypatch: pyt
     assert "short" not in str(caught.value).replace("too_short", "")
 
 
+@pytest.mark.parametrize("letter", [" ", "ü", "\n", "\t", "\0", "\x7f", "\u00a0"])
+@pytest.mark.parametrize("place", ["%s" + "x" * 16, "x" * 8 + "%s" + "x" * 8, "x" * 16 + "%s"])
+def test_operator_token_that_no_request_can_carry_is_refused(letter: str, place: str) -> None:
+    token = place % letter
+    with pytest.raises(SettingsError) as caught:
+        Settings.model_validate({"operator_token": token})
+    assert "HETLORA_OPERATOR_TOKEN: " in str(caught.value)
+    assert "printable ASCII without blanks" in str(caught.value)
+    assert token not in str(caught.value)
+
+
+def test_operator_token_of_any_other_letters_is_taken() -> None:
+    token = bytes(range(ord("!"), ord("~") + 1)).decode()
+    kept = Settings.model_validate({"operator_token": token}).operator_token
+    assert kept is not None
+    assert kept.get_secret_value() == token
+
+
 @pytest.mark.parametrize("name", [name for name in Settings.model_fields if name.endswith("_seconds")])
 @pytest.mark.parametrize("value", [-1.0, 365 * 24 * 3600 + 1, 1e10, math.inf, math.nan])
 def test_time_that_no_clock_can_wait_is_refused(name: str, value: float) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from aggregator_service.service import TOKEN_FILE
+from aggregator_service.service import TOKEN_FILE, database_url
+from aggregator_service.settings import Settings
+from hetlora.errors import SettingsError
 
 
 def serve(data_dir: Path) -> subprocess.CompletedProcess[str]:
@@ -38,21 +43,56 @@ def with_a_folder_for_a_token(folder: Path) -> Path:
     return folder
 
 
+def with_half_of_the_tables(folder: Path) -> Path:
+    with closing(sqlite3.connect(folder / "hetlora.sqlite")) as connection:
+        connection.execute("CREATE TABLE runs (id TEXT)")
+    return folder
+
+
+NO_DATABASE = "the database cannot be used; got sqlite:///{data_dir}/hetlora.sqlite: "
+
+
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "begin", "told"),
     [
-        (below_a_device, "Not a directory"),
-        (with_a_database_of_zeros, "file is not a database"),
-        (with_a_folder_for_a_database, "unable to open database file"),
-        (with_a_folder_for_a_token, TOKEN_FILE),
+        (below_a_device, "data_dir cannot be used; got {data_dir}: ", "Not a directory"),
+        (with_a_folder_for_a_token, "data_dir cannot be used; got {data_dir}: ", TOKEN_FILE),
+        (with_a_database_of_zeros, NO_DATABASE, "file is not a database"),
+        (with_half_of_the_tables, NO_DATABASE, "table runs already exists"),
+        (with_a_folder_for_a_database, NO_DATABASE, "unable to open database file"),
     ],
 )
 def test_data_dir_that_cannot_be_used_is_told_in_one_message(
-    tmp_path: Path, spoil: Callable[[Path], Path], told: str
+    tmp_path: Path, spoil: Callable[[Path], Path], begin: str, told: str
 ) -> None:
     data_dir = spoil(tmp_path)
     ended = serve(data_dir)
     assert (ended.returncode, ended.stdout) == (3, "")
-    assert ended.stderr.startswith(f"error settings_invalid: data_dir cannot be used; got {data_dir}: ")
+    assert ended.stderr.startswith("error settings_invalid: " + begin.format(data_dir=data_dir))
     assert told in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_database_that_does_not_answer_is_unavailable_to_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HETLORA_DATABASE_URL", "postgresql://user:hunter2@127.0.0.1:1/x?password=hunter2")
+    ended = serve(tmp_path)
+    assert (ended.returncode, ended.stdout) == (5, "")
+    assert ended.stderr.startswith("error unavailable: the database cannot be used now; got postgresql")
+    assert "hunter2" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://user:hun@ter2@127.0.0.1:1/x",
+        "postgresql://user:hun@ter2/@127.0.0.1:1/x",
+        "postgresql://user@127.0.0.1:ter2/x",
+        "postgresql://[::1/ter2",
+    ],
+)
+def test_address_of_a_database_that_cannot_be_read_is_not_repeated(address: str) -> None:
+    with pytest.raises(SettingsError, match=r"^HETLORA_DATABASE_URL .* percent-encoded") as told:
+        database_url(Settings(database_url=SecretStr(address)))
+    assert "ter2" not in str(told.value)

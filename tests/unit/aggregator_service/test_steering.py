@@ -13,9 +13,9 @@ from service_operator import Operator
 from service_verbs import add_device
 from sqlalchemy import update
 
+from aggregator_service.pace.steering import IDLE_FACTOR, come_back_seconds
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
-from aggregator_service.steering import IDLE_FACTOR, come_back_seconds
 from aggregator_service.storage.tables import DeviceRow
 from hetlora.errors import SettingsError
 

@@ -12,7 +12,7 @@ from aggregator_service.aggregation.reading import UpdateReader
 from aggregator_service.aggregation.rule import PLAIN, UpdateRef
 from aggregator_service.aggregation.stacks import unstacked
 from aggregator_service.storage.folder import BlobFolder
-from aggregator_service.stored_updates import StoredUpdates
+from aggregator_service.worker.stored_updates import StoredUpdates
 from hetlora.adapter import initial_adapter
 from hetlora.tensors import adapter_to_bytes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import ssl
 import stat
 import subprocess
@@ -92,6 +93,56 @@ def test_service_with_a_certificate_answers_those_who_trust_it(
         assert json.loads(visited.stdout)["code"] is None
         devices = command("device", "list", "--json", HETLORA_CA_FILE=str(certificate), **given)
         assert [item["state"] for item in json.loads(devices.stdout)["items"]] == ["accepted"]
+
+
+def answers_with(
+    url: httpx.URL, name: str | None = None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+) -> bytes:
+    """The certificate (PEM) that a new connection is served; `name` is that of the host, if one is named."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = version
+    with (
+        socket.create_connection((url.host, url.port), timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname=name) as encrypted,
+    ):
+        encrypted.sendall(b"GET /internal/v1/health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        assert encrypted.recv(100).startswith(b"HTTP/1.1 200 ")
+        return ssl.DER_cert_to_PEM_cert(encrypted.getpeercert(binary_form=True) or b"").encode()
+
+
+@pytest.mark.slow
+def test_renewed_certificate_is_served_to_new_connections_and_the_others_stay(
+    made: SelfSigned, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    certificate, key = files
+    options = ("--tls-certificate", str(certificate), "--tls-key", str(key))
+    trust = ssl.create_default_context(cafile=certificate)
+    with process(tmp_path / "data", *options, verify=trust) as (_, client):
+        url = client.base_url
+        assert answers_with(url) == made.certificate
+        renewed = self_signed(["127.0.0.1"], NOW, days=3)
+
+        certificate.write_bytes(renewed.certificate)  # its key is still the old one's
+        assert answers_with(url) == made.certificate
+        certificate.unlink()
+        assert answers_with(url) == made.certificate
+        certificate.write_bytes(renewed.certificate)
+        key.write_bytes(renewed.key)
+        for name in (None, "localhost"):
+            for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+                assert answers_with(url, name, version) == renewed.certificate
+
+        # By its connection from before: it trusts no other certificate, and would find no new one.
+        assert client.get("/internal/v1/health").status_code == 200
+        with httpx.Client(base_url=url, verify=trust) as another, pytest.raises(httpx.ConnectError):
+            another.get("/internal/v1/health")
+
+        newest = self_signed(["127.0.0.1"], NOW, days=4)
+        for path, data in ((certificate, newest.certificate), (key, newest.key)):  # as certbot does, by name
+            (tmp_path / "new").write_bytes(data)
+            (tmp_path / "new").replace(path)
+        assert answers_with(url) == newest.certificate
 
 
 def test_old_protocols_are_refused(files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_upload_of_an_assignment_that_is_over_is_refused_with_the_reason(
 
 
 def test_hostile_promise_is_refused(tus: TusDevice, assignment_id: str) -> None:
-    for length in (None, "0", "-1", "1e3", "1_000", "9" * 17, ""):
+    for length in (None, "0", "-1", "1e3", "1_000", str(2**53), "9" * 16, "9" * 17, ""):
         answer = tus.begin(assignment_id, UPDATE, upload_length=length)
         assert problem(answer) == (422, "malformed_message")
     for metadata in (None, "", "sha256 AAAA", "filename AAAA", f"{pair('0' * 64)},filename AAAA"):
@@ -255,13 +255,44 @@ def test_hostile_promise_is_refused(tus: TusDevice, assignment_id: str) -> None:
 
 def test_promise_of_too_much_is_refused_before_a_byte_comes(tus: TusDevice, assignment_id: str) -> None:
     limit = max_adapter_bytes(SPEC)
-    answer = tus.begin(assignment_id, UPDATE, upload_length=str(limit + 1))
-    assert problem(answer) == (413, "body_too_large")
+    for length in (limit + 1, 10**15 - 1):
+        answer = tus.begin(assignment_id, UPDATE, upload_length=str(length))
+        assert problem(answer) == (413, "body_too_large")
     assert tus.begin(assignment_id, UPDATE, upload_length=str(limit)).status_code == 201
 
 
+def test_creation_with_a_body_is_refused_and_begins_nothing(
+    tus: TusDevice, assignment_id: str, operator: Operator
+) -> None:
+    path = f"/assignments/{assignment_id}/uploads"
+    promised = {"upload_length": str(len(UPDATE)), "upload_metadata": pair(sha256_of(UPDATE))}
+    for body in (b"x", UPDATE):  # tus has an extension by which a first part comes here; it is not told of
+        answer = tus.send("POST", path, body, **promised)
+        assert problem(answer) == (413, "body_too_large")
+        assert answer.json()["expected"] == "up to 0 bytes"
+        assert answer.headers["Connection"] == "close"
+    unannounced = tus.device.signed("POST", f"/device/v1{path}", b"x") | {
+        "Tus-Resumable": "1.0.0",
+        "Upload-Length": promised["upload_length"],
+        "Upload-Metadata": promised["upload_metadata"],
+    }
+    answer = tus.device.http.post(f"/device/v1{path}", content=iter([b"x"]), headers=unannounced)
+    assert problem(answer) == (413, "body_too_large")
+    assert "hetlora_uploads_open 0.0" in operator.http.get("/internal/v1/metrics").text
+
+
+def test_creation_that_signed_a_body_it_does_not_bring_is_refused(tus: TusDevice, assignment_id: str) -> None:
+    path = f"/device/v1/assignments/{assignment_id}/uploads"
+    headers = tus.device.signed("POST", path, UPDATE) | {
+        "Tus-Resumable": "1.0.0",
+        "Upload-Length": str(len(UPDATE)),
+        "Upload-Metadata": pair(sha256_of(UPDATE)),
+    }
+    assert problem(tus.device.http.post(path, headers=headers)) == (422, "digest_mismatch")
+
+
 def test_hostile_offset_is_refused(tus: TusDevice, upload_id: str) -> None:
-    for offset in (None, "-1", "", "0x0", "+0", "00", "1e0", "9" * 17):
+    for offset in (None, "-1", "", "0x0", "+0", "00", "1e0", "9" * 16):
         answer = tus.patch(upload_id, 0, UPDATE, upload_offset=offset)
         assert problem(answer) == (422, "malformed_message")
 

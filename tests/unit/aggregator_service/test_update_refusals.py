@@ -14,8 +14,8 @@ from service_objects import kept_updates
 from service_operator import Operator
 from service_server import problem
 
+from aggregator_service.assignments.updates import keep_update, terms_of
 from aggregator_service.service import Service
-from aggregator_service.updates import admit, keep_update
 from hetlora.errors import StateConflict
 from hetlora.tensors import adapter_to_bytes, factor_keys, max_adapter_bytes
 
@@ -142,12 +142,12 @@ def test_update_of_a_plan_that_another_start_replaced_meanwhile_is_refused(
 ) -> None:
     operator.run(bundle)
     assignment_id = device.started(2)
-    admission = admit(service, device.device_id, assignment_id, "")
+    terms = terms_of(service, device.device_id, assignment_id, "")
     device.call("POST", f"/assignments/{assignment_id}:start", {"rank": 1})
-    with admission.folder.receive() as blob:
+    with terms.folder.receive() as blob:
         blob.write(adapter_to_bytes(make_adapter(2)))
         with pytest.raises(StateConflict) as caught:
-            keep_update(service, admission, blob)
+            keep_update(service, terms, blob)
     assert caught.value.expected == "an update of the plan at rank 1"
     assert device.upload(assignment_id, make_adapter(1)).is_success
 

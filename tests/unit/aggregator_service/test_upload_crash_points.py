@@ -13,12 +13,12 @@ from service_objects import kept_updates, stored_parts
 from service_verbs import add_device, started_run, take_offer
 from sqlalchemy import select
 
+from aggregator_service.assignments.upload_parts import keep_part, terms_of_part
+from aggregator_service.assignments.uploads import begin_upload, end_upload
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.tables import AssignmentRow, UploadPartRow, UploadRow
-from aggregator_service.sweep import sweep
-from aggregator_service.upload_parts import admit_part, keep_part
-from aggregator_service.uploads import begin_upload, end_upload
+from aggregator_service.worker.sweep import sweep
 from hetlora.digest import sha256_of
 from hetlora.errors import MalformedTensors
 from hetlora.messages.common import ObjectRef
@@ -40,7 +40,7 @@ def bring(service: Service, data: bytes, told: list[int] | None = None) -> None:
     upload = begin_upload(service, "device-1", assignment_id, promised)
     told.append(upload.offset_bytes)
     while upload.missing_bytes:
-        part = admit_part(service, "device-1", upload.id, told[-1])
+        part = terms_of_part(service, "device-1", upload.id, told[-1])
         with part.folder.receive() as blob:
             blob.write(data[told[-1] : told[-1] + PART_BYTES])
             upload = keep_part(service, part, blob)

@@ -14,14 +14,14 @@ from service_verbs import add_device, started_run, take_offer
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from aggregator_service.assignments import start
+from aggregator_service.assignments.assignments import start
+from aggregator_service.assignments.upload_parts import PartTerms, keep_part, terms_of_part
+from aggregator_service.assignments.uploads import Upload, begin_upload, end_upload, find_upload
 from aggregator_service.service import Service
 from aggregator_service.storage.database import Database
 from aggregator_service.storage.folder import BlobFolder
 from aggregator_service.storage.incoming import IncomingBlob
-from aggregator_service.sweep import sweep
-from aggregator_service.upload_parts import PartAdmission, admit_part, keep_part
-from aggregator_service.uploads import Upload, begin_upload, end_upload, find_upload
+from aggregator_service.worker.sweep import sweep
 from hetlora.digest import sha256_of
 from hetlora.errors import NotFound, OffsetMismatch, StateConflict
 from hetlora.messages.common import ObjectRef
@@ -71,10 +71,10 @@ def upload(service: Service, bundle: str) -> Upload:
     assignment_id = take_offer(service, add_device(service), rank=2)
     promised = ObjectRef(sha256=sha256_of(UPDATE), size_bytes=len(UPDATE))
     begun = begin_upload(service, DEVICE, assignment_id, promised)
-    return keep(service, admit_part(service, DEVICE, begun.id, 0), UPDATE[:HALF])
+    return keep(service, terms_of_part(service, DEVICE, begun.id, 0), UPDATE[:HALF])
 
 
-def keep(service: Service, part: PartAdmission, data: bytes) -> Upload:
+def keep(service: Service, part: PartTerms, data: bytes) -> Upload:
     with service.objects.receive() as blob:
         blob.write(data)
         return keep_part(service, part, blob)
@@ -82,22 +82,22 @@ def keep(service: Service, part: PartAdmission, data: bytes) -> Upload:
 
 def overtaken(service: Service, upload: Upload, meanwhile: Callable[[], object]) -> Upload:
     """The last part, while something else happens."""
-    part = admit_part(service, DEVICE, upload.id, HALF)
-    folder = part.admission.folder
+    part = terms_of_part(service, DEVICE, upload.id, HALF)
+    folder = part.terms.folder
     assert isinstance(folder, BlobFolder)
     slow = Overtaken(folder.incoming, folder.root, meanwhile)
-    return keep(service, replace(part, admission=replace(part.admission, folder=slow)), UPDATE[HALF:])
+    return keep(service, replace(part, terms=replace(part.terms, folder=slow)), UPDATE[HALF:])
 
 
 def test_last_part_finds_that_its_twin_made_the_update(service: Service, upload: Upload) -> None:
-    part, twin = (admit_part(service, DEVICE, upload.id, HALF) for _ in range(2))
+    part, twin = (terms_of_part(service, DEVICE, upload.id, HALF) for _ in range(2))
     for own in (part, twin):
         assert keep(service, own, UPDATE[HALF:]).missing_bytes == 0
     assert [path.read_bytes() for path in kept_updates(service)] == [UPDATE]
 
 
 def test_last_part_finds_the_parts_gone_as_its_twin_made_the_update(service: Service, upload: Upload) -> None:
-    twin = admit_part(service, DEVICE, upload.id, HALF)
+    twin = terms_of_part(service, DEVICE, upload.id, HALF)
     told = overtaken(service, upload, lambda: keep(service, twin, UPDATE[HALF:]))
     assert told.missing_bytes == 0
     assert [path.read_bytes() for path in kept_updates(service)] == [UPDATE]
@@ -108,7 +108,7 @@ def test_last_part_finds_the_parts_gone_as_its_twin_made_the_update(service: Ser
 def test_last_part_is_never_taken_for_another_update_while_its_twin_makes_the_update(
     service: Service, upload: Upload, statement: int
 ) -> None:
-    part, twin = (admit_part(service, DEVICE, upload.id, HALF) for _ in range(2))
+    part, twin = (terms_of_part(service, DEVICE, upload.id, HALF) for _ in range(2))
     happened: list[Upload] = []
 
     def meanwhile() -> None:
@@ -158,7 +158,7 @@ def test_upload_of_a_plan_that_is_replaced_meanwhile_can_be_brought_again(
 
 
 def test_part_that_is_overtaken_by_another_is_not_stored(service: Service, upload: Upload) -> None:
-    late, soon = (admit_part(service, DEVICE, upload.id, HALF) for _ in range(2))
+    late, soon = (terms_of_part(service, DEVICE, upload.id, HALF) for _ in range(2))
     assert keep(service, soon, UPDATE[HALF:-10]).offset_bytes == len(UPDATE) - 10
     with pytest.raises(StateConflict):
         keep(service, late, UPDATE[HALF:-20])

@@ -14,7 +14,7 @@ from tus_device import TusDevice
 
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import UploadRow
-from aggregator_service.sweep import sweep
+from aggregator_service.worker.sweep import sweep
 from hetlora.tensors import adapter_to_bytes
 
 UPDATE = adapter_to_bytes(make_adapter(2))

@@ -119,6 +119,31 @@ def test_device_that_was_killed_sends_only_what_is_missing(
     assert device.submit(assignment_id, UPDATE).json()["state"] == "accepted"
 
 
+class SendingTwice(httpx.HTTPTransport):
+    """A way to the service on which every other request is sent again, and the first answer to it is lost."""
+
+    requests = 0
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests += 1
+        if self.requests % 2:
+            super().handle_request(request).read()
+        return super().handle_request(request)
+
+
+def test_update_arrives_by_a_way_that_sends_requests_twice(
+    http: httpx.Client, device: FakeDevice, assignment_id: str, service: Service
+) -> None:
+    way = SendingTwice()
+    identity, clock = Identity(device.key), lambda: device.clock().timestamp()
+    with closing(Transport(str(http.base_url), identity, clock=clock, http=way)) as transport:
+        Uploads(transport, part_bytes=PART_BYTES).deliver(assignment_id, DATA)
+    # Each part was asked for twice, and so was where the upload stands after it.
+    assert way.requests > 2 * len(DATA) / PART_BYTES
+    assert [path.read_bytes() for path in kept_updates(service)] == [DATA]
+    assert device.submit(assignment_id, UPDATE).json()["state"] == "accepted"
+
+
 @contextmanager
 def half_sent(device: FakeDevice, upload_id: str, offset: int, part: bytes) -> Iterator[None]:
     """A part of which the last byte is missing, until the block ends; then the line is closed."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from benchmarks.service.asking import NONCE_SECONDS, Board
+from benchmarks.service.board import NONCE_SECONDS, Board
 
 
 def test_what_was_sent_under_a_wrong_clock_or_before_a_death_of_the_database_is_not_replayed() -> None:

@@ -9,9 +9,10 @@ import numpy as np
 from fake_bundle import SPEC
 
 from edge_sdk.parametrisation import Parametrisation
-from edge_sdk.runtimes.base import Batch
+from edge_sdk.runtimes.base import Batch, Evaluation
 from hetlora.adapter import Adapter, LoraFactors, Tensor
 from hetlora.bundle import Bundle
+from hetlora.graph_names import LABELS
 
 
 @dataclass
@@ -26,6 +27,12 @@ class QuadraticRuntime:
         lora_A, lora_B = self.now.factors["query"].lora_A, self.now.factors["query"].lora_B
         self.now = Adapter(SPEC, {"query": LoraFactors(lora_A, lora_B + learning_rate * (1 - lora_B))})
         return 0.5 * float(np.sum((lora_B - 1) ** 2))
+
+    def evaluate(self, batch: Batch) -> Evaluation:
+        """Every example is taken for the first class, as the more surely the larger lora_B is."""
+        self.batches.append(batch)
+        surely = float(self.now.factors["query"].lora_B.mean())
+        return Evaluation(0.0, np.tile(np.array([surely, 0], np.float32), (len(batch[LABELS]), 1)))
 
     def adapter(self) -> Adapter:
         return self.now

@@ -15,7 +15,7 @@ from edge_sdk.client import EdgeClient
 from edge_sdk.events import AwaitingApproval, CheckedIn
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.visit import Visit
-from hetlora.errors import NotPermitted, SettingsError, TooManyRequests, UnknownDevice
+from hetlora.errors import NotPermitted, ReplayedRequest, SettingsError, TooManyRequests, UnknownDevice
 from hetlora.states import DeviceState
 
 MakeClient = Callable[..., EdgeClient]
@@ -107,6 +107,18 @@ def test_run_forever_outlasts_a_service_that_is_away(service: FakeService, make_
     away, longer, back = stop.waits
     assert 0 <= away <= 5
     assert 0 <= longer <= 10
+    assert back == 7.0
+
+
+def test_run_forever_outlasts_a_way_that_sends_every_request_twice(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    stop = Stop(after=2)
+    service.offer = None
+    service.faults = [problem(ReplayedRequest("seen before"))] * 3
+    make_client().run_forever(stop=stop)
+    away, back = stop.waits
+    assert 0 <= away <= 5
     assert back == 7.0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from edge_sdk.key_rotation import identity_in
 from hetlora.errors import (
     AuthenticationFailed,
     NotPermitted,
+    ReplayedRequest,
     ServiceUnreachable,
     SettingsError,
     UnknownDevice,
@@ -85,6 +87,29 @@ def test_lost_answer_is_asked_for_again_under_the_new_key(
 
     assert service.door.keys == {client.device_id: identity_in(folder).public_key}
     assert client.run_once().outcome == "no_work"
+
+
+@pytest.mark.parametrize("replays", [1, 3])
+def test_rotation_that_something_on_the_way_sent_twice_costs_no_key(
+    service: FakeService, make_client: MakeClient, folder: DeviceFolder, replays: int
+) -> None:
+    enrolled(make_client)
+    left = [replays]
+
+    def twice(request: httpx.Request) -> httpx.Response:
+        answered = service.http.handler(request)
+        if request.url.path.endswith(":rotate-key") and left[0]:
+            left[0] -= 1
+            return problem(ReplayedRequest("seen before"))
+        return answered
+
+    client = make_client(http=httpx.MockTransport(twice))
+    with suppress(ReplayedRequest):  # after three tries
+        client.rotate_key()
+
+    assert client.run_once().outcome == "no_work"
+    assert not folder.next_key_file.exists()
+    assert service.door.keys == {client.device_id: identity_in(folder).public_key}
 
 
 @pytest.mark.parametrize("answers", [0, 2])

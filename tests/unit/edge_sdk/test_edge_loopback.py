@@ -172,7 +172,7 @@ def test_strangers_and_wrong_tokens_are_refused(transport: Transport) -> None:
     with pytest.raises(AuthenticationFailed, match="does not admit"):
         devices.enrol(enrolment(transport, enrolment_token="guess"))
     with pytest.raises(AuthenticationFailed, match="signature does not fit"):
-        devices.enrol(enrolment(transport, public_key="A" * 43 + "="))
+        devices.enrol(enrolment(transport, public_key="C" * 43 + "="))
 
 
 def test_what_the_schema_or_the_offer_does_not_allow_is_refused(transport: Transport) -> None:
@@ -243,3 +243,17 @@ def test_without_a_bundle_there_is_no_work(transport: Transport) -> None:
         assert devices.check_in(request).offer is None
         alone.close()
     assert service.check_ins == [request]
+
+
+def test_evaluation_is_offered_to_who_holds_examples_out(
+    service: testing.FakeService, client: EdgeClient, bundle: Bundle
+) -> None:
+    service.offer_work(bundle, TRAINING, kind="evaluate")
+    assert client.run_once().outcome == "no_work"
+    client.held_out.put("snow", "cold")
+
+    visit = client.run_once()
+
+    assert (visit.outcome, visit.reason) == ("accepted", "the report is in the evaluation")
+    assert [visit.evaluation] == service.evaluations
+    assert service.offer is None

@@ -13,6 +13,7 @@ from edge_sdk.transport import MAX_ANSWER_BYTES, Transport
 from hetlora.errors import (
     ClockSkew,
     NonFiniteValues,
+    ReplayedRequest,
     ServiceFailed,
     ServiceUnreachable,
     SettingsError,
@@ -92,6 +93,24 @@ def test_each_try_has_a_nonce_of_its_own(folder: DeviceFolder) -> None:
     assert len(set(inputs)) == 3
 
 
+def test_request_that_something_on_the_way_sent_twice_is_signed_anew(folder: DeviceFolder) -> None:
+    inputs: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        inputs.append(request.headers["Signature-Input"])
+        return httpx.Response(200) if len(inputs) == 3 else problem(ReplayedRequest("seen before"))
+
+    assert _transport_to(folder, answer).exchange("POST", "/device/v1/x") == b""
+    assert len(set(inputs)) == 3
+
+
+def test_replays_without_end_are_told(service: FakeService, transport: Transport) -> None:
+    service.faults = [problem(ReplayedRequest("seen before"))] * 3
+    with pytest.raises(ReplayedRequest):
+        transport.exchange("GET", "/device/v1/objects/0")
+    assert len(service.requests) == 3
+
+
 def test_service_that_stays_away_is_unreachable(service: FakeService, transport: Transport) -> None:
     service.faults = [httpx.ConnectError("refused")] * 3
     with pytest.raises(ServiceUnreachable, match=r"got ConnectError: refused.*http://service\.test"):
@@ -154,7 +173,7 @@ def test_waits_are_drawn_from_zero_to_a_doubling_bound(folder: DeviceFolder) -> 
 
 
 def test_wait_that_an_answer_asks_for_is_added(folder: DeviceFolder) -> None:
-    answers = iter([429, 503, 200])
+    answers = iter([429, 408, 200])
     waits: list[float] = []
 
     class Waits(Recorder):

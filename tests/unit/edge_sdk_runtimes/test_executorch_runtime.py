@@ -11,7 +11,8 @@ import pytest
 from parity import MAX_TOKENS, batch_for, trained_adapter
 
 from edge_sdk.runtimes.base import Batch, RuntimeFactory, TrainingRuntime
-from edge_sdk.runtimes.executorch import ExecutorchModel, ExecutorchRuntime, mean_loss
+from edge_sdk.runtimes.executorch import ExecutorchModel, ExecutorchRuntime
+from edge_sdk.runtimes.losses import mean_loss
 from hetlora.adapter import Adapter, AdapterSpec, initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid, DataError, RankOutOfRange, SettingsError, SpecMismatch

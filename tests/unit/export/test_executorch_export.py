@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,30 @@ def test_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     assert files == ["base.ptd", "inference.pte", "training.pte"]
     for name in files:
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_passes_that_were_left_out_would_have_changed_no_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Varied(Tiny):
+        def middle(self, x: Tensor) -> Tensor:
+            return (x + 1.0).relu() * x.softmax(dim=-1)  # the sum takes the activation in
+
+    def program() -> bytes:
+        model = Varied().requires_grad_(False)
+        adapted = AdaptedModel(model, model, SPEC, ("input_ids",))
+        with quiet_libraries():
+            from export.executorch.graph import trace_inference
+            from export.executorch.lowering import lower, xnnpack
+
+            lowered = lower(
+                trace_inference(adapted, INPUTS, {"batch": 4, "tokens": 8}), "inference", xnnpack()
+            )
+        assert lowered.refusal is None
+        return lowered.program
+
+    fitting = program()
+    monkeypatch.setattr("export.executorch.lowering.needless_passes_left_out", nullcontext)
+    assert program() == fitting
 
 
 @pytest.mark.slow

@@ -3,14 +3,18 @@ from __future__ import annotations
 import base64
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hetlora.digest import sha256_of
 from hetlora.errors import AuthenticationFailed, MalformedMessage
 from hetlora.signature import (
+    PRIME,
+    SMALL_ORDER,
     SignatureParameters,
     content_digest,
+    is_of_small_order,
     parse_content_digest,
     parse_signature,
     signature_base,
@@ -181,3 +185,39 @@ def test_absent_headers_are_refused_by_name() -> None:
         parse_signature(None, SIGNATURE)
     with pytest.raises(AuthenticationFailed, match="got Signature absent"):
         parse_signature(INPUT, None)
+
+
+D = -121665 * pow(121666, -1, PRIME) % PRIME  # Ed25519: -x^2 + y^2 = 1 + D x^2 y^2
+SIGN = 2**255  # the highest bit of an encoding is the sign of x
+
+
+def doubled(y: int) -> int:
+    """The y of a point added to itself, which the sign of x has no part in."""
+    x_squared = (y * y - 1) * pow(D * y * y + 1, -1, PRIME)
+    return (y * y + x_squared) * pow(2 - y * y + x_squared, -1, PRIME) % PRIME
+
+
+def test_points_of_small_order_are_the_eight_whose_eightfold_is_neutral() -> None:
+    assert all(doubled(doubled(doubled(y))) == 1 for y in SMALL_ORDER)
+    # x is 0 where y is 1 or -1; the other three y have two points each, which makes 1 + 1 + 3 * 2 = 8.
+    assert len(SMALL_ORDER) == 5
+    assert {1, PRIME - 1} < SMALL_ORDER
+
+
+def test_every_encoding_of_a_point_of_small_order_is_known() -> None:
+    # A y below 19 fits into 255 bits with the prime added, too: 5 + 2 of them, each with either sign.
+    encodings = {y + extra for y in SMALL_ORDER for extra in (0, PRIME) if y + extra < SIGN}
+    assert len(encodings) == 7
+    assert all(is_of_small_order((y | sign).to_bytes(32, "little")) for y in encodings for sign in (0, SIGN))
+
+
+def test_key_of_small_order_accepts_what_nobody_signed() -> None:
+    """Why such keys are refused: the neutral element and S = 0 sign everything."""
+    neutral = (1).to_bytes(32, "little")
+    Ed25519PublicKey.from_public_bytes(neutral).verify(neutral + bytes(32), b"whatever")
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_key_of_a_device_is_of_large_order(seed: bytes) -> None:
+    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    assert not is_of_small_order(public)

@@ -10,13 +10,23 @@ from hetlora.states import (
     AdapterVersionState,
     AssignmentState,
     DeviceState,
+    EvaluationAssignmentState,
+    EvaluationState,
     RoundState,
     RunState,
     is_final,
     is_legal,
 )
 
-MACHINES = [DeviceState, AssignmentState, RoundState, RunState, AdapterVersionState]
+MACHINES = [
+    DeviceState,
+    AssignmentState,
+    RoundState,
+    RunState,
+    AdapterVersionState,
+    EvaluationState,
+    EvaluationAssignmentState,
+]
 # The main lines of the architecture's section 7, written out by hand.
 PATHS = {
     DeviceState: [
@@ -52,6 +62,11 @@ PATHS = {
         "rolled_out rolled_back",
         "canary rolled_back",
     ],
+    EvaluationState: ["open closed"],
+    EvaluationAssignmentState: [
+        "offered started accepted",
+        *(f"{state} {end}" for state in ("offered", "started") for end in ("failed", "expired", "aborted")),
+    ],
 }
 # A device comes by a token, or an operator knows it before.
 FIRST = {DeviceState: [DeviceState.PREAUTHORIZED, DeviceState.PENDING]}
@@ -61,6 +76,8 @@ FINAL = {
     RoundState: {"committed", "abandoned"},
     RunState: {"completed", "failed", "stopped"},
     AdapterVersionState: {"superseded", "rolled_back"},
+    EvaluationState: {"closed"},
+    EvaluationAssignmentState: {"accepted", "failed", "expired", "aborted"},
 }
 
 

@@ -1,0 +1,184 @@
+"""Rows as operators see them."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from aggregator_service.rounds import evaluations
+from aggregator_service.rounds.rounds import count_assignments
+from aggregator_service.storage.evaluation_tables import EvaluationRow
+from aggregator_service.storage.tables import (
+    AdapterVersionRow,
+    AssignmentRow,
+    AuditRow,
+    BundleRow,
+    DeviceRow,
+    PopulationRow,
+    ReplacedKeyRow,
+    RoundRow,
+    RunRow,
+    TransitionRow,
+    frozen_of,
+)
+from hetlora.messages.evaluation import EvaluationStatus
+from hetlora.messages.management import (
+    AdapterVersionStatus,
+    AssignmentStatus,
+    BundleStatus,
+    DeviceDetails,
+    PopulationStatus,
+    ReplacedKey,
+    RoundStatus,
+    RunStatus,
+    Subject,
+    Transition,
+)
+from hetlora.messages.operators import AuditEntry
+from hetlora.states import LIVE_ASSIGNMENT, AssignmentState
+
+
+def population_status(session: Session, row: PopulationRow) -> PopulationStatus:
+    devices = session.scalar(select(func.count()).where(DeviceRow.population == row.name)) or 0
+    return PopulationStatus(
+        name=row.name,
+        admission=row.admission,
+        token_expires_at=row.token_expires_at,
+        devices=devices,
+        created_at=row.created_at,
+    )
+
+
+def device_details(session: Session, row: DeviceRow) -> DeviceDetails:
+    return DeviceDetails(
+        device_id=row.id,
+        name=row.name,
+        population=row.population,
+        state=row.state,
+        capabilities=row.capabilities,
+        last_contact_at=row.last_contact_at,
+    )
+
+
+def replaced_key(session: Session, row: ReplacedKeyRow) -> ReplacedKey:
+    return ReplacedKey(public_key=row.public_key, replaced_at=row.replaced_at)
+
+
+def bundle_status(session: Session, row: BundleRow) -> BundleStatus:
+    return BundleStatus(
+        digest=row.digest,
+        base_model=row.base_model,
+        task=row.task,
+        max_rank=row.max_rank,
+        size_bytes=row.size_bytes,
+    )
+
+
+def run_status(session: Session, row: RunRow) -> RunStatus:
+    return RunStatus(
+        run_id=row.id,
+        population=row.population,
+        bundle=row.bundle,
+        state=row.state,
+        reason=row.reason,
+        settings=row.settings,
+        rounds_committed=row.rounds_committed,
+        adapter_version=row.adapter_version,
+        created_at=row.created_at,
+    )
+
+
+def round_status(session: Session, row: RoundRow) -> RoundStatus:
+    done = {AssignmentState.ACCEPTED, AssignmentState.DISCARDED}
+    return RoundStatus(
+        round_index=row.round_index,
+        attempt=row.attempt,
+        state=row.state,
+        reason=row.reason,
+        offered=count_assignments(session, row.id, LIVE_ASSIGNMENT | done),
+        accepted=count_assignments(session, row.id, {AssignmentState.ACCEPTED}),
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+    )
+
+
+def assignment_status(session: Session, row: AssignmentRow) -> AssignmentStatus:
+    work = session.get_one(RoundRow, row.round_id)
+    report = row.report
+    return AssignmentStatus(
+        assignment_id=row.id,
+        device_id=row.device_id,
+        device_name=session.get_one(DeviceRow, row.device_id).name,
+        round_index=work.round_index,
+        attempt=work.attempt,
+        state=row.state,
+        reason=row.reason,
+        rank=row.rank,
+        updated_rank=row.updated_rank,
+        aggregation_weight=row.aggregation_weight,
+        staleness=row.staleness,
+        first_loss=report.first_loss if report else None,
+        last_loss=report.last_loss if report else None,
+        training_seconds=report.training_seconds if report else None,
+        peak_memory_bytes=report.peak_memory_bytes if report else None,
+        downloaded_bytes=report.downloaded_bytes if report else None,
+        uploaded_bytes=row.update_bytes,
+    )
+
+
+def adapter_version_status(session: Session, row: AdapterVersionRow) -> AdapterVersionStatus:
+    return AdapterVersionStatus(
+        version=row.id,
+        run_id=row.run_id,
+        round_index=row.round_index,
+        state=row.state,
+        sha256=row.sha256,
+        size_bytes=row.size_bytes,
+        update_count=row.update_count,
+        frozen=frozen_of(row),
+        figures=row.figures or {},
+        evaluation=_evaluation_status(session, row.id),
+        created_at=row.created_at,
+    )
+
+
+def _evaluation_status(session: Session, version: str) -> EvaluationStatus | None:
+    row = session.get(EvaluationRow, version)
+    if row is None:
+        return None
+    return EvaluationStatus(
+        state=row.state,
+        reason=row.reason,
+        devices=row.devices,
+        reports=evaluations.count(session, row.id, evaluations.ACCEPTED),
+        figures=row.figures,
+        window_closes_at=row.window_closes_at,
+        ended_at=row.ended_at,
+    )
+
+
+def transition(session: Session, row: TransitionRow) -> Transition:
+    return Transition(
+        subject=cast(Subject, row.subject),
+        subject_id=row.subject_id,
+        old=row.old,
+        new=row.new,
+        reason=row.reason,
+        at=row.at,
+    )
+
+
+def audit_entry(session: Session, row: AuditRow) -> AuditEntry:
+    return AuditEntry(
+        entry_id=row.id,
+        at=row.at,
+        key_id=row.key_id,
+        key_name=row.key_name,
+        action=row.action,
+        subject=row.subject,
+        status=row.status,
+        request_id=row.request_id,
+        source=row.source,
+    )

@@ -1,0 +1,1 @@
+"""What devices are sent: objects, bundles, adapter versions and their handouts."""

@@ -1,0 +1,1 @@
+"""What a device does: offers, plans, updates on their way in, reports."""

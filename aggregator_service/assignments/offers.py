@@ -1,0 +1,238 @@
+"""Check-in: an offer of work in a round, or when to come back and why."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import bindparam, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from aggregator_service.artifacts.bundles import get_bundle
+from aggregator_service.devices.identity import require_accepted
+from aggregator_service.pace.steering import come_back_seconds, next_use
+from aggregator_service.rounds.closing import is_due, settle
+from aggregator_service.rounds.evaluations import is_evaluating
+from aggregator_service.rounds.rounds import (
+    TAKEN,
+    cohort_size,
+    count_places_taken,
+    is_full,
+    lacks_trusted,
+    open_round_of,
+    take_place,
+)
+from aggregator_service.service import Service
+from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow
+from aggregator_service.storage.locks import lock_device, lock_run
+from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RankLimitRow, RoundRow, RunRow
+from hetlora.errors import MalformedMessage, NotPermitted
+from hetlora.messages.common import PROTOCOL_VERSION, ObjectRef
+from hetlora.messages.device import CheckIn, CheckInAnswer, Offer, TaskKind
+from hetlora.states import LIVE_ASSIGNMENT, AssignmentState, RunState
+
+log = logging.getLogger(__name__)
+
+# The other half is for the download, the upload, and a device that trains more slowly than it thought.
+TRAINING_SHARE = 0.5
+
+# Made once: every check-in asks these.
+_LIVE_OF: Final = select(AssignmentRow).where(
+    AssignmentRow.device_id == bindparam("device"), AssignmentRow.state.in_(LIVE_ASSIGNMENT)
+)
+_RUNNING: Final = (
+    select(RunRow.id)
+    .where(RunRow.population == bindparam("population"), RunRow.state == RunState.RUNNING)
+    .order_by(RunRow.id)
+)
+_STATES_OF: Final = select(AssignmentRow.state).where(
+    AssignmentRow.round_id == bindparam("round"), AssignmentRow.device_id == bindparam("device")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a run has no place for a device, and when it may have one."""
+
+    reason: str
+    population: str
+    use_at: datetime | None
+
+
+def check_in(service: Service, device_id: str, message: CheckIn) -> CheckInAnswer:
+    """Answer a device that could work now; a device with a live assignment gets its offer again.
+
+    Raises:
+        MalformedMessage: another protocol version.
+        NotPermitted: the device belongs to another population.
+    """
+    if message.protocol_version != PROTOCOL_VERSION:
+        raise MalformedMessage("protocol version", got=message.protocol_version, expected=PROTOCOL_VERSION)
+    now = service.clock()
+    with service.database.read() as session:
+        device = session.get_one(DeviceRow, device_id)
+        if device.population != message.population:
+            raise NotPermitted(
+                "device belongs to another population", got=message.population, expected=device.population
+            )
+        live = session.scalar(_LIVE_OF, {"device": device_id})
+        runs = session.scalars(_RUNNING, {"population": message.population}).all()
+    if device.capabilities != message.capabilities:
+        with service.database.write() as session:
+            lock_device(session, device_id).capabilities = message.capabilities
+    answer = None
+    if live is not None:
+        answer = _ask_run(service, live.run_id, device_id, now)
+    if answer is None and message.example_count == 0:
+        answer = _idle(service, message.population, device_id, now, "the device has no examples")
+    return (
+        answer
+        or _new_offer(service, runs, device, now)
+        or _idle(service, message.population, device_id, now, "no run is active")
+    )
+
+
+def _new_offer(
+    service: Service, runs: Sequence[str], device: DeviceRow, now: datetime
+) -> CheckInAnswer | None:
+    """The first offer of a run, or why and until when the run that may have one first has none."""
+    refusals: list[CheckInAnswer] = []
+    for run_id in runs:
+        try:
+            answer = _refused(service, run_id, device, now) or _ask_run(service, run_id, device.id, now)
+        except (OperationalError, NotPermitted):  # the database's fault or the device's, not this run's
+            raise
+        except Exception:  # one run that cannot be served leaves the next ones their devices
+            log.exception("run=%s offer=failed", run_id)
+            continue
+        if answer is not None and answer.offer is not None:
+            return answer
+        refusals += [] if answer is None else [answer]
+    return min(refusals, key=lambda answer: answer.retry_after_seconds, default=None)
+
+
+def _refused(service: Service, run_id: str, device: DeviceRow, now: datetime) -> CheckInAnswer | None:
+    """Why a run has nothing for a device without work, as far as that is known without a lock.
+
+    Most devices are told to come back: these only read.
+    """
+    with service.database.read() as session:
+        run = session.get_one(RunRow, run_id)
+        if run.state is not RunState.RUNNING or is_due(session, run_id, now):
+            return None
+        refusal = _refusal(session, run, device, service.settings.max_failures_per_round)
+    return None if refusal is None else _told(service, refusal, device.id, now)
+
+
+def _told(service: Service, refusal: Refusal, device_id: str, now: datetime) -> CheckInAnswer:
+    wait = come_back_seconds(service, refusal.population, device_id, now, use_at=refusal.use_at)
+    return CheckInAnswer(offer=None, retry_after_seconds=wait, reason=refusal.reason)
+
+
+def _ask_run(service: Service, run_id: str, device_id: str, now: datetime) -> CheckInAnswer | None:
+    """An offer of a run, or why it has none; None if it runs no longer."""
+    found = _asked(service, run_id, device_id, now)
+    return _told(service, found, device_id, now) if isinstance(found, Refusal) else found
+
+
+def _asked(service: Service, run_id: str, device_id: str, now: datetime) -> CheckInAnswer | Refusal | None:
+    with service.database.write() as session:
+        device = lock_device(session, device_id)
+        require_accepted(device.state, device.reason)  # an operator may have decided since it was identified
+        run = lock_run(session, run_id)
+        settle(session, run, now)
+        live = session.scalar(_LIVE_OF, {"device": device_id})
+        if live is not None:
+            return _answer(session, live, now)
+        if is_evaluating(session, device_id):
+            return Refusal("this device evaluates an adapter", run.population, None)
+        if run.state is not RunState.RUNNING:
+            return None
+        refusal = _refusal(session, run, device, service.settings.max_failures_per_round)
+        if refusal is not None:
+            return refusal
+        row = open_round_of(session, run_id)
+        assert row is not None, "or there had been a refusal"
+        return _answer(
+            session, take_place(session, run, row, device_id, max_rank_of(session, run, device_id), now), now
+        )
+
+
+def _refusal(session: Session, run: RunRow, device: DeviceRow, max_failures: int) -> Refusal | None:
+    """Why a run has nothing for this device now."""
+    row = open_round_of(session, run.id)
+    reason = "the round is being aggregated"
+    if row is not None:
+        found = _reason(session, run, row, device, max_failures)
+        if found is None:
+            return None
+        reason = found
+    return Refusal(reason, run.population, next_use(session, run, row))
+
+
+def _reason(session: Session, run: RunRow, row: RoundRow, device: DeviceRow, max_failures: int) -> str | None:
+    """Why an open round has no place for this device."""
+    states = Counter(session.scalars(_STATES_OF, {"round": row.id, "device": device.id}))
+    if states[AssignmentState.ACCEPTED]:
+        return "this device's update of the round is in"
+    if states[AssignmentState.FAILED] + states[AssignmentState.EXPIRED] >= max_failures:
+        return "this device gave the round back, or let its lease run out, too often"
+    free = cohort_size(run.settings) - count_places_taken(session, run, row)
+    if free <= 0:
+        return "the cohort is complete"
+    others = device.id != run.settings.defence.trusted_device
+    if others and free == 1 and lacks_trusted(session, row, run.settings, TAKEN):
+        return "the last place is kept for the trusted device"
+    # A synchronous round that is full and still open has just this one place left.
+    if others and run.settings.mode == "buffered" and is_full(session, row, run.settings):
+        lacking = lacks_trusted(session, row, run.settings)
+        return f"the buffer is full, and waits for the {'trusted device' if lacking else 'round before it'}"
+    return None
+
+
+def max_rank_of(session: Session, run: RunRow, device_id: str) -> int:
+    """The largest rank that a device may have in a run."""
+    limit = session.get(RankLimitRow, (run.id, device_id))
+    return limit.max_rank if limit else run.settings.max_rank
+
+
+def _answer(session: Session, assignment: AssignmentRow, now: datetime) -> CheckInAnswer:
+    round_index = session.get_one(RoundRow, assignment.offered_in).round_index
+    return offer_of(session, "train", assignment, round_index, now)
+
+
+def offer_of(
+    session: Session,
+    kind: TaskKind,
+    assignment: AssignmentRow | EvaluationAssignmentRow,
+    round_index: int,
+    now: datetime,
+) -> CheckInAnswer:
+    """The answer that gives a device its assignment, of either kind."""
+    run = session.get_one(RunRow, assignment.run_id)
+    # What is left of the lease, not all of it: the device may have been killed in the middle of its work.
+    left = assignment.lease_expires_at - now
+    offer = Offer(
+        kind=kind,
+        assignment_id=assignment.id,
+        run_id=run.id,
+        round_index=round_index,
+        bundle=ObjectRef(sha256=run.bundle, size_bytes=get_bundle(session, run.bundle).manifest_bytes),
+        min_rank=run.settings.min_rank,
+        max_rank=assignment.max_rank,
+        trained_rank=run.trained_rank,
+        round_seconds=TRAINING_SHARE * left.total_seconds(),
+        training=run.settings.training,
+        lease_expires_at=assignment.lease_expires_at,
+    )
+    return CheckInAnswer(offer=offer, retry_after_seconds=0, reason="offer")
+
+
+def _idle(service: Service, population: str, device_id: str, now: datetime, reason: str) -> CheckInAnswer:
+    wait = come_back_seconds(service, population, device_id, now, idle=True)
+    return CheckInAnswer(offer=None, retry_after_seconds=wait, reason=reason)

@@ -1,0 +1,133 @@
+"""Updates on their way in: admitted before their body is read, validated before they are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from aggregator_service.aggregation.rule import PLAIN
+from aggregator_service.artifacts.bundles import read_spec
+from aggregator_service.assignments.assignments import lock_assignment, own_assignment, refuse_state
+from aggregator_service.assignments.validation import validate_update
+from aggregator_service.service import Service
+from aggregator_service.storage.blobs import Blobs, reading_own
+from aggregator_service.storage.incoming import IncomingBlob
+from aggregator_service.storage.locks import lock_run_of_round
+from aggregator_service.storage.tables import AssignmentRow, RunRow
+from aggregator_service.storage.transitions import move
+from hetlora.adapter import AdapterSpec
+from hetlora.messages.common import ObjectRef
+from hetlora.messages.device import Adaptation
+from hetlora.partial import sends_whole_ranks
+from hetlora.partial_tensors import max_partial_bytes
+from hetlora.plan_adapter import sent_from_bytes
+from hetlora.states import STARTED_ASSIGNMENT, AssignmentState
+from hetlora.tensors import max_adapter_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateTerms:
+    """What an update must be to be kept."""
+
+    device_id: str
+    assignment_id: str
+    spec: AdapterSpec
+    min_rank: int
+    one_rank: bool
+    plan: tuple[int, str]  # its rank, and the digest of what was sent
+    adaptation: Adaptation
+    max_bytes: int
+    folder: Blobs
+
+
+def terms_of(service: Service, device_id: str, assignment_id: str, sha256: str) -> UpdateTerms:
+    """What an update of this digest must be to be kept, told before a byte of its body is read.
+
+    Raises:
+        NotFound: no such assignment of the device.
+        StateConflict: not started, or over; an update that is in already may be repeated.
+    """
+    with service.database.read() as session:
+        assignment = own_assignment(session, device_id, assignment_id)
+        if assignment.state not in STARTED_ASSIGNMENT and assignment.update_sha256 != sha256:
+            raise refuse_state(assignment, "a started assignment")
+        run = session.get_one(RunRow, assignment.run_id)
+    spec, adaptation = read_spec(service, run.bundle), assignment.adaptation or PLAIN
+    most_bytes = max_adapter_bytes(spec) if sends_whole_ranks(adaptation) else max_partial_bytes(spec)
+    return UpdateTerms(
+        device_id=device_id,
+        assignment_id=assignment_id,
+        spec=spec,
+        min_rank=run.settings.min_rank,
+        one_rank=run.settings.training.prune_by == "model",
+        plan=_plan(assignment),
+        adaptation=adaptation,
+        max_bytes=min(service.settings.max_update_bytes, most_bytes),
+        folder=service.updates(assignment.offered_in),
+    )
+
+
+def keep_update(service: Service, terms: UpdateTerms, blob: IncomingBlob) -> ObjectRef:
+    """Validate received bytes, keep them in place of what the assignment brought before, and record them.
+
+    Raises:
+        MalformedTensors, SpecMismatch, NonFiniteValues, RankOutOfRange: see `validate_update`.
+        ServiceFailed: see `reading_own`.
+        StateConflict: the assignment ended, or was started at another rank, while the update was on its way.
+    """
+    with reading_own("an adapter that was sent"):
+        sent = sent_from_bytes(service.objects.read(terms.plan[1]), terms.spec)
+    update = validate_update(
+        blob.read(),
+        sent.adapter,
+        terms.adaptation,
+        min_rank=terms.min_rank,
+        one_rank=terms.one_rank,
+    )
+    now = service.clock()
+    blob.sync()  # the slow part of keeping it, before others have to wait
+    with service.database.write() as session:
+        assignment, _ = lock_assignment(session, terms.device_id, terms.assignment_id, now)
+        if assignment.state not in STARTED_ASSIGNMENT:
+            if assignment.update_sha256 == blob.sha256:
+                return ObjectRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
+            raise refuse_state(assignment, "a started assignment")
+        if _plan(assignment) != terms.plan:
+            raise refuse_state(assignment, f"an update of the plan at rank {assignment.rank}")
+        # Within the transaction, so that the bytes are not dropped (`_drop_unused`) before they are named.
+        ref = terms.folder.keep(blob)
+        replaced = assignment.update_sha256
+        assignment.update_sha256, assignment.update_bytes = ref.sha256, ref.size_bytes
+        assignment.updated_rank = update.rank
+        # A device that had the adapter of its plan already did not fetch it.
+        if assignment.state is AssignmentState.DOWNLOADING:
+            move(session, assignment, AssignmentState.TRAINING, "adapter at hand", now)
+        if assignment.state is AssignmentState.TRAINING:
+            move(session, assignment, AssignmentState.UPLOADING, "update received", now)
+        round_id = assignment.offered_in
+    service.metrics.update_bytes.observe(ref.size_bytes)
+    if replaced is not None and replaced != ref.sha256:
+        _drop_unused(service, terms.folder, round_id, replaced)
+    return ref
+
+
+def _plan(assignment: AssignmentRow) -> tuple[int, str]:
+    assert assignment.rank is not None
+    assert assignment.adapter_sha256 is not None
+    return assignment.rank, assignment.adapter_sha256
+
+
+def _drop_unused(service: Service, folder: Blobs, round_id: str, sha256: str) -> None:
+    """Delete a replaced update, or a device that goes on replacing its own could fill the disk.
+
+    In a transaction of its own, after the one that replaced it: a crash between leaves a file that nobody
+    names, never a name without its file.
+    """
+    of_these_bytes = select(AssignmentRow.id).where(
+        AssignmentRow.offered_in == round_id, AssignmentRow.update_sha256 == sha256
+    )
+    with service.database.write() as session:
+        lock_run_of_round(session, round_id)
+        if session.scalar(of_these_bytes.limit(1)) is None:
+            folder.remove(sha256)

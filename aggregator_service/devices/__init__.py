@@ -1,0 +1,1 @@
+"""Who a device is, how it joins, and what it may ask."""

@@ -1,0 +1,82 @@
+"""Whether the store holds what runs need: a database restored without its objects looks well otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from aggregator_service.revisions import engine_of
+from aggregator_service.settings import Settings
+from aggregator_service.storage.blobs import Blobs
+from aggregator_service.storage.store import Store
+from aggregator_service.storage.tables import AdapterVersionRow, HandoutRow, RunRow, frozen_of
+from hetlora.errors import HetloraError, UnavailableError
+from hetlora.manifest import parse_manifest
+from hetlora.messages.common import ObjectRef
+from hetlora.states import RunState, is_final
+
+NOT_ENDED: Final = tuple(state for state in RunState if not is_final(state))
+MAX_TOLD: Final = 5
+
+
+def check_needed_objects(settings: Settings) -> int:
+    """Look for the objects of all runs that have not ended: bundles, and the newest adapters.
+
+    Of files and handouts the size is looked at; manifests and adapters are hashed.
+
+    Returns:
+        How many runs have all of theirs.
+
+    Raises:
+        SettingsError, UnavailableError: the database cannot be read, as `revisions_of` tells it; objects are
+            missing or damaged.
+    """
+    objects = Store(settings.data_dir, settings.object_store_url).blobs("objects")
+    with engine_of(settings) as engine, Session(engine) as session:
+        runs = session.scalars(select(RunRow).where(RunRow.state.in_(NOT_ENDED))).all()
+        faults = [fault for digest in {run.bundle for run in runs} for fault in _of_bundle(objects, digest)]
+        for run in runs:
+            faults += _of_version(objects, session, run.adapter_version)
+    if faults:
+        more = f", and {len(faults) - MAX_TOLD} more" if len(faults) > MAX_TOLD else ""
+        raise UnavailableError(
+            "objects that runs need are missing or damaged",
+            got="; ".join(faults[:MAX_TOLD]) + more,
+            expected="the objects of the same backup as the database, or of a later one",
+        )
+    return len(runs)
+
+
+def _of_bundle(objects: Blobs, digest: str) -> Iterator[str]:
+    try:
+        manifest = parse_manifest(objects.read(digest))
+    except HetloraError as error:
+        yield f"manifest of the bundle {digest}: {error}"
+        return
+    for name, entry in manifest.files.items():
+        yield from _unless_of_size(objects, f"{name} of the bundle {digest}", entry)
+
+
+def _of_version(objects: Blobs, session: Session, version: str | None) -> Iterator[str]:
+    row = session.get(AdapterVersionRow, version) if version is not None else None
+    if row is None:
+        return
+    for sha256 in filter(None, (row.sha256, row.frozen_sha256, row.state_sha256)):
+        try:
+            objects.verify(f"object {sha256}", sha256)
+        except HetloraError as error:
+            yield f"adapter {row.id}: {error}"
+    for handout in session.scalars(select(HandoutRow).where(HandoutRow.version == row.id)):
+        sent = ObjectRef(sha256=handout.sha256, size_bytes=handout.size_bytes)
+        for ref in filter(None, (sent, frozen_of(handout))):
+            yield from _unless_of_size(objects, f"adapter {row.id} at rank {handout.rank}", ref)
+
+
+def _unless_of_size(objects: Blobs, what: str, ref: ObjectRef) -> Iterator[str]:
+    size_bytes = objects.size_bytes(ref.sha256)
+    if size_bytes != ref.size_bytes:
+        has = "missing" if size_bytes is None else f"{size_bytes} bytes"
+        yield f"{what}: {has} instead of {ref.size_bytes} bytes"

@@ -1,0 +1,1 @@
+"""Who operates the service: keys, roles, and what they did."""

@@ -1,0 +1,1 @@
+"""Runs and their rounds, from the first offer to the last commit."""

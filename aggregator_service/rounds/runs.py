@@ -1,0 +1,155 @@
+"""Runs: made from a bundle for a population, then started, paused, resumed, stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, Literal
+
+from sqlalchemy.orm import Session
+
+from aggregator_service.artifacts.adapters import add_version, initial_state, opened, store_state
+from aggregator_service.artifacts.bundles import get_bundle, read_manifest
+from aggregator_service.operators.idempotency import IdempotencyKey, begin, made_before
+from aggregator_service.rounds.evaluations import stop_evaluations
+from aggregator_service.rounds.rounds import open_round, stop_rounds
+from aggregator_service.rounds.run_checks import check_settings
+from aggregator_service.service import Service
+from aggregator_service.storage.identifiers import new_id
+from aggregator_service.storage.locks import lock_run
+from aggregator_service.storage.tables import BundleRow, DeviceRow, PopulationRow, RunRow
+from aggregator_service.storage.transitions import create, move
+from hetlora.errors import NotFound, SettingsError, StateConflict
+from hetlora.messages.management import RunCreate, RunSettings
+from hetlora.states import RunState
+
+RunVerb = Literal["start", "pause", "resume", "stop"]
+
+
+def create_run(service: Service, message: RunCreate, asked: IdempotencyKey | None = None) -> str:
+    """Make a run in state draft, with its initial adapter, and answer its id.
+
+    Raises:
+        NotFound: no such population or bundle, or no such trusted device in the population.
+        SettingsError: settings that the bundle, or the rule, cannot serve.
+        RankOutOfRange: the adapter that the bundle begins with has a higher rank than the run.
+        IdempotencyKeyReused: see `idempotency.begin`.
+    """
+    now = service.clock()
+    with service.database.read() as session:
+        made = made_before(session, asked, message, now)
+        if made is not None:
+            return made
+        if session.get(PopulationRow, message.population) is None:
+            raise NotFound("no such population", got=message.population)
+        _check_trusted(session, message)
+        _check_bundle(message.settings, get_bundle(session, message.bundle))
+    state = initial_state(service, read_manifest(service, message.bundle), message.settings)
+    rule = opened(message.settings, state)
+    check_settings(message.settings, rule)
+    initial = store_state(service, message.settings, state)
+    with service.database.write() as session:
+        attempt = begin(session, asked, message, now)
+        if attempt.made is not None:
+            return attempt.made
+        run = RunRow(
+            id=new_id(now),
+            state=RunState.DRAFT,
+            population=message.population,
+            bundle=message.bundle,
+            settings=message.settings,
+            trained_rank=rule.trained_rank,
+            rounds_committed=0,
+            created_at=now,
+        )
+        create(session, run, "created", now)
+        add_version(session, run, initial, round_index=-1, update_count=0, now=now)
+        attempt.note(run.id)
+        return run.id
+
+
+def _check_trusted(session: Session, message: RunCreate) -> None:
+    trusted = message.settings.defence.trusted_device
+    if trusted is None:
+        return
+    device = session.get(DeviceRow, trusted)
+    if device is None or device.population != message.population:
+        raise NotFound("no such trusted device in the population", got=trusted)
+
+
+def _check_bundle(settings: RunSettings, bundle: BundleRow) -> None:
+    for name, got, limit in (
+        ("max_rank", settings.max_rank, bundle.max_rank),
+        ("training.max_tokens", settings.training.max_tokens, bundle.max_tokens),
+    ):
+        if got > limit:
+            raise SettingsError(
+                f"{name} of the run is above the bundle's", got=got, expected=f"up to {limit}"
+            )
+
+
+def get_run(session: Session, run_id: str) -> RunRow:
+    """A run by its id.
+
+    Raises:
+        NotFound: no such run.
+    """
+    run = session.get(RunRow, run_id)
+    if run is None:
+        raise NotFound("no such run", got=run_id)
+    return run
+
+
+def _start(session: Session, run: RunRow, now: datetime) -> None:
+    """Start a run in state draft with its first round."""
+    _expect(run, RunState.DRAFT)
+    move(session, run, RunState.RUNNING, "operator", now)
+    open_round(session, run, 0, 0, now)
+
+
+def _pause(session: Session, run: RunRow, now: datetime) -> None:
+    """Make no new offers; work that is out may be handed in, and its round commits."""
+    move(session, run, RunState.PAUSED, "operator", now)
+
+
+def _resume(session: Session, run: RunRow, now: datetime) -> None:
+    """Go on with a paused run."""
+    _expect(run, RunState.PAUSED)
+    move(session, run, RunState.RUNNING, "operator", now)
+
+
+def _stop(session: Session, run: RunRow, now: datetime) -> None:
+    """End a run, and the rounds and evaluations that it is in."""
+    move(session, run, RunState.STOPPED, "operator", now)
+    stop_rounds(session, run, now)
+    stop_evaluations(session, run, now)
+
+
+def _expect(run: RunRow, state: RunState) -> None:
+    """Start and resume lead to one state, but not from one."""
+    if run.state is not state:
+        raise StateConflict(
+            f"run {run.id} cannot do this now",
+            got=f"state {run.state}: {run.reason}",
+            expected=f"state {state}",
+        )
+
+
+_VERBS: Final[dict[RunVerb, Callable[[Session, RunRow, datetime], None]]] = {
+    "start": _start,
+    "pause": _pause,
+    "resume": _resume,
+    "stop": _stop,
+}
+
+
+def change_run(service: Service, run_id: str, verb: RunVerb) -> None:
+    """Start, pause, resume or stop a run.
+
+    Raises:
+        NotFound: no such run.
+        StateConflict: the run's state does not allow the verb.
+    """
+    now = service.clock()
+    with service.database.write() as session:
+        _VERBS[verb](session, lock_run(session, run_id), now)

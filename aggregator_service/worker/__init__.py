@@ -1,0 +1,1 @@
+"""What is done without being asked: leases, aggregation, commits, sweeping."""

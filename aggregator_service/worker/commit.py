@@ -1,0 +1,198 @@
+"""The end of a round: its updates become the next adapter version, in one transaction."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from aggregator_service.aggregation.reading import UpdateReader
+from aggregator_service.aggregation.robust.defence import defend
+from aggregator_service.aggregation.rule import PLAIN, GlobalState, UpdateRef
+from aggregator_service.aggregation.rules import RULES
+from aggregator_service.aggregation.tree import Aggregate
+from aggregator_service.artifacts.adapters import StoredState, add_version, opened, read_state, store_state
+from aggregator_service.artifacts.bundles import read_spec
+from aggregator_service.rounds.closing import give_up, go_on, leave_out
+from aggregator_service.rounds.evaluations import open_if_due
+from aggregator_service.rounds.rounds import ACCEPTED, GOAL_MET, abort_live, end, in_round
+from aggregator_service.service import Service
+from aggregator_service.storage.locks import lock_run_of_round
+from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RankLimitRow, RoundRow, RunRow
+from aggregator_service.worker.checkpoints import Checkpoints, inputs_of
+from aggregator_service.worker.steps import step
+from aggregator_service.worker.stored_updates import StoredUpdates, UnreadableUpdate
+from hetlora.errors import HetloraError, ServiceFailed
+from hetlora.messages.defence import Defence
+from hetlora.messages.management import RunSettings
+from hetlora.states import RoundState
+
+log = logging.getLogger(__name__)
+
+
+def commit_round(service: Service, round_id: str) -> None:
+    """Aggregate a round and commit it; after a crash at any instant another process goes on with the round.
+
+    The adapter's object is on disk before the transaction, which moves round, run, weights, remembered ranks
+    and adapter version together. An update that cannot be read back is left out (`closing.leave_out`);
+    updates that cannot be aggregated end this attempt at the round; any other fault is raised and leaves the
+    round as it is.
+    """
+    with service.database.read() as session:
+        row = session.get_one(RoundRow, round_id)
+        run = session.get_one(RunRow, row.run_id)
+        version = session.get_one(AdapterVersionRow, row.base_version)
+        accepted = _accepted(session, round_id)
+    with step(service, "read"):
+        state = read_state(service, run, version)
+    source = _source(service, run, round_id, accepted)
+    try:
+        with step(service, "aggregate"):
+            result = _aggregated(service, run.settings, row, state, accepted, source)
+        with step(service, "store"):
+            stored = store_state(service, run.settings, result.state)
+        pruned = _pruned(source, accepted)
+    except UnreadableUpdate as error:
+        log.exception("round=%s update=%s unreadable", round_id, error.sha256)
+        _leave_out(service, round_id, error.sha256)
+        outcome = "left_out"
+    except ServiceFailed:
+        raise
+    except HetloraError as error:
+        log.exception("round=%s aggregation=failed", round_id)
+        _give_up(service, round_id, error)
+        outcome = "given_up"
+    else:
+        with step(service, "write"):
+            committed = _commit(service, round_id, accepted, stored, result.weights, pruned)
+        outcome = "committed" if committed else "overtaken"
+    service.metrics.commits.labels(outcome).inc()
+
+
+def _aggregated(
+    service: Service,
+    settings: RunSettings,
+    row: RoundRow,
+    state: GlobalState,
+    accepted: Sequence[AssignmentRow],
+    source: StoredUpdates,
+) -> Aggregate:
+    """The rule's result on what the defence makes of the updates; updates left out weigh nothing."""
+    # Of two, which a round may have that took over what another had left (ADR 0014), always the same.
+    trusted = sorted(_ref(own) for own in accepted if own.device_id == settings.defence.trusted_device)[:1]
+    defended = defend(settings.defence, [*map(_ref, accepted)], source.load, *trusted)
+    rule = opened(settings, state, sum(ref.rank for ref in defended.refs))
+    # A defence treats an update by what all of them are.
+    cohort = [] if settings.defence == Defence() else [*sorted(map(_ref, accepted)), *trusted]
+    checkpoints = Checkpoints(service, row.id, inputs_of(settings, row.base_version, cohort))
+    result = service.engine.aggregate(rule, defended.refs, defended.source(source), checkpoints)
+    screened = defended.figures(settings.max_rank) if settings.defence != Defence() else {}
+    figures = {**result.state.figures, **screened}
+    return Aggregate(replace(result.state, figures=figures), defended.weights(result.weights))
+
+
+def _source(service: Service, run: RunRow, round_id: str, accepted: Sequence[AssignmentRow]) -> StoredUpdates:
+    # What a defence looks at has to be finite before the rule adds it up.
+    finite = RULES[type(run.settings.rule)].finite if run.settings.defence == Defence() else "read"
+    reader = UpdateReader(read_spec(service, run.bundle), finite)
+    adaptations = {
+        ref.plan_key: assignment.adaptation or PLAIN
+        for ref, assignment in zip(map(_ref, accepted), accepted, strict=True)
+    }
+    elsewhere = {
+        str(own.update_sha256): service.updates(own.offered_in)
+        for own in accepted
+        if own.offered_in != round_id
+    }
+    return StoredUpdates(service.updates(round_id), service.objects, reader, adaptations, elsewhere)
+
+
+def _pruned(source: StoredUpdates, accepted: Sequence[AssignmentRow]) -> set[str]:
+    """The assignments whose devices pruned themselves: their updates have fewer ranks than they were sent.
+
+    That need not be the rank that they took: a rule may send fewer ranks, or some modules more.
+    """
+    return {own.id for own in accepted if (own.updated_rank or 0) < source.sent_rank(str(own.adapter_sha256))}
+
+
+def _commit(
+    service: Service,
+    round_id: str,
+    aggregated: Sequence[AssignmentRow],
+    stored: StoredState,
+    weights: dict[UpdateRef, float],
+    pruned: set[str],
+) -> bool:
+    """Whether the round was committed here."""
+    now = service.clock()
+    with service.database.write() as session:
+        run = lock_run_of_round(session, round_id)
+        row = session.get_one(RoundRow, round_id)
+        accepted = _accepted(session, round_id)
+        # Meanwhile the run was stopped, or another process committed the round, or left updates out of it.
+        if row.state is not RoundState.AGGREGATING or not _same(accepted, aggregated):
+            return False
+        for assignment in accepted:
+            assignment.aggregation_weight = weights[_ref(assignment)]
+            if assignment.id in pruned:
+                _remember_rank(session, run, assignment)
+        abort_live(session, row, GOAL_MET, now)
+        add_version(session, run, stored, round_index=row.round_index, update_count=len(accepted), now=now)
+        end(session, row, RoundState.COMMITTED, f"{len(accepted)} updates", now)
+        go_on(session, run, row, now)
+        open_if_due(session, run, now)
+    log.info("run=%s round_index=%d committed updates=%d", run.id, row.round_index, len(accepted))
+    return True
+
+
+def _ref(assignment: AssignmentRow) -> UpdateRef:
+    """What of an update counts: equal updates give equal bits, whoever sent them and when."""
+    assert assignment.report is not None
+    return UpdateRef(
+        str(assignment.update_sha256),
+        assignment.report.example_count,
+        str(assignment.adapter_sha256),
+        assignment.rank or 0,
+        (assignment.adaptation or PLAIN).ranks or (),
+        assignment.staleness or 0,
+    )
+
+
+def _same(accepted: Sequence[AssignmentRow], aggregated: Sequence[AssignmentRow]) -> bool:
+    return {(own.id, own.update_sha256) for own in accepted} == {
+        (own.id, own.update_sha256) for own in aggregated
+    }
+
+
+def _accepted(session: Session, round_id: str) -> list[AssignmentRow]:
+    query = select(AssignmentRow).where(*in_round(round_id, ACCEPTED))
+    return list(session.scalars(query))
+
+
+def _remember_rank(session: Session, run: RunRow, assignment: AssignmentRow) -> None:
+    """A device that pruned itself is offered no more than it kept (HetLoRA, rank self-pruning)."""
+    assert assignment.updated_rank is not None
+    kept = max(run.settings.min_rank, min(assignment.updated_rank, assignment.max_rank))
+    session.merge(RankLimitRow(run_id=run.id, device_id=assignment.device_id, max_rank=kept))
+
+
+def _leave_out(service: Service, round_id: str, update_id: str) -> None:
+    with service.database.write() as session:
+        run = lock_run_of_round(session, round_id)
+        row = session.get_one(RoundRow, round_id)
+        if row.state is RoundState.AGGREGATING:
+            accepted = _accepted(session, round_id)
+            unreadable = [assignment for assignment in accepted if assignment.update_sha256 == update_id]
+            leave_out(session, run, row, unreadable, service.clock())
+    service.wake.set()  # to aggregate what is left
+
+
+def _give_up(service: Service, round_id: str, error: HetloraError) -> None:
+    with service.database.write() as session:
+        run = lock_run_of_round(session, round_id)
+        row = session.get_one(RoundRow, round_id)
+        if row.state is RoundState.AGGREGATING:
+            give_up(session, run, row, error, service.clock())

@@ -1,0 +1,73 @@
+"""What is needed no more: old nonces, idempotency keys and audit entries, uploads and updates that are over,
+orphans.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, or_, select
+from sqlalchemy.orm import aliased
+
+from aggregator_service.artifacts.objects import drop_orphans
+from aggregator_service.assignments.uploads import sweep_uploads
+from aggregator_service.devices.request_limits import CLOCKS_APART
+from aggregator_service.operators.audit import drop_old_entries
+from aggregator_service.service import Service
+from aggregator_service.storage.locks import lock_run_of_round
+from aggregator_service.storage.tables import AssignmentRow, NonceRow, RepeatRow, RoundRow
+
+log = logging.getLogger(__name__)
+
+
+def sweep(service: Service) -> None:
+    """Bring the service's stores to what its rules of retention keep; several workers may do it at once."""
+    now = service.clock()
+    with service.database.write() as session:
+        # By this clock it is too old for long; by that of another process it may just have become so.
+        session.execute(delete(NonceRow).where(NonceRow.expires_at < now - CLOCKS_APART))
+        session.execute(delete(RepeatRow).where(RepeatRow.expires_at <= now))
+    drop_old_entries(service, now)
+    sweep_uploads(service, now)
+    _drop_updates(service, now)
+    drop_orphans(service)
+    _drop_incoming(service)
+
+
+def _drop_updates(service: Service, now: datetime) -> None:
+    """The updates that a round asked for, when it and the rounds that they count in ended long ago."""
+    oldest = now - timedelta(seconds=service.settings.keep_updates_seconds)
+    counts_in = aliased(RoundRow)
+    needed = (
+        select(AssignmentRow.id)
+        .join(counts_in, AssignmentRow.round_id == counts_in.id)
+        .where(
+            AssignmentRow.offered_in == RoundRow.id,
+            or_(counts_in.ended_at.is_(None), counts_in.ended_at > oldest),
+        )
+    )
+    over = select(RoundRow.id).where(
+        RoundRow.ended_at <= oldest, RoundRow.updates_dropped.is_(False), ~needed.exists()
+    )
+    with service.database.read() as session:
+        rounds = session.scalars(over).all()
+    for round_id in rounds:
+        service.updates(round_id).drop()
+        # Noted last: a crash between has the next sweep do it again.
+        with service.database.write() as session:
+            lock_run_of_round(session, round_id)
+            session.get_one(RoundRow, round_id).updates_dropped = True
+        log.info("round=%s updates=removed", round_id)
+
+
+def _drop_incoming(service: Service) -> None:
+    """Temporary files of processes that died: those that nobody has written to for long."""
+    oldest = time.time() - service.settings.keep_orphans_seconds
+    for path in service.store.incoming.iterdir():
+        try:
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+        except FileNotFoundError:  # done by another process, or by the one that it belonged to
+            continue

@@ -1,0 +1,64 @@
+"""Local evaluation: each held-out example once through a runtime, or as many as there is time for."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from edge_sdk.runtimes.base import Batch, TrainingRuntime
+from edge_sdk.runtimes.losses import mean_loss
+from hetlora.errors import NoExamples, TrainingDiverged
+from hetlora.graph_names import IGNORED_LABEL, LABELS
+from hetlora.manifest import Task, generates_text, has_decoder
+from hetlora.messages.evaluation import MAX_EXAMPLES, MAX_LOSS, EvaluationReport
+
+
+def evaluate_locally(
+    runtime: TrainingRuntime,
+    batches: Iterator[tuple[Batch, int]],
+    task: Task,
+    *,
+    max_seconds: float,
+    timer: Callable[[], float] = time.perf_counter,
+) -> EvaluationReport:
+    """Score batches, at least one, and no further one once `max_seconds` have passed.
+
+    Each batch comes with the number of its examples; rows beyond those fill it up and do not count. Examples
+    of a classifier weigh the same, and so do tokens of generated answers.
+
+    Raises:
+        NoExamples: there is no batch, or no token in one that is scored.
+        TrainingDiverged: the loss is no number, or beyond any that means something.
+    """
+    started = timer()
+    examples = right = 0
+    losses, weights = [], []
+    for batch, count in batches:
+        scored = runtime.evaluate(batch)
+        if scored.logits is None:
+            losses.append(scored.loss)
+            weights.append(_places(task, batch))
+        else:
+            logits, labels = scored.logits[:count], batch[LABELS][:count]
+            losses.append(mean_loss(logits, labels))
+            weights.append(count)
+            right += int((logits.argmax(axis=-1) == labels).sum())
+        examples += count
+        if timer() - started >= max_seconds or examples + count > MAX_EXAMPLES:
+            break
+    if not sum(weights):
+        raise NoExamples("this device holds nothing out that can be scored", got=f"{examples} examples")
+    loss = sum(own * weight for own, weight in zip(losses, weights, strict=True)) / sum(weights)
+    if not (math.isfinite(loss) and loss <= MAX_LOSS):
+        raise TrainingDiverged("loss of an evaluation", got=loss, expected=f"up to {MAX_LOSS:g}")
+    correct_count = None if generates_text(task) else right
+    return EvaluationReport(example_count=examples, loss=max(loss, 0.0), correct_count=correct_count)
+
+
+def _places(task: Task, batch: Batch) -> int:
+    """How many tokens of a batch are scored; without a decoder of its own each by the place before it."""
+    labels = batch[LABELS] if has_decoder(task) else batch[LABELS][:, 1:]
+    return int(np.count_nonzero(labels != IGNORED_LABEL))
