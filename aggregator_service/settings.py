@@ -40,7 +40,7 @@ class Settings(BaseSettings):
         "without it a SQLite file in `data_dir`.",
     )
     database_connections: int = Field(
-        20,
+        8,
         ge=2,
         le=1000,
         description="Most connections that this process opens to the database, "

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import wraps
+from inspect import iscoroutinefunction
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from aggregator_service.api.body import with_bounded_body
 from aggregator_service.service import Service
@@ -22,6 +25,11 @@ def service_of(request: Request) -> Service:
 class OpenRoute(APIRoute):
     """A route that anyone may call; JSON bodies are bounded and checked before they are parsed."""
 
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        if not iscoroutinefunction(endpoint):
+            endpoint = _answering(endpoint, options.get("status_code") or 200)
+        super().__init__(path, endpoint, **options)
+
     async def check_caller(self, request: Request) -> None:
         """Refuse a caller, from the headers alone."""
 
@@ -36,6 +44,19 @@ class OpenRoute(APIRoute):
             return await handle(request)
 
         return guarded
+
+
+def _answering(endpoint: Callable[..., Any], status: int) -> Callable[..., Any]:
+    """An endpoint whose message is made JSON in its own thread: FastAPI would take another for that."""
+
+    @wraps(endpoint)
+    def answer(**asked: Any) -> Any:
+        found = endpoint(**asked)
+        if not isinstance(found, BaseModel):
+            return found
+        return Response(found.model_dump_json(by_alias=True), status, media_type="application/json")
+
+    return answer
 
 
 # A coroutine, though it waits for nothing: FastAPI sends plain functions through a thread, each by itself.

@@ -69,12 +69,13 @@ def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Pl
     now = service.clock()
     with service.database.read() as session:
         assignment = own_assignment(session, device_id, assignment_id)
-        _check_start(session, assignment, rank)
-        seed = _seed(session.get_one(RunRow, assignment.run_id).settings.seed, assignment)
+        run = session.get_one(RunRow, assignment.run_id)
+    _check_start(run, assignment, rank)
+    seed = _seed(run.settings.seed, assignment)
     sent = handout(service, assignment.base_version, rank, seed)
     with service.database.write() as session:
-        assignment, _ = lock_assignment(session, device_id, assignment_id, now)
-        _check_start(session, assignment, rank)
+        assignment, run = lock_assignment(session, device_id, assignment_id, now)
+        _check_start(run, assignment, rank)
         assignment.rank, assignment.adapter_sha256 = rank, sent.adapter.sha256
         assignment.adaptation = sent.adaptation
         if assignment.state is AssignmentState.OFFERED:
@@ -97,12 +98,12 @@ def plan_of(
     )
 
 
-def _check_start(session: Session, assignment: AssignmentRow, rank: int) -> None:
+def _check_start(run: RunRow, assignment: AssignmentRow, rank: int) -> None:
     if assignment.state not in {AssignmentState.OFFERED, *STARTED_ASSIGNMENT}:
         raise refuse_state(assignment, "an offer")
     if assignment.state is AssignmentState.UPLOADING and assignment.rank != rank:
         raise refuse_state(assignment, f"rank {assignment.rank}, of which an update is in")
-    check_rank(session.get_one(RunRow, assignment.run_id), assignment, rank)
+    check_rank(run, assignment, rank)
 
 
 def check_rank(run: RunRow, assignment: AssignmentRow | EvaluationAssignmentRow, rank: int) -> None:

@@ -125,8 +125,8 @@ def _refused(service: Service, run_id: str, device: DeviceRow, now: datetime) ->
         run = session.get_one(RunRow, run_id)
         if run.state is not RunState.RUNNING or is_due(session, run_id, now):
             return None
-        refusal = _refusal(session, run, device, service.settings.max_failures_per_round)
-    return None if refusal is None else _told(service, refusal, device.id, now)
+        found = _place_or_refusal(session, run, device, service.settings.max_failures_per_round)
+    return _told(service, found, device.id, now) if isinstance(found, Refusal) else None
 
 
 def _told(service: Service, refusal: Refusal, device_id: str, now: datetime) -> CheckInAnswer:
@@ -153,24 +153,23 @@ def _asked(service: Service, run_id: str, device_id: str, now: datetime) -> Chec
             return Refusal("this device evaluates an adapter", run.population, None)
         if run.state is not RunState.RUNNING:
             return None
-        refusal = _refusal(session, run, device, service.settings.max_failures_per_round)
-        if refusal is not None:
-            return refusal
-        row = open_round_of(session, run_id)
-        assert row is not None, "or there had been a refusal"
-        return _answer(
-            session, take_place(session, run, row, device_id, max_rank_of(session, run, device_id), now), now
-        )
+        found = _place_or_refusal(session, run, device, service.settings.max_failures_per_round)
+        if isinstance(found, Refusal):
+            return found
+        max_rank = max_rank_of(session, run, device_id)
+        return _answer(session, take_place(session, run, found, device_id, max_rank, now), now)
 
 
-def _refusal(session: Session, run: RunRow, device: DeviceRow, max_failures: int) -> Refusal | None:
-    """Why a run has nothing for this device now."""
+def _place_or_refusal(
+    session: Session, run: RunRow, device: DeviceRow, max_failures: int
+) -> RoundRow | Refusal:
+    """The open round of a run that has a place for this device, or why the run has nothing for it now."""
     row = open_round_of(session, run.id)
     reason = "the round is being aggregated"
     if row is not None:
         found = _reason(session, run, row, device, max_failures)
         if found is None:
-            return None
+            return row
         reason = found
     return Refusal(reason, run.population, next_use(session, run, row))
 

@@ -57,8 +57,8 @@ def _refuse_stranger(service: Service, request: SignedRequest, now: datetime) ->
     most = service.settings.max_refused_enrolments_per_minute
     with service.database.read() as session:
         check_pace(session, STRANGERS, most, now)
-    with service.database.write(durable=False) as session:
-        use_nonce(session, STRANGERS, request.parameters.nonce, now)
+    with service.database.note() as connection:
+        use_nonce(connection, STRANGERS, request.parameters.nonce, now)
     raise _not_admitted()
 
 

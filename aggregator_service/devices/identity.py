@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -29,7 +29,7 @@ _CALLER: Final = select(
     _DEVICES.c.state,
     _DEVICES.c.reason,
     _DEVICES.c.last_contact_at,
-    LATEST_IN_WINDOW.scalar_subquery(),
+    LATEST_IN_WINDOW.scalar_subquery().label("busy_until"),
 ).where(_DEVICES.c.id == bindparam("caller"))
 _KEEP: Final = insert(cast(Table, NonceRow.__table__))
 _IN_CONTACT: Final = (
@@ -61,19 +61,17 @@ def identify(service: Service, request: SignedRequest) -> str:
     """
     now, device_id = service.clock(), request.parameters.key_id
     most = service.settings.max_requests_per_minute
-    with service.database.read() as session:
-        found = session.execute(_CALLER, in_window(device_id, most, now)).one_or_none()
-    if found is None or found.state is DeviceState.PREAUTHORIZED:
+    caller = next(iter(service.database.ask(_CALLER, in_window(device_id, most, now))), None)
+    if caller is None or caller.state is DeviceState.PREAUTHORIZED:
         raise UnknownDevice("no device of this id is enrolled", got=device_id)
-    public_key, state, reason, last_contact_at, busy_until = found
-    verify(request, public_key, now)
-    require_accepted(state, reason)
-    refuse_until(busy_until, most, now)
+    verify(request, caller.public_key, now)
+    require_accepted(caller.state, caller.reason)
+    refuse_until(caller.busy_until, most, now)
     contact = min(CONTACT, timedelta(seconds=service.settings.most_retry_seconds / 2))
-    with service.database.write(durable=False) as session:
-        use_nonce(session, device_id, request.parameters.nonce, now)
-        if last_contact_at is None or now - last_contact_at >= contact:
-            session.execute(_IN_CONTACT, {"caller": device_id, "at": now})
+    with service.database.note() as connection:
+        use_nonce(connection, device_id, request.parameters.nonce, now)
+        if caller.last_contact_at is None or now - caller.last_contact_at >= contact:
+            connection.execute(_IN_CONTACT, {"caller": device_id, "at": now})
     return device_id
 
 
@@ -124,7 +122,7 @@ def is_signed(signature: bytes, data: bytes, public_key: str) -> bool:
     return True
 
 
-def use_nonce(session: Session, caller: str, nonce: str, now: datetime) -> None:
+def use_nonce(session: Session | Connection, caller: str, nonce: str, now: datetime) -> None:
     """Remember a nonce for as long as a request with it could be acceptable.
 
     Raises:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Row, Select, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
@@ -48,15 +48,21 @@ class Database:
         else:
             # READ COMMITTED looks anew with each statement anyway: BEGIN and ROLLBACK are two trips more.
             reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._asking = reading.execution_options(begin=None)
         self._reading = sessionmaker(reading, expire_on_commit=False, autoflush=False)
         self._writing = {
-            durable: sessionmaker(
-                self.engine.execution_options(begin="BEGIN IMMEDIATE", durable=durable),
-                expire_on_commit=False,
-            )
+            durable: self.engine.execution_options(begin="BEGIN IMMEDIATE", durable=durable)
             for durable in (True, False)
         }
+        self._session = sessionmaker(self._writing[True], expire_on_commit=False)
         upgrade(self.engine)
+
+    def ask(
+        self, statement: Select[tuple[Any, ...]], parameters: Mapping[str, Any]
+    ) -> Sequence[Row[tuple[Any, ...]]]:
+        """What one statement finds committed: past the unit of work, which takes longer than the database."""
+        with self._asking.connect() as connection:
+            return connection.execute(statement, parameters).all()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -65,14 +71,20 @@ class Database:
             yield session
 
     @contextmanager
-    def write(self, *, durable: bool = True) -> Iterator[Session]:
-        """One transaction: committed at the end of the block, rolled back by any exception.
-
-        One that is not `durable` does not wait for the disk: a power loss, or the end of the database's
-        machine, may take the last of them with it. It never takes one without those that came after.
-        """
-        with self._write_lock, self._writing[durable].begin() as session:
+    def write(self) -> Iterator[Session]:
+        """One transaction: committed at the end of the block, rolled back by any exception."""
+        with self._write_lock, self._session.begin() as session:
             yield session
+
+    @contextmanager
+    def note(self) -> Iterator[Connection]:
+        """A transaction as `write`, past the unit of work, that does not wait for the disk.
+
+        A power loss, or the end of the database's machine, may take the last of them with it. It never takes
+        one without those that came after.
+        """
+        with self._write_lock, self._writing[False].begin() as connection:
+            yield connection
 
     def close(self) -> None:
         self.engine.dispose()
@@ -114,6 +126,7 @@ def _sqlite_engine(url: URL, timeout_seconds: float, connections: int) -> Engine
         url,
         hide_parameters=True,
         pool_size=connections,
+        pool_use_lifo=True,  # the one that was used last still has its pages at hand
         pool_timeout=timeout_seconds,
         connect_args={"timeout": timeout_seconds},
     )
@@ -128,8 +141,9 @@ def _postgresql_engine(url: URL, timeout_seconds: float, connections: int) -> En
         hide_parameters=True,  # what devices and operators send stays out of logs and tracebacks
         pool_size=connections,
         max_overflow=0,
-        pool_timeout=timeout_seconds,
+        pool_use_lifo=True,  # the one that was used last has most at hand
         pool_pre_ping=True,  # a connection that was cut while idle is replaced, and nobody is refused
+        pool_timeout=timeout_seconds,
         isolation_level="READ COMMITTED",
         connect_args={
             "connect_timeout": max(2, round(timeout_seconds)),  # which libpq takes in whole seconds
@@ -155,6 +169,12 @@ def _prepare_connection(connection: Any, _record: object) -> None:
 
 def _begin(connection: Connection) -> None:
     options = connection.get_execution_options()
-    # FULL: an accepted update survives a power loss, too.
-    connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if options.get('durable', True) else 'NORMAL'}")
-    connection.exec_driver_sql(options.get("begin", "BEGIN"))
+    if "durable" in options:  # it writes
+        # FULL: an accepted update survives a power loss, too.
+        wanted = "FULL" if options["durable"] else "NORMAL"
+        if connection.info.get("synchronous") != wanted:
+            connection.exec_driver_sql(f"PRAGMA synchronous = {wanted}")
+            connection.info["synchronous"] = wanted
+    begin = options.get("begin", "BEGIN")
+    if begin is not None:
+        connection.exec_driver_sql(begin)

@@ -116,7 +116,7 @@ class Checkpoints:
             inputs_sha256=self._inputs_at([reached.leaf_count])[reached.leaf_count],
             sha256=sha256,
         )
-        with self.service.database.write(durable=False) as session:
+        with self.service.database.write() as session:
             lock_run_of_round(session, self.round_id)
             # Rows go with the end of a round, which it may have come to meanwhile.
             if session.get_one(RoundRow, self.round_id).state is RoundState.AGGREGATING:

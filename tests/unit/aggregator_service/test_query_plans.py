@@ -28,7 +28,7 @@ def test_looking_for_lapsed_leases_reads_no_ended_assignments(
     with service.database.write() as session:
         session.execute(text("ANALYZE assignments"))
     with service.database.write() as session:
-        # A connection tells what it read at most once a second: rows of its earlier work may still be counted.
+        # A connection tells what it read once a second at most: its earlier work may still be counted.
         before = session.scalar(text(READ))
         # More often than psycopg asks before it prepares a statement (5), and PostgreSQL plans it anew (5).
         found = [is_due(session, run_id, service.clock()) for _ in range(30)]
