@@ -17,6 +17,7 @@ from aggregator_service.storage.locks import lock_run_of_round
 from aggregator_service.storage.tables import AssignmentRow, RunRow
 from aggregator_service.storage.transitions import move
 from hetlora.adapter import AdapterSpec
+from hetlora.errors import HetloraError, UnavailableError
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation
 from hetlora.partial import sends_whole_ranks
@@ -38,6 +39,7 @@ class UpdateTerms:
     plan: tuple[int, str]  # its rank, and the digest of what was sent
     adaptation: Adaptation
     max_bytes: int
+    round_id: str  # of the offer, whose folder has the update
     folder: Blobs
 
 
@@ -64,6 +66,7 @@ def terms_of(service: Service, device_id: str, assignment_id: str, sha256: str) 
         plan=_plan(assignment),
         adaptation=adaptation,
         max_bytes=min(service.settings.max_update_bytes, most_bytes),
+        round_id=assignment.offered_in,
         folder=service.updates(assignment.offered_in),
     )
 
@@ -75,6 +78,7 @@ def keep_update(service: Service, terms: UpdateTerms, blob: IncomingBlob) -> Obj
         MalformedTensors, SpecMismatch, NonFiniteValues, RankOutOfRange: see `validate_update`.
         ServiceFailed: see `reading_own`.
         StateConflict: the assignment ended, or was started at another rank, while the update was on its way.
+        UnavailableError: the same bytes were dropped for another assignment at this very moment.
     """
     with reading_own("an adapter that was sent"):
         sent = sent_from_bytes(service.objects.read(terms.plan[1]), terms.spec)
@@ -85,31 +89,43 @@ def keep_update(service: Service, terms: UpdateTerms, blob: IncomingBlob) -> Obj
         min_rank=terms.min_rank,
         one_rank=terms.one_rank,
     )
+    ref = terms.folder.keep(blob)  # before the run is locked: a store may take its time
+    try:
+        replaced = _record(service, terms, ref, update.rank)
+    except HetloraError:
+        _drop_unused(service, terms, ref.sha256)
+        raise
+    service.metrics.update_bytes.observe(ref.size_bytes)
+    if replaced is not None and replaced != ref.sha256:
+        _drop_unused(service, terms, replaced)
+    return ref
+
+
+def _record(service: Service, terms: UpdateTerms, ref: ObjectRef, rank: int) -> str | None:
+    """Make kept bytes the update of an assignment; the digest of the one that they replace, if any."""
     now = service.clock()
-    blob.sync()  # the slow part of keeping it, before others have to wait
     with service.database.write() as session:
         assignment, _ = lock_assignment(session, terms.device_id, terms.assignment_id, now)
         if assignment.state not in STARTED_ASSIGNMENT:
-            if assignment.update_sha256 == blob.sha256:
-                return ObjectRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
+            if assignment.update_sha256 == ref.sha256:
+                return None
             raise refuse_state(assignment, "a started assignment")
         if _plan(assignment) != terms.plan:
             raise refuse_state(assignment, f"an update of the plan at rank {assignment.rank}")
-        # Within the transaction, so that the bytes are not dropped (`_drop_unused`) before they are named.
-        ref = terms.folder.keep(blob)
+        # Where nobody named them yet, they may have been dropped: under this lock, as they can be no more.
+        if terms.folder.size_bytes(ref.sha256) is None:
+            raise UnavailableError(
+                "the update was dropped as it came in", got=ref.sha256, expected="it again"
+            )
         replaced = assignment.update_sha256
         assignment.update_sha256, assignment.update_bytes = ref.sha256, ref.size_bytes
-        assignment.updated_rank = update.rank
+        assignment.updated_rank = rank
         # A device that had the adapter of its plan already did not fetch it.
         if assignment.state is AssignmentState.DOWNLOADING:
             move(session, assignment, AssignmentState.TRAINING, "adapter at hand", now)
         if assignment.state is AssignmentState.TRAINING:
             move(session, assignment, AssignmentState.UPLOADING, "update received", now)
-        round_id = assignment.offered_in
-    service.metrics.update_bytes.observe(ref.size_bytes)
-    if replaced is not None and replaced != ref.sha256:
-        _drop_unused(service, terms.folder, round_id, replaced)
-    return ref
+    return replaced
 
 
 def _plan(assignment: AssignmentRow) -> tuple[int, str]:
@@ -118,16 +134,16 @@ def _plan(assignment: AssignmentRow) -> tuple[int, str]:
     return assignment.rank, assignment.adapter_sha256
 
 
-def _drop_unused(service: Service, folder: Blobs, round_id: str, sha256: str) -> None:
-    """Delete a replaced update, or a device that goes on replacing its own could fill the disk.
+def _drop_unused(service: Service, terms: UpdateTerms, sha256: str) -> None:
+    """Delete an update that no assignment has: a device that goes on replacing its own could fill the disk.
 
-    In a transaction of its own, after the one that replaced it: a crash between leaves a file that nobody
-    names, never a name without its file.
+    After the transaction that left it unused: a crash between leaves a file that nobody names, never a name
+    without its file.
     """
     of_these_bytes = select(AssignmentRow.id).where(
-        AssignmentRow.offered_in == round_id, AssignmentRow.update_sha256 == sha256
+        AssignmentRow.offered_in == terms.round_id, AssignmentRow.update_sha256 == sha256
     )
     with service.database.write() as session:
-        lock_run_of_round(session, round_id)
+        lock_run_of_round(session, terms.round_id)
         if session.scalar(of_these_bytes.limit(1)) is None:
-            folder.remove(sha256)
+            terms.folder.remove(sha256)

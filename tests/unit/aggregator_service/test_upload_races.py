@@ -15,6 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from aggregator_service.assignments.assignments import start
+from aggregator_service.assignments.updates import keep_update, terms_of
 from aggregator_service.assignments.upload_parts import PartTerms, keep_part, terms_of_part
 from aggregator_service.assignments.uploads import Upload, begin_upload, end_upload, find_upload
 from aggregator_service.service import Service
@@ -23,8 +24,9 @@ from aggregator_service.storage.folder import BlobFolder
 from aggregator_service.storage.incoming import IncomingBlob
 from aggregator_service.worker.sweep import sweep
 from hetlora.digest import sha256_of
-from hetlora.errors import NotFound, OffsetMismatch, StateConflict
+from hetlora.errors import NotFound, OffsetMismatch, StateConflict, UnavailableError
 from hetlora.messages.common import ObjectRef
+from hetlora.messages.device import Plan
 from hetlora.tensors import adapter_to_bytes
 
 UPDATE = adapter_to_bytes(make_adapter(2))
@@ -43,6 +45,18 @@ class Overtaken(BlobFolder):
         self.meanwhile()
         with super().receive() as blob:
             yield blob
+
+
+@dataclass(frozen=True)
+class Slow(BlobFolder):
+    """A folder that keeps an update so slowly that something else happens after it."""
+
+    meanwhile: Callable[[str], object]
+
+    def keep(self, blob: IncomingBlob) -> ObjectRef:
+        ref = super().keep(blob)
+        self.meanwhile(ref.sha256)
+        return ref
 
 
 class Interrupted(Database):
@@ -155,6 +169,37 @@ def test_upload_of_a_plan_that_is_replaced_meanwhile_can_be_brought_again(
         overtaken(service, upload, lambda: start(service, DEVICE, upload.assignment_id, 1))
     assert kept_updates(service) == []
     assert find_upload(service, DEVICE, upload.id).offset_bytes == HALF
+
+
+def kept_slowly(service: Service, assignment_id: str, meanwhile: Callable[[str], object]) -> ObjectRef:
+    """A whole update, while something else happens once its bytes are kept."""
+    terms = terms_of(service, DEVICE, assignment_id, sha256_of(UPDATE))
+    assert isinstance(terms.folder, BlobFolder)
+    slow = Slow(terms.folder.incoming, terms.folder.root, meanwhile)
+    with service.objects.receive() as blob:
+        blob.write(UPDATE)
+        return keep_update(service, replace(terms, folder=slow), blob)
+
+
+def test_nobody_waits_at_the_run_for_a_store_that_is_slow(service: Service, upload: Upload) -> None:
+    answered: list[Plan] = []
+
+    def meanwhile(_sha256: str) -> None:
+        answered.append(start(service, DEVICE, upload.assignment_id, 2))
+
+    assert kept_slowly(service, upload.assignment_id, meanwhile).size_bytes == len(UPDATE)
+    assert [plan.rank for plan in answered] == [2]
+
+
+def test_update_whose_bytes_are_dropped_before_it_names_them_is_asked_for_again(
+    service: Service, upload: Upload
+) -> None:
+    folder = terms_of(service, DEVICE, upload.assignment_id, sha256_of(UPDATE)).folder
+    with pytest.raises(UnavailableError):
+        kept_slowly(service, upload.assignment_id, folder.remove)
+    assert find_upload(service, DEVICE, upload.id).offset_bytes == HALF
+    ref = kept_slowly(service, upload.assignment_id, lambda _sha256: None)
+    assert [path.name for path in kept_updates(service)] == [ref.sha256]
 
 
 def test_part_that_is_overtaken_by_another_is_not_stored(service: Service, upload: Upload) -> None:
