@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -44,6 +44,11 @@ TRAINING_SHARE = 0.5
 # Made once: every check-in asks these.
 _LIVE_OF: Final = select(AssignmentRow).where(
     AssignmentRow.device_id == bindparam("device"), AssignmentRow.state.in_(LIVE_ASSIGNMENT)
+)
+_DESCRIBE: Final = (
+    update(DeviceRow)
+    .where(DeviceRow.id == bindparam("device"))
+    .values(capabilities=bindparam("capabilities"))
 )
 _RUNNING: Final = (
     select(RunRow.id)
@@ -83,8 +88,8 @@ def check_in(service: Service, device_id: str, message: CheckIn) -> CheckInAnswe
         live = session.scalar(_LIVE_OF, {"device": device_id})
         runs = session.scalars(_RUNNING, {"population": message.population}).all()
     if device.capabilities != message.capabilities:
-        with service.database.write() as session:
-            lock_device(session, device_id).capabilities = message.capabilities
+        with service.database.note() as connection:  # told anew with the next check-in, if it gets lost
+            connection.execute(_DESCRIBE, {"device": device_id, "capabilities": message.capabilities})
     answer = None
     if live is not None:
         answer = _ask_run(service, live.run_id, device_id, now)
