@@ -11,7 +11,7 @@ import numpy as np
 
 from hetlora.adapter import Adapter, LoraFactors, Tensor
 from hetlora.errors import InputError
-from hetlora.partial_tensors import partial_from_bytes, partial_to_bytes, shaped
+from hetlora.partial_tensors import partial_to_bytes, read_partial, shaped
 from hetlora.tensors import check_keys, factor_keys
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def _drop_oldest(folder: Path) -> None:
 
 
 def _read(path: Path, like: Adapter) -> dict[str, Tensor]:
-    tensors = partial_from_bytes(path.read_bytes())
+    tensors = read_partial(path.read_bytes())
     keys = {module.name: factor_keys(module.name)[1] for module, _ in like}
     check_keys(tensors, keys.values())
     kept = {}

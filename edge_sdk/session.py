@@ -19,7 +19,8 @@ from hetlora.adapter import Adapter
 from hetlora.digest import sha256_of
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation, Report
-from hetlora.partial import contract, sends_whole_ranks
+from hetlora.partial import contract
+from hetlora.sent_parts import sends_whole_ranks
 
 logger = logging.getLogger(__name__)
 

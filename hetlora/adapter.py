@@ -100,17 +100,27 @@ class LoraFactors:
     def __post_init__(self) -> None:
         object.__setattr__(self, "lora_A", _frozen_float32(self.lora_A))
         object.__setattr__(self, "lora_B", _frozen_float32(self.lora_B))
-        if self.lora_A.ndim != 2 or self.lora_B.ndim != 2 or self.lora_A.shape[0] != self.lora_B.shape[1]:
-            raise SpecMismatch(
-                "factors of one module must share one rank",
-                got=f"lora_A {self.lora_A.shape}, lora_B {self.lora_B.shape}",
-                expected="lora_A (rank, in_features), lora_B (out_features, rank)",
-            )
+        shared_rank(self.lora_A.shape, self.lora_B.shape)
 
     @property
     def rank(self) -> int:
         """How many rows lora_A and columns lora_B has."""
         return int(self.lora_A.shape[0])
+
+
+def shared_rank(lora_A: tuple[int, ...], lora_B: tuple[int, ...]) -> int:
+    """The rank of factors of these shapes.
+
+    Raises:
+        SpecMismatch: they are no factors of one module.
+    """
+    if len(lora_A) != 2 or len(lora_B) != 2 or lora_A[0] != lora_B[1]:
+        raise SpecMismatch(
+            "factors of one module must share one rank",
+            got=f"lora_A {lora_A}, lora_B {lora_B}",
+            expected="lora_A (rank, in_features), lora_B (out_features, rank)",
+        )
+    return int(lora_A[0])
 
 
 def _frozen_float32(values: NDArray[np.generic]) -> Tensor:
@@ -143,7 +153,7 @@ class Adapter:
             )
         object.__setattr__(self, "factors", {name: self.factors[name] for name in self.spec.by_name})
         for module, factors in self:
-            _check_module(module, factors, self.spec.max_rank)
+            check_module(module, factors, self.spec.max_rank)
 
     def __iter__(self) -> Iterator[tuple[ModuleSpec, LoraFactors]]:
         return ((module, self.factors[module.name]) for module in self.spec.modules)
@@ -164,7 +174,12 @@ class Adapter:
         return sum(factors.lora_A.nbytes + factors.lora_B.nbytes for factors in self.factors.values())
 
 
-def _check_module(module: ModuleSpec, factors: LoraFactors, max_rank: int) -> None:
+def check_module(module: ModuleSpec, factors: LoraFactors, max_rank: int) -> None:
+    """Raise unless these may be the factors of a module.
+
+    Raises:
+        SpecMismatch, RankOutOfRange, NonFiniteValues: see `Adapter`.
+    """
     got = (factors.lora_A.shape[1], factors.lora_B.shape[0])
     if got != (module.in_features, module.out_features):
         raise SpecMismatch(

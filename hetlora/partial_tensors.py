@@ -9,6 +9,7 @@ Keys beside PEFT's, each of a module `base_model.model.<module>`:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -19,9 +20,8 @@ from safetensors.numpy import save
 from hetlora.adapter import AdapterSpec, Tensor
 from hetlora.errors import MalformedTensors, NonFiniteValues, SpecMismatch
 from hetlora.selection import kept_entries, largest_entries
-from hetlora.tensors import KEY_PREFIX, max_adapter_bytes, read_tensors
-
-Tensors = Mapping[str, NDArray[Any]]
+from hetlora.stored_tensors import Source, Tensors
+from hetlora.tensors import KEY_PREFIX, check_keys, max_adapter_bytes, read_tensors
 
 INDEX_DTYPES: Final = {"positions": "uint32", "ranks": "int32"}
 
@@ -49,14 +49,14 @@ def max_partial_bytes(spec: AdapterSpec) -> int:
     return 2 * max_adapter_bytes(spec) + 4 * spec.max_rank * len(spec.modules)
 
 
-def partial_to_bytes(tensors: Tensors) -> bytes:
+def partial_to_bytes(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """Write tensors by key as safetensors, the same bytes for the same tensors."""
     return save(
         {key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()}, metadata={"format": "pt"}
     )
 
 
-def partial_from_bytes(data: bytes) -> dict[str, NDArray[Any]]:
+def read_partial(source: Source) -> Tensors:
     """The tensors of a file by key: finite float32 or float16, and ascending indices of their dtype.
 
     Whether keys, shapes and indices fit an adapter is for those to say who read on.
@@ -65,10 +65,10 @@ def partial_from_bytes(data: bytes) -> dict[str, NDArray[Any]]:
         MalformedTensors: no safetensors file, another dtype, or indices that do not ascend from 0 or more.
         NonFiniteValues: NaN or infinity.
     """
-    tensors = read_tensors(data, INDEX_DTYPES)
+    tensors = read_tensors(source, INDEX_DTYPES)
     for key, tensor in tensors.items():
         if key.rpartition(".")[2] in INDEX_DTYPES:
-            wide = tensor.astype(np.int64)
+            wide = np.asarray(tensor, np.int64)
             if wide.ndim != 1 or (wide < 0).any() or (np.diff(wide) <= 0).any():
                 raise MalformedTensors(f"indices {key}", expected="one row of them, from 0 on, ascending")
         elif not np.isfinite(tensor).all():
@@ -82,10 +82,35 @@ def shaped(tensors: Tensors, key: str, shape: tuple[int, ...]) -> Tensor:
     Raises:
         SpecMismatch: it has another shape.
     """
-    tensor = tensors[key]
-    if tensor.shape != shape:
-        raise SpecMismatch(f"shape of {key}", got=tensor.shape, expected=shape)
-    return tensor.astype(np.float32)
+    check_shape(tensors, key, shape)
+    return np.asarray(tensors[key]).astype(np.float32)
+
+
+def check_shape(tensors: Tensors, key: str, shape: tuple[int, ...]) -> None:
+    """Raise unless the tensor under a key has this shape.
+
+    Raises:
+        SpecMismatch: it has another one.
+    """
+    if tensors[key].shape != shape:
+        raise SpecMismatch(f"shape of {key}", got=tensors[key].shape, expected=shape)
+
+
+def cores_to_bytes(cores: Mapping[str, Tensor]) -> bytes:
+    """Write the cores of the modules, (rank, rank) by module name."""
+    return partial_to_bytes({core_key(name): core for name, core in cores.items()})
+
+
+def cores_from_bytes(source: Source, spec: AdapterSpec, rank: int) -> dict[str, Tensor]:
+    """The cores of all modules by name, float32 (rank, rank).
+
+    Raises:
+        MalformedTensors, NonFiniteValues: see `read_partial`.
+        SpecMismatch: tensors of other names or shapes.
+    """
+    tensors = read_partial(source)
+    check_keys(tensors, map(core_key, spec.by_name))
+    return {name: shaped(tensors, core_key(name), (rank, rank)) for name in spec.by_name}
 
 
 def largest_of(tensors: Mapping[str, Tensor], density: float) -> dict[str, NDArray[Any]]:
@@ -101,11 +126,22 @@ def dense(tensors: Tensors, key: str, shape: tuple[int, ...]) -> Tensor:
     """The tensor of this shape whose entries stand under a key, zero elsewhere; float32.
 
     Raises:
+        SpecMismatch: see `check_entries`.
+    """
+    positions = check_entries(tensors, key, shape)
+    found = np.zeros(shape, np.float32)
+    found.flat[positions] = np.asarray(tensors[key])
+    return found
+
+
+def check_entries(tensors: Tensors, key: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """The positions of the entries under a key, in a tensor of this shape.
+
+    Raises:
         SpecMismatch: other entries than positions, or positions beyond the shape.
     """
-    positions = tensors[positions_key(key)]
-    found = np.zeros(shape, np.float32)
-    if positions.size and positions[-1] >= found.size:
-        raise SpecMismatch(f"positions of {key}", got=positions[-1], expected=f"below {found.size}")
-    found.flat[positions] = shaped(tensors, key, positions.shape)
-    return found
+    positions = np.asarray(tensors[positions_key(key)])
+    if positions.size and positions[-1] >= math.prod(shape):
+        raise SpecMismatch(f"positions of {key}", got=positions[-1], expected=f"below {math.prod(shape)}")
+    check_shape(tensors, key, positions.shape)
+    return positions

@@ -9,18 +9,27 @@ import numpy as np
 
 from hetlora.adapter import MAX_ADAPTER_BYTES, Adapter, AdapterSpec, LoraFactors, Tensor
 from hetlora.errors import SpecMismatch
+from hetlora.lazy_adapter import LazyAdapter
 from hetlora.partial_tensors import (
-    Tensors,
+    INDEX_DTYPES,
     core_key,
     dense,
     largest_of,
-    partial_from_bytes,
     partial_to_bytes,
     positions_key,
     ranks_key,
+    read_partial,
     shaped,
 )
-from hetlora.tensors import HEADER_BYTES_PER_MODULE, check_keys, factor_keys, from_tensors, to_tensors
+from hetlora.stored_tensors import Source, Tensors
+from hetlora.tensors import (
+    HEADER_BYTES_PER_MODULE,
+    check_keys,
+    factor_keys,
+    lazily_from_tensors,
+    read_tensors,
+    to_tensors,
+)
 
 # Factors by module name that are added to a model whatever their rank is.
 FrozenFactors = Mapping[str, LoraFactors]
@@ -52,16 +61,13 @@ def sent_from_bytes(data: bytes, spec: AdapterSpec) -> SentAdapter:
     """Read what `adapter_to_bytes`, `sent_to_bytes` or `sparse_to_bytes` wrote; entries left out are zero.
 
     Raises:
-        MalformedTensors, NonFiniteValues: see `partial_from_bytes`.
+        MalformedTensors, NonFiniteValues: see `read_partial`.
         SpecMismatch: tensors of other names or shapes.
         RankOutOfRange: a module's rank passes `spec.max_rank`.
     """
-    tensors = partial_from_bytes(data)
-    if any(ranks_key(name) in tensors for name in spec.by_name):
-        return SentAdapter(_from_entries(spec, tensors), {})
-    cores = {core_key(name) for name in spec.by_name} & tensors.keys()
-    adapter = from_tensors(spec, {key: tensor for key, tensor in tensors.items() if key not in cores})
-    if not cores:
+    tensors = read_partial(data)
+    adapter = _sent_adapter(spec, tensors).whole()
+    if not any(core_key(name) in tensors for name in spec.by_name):
         return SentAdapter(adapter, {})
     check_keys(tensors, [*to_tensors(adapter), *map(core_key, spec.by_name)])
     return SentAdapter(
@@ -69,25 +75,44 @@ def sent_from_bytes(data: bytes, spec: AdapterSpec) -> SentAdapter:
     )
 
 
-def _from_entries(spec: AdapterSpec, tensors: Tensors) -> Adapter:
+def open_sent(source: Source, spec: AdapterSpec) -> LazyAdapter:
+    """The adapter alone of what is known to have been written so: its numbers are not looked at beforehand.
+
+    Raises:
+        MalformedTensors: see `read_tensors`.
+        SpecMismatch: tensors of other names or shapes.
+    """
+    return _sent_adapter(spec, read_tensors(source, INDEX_DTYPES))
+
+
+def _sent_adapter(spec: AdapterSpec, tensors: Tensors) -> LazyAdapter:
+    if any(ranks_key(name) in tensors for name in spec.by_name):
+        return _from_entries(spec, tensors)
+    cores = set(map(core_key, spec.by_name))
+    return lazily_from_tensors(spec, {key: tensor for key, tensor in tensors.items() if key not in cores})
+
+
+def _from_entries(spec: AdapterSpec, tensors: Tensors) -> LazyAdapter:
     keys = [key for name in spec.by_name for key in factor_keys(name)]
     check_keys(tensors, [*keys, *map(positions_key, keys), *map(ranks_key, spec.by_name)])
-    factors = {}
-    for module in spec.modules:
-        ranks = tensors[ranks_key(module.name)]
+    counts = {}
+    for name in spec.by_name:
+        size = tensors[ranks_key(name)].size
         # Before anything of that size is made.
-        if ranks.size > spec.max_rank or (ranks != np.arange(ranks.size)).any():
+        if size > spec.max_rank or (np.asarray(tensors[ranks_key(name)]) != np.arange(size)).any():
             raise SpecMismatch(
-                f"ranks of {module.name}",
-                got=f"{ranks.size} of them",
-                expected=f"0, 1, ..., below {spec.max_rank}",
+                f"ranks of {name}", got=f"{size} of them", expected=f"0, 1, ..., below {spec.max_rank}"
             )
-        lora_A, lora_B = factor_keys(module.name)
-        factors[module.name] = LoraFactors(
-            dense(tensors, lora_A, (ranks.size, module.in_features)),
-            dense(tensors, lora_B, (module.out_features, ranks.size)),
+        counts[name] = size
+
+    def make(name: str) -> LoraFactors:
+        module, (lora_A, lora_B) = spec.by_name[name], factor_keys(name)
+        return LoraFactors(
+            dense(tensors, lora_A, (counts[name], module.in_features)),
+            dense(tensors, lora_B, (module.out_features, counts[name])),
         )
-    return Adapter(spec, factors)
+
+    return LazyAdapter(spec, counts, make)
 
 
 def frozen_to_bytes(factors: FrozenFactors) -> bytes:
@@ -105,10 +130,10 @@ def frozen_from_bytes(data: bytes, spec: AdapterSpec) -> dict[str, LoraFactors]:
     """The factors of all modules of a specification, each of any rank, 0 among them.
 
     Raises:
-        MalformedTensors, NonFiniteValues: see `partial_from_bytes`.
+        MalformedTensors, NonFiniteValues: see `read_partial`.
         SpecMismatch: tensors of other names or shapes.
     """
-    tensors = partial_from_bytes(data)
+    tensors = read_partial(data)
     check_keys(tensors, [key for name in spec.by_name for key in factor_keys(name)])
     factors = {}
     for module in spec.modules:

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, Tensor
+from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, Tensor, shared_rank
 from hetlora.errors import MalformedTensors, SpecMismatch
+from hetlora.lazy_adapter import LazyAdapter
 from hetlora.manifest import Task
+from hetlora.stored_tensors import Source, Tensors, header_entries, stored_tensors
 
 KEY_PREFIX: Final = "base_model.model."
 # For classifiers too: the frozen prototypes are no head of PEFT's, and an image model brings its own.
@@ -48,20 +50,30 @@ def to_tensors(adapter: Adapter) -> dict[str, Tensor]:
     }
 
 
-def from_tensors(spec: AdapterSpec, tensors: Mapping[str, Tensor]) -> Adapter:
+def from_tensors(spec: AdapterSpec, tensors: Tensors) -> Adapter:
     """The adapter whose factors stand under these PEFT keys.
 
     Raises:
         SpecMismatch: missing or unexpected tensors, or shapes that differ from `spec`.
         RankOutOfRange, NonFiniteValues: see `Adapter`.
     """
+    return lazily_from_tensors(spec, tensors).whole()
+
+
+def lazily_from_tensors(spec: AdapterSpec, tensors: Tensors) -> LazyAdapter:
+    """The same, a module at a time.
+
+    Raises:
+        SpecMismatch: missing or unexpected tensors, or factors of one module that share no rank.
+    """
     check_keys(tensors, [key for name in spec.by_name for key in factor_keys(name)])
-    return Adapter(
-        spec, {name: LoraFactors(*(tensors[key] for key in factor_keys(name))) for name in spec.by_name}
+    ranks = {name: shared_rank(*(tensors[key].shape for key in factor_keys(name))) for name in spec.by_name}
+    return LazyAdapter(
+        spec, ranks, lambda name: LoraFactors(*(np.asarray(tensors[key]) for key in factor_keys(name)))
     )
 
 
-def check_keys(tensors: Mapping[str, NDArray[Any]], wanted: Iterable[str]) -> None:
+def check_keys(tensors: Mapping[str, object], wanted: Iterable[str]) -> None:
     """Raise unless the tensors are those, no fewer and no others.
 
     Raises:
@@ -86,18 +98,35 @@ def adapter_from_bytes(data: bytes, spec: AdapterSpec) -> Adapter:
     """Read and check an adapter from safetensors bytes; nothing in them is trusted.
 
     Raises:
-        MalformedTensors: not a safetensors file, one whose header is longer than any that could be meant, or
-            a tensor that is not float32 or float16.
+        MalformedTensors: see `read_adapter`.
         SpecMismatch, RankOutOfRange, NonFiniteValues: see `from_tensors`.
     """
-    header_bytes, most = int.from_bytes(data[:8], "little"), max_header_bytes(spec)
+    return read_adapter(data, spec).whole()
+
+
+def read_adapter(source: Source, spec: AdapterSpec) -> LazyAdapter:
+    """The adapter of a safetensors file; nothing in it is trusted.
+
+    Raises:
+        MalformedTensors: not a safetensors file, one whose header is longer than any that could be meant, or
+            a tensor that is not float32 or float16.
+        SpecMismatch: see `lazily_from_tensors`.
+    """
+    header_bytes, most = int.from_bytes(_first(source, 8), "little"), max_header_bytes(spec)
     if header_bytes > most:
         raise MalformedTensors("header of an adapter", got=f"{header_bytes} bytes", expected=f"up to {most}")
-    return from_tensors(spec, read_tensors(data))
+    return lazily_from_tensors(spec, read_tensors(source))
 
 
-def read_tensors(data: bytes, others: Mapping[str, str] = MappingProxyType({})) -> dict[str, NDArray[Any]]:
-    """The tensors of a safetensors file by key: float32 or float16, finite or not.
+def _first(source: Source, count: int) -> bytes:
+    if isinstance(source, bytes):
+        return source[:count]
+    source.seek(0)
+    return source.read(count)
+
+
+def read_tensors(source: Source, others: Mapping[str, str] = MappingProxyType({})) -> Tensors:
+    """The tensors of a file by key, in the order of its header: float32 or float16, finite or not.
 
     `others` gives the dtype of keys that end otherwise, such as indices, by their last part.
 
@@ -105,7 +134,7 @@ def read_tensors(data: bytes, others: Mapping[str, str] = MappingProxyType({})) 
         MalformedTensors: not a safetensors file, a key that stands twice, or a tensor of another dtype.
     """
     try:
-        tensors = _load_unique(data)
+        tensors: Tensors = _loaded(source) if isinstance(source, bytes) else stored_tensors(source)
     # numpy refuses shapes and dtypes that safetensors' own header check lets through.
     except (SafetensorError, KeyError, ValueError) as error:
         raise MalformedTensors(
@@ -118,14 +147,10 @@ def read_tensors(data: bytes, others: Mapping[str, str] = MappingProxyType({})) 
     return tensors
 
 
-def _load_unique(data: bytes) -> dict[str, np.ndarray]:
-    # safetensors lets a name stand twice in the header, and readers differ on which one counts.
+def _loaded(data: bytes) -> dict[str, NDArray[Any]]:
     tensors = load(data)
-    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
-    names = json.loads(header, object_pairs_hook=lambda pairs: [name for name, _ in pairs])
-    if len(names) != len(set(names)):
-        raise ValueError("a name stands twice in the header")
-    return tensors
+    entries = header_entries(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return {key: tensors[key] for key in entries}
 
 
 def max_adapter_bytes(spec: AdapterSpec) -> int:

@@ -20,9 +20,9 @@ from hetlora.adapter import AdapterSpec
 from hetlora.errors import HetloraError, UnavailableError
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation
-from hetlora.partial import sends_whole_ranks
 from hetlora.partial_tensors import max_partial_bytes
 from hetlora.plan_adapter import sent_from_bytes
+from hetlora.sent_parts import sends_whole_ranks
 from hetlora.states import STARTED_ASSIGNMENT, AssignmentState
 from hetlora.tensors import max_adapter_bytes
 

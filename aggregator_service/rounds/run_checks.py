@@ -14,7 +14,7 @@ from hetlora.messages.defence import BY_COORDINATE, COMPARING, SCREENING
 from hetlora.messages.device import Adaptation
 from hetlora.messages.management import RunSettings
 from hetlora.messages.rules import RaFloraRule, RblaRule, ResidualExactRule
-from hetlora.partial import sends_whole_ranks
+from hetlora.sent_parts import sends_whole_ranks
 
 
 def check_settings(settings: RunSettings, rule: Rule[Any]) -> None:

@@ -29,8 +29,9 @@ from hetlora.bundle import Bundle
 from hetlora.digest import sha256_of
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.rules import AnyRule
-from hetlora.partial import contract, expand, sends_whole_ranks
+from hetlora.partial import contract, expand
 from hetlora.plan_adapter import frozen_to_bytes
+from hetlora.sent_parts import sends_whole_ranks
 
 # What a seed is drawn for: streams of one seed are told apart by it.
 COHORTS: Final = 1

@@ -15,8 +15,8 @@ from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.algebra import delta_norm, pruned_rank, tail_norm, truncate
 from hetlora.messages import device, evaluation
 from hetlora.messages.common import Message, Problem
-from hetlora.partial import contract, cores_from_bytes, cores_to_bytes, expand
-from hetlora.partial_tensors import partial_from_bytes
+from hetlora.partial import contract, expand
+from hetlora.partial_tensors import cores_from_bytes, cores_to_bytes, read_partial
 from hetlora.signature import (
     SignatureParameters,
     content_digest,
@@ -103,7 +103,7 @@ def test_sparse_change_is_written_and_read_as_pinned() -> None:
     data = adapter_bytes("update_sparse.safetensors.hex")
     adaptation = device.Adaptation(trained="lora_B", upload_density=0.125)
     assert contract(trained, adaptation, received) == data
-    assert partial_from_bytes(data)["base_model.model.h.0.k.lora_B.weight.positions"].tolist() == [3]
+    assert read_partial(data)["base_model.model.h.0.k.lora_B.weight.positions"].tolist() == [3]
     assert expand(data, SPEC, adaptation, received).factors["h.0.k"].lora_B.tolist() == [[1, 0], [2, 8]]
 
 

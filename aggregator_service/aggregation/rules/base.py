@@ -16,7 +16,7 @@ from hetlora.errors import RankOutOfRange
 from hetlora.messages.common import Message
 from hetlora.messages.device import Adaptation
 from hetlora.messages.rules import Weighted
-from hetlora.partial import sent_places
+from hetlora.sent_parts import sent_places
 
 Settings = TypeVar("Settings", bound=Message)
 

@@ -26,7 +26,7 @@ from aggregator_service.aggregation.rule import GlobalState, Handout, Update
 from aggregator_service.aggregation.rules import first_state, open_rule
 from aggregator_service.aggregation.stacks import groups_of, stacked, unstacked
 from hetlora.messages.rules import FedSbRule
-from hetlora.partial import cores_to_bytes
+from hetlora.partial_tensors import cores_to_bytes
 
 RULE = FedSbRule()
 STATE = settled(RULE)

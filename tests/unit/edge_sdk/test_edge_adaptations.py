@@ -17,7 +17,7 @@ from edge_sdk.client import EdgeClient
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, Tensor
 from hetlora.errors import ServiceUnreachable
 from hetlora.messages.device import Adaptation
-from hetlora.partial import cores_from_bytes
+from hetlora.partial_tensors import cores_from_bytes
 from hetlora.plan_adapter import frozen_to_bytes, sent_to_bytes, sparse_to_bytes
 from hetlora.tensors import adapter_to_bytes, factor_keys
 

@@ -16,8 +16,8 @@ from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.algebra import truncate
 from hetlora.errors import RankOutOfRange, SpecMismatch
 from hetlora.messages.device import Adaptation
-from hetlora.partial import contract, cores_from_bytes, expand
-from hetlora.partial_tensors import max_partial_bytes
+from hetlora.partial import contract, expand
+from hetlora.partial_tensors import cores_from_bytes, max_partial_bytes
 from hetlora.plan_adapter import (
     frozen_from_bytes,
     frozen_to_bytes,

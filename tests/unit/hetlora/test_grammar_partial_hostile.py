@@ -15,8 +15,8 @@ from safetensors.numpy import load, save
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.errors import InputError, MalformedTensors, NonFiniteValues, RankOutOfRange, SpecMismatch
 from hetlora.messages.device import Adaptation
-from hetlora.partial import contract, cores_from_bytes, cores_to_bytes, expand
-from hetlora.partial_tensors import partial_to_bytes
+from hetlora.partial import contract, expand
+from hetlora.partial_tensors import cores_from_bytes, cores_to_bytes, partial_to_bytes
 from hetlora.plan_adapter import frozen_from_bytes, sent_from_bytes, sent_to_bytes, sparse_to_bytes
 
 SPEC = AdapterSpec((ModuleSpec("k", 3, 2), ModuleSpec("q", 2, 4)), scaling=2.0, max_rank=2)

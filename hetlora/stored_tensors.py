@@ -1,0 +1,102 @@
+"""Tensors that stay in their safetensors file: their shapes are known, their numbers read when asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BufferedReader
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from safetensors import safe_open
+
+from hetlora.errors import MalformedTensors
+
+# A safetensors file: its bytes, or the file itself, of which one tensor at a time is then in memory.
+Source = bytes | BufferedReader
+
+DTYPES: Final = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "U64": "<u8",
+    "I32": "<i4",
+    "U32": "<u4",
+    "I16": "<i2",
+    "U16": "<u2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+    "C64": "<c8",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredTensor:
+    """A tensor in an open file, for one thread at a time.
+
+    `np.asarray` reads its numbers, each time anew: what was read is in memory for as long as it is used.
+    """
+
+    file: BufferedReader
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int  # where its bytes begin in the file
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """Its numbers.
+
+        Raises:
+            MalformedTensors: the file became shorter since it was opened.
+        """
+        data = np.empty(self.size * self.dtype.itemsize, np.uint8)
+        self.file.seek(self.start)
+        if (came := self.file.readinto(data.data)) != data.size:
+            raise MalformedTensors("a tensor is cut off", got=f"{came} bytes", expected=data.size)
+        return data.view(self.dtype).reshape(self.shape).astype(dtype or self.dtype, copy=False)
+
+
+Tensors = Mapping[str, NDArray[Any] | StoredTensor]
+
+
+def stored_tensors(file: BufferedReader) -> dict[str, StoredTensor]:
+    """The tensors of a file by key, in the order of its header; the file stays open for as long as they.
+
+    Raises:
+        SafetensorError, KeyError, ValueError: as `safetensors.numpy.load`; or a key stands twice.
+    """
+    with safe_open(file.name, framework="np"):
+        pass  # it has been through the header, and looked at no tensor
+    file.seek(0)
+    header = file.read(int.from_bytes(file.read(8), "little"))
+    return {key: _stored(file, 8 + len(header), entry) for key, entry in header_entries(header).items()}
+
+
+def _stored(file: BufferedReader, data_start: int, entry: Mapping[str, Any]) -> StoredTensor:
+    shape, dtype = tuple(entry["shape"]), np.dtype(DTYPES[entry["dtype"]])
+    np.broadcast_to(np.zeros((), dtype), shape)  # numpy takes fewer shapes than the format
+    return StoredTensor(file, dtype, shape, data_start + entry["data_offsets"][0])
+
+
+def header_entries(header: bytes) -> dict[str, dict[str, Any]]:
+    """What the JSON header of a safetensors file says of its tensors, by key.
+
+    Raises:
+        ValueError: a name stands twice. safetensors lets it, and readers differ on which one counts.
+    """
+    pairs = json.loads(header, object_pairs_hook=list)
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("a name stands twice in the header")
+    return {name: dict(entry) for name, entry in pairs if name != "__metadata__"}
