@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -18,10 +20,11 @@ from aggregator_service.storage.tables import AssignmentRow, RunRow
 from aggregator_service.storage.transitions import move
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import HetloraError, UnavailableError
+from hetlora.lazy_adapter import LazyAdapter
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation
 from hetlora.partial_tensors import max_partial_bytes
-from hetlora.plan_adapter import sent_from_bytes
+from hetlora.plan_adapter import open_sent
 from hetlora.sent_parts import sends_whole_ranks
 from hetlora.states import STARTED_ASSIGNMENT, AssignmentState
 from hetlora.tensors import max_adapter_bytes
@@ -80,15 +83,10 @@ def keep_update(service: Service, terms: UpdateTerms, blob: IncomingBlob) -> Obj
         StateConflict: the assignment ended, or was started at another rank, while the update was on its way.
         UnavailableError: the same bytes were dropped for another assignment at this very moment.
     """
-    with reading_own("an adapter that was sent"):
-        sent = sent_from_bytes(service.objects.read(terms.plan[1]), terms.spec)
-    update = validate_update(
-        blob.read(),
-        sent.adapter,
-        terms.adaptation,
-        min_rank=terms.min_rank,
-        one_rank=terms.one_rank,
-    )
+    with _sent(service, terms) as sent, blob.reopened() as file:
+        update = validate_update(
+            file, sent, terms.adaptation, min_rank=terms.min_rank, one_rank=terms.one_rank
+        )
     ref = terms.folder.keep(blob)  # before the run is locked: a store may take its time
     try:
         replaced = _record(service, terms, ref, update.rank)
@@ -126,6 +124,15 @@ def _record(service: Service, terms: UpdateTerms, ref: ObjectRef, rank: int) -> 
         if assignment.state is AssignmentState.TRAINING:
             move(session, assignment, AssignmentState.UPLOADING, "update received", now)
     return replaced
+
+
+@contextmanager
+def _sent(service: Service, terms: UpdateTerms) -> Iterator[LazyAdapter]:
+    with ExitStack() as opened:
+        with reading_own("an adapter that was sent"):
+            file = opened.enter_context(service.objects.opened(terms.plan[1]))
+            sent = open_sent(file, terms.spec)
+        yield sent
 
 
 def _plan(assignment: AssignmentRow) -> tuple[int, str]:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
@@ -98,6 +99,21 @@ class Blobs(ABC):
         data = self.load(sha256)
         verify_digest(f"stored object {sha256}", got=sha256_of(data), expected=sha256)
         return data
+
+    @contextmanager
+    def opened(self, sha256: str) -> Iterator[BufferedReader]:
+        """A blob as an open file of this machine, checked against its name and never in memory as a whole.
+
+        Raises:
+            NotFound: there is no such blob.
+            DigestMismatch: it was changed where it lies.
+        """
+        with self.receive() as copy:
+            for chunk in self.chunks(sha256):
+                copy.write(chunk)
+            verify_digest(f"stored object {sha256}", got=copy.sha256, expected=sha256)
+            with copy.reopened() as file:
+                yield file
 
     def verify(self, what: str, sha256: str) -> None:
         """Hash a blob without loading it.

@@ -5,14 +5,18 @@ Bytes go to a temporary file that is synced and then renamed, and so are the fol
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 from aggregator_service.storage.blobs import CHUNK_BYTES, Blobs
 from aggregator_service.storage.incoming import IncomingBlob
+from hetlora.digest import verify_digest
 from hetlora.errors import NotFound
 
 
@@ -33,10 +37,7 @@ class BlobFolder(Blobs):
             return None
 
     def chunks(self, sha256: str, first: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        try:
-            file = self.path(sha256).open("rb")
-        except FileNotFoundError as error:
-            raise NotFound("no such object", got=sha256) from error
+        file = self._file(sha256)
 
         def pieces() -> Iterator[bytes]:
             with file:
@@ -47,6 +48,19 @@ class BlobFolder(Blobs):
                     yield piece
 
         return pieces()
+
+    @contextmanager
+    def opened(self, sha256: str) -> Iterator[BufferedReader]:
+        with self._file(sha256) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            verify_digest(f"stored object {sha256}", got=digest, expected=sha256)
+            yield file
+
+    def _file(self, sha256: str) -> BufferedReader:
+        try:
+            return self.path(sha256).open("rb")
+        except FileNotFoundError as error:
+            raise NotFound("no such object", got=sha256) from error
 
     def load(self, sha256: str) -> bytes:
         try:

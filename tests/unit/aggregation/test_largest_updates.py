@@ -17,6 +17,7 @@ from aggregator_service.aggregation.tree import aggregate
 from aggregator_service.assignments.validation import LARGEST_NORM, validate_update
 from hetlora.adapter import Adapter
 from hetlora.errors import NonFiniteValues
+from hetlora.lazy_adapter import lazily
 from hetlora.tensors import adapter_to_bytes
 
 SIZES = {
@@ -42,7 +43,8 @@ def sized(adapter: StackedAdapter, norm_A: float, norm_B: float, equal: bool = F
 
 
 def let_in(data: bytes) -> Adapter:
-    return validate_update(data, random_adapter(RANK, 0), PLAIN, min_rank=1, one_rank=True)
+    sent = lazily(random_adapter(RANK, 0))
+    return validate_update(data, sent, PLAIN, min_rank=1, one_rank=True).whole()
 
 
 def data_of(norm_A: float, norm_B: float) -> bytes:
