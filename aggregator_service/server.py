@@ -11,6 +11,7 @@ from contextlib import closing
 import uvicorn
 
 from aggregator_service.app import create_app
+from aggregator_service.freed_memory import give_back_what_is_large
 from aggregator_service.service import Clock, open_service, utc_now
 from aggregator_service.settings import Settings
 from aggregator_service.tls import check_exposure, tls_context
@@ -36,6 +37,7 @@ def serve(
         SettingsError: an address that is not this machine's, or is open to others without TLS; a certificate
             or a data_dir that cannot be used.
     """
+    give_back_what_is_large()
     context = tls_context(settings)
     with listen(settings) as listener, closing(open_service(settings, clock)) as service:
         host, port = listener.getsockname()[:2]

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, check_module
+from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, check_module
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LazyAdapter:
     """An adapter whose ranks are known, and whose factors `make` gives by module name, each time anew.
 
-    What `make` gives is not checked. Iteration checks each module as it comes to it, as `Adapter` does.
+    What `make` gives is not checked; `checked` is that, as `Adapter` has it.
     """
 
     spec: AdapterSpec
     ranks: Mapping[str, int]
     make: Callable[[str], LoraFactors]
 
-    def __iter__(self) -> Iterator[tuple[ModuleSpec, LoraFactors]]:
-        for module in self.spec.modules:
-            factors = self.make(module.name)
-            check_module(module, factors, self.spec.max_rank)
-            yield module, factors
+    def checked(self, name: str) -> LoraFactors:
+        """The factors of a module, as it may have them.
+
+        Raises:
+            SpecMismatch, RankOutOfRange, NonFiniteValues: see `Adapter`.
+        """
+        factors = self.make(name)
+        check_module(self.spec.by_name[name], factors, self.spec.max_rank)
+        return factors
 
     @property
     def rank(self) -> int:

@@ -7,7 +7,7 @@ is copied. Files laid out otherwise, and adapters of unequal ranks, are copied o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors
+from hetlora.lazy_adapter import LazyAdapter
 
 Array = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
@@ -153,20 +154,30 @@ def zeros_of(
     return StackedAdapter(spec, result.values, result.layout, tuple(ranks) if uneven else None)
 
 
-def stacked(adapter: Adapter) -> StackedAdapter:
-    """An adapter, copied into even spacing; modules below the largest rank of their group end in zeros."""
-    return stacked_factors(adapter.spec, adapter.factors)
+def stacked(adapter: Adapter | LazyAdapter) -> StackedAdapter:
+    """An adapter, copied into even spacing; modules below the largest rank of their group end in zeros.
+
+    Raises:
+        SpecMismatch, RankOutOfRange, NonFiniteValues: see `LazyAdapter.checked`.
+    """
+    if isinstance(adapter, Adapter):
+        return stacked_factors(adapter.spec, adapter.factors)
+    return _stacked(adapter.spec, adapter.ranks, adapter.checked)
 
 
 def stacked_factors(spec: AdapterSpec, factors: Mapping[str, LoraFactors]) -> StackedAdapter:
     """Factors of every module, as `stacked`, of any rank: `Adapter` knows a highest."""
-    ranks = tuple(
-        np.array([factors[name].rank for name in group.names], np.intp) for group in groups_of(spec)
-    )
-    copy = zeros_of(spec, ranks, np.float32)
+    return _stacked(spec, {name: own.rank for name, own in factors.items()}, factors.__getitem__)
+
+
+def _stacked(
+    spec: AdapterSpec, ranks: Mapping[str, int], factors_of_module: Callable[[str], LoraFactors]
+) -> StackedAdapter:
+    by_group = tuple(np.array([ranks[name] for name in group.names], np.intp) for group in groups_of(spec))
+    copy = zeros_of(spec, by_group, np.float32)
     for group, stack in zip(groups_of(spec), copy, strict=True):
         for number, name in enumerate(group.names):
-            own = factors[name]
+            own = factors_of_module(name)
             stack.lora_A[number, : own.rank] = own.lora_A
             stack.lora_B[number, :, : own.rank] = own.lora_B
     return copy

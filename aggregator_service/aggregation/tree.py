@@ -1,9 +1,9 @@
 """One result whatever the order of arrival: a fixed reduction tree over sorted updates.
 
 Floating-point addition is not associative, so the sorted references alone fix the shape of the sum: leaves of
-`LEAF_SIZE` updates, added in order and by batches of `BATCH_SIZE`, then merged as a counter with `FAN_IN`
-digits carries. Some log_64(leaves) + 2 partials are alive at a time; beside them only one float per update is
-kept, its weight.
+`LEAF_SIZE` updates, added in order and by batches of `BATCH_SIZE` or, where those are larger, of as many as
+come to `BATCH_BYTES`, then merged as a counter with `FAN_IN` digits carries. Some log_64(leaves) + 2 partials
+are alive at a time; beside them only one float per update is kept, its weight.
 
 Whoever reduces whole leaves and merges them in the same shape gets the same bits: that is how several
 processes share a round, and how one goes on with what another has reached (`progress.py`).
@@ -27,9 +27,10 @@ from hetlora.adapter import AdapterSpec
 from hetlora.errors import NonFiniteValues, SettingsError, SpecMismatch, StateConflict
 from hetlora.messages.common import MAX_INTEGER
 
-# All three are part of the result's definition: another size, other last bits.
+# All four are part of the result's definition: another size, other last bits.
 LEAF_SIZE: Final = 128  # what a worker takes at a time, so that few partials travel between processes
 BATCH_SIZE: Final = 32  # updates in memory at a time; those of one layout are summed by one product
+BATCH_BYTES: Final = 2**26  # of the numbers of a batch, at which it ends before it is full
 FAN_IN: Final = 64
 
 Partial = TypeVar("Partial")
@@ -111,12 +112,26 @@ def reduce_leaf(rule: Rule[Partial], refs: Sequence[UpdateRef], load: Load) -> S
     partial = rule.init()
     raw: list[float] = []
     with one_thread():
-        for start in range(0, len(refs), BATCH_SIZE):
-            batch = [load(ref) for ref in refs[start : start + BATCH_SIZE]]
+        for batch in _batches(refs, load):
             _check_batch(batch, rule.spec)
             with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are refused at the end
                 raw += rule.accumulate(partial, batch)
+            del batch  # before the next one is read
     return Subtotal(partial, tuple(raw))
+
+
+def _batches(refs: Sequence[UpdateRef], load: Load) -> Iterator[list[Update]]:
+    """Cut where the updates alone say, so that everybody cuts alike. None is held on to here."""
+    batch: list[Update] = []
+    size_bytes = 0
+    for ref in refs:
+        batch.append(load(ref))
+        size_bytes += batch[-1].adapter.values.nbytes
+        if len(batch) == BATCH_SIZE or size_bytes >= BATCH_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
+        yield batch
 
 
 def _check_batch(batch: Sequence[Update], spec: AdapterSpec) -> None:

@@ -28,7 +28,7 @@ from hetlora.messages.common import ObjectRef
 from hetlora.messages.management import RunSettings
 from hetlora.plan_adapter import frozen_to_bytes
 from hetlora.states import AdapterVersionState
-from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
+from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, read_adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,8 @@ def read_state(service: Service, run: RunRow, version: AdapterVersionRow) -> Glo
     with reading_own("a global adapter"):
         if version.state_sha256 is not None:
             return state_from_bytes(service.objects.read(version.state_sha256), spec, rank, round_index)
-        adapter = adapter_from_bytes(service.objects.read(version.sha256), spec)
-        return GlobalState(stacked(adapter), rank, round_index)
+        with service.objects.opened(version.sha256) as file:
+            return GlobalState(stacked(read_adapter(file, spec)), rank, round_index)
 
 
 def add_version(

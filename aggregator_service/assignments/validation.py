@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from hetlora.adapter import Tensor
+from hetlora.adapter import LoraFactors
 from hetlora.errors import NonFiniteValues, RankOutOfRange
 from hetlora.expansion import expand_lazily
 from hetlora.lazy_adapter import LazyAdapter
@@ -37,7 +37,7 @@ def validate_update(
             above the one that was sent.
     """
     update = expand_lazily(source, adaptation, received)
-    norms = {module.name: (_norm(own.lora_A), _norm(own.lora_B)) for module, own in update}
+    norms = {name: _norms(update.checked(name)) for name in update.ranks}
     _check_ranks(update.ranks, received.ranks, min_rank=min_rank, one_rank=one_rank)
     for name, (norm_A, norm_B) in norms.items():
         if max(norm_A, norm_B, norm_A * norm_B) > LARGEST_NORM:
@@ -49,9 +49,13 @@ def validate_update(
     return update
 
 
-def _norm(factor: Tensor) -> float:
-    """The Frobenius norm in float64, into which no second copy of the factor is made."""
-    return math.sqrt(np.einsum("ij,ij->", factor, factor, dtype=np.float64))
+def _norms(factors: LoraFactors) -> tuple[float, float]:
+    """The Frobenius norms of lora_A and lora_B in float64, of which no copy is made."""
+    norm_A, norm_B = (
+        math.sqrt(np.einsum("ij,ij->", own, own, dtype=np.float64))
+        for own in (factors.lora_A, factors.lora_B)
+    )
+    return norm_A, norm_B
 
 
 def _check_ranks(came: Mapping[str, int], sent: Mapping[str, int], *, min_rank: int, one_rank: bool) -> None:

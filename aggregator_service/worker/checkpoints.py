@@ -21,7 +21,7 @@ import hetlora
 from aggregator_service.aggregation.packing import is_bounded
 from aggregator_service.aggregation.progress import BEGINNING, Reached
 from aggregator_service.aggregation.rule import Rule, UpdateRef
-from aggregator_service.aggregation.tree import BATCH_SIZE, FAN_IN, LEAF_SIZE
+from aggregator_service.aggregation.tree import BATCH_BYTES, BATCH_SIZE, FAN_IN, LEAF_SIZE
 from aggregator_service.artifacts.objects import keep
 from aggregator_service.service import Service
 from aggregator_service.storage.locks import lock_run_of_round
@@ -48,7 +48,7 @@ def inputs_of(settings: RunSettings, base_version: str, cohort: Sequence[UpdateR
     Args:
         cohort: updates that the treatment of each of them depends on, in their order.
     """
-    shape = (hetlora.__version__, LEAF_SIZE, BATCH_SIZE, FAN_IN)
+    shape = (hetlora.__version__, LEAF_SIZE, BATCH_SIZE, BATCH_BYTES, FAN_IN)
     told = [*shape, settings.model_dump(mode="json"), base_version, [repr(ref) for ref in cohort]]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
