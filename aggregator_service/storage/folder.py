@@ -54,6 +54,7 @@ class BlobFolder(Blobs):
         with self._file(sha256) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             verify_digest(f"stored object {sha256}", got=digest, expected=sha256)
+            file.seek(0)
             yield file
 
     def _file(self, sha256: str) -> BufferedReader:

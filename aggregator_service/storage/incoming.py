@@ -42,11 +42,6 @@ class IncomingBlob:
         self.file.flush()
         return self.path.open("rb")
 
-    def read(self) -> bytes:
-        """All bytes written so far."""
-        with self.reopened() as file:
-            return file.read()
-
 
 @contextmanager
 def receive(incoming: Path) -> Iterator[IncomingBlob]:

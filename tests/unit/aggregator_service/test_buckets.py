@@ -73,6 +73,9 @@ def test_blob_of_a_bucket_is_found_under_its_digest(blobs: Blobs, store: Store) 
     assert b"".join(blobs.chunks(ref.sha256, 3, 700)) == DATA[3:700]
     assert b"".join(blobs.chunks(ref.sha256, 1000)) == DATA[1000:]
     assert names_in(store, "objects") == [ref.sha256]
+    with blobs.opened(ref.sha256) as file:
+        assert file.read() == DATA
+        assert len(list(store.incoming.iterdir())) == 1
     assert list(store.incoming.iterdir()) == []
     assert pickle.loads(pickle.dumps(blobs)).read(ref.sha256) == DATA
 
@@ -87,6 +90,8 @@ def test_blob_that_is_no_more_in_the_bucket_is_not_found(blobs: Blobs) -> None:
             read(sha256)
     with pytest.raises(NotFound):
         blobs.verify("file", sha256)
+    with pytest.raises(NotFound), blobs.opened(sha256):
+        pass
 
 
 def test_blob_that_changed_in_the_bucket_is_not_read(blobs: Blobs, store: Store) -> None:
@@ -97,6 +102,8 @@ def test_blob_that_changed_in_the_bucket_is_not_read(blobs: Blobs, store: Store)
         blobs.read(sha256)
     with pytest.raises(DigestMismatch):
         blobs.verify("file", sha256)
+    with pytest.raises(DigestMismatch), blobs.opened(sha256):
+        pass
 
 
 def test_dropped_folder_of_a_bucket_takes_no_other_with_it(store: Store) -> None:

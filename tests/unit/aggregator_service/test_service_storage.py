@@ -99,6 +99,8 @@ def test_blob_is_found_under_its_digest(blobs: BlobFolder) -> None:
     assert (ref.sha256, ref.size_bytes) == (sha256_of(b"data"), 4)
     assert blobs.read(ref.sha256) == b"data"
     assert blobs.size_bytes(ref.sha256) == 4
+    with blobs.opened(ref.sha256) as file:
+        assert file.read() == b"data"
     assert list(blobs.incoming.iterdir()) == []
 
 
@@ -109,6 +111,8 @@ def test_blob_that_changed_on_disk_is_not_read(blobs: BlobFolder) -> None:
         blobs.read(ref.sha256)
     with pytest.raises(DigestMismatch):
         blobs.verify("file", ref.sha256)
+    with pytest.raises(DigestMismatch), blobs.opened(ref.sha256):
+        pass
     assert blobs.put(b"data") == ref
     assert blobs.read(ref.sha256) == b"data"
 
@@ -119,13 +123,17 @@ def test_missing_blob_is_not_found(blobs: BlobFolder) -> None:
         blobs.read("0" * 64)
     with pytest.raises(NotFound):
         blobs.verify("file", "0" * 64)
+    with pytest.raises(NotFound), blobs.opened("0" * 64):
+        pass
 
 
 def test_incoming_bytes_that_are_not_kept_leave_nothing(blobs: BlobFolder) -> None:
     with blobs.receive() as blob:
         blob.write(b"da")
         blob.write(b"ta")
-        assert (blob.sha256, blob.size_bytes, blob.read()) == (sha256_of(b"data"), 4, b"data")
+        assert (blob.sha256, blob.size_bytes) == (sha256_of(b"data"), 4)
+        with blob.reopened() as file:
+            assert file.read() == b"data"
     assert list(blobs.incoming.iterdir()) == []
     assert not blobs.root.exists()
 
