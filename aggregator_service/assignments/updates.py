@@ -42,6 +42,7 @@ class UpdateTerms:
     plan: tuple[int, str]  # its rank, and the digest of what was sent
     adaptation: Adaptation
     max_bytes: int
+    over: bool  # whether the assignment is, and this is the update that it had
     round_id: str  # of the offer, whose folder has the update
     folder: Blobs
 
@@ -69,6 +70,7 @@ def terms_of(service: Service, device_id: str, assignment_id: str, sha256: str) 
         plan=_plan(assignment),
         adaptation=adaptation,
         max_bytes=min(service.settings.max_update_bytes, most_bytes),
+        over=assignment.state not in STARTED_ASSIGNMENT,
         round_id=assignment.offered_in,
         folder=service.updates(assignment.offered_in),
     )
@@ -87,6 +89,8 @@ def keep_update(service: Service, terms: UpdateTerms, blob: IncomingBlob) -> Obj
         update = validate_update(
             file, sent, terms.adaptation, min_rank=terms.min_rank, one_rank=terms.one_rank
         )
+    if terms.over:  # its bytes may have been dropped since, and stay so
+        return ObjectRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
     ref = terms.folder.keep(blob)  # before the run is locked: a store may take its time
     try:
         replaced = _record(service, terms, ref, update.rank)

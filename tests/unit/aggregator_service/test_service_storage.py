@@ -202,3 +202,17 @@ def test_updates_are_dropped_once_their_round_ended_long_ago(
     clock.advance(1)
     # The third round has not ended: the clock alone does not take its update away.
     assert [name.startswith(open_run) for name in rounds()] == [True]
+
+
+def test_update_that_was_dropped_does_not_come_back_when_it_is_repeated(
+    operator: Operator, device: FakeDevice, bundle: str, service: Service, clock: FakeClock
+) -> None:
+    run_id = operator.run(bundle, lease_seconds=86_400)
+    assignment_id = device.started()
+    brought = device.upload(assignment_id, make_adapter(2)).json()
+    device.submit(assignment_id, make_adapter(2))
+    operator.committed(run_id)
+    clock.advance(service.settings.keep_updates_seconds)
+    sweep(service)
+    assert device.upload(assignment_id, make_adapter(2)).json() == brought
+    assert kept_updates(service) == []
