@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -56,18 +55,6 @@ class Replica(Process):
                 await asyncio.sleep(0.05)
         told = self.log.read_text(errors="replace")[-500:]
         raise ServiceUnreachable("a replica is not ready", got=f"{READY_SECONDS:.0f} s, then: {told}")
-
-    def hang(self) -> None:
-        """Stop the process where it is."""
-        self._signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """Let a hanging process go on."""
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self.popen is not None:
-            self.popen.send_signal(number)  # which leaves alone what has ended
 
     def put_clock_wrong(self, seconds: float) -> None:
         """Have the process's clock, a movable one, off by so many seconds until it is put wrong by 0."""

@@ -12,7 +12,6 @@ import httpx
 import pytest
 from fake_clock import FakeClock
 from fake_device import FakeDevice
-from s3_server import environment, s3_server
 from service_bundle import make_adapter
 from service_operator import TOKEN, Operator
 from service_server import problem, served
@@ -25,6 +24,7 @@ from aggregator_service.storage.blobs import Blobs
 from aggregator_service.storage.bucket import open_bucket
 from aggregator_service.storage.store import Store
 from aggregator_service.worker.sweep import sweep
+from benchmarks.s3_server import S3Server, environment
 from hetlora.digest import sha256_of
 from hetlora.errors import DigestMismatch, NotFound
 from hetlora.tensors import adapter_to_bytes
@@ -37,8 +37,8 @@ DATA = bytes(range(256)) * 4
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
+    with S3Server() as running:
+        yield running.url
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import yaml
 from fake_device import FakeDevice
-from s3_server import environment, s3_server
 from service_bundle import make_adapter
 from service_figures import figure, figures_of
 from service_operator import TOKEN, Operator
 from service_process import now, process
 
 from benchmarks.postgresql_server import PostgresqlServer
+from benchmarks.s3_server import S3Server, environment
 
 COMPOSE = Path(__file__).parents[3] / "deploy" / "compose" / "compose.yaml"
 
@@ -33,7 +33,7 @@ def test_round_goes_through_two_replicas_and_a_worker_that_share_a_database_and_
     postgresql: PostgresqlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ExitStack() as running:
-        store = environment(running.enter_context(s3_server()))
+        store = environment(running.enter_context(S3Server()).url)
         database = running.enter_context(postgresql.empty())
         clients = []
         for number, service in enumerate(("api", "api", "worker")):
