@@ -12,8 +12,10 @@ import typer
 from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish
-from benchmarks.service.chaos import Outcome, run_chaos
+from benchmarks.service.chaos import run_chaos
 from benchmarks.service.faults import DatabaseName
+from benchmarks.service.outcome import Outcome
+from benchmarks.service.stores import StoreName
 from hetlora.cli.output import JsonFlag, plain, stderr, stdout
 from hetlora.errors import SettingsError
 
@@ -25,21 +27,25 @@ def bench_chaos(
     faults: Annotated[int, typer.Option(min=1, help="How many faults.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the faults, of keys and of updates.")] = 0,
     database: Annotated[DatabaseName, typer.Option(help="What the processes share.")] = "sqlite",
+    store: Annotated[StoreName, typer.Option(help="Where objects and updates are.")] = "folder",
     replicas: Annotated[int, typer.Option(min=1, max=8, help="Processes of the service.")] = 2,
     keep: Annotated[
-        Path | None, typer.Option(help="A new folder for database, store and logs, to be looked at later.")
+        Path | None,
+        typer.Option(help="A new folder for database, store (not a bucket) and logs, to be looked at."),
     ] = None,
     results: Annotated[
-        Path, typer.Option(help="Folder of chaos-DATABASE.json.", show_default="benchmarks/results")
+        Path, typer.Option(help="Folder of chaos-DATABASE[-bucket].json.", show_default="benchmarks/results")
     ] = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
     """Kill, hang, cut off and mislead a real service while devices work, and then check all that it kept.
 
     Two runs of short rounds go on over the processes of one service (SQLite, or a PostgreSQL server started
-    for it), while ten simulated devices with real keys bring real updates. Between come the faults: SIGKILL
-    and SIGSTOP of processes, clocks that are off by minutes or hours, files that may not grow, a database
-    that is locked, cut off or killed, requests that break off, come twice, late, again or spoilt.
+    for it; a data folder, or an S3 server with a bucket), while ten simulated devices with real keys bring
+    real updates, and evaluate every other version of one run. Between come the faults: SIGKILL and SIGSTOP of
+    processes, clocks that are off by minutes or hours, files that may not grow, a database that is locked,
+    cut off or killed, a bucket that is slow or away, requests that break off, come twice, late, again or
+    spoilt.
 
     Then tables and store are checked by code of their own, and every committed adapter is made again from the
     stored updates, bit for bit. A violation ends the command with 1.
@@ -56,11 +62,11 @@ def bench_chaos(
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hetlora-chaos-")))
         folder.mkdir(parents=True, exist_ok=True)
         outcome = asyncio.run(
-            run_chaos(folder, faults=faults, seed=seed, database=database, replicas=replicas)
+            run_chaos(folder, faults=faults, seed=seed, database=database, replicas=replicas, store=store)
         )
     if not as_json:
         _show(outcome)
-    figures = figures_of(outcome, database, replicas)
+    figures = figures_of(outcome, database, replicas, store)
     finish(
         "chaos",
         figures,
@@ -68,7 +74,7 @@ def bench_chaos(
         seed=seed,
         packages=("sqlalchemy", "uvicorn"),
         results=results,
-        part=database,
+        part=database if store == "folder" else f"{database}-{store}",
     )
     for violation in outcome.violations if as_json else ():
         stderr.print(plain(violation), soft_wrap=True)
@@ -76,15 +82,18 @@ def bench_chaos(
         raise typer.Exit(1)
 
 
-def figures_of(outcome: Outcome, database: DatabaseName, replicas: int) -> dict[str, Any]:
+def figures_of(outcome: Outcome, database: DatabaseName, replicas: int, store: StoreName) -> dict[str, Any]:
     """The result as plain JSON values."""
     return {
         "faults": outcome.happened.total(),
         "violations": len(outcome.violations),
         "rounds": outcome.rounds,
         "updates_accepted": outcome.updates_accepted,
+        "evaluations": outcome.evaluations,
+        "evaluation_reports": outcome.evaluation_reports,
         "seconds": outcome.seconds,
         "database": database,
+        "store": store,
         "replicas": replicas,
         "schedule_sha256": outcome.schedule_sha256,
         "faults_by_kind": dict(outcome.happened.most_common()),
@@ -100,6 +109,7 @@ def _show(outcome: Outcome) -> None:
         table.add_row(kind.replace("_", " "), str(count))
     stdout.print(table)
     kept = f"{outcome.rounds} rounds of {outcome.updates_accepted} updates, {outcome.receipts} receipts"
-    stdout.print(f"{kept}; {len(outcome.violations)} violations")
+    scored = f"{outcome.evaluations} evaluations of {outcome.evaluation_reports} reports"
+    stdout.print(f"{kept}; {scored}; {len(outcome.violations)} violations")
     for violation in outcome.violations:
         stdout.print(plain(f"- {violation}"), soft_wrap=True)

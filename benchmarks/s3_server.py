@@ -18,6 +18,8 @@ from hetlora.errors import ServiceUnreachable
 
 START_SECONDS: Final = 30.0
 BUCKET: Final = "hetlora"
+REGION: Final = "us-east-1"
+KEY: Final = "tests"  # any key opens it
 
 
 class S3Server(Process):
@@ -56,7 +58,7 @@ def environment(url: str) -> dict[str, str]:
     return {
         "AWS_ENDPOINT_URL": url,
         "AWS_ALLOW_HTTP": "true",
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "tests",
-        "AWS_SECRET_ACCESS_KEY": "tests",
+        "AWS_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": KEY,
     }

@@ -27,6 +27,17 @@ STUCK_SECONDS: Final = 120.0
 WAIT_SECONDS: Final = 0.1
 # Answers that mean "not now" or "not here": a replica whose clock is off takes everyone's for wrong.
 PASSING: Final = frozenset({401, 429})
+# Not a check-in: its second answer tells what is left of the lease.
+ANSWERED_ALIKE: Final = frozenset({"start", "upload", "submit", "evaluate", "report"})
+REPORTED: Final = frozenset({"submit", "report"})
+IMPOSSIBLE: Final[tuple[dict[str, object], ...]] = (
+    {"example_count": 0},
+    {"correct_count": 50},  # of at most 49
+    {"correct_count": None},  # of a classifier
+    {"loss": -1.0},
+    {"loss": 1e7},
+    {"loss": math.nan},
+)
 
 
 class Forgotten(Exception):
@@ -160,8 +171,7 @@ class FaultyAsking:
     async def _asked_twice(self, asked: Asked) -> None:
         both = await self._at_once(*(asked.request.signed(self.key, time.time()) for _ in range(2)))
         bodies = {answer.body for answer in both if answer is not None and answer.succeeded}
-        # A check-in's answers may differ: the second tells what is left of the lease.
-        if asked.step in ("start", "upload", "submit") and len(bodies) > 1:
+        if asked.step in ANSWERED_ALIKE and len(bodies) > 1:
             self._violated(asked, "one request was answered in two ways")
 
     async def _replayed(self, asked: Asked, amount: float) -> None:
@@ -179,7 +189,7 @@ class FaultyAsking:
         if answer is None or not answer.succeeded:
             return
         # Whatever is reported of an assignment that is over, its receipt is told again.
-        over = asked.step == "submit" and json.loads(answer.body)["state"] != AssignmentState.ACCEPTED
+        over = asked.step in REPORTED and json.loads(answer.body)["state"] != AssignmentState.ACCEPTED
         if not over:
             self._violated(asked, f"a request that was {fault.kind} was taken")
 
@@ -217,5 +227,8 @@ def _spoilt(fault: Fault, request: Request) -> tuple[bytes | None, Request]:
             at = body.index(b'"sha256":"') + len(b'"sha256":"')
             other = b"0" if body[at : at + 1] != b"0" else b"1"
             return None, replace(request, body=body[:at] + other + body[at + 1 :])
+        case "impossible":
+            changed = IMPOSSIBLE[int(fault.amount * len(IMPOSSIBLE))]
+            return None, replace(request, body=json.dumps({**json.loads(body), **changed}).encode())
         case _:
             raise AssertionError(f"a request cannot be {fault.kind}")

@@ -1,4 +1,4 @@
-"""Runs on a service that meets faults, and what is left of them in its tables and its store."""
+"""Runs on a service that meets faults, until it is calm again."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from aggregator_service.settings import Role
 from benchmarks.service.asking import FaultyAsking, Forgotten
 from benchmarks.service.board import Board
 from benchmarks.service.device import Device
-from benchmarks.service.faults import DatabaseName, Fault, schedule, schedule_sha256
+from benchmarks.service.faults import DatabaseName, Fault, schedule
 from benchmarks.service.injector import Injector
-from benchmarks.service.invariants import check
 from benchmarks.service.ledger import Ledger
-from benchmarks.service.records import Records, read_records
-from benchmarks.service.reproduction import check_adapters
+from benchmarks.service.outcome import Outcome, outcome_of
+from benchmarks.service.records import read_records
 from benchmarks.service.stage import POPULATION, Stage, staged
+from benchmarks.service.stores import StoreName
 from benchmarks.service.tiny_bundle import tiny_spec
 from benchmarks.service.wire import Key
-from hetlora.adapter import AdapterSpec
 from hetlora.errors import HetloraError
 from hetlora.messages.management import RunSettings
 
 FEATURES: Final = 16
 MAX_RANK: Final = 4
-DEVICES: Final = 10
+DEVICES: Final = 14
 MOST_PARTS: Final = 3  # of an update, by the number of its device
+WITHOUT_HELD_OUT: Final = 5  # of so many devices, one
 LEASE_SECONDS: Final = 4.0
 # A device comes back within this, whatever it is told: what is looked for are faults, not manners.
 PACE_SECONDS: Final = 0.2
 # Once the last fault is over every run commits a round within this, or it is stuck for good.
 CALM_SECONDS: Final = 90.0
+MORE: Final = {"rounds": 2, "evaluations": 1}
 SETTINGS: Final = {
     "HETLORA_LEAST_RETRY_SECONDS": "0.2",
     "HETLORA_MOST_RETRY_SECONDS": "0.2",
@@ -50,27 +51,18 @@ SETTINGS: Final = {
     "HETLORA_MAX_FAILURES_PER_ROUND": "1000",
     "HETLORA_MAX_REQUESTS_PER_MINUTE": "100000",
 }
-# Two runs share the devices: one whose state is its adapter, and a buffered one that keeps more, moments and
-# wider factors.
+EVALUATION: Final = {
+    "every_rounds": 2,
+    "devices": 5,
+    "minimum_reports": 3,
+    "window_seconds": 3 * LEASE_SECONDS,
+}
+# Two runs share the devices: one whose state is its adapter, with evaluations, and a buffered one that keeps
+# more, moments and wider factors.
 RULES: Final[tuple[dict[str, object], ...]] = (
-    {"rule": "hetlora"},
+    {"rule": "hetlora", "evaluation": EVALUATION},
     {"rule": "residual_exact", "server_optimizer": {"name": "adam"}, "mode": "buffered"},
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run of faults came to; `violations` in words."""
-
-    violations: list[str]
-    rounds: int
-    updates_accepted: int
-    seconds: float
-    schedule_sha256: str
-    happened: Counter[str]
-    answers: Counter[str]
-    attempts_abandoned: int
-    receipts: int
 
 
 @dataclass
@@ -104,14 +96,17 @@ class Chaos:
     async def _device(self, key: Key) -> None:
         """One device, visit after visit."""
         ask = FaultyAsking(key, self.stage.ports, self.board, self.ledger, LEASE_SECONDS)
-        device = Device(key, POPULATION, ask, parts=1 + key.number % MOST_PARTS)
+        parts, held_out_count = 1 + key.number % MOST_PARTS, 10 if key.number % WITHOUT_HELD_OUT else 0
+        device = Device(key, POPULATION, ask, parts, held_out_count)
         rng = np.random.default_rng([self.seed, key.number])
         while not self._over.is_set():
             wait_seconds = float(rng.uniform(0, PACE_SECONDS))
             try:
                 visit = await device.visit()
                 if visit.receipt is not None:
-                    self.ledger.note_receipt(key.device_id, visit.receipt, visit.update_sha256)
+                    self.ledger.note_receipt(
+                        key.device_id, visit.receipt, update_sha256=visit.update_sha256, report=visit.report
+                    )
                 wait_seconds = min(wait_seconds, visit.retry_after_seconds)
             except Forgotten:
                 pass
@@ -121,21 +116,34 @@ class Chaos:
         ask.close()
 
     async def _calm(self, runs: Sequence[str]) -> None:
-        """Wait until every run has committed two rounds more: one that was under way, and a whole one."""
-        wanted = {run: count + 2 for run, count in self._committed().items()}
+        """Wait until every run has committed two rounds more, one that was under way and a whole one, and an
+        evaluation has come to figures.
+        """
+        before = self._done(runs)
         deadline = time.monotonic() + CALM_SECONDS
-        while any(self._committed()[run] < wanted[run] for run in runs):
+        while late := {
+            name: has for name, has in self._done(runs).items() if has < before[name] + MORE[name[0]]
+        }:
             if time.monotonic() > deadline:
-                late = [run for run in runs if self._committed()[run] < wanted[run]]
-                self.ledger.violations.append(
-                    f"no round of {late} commits {CALM_SECONDS:.0f} s after the faults"
-                )
+                for (what, run), has in late.items():
+                    self.ledger.violations.append(
+                        f"{CALM_SECONDS:.0f} s after the faults {what} of run {run} are {has}, "
+                        f"and were {before[what, run]}"
+                    )
                 return
             await asyncio.sleep(0.2)
 
-    def _committed(self) -> dict[str, int]:
+    def _done(self, runs: Sequence[str]) -> dict[tuple[str, str], int]:
+        """The committed rounds of each run and, of one that is evaluated, its evaluations with figures."""
+        done = {}
         with self.stage.operator() as operator:
-            return {run.run_id: run.rounds_committed for run in operator.runs()}
+            for run in map(operator.run, runs):
+                done["rounds", run.run_id] = run.rounds_committed
+                if run.settings.evaluation is not None:
+                    versions = operator.adapters(run.run_id)
+                    told = [version.evaluation for version in versions if version.evaluation is not None]
+                    done["evaluations", run.run_id] = sum(one.figures is not None for one in told)
+        return done
 
     @asynccontextmanager
     async def _supervised(self) -> AsyncIterator[None]:
@@ -156,18 +164,32 @@ class Chaos:
 
 
 async def run_chaos(
-    folder: Path, *, faults: int, seed: int, database: DatabaseName, replicas: int
+    folder: Path,
+    *,
+    faults: int,
+    seed: int,
+    database: DatabaseName,
+    replicas: int,
+    store: StoreName = "folder",
 ) -> Outcome:
     """Meet the faults of a seed and check what is left.
 
     Args:
         folder: holds all files, an empty one.
     """
-    planned = schedule(faults, seed, database=database, replicas=replicas)
+    planned = schedule(faults, seed, database=database, replicas=replicas, store=store)
     spec = tiny_spec(FEATURES, MAX_RANK)
     started = time.monotonic()
     roles: list[Role] = ["all"] * replicas
-    staging = staged(folder, spec, database=database, roles=roles, settings=SETTINGS, movable_clocks=True)
+    staging = staged(
+        folder,
+        spec,
+        database=database,
+        roles=roles,
+        settings=SETTINGS,
+        store=store,
+        movable_clocks=True,
+    )
     async with staging as stage:
         chaos = Chaos(stage, seed)
         happened = await chaos.run(planned)
@@ -175,39 +197,8 @@ async def run_chaos(
         engine = stage.engine()
         records = read_records(engine)
         engine.dispose()
-    return _outcome(records, stage, spec, chaos.ledger, happened, planned, time.monotonic() - started)
-
-
-def _outcome(
-    records: Records,
-    stage: Stage,
-    spec: AdapterSpec,
-    ledger: Ledger,
-    happened: Counter[str],
-    planned: list[Fault],
-    seconds: float,
-) -> Outcome:
-    faults_of_its_own = ledger.answers["500"]  # whatever befalls it is passing, and told so
-    violations = [
-        *([f"{faults_of_its_own} requests were answered 500"] if faults_of_its_own else []),
-        *ledger.violations,
-        *check(records, stage.data_dir, ledger),
-        *check_adapters(records, stage.data_dir, spec),
-    ]
-    committed = {row["id"] for row in records.rounds if row["state"] == "committed"}
-    return Outcome(
-        violations=violations,
-        rounds=len(committed),
-        updates_accepted=sum(
-            row["state"] == "accepted" and row["round_id"] in committed for row in records.assignments
-        ),
-        seconds=round(seconds, 1),
-        schedule_sha256=schedule_sha256(planned),
-        happened=happened,
-        answers=ledger.answers,
-        attempts_abandoned=sum(row["state"] == "abandoned" for row in records.rounds),
-        receipts=len(ledger.receipts),
-    )
+        # A bucket ends with the block.
+        return outcome_of(records, stage, spec, chaos.ledger, happened, planned, time.monotonic() - started)
 
 
 def _run_settings(rule: dict[str, object]) -> RunSettings:

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
-import numpy as np
-
+from benchmarks.service.sent import (
+    CAPABILITIES,
+    TUS,
+    drawing,
+    moved,
+    part_headers,
+    posted,
+    promise,
+    report_of,
+    scored,
+)
 from benchmarks.service.wire import Answer, Key, Request
-from hetlora import tus
 from hetlora.digest import sha256_of
 from hetlora.errors import DigestMismatch, ServiceFailed
-from hetlora.messages.common import PROTOCOL_VERSION, ObjectRef
-from hetlora.messages.device import (
-    CapabilityReport,
-    CheckIn,
-    CheckInAnswer,
-    Failure,
-    Offer,
-    Plan,
-    Receipt,
-    Report,
-    StartRequest,
-)
+from hetlora.messages.common import PROTOCOL_VERSION
+from hetlora.messages.device import CheckIn, CheckInAnswer, Failure, Offer, Plan, Receipt, StartRequest
+from hetlora.messages.evaluation import EvaluationReport
 
-Step = Literal["check_in", "start", "download", "upload", "begin", "part", "submit", "give_back"]
-STEPS: Final[tuple[Step, ...]] = get_args(Step)
-TUS: Final = (("Tus-Resumable", tus.VERSION),)
-GIGA: Final = 10**9
-CAPABILITIES: Final = CapabilityReport(
-    source="given",
-    cores=2,
-    memory_total_bytes=8 * GIGA,
-    memory_available_bytes=4 * GIGA,
-    matmul_flops_per_second=1e9,
-    disk_free_bytes=GIGA,
-)
+Training = Literal["check_in", "start", "download", "upload", "begin", "part", "submit", "give_back"]
+Evaluating = Literal["evaluate", "report", "report_again"]
+Step = Training | Evaluating
+STEPS: Final[tuple[Step, ...]] = (*get_args(Training), *get_args(Evaluating))
+GIVEN_BACK: Final = 0.1  # of the evaluations that a device is offered
+REPORTED_AGAIN: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +52,7 @@ class Visit:
     receipt: Receipt | None
     retry_after_seconds: float
     update_sha256: str | None = None
+    report: EvaluationReport | None = None
 
 
 class NotPossible(Exception):
@@ -71,13 +63,15 @@ class NotPossible(Exception):
 class Device:
     """Checks in, works and hands in what its random numbers make of the adapter that it was sent.
 
-    With `parts` above 1 its updates go up in so many parts, by tus, else in one.
+    With `parts` above 1 its updates go up in so many parts, by tus, else in one. With held-out examples it
+    evaluates, too: some offers it gives back, and some reports another follows, which must change nothing.
     """
 
     key: Key
     population: str
     ask: Ask
     parts: int = 1
+    held_out_count: int = 0
 
     async def visit(self) -> Visit:
         """One check-in, and the work that it brings.
@@ -92,34 +86,62 @@ class Device:
             population=self.population,
             capabilities=CAPABILITIES,
             example_count=1 + self.key.number % 5,
+            held_out_count=self.held_out_count,
         )
-        answer = await self.ask(Asked("check_in", _posted("/check-ins", message)))
+        answer = await self.ask(Asked("check_in", posted("/check-ins", message)))
         told = CheckInAnswer.model_validate_json(_wanted(answer).body)
         if told.offer is None:
             return Visit(None, told.retry_after_seconds)
+        work = self._evaluate if told.offer.kind == "evaluate" else self._train
         try:
-            return await self._work(told.offer)
+            return await work(told.offer)
         except NotPossible as error:
-            failure = Failure(code="state_conflict", message=str(error)[:1000])
-            path = f"/assignments/{told.offer.assignment_id}:fail"
-            answer = await self.ask(Asked("give_back", _posted(path, failure), told.offer))
-            receipt = Receipt.model_validate_json(_wanted(answer).body)
-            return Visit(receipt, receipt.retry_after_seconds)
+            return await self._give_back(
+                told.offer, Failure(code="state_conflict", message=str(error)[:1000])
+            )
 
-    async def _work(self, offer: Offer) -> Visit:
-        path = f"/assignments/{offer.assignment_id}"
+    async def _train(self, offer: Offer) -> Visit:
+        path = _path(offer)
+        rank, adapter = await self._start("start", offer)
+        update = moved(adapter, offer.assignment_id)
+        await self._upload(update, path, offer)
+        report = report_of(update, rank, 1 + self.key.number % 5)
+        handed_in = await self._ask("submit", posted(f"{path}:submit", report), offer)
+        receipt = Receipt.model_validate_json(handed_in.body)
+        return Visit(receipt, receipt.retry_after_seconds, update_sha256=sha256_of(update))
+
+    async def _evaluate(self, offer: Offer) -> Visit:
+        await self._start("evaluate", offer)
+        manner = drawing(f"manner of {offer.assignment_id}").random()
+        if manner < GIVEN_BACK:
+            return await self._give_back(offer, Failure(code="cancelled", message="the app is in use"))
+        report = scored(offer.assignment_id)
+        receipt = await self._report("report", report, offer)
+        if manner > 1 - REPORTED_AGAIN:
+            other = report.model_copy(update={"loss": report.loss + 1})
+            again = await self._report("report_again", other, offer)
+            if (again.state, again.reason) != (receipt.state, receipt.reason):
+                raise ServiceFailed("a second report", got=again.reason, expected=receipt.reason)
+        return Visit(receipt, receipt.retry_after_seconds, report=report)
+
+    async def _report(self, step: Step, report: EvaluationReport, offer: Offer) -> Receipt:
+        answer = await self._ask(step, posted(f"{_path(offer)}:submit", report), offer)
+        return Receipt.model_validate_json(answer.body)
+
+    async def _start(self, step: Step, offer: Offer) -> tuple[int, bytes]:
+        """Take an offer; answers the rank, and the adapter that came."""
         rank = offer.min_rank + self.key.number % (offer.max_rank - offer.min_rank + 1)
-        started = await self._ask("start", _posted(f"{path}:start", StartRequest(rank=rank)), offer)
+        started = await self._ask(step, posted(f"{_path(offer)}:start", StartRequest(rank=rank)), offer)
         plan = Plan.model_validate_json(started.body)
         adapter = (await self._ask("download", Request("GET", f"/objects/{plan.adapter.sha256}"), offer)).body
         if sha256_of(adapter) != plan.adapter.sha256:
             raise DigestMismatch("adapter of a plan", got=sha256_of(adapter), expected=plan.adapter.sha256)
-        update = moved(adapter, offer.assignment_id)
-        await self._upload(update, path, offer)
-        report = _report(update, rank, 1 + self.key.number % 5)
-        handed_in = await self._ask("submit", _posted(f"{path}:submit", report), offer)
-        receipt = Receipt.model_validate_json(handed_in.body)
-        return Visit(receipt, receipt.retry_after_seconds, sha256_of(update))
+        return rank, adapter
+
+    async def _give_back(self, offer: Offer, failure: Failure) -> Visit:
+        answer = await self.ask(Asked("give_back", posted(f"{_path(offer)}:fail", failure), offer))
+        receipt = Receipt.model_validate_json(_wanted(answer).body)
+        return Visit(receipt, receipt.retry_after_seconds)
 
     async def _upload(self, update: bytes, path: str, offer: Offer) -> None:
         if self.parts == 1:
@@ -140,12 +162,12 @@ class Device:
         answer = await self.ask(
             Asked("part", Request("PATCH", upload, part, part_headers(part, offset)), offer)
         )
-        if answer.status == 409 and code_of(answer) == "offset_mismatch":  # it came, but not its answer
+        if answer.status == 409 and answer.code == "offset_mismatch":  # it came, but not its answer
             answer = await self.ask(Asked("begin", Request("HEAD", upload, headers=TUS), offer))
         if answer.status in (404, 410):
             return None
         if answer.status == 409:
-            raise NotPossible(code_of(answer))
+            raise NotPossible(answer.code)
         return int(_wanted(answer).headers["upload-offset"])
 
     async def _ask(self, step: Step, request: Request, offer: Offer) -> Answer:
@@ -156,57 +178,17 @@ class Device:
         """
         answer = await self.ask(Asked(step, request, offer))
         if answer.status == 409:
-            raise NotPossible(code_of(answer))
+            raise NotPossible(answer.code)
         return _wanted(answer)
 
 
-def promise(update: bytes) -> tuple[tuple[str, str], ...]:
-    """The headers that begin an upload in parts."""
-    length = ("Upload-Length", str(len(update)))
-    return (*TUS, length, ("Upload-Metadata", tus.sha256_pair(sha256_of(update))))
-
-
-def part_headers(part: bytes, offset: int) -> tuple[tuple[str, str], ...]:
-    """The headers of a part."""
-    kind, place = ("Content-Type", tus.PART_TYPE), ("Upload-Offset", str(offset))
-    return (*TUS, kind, place, ("Upload-Checksum", tus.sha256_pair(sha256_of(part))))
-
-
-def moved(adapter: bytes, name: str) -> bytes:
-    """An adapter's safetensors after a small random move, the same for the same name."""
-    start = 8 + int.from_bytes(adapter[:8], "little")
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
-    numbers = np.frombuffer(adapter, np.float32, offset=start)
-    return adapter[:start] + (numbers + 0.05 * rng.standard_normal(len(numbers), np.float32)).tobytes()
-
-
-def code_of(answer: Answer) -> str:
-    """The stable code of a refusal."""
-    try:
-        return str(json.loads(answer.body)["code"])
-    except (ValueError, KeyError, TypeError):
-        return f"status {answer.status}"
+def _path(offer: Offer) -> str:
+    """Below /device/v1."""
+    kind = "evaluations" if offer.kind == "evaluate" else "assignments"
+    return f"/{kind}/{offer.assignment_id}"
 
 
 def _wanted(answer: Answer) -> Answer:
     if not answer.succeeded:
-        raise ServiceFailed("a simulated device is refused", got=f"{answer.status} {code_of(answer)}")
+        raise ServiceFailed("a simulated device is refused", got=f"{answer.status} {answer.code}")
     return answer
-
-
-def _posted(path: str, message: Any) -> Request:
-    return Request("POST", path, message.model_dump_json().encode())
-
-
-def _report(update: bytes, rank: int, example_count: int) -> Report:
-    return Report(
-        update=ObjectRef(sha256=sha256_of(update), size_bytes=len(update)),
-        rank=rank,
-        example_count=example_count,
-        steps=1,
-        first_loss=1.0,
-        last_loss=0.5,
-        training_seconds=0.0,
-        peak_memory_bytes=0,
-        downloaded_bytes=len(update),
-    )

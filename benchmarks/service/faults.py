@@ -10,6 +10,7 @@ from typing import Final, Literal
 import numpy as np
 
 from benchmarks.service.device import Step
+from benchmarks.service.stores import StoreName
 
 DatabaseName = Literal["sqlite", "postgresql"]
 Kind = Literal[
@@ -22,6 +23,9 @@ Kind = Literal[
     "database_held",  # somebody else locks it for a while, longer than a write waits
     "connections_cut",  # pg_terminate_backend, of one connection or of all
     "database_killed",  # every process of PostgreSQL at once, and started again
+    # Of the bucket.
+    "store_away",  # its server hangs, or resets every connection
+    "store_slow",  # each piece of what is sent, either way, is late
     # Of a device's request.
     "cut_before",  # connected and gone
     "cut_while",  # in the middle of sending
@@ -35,6 +39,7 @@ Kind = Literal[
     "truncated",  # an update, or a part of one, that lacks its end
     "wrong_digest",  # a report about another update
     "not_finite",  # an update that holds infinity
+    "impossible",  # a report of an evaluation that no examples can give
     "forged",  # signed by another key
     "forgotten",  # the device knows nothing any more and checks in again
 ]
@@ -48,6 +53,8 @@ SHARES: Final[Mapping[Kind, float]] = {
     "database_held": 2,
     "connections_cut": 6,
     "database_killed": 2,
+    "store_away": 3,
+    "store_slow": 3,
     "cut_before": 4,
     "cut_while": 8,
     "cut_after": 10,
@@ -60,23 +67,30 @@ SHARES: Final[Mapping[Kind, float]] = {
     "truncated": 5,
     "wrong_digest": 4,
     "not_finite": 3,
+    "impossible": 3,
     "forged": 4,
     "forgotten": 5,
 }
 OF_POSTGRESQL: Final[frozenset[Kind]] = frozenset({"connections_cut", "database_killed"})
 OF_A_REPLICA: Final[frozenset[Kind]] = frozenset({"kill", "hang", "clock_jump", "disk_full"})
 OF_THE_DATABASE: Final[frozenset[Kind]] = frozenset({"database_held", *OF_POSTGRESQL})
+OF_THE_STORE: Final[frozenset[Kind]] = frozenset({"store_away", "store_slow"})
+NOT_OF_A_REQUEST: Final = OF_A_REPLICA | OF_THE_DATABASE | OF_THE_STORE
 # The steps of a device at which a fault of a request makes sense; those that are not named come at any.
 AT_STEPS: Final[Mapping[Kind, tuple[Step, ...]]] = {
-    "late": ("upload", "part", "submit"),
+    "late": ("upload", "part", "submit", "report"),
     "flipped": ("upload", "part"),
     "truncated": ("upload", "part"),
     "not_finite": ("upload",),
     "wrong_digest": ("submit",),
-    "forgotten": ("start", "download", "upload", "part", "submit"),
+    "impossible": ("report",),
+    "forgotten": ("start", "download", "upload", "part", "submit", "evaluate", "report"),
 }
-# All but giving work back, which is rare: a fault would wait for it.
-ANY_STEP: Final[tuple[Step, ...]] = ("check_in", "start", "download", "upload", "begin", "part", "submit")
+# All but giving work back and reporting again, which are rare: a fault would wait for them.
+ANY_STEP: Final[tuple[Step, ...]] = (
+    *("check_in", "start", "download", "upload", "begin", "part", "submit"),
+    *("evaluate", "report"),
+)
 MEAN_GAP_SECONDS: Final = 0.1
 
 
@@ -92,10 +106,15 @@ class Fault:
     amount: float
 
 
-def schedule(faults: int, seed: int, *, database: DatabaseName, replicas: int) -> list[Fault]:
-    """The faults of a seed, always the same."""
+def schedule(
+    faults: int, seed: int, *, database: DatabaseName, replicas: int, store: StoreName = "folder"
+) -> list[Fault]:
+    """The faults of a seed, always the same for the same database, store and number of replicas."""
     rng = np.random.default_rng(seed)
-    shares = {k: share for k, share in SHARES.items() if database == "postgresql" or k not in OF_POSTGRESQL}
+    left_out = frozenset[Kind]().union(
+        OF_POSTGRESQL if database == "sqlite" else (), OF_THE_STORE if store == "folder" else ()
+    )
+    shares = {kind: share for kind, share in SHARES.items() if kind not in left_out}
     kinds, parts = [*shares], np.array([*shares.values()])
     return [_drawn(rng, number, kinds, parts / parts.sum(), replicas) for number in range(faults)]
 
@@ -111,7 +130,7 @@ def _drawn(
         kind=kind,
         after_seconds=float(rng.exponential(MEAN_GAP_SECONDS)),
         replica=int(rng.integers(replicas)),
-        step=None if kind in OF_A_REPLICA | OF_THE_DATABASE else step,
+        step=None if kind in NOT_OF_A_REQUEST else step,
         amount=float(rng.random()),
     )
 

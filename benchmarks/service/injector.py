@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from benchmarks.service.board import Armed, Board
-from benchmarks.service.faults import OF_A_REPLICA, Fault
+from benchmarks.service.faults import OF_A_REPLICA, OF_THE_STORE, Fault
 from benchmarks.service.ledger import Ledger
 from benchmarks.service.replica import Replica
 from benchmarks.service.stage import Stage
@@ -30,6 +30,7 @@ BEFALL_SECONDS: Final = 120.0
 # after which updates are dropped, as that would lose them by the rules.
 SMALL_JUMP_SECONDS: Final = 290.0
 LARGE_JUMP_SECONDS: Final = 7200.0
+LONGEST_DELAY_SECONDS: Final = 0.3
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Injector:
     happened: Counter[str] = field(default_factory=Counter)
     _clocks_wrong: int = 0
     _database: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _store: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def inject(self, faults: Sequence[Fault]) -> None:
         """All faults, in the order and at the distances of their schedule."""
@@ -68,6 +70,9 @@ class Injector:
         if fault.kind in OF_A_REPLICA:
             async with replica.changing:
                 await self._to_replica(fault, replica)
+        elif fault.kind in OF_THE_STORE:
+            async with self._store:
+                await self._to_store(fault)
         elif fault.kind == "database_held":
             await asyncio.to_thread(self._hold_database, 0.2 + 3 * fault.amount)
         elif fault.kind == "connections_cut":
@@ -111,6 +116,21 @@ class Injector:
         self._clocks_wrong -= 1
         if not self._clocks_wrong:  # a second, for what is under way by the wrong time
             self.board.clocks_right_since = time.monotonic() + 1
+
+    async def _to_store(self, fault: Fault) -> None:
+        """The bucket hangs or, in half of the cases, refuses all; or it is slow."""
+        assert self.stage.bucket is not None
+        server, gate = self.stage.bucket.server, self.stage.bucket.gate
+        if fault.kind == "store_slow":
+            gate.delay_seconds = LONGEST_DELAY_SECONDS * fault.amount
+            await asyncio.sleep(0.5 + 2 * fault.amount)
+            gate.delay_seconds = 0.0
+            return
+        half, share = divmod(2 * fault.amount, 1)
+        away, back = (server.hang, server.go_on) if half else (gate.shut, gate.open)
+        away()
+        await asyncio.sleep(0.3 + 3 * share)
+        back()
 
     async def _to_request(self, fault: Fault) -> None:
         armed = Armed(fault)

@@ -9,12 +9,13 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from enum import StrEnum
-from pathlib import Path
 from typing import Final
 
+from benchmarks.service.evaluated import at_once, due, evaluations, figures
 from benchmarks.service.ledger import Ledger
-from benchmarks.service.records import Records, Row
+from benchmarks.service.records import LIVE, Records, Row
 from benchmarks.service.stored_bytes import objects, uploads
+from benchmarks.service.stores import Read
 from hetlora.states import (
     AdapterVersionState,
     AssignmentState,
@@ -35,11 +36,10 @@ MACHINES: Final[dict[str, type[StrEnum]]] = {
     "evaluation": EvaluationState,
     "evaluation_assignment": EvaluationAssignmentState,
 }
-LIVE: Final = frozenset({"offered", "downloading", "training", "uploading", "submitted"})
 GOING_ON: Final = frozenset({"selecting", "collecting", "aggregating"})
 
 
-def check(records: Records, data_dir: Path, ledger: Ledger | None = None) -> list[str]:
+def check(records: Records, read: Read, ledger: Ledger | None = None) -> list[str]:
     """Every violation, in words; `ledger` is what the devices were told, where somebody kept it."""
     return [
         *_transitions(records),
@@ -49,8 +49,12 @@ def check(records: Records, data_dir: Path, ledger: Ledger | None = None) -> lis
         *_rounds(records),
         *_versions(records),
         *_staleness(records),
-        *objects(records, data_dir),
+        *objects(records, read),
         *uploads(records),
+        *due(records),
+        *evaluations(records),
+        *figures(records, None if ledger is None else ledger.reports),
+        *at_once(records),
         *(_told(records, ledger) if ledger is not None else ()),
     ]
 
@@ -77,6 +81,8 @@ def _transitions(records: Records) -> Iterator[str]:
         "round": records.rounds,
         "assignment": records.assignments,
         "adapter_version": records.adapter_versions,
+        "evaluation": records.evaluations,
+        "evaluation_assignment": records.evaluation_assignments,
     }
     for subject, rows in stateful.items():
         for row in rows:
@@ -219,7 +225,7 @@ def _staleness(records: Records) -> Iterator[str]:
 
 def _told(records: Records, ledger: Ledger) -> Iterator[str]:
     """What a device was told became of its work is what became of it."""
-    assignments = {row["id"]: row for row in records.assignments}
+    assignments = {row["id"]: row for row in (*records.assignments, *records.evaluation_assignments)}
     for name, receipt in ledger.receipts.items():
         row = assignments.get(name)
         if row is None:

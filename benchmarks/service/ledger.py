@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from hetlora.messages.device import Receipt
+from hetlora.messages.evaluation import EvaluationReport
 
 
 @dataclass(slots=True)
@@ -15,11 +16,19 @@ class Ledger:
     receipts: dict[str, Receipt] = field(default_factory=dict)  # by assignment
     device_of: dict[str, str] = field(default_factory=dict)  # by assignment
     updates: dict[str, str] = field(default_factory=dict)  # SHA-256 of what was handed in, by assignment
+    reports: dict[str, EvaluationReport] = field(default_factory=dict)  # by assignment, of an evaluation
     answers: Counter[str] = field(default_factory=Counter)  # by status, and of none
     violations: list[str] = field(default_factory=list)
 
-    def note_receipt(self, device_id: str, receipt: Receipt, update_sha256: str | None) -> None:
-        """Keep a receipt; what a device was told once stays so."""
+    def note_receipt(
+        self,
+        device_id: str,
+        receipt: Receipt,
+        *,
+        update_sha256: str | None = None,
+        report: EvaluationReport | None = None,
+    ) -> None:
+        """Keep a receipt, and what it is for; what a device was told once stays so."""
         name = receipt.assignment_id
         before = self.receipts.get(name)
         if before is not None and before.state is not receipt.state:
@@ -29,3 +38,5 @@ class Ledger:
         self.receipts[name] = receipt
         if update_sha256 is not None:
             self.updates[name] = update_sha256
+        if report is not None:
+            self.reports[name] = report

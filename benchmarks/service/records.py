@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Engine, text
 
 Row = dict[str, Any]
+# States of work that a device has, of training and of evaluation.
+LIVE: Final = frozenset({"offered", "downloading", "training", "uploading", "submitted", "started"})
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Every row that tells of devices, runs, rounds, assignments, versions and their changes of state."""
+    """Every row that tells of devices, runs, rounds, versions, evaluations, and their changes of state."""
 
     devices: list[Row]
     runs: list[Row]
@@ -23,6 +25,8 @@ class Records:
     handouts: list[Row]
     uploads: list[Row]
     upload_parts: list[Row]
+    evaluations: list[Row]
+    evaluation_assignments: list[Row]
     transitions: list[Row]
 
 
@@ -43,6 +47,8 @@ def read_records(engine: Engine) -> Records:
             handouts=rows("handouts", "version, rank"),
             uploads=rows("uploads", "id"),
             upload_parts=rows("upload_parts", "upload_id, offset_bytes"),
+            evaluations=rows("evaluations", "id"),
+            evaluation_assignments=rows("evaluation_assignments", "id"),
             transitions=rows("transitions", "id"),
         )
 

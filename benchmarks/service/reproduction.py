@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +19,7 @@ from aggregator_service.aggregation.tree import aggregate
 from aggregator_service.artifacts.adapters import opened
 from aggregator_service.artifacts.global_state import state_from_bytes, state_to_bytes
 from benchmarks.service.records import Records, Row
+from benchmarks.service.stores import Read
 from hetlora.adapter import AdapterSpec
 from hetlora.messages.management import RunSettings
 from hetlora.messages.rules import HetLoraRule
@@ -31,7 +31,7 @@ TOLERANCE: Final = 1e-6
 Tensors = dict[str, NDArray[Any]]
 
 
-def check_adapters(records: Records, data_dir: Path, spec: AdapterSpec) -> Iterator[str]:
+def check_adapters(records: Records, read: Read, spec: AdapterSpec) -> Iterator[str]:
     """Every committed adapter that its updates do not give; for runs whose updates are whole adapters."""
     versions = {(row["run_id"], row["round_index"]): row for row in records.adapter_versions}
     by_name = {row["id"]: row for row in records.adapter_versions}
@@ -48,7 +48,7 @@ def check_adapters(records: Records, data_dir: Path, spec: AdapterSpec) -> Itera
             if update["round_id"] == row["id"] and update["state"] == "accepted"
         ]
         try:
-            made = _again(own, before, updates, data_dir, spec, before["round_index"] + 1)
+            made = _again(own, before, updates, read, spec, before["round_index"] + 1)
             same = made == (after["sha256"], after["state_sha256"])
         except Exception as error:  # whatever it is: it cannot be made again
             yield f"version {after['id']} cannot be made again: {type(error).__name__}: {error}"
@@ -56,22 +56,21 @@ def check_adapters(records: Records, data_dir: Path, spec: AdapterSpec) -> Itera
         if not same:
             yield f"version {after['id']} is not what its {len(updates)} updates give"
         if isinstance(own.rule, HetLoraRule) and own.server_optimizer is None:
-            yield from _by_formula(after, updates, data_dir, spec)
+            yield from _by_formula(after, updates, read, spec)
 
 
 def _again(
-    settings: RunSettings, before: Row, updates: list[Row], data_dir: Path, spec: AdapterSpec, index: int
+    settings: RunSettings, before: Row, updates: list[Row], read: Read, spec: AdapterSpec, index: int
 ) -> tuple[str, str | None]:
     """The digests of the adapter and of the state beside it, if there is one, of a fresh aggregation."""
-    state = _state(before, data_dir, spec, settings.max_rank, index)
+    state = _state(before, read, spec, settings.max_rank, index)
     refs = {_ref(row): row for row in updates}
     reader = UpdateReader(spec)
 
     def loaded(ref: UpdateRef) -> Update:
-        received = stacked(adapter_from_bytes(_object(data_dir, ref.received_sha256), spec))
-        stored = data_dir / "updates" / refs[ref]["offered_in"] / ref.sha256[:2] / ref.sha256
+        received = stacked(adapter_from_bytes(read("objects", ref.received_sha256), spec))
         return Update(
-            reader.read(stored.read_bytes()),
+            reader.read(_update(read, refs[ref])),
             ref.example_count,
             received,
             ref.received_sha256,
@@ -87,10 +86,10 @@ def _again(
     return adapter, None if alone else _digest(state_to_bytes(made))
 
 
-def _state(before: Row, data_dir: Path, spec: AdapterSpec, rank: int, index: int) -> GlobalState:
+def _state(before: Row, read: Read, spec: AdapterSpec, rank: int, index: int) -> GlobalState:
     if before["state_sha256"] is not None:
-        return state_from_bytes(_object(data_dir, before["state_sha256"]), spec, rank, index)
-    return GlobalState(stacked(adapter_from_bytes(_object(data_dir, before["sha256"]), spec)), rank, index)
+        return state_from_bytes(read("objects", before["state_sha256"]), spec, rank, index)
+    return GlobalState(stacked(adapter_from_bytes(read("objects", before["sha256"]), spec)), rank, index)
 
 
 def _ref(row: Row) -> UpdateRef:
@@ -103,22 +102,15 @@ def _ref(row: Row) -> UpdateRef:
     )
 
 
-def _by_formula(after: Row, updates: list[Row], data_dir: Path, spec: AdapterSpec) -> Iterator[str]:
+def _by_formula(after: Row, updates: list[Row], read: Read, spec: AdapterSpec) -> Iterator[str]:
     """HetLoRA by hand: zero-padded factors, weighted by the norms of the whole models' products."""
-    tensors = [
-        load(
-            (
-                data_dir / "updates" / row["offered_in"] / row["update_sha256"][:2] / row["update_sha256"]
-            ).read_bytes()
-        )
-        for row in updates
-    ]
+    tensors = [load(_update(read, row)) for row in updates]
     norms = np.array([_norm(own, spec) for own in tensors])
     weights = norms / norms.sum() if norms.any() else np.full(len(norms), 1 / len(norms))
     stored = np.array([row["aggregation_weight"] for row in updates])
     if not np.allclose(stored, weights, rtol=1e-6):
         yield f"weights of version {after['id']} are {stored}, their norms give {weights}"
-    found = load(_object(data_dir, after["sha256"]))
+    found = load(read("objects", after["sha256"]))
     for module in spec.modules:
         for key, axis in zip(factor_keys(module.name), (0, 1), strict=True):
             mean = np.zeros(found[key].shape)
@@ -140,8 +132,8 @@ def _norm(tensors: Tensors, spec: AdapterSpec) -> float:
     return math.sqrt(squares)
 
 
-def _object(data_dir: Path, sha256: str) -> bytes:
-    return (data_dir / "objects" / sha256[:2] / sha256).read_bytes()
+def _update(read: Read, row: Row) -> bytes:
+    return read(f"updates/{row['offered_in']}", row["update_sha256"])
 
 
 def _digest(data: bytes) -> str:

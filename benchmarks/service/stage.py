@@ -18,6 +18,7 @@ from aggregator_service.storage.tables import DeviceRow, TransitionRow
 from benchmarks.postgresql_server import PostgresqlServer
 from benchmarks.service.faults import DatabaseName
 from benchmarks.service.replica import Replica
+from benchmarks.service.stores import Bucket, Read, StoreName, in_folder
 from benchmarks.service.tiny_bundle import write_tiny_bundle
 from benchmarks.service.wire import Key
 from hetlora.adapter import AdapterSpec
@@ -36,9 +37,15 @@ class Stage:
     replicas: Sequence[Replica]
     ports: Sequence[int]  # of those that answer requests
     postgresql: PostgresqlServer | None
+    bucket: Bucket | None
     database_url: str  # as SQLAlchemy takes it
     token: str
     bundle: str
+
+    @property
+    def read(self) -> Read:
+        """Reads what is in the store."""
+        return in_folder(self.data_dir) if self.bucket is None else self.bucket.read
 
     def operator(self) -> Operator:
         """An operator at the first replica."""
@@ -96,6 +103,7 @@ async def staged(
     database: DatabaseName,
     roles: Sequence[Role],
     settings: Mapping[str, str],
+    store: StoreName = "folder",
     movable_clocks: bool = False,
 ) -> AsyncIterator[Stage]:
     """A service with its population and its bundle; every process ends with the block.
@@ -115,6 +123,9 @@ async def staged(
             server = stack.enter_context(PostgresqlServer())
             common["HETLORA_DATABASE_URL"] = server.create("hetlora")
             url = common["HETLORA_DATABASE_URL"].replace("postgresql:", "postgresql+psycopg:", 1)
+        bucket = stack.enter_context(Bucket()) if store == "bucket" else None
+        if bucket is not None:
+            common |= bucket.settings
         processes = [
             Replica(
                 f"replica-{number}", folder, {**common, "HETLORA_ROLE": role}, movable_clock=movable_clocks
@@ -129,4 +140,4 @@ async def staged(
             bundle = operator.publish_bundle(write_tiny_bundle(folder / "bundle", spec)).digest
         asked = zip(processes, roles, strict=True)
         ports = [process.port for process, role in asked if role != "worker"]
-        yield Stage(data_dir, processes, ports, server, url, token, bundle)
+        yield Stage(data_dir, processes, ports, server, bucket, url, token, bundle)

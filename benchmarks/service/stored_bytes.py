@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 
 from benchmarks.service.records import Records
+from benchmarks.service.stores import Read
 
 
-def objects(records: Records, data_dir: Path) -> Iterator[str]:
+def objects(records: Records, read: Read) -> Iterator[str]:
     """Whatever a row names is in the store, whole."""
     named: dict[tuple[str, str], str] = {}
     for row in (*records.adapter_versions, *records.handouts):
@@ -18,18 +18,18 @@ def objects(records: Records, data_dir: Path) -> Iterator[str]:
         digests = (row["sha256"], row["frozen_sha256"], row.get("state_sha256"))
         named |= {("objects", digest): what for digest in digests if digest is not None}
     dropped = {row["id"] for row in records.rounds if row["updates_dropped"]}
-    for row in records.assignments:
+    for row in (*records.assignments, *records.evaluation_assignments):
         if row["adapter_sha256"] is not None:
             named["objects", row["adapter_sha256"]] = f"assignment {row['id']}"
+    for row in records.assignments:
         kept = row["state"] == "accepted" and row["offered_in"] not in dropped
         if row["update_sha256"] is not None and kept:
             named[f"updates/{row['offered_in']}", row["update_sha256"]] = f"assignment {row['id']}"
     for row in records.upload_parts:
         named[f"uploads/{row['upload_id']}", row["sha256"]] = f"upload {row['upload_id']}"
     for (folder, digest), what in named.items():
-        path = data_dir / folder / digest[:2] / digest
         try:
-            data = path.read_bytes()
+            data = read(folder, digest)
         except OSError as error:
             yield f"{what} names {folder}/{digest}, which cannot be read: {error.strerror}"
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,6 +99,14 @@ class Answer:
     @property
     def succeeded(self) -> bool:
         return 200 <= self.status < 300
+
+    @property
+    def code(self) -> str:
+        """The stable code of a refusal."""
+        try:
+            return str(json.loads(self.body)["code"])
+        except (ValueError, KeyError, TypeError):
+            return f"status {self.status}"
 
 
 class Connection:
