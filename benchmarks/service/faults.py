@@ -24,7 +24,7 @@ Kind = Literal[
     "connections_cut",  # pg_terminate_backend, of one connection or of all
     "database_killed",  # every process of PostgreSQL at once, and started again
     # Of the bucket.
-    "store_away",  # its server hangs, or resets every connection
+    "store_away",  # its server hangs, or every connection to it is cut
     "store_slow",  # each piece of what is sent, either way, is late
     # Of a device's request.
     "cut_before",  # connected and gone

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import struct
 import threading
 import time
 from contextlib import suppress
@@ -16,7 +15,7 @@ PIECE_BYTES: Final = 16 * 1024
 class Gate:
     """Carries what comes to `port` on to a port of the loopback address, from threads of its own.
 
-    While it is shut every connection is reset, those that stand too. Each piece of up to 16 KiB, either way,
+    While it is shut every connection is cut, those that stand too. Each piece of up to 16 KiB, either way,
     waits for `delay_seconds`.
     """
 
@@ -31,7 +30,7 @@ class Gate:
         self._serving = threading.Thread(target=self._serve)
 
     def shut(self) -> None:
-        """Reset what stands, and whatever comes until it is opened."""
+        """Cut what stands, and whatever comes until it is opened."""
         with self._changing:
             self._shut = True
             for end in self._open:
@@ -85,9 +84,7 @@ class Gate:
 
 
 def _cut_off(end: socket.socket) -> None:
-    """Close at once, with a reset; again does nothing."""
-    with suppress(OSError):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    """Close at once, also for a thread that waits for it; again does nothing."""
     with suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
     end.close()

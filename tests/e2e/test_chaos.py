@@ -21,6 +21,8 @@ from benchmarks.service.invariants import check
 from benchmarks.service.ledger import Ledger
 from benchmarks.service.records import Records, read_records
 from benchmarks.service.reproduction import check_adapters
+from benchmarks.service.sent import scored
+from benchmarks.service.stores import in_folder
 from benchmarks.service.tiny_bundle import tiny_spec
 from hetlora.messages.device import Receipt
 from hetlora.states import AssignmentState
@@ -29,6 +31,7 @@ pytestmark = pytest.mark.slow
 
 SPEC = tiny_spec(FEATURES, MAX_RANK)
 ACCEPTED = "id = (SELECT min(id) FROM assignments WHERE state = 'accepted')"
+EVALUATED = "id = (SELECT min(id) FROM evaluations WHERE figures IS NOT NULL)"
 COMMITTED = "id = (SELECT min(id) FROM rounds WHERE state = 'committed')"
 
 
@@ -50,8 +53,8 @@ class Remains:
         return records
 
     def violations(self, ledger: Ledger | None = None) -> str:
-        records = self.records()
-        found = [*check(records, self.data_dir, ledger), *check_adapters(records, self.data_dir, SPEC)]
+        records, read = self.records(), in_folder(self.data_dir)
+        found = [*check(records, read, ledger), *check_adapters(records, read, SPEC)]
         return "\n".join(found)
 
     def accepted(self) -> tuple[str, Path]:
@@ -75,11 +78,21 @@ def remains(after_faults: Path, tmp_path: Path) -> Remains:
     return Remains(shutil.copytree(after_faults, tmp_path / "data"))
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_thirty_faults_lose_and_double_nothing(database: str, tmp_path: Path) -> None:
-    if database == "postgresql":
-        pytest.importorskip("pgserver", reason="NO POSTGRESQL: pip install pgserver")
-    command = [*COMMAND, "bench", "chaos", "--faults", "30", "--seed", "5", "--database", database, "--json"]
+@pytest.mark.parametrize(
+    ("database", "store", "needed"),
+    [
+        ("sqlite", "folder", ()),
+        ("postgresql", "folder", ("pgserver",)),
+        ("sqlite", "bucket", ("moto", "obstore")),
+    ],
+)
+def test_thirty_faults_lose_and_double_nothing(
+    database: str, store: str, needed: tuple[str, ...], tmp_path: Path
+) -> None:
+    for module in needed:
+        pytest.importorskip(module, reason=f"NO {module.upper()}: pip install 'hetlora[dev]'")
+    where = ["--database", database, "--store", store]
+    command = [*COMMAND, "bench", "chaos", "--faults", "30", "--seed", "5", *where, "--json"]
     done = subprocess.run(
         [*command, "--results", str(tmp_path)], capture_output=True, text=True, check=False, timeout=200
     )
@@ -89,7 +102,10 @@ def test_thirty_faults_lose_and_double_nothing(database: str, tmp_path: Path) ->
     assert (result["faults"], result["violations"], result["seed"]) == (30, 0, 5)
     assert result["rounds"] >= 2
     assert result["updates_accepted"] >= 2 * result["rounds"]
-    assert json.loads((tmp_path / f"chaos-{database}.json").read_text()) == result
+    assert result["evaluation_reports"] >= 3 * result["evaluations"] >= 3
+    (file,) = tmp_path.iterdir()
+    assert file.name == {"folder": f"chaos-{database}.json", "bucket": f"chaos-{database}-bucket.json"}[store]
+    assert json.loads(file.read_text()) == result
 
 
 def test_untouched_remains_have_no_violation(remains: Remains) -> None:
@@ -131,6 +147,18 @@ def test_untouched_remains_have_no_violation(remains: Remains) -> None:
             " WHERE id = (SELECT min(id) FROM adapter_versions WHERE round_index = 1)",
             "is not what its",
         ),
+        (f"UPDATE evaluations SET state = 'open' WHERE {EVALUATED}", "its last transition does not say"),
+        (f"UPDATE evaluations SET figures = NULL WHERE {EVALUATED}", "reports, and has no figures"),
+        (f"DELETE FROM evaluations WHERE {EVALUATED}", "was to be evaluated, and has no evaluation"),
+        (
+            "DELETE FROM transitions WHERE id = (SELECT min(id) FROM transitions WHERE new = 'started')",
+            "but was offered",
+        ),
+        (
+            "UPDATE evaluation_assignments SET lease_expires_at = '9999-12-31 00:00:00.000000' WHERE id ="
+            " (SELECT min(id) FROM evaluation_assignments)",
+            "outlives its evaluation",
+        ),
     ],
     ids=[
         "update counted in another round",
@@ -143,6 +171,11 @@ def test_untouched_remains_have_no_violation(remains: Remains) -> None:
         "transition lost",
         "version lost",
         "version of other bytes",
+        "evaluation opened again",
+        "figures lost",
+        "evaluation lost",
+        "transition of an evaluation lost",
+        "lease of an evaluation",
     ],
 )
 def test_spoilt_table_is_seen(remains: Remains, statement: str, told: str) -> None:
@@ -173,5 +206,18 @@ def test_receipt_that_the_tables_do_not_bear_out_is_seen(remains: Remains) -> No
     receipt = Receipt(
         assignment_id=name, state=AssignmentState.DISCARDED, reason="late", retry_after_seconds=1
     )
-    ledger.note_receipt(device, receipt, None)
+    ledger.note_receipt(device, receipt)
     assert f"assignment {name} was discarded to its device, and is accepted" in remains.violations(ledger)
+
+
+def test_figures_that_are_not_of_what_devices_sent_are_seen(remains: Remains) -> None:
+    records = remains.records()
+    accepted = [row for row in records.evaluation_assignments if row["state"] == "accepted"]
+    evaluated = {row["id"] for row in records.evaluations if row["figures"] is not None}
+    ledger = Ledger(reports={row["id"]: scored(row["id"]) for row in accepted})
+    assert remains.violations(ledger) == ""
+    counted = next(row["id"] for row in accepted if row["evaluation_id"] in evaluated)
+    ledger.reports[counted] = scored("another")
+    assert "loss of evaluation" in remains.violations(ledger)
+    del ledger.reports[counted]
+    assert f"is of reports that no device sent: ['{counted}']" in remains.violations(ledger)

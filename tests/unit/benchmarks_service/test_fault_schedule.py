@@ -1,6 +1,18 @@
 from __future__ import annotations
 
-from benchmarks.service.faults import AT_STEPS, OF_POSTGRESQL, SHARES, schedule, schedule_sha256
+import pytest
+
+from benchmarks.service.faults import (
+    AT_STEPS,
+    OF_POSTGRESQL,
+    OF_THE_STORE,
+    SHARES,
+    DatabaseName,
+    Kind,
+    schedule,
+    schedule_sha256,
+)
+from benchmarks.service.stores import StoreName
 
 
 def test_same_seed_makes_the_same_faults_and_another_seed_others() -> None:
@@ -10,11 +22,20 @@ def test_same_seed_makes_the_same_faults_and_another_seed_others() -> None:
     assert schedule_sha256(first) != schedule_sha256(other)
 
 
-def test_every_kind_of_fault_comes_and_postgresqls_own_on_postgresql_alone() -> None:
-    kinds = {fault.kind for fault in schedule(1000, 0, database="postgresql", replicas=2)}
-    assert kinds == set(SHARES)
-    kinds = {fault.kind for fault in schedule(1000, 0, database="sqlite", replicas=2)}
-    assert kinds == set(SHARES) - OF_POSTGRESQL
+@pytest.mark.parametrize(
+    ("database", "store", "left_out"),
+    [
+        ("postgresql", "bucket", frozenset()),
+        ("postgresql", "folder", OF_THE_STORE),
+        ("sqlite", "bucket", OF_POSTGRESQL),
+        ("sqlite", "folder", OF_POSTGRESQL | OF_THE_STORE),
+    ],
+)
+def test_every_kind_of_fault_comes_where_there_is_what_it_befalls(
+    database: DatabaseName, store: StoreName, left_out: frozenset[Kind]
+) -> None:
+    faults = schedule(1500, 0, database=database, replicas=2, store=store)
+    assert {fault.kind for fault in faults} == set(SHARES) - left_out
 
 
 def test_faults_of_requests_come_at_steps_where_they_make_sense_and_to_all_replicas() -> None:
