@@ -41,11 +41,11 @@ def bench_chaos(
     """Kill, hang, cut off and mislead a real service while devices work, and then check all that it kept.
 
     Two runs of short rounds go on over the processes of one service (SQLite, or a PostgreSQL server started
-    for it; a data folder, or an S3 server with a bucket), while ten simulated devices with real keys bring
-    real updates, and evaluate every other version of one run. Between come the faults: SIGKILL and SIGSTOP of
-    processes, clocks that are off by minutes or hours, files that may not grow, a database that is locked,
-    cut off or killed, a bucket that is slow or away, requests that break off, come twice, late, again or
-    spoilt.
+    for it; a data folder, or an S3 server with a bucket), while fourteen simulated devices with real keys
+    bring real updates, and evaluate every other version of one run. Between come the faults: SIGKILL and
+    SIGSTOP of processes, clocks that are off by minutes or hours, files that may not grow, a database that is
+    locked, cut off or killed, a bucket that is slow or away, requests that break off, come twice, late, again
+    or spoilt.
 
     Then tables and store are checked by code of their own, and every committed adapter is made again from the
     stored updates, bit for bit. A violation ends the command with 1.
