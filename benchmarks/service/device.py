@@ -111,6 +111,8 @@ class Device:
         return Visit(receipt, receipt.retry_after_seconds, update_sha256=sha256_of(update))
 
     async def _evaluate(self, offer: Offer) -> Visit:
+        if self.held_out_count == 0:
+            raise ServiceFailed("a device without held-out examples is to evaluate", got=offer.assignment_id)
         await self._start("evaluate", offer)
         manner = drawing(f"manner of {offer.assignment_id}").random()
         if manner < GIVEN_BACK:
