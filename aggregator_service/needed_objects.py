@@ -31,8 +31,8 @@ def check_needed_objects(settings: Settings) -> int:
         How many runs have all of theirs.
 
     Raises:
-        SettingsError, UnavailableError: the database cannot be read, as `revisions_of` tells it; objects are
-            missing or damaged.
+        SettingsError, UnavailableError: the database cannot be read, as `revisions_of` tells it; the store
+            does not answer; objects are missing or damaged.
     """
     objects = Store(settings.data_dir, settings.object_store_url).blobs("objects")
     with engine_of(settings) as engine, Session(engine) as session:
@@ -53,6 +53,8 @@ def check_needed_objects(settings: Settings) -> int:
 def _of_bundle(objects: Blobs, digest: str) -> Iterator[str]:
     try:
         manifest = parse_manifest(objects.read(digest))
+    except UnavailableError:
+        raise
     except HetloraError as error:
         yield f"manifest of the bundle {digest}: {error}"
         return
@@ -67,6 +69,8 @@ def _of_version(objects: Blobs, session: Session, version: str | None) -> Iterat
     for sha256 in filter(None, (row.sha256, row.frozen_sha256, row.state_sha256)):
         try:
             objects.verify(f"object {sha256}", sha256)
+        except UnavailableError:
+            raise
         except HetloraError as error:
             yield f"adapter {row.id}: {error}"
     for handout in session.scalars(select(HandoutRow).where(HandoutRow.version == row.id)):

@@ -16,7 +16,7 @@ from typing import Final
 
 from aggregator_service.storage.incoming import IncomingBlob, receive
 from hetlora.digest import sha256_of, verify_digest
-from hetlora.errors import HetloraError, NotFound, ServiceFailed
+from hetlora.errors import HetloraError, NotFound, ServiceFailed, UnavailableError
 from hetlora.messages.common import ObjectRef
 
 CHUNK_BYTES: Final = 256 * 1024
@@ -28,9 +28,12 @@ def reading_own(what: str) -> Iterator[None]:
 
     Raises:
         ServiceFailed: it is lost or rotten, which is no fault of whoever asks, and may be mended.
+        UnavailableError: the store does not answer now; what it holds may be well.
     """
     try:
         yield
+    except UnavailableError:
+        raise
     except HetloraError as error:
         raise ServiceFailed(f"{what} of the service cannot be read", got=error) from error
 

@@ -25,7 +25,7 @@ from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, 
 from aggregator_service.worker.checkpoints import Checkpoints, inputs_of
 from aggregator_service.worker.steps import step
 from aggregator_service.worker.stored_updates import StoredUpdates, UnreadableUpdate
-from hetlora.errors import HetloraError, ServiceFailed
+from hetlora.errors import HetloraError, UnavailableError
 from hetlora.messages.defence import Defence
 from hetlora.messages.management import RunSettings
 from hetlora.states import RoundState
@@ -59,7 +59,7 @@ def commit_round(service: Service, round_id: str) -> None:
         log.exception("round=%s update=%s unreadable", round_id, error.sha256)
         _leave_out(service, round_id, error.sha256)
         outcome = "left_out"
-    except ServiceFailed:
+    except UnavailableError:  # or, of its kind, ServiceFailed: neither is a fault of the updates
         raise
     except HetloraError as error:
         log.exception("round=%s aggregation=failed", round_id)

@@ -13,7 +13,7 @@ from aggregator_service.aggregation.stacks import StackedAdapter, stacked
 from aggregator_service.aggregation.staleness import staleness_weight
 from aggregator_service.storage.blobs import Blobs, reading_own
 from hetlora.adapter import Adapter
-from hetlora.errors import HetloraError
+from hetlora.errors import HetloraError, UnavailableError
 from hetlora.messages.device import Adaptation
 from hetlora.partial import expand, with_cores
 from hetlora.plan_adapter import sent_from_bytes
@@ -62,11 +62,14 @@ class StoredUpdates:
         Raises:
             UnreadableUpdate: see there.
             ServiceFailed: what was sent cannot be read, see `reading_own`.
+            UnavailableError: the store does not answer now.
         """
         received = self._received(ref.received_sha256)
         adaptation = self.adaptations[ref.plan_key]
         try:
             adapter = self._read(ref.sha256, adaptation, received)
+        except UnavailableError:  # the update may be well
+            raise
         except HetloraError as error:
             raise UnreadableUpdate(ref.sha256) from error
         return Update(

@@ -31,6 +31,8 @@ BEFALL_SECONDS: Final = 120.0
 SMALL_JUMP_SECONDS: Final = 290.0
 LARGE_JUMP_SECONDS: Final = 7200.0
 LONGEST_DELAY_SECONDS: Final = 0.3
+# Beyond what obstore tries for by itself, some 3 s where it is refused: the service has to bear the rest.
+LONGEST_AWAY_SECONDS: Final = 8.0
 
 
 @dataclass
@@ -129,7 +131,7 @@ class Injector:
         half, share = divmod(2 * fault.amount, 1)
         away, back = (server.hang, server.go_on) if half else (gate.shut, gate.open)
         away()
-        await asyncio.sleep(0.3 + 3 * share)
+        await asyncio.sleep(0.3 + LONGEST_AWAY_SECONDS * share)
         back()
 
     async def _to_request(self, fault: Fault) -> None:

@@ -36,6 +36,14 @@ MACHINES: Final[dict[str, type[StrEnum]]] = {
     "evaluation": EvaluationState,
     "evaluation_assignment": EvaluationAssignmentState,
 }
+# What the service does with updates that it lost or cannot add up. Nothing here spoils what is stored.
+GIVEN_UP: Final = frozenset(
+    {
+        ("assignment", "accepted", "discarded"),
+        ("round", "aggregating", "collecting"),
+        ("round", "aggregating", "abandoned"),
+    }
+)
 GOING_ON: Final = frozenset({"selecting", "collecting", "aggregating"})
 
 
@@ -60,7 +68,7 @@ def check(records: Records, read: Read, ledger: Ledger | None = None) -> list[st
 
 
 def _transitions(records: Records) -> Iterator[str]:
-    """Every change of state is stored, follows from the one before, and is legal."""
+    """Every change of state is stored, follows from the one before, is legal, and gives up no update."""
     chains: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in records.transitions:
         chains[row["subject"], row["subject_id"]].append(row)
@@ -74,6 +82,8 @@ def _transitions(records: Records) -> Iterator[str]:
                 yield f"{subject} {name} moved from {old} to {new}, which no rule allows"
             if not row["reason"]:
                 yield f"{subject} {name} moved from {old} to {new} for no reason"
+            if (subject, old, new) in GIVEN_UP and row["reason"] != "run stopped":
+                yield f"{subject} {name} was {old} and is given up: {row['reason']}"
             before = new
     stateful = {
         "device": records.devices,
