@@ -116,8 +116,9 @@ class Chaos:
         ask.close()
 
     async def _calm(self, runs: Sequence[str]) -> None:
-        """Wait until every run has committed two rounds more, one that was under way and a whole one, and an
-        evaluation has come to figures.
+        """Wait until each run has committed a whole round more, and the evaluated one has figures of another.
+
+        Two are waited for: one may have been under way.
         """
         before = self._done(runs)
         deadline = time.monotonic() + CALM_SECONDS

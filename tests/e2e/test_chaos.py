@@ -32,6 +32,7 @@ pytestmark = pytest.mark.slow
 SPEC = tiny_spec(FEATURES, MAX_RANK)
 ACCEPTED = "id = (SELECT min(id) FROM assignments WHERE state = 'accepted')"
 EVALUATED = "id = (SELECT min(id) FROM evaluations WHERE figures IS NOT NULL)"
+MOVED = "INSERT INTO transitions (subject, subject_id, old, new, reason, at) SELECT"
 COMMITTED = "id = (SELECT min(id) FROM rounds WHERE state = 'committed')"
 
 
@@ -147,6 +148,16 @@ def test_untouched_remains_have_no_violation(remains: Remains) -> None:
             " WHERE id = (SELECT min(id) FROM adapter_versions WHERE round_index = 1)",
             "is not what its",
         ),
+        (
+            f"{MOVED} 'assignment', id, 'accepted', 'discarded', 'lost', '2026-11-22' FROM assignments"
+            f" WHERE {ACCEPTED}",
+            "was accepted and is given up: lost",
+        ),
+        (
+            f"{MOVED} 'round', id, 'aggregating', 'abandoned', 'no memory', '2026-11-22' FROM rounds"
+            f" WHERE {COMMITTED}",
+            "was aggregating and is given up: no memory",
+        ),
         (f"UPDATE evaluations SET state = 'open' WHERE {EVALUATED}", "its last transition does not say"),
         (f"UPDATE evaluations SET figures = NULL WHERE {EVALUATED}", "reports, and has no figures"),
         (f"DELETE FROM evaluations WHERE {EVALUATED}", "was to be evaluated, and has no evaluation"),
@@ -171,6 +182,8 @@ def test_untouched_remains_have_no_violation(remains: Remains) -> None:
         "transition lost",
         "version lost",
         "version of other bytes",
+        "update given up",
+        "round given up",
         "evaluation opened again",
         "figures lost",
         "evaluation lost",
