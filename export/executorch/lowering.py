@@ -24,7 +24,6 @@ from torch.fx import Node
 
 from export.executorch.order import order_kept
 from export.executorch.passes import needless_passes_left_out
-from export.executorch.retracing import results_kept
 from export.quiet import first_line
 from hetlora.digest import sha256_of
 from hetlora.errors import ModelNotExportable
@@ -83,12 +82,12 @@ def _lower(exported: ExportedProgram, delegates: list[Partitioner], refusal: str
             node.meta.setdefault("custom", {})["delegate_constant_tag"] = _DATA_TAG
     whole = [torch.ops.aten.linear.default] if delegates else []  # XNNPACK takes it without reshaping
     config = EdgeCompileConfig(_check_ir_validity=False, preserve_ops=whole)
-    with order_kept(), needless_passes_left_out(), results_kept():
-        edge = to_edge(exported, compile_config=config)
+    edge = to_edge(exported, compile_config=config)
+    with order_kept(), needless_passes_left_out():
         for delegate in delegates:
             edge = edge.to_backend(delegate)
-        _check_kernels(edge)
-        lowered = edge.to_executorch(ExecutorchBackendConfig(external_constants=lambda node: _DATA_TAG))
+    _check_kernels(edge)
+    lowered = edge.to_executorch(ExecutorchBackendConfig(external_constants=lambda node: _DATA_TAG))
     with TemporaryDirectory(prefix="hetlora-") as folder:
         lowered.write_tensor_data_to_file(folder)
         data = (Path(folder) / f"{_DATA_TAG}.ptd").read_bytes()
