@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 
 from fake_clock import FakeClock
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from aggregator_service.service import Service, open_service
@@ -58,6 +59,14 @@ class MortalDatabase(Database):
         with self._whole.write() as session:
             yield session
             session.flush()
+            self._steps.step()
+        self._steps.step()
+
+    @contextmanager
+    def note(self) -> Iterator[Connection]:
+        self._steps.step()
+        with self._whole.note() as connection:
+            yield connection
             self._steps.step()
         self._steps.step()
 
