@@ -164,15 +164,15 @@ def _begin_postgresql(connection: Connection) -> None:
 def _prepare_connection(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver starts no transaction of its own; `_begin` does
     connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # an accepted update survives a power loss, too
     connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _begin(connection: Connection) -> None:
     options = connection.get_execution_options()
     if "durable" in options:  # it writes
-        # FULL: an accepted update survives a power loss, too.
         wanted = "FULL" if options["durable"] else "NORMAL"
-        if connection.info.get("synchronous") != wanted:
+        if connection.info.get("synchronous", "FULL") != wanted:
             connection.exec_driver_sql(f"PRAGMA synchronous = {wanted}")
             connection.info["synchronous"] = wanted
     begin = options.get("begin", "BEGIN")
