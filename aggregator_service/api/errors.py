@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DatabaseError, DataError, IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from aggregator_service.observability.log_context import facts
-from aggregator_service.storage.database import out_of_order
+from aggregator_service.storage.database import out_of_order, words_of
 from aggregator_service.storage.passing import PASSING
 from hetlora.errors import (
     BodyTooLarge,
@@ -95,12 +95,10 @@ async def _from_framework(request: Request, error: HTTPException) -> Response:
     return problem_response(problem, error.headers or {})
 
 
-async def _database_out_of_order(request: Request, error: DatabaseError) -> Response:
+async def _database_out_of_order(request: Request, error: SQLAlchemyError) -> Response:
     if not out_of_order(error):
         raise error
-    # Locked, full or unreadable; the statement stays out of the answer.
-    told = str(error.orig).partition("\n")[0]
-    return await _known(request, UnavailableError("the database does not answer now", got=told))
+    return await _known(request, UnavailableError("the database does not answer now", got=words_of(error)))
 
 
 async def _written_twice(request: Request, error: IntegrityError) -> Response:
@@ -129,7 +127,7 @@ HANDLERS: Final[Mapping[int | type[Exception], Handler]] = {
     HetloraError: _known,
     RequestValidationError: _refused_by_schema,
     HTTPException: _from_framework,
-    DatabaseError: _database_out_of_order,
+    SQLAlchemyError: _database_out_of_order,
     IntegrityError: _written_twice,
     DataError: _refused_by_database,
     OSError: _disk_out_of_order,

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from sqlalchemy import bindparam, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, TimeoutError
 from sqlalchemy.orm import Session
 
 from aggregator_service.artifacts.bundles import get_bundle
@@ -110,7 +110,11 @@ def _new_offer(
     for run_id in runs:
         try:
             answer = _refused(service, run_id, device, now) or _ask_run(service, run_id, device.id, now)
-        except (OperationalError, NotPermitted):  # the database's fault or the device's, not this run's
+        except (
+            OperationalError,
+            TimeoutError,
+            NotPermitted,
+        ):  # the database's fault or the device's, not this run's
             raise
         except Exception:  # one run that cannot be served leaves the next ones their devices
             log.exception("run=%s offer=failed", run_id)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Row, Select, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError, TimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from aggregator_service.storage.schema import address_of, upgrade
@@ -90,13 +90,22 @@ class Database:
         self.engine.dispose()
 
 
-def out_of_order(error: DatabaseError) -> bool:
-    """Whether the database is away, full, damaged or only to be read; else our statement is at fault."""
+def out_of_order(error: SQLAlchemyError) -> bool:
+    """Whether the database is away, busy, full, damaged or only to be read; else it is our statement."""
+    if isinstance(error, TimeoutError):
+        return True  # all connections were in use for as long as a statement may wait
+    if not isinstance(error, DatabaseError):
+        return False
     state = getattr(error.orig, "sqlstate", None)
     if state is not None and state.startswith(_NOT_ITSELF):
         return True
     # What SQLite finds damaged is of no kind below.
     return isinstance(error, OperationalError) or type(error) is DatabaseError
+
+
+def words_of(error: SQLAlchemyError) -> str:
+    """What the database said, without the statement that it said it of."""
+    return str(getattr(error, "orig", error)).partition("\n")[0]
 
 
 def refusal_of(url: URL, error: SQLAlchemyError | sqlite3.Error) -> HetloraError:

@@ -6,9 +6,9 @@ import errno
 import logging
 from typing import Final
 
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import SQLAlchemyError
 
-from aggregator_service.storage.database import out_of_order
+from aggregator_service.storage.database import out_of_order, words_of
 from hetlora.errors import UnavailableError
 
 # No space, a limit on files, no descriptors, a disk gone read-only.
@@ -28,8 +28,8 @@ def log_fault(log: logging.Logger, error: Exception, template: str, *values: obj
 
 
 def _passing_cause(error: Exception) -> str | None:
-    if isinstance(error, DatabaseError) and out_of_order(error):
-        return str(error.orig).partition("\n")[0]  # the statement is no cause
+    if isinstance(error, SQLAlchemyError) and out_of_order(error):
+        return words_of(error)
     if isinstance(error, OSError) and error.errno in PASSING:
         return error.strerror
     return str(error) if type(error) is UnavailableError else None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import httpx
 import pytest
 from damaged_page import damage
 from service_operator import Operator
 from service_server import problem
+from sqlalchemy.pool import QueuePool
 
 from aggregator_service.revisions import check_pages
-from aggregator_service.service import database_url
+from aggregator_service.service import Service, database_url
 from aggregator_service.settings import Settings
 from benchmarks.postgresql_server import PostgresqlServer
 from hetlora.errors import SettingsError
@@ -32,6 +35,19 @@ def test_standby_is_told_as_passing_and_is_not_ready(
     ready = http.get("/internal/v1/ready")
     assert problem(ready) == (503, "unavailable")
     assert ready.json()["got"].startswith("database: only to be read")
+
+
+@on_postgresql
+def test_request_that_gets_no_connection_is_told_to_come_back(service: Service, operator: Operator) -> None:
+    pool = service.database.engine.pool
+    assert isinstance(pool, QueuePool)
+    with ExitStack() as held:
+        for _ in range(pool.size()):
+            held.enter_context(service.database.engine.connect())
+        answer = operator.send("GET", "/populations")
+    assert problem(answer) == (503, "unavailable")
+    assert answer.json()["got"].startswith("QueuePool limit of size 8 ")
+    assert operator.send("GET", "/populations").status_code == 200
 
 
 @on_sqlite
