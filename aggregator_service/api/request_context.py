@@ -17,7 +17,8 @@ from aggregator_service.api.errors import problem_response
 from aggregator_service.observability.log_context import work
 from aggregator_service.observability.metrics import Metrics
 from aggregator_service.observability.tracing import Tracing, note_traceparent, tell_request
-from hetlora.errors import ServiceFailed, UnavailableError
+from aggregator_service.storage.passing import log_fault
+from hetlora.errors import HetloraError, ServiceFailed, UnavailableError
 from hetlora.messages.common import Problem, problem_of
 
 log = logging.getLogger(__name__)
@@ -94,10 +95,14 @@ class RequestContext:
             if exchange.status is None:
                 stopping = problem_of(UnavailableError("the service stops"))
                 await self._break_off(scope, exchange, stopping)
-        except Exception:
+        except Exception as error:
+            if exchange.status is not None:
+                # Nothing can be said any more but by returning early, which has the server break off. Where
+                # a handler of ours would have told the cause, the framework's own error hides it.
+                cause = error.__cause__ if isinstance(error.__cause__, HetloraError) else error
+                log_fault(log, cause, "path=%s answer=broken_off", scope["path"])
+                return
             log.exception("path=%s code=%s", scope["path"], ServiceFailed.code)
-            if exchange.status is not None:  # nothing can be said any more but by breaking off
-                raise
             # The cause goes to the log, never to the caller.
             fault = problem_of(ServiceFailed("the service met a fault of its own"))
             await self._break_off(scope, exchange, fault)
