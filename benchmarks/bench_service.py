@@ -84,14 +84,15 @@ def bench_service(
         "sizes": [plan(last, SPLIT, max(goal_count, devices // 5), width) for width in widths],
         "fleet": [plan(last, ALONE * most, fleet, widths[0])],
     }
+    compared = plan("sqlite", ALONE, peer_updates, widths[0])
+    # Before the large run, which may take hours: what fails is told soon.
+    figures: dict[str, Any] = {"client_cpu_ms": _clients()}
+    figures["peer"] = _beside_flower(compared, peer_nodes) if peer else None
     measured = {name: [_measured(one) for one in own] for name, own in plans.items()}
     if not as_json:
         _show([row for rows in measured.values() for row in rows])
-    figures: dict[str, Any] = {name: [asdict(row) for row in rows] for name, rows in measured.items()}
+    figures |= {name: [asdict(row) for row in rows] for name, rows in measured.items()}
     packages = ("uvicorn", "fastapi", "sqlalchemy", "psycopg", "httpx")
-    figures["client_cpu_ms"] = _clients()
-    compared = plan("sqlite", ALONE, peer_updates, widths[0])
-    figures["peer"] = _beside_flower(compared, peer_nodes) if peer else None
     finish("service", figures, beginning=beginning, seed=seed, packages=packages, results=results)
     if any(row.lost or row.doubled for rows in measured.values() for row in rows):
         raise typer.Exit(1)
