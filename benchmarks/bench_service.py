@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import Progress
 from rich.table import Table
 
 from aggregator_service.settings import Role
@@ -19,7 +20,7 @@ from benchmarks.service.client_cost import client_cpu_ms
 from benchmarks.service.faults import DatabaseName
 from benchmarks.service.load import RANK, LoadPlan, LoadRow, measure
 from benchmarks.service.superlink import SuperLinkPlan, measure_superlink
-from hetlora.cli.output import JsonFlag, stdout
+from hetlora.cli.output import JsonFlag, stderr, stdout
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -88,7 +89,7 @@ def bench_service(
     # Before the large run, which may take hours: what fails is told soon.
     figures: dict[str, Any] = {"client_cpu_ms": _clients()}
     figures["peer"] = _beside_flower(compared, peer_nodes) if peer else None
-    measured = {name: [_measured(one) for one in own] for name, own in plans.items()}
+    measured = _measured_all(plans)
     if not as_json:
         _show([row for rows in measured.values() for row in rows])
     figures |= {name: [asdict(row) for row in rows] for name, rows in measured.items()}
@@ -98,9 +99,23 @@ def bench_service(
         raise typer.Exit(1)
 
 
-def _measured(plan: LoadPlan) -> LoadRow:
+def _measured_all(plans: Mapping[str, Sequence[LoadPlan]]) -> dict[str, list[LoadRow]]:
+    """Every plan's row, under the names of the plans."""
+    with Progress(console=stderr, transient=True) as progress:
+
+        def measured(plan: LoadPlan) -> LoadRow:
+            what = f"{plan.devices} devices, {plan.database}, {len(plan.roles)} processes"
+            bar = progress.add_task(what, total=plan.devices)
+            row = _measured(plan, lambda updates: progress.update(bar, completed=updates))
+            progress.update(bar, completed=plan.devices)
+            return row
+
+        return {name: [measured(plan) for plan in own] for name, own in plans.items()}
+
+
+def _measured(plan: LoadPlan, tell: Callable[[int], object] = lambda _updates: None) -> LoadRow:
     with tempfile.TemporaryDirectory(prefix="hetlora-service-") as folder:
-        return asyncio.run(measure(plan, Path(folder) / "stage"))
+        return asyncio.run(measure(plan, Path(folder) / "stage", tell))
 
 
 def _beside_flower(plan: LoadPlan, nodes: int) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from aggregator_service.storage.blobs import CHUNK_BYTES, Blobs
 from aggregator_service.storage.incoming import IncomingBlob
 from aggregator_service.storage.tables import UploadPartRow
 from hetlora.digest import verify_digest
-from hetlora.errors import DigestMismatch, InputError, NotFound, OffsetMismatch, UploadGone
+from hetlora.errors import DigestMismatch, HetloraError, InputError, NotFound, OffsetMismatch, UploadGone
+from hetlora.messages.common import ObjectRef
 from hetlora.tus import smallest_part_bytes
 
 log = logging.getLogger(__name__)
@@ -81,23 +82,41 @@ def keep_part(service: Service, part: PartTerms, blob: IncomingBlob) -> Upload:
         raise InputError(
             "part is too small", got=f"{blob.size_bytes} bytes", expected=f"at least {smallest}, or the rest"
         )
-    blob.sync()  # the slow part of keeping it, before others have to wait
+    ref = service.uploads(upload.id).keep(blob)  # before the upload is locked: a store may take its time
+    try:
+        return _record(service, part, ref)
+    except HetloraError:
+        _drop_unused(service, upload.id, ref.sha256)
+        raise
+
+
+def _record(service: Service, part: PartTerms, ref: ObjectRef) -> Upload:
+    """Make kept bytes the next part of an upload: the first that were brought for this place."""
+    offset_bytes = part.upload.offset_bytes
     with service.database.write() as session:
-        row, assignment = own_upload(session, part.terms.device_id, upload.id, lock=True)
-        now = checked(describe(session, row, assignment), service.clock())
-        _check_offset(now, upload.offset_bytes)
-        # Within the transaction: of two parts for one place only the first is stored, and no part after the
-        # upload was dropped.
-        ref = service.uploads(upload.id).keep(blob)
+        row, assignment = own_upload(session, part.terms.device_id, part.upload.id, lock=True)
+        upload = checked(describe(session, row, assignment), service.clock())
+        _check_offset(upload, offset_bytes)
         session.add(
             UploadPartRow(
-                upload_id=upload.id,
-                offset_bytes=upload.offset_bytes,
-                size_bytes=ref.size_bytes,
-                sha256=ref.sha256,
+                upload_id=upload.id, offset_bytes=offset_bytes, size_bytes=ref.size_bytes, sha256=ref.sha256
             )
         )
-    return replace(now, offset_bytes=now.offset_bytes + ref.size_bytes)
+    return replace(upload, offset_bytes=offset_bytes + ref.size_bytes)
+
+
+def _drop_unused(service: Service, upload_id: str, sha256: str) -> None:
+    """Delete a part that came too late, unless another place of the upload has the same bytes.
+
+    Should a twin of it come at this moment, the upload lacks a part, and `_lost` has it begin anew.
+    """
+    of_these_bytes = select(UploadPartRow.upload_id).where(
+        UploadPartRow.upload_id == upload_id, UploadPartRow.sha256 == sha256
+    )
+    with service.database.read() as session:
+        used = session.scalar(of_these_bytes.limit(1)) is not None
+    if not used:
+        service.uploads(upload_id).remove(sha256)
 
 
 def _check_offset(upload: Upload, offset_bytes: int) -> None:

@@ -1,8 +1,8 @@
 """Uploads in parts (tus 1.0, ADR 0012): begun, asked about, ended. Parts: see `upload_parts.py`.
 
 An upload's row is there before its folder of parts, and gone before it; each part is in the folder before its
-row. Whoever brings a part, or ends an upload, locks its row. So a folder without a row is of an upload that
-ended, whenever it is found.
+row. Whoever records a part, or ends an upload, locks its row. So a folder without a row is of an upload that
+ended, whenever it is found; a part that was on its way may make it anew, for the next sweep.
 """
 
 from __future__ import annotations

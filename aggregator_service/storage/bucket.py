@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aggregator_service.storage.blobs import CHUNK_BYTES, Blobs
 from aggregator_service.storage.incoming import IncomingBlob
@@ -18,6 +19,9 @@ from hetlora.errors import DependencyMissing, NotFound, UnavailableError
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
+
+# Requests wait meanwhile, and are few at a time: whoever asked can ask again. (obstore: 3 minutes.)
+RETRIES: Final = timedelta(seconds=5)
 
 
 @cache
@@ -33,7 +37,7 @@ def open_bucket(url: str) -> S3Store:
         raise DependencyMissing(
             "object stores are not installed", got=f"no module {error.name}", expected="pip install obstore"
         ) from error
-    return S3Store.from_url(url)
+    return S3Store.from_url(url, retry_config={"retry_timeout": RETRIES})
 
 
 @contextmanager

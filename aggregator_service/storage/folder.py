@@ -17,7 +17,7 @@ from pathlib import Path
 from aggregator_service.storage.blobs import CHUNK_BYTES, Blobs
 from aggregator_service.storage.incoming import IncomingBlob
 from hetlora.digest import verify_digest
-from hetlora.errors import NotFound
+from hetlora.errors import NotFound, UnavailableError
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,15 @@ class BlobFolder(Blobs):
 
     def _store(self, blob: IncomingBlob) -> None:
         target = self.path(blob.sha256)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        blob.path.replace(target)
-        for folder in (target.parent, self.root, self.root.parent):
-            _sync_folder(folder)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            blob.path.replace(target)
+            for folder in (target.parent, self.root, self.root.parent):
+                _sync_folder(folder)
+        except FileNotFoundError as error:  # by whoever found that it is needed no more
+            raise UnavailableError(
+                "a folder was dropped as bytes for it came in", got=self.root.name
+            ) from error
 
 
 def _sync_folder(folder: Path) -> None:

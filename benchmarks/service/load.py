@@ -7,7 +7,8 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,7 @@ RANK: Final = 4
 # A device that is told to come back does so soon: a fleet would have others come meanwhile.
 LONGEST_WAIT_SECONDS: Final = 0.2
 COMMIT_SECONDS: Final = 60.0
+LOOK_SECONDS: Final = 5.0
 SETTINGS: Final = {
     "HETLORA_MAX_REQUESTS_PER_MINUTE": "100000",
 }
@@ -81,11 +83,14 @@ class Account:
     counted: dict[str, int]
 
 
-async def measure(plan: LoadPlan, folder: Path) -> LoadRow:
+async def measure(
+    plan: LoadPlan, folder: Path, tell: Callable[[int], object] = lambda _updates: None
+) -> LoadRow:
     """Bring every device of a fleet through a round.
 
     Args:
         folder: holds all files, a new one.
+        tell: gets the number of updates in committed rounds, every few seconds.
 
     Raises:
         HetloraError: a generator failed, or the last round does not commit.
@@ -97,9 +102,13 @@ async def measure(plan: LoadPlan, folder: Path) -> LoadRow:
         stage.enrol([Key(plan.seed, number) for number in range(plan.devices)])
         run_id = stage.start_run(_run_settings(plan))
         started, cpu_started = time.perf_counter(), _cpu_seconds(stage)
-        told = await asyncio.gather(
-            *(_generator(plan, stage, folder, number) for number in range(plan.generators))
-        )
+        watching = asyncio.create_task(_watch(stage, run_id, lambda rounds: tell(rounds * plan.goal_count)))
+        try:
+            told = await asyncio.gather(
+                *(_generator(plan, stage, folder, number) for number in range(plan.generators))
+            )
+        finally:
+            watching.cancel()
         seconds = time.perf_counter() - started
         await _completed(stage, run_id)
         engine = stage.engine()
@@ -144,6 +153,15 @@ async def _generator(plan: LoadPlan, stage: Stage, folder: Path, number: int) ->
         raise HetloraError("a load generator failed", got=errors.decode()[-400:])
     told: dict[str, Any] = json.loads(output)
     return told
+
+
+async def _watch(stage: Stage, run_id: str, tell: Callable[[int], object]) -> None:
+    """Tell how many rounds are committed, until cancelled."""
+    with stage.operator() as operator:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            with suppress(HetloraError):  # what fails under load is told the next time
+                tell(operator.run(run_id).rounds_committed)
 
 
 async def _completed(stage: Stage, run_id: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from aggregator_service.storage.folder import BlobFolder
 from aggregator_service.storage.tables import BundleRow, PopulationRow
 from aggregator_service.worker.sweep import sweep
 from hetlora.digest import sha256_of
-from hetlora.errors import DigestMismatch, NotFound, SettingsError
+from hetlora.errors import DigestMismatch, NotFound, SettingsError, UnavailableError
 
 
 @pytest.fixture
@@ -136,6 +137,24 @@ def test_incoming_bytes_that_are_not_kept_leave_nothing(blobs: BlobFolder) -> No
             assert file.read() == b"data"
     assert list(blobs.incoming.iterdir()) == []
     assert not blobs.root.exists()
+
+
+class Dropping(type(Path())):  # type: ignore[misc]
+    """The path of a temporary file, whose future folder is dropped when it is about to move there."""
+
+    def replace(self, target: Path) -> Path:
+        shutil.rmtree(target.parent.parent)
+        return super().replace(target)
+
+
+def test_folder_that_is_dropped_as_a_blob_comes_in_is_told_as_passing(blobs: BlobFolder) -> None:
+    with blobs.receive() as blob:
+        blob.write(b"bytes")
+        blob.path = Dropping(blob.path)
+        with pytest.raises(UnavailableError):
+            blobs.keep(blob)
+    assert list(blobs.incoming.iterdir()) == []
+    assert blobs.read(blobs.put(b"bytes").sha256) == b"bytes"
 
 
 def test_unfinished_uploads_of_a_dead_process_are_removed_after_a_day(service: Service) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from fake_clock import FakeClock
@@ -19,9 +19,11 @@ from aggregator_service.assignments.updates import keep_update, terms_of
 from aggregator_service.assignments.upload_parts import PartTerms, keep_part, terms_of_part
 from aggregator_service.assignments.uploads import Upload, begin_upload, end_upload, find_upload
 from aggregator_service.service import Service
+from aggregator_service.storage.blobs import Blobs
 from aggregator_service.storage.database import Database
 from aggregator_service.storage.folder import BlobFolder
 from aggregator_service.storage.incoming import IncomingBlob
+from aggregator_service.storage.store import Store
 from aggregator_service.worker.sweep import sweep
 from hetlora.digest import sha256_of
 from hetlora.errors import NotFound, OffsetMismatch, StateConflict, UnavailableError
@@ -57,6 +59,16 @@ class Slow(BlobFolder):
         ref = super().keep(blob)
         self.meanwhile(ref.sha256)
         return ref
+
+
+@dataclass(frozen=True)
+class SlowStore(Store):
+    """A store that keeps everything so slowly that something else happens after it."""
+
+    meanwhile: Callable[[str], object] = field(kw_only=True)
+
+    def blobs(self, folder: str) -> Blobs:
+        return Slow(self.incoming, self.data_dir / folder, self.meanwhile)
 
 
 class Interrupted(Database):
@@ -200,6 +212,31 @@ def test_update_whose_bytes_are_dropped_before_it_names_them_is_asked_for_again(
     assert find_upload(service, DEVICE, upload.id).offset_bytes == HALF
     ref = kept_slowly(service, upload.assignment_id, lambda _sha256: None)
     assert [path.name for path in kept_updates(service)] == [ref.sha256]
+
+
+def test_nobody_waits_for_a_part_that_is_kept_slowly(service: Service, upload: Upload) -> None:
+    ended: list[str] = []
+
+    def meanwhile(sha256: str) -> None:
+        end_upload(service, DEVICE, upload.id)
+        ended.append(sha256)
+
+    part = terms_of_part(service, DEVICE, upload.id, HALF)
+    slow = replace(service, store=SlowStore(service.store.data_dir, meanwhile=meanwhile))
+    with pytest.raises(NotFound):
+        keep(slow, part, UPDATE[HALF:-10])
+    assert ended == [sha256_of(UPDATE[HALF:-10])]
+    assert stored_parts(service) == []
+
+
+def test_part_that_is_brought_twice_at_once_stays_stored(service: Service, upload: Upload) -> None:
+    part, twin = (terms_of_part(service, DEVICE, upload.id, HALF) for _ in range(2))
+    assert keep(service, part, UPDATE[HALF:-10]).missing_bytes == 10
+    with pytest.raises(OffsetMismatch):
+        keep(service, twin, UPDATE[HALF:-10])
+    last = terms_of_part(service, DEVICE, upload.id, len(UPDATE) - 10)
+    assert keep(service, last, UPDATE[-10:]).missing_bytes == 0
+    assert [path.read_bytes() for path in kept_updates(service)] == [UPDATE]
 
 
 def test_part_that_is_overtaken_by_another_is_not_stored(service: Service, upload: Upload) -> None:
