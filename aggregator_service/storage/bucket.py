@@ -6,22 +6,31 @@ A PUT is atomic there, and what is answered is durable.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from aggregator_service.storage.blobs import CHUNK_BYTES, Blobs
 from aggregator_service.storage.incoming import IncomingBlob
 from hetlora.errors import DependencyMissing, NotFound, UnavailableError
 
 if TYPE_CHECKING:
-    from obstore.store import S3Store
+    from obstore.store import ClientConfig, RetryConfig, S3Store
 
 # Requests wait meanwhile, and are few at a time: whoever asked can ask again. (obstore: 3 minutes.)
 RETRIES: Final = timedelta(seconds=5)
+# Of the connection. Here, as the environment's own (AWS_ALLOW_HTTP) would count for nothing beside others'.
+_OPTIONS: Final[Mapping[str, str]] = {
+    # For the first byte of an answer, and from one to the next: less than others wait for a lock, and enough
+    # for 5 MiB, as much as one PUT carries, at 6 Mbit/s.
+    "read_timeout": "8 seconds",
+    "timeout": "1 hour",  # a stream to a slow device takes its time (obstore: 30 seconds)
+}
+_TOLD_BY_ENVIRONMENT: Final = ("allow_http", "allow_invalid_certificates", "proxy_url", *_OPTIONS)
 
 
 @cache
@@ -37,7 +46,10 @@ def open_bucket(url: str) -> S3Store:
         raise DependencyMissing(
             "object stores are not installed", got=f"no module {error.name}", expected="pip install obstore"
         ) from error
-    return S3Store.from_url(url, retry_config={"retry_timeout": RETRIES})
+    told = {name: os.environ.get(f"AWS_{name.upper()}") for name in _TOLD_BY_ENVIRONMENT}
+    options = {**_OPTIONS, **{name: value for name, value in told.items() if value}}
+    retrying: RetryConfig = {"retry_timeout": RETRIES}
+    return S3Store.from_url(url, retry_config=retrying, client_options=cast("ClientConfig", options))
 
 
 @contextmanager
