@@ -75,6 +75,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.state.worker = worker
     app.state.open_bodies = Counter()  # of each device, see `open_body`
+    app.state.open_downloads = Counter()
     app.state.readiness = Readiness(service, worker)
     app.add_middleware(RequestContext, metrics=service.metrics, tracing=service.tracing)
     app.add_middleware(SecurityHeaders)

@@ -94,7 +94,8 @@ class Settings(BaseSettings):
     body_timeout_seconds: PositiveSeconds = Field(
         60.0,
         description="How long a request's body may stand still before it is given up; "
-        "one that takes longer than this must also bring 1 KiB a second.",
+        "one that takes longer than this must also bring 1 KiB a second. "
+        "On Linux an answer, too, that is not read.",
     )
     max_bundle_file_bytes: int = Field(
         8 * 1024**3, ge=1, description="Largest bundle file that an operator may upload."

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import Request
+from starlette.exceptions import HTTPException
 from starlette.types import Message
 
 from aggregator_service.storage.blobs import Blobs
@@ -42,10 +43,13 @@ async def bounded_chunks(request: Request, limit_bytes: int) -> AsyncIterator[by
     """The body in pieces, checked at the end against `Content-Digest` where the request carries one.
 
     Raises:
+        HTTPException: 415, as it is compressed: what it holds could be a thousand times as much.
         BodyTooLarge: by its announced length, before a byte is read, or by count while reading.
         BodyTooSlow: see `_chunks_in_time`.
         DigestMismatch: the body is not what the header promises.
     """
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise HTTPException(415, "bodies come without a content encoding", headers={"Connection": "close"})
     announced = request.headers.get("content-length", "")
     if announced.isascii() and announced.isdigit() and int(announced) > limit_bytes:
         raise _too_large(f"{announced} bytes announced", limit_bytes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 
@@ -14,8 +16,8 @@ from aggregator_service.api.device_route import (
     signed_request,
 )
 from aggregator_service.api.errors import problems
-from aggregator_service.api.objects import BINARY, object_response
-from aggregator_service.api.open_bodies import open_body
+from aggregator_service.api.objects import BINARY, Download, object_response
+from aggregator_service.api.open_bodies import open_body, open_download
 from aggregator_service.api.route import OpenRoute, ServiceOf
 from aggregator_service.assignments.assignments import fail, note_fetch, start, submit
 from aggregator_service.assignments.evaluation_offers import check_in_to_train_or_evaluate
@@ -61,10 +63,18 @@ def post_check_in(message: CheckIn, device_id: DeviceId, service: ServiceOf) -> 
 
 
 @router.get("/objects/{sha256}", response_class=Response, responses=BINARY)
-def get_object(sha256: Sha256, request: Request, device_id: DeviceId, service: ServiceOf) -> Response:
-    response = object_response(request, service.objects, sha256, "application/octet-stream")
-    note_fetch(service, device_id, sha256)
-    return response
+async def get_object(sha256: Sha256, request: Request, device_id: DeviceId, service: ServiceOf) -> Response:
+    def found() -> Response:
+        response = object_response(request, service.objects, sha256, "application/octet-stream")
+        note_fetch(service, device_id, sha256)
+        return response
+
+    with ExitStack() as place:
+        place.enter_context(open_download(request, device_id))
+        response = await run_in_threadpool(found)
+        if isinstance(response, Download):
+            response.place = place.pop_all()
+        return response
 
 
 @router.post("/assignments/{assignment_id}:start", responses=_OF_ASSIGNMENT)

@@ -33,9 +33,10 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]  # of one kind of failure
 
-# What any route may answer besides: a body or parameter that its schema refuses, a fault of ours, a database
-# that is away. 422 also keeps FastAPI from announcing its own shape of validation errors.
-ALWAYS: Final = (422, 500, 503)
+# What any route may answer besides: a compressed body, a body or parameter that its schema refuses, a fault
+# of ours, a database that is away. 422 also keeps FastAPI from announcing its own shape of validation errors.
+ALWAYS: Final = (415, 422, 500, 503)
+AWAY_SECONDS: Final = 2.0  # after which whoever met something away may ask again
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, object]]:
@@ -66,8 +67,11 @@ def _headers(request: Request, error: HetloraError) -> dict[str, str]:
     headers = {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer, Signature"  # RFC 9110 asks every 401 for a scheme
-    if isinstance(error, TooManyRequests) and error.retry_after_seconds is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    wait_seconds = AWAY_SECONDS if error.status == 503 else None
+    if isinstance(error, TooManyRequests):
+        wait_seconds = error.retry_after_seconds
+    if wait_seconds is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(wait_seconds)))
     if "content-length" in request.headers or "transfer-encoding" in request.headers:
         # A refusal may come before the body was read: a closed connection does not take the rest.
         headers["Connection"] = "close"

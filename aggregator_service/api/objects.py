@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from aggregator_service.api.errors import problems
 from aggregator_service.storage.blobs import Blobs
 from hetlora.errors import NotFound, ServiceFailed
+
+
+class Download(StreamingResponse):
+    """A blob on its way, which holds a place for as long as it is."""
+
+    place: AbstractContextManager[object] = nullcontext()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self.place:
+            await super().__call__(scope, receive, send)
 
 
 def object_responses(media_type: str, schema: dict[str, str]) -> dict[int | str, dict[str, object]]:
@@ -57,7 +69,7 @@ def object_response(
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=media_type)
     chunks = folder.chunks(sha256, first, stop)
-    return StreamingResponse(chunks, status_code=status, headers=headers, media_type=media_type)
+    return Download(chunks, status_code=status, headers=headers, media_type=media_type)
 
 
 def _range(header: str, size_bytes: int) -> tuple[int, int]:

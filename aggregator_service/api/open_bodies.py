@@ -1,40 +1,62 @@
-"""How many bodies of updates a device sends to this process at a time: each holds a file and a connection."""
+"""How many updates a device sends to this process at a time, and files it reads: each holds a file and a
+connection.
+
+Counted by the one thread that has the connections, and forgotten with the process, as they are.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from fastapi import Request
 
 from aggregator_service.api.route import service_of
 from hetlora.errors import TooManyRequests
 
+# A bundle has fewer files, and a device that fetches them anew has the old connections still closing.
+MOST_DOWNLOADS: Final = 16
+
 
 @contextmanager
 def open_body(request: Request, device_id: str) -> Iterator[None]:
     """Around one body of a device, from before its first byte until its file is gone or kept.
 
-    Counted by the one thread that reads bodies, and forgotten with the process, as its connections are.
-
     Raises:
         TooManyRequests: the device is sending `max_open_uploads` already.
     """
-    settings = service_of(request).settings
-    bodies: Counter[str] = request.app.state.open_bodies
-    if bodies[device_id] >= settings.max_open_uploads:
+    most = service_of(request).settings.max_open_uploads
+    with _place(request, request.app.state.open_bodies, device_id, most, "updates are being sent"):
+        yield
+
+
+@contextmanager
+def open_download(request: Request, device_id: str) -> Iterator[None]:
+    """Around one file that a device is sent.
+
+    Raises:
+        TooManyRequests: the device is reading `MOST_DOWNLOADS` already.
+    """
+    with _place(request, request.app.state.open_downloads, device_id, MOST_DOWNLOADS, "files are being read"):
+        yield
+
+
+@contextmanager
+def _place(request: Request, taken: Counter[str], device_id: str, most: int, what: str) -> Iterator[None]:
+    if taken[device_id] >= most:
         raise TooManyRequests(
-            "too many updates are being sent at a time",
-            got=f"more than {settings.max_open_uploads}",
+            f"too many {what} at a time",
+            got=f"more than {most}",
             expected="the end of one of them",
             # By then one whose line broke is given up.
-            retry_after_seconds=settings.body_timeout_seconds,
+            retry_after_seconds=service_of(request).settings.body_timeout_seconds,
         )
-    bodies[device_id] += 1
+    taken[device_id] += 1
     try:
         yield
     finally:
-        bodies[device_id] -= 1
-        if not bodies[device_id]:
-            del bodies[device_id]
+        taken[device_id] -= 1
+        if not taken[device_id]:
+            del taken[device_id]

@@ -164,15 +164,16 @@ async def _received(
                 blob.write(chunk)
         except DigestMismatch as error:
             raise ChecksumMismatch(error.what, got=error.got, expected=error.expected) from error
-        if checksum is not None and (got := _digest(blob, checksum[0])) != checksum[1]:
+        if checksum is not None and (got := await _digest(blob, checksum[0])) != checksum[1]:
             raise ChecksumMismatch(
                 "the part does not match its Upload-Checksum", got=got, expected=checksum[1]
             )
         yield blob
 
 
-def _digest(blob: IncomingBlob, algorithm: str) -> str:
+async def _digest(blob: IncomingBlob, algorithm: str) -> str:
     if algorithm == "sha256":
         return blob.sha256
     with blob.reopened() as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+        digest = await run_in_threadpool(hashlib.file_digest, file, algorithm)  # of a part: others go on
+        return digest.hexdigest()

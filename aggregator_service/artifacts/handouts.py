@@ -18,6 +18,7 @@ from aggregator_service.storage.tables import (
     RunRow,
     frozen_of,
 )
+from aggregator_service.storage.turn import turn
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation
 from hetlora.plan_adapter import sent_to_bytes, sparse_to_bytes
@@ -42,11 +43,13 @@ def handout(service: Service, version_id: str, rank: int, seed: int) -> StoredHa
     Raises:
         ServiceFailed: see `reading_own`.
         RankOutOfRange: a rank that the rule does not serve.
+        UnavailableError: other handouts take too long.
     """
     stored = _stored(service, version_id, rank)
     if stored is not None:
         return stored
-    with service.handing_out:  # all devices of a round may begin at once
+    patience = service.settings.database_timeout_seconds
+    with turn(service.handing_out, patience, "made handouts"):  # all devices of a round may begin at once
         return _stored(service, version_id, rank) or _make(service, version_id, rank, seed)
 
 

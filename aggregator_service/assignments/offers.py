@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from sqlalchemy import bindparam, select, update
-from sqlalchemy.exc import OperationalError, TimeoutError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from aggregator_service.artifacts.bundles import get_bundle
@@ -28,8 +28,10 @@ from aggregator_service.rounds.rounds import (
     take_place,
 )
 from aggregator_service.service import Service
+from aggregator_service.storage.database import is_locked, out_of_order
 from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow
 from aggregator_service.storage.locks import lock_device, lock_run
+from aggregator_service.storage.passing import log_fault
 from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RankLimitRow, RoundRow, RunRow
 from hetlora.errors import MalformedMessage, NotPermitted
 from hetlora.messages.common import PROTOCOL_VERSION, ObjectRef
@@ -110,19 +112,24 @@ def _new_offer(
     for run_id in runs:
         try:
             answer = _refused(service, run_id, device, now) or _ask_run(service, run_id, device.id, now)
-        except (
-            OperationalError,
-            TimeoutError,
-            NotPermitted,
-        ):  # the database's fault or the device's, not this run's
-            raise
-        except Exception:  # one run that cannot be served leaves the next ones their devices
-            log.exception("run=%s offer=failed", run_id)
-            continue
+        except Exception as error:
+            if not _of_one_run(error):
+                raise
+            log_fault(log, error, "run=%s offer=failed", run_id)
+            answer = _told(
+                service, Refusal("a run cannot be served now", device.population, None), device.id, now
+            )
         if answer is not None and answer.offer is not None:
             return answer
         refusals += [] if answer is None else [answer]
     return min(refusals, key=lambda answer: answer.retry_after_seconds, default=None)
+
+
+def _of_one_run(error: Exception) -> bool:
+    """Whether the next runs may have their devices: neither the database nor the device is at fault."""
+    if isinstance(error, SQLAlchemyError):
+        return is_locked(error) or not out_of_order(error)
+    return not isinstance(error, NotPermitted)
 
 
 def _refused(service: Service, run_id: str, device: DeviceRow, now: datetime) -> CheckInAnswer | None:

@@ -85,12 +85,12 @@ def keep_update(service: Service, terms: UpdateTerms, blob: IncomingBlob) -> Obj
         StateConflict: the assignment ended, or was started at another rank, while the update was on its way.
         UnavailableError: the same bytes were dropped for another assignment at this very moment.
     """
+    if terms.over:  # its bytes may have been dropped since, and stay so
+        return ObjectRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
     with _sent(service, terms) as sent, blob.reopened() as file:
         update = validate_update(
             file, sent, terms.adaptation, min_rank=terms.min_rank, one_rank=terms.one_rank
         )
-    if terms.over:  # its bytes may have been dropped since, and stay so
-        return ObjectRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
     ref = terms.folder.keep(blob)  # before the run is locked: a store may take its time
     try:
         replaced = _record(service, terms, ref, update.rank)

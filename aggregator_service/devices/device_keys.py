@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import base64
+from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from aggregator_service.devices.identity import SignedRequest, is_signed, require_accepted, verify
 from aggregator_service.service import Service
 from aggregator_service.storage.locks import lock_device
 from aggregator_service.storage.tables import ReplacedKeyRow
-from hetlora.errors import AuthenticationFailed, StateConflict
+from hetlora.errors import AuthenticationFailed, StateConflict, TooManyRequests
 from hetlora.messages.device import DeviceStatus, KeyRotation
 from hetlora.signature import rotation_base
+
+# Each key stays known for ever, as none may come back.
+MOST_A_DAY: Final = 10
+DAY: Final = timedelta(days=1)
 
 
 def rotate_key(
@@ -25,6 +32,7 @@ def rotate_key(
             signed this one.
         NotPermitted: the device is no longer accepted.
         StateConflict: the device had the new key before.
+        TooManyRequests: it took `MOST_A_DAY` keys within a day.
     """
     now = service.clock()
     proof = base64.b64decode(message.proof)
@@ -41,6 +49,25 @@ def rotate_key(
             )
             if session.scalar(had) is not None:
                 raise StateConflict("the device had this key before", expected="a new key")
+            _check_pace(session, device_id, now)
             session.add(ReplacedKeyRow(device_id=device_id, public_key=device.public_key, replaced_at=now))
             device.public_key = message.public_key
         return DeviceStatus(device_id=device_id, state=device.state)
+
+
+def _check_pace(session: Session, device_id: str, now: datetime) -> None:
+    replaced_at = (
+        select(ReplacedKeyRow.replaced_at)
+        .where(ReplacedKeyRow.device_id == device_id, ReplacedKeyRow.replaced_at > now - DAY)
+        .order_by(ReplacedKeyRow.replaced_at.desc())
+        .offset(MOST_A_DAY - 1)
+        .limit(1)
+    )
+    first = session.scalar(replaced_at)
+    if first is not None:
+        raise TooManyRequests(
+            "too many keys in a day",
+            got=f"more than {MOST_A_DAY}",
+            expected="the key that the device has",
+            retry_after_seconds=(first + DAY - now).total_seconds(),
+        )

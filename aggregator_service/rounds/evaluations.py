@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import ColumnElement, bindparam, exists, func, select, update
+from sqlalchemy import ColumnElement, bindparam, exists, func, select, union, update
 from sqlalchemy.orm import Session
 
 from aggregator_service.rounds.rounds import RUN_STOPPED, WINDOW_CLOSED
-from aggregator_service.service import Service
 from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow, EvaluationRow
 from aggregator_service.storage.locks import lock_run
 from aggregator_service.storage.tables import RunRow
@@ -96,17 +95,11 @@ def settle(session: Session, run: RunRow, now: datetime) -> None:
         _close(session, row, f"{WINDOW_CLOSED} with {reports} of {row.devices} reports", now)
 
 
-def settle_due(service: Service) -> None:
-    """Settle every run whose evaluations are behind the present; several workers may do it at once."""
-    now = service.clock()
-    with service.database.read() as session:
-        runs = {
-            *session.scalars(select(EvaluationAssignmentRow.run_id).where(*_lapsed(now)).distinct()),
-            *session.scalars(select(EvaluationRow.run_id).where(*_over(now)).distinct()),
-        }
-    for run_id in sorted(runs):
-        with service.database.write() as session:
-            settle(session, lock_run(session, run_id), now)
+def all_due(session: Session, now: datetime) -> set[str]:
+    """The runs that `settle` would change."""
+    of_assignments = select(EvaluationAssignmentRow.run_id).where(*_lapsed(now))
+    of_evaluations = select(EvaluationRow.run_id).where(*_over(now))
+    return set(session.scalars(union(of_assignments, of_evaluations)))
 
 
 def _lapsed(now: datetime) -> tuple[ColumnElement[bool], ...]:

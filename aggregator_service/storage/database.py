@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Row, Select, create_engine, event
@@ -19,11 +20,15 @@ from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError, Tim
 from sqlalchemy.orm import Session, sessionmaker
 
 from aggregator_service.storage.schema import address_of, upgrade
+from aggregator_service.storage.turn import turn
 from hetlora.errors import HetloraError, SettingsError, UnavailableError
 
 SQLITE: Final = "sqlite"
 # PostgreSQL's classes of what is wrong with itself: only reading, as a standby does, or damaged (XX).
 _NOT_ITSELF: Final = ("25006", "XX")
+_LOCKED: Final = "55P03"  # PostgreSQL's state of a statement that waited for a lock as long as it may
+# A machine that dies, or a network, says no goodbye: who waits for the other end learns of it this soon.
+_LOST_SECONDS: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 # What SQLite says of a file that is a database, and may be used later.
 _PASSING: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
@@ -42,9 +47,9 @@ class Database:
     def __init__(self, url: URL, *, timeout_seconds: float, connections: int) -> None:
         self.engine = make_engine(url, timeout_seconds=timeout_seconds, connections=connections)
         reading = self.engine
-        self._write_lock: AbstractContextManager[object] = nullcontext()
+        self._turn: Callable[[], AbstractContextManager[object]] = nullcontext
         if url.get_backend_name() == SQLITE:
-            self._write_lock = threading.Lock()
+            self._turn = partial(turn, threading.Lock(), timeout_seconds, "wrote to the database")
         else:
             # READ COMMITTED looks anew with each statement anyway: BEGIN and ROLLBACK are two trips more.
             reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -73,7 +78,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction: committed at the end of the block, rolled back by any exception."""
-        with self._write_lock, self._session.begin() as session:
+        with self._turn(), self._session.begin() as session:
             yield session
 
     @contextmanager
@@ -83,7 +88,7 @@ class Database:
         A power loss, or the end of the database's machine, may take the last of them with it. It never takes
         one without those that came after.
         """
-        with self._write_lock, self._writing[False].begin() as connection:
+        with self._turn(), self._writing[False].begin() as connection:
             yield connection
 
     def close(self) -> None:
@@ -101,6 +106,11 @@ def out_of_order(error: SQLAlchemyError) -> bool:
         return True
     # What SQLite finds damaged is of no kind below.
     return isinstance(error, OperationalError) or type(error) is DatabaseError
+
+
+def is_locked(error: SQLAlchemyError) -> bool:
+    """Whether somebody else kept a row of PostgreSQL for as long as one may wait: others may be free."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) == _LOCKED
 
 
 def words_of(error: SQLAlchemyError) -> str:
@@ -145,6 +155,7 @@ def _sqlite_engine(url: URL, timeout_seconds: float, connections: int) -> Engine
 
 
 def _postgresql_engine(url: URL, timeout_seconds: float, connections: int) -> Engine:
+    milliseconds = round(timeout_seconds * 1000)
     engine = create_engine(
         url,
         hide_parameters=True,  # what devices and operators send stays out of logs and tracebacks
@@ -156,13 +167,26 @@ def _postgresql_engine(url: URL, timeout_seconds: float, connections: int) -> En
         isolation_level="READ COMMITTED",
         connect_args={
             "connect_timeout": max(2, round(timeout_seconds)),  # which libpq takes in whole seconds
-            # A plan for any value expects to find a lapsed lease soon, and reads all assignments for none.
-            "options": f"-c lock_timeout={round(timeout_seconds * 1000)} -c timezone=utc"
-            " -c plan_cache_mode=force_custom_plan",
+            **_LOST_SECONDS,
+            "tcp_user_timeout": milliseconds,
+            "options": " ".join(f"-c {name}={value}" for name, value in _session_of(milliseconds).items()),
         },
     )
     event.listen(engine, "begin", _begin_postgresql)
     return engine
+
+
+def _session_of(timeout_milliseconds: int) -> dict[str, object]:
+    """What the server goes by for a connection of ours."""
+    return {
+        "lock_timeout": timeout_milliseconds,
+        "timezone": "utc",
+        # A plan for any value expects to find a lapsed lease soon, and reads all assignments for none.
+        "plan_cache_mode": "force_custom_plan",
+        # The locks of a process that is gone, or stands still, are freed.
+        "idle_in_transaction_session_timeout": 60_000,
+        **{f"tcp_{name}": value for name, value in _LOST_SECONDS.items()},
+    }
 
 
 def _begin_postgresql(connection: Connection) -> None:

@@ -38,6 +38,13 @@ def lock_run(session: Session, run_id: str) -> RunRow:
     return run
 
 
+def lock_run_if_free(session: Session, run_id: str) -> RunRow | None:
+    """A run as `lock_run` has it, or None where another transaction is at work on it."""
+    run = session.get(RunRow, run_id, with_for_update={"skip_locked": True})
+    note(run=run_id)
+    return run
+
+
 def lock_run_of_round(session: Session, round_id: str) -> RunRow:
     """The run that a round belongs to, as `lock_run`."""
     note(round=round_id)
@@ -63,7 +70,8 @@ def lock_device(session: Session, device_id: str) -> DeviceRow:
     Raises:
         NotFound: no such device.
     """
-    device = session.get(DeviceRow, device_id, with_for_update=True)
+    # Whoever only names the device in a row of its own, as a commit does under the run's lock, does not wait.
+    device = session.get(DeviceRow, device_id, with_for_update={"key_share": True})
     if device is None:
         raise NotFound("no such device", got=device_id)
     return device

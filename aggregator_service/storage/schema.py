@@ -55,7 +55,10 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
     """
     with engine.execution_options(begin="BEGIN IMMEDIATE").begin() as connection:
         if connection.dialect.name == "postgresql":
+            # Tables of a large fleet are rewritten for longer than a statement may wait for a lock.
+            connection.execute(text("SET LOCAL lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            connection.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
         _run(connection, revision)
 
 

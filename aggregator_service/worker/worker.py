@@ -8,10 +8,9 @@ import time
 from datetime import datetime
 
 from aggregator_service.observability.log_context import work
-from aggregator_service.rounds.closing import all_due, settle
-from aggregator_service.rounds.evaluations import settle_due
+from aggregator_service.rounds import closing, evaluations
 from aggregator_service.service import Service
-from aggregator_service.storage.locks import lock_run
+from aggregator_service.storage.locks import lock_run_if_free
 from aggregator_service.storage.passing import log_fault
 from aggregator_service.worker.claims import claim, free_abandoned, held
 from aggregator_service.worker.commit import commit_round
@@ -71,17 +70,7 @@ class Worker:
 
 def tick(service: Service) -> None:
     """Expire leases, close windows, commit every round that waits and that no other worker holds."""
-    now = service.clock()
-    with service.database.read() as session:
-        runs = sorted(all_due(session, now))
-    for run_id in runs:
-        with (
-            work(),
-            service.tracing.span("settle run", {"hetlora.run": run_id}),
-            service.database.write() as session,
-        ):
-            settle(session, lock_run(session, run_id), now)
-    settle_due(service)
+    _settle_due(service)
     tried: set[str] = set()
     while (round_id := claim(service, tried)) is not None:
         tried.add(round_id)
@@ -92,3 +81,25 @@ def tick(service: Service) -> None:
             except Exception as error:  # such as a full disk: the round stays for the next tick, others go on
                 service.metrics.commits.labels("failed").inc()
                 log_fault(log, error, "round=%s commit=failed", round_id)
+
+
+def _settle_due(service: Service) -> None:
+    """Bring every run up to the present that is behind it; several workers may do it at once."""
+    now = service.clock()
+    with service.database.read() as session:
+        runs = closing.all_due(session, now) | evaluations.all_due(session, now)
+    for run_id in sorted(runs):
+        try:
+            with (
+                work(),
+                service.tracing.span("settle run", {"hetlora.run": run_id}),
+                service.database.write() as session,
+            ):
+                # Whoever is at work on it settles it, too, or the next tick does.
+                run = lock_run_if_free(session, run_id)
+                if run is not None:
+                    closing.settle(session, run, now)
+                    evaluations.settle(session, run, now)
+        except Exception as error:  # of one run: others go on
+            service.metrics.worker_failures.inc()
+            log_fault(log, error, "run=%s settle=failed", run_id)

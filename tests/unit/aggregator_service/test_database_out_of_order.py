@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 from damaged_page import damage
+from fake_device import FakeDevice
 from service_operator import Operator
 from service_server import problem
 from sqlalchemy.pool import QueuePool
@@ -47,6 +48,7 @@ def test_request_that_gets_no_connection_is_told_to_come_back(service: Service, 
         answer = operator.send("GET", "/populations")
     assert problem(answer) == (503, "unavailable")
     assert answer.json()["got"].startswith("QueuePool limit of size 8 ")
+    assert answer.headers["retry-after"] == "2"
     assert operator.send("GET", "/populations").status_code == 200
 
 
@@ -56,6 +58,17 @@ def test_damaged_page_is_told_as_passing(settings: Settings, request: pytest.Fix
     answer = request.getfixturevalue("operator").send("GET", "/populations")
     assert problem(answer) == (503, "unavailable")
     assert answer.json()["got"] == "database disk image is malformed"
+
+
+@on_sqlite
+def test_damaged_page_is_no_fault_of_the_run_that_it_is_of(
+    settings: Settings, service: Service, device: FakeDevice, operator: Operator, bundle: str
+) -> None:
+    operator.run(bundle)
+    service.database.close()  # or connections would go on with the page that they have read
+    damage(settings.data_dir / "hetlora.sqlite", "rounds")
+    with pytest.raises(AssertionError, match="database disk image is malformed"):
+        device.check_in()
 
 
 @on_sqlite

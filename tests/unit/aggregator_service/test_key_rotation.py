@@ -87,6 +87,19 @@ def test_rotation_whose_answer_was_lost_is_answered_again_under_the_new_key(
     assert len(operator.items(f"/devices/{device.device_id}/replaced-keys")) == 1
 
 
+def test_device_takes_ten_keys_a_day(device: FakeDevice, clock: FakeClock) -> None:
+    keys = [Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in range(100, 111)]
+    for key in keys[:10]:
+        rotated(device, key)
+    clock.advance(60)
+    answer = device.send("POST", "/devices:rotate-key", rotation(device.device_id, keys[10]))
+    assert problem(answer) == (429, "too_many_requests")
+    assert answer.headers["retry-after"] == str(24 * 3600 - 60)
+    clock.advance(24 * 3600 - 60)
+    rotated(device, keys[10])
+    assert device.check_in()["offer"] is None
+
+
 def test_key_that_its_bringer_does_not_hold_is_refused(device: FakeDevice) -> None:
     for proof in (
         rotation(device.device_id, NEW, prover=device.key),  # the old key vouches for the new one

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gzip
 import json
 import os
 from contextlib import closing
@@ -34,6 +35,19 @@ def test_malformed_json_is_refused(operator: Operator, body: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     answer = operator.send("POST", "/populations", content=body, headers=headers)
     assert problem(answer) == (422, "malformed_message")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "identity, gzip"])
+def test_body_that_is_compressed_is_refused_before_it_is_read(operator: Operator, encoding: str) -> None:
+    headers = {"Content-Encoding": encoding}
+    answer = operator.send("POST", "/populations", content=gzip.compress(bytes(10**6)), headers=headers)
+    assert problem(answer) == (415, "invalid_input")
+
+
+def test_body_that_says_that_it_is_not_compressed_is_read(operator: Operator) -> None:
+    headers = {"Content-Encoding": "identity"}
+    answer = operator.send("POST", "/populations", json={"name": "camera"}, headers=headers)
+    assert answer.is_success
 
 
 def test_malformed_json_of_a_device_is_refused(device: FakeDevice) -> None:
