@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
@@ -13,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from aggregator_service.api.errors import problems
 from aggregator_service.storage.blobs import Blobs
+from hetlora.byte_range import bytes_of_range
 from hetlora.errors import NotFound, ServiceFailed
 
 
@@ -38,7 +38,6 @@ def object_responses(media_type: str, schema: dict[str, str]) -> dict[int | str,
 
 BINARY: Final = object_responses("application/octet-stream", {"type": "string", "format": "binary"})
 JSON_OBJECT: Final = object_responses("application/json", {"type": "object"})
-_RANGE = re.compile(r"bytes=(?:(?P<first>\d{1,19})-(?P<last>\d{0,19})|-(?P<suffix>\d{1,19}))")
 
 
 def object_response(
@@ -73,17 +72,11 @@ def object_response(
 
 
 def _range(header: str, size_bytes: int) -> tuple[int, int]:
-    """The first byte of a range, and the one after its last."""
-    found = _RANGE.fullmatch(header.strip())
-    first = stop = 0
-    if found and found["suffix"]:
-        first, stop = max(0, size_bytes - int(found["suffix"])), size_bytes
-    elif found:
-        first, stop = int(found["first"]), min(int(found["last"] or size_bytes) + 1, size_bytes)
-    if first >= stop:
+    found = bytes_of_range(header, size_bytes)
+    if found is None:
         raise HTTPException(
             416,
             f"range {header[:64]} is not one range within {size_bytes} bytes",
             headers={"Content-Range": f"bytes */{size_bytes}"},
         )
-    return first, stop
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -45,6 +46,7 @@ from hetlora.states import AssignmentState
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
 from hetlora.testing.door import RETRY_SECONDS, Door
 from hetlora.testing.loopback import LoopbackServer, Reply, Request
+from hetlora.testing.objects import object_reply
 from hetlora.testing.part_taker import PartTaker
 
 
@@ -164,11 +166,12 @@ class FakeService:
         if path.startswith("/uploads/"):
             return self._take_part(request, path.removeprefix("/uploads/"))
         if path.startswith("/objects/"):
-            return self._object(path.removeprefix("/objects/"), request.headers.get("range", ""))
+            sha256 = path.removeprefix("/objects/")
+            return object_reply(sha256, self.objects.get(sha256), request.headers.get("range", ""))
         answers = {"/check-ins": self._check_in}
         if self.offer is not None:
             if path == f"/assignments/{self.offer.assignment_id}/uploads":
-                return self._parts.begin(request)
+                return self._parts.begin(request, self.offer.lease_expires_at)
             answers |= self._answers(self.offer)
         if path not in answers:
             raise NotFound("no such path, or no such assignment", got=path)
@@ -189,17 +192,6 @@ class FakeService:
             f"{work}:submit": self._submit,
             f"{work}:fail": self._fail,
         }
-
-    def _object(self, sha256: str, wanted: str) -> Reply:
-        if sha256 not in self.objects:
-            raise NotFound("no such object", got=sha256)
-        stored = self.objects[sha256]
-        data = stored.read_bytes() if isinstance(stored, Path) else stored
-        first = int(wanted.removeprefix("bytes=").removesuffix("-") or 0)
-        headers = {"ETag": f'"{sha256}"'}
-        if wanted:
-            headers["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
-        return Reply(206 if wanted else 200, data[first:], "application/octet-stream", headers)
 
     def _check_in(self, body: bytes) -> Reply:
         told = CheckIn.model_validate_json(body)
@@ -288,6 +280,6 @@ def _json(message: BaseModel, status: int = 200) -> Reply:
 def _problem(error: HetloraError) -> Reply:
     headers = {}
     if isinstance(error, TooManyRequests) and error.retry_after_seconds is not None:
-        headers["Retry-After"] = f"{error.retry_after_seconds:.0f}"
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     body = problem_of(error).model_dump_json(exclude_none=True).encode()
     return Reply(error.status, body, "application/problem+json", headers)
