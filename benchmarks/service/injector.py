@@ -31,8 +31,8 @@ BEFALL_SECONDS: Final = 120.0
 SMALL_JUMP_SECONDS: Final = 290.0
 LARGE_JUMP_SECONDS: Final = 7200.0
 LONGEST_DELAY_SECONDS: Final = 0.3
-# Beyond what obstore tries for by itself, some 3 s where it is refused: the service has to bear the rest.
-LONGEST_AWAY_SECONDS: Final = 8.0
+# Beyond the 8 s for which the service waits for a bucket that says nothing.
+LONGEST_AWAY_SECONDS: Final = 12.0
 
 
 @dataclass
