@@ -56,7 +56,9 @@ def handout(service: Service, version_id: str, rank: int, seed: int) -> StoredHa
 def _stored(service: Service, version_id: str, rank: int) -> StoredHandout | None:
     with service.database.read() as session:
         row = session.get(HandoutRow, (version_id, rank))
-    return None if row is None else _of_row(row)
+    if row is None or service.objects.size_bytes(row.sha256) is None:  # lost, and made again: the same bytes
+        return None
+    return _of_row(row)
 
 
 def _make(service: Service, version_id: str, rank: int, seed: int) -> StoredHandout:

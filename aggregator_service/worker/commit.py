@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from aggregator_service.aggregation.reading import UpdateReader
@@ -21,7 +23,14 @@ from aggregator_service.rounds.evaluations import open_if_due
 from aggregator_service.rounds.rounds import ACCEPTED, GOAL_MET, abort_live, end, in_round
 from aggregator_service.service import Service
 from aggregator_service.storage.locks import lock_run_of_round
-from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RankLimitRow, RoundRow, RunRow
+from aggregator_service.storage.tables import (
+    AdapterVersionRow,
+    AssignmentRow,
+    RankLimitRow,
+    RoundRow,
+    RunRow,
+    TransitionRow,
+)
 from aggregator_service.worker.checkpoints import Checkpoints, inputs_of
 from aggregator_service.worker.steps import step
 from aggregator_service.worker.stored_updates import StoredUpdates, UnreadableUpdate
@@ -32,14 +41,17 @@ from hetlora.states import RoundState
 
 log = logging.getLogger(__name__)
 
+# A store behind a failover, or one that is not mounted yet, may have it again: its device was told it is in.
+LOOKED_FOR: Final = timedelta(minutes=1)
+
 
 def commit_round(service: Service, round_id: str) -> None:
     """Aggregate a round and commit it; after a crash at any instant another process goes on with the round.
 
     The adapter's object is on disk before the transaction, which moves round, run, weights, remembered ranks
-    and adapter version together. An update that cannot be read back is left out (`closing.leave_out`);
-    updates that cannot be aggregated end this attempt at the round; any other fault is raised and leaves the
-    round as it is.
+    and adapter version together. An update that cannot be read back for `LOOKED_FOR` is left out
+    (`closing.leave_out`); updates that cannot be aggregated end this attempt at the round; any other fault
+    is raised and leaves the round as it is.
     """
     with service.database.read() as session:
         row = session.get_one(RoundRow, round_id)
@@ -56,6 +68,8 @@ def commit_round(service: Service, round_id: str) -> None:
             stored = store_state(service, run.settings, result.state)
         pruned = _pruned(source, accepted)
     except UnreadableUpdate as error:
+        if service.clock() - _waiting_since(service, row) < LOOKED_FOR:
+            raise UnavailableError("a stored update cannot be read now", got=error.sha256) from error
         log.exception("round=%s update=%s unreadable", round_id, error.sha256)
         _leave_out(service, round_id, error.sha256)
         outcome = "left_out"
@@ -177,6 +191,13 @@ def _remember_rank(session: Session, run: RunRow, assignment: AssignmentRow) -> 
     assert assignment.updated_rank is not None
     kept = max(run.settings.min_rank, min(assignment.updated_rank, assignment.max_rank))
     session.merge(RankLimitRow(run_id=run.id, device_id=assignment.device_id, max_rank=kept))
+
+
+def _waiting_since(service: Service, row: RoundRow) -> datetime:
+    moved = TransitionRow.subject == row.subject, TransitionRow.subject_id == row.id
+    to_wait = select(func.max(TransitionRow.at)).where(*moved, TransitionRow.new == RoundState.AGGREGATING)
+    with service.database.read() as session:
+        return session.scalars(to_wait).one() or service.clock()
 
 
 def _leave_out(service: Service, round_id: str, update_id: str) -> None:

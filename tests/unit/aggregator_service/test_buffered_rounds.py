@@ -213,7 +213,7 @@ def test_stopped_run_ends_the_round_that_is_aggregated_and_the_one_that_collects
 
 
 def test_updates_left_of_a_round_that_lost_some_move_on_to_the_next(
-    service: Service, bundle: str, devices: list[str]
+    service: Service, bundle: str, devices: list[str], clock: FakeClock
 ) -> None:
     started_run(service, bundle, goal_count=2, over_selection=2.0, minimum_share=1.0, **BUFFERED)
     kept, lost = take_offer(service, devices[0]), take_offer(service, devices[1])
@@ -221,6 +221,7 @@ def test_updates_left_of_a_round_that_lost_some_move_on_to_the_next(
     (whole,) = kept_updates(service)
     hand_in(service, devices[1], lost, random_adapter(2, seed=1))
     next(path for path in kept_updates(service) if path != whole).unlink()
+    clock.advance(60)
     tick(service)
     assert rounds_of(service) == [(0, RoundState.ABANDONED), (1, RoundState.COLLECTING)]
     assert assignment(service, lost).reason == "the stored update cannot be read"
@@ -271,7 +272,7 @@ def test_round_that_cannot_be_aggregated_is_passed_over_and_a_run_of_them_is_pau
 
 
 def test_trusted_device_of_which_a_round_comes_to_have_two_updates_is_trusted_by_one(
-    service: Service, bundle: str, devices: list[str]
+    service: Service, bundle: str, devices: list[str], clock: FakeClock
 ) -> None:
     trusted, other = devices[:2]
     defence = {"method": "fltrust", "trusted_device": trusted}
@@ -283,6 +284,7 @@ def test_trusted_device_of_which_a_round_comes_to_have_two_updates_is_trusted_by
     deliver(service, other, random_adapter(2, seed=1))
     next(path for path in kept_updates(service) if path != whole).unlink()
     deliver(service, trusted, random_adapter(2, seed=2))  # of the next round
+    clock.advance(60)
     tick(service)
     assert rounds_of(service) == [
         (0, RoundState.ABANDONED),

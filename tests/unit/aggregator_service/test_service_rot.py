@@ -11,8 +11,11 @@ from service_bundle import make_adapter
 from service_objects import kept_updates
 from service_operator import Operator
 from service_server import problem
+from service_verbs import add_device, deliver, started_run
+from sqlalchemy import select
 
 from aggregator_service.service import Service
+from aggregator_service.storage.tables import AdapterVersionRow
 from aggregator_service.worker.worker import tick
 from hetlora.tensors import adapter_to_bytes
 
@@ -37,6 +40,19 @@ def test_rotten_objects_of_the_service_are_told_as_its_own_fault(
     assert device.upload(plan["assignment_id"], update).is_success
 
 
+def test_adapter_that_was_made_for_a_rank_and_is_lost_is_made_again(
+    operator: Operator, make_device: Callable[[int], FakeDevice], bundle: str, service: Service
+) -> None:
+    operator.run(bundle, goal_count=2)
+    device, other = make_device(1), make_device(2)
+    path = f"/assignments/{device.offer()['assignment_id']}:start"
+    lost = device.call("POST", path, {"rank": 1})["adapter"]
+    service.objects.remove(lost["sha256"])
+    plan = other.call("POST", f"/assignments/{other.offer()['assignment_id']}:start", {"rank": 1})
+    assert plan["adapter"] == lost
+    assert device.send("GET", f"/objects/{lost['sha256']}").is_success
+
+
 def test_adapter_and_manifest_that_were_cut_short_are_not_served(
     operator: Operator, bundle: str, service: Service
 ) -> None:
@@ -51,7 +67,11 @@ def test_adapter_and_manifest_that_were_cut_short_are_not_served(
 
 
 def test_kept_update_that_rots_on_disk_is_left_out_where_the_others_are_enough(
-    operator: Operator, make_device: Callable[[int], FakeDevice], bundle: str, service: Service
+    operator: Operator,
+    make_device: Callable[[int], FakeDevice],
+    bundle: str,
+    service: Service,
+    clock: FakeClock,
 ) -> None:
     # ceil(0.5 * 2) = 1 update is enough
     run_id = operator.run(bundle, goal_count=2, minimum_share=0.5)
@@ -59,6 +79,7 @@ def test_kept_update_that_rots_on_disk_is_left_out_where_the_others_are_enough(
     (kept,) = kept_updates(service)
     flip_a_byte(kept)
     make_device(2).deliver(make_adapter(2))
+    clock.advance(60)
     run = operator.committed(run_id)
     content = operator.send("GET", f"/adapters/{run['adapter_version']}/content").content
     assert content == adapter_to_bytes(make_adapter(2))
@@ -82,6 +103,7 @@ def test_place_of_a_kept_update_that_rots_on_disk_is_given_again_and_the_others_
     flip_a_byte(kept)
     clock.advance(90)
     lucky.deliver(make_adapter(2))
+    clock.advance(60)
     rounds = f"/runs/{run_id}/rounds"
     operator.wait_for(rounds, lambda page: page["items"][0]["state"] == "collecting")
     clock.advance(90)  # past the first window, which the lost update used up
@@ -94,6 +116,28 @@ def test_place_of_a_kept_update_that_rots_on_disk_is_given_again_and_the_others_
         "accepted",
         "discarded",
     ]
+
+
+def test_update_that_is_away_for_less_than_a_minute_is_waited_for(
+    service: Service, bundle: str, clock: FakeClock
+) -> None:
+    run_id = started_run(service, bundle, goal_count=2, minimum_share=0.5)
+    deliver(service, add_device(service, "device-1"), make_adapter(1))
+    (kept,) = kept_updates(service)
+    aside = kept.rename(kept.with_suffix(".aside"))
+    deliver(service, add_device(service, "device-2"), make_adapter(2))
+    clock.advance(59)
+    tick(service)
+    aside.rename(kept)
+    clock.advance(2)
+    tick(service)
+    with service.database.read() as session:
+        (version,) = session.scalars(
+            select(AdapterVersionRow).where(
+                AdapterVersionRow.run_id == run_id, AdapterVersionRow.update_count > 0
+            )
+        )
+        assert version.update_count == 2
 
 
 def states_and_reasons(operator: Operator, run_id: str) -> list[tuple[str, str]]:
