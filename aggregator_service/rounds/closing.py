@@ -14,10 +14,11 @@ from aggregator_service.rounds.rounds import (
     ACCEPTED,
     TAKEN,
     WINDOW_CLOSED,
+    Cause,
+    abandon,
     abort_live,
     carry_over,
     count_assignments,
-    end,
     in_round,
     is_aggregating,
     is_full,
@@ -27,13 +28,14 @@ from aggregator_service.rounds.rounds import (
     open_round_of,
     window_of,
 )
+from aggregator_service.storage.columns import AbandonedFor
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow, RunRow
 from aggregator_service.storage.transitions import move
 from hetlora.errors import HetloraError
 from hetlora.messages.management import RunSettings
 from hetlora.states import LIVE_ASSIGNMENT, OPEN_ROUND, AssignmentState, RoundState, RunState
 
-MOST_FAILURES: Final = 3  # of rounds in a row for one reason, before the run is paused
+MOST_FAILURES: Final = 3  # of rounds in a row by one kind of fault, before the run is paused
 
 # Made once: nearly every request of a device asks these.
 _LAPSED: Final = AssignmentRow.state.in_(LIVE_ASSIGNMENT), AssignmentRow.lease_expires_at <= bindparam("now")
@@ -97,7 +99,7 @@ def _end_window(session: Session, run: RunRow, row: RoundRow, now: datetime) -> 
     elif run.settings.mode == "buffered":
         row.window_closes_at = now + timedelta(seconds=run.settings.report_window_seconds)
     else:
-        retry(session, run, row, f"{told}, {missing}", now)
+        retry(session, run, row, Cause(AbandonedFor.WINDOW, f"{told}, {missing}"), now)
 
 
 def _shortfall(session: Session, row: RoundRow, settings: RunSettings) -> str | None:
@@ -124,19 +126,19 @@ def leave_out(
         return
     told = f"unreadable updates are left out; {missing}"
     if run.settings.mode == "buffered":
-        _go_on_without(session, run, row, TAKEN, told, now)
+        _go_on_without(session, run, row, TAKEN, Cause(AbandonedFor.AGGREGATION, told), now)
     else:
         move(session, row, RoundState.COLLECTING, told, now)
         row.window_closes_at = now + timedelta(seconds=run.settings.report_window_seconds)
 
 
-def retry(session: Session, run: RunRow, row: RoundRow, reason: str, now: datetime) -> None:
+def retry(session: Session, run: RunRow, row: RoundRow, cause: Cause, now: datetime) -> None:
     """Abandon a round and open its next attempt; a buffered run goes on in its open round."""
     if run.settings.mode == "buffered":
-        _go_on_without(session, run, row, LIVE_ASSIGNMENT, reason, now)
+        _go_on_without(session, run, row, LIVE_ASSIGNMENT, cause, now)
         return
-    end(session, row, RoundState.ABANDONED, reason, now)
-    abort_live(session, row, f"round abandoned: {reason}", now)
+    abandon(session, row, cause, now)
+    abort_live(session, row, f"round abandoned: {cause.reason}", now)
     open_round(session, run, row.round_index, row.attempt + 1, now)
 
 
@@ -145,11 +147,11 @@ def _go_on_without(
     run: RunRow,
     row: RoundRow,
     carried: Collection[AssignmentState],
-    reason: str,
+    cause: Cause,
     now: datetime,
 ) -> None:
     """Abandon a buffered round; what it has in these states counts in the next."""
-    end(session, row, RoundState.ABANDONED, reason, now)
+    abandon(session, row, cause, now)
     into = open_round_of(session, run.id) or open_round(session, run, row.round_index + 1, 0, now)
     # What it has already was taken for one step older, as this round was to be a step.
     session.execute(
@@ -172,10 +174,10 @@ def give_up(session: Session, run: RunRow, row: RoundRow, error: HetloraError, n
     same = select(func.count()).where(
         RoundRow.run_id == run.id,
         RoundRow.round_index > newest.round_index,
-        RoundRow.reason.startswith(error.what, autoescape=True),  # what was got may differ
+        RoundRow.fault_code == error.code,
     )
     failures = 1 + (session.scalar(same) or 0)
-    retry(session, run, row, str(error), now)
+    retry(session, run, row, Cause(AbandonedFor.AGGREGATION, str(error), error.code), now)
     if failures % MOST_FAILURES == 0 and run.state is RunState.RUNNING:
         move(session, run, RunState.PAUSED, f"{failures} attempts at a round failed: {error}", now)
 

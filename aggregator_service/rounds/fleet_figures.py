@@ -12,12 +12,12 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import case, func, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
 from aggregator_service.observability.single_flight import SingleFlight
-from aggregator_service.rounds.rounds import RUN_STOPPED, WINDOW_CLOSED
+from aggregator_service.storage.columns import AbandonedFor
 from aggregator_service.storage.database import Database
 from aggregator_service.storage.evaluation_tables import EvaluationRow
 from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RoundRow, RunRow, UploadRow
@@ -37,7 +37,6 @@ _COUNTED: Final = {
     "assignments": (AssignmentRow, AssignmentState),
     "evaluations": (EvaluationRow, EvaluationState),
 }
-_ABANDONED_FOR: Final = ("window", "stop", "aggregation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +101,17 @@ def _count(session: Session, now: datetime) -> Counts:
     for name, (row, kind) in _COUNTED.items():
         found = session.execute(select(row.state, func.count()).group_by(row.state))
         states[name] = {state.value: 0 for state in kind} | {state.value: count for state, count in found}
-    reason = case(
-        (RoundRow.reason.startswith(WINDOW_CLOSED), "window"),
-        (RoundRow.reason == RUN_STOPPED, "stop"),
-        else_="aggregation",
+    abandoned = session.execute(
+        select(RoundRow.abandoned_for, func.count())
+        .where(RoundRow.abandoned_for.is_not(None))
+        .group_by(RoundRow.abandoned_for)
     )
-    abandoned = select(reason, func.count()).where(RoundRow.state == RoundState.ABANDONED).group_by(reason)
     claimed = select(func.count()).where(
         RoundRow.state == RoundState.AGGREGATING, RoundRow.claimed_until > now
     )
     return Counts(
         states=states,
-        abandoned=dict.fromkeys(_ABANDONED_FOR, 0)
-        | {kind: count for kind, count in session.execute(abandoned)},
+        abandoned={str(kind): 0 for kind in AbandonedFor} | {str(kind): count for kind, count in abandoned},
         claimed=session.scalar(claimed) or 0,
         uploads=session.scalar(select(func.count()).where(UploadRow.completed.is_(False))) or 0,
     )

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from aggregator_service.storage.columns import AbandonedFor
 from aggregator_service.storage.identifiers import new_id, round_id_of
 from aggregator_service.storage.tables import AssignmentRow, CheckpointRow, RoundRow, RunRow
 from aggregator_service.storage.transitions import create, move
@@ -43,6 +45,15 @@ _COUNT: Final = select(func.count()).where(
     AssignmentRow.round_id == bindparam("round"),
     AssignmentRow.state.in_(bindparam("states", expanding=True)),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a round is abandoned: in words for people, and in what rounds are told apart by."""
+
+    kind: AbandonedFor
+    reason: str
+    fault_code: str | None = None  # the stable code of the error that ended its aggregation
 
 
 def cohort_size(settings: RunSettings) -> int:
@@ -209,6 +220,12 @@ def end(session: Session, row: RoundRow, state: RoundState, reason: str, now: da
     session.execute(delete(CheckpointRow).where(CheckpointRow.round_id == row.id))
 
 
+def abandon(session: Session, row: RoundRow, cause: Cause, now: datetime) -> None:
+    """End a round without a commit."""
+    row.abandoned_for, row.fault_code = cause.kind, cause.fault_code
+    end(session, row, RoundState.ABANDONED, cause.reason, now)
+
+
 def abort_live(session: Session, row: RoundRow, reason: str, now: datetime) -> None:
     """Tell the devices that still work on a round that it is over."""
     for assignment in session.scalars(select(AssignmentRow).where(*in_round(row.id, LIVE_ASSIGNMENT))):
@@ -219,5 +236,5 @@ def stop_rounds(session: Session, run: RunRow, now: datetime) -> None:
     """End the rounds that a stopped run is in."""
     going_on = RoundRow.state.in_(GOING_ON_ROUND)
     for row in session.scalars(select(RoundRow).where(RoundRow.run_id == run.id, going_on)).all():
-        end(session, row, RoundState.ABANDONED, RUN_STOPPED, now)
+        abandon(session, row, Cause(AbandonedFor.STOP, RUN_STOPPED), now)
         abort_live(session, row, RUN_STOPPED, now)

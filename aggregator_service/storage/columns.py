@@ -12,6 +12,14 @@ from sqlalchemy.orm import MappedColumn, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 
+class AbandonedFor(StrEnum):
+    """Why a round ended without a commit; words of Prometheus' label `reason`, too."""
+
+    WINDOW = "window"  # the report window closed over too few updates
+    STOP = "stop"  # an operator stopped the run
+    AGGREGATION = "aggregation"  # its updates could not be aggregated, or not be read back
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """Aware datetimes, stored in UTC (SQLite keeps no time zone)."""
 

@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from aggregator_service.storage.columns import MessageJson, UtcDateTime, state_column, word
+from aggregator_service.storage.columns import AbandonedFor, MessageJson, UtcDateTime, state_column, word
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation, CapabilityReport, Report
 from hetlora.messages.management import AdmissionPolicy, RunSettings, Subject
@@ -40,6 +40,7 @@ class Base(DeclarativeBase):
         Adaptation: MessageJson(Adaptation),
         dict[str, float]: JSON(none_as_null=True),
         OperatorRole: word(OperatorRole),
+        AbandonedFor: word(AbandonedFor),
     }
 
 
@@ -136,6 +137,8 @@ class RoundRow(StatefulRow):
     claimed_until: Mapped[datetime | None]
     updates_dropped: Mapped[bool] = mapped_column(default=False)  # from the store
     traceparent: Mapped[str | None]  # of the request that met the goal, where spans are made
+    abandoned_for: Mapped[AbandonedFor | None]  # set when it is; the reason says it in words, for people
+    fault_code: Mapped[str | None]  # of the error, where one in the aggregation was why
 
 
 class AssignmentRow(StatefulRow):

@@ -72,6 +72,7 @@ def _transitions(records: Records) -> Iterator[str]:
     chains: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in records.transitions:
         chains[row["subject"], row["subject_id"]].append(row)
+    stopped = {("round", row["id"], "abandoned") for row in records.rounds if row["abandoned_for"] == "stop"}
     for (subject, name), chain in chains.items():
         states, before = MACHINES[subject], None
         for row in chain:
@@ -82,7 +83,7 @@ def _transitions(records: Records) -> Iterator[str]:
                 yield f"{subject} {name} moved from {old} to {new}, which no rule allows"
             if not row["reason"]:
                 yield f"{subject} {name} moved from {old} to {new} for no reason"
-            if (subject, old, new) in GIVEN_UP and row["reason"] != "run stopped":
+            if (subject, old, new) in GIVEN_UP and (subject, name, new) not in stopped:
                 yield f"{subject} {name} was {old} and is given up: {row['reason']}"
             before = new
     stateful = {
@@ -174,6 +175,8 @@ def _rounds(records: Records) -> Iterator[str]:
                 yield f"round {row['id']} is {row['state']} and was tried again"
         if any((row["ended_at"] is None) != (row["state"] in GOING_ON) for row in rows):
             yield f"round {index} of run {run} has ended without a time, or the other way round"
+        if any((row["abandoned_for"] is None) == (row["state"] == "abandoned") for row in rows):
+            yield f"round {index} of run {run} was abandoned for nothing, or the other way round"
     for one in records.runs:
         own = [row for row in records.rounds if row["run_id"] == one["id"]]
         buffered = one["settings"].get("mode") == "buffered"

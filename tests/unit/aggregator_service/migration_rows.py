@@ -9,15 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from migration_messages import (
-    ADAPTATION,
-    CAPABILITIES,
-    EVALUATION_REPORT,
-    FIGURES,
-    OLD_SETTINGS,
-    REPORT,
-    UPDATE,
-)
+import migration_messages as stored
 from service_bundle import FILES, make_adapter, make_manifest
 from sqlalchemy import Connection
 
@@ -58,7 +50,7 @@ _FLEET: Final = (
     _into(
         "devices",
         "id, name, public_key, capabilities, last_contact_at",
-        ("device-1", "it's one", KEY, CAPABILITIES, MADE_AT),
+        ("device-1", "it's one", KEY, stored.CAPABILITIES, MADE_AT),
         ("device-2", "", "", None, None),
         state="accepted",
         reason="enrolment token",
@@ -79,7 +71,7 @@ _RUNS: Final = (
         reason="operator",
         population="keyboard",
         bundle=sha256_of(MANIFEST),
-        settings=OLD_SETTINGS,
+        settings=stored.OLD_SETTINGS,
         rounds_committed=1,
         created_at=MADE_AT,
     ),
@@ -117,7 +109,7 @@ _RUNS: Final = (
     ),
 )
 # Three updates that are in, one of them in a round that is still to be aggregated; two devices without one.
-_HANDED_IN: Final = (sha256_of(UPDATE), len(UPDATE), 1, REPORT)
+_HANDED_IN: Final = (sha256_of(stored.UPDATE), len(stored.UPDATE), 1, stored.REPORT)
 _NOTHING: Final = (None,) * 4
 _ASSIGNMENTS: Final = (
     _into(
@@ -153,10 +145,10 @@ _FROZEN: Final = {"frozen_sha256": "3" * 64, "frozen_bytes": 9}
 ROWS: Final = {
     "0001": (*_FLEET, *_RUNS, *_ASSIGNMENTS, *_RECORDS),
     "0002": (
-        _set("runs", "run-2", trained_rank=2, settings=OLD_SETTINGS | {"rule": {"name": "lora_a2"}}),
+        _set("runs", "run-2", trained_rank=2, settings=stored.OLD_SETTINGS | {"rule": {"name": "lora_a2"}}),
         _set("adapter_versions", "run-2-v000001", state_sha256="2" * 64, figures={"kept": 0.5}, **_FROZEN),
-        _set("assignments", "assignment-5", adaptation=ADAPTATION),
-        _set("handouts", "run-2-v000001", key="version", adaptation=ADAPTATION, **_FROZEN),
+        _set("assignments", "assignment-5", adaptation=stored.ADAPTATION),
+        _set("handouts", "run-2-v000001", key="version", adaptation=stored.ADAPTATION, **_FROZEN),
     ),
     "0003": (
         _set("rounds", WAITING_ROUND, claimed_by="a-worker", claimed_until=MADE_AT),
@@ -168,7 +160,7 @@ ROWS: Final = {
             "uploads",
             "id, assignment_id, device_id, sha256, length_bytes, completed",
             ("upload-1", "assignment-4", "device-2", "4" * 64, 2**33, False),
-            ("upload-2", "assignment-3", "device-1", sha256_of(UPDATE), len(UPDATE), True),
+            ("upload-2", "assignment-3", "device-1", sha256_of(stored.UPDATE), len(stored.UPDATE), True),
         ),
         _into(
             "upload_parts",
@@ -225,12 +217,12 @@ ROWS: Final = {
             "evaluations",
             "id, state, reason, run_id, devices, window_closes_at, ended_at, figures",
             ("run-1-v000001", "open", "1 rounds committed", "run-1", 3, MADE_AT, None, None),
-            ("run-2-v000001", "closed", "3 reports", "run-2", 3, MADE_AT, MADE_AT, FIGURES),
+            ("run-2-v000001", "closed", "3 reports", "run-2", 3, MADE_AT, MADE_AT, stored.FIGURES),
         ),
         _into(
             "evaluation_assignments",
             "id, device_id, state, rank, adapter_sha256, report",
-            ("evaluating-1", "device-1", "accepted", 1, sha256_of(NARROW), EVALUATION_REPORT),
+            ("evaluating-1", "device-1", "accepted", 1, sha256_of(NARROW), stored.EVALUATION_REPORT),
             ("evaluating-2", "device-2", "offered", None, None, None),
             reason="as it came",
             evaluation_id="run-1-v000001",
@@ -238,6 +230,11 @@ ROWS: Final = {
             max_rank=2,
             lease_expires_at=MADE_AT,
         ),
+    ),
+    "0011": (
+        _set("rounds", "run-1-000000-0000", abandoned_for="window"),
+        _set("rounds", "run-1-000001-0000", abandoned_for="aggregation", fault_code="state_conflict"),
+        _set("rounds", "run-2-000001-0000", abandoned_for="stop"),
     ),
 }
 

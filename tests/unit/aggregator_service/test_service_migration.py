@@ -27,6 +27,7 @@ from aggregator_service.artifacts.handouts import handout
 from aggregator_service.needed_objects import check_needed_objects
 from aggregator_service.service import Service, database_url, open_service
 from aggregator_service.settings import Settings
+from aggregator_service.storage.columns import AbandonedFor
 from aggregator_service.storage.schema import MIGRATIONS, upgrade
 from aggregator_service.storage.store import Store
 from aggregator_service.storage.tables import AssignmentRow, Base, BundleRow, DeviceRow, RoundRow, RunRow
@@ -187,6 +188,12 @@ def filled_well(service: Service) -> None:
             (WAITING_ROUND, "run-1-v000001", 1),
             (WAITING_ROUND, "run-1-v000001", 1),
             ("run-2-000000-0000", "run-2-v000000", 0),
+        ]
+        abandoned = select(RoundRow).where(RoundRow.abandoned_for.is_not(None)).order_by(RoundRow.id)
+        assert [(row.id, row.abandoned_for, row.fault_code) for row in session.scalars(abandoned)] == [
+            ("run-1-000000-0000", AbandonedFor.WINDOW, None),
+            ("run-1-000001-0000", AbandonedFor.AGGREGATION, "state_conflict"),
+            ("run-2-000001-0000", AbandonedFor.STOP, None),
         ]
 
 
