@@ -48,7 +48,7 @@ def lock_assignment(
     return session.get_one(AssignmentRow, assignment_id), run
 
 
-def refuse_state(assignment: AssignmentRow, expected: str) -> StateConflict:
+def refuse_state(assignment: AssignmentRow | EvaluationAssignmentRow, expected: str) -> StateConflict:
     """The refusal of a request that came in the wrong state."""
     return StateConflict(
         "the assignment's state does not allow this",
@@ -71,7 +71,7 @@ def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Pl
         assignment = own_assignment(session, device_id, assignment_id)
         run = session.get_one(RunRow, assignment.run_id)
     _check_start(run, assignment, rank)
-    seed = _seed(run.settings.seed, assignment)
+    seed = seed_of(run, assignment.offered_in, device_id)
     sent = handout(service, assignment.base_version, rank, seed)
     with service.database.write() as session:
         assignment, run = lock_assignment(session, device_id, assignment_id, now)
@@ -113,9 +113,9 @@ def check_rank(run: RunRow, assignment: AssignmentRow | EvaluationAssignmentRow,
         raise RankOutOfRange("rank outside the offer", got=rank, expected=f"{least} to {most}")
 
 
-def _seed(run_seed: int, assignment: AssignmentRow) -> int:
-    """Of a device's batches, and of what a rule draws for it: 32 bits from run seed, round and device."""
-    name = f"{run_seed}:{assignment.offered_in.removeprefix(assignment.run_id)}:{assignment.device_id}"
+def seed_of(run: RunRow, work_id: str, device_id: str) -> int:
+    """Of a device's batches, and of what a rule draws for it, in a round or an evaluation: 32 bits."""
+    name = f"{run.settings.seed}:{work_id.removeprefix(run.id)}:{device_id}"
     return int(sha256_of(name.encode())[:8], 16)
 
 

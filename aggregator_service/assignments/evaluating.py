@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from aggregator_service.artifacts.bundles import get_bundle
 from aggregator_service.artifacts.handouts import handout
-from aggregator_service.assignments.assignments import check_rank, plan_of, receipt_of
+from aggregator_service.assignments.assignments import check_rank, plan_of, receipt_of, refuse_state, seed_of
 from aggregator_service.pace.steering import come_back_seconds, next_use
 from aggregator_service.rounds.evaluations import accept, settle
 from aggregator_service.rounds.rounds import open_round_of
@@ -18,8 +18,7 @@ from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow
 from aggregator_service.storage.locks import lock_run
 from aggregator_service.storage.tables import RunRow
 from aggregator_service.storage.transitions import move
-from hetlora.digest import sha256_of
-from hetlora.errors import MalformedMessage, NotFound, StateConflict
+from hetlora.errors import MalformedMessage, NotFound
 from hetlora.manifest import generates_text
 from hetlora.messages.device import Failure, Plan, Receipt
 from hetlora.messages.evaluation import EvaluationReport
@@ -38,7 +37,7 @@ def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Pl
         run = session.get_one(RunRow, _run_of(session, device_id, assignment_id))
         assignment = session.get_one(EvaluationAssignmentRow, assignment_id)
         _check_start(run, assignment, rank)
-    seed = _seed(run, assignment)
+    seed = seed_of(run, assignment.evaluation_id, device_id)
     sent = handout(service, assignment.evaluation_id, rank, seed)
     with service.database.write() as session:
         assignment, run = _lock(session, device_id, assignment_id, now)
@@ -51,14 +50,8 @@ def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Pl
 
 def _check_start(run: RunRow, assignment: EvaluationAssignmentRow, rank: int) -> None:
     if assignment.state not in LIVE_EVALUATION:
-        raise _refusal(assignment, "an offer")
+        raise refuse_state(assignment, "an offer")
     check_rank(run, assignment, rank)
-
-
-def _seed(run: RunRow, assignment: EvaluationAssignmentRow) -> int:
-    """Of the order of a device's examples, and of what a rule draws for it: 32 bits."""
-    name = f"{run.settings.seed}:{assignment.evaluation_id.removeprefix(run.id)}:{assignment.device_id}"
-    return int(sha256_of(name.encode())[:8], 16)
 
 
 def submit(service: Service, device_id: str, assignment_id: str, report: EvaluationReport) -> Receipt:
@@ -73,7 +66,7 @@ def submit(service: Service, device_id: str, assignment_id: str, report: Evaluat
     with service.database.write() as session:
         assignment, run = _lock(session, device_id, assignment_id, now)
         if assignment.state is EvaluationAssignmentState.OFFERED:
-            raise _refusal(assignment, "a started evaluation")
+            raise refuse_state(assignment, "a started evaluation")
         if assignment.state is EvaluationAssignmentState.STARTED:
             _check_report(report, get_bundle(session, run.bundle).task)
             assignment.report = report
@@ -121,11 +114,3 @@ def _lock(
     run = lock_run(session, _run_of(session, device_id, assignment_id))
     settle(session, run, now)
     return session.get_one(EvaluationAssignmentRow, assignment_id), run
-
-
-def _refusal(assignment: EvaluationAssignmentRow, expected: str) -> StateConflict:
-    return StateConflict(
-        "the evaluation's state does not allow this",
-        got=f"state {assignment.state}: {assignment.reason}",
-        expected=expected,
-    )
