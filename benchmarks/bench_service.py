@@ -21,6 +21,7 @@ from benchmarks.service.faults import DatabaseName
 from benchmarks.service.load import RANK, LoadPlan, LoadRow, measure
 from benchmarks.service.superlink import SuperLinkPlan, measure_superlink
 from hetlora.cli.output import JsonFlag, stderr, stdout
+from hetlora.errors import ServiceFailed
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -119,17 +120,29 @@ def _measured(plan: LoadPlan, tell: Callable[[int], object] = lambda _updates: N
 
 
 def _beside_flower(plan: LoadPlan, nodes: int) -> dict[str, Any]:
-    """A SuperLink and one process of ours, both on SQLite, in turn on the same number of updates."""
-    goal_count = min(plan.goal_count, nodes)
-    rounds = plan.devices // goal_count
-    with tempfile.TemporaryDirectory(prefix="hetlora-superlink-") as folder:
-        theirs = measure_superlink(
-            SuperLinkPlan(nodes, rounds, goal_count, plan.features, RANK), Path(folder)
-        )
+    """A SuperLink and one process of ours, both on SQLite, in turn on the same number of updates.
+
+    With half as many nodes again where it does not carry them.
+    """
+    not_carried: dict[int, str] = {}
+    while True:
+        goal_count = min(plan.goal_count, nodes)
+        rounds = max(1, plan.devices // goal_count)
+        own = SuperLinkPlan(nodes, rounds, goal_count, plan.features, RANK)
+        try:
+            with tempfile.TemporaryDirectory(prefix="hetlora-superlink-") as folder:
+                theirs = measure_superlink(own, Path(folder))
+            break
+        except ServiceFailed as error:
+            not_carried[nodes] = str(error)
+            if nodes == 1:
+                raise
+            nodes //= 2
     ours = _measured(replace(plan, devices=rounds * goal_count, goal_count=goal_count, concurrency=nodes))
     return {
         "throughput_ratio": round(ours.updates_per_second / theirs.updates_per_second, 2),
         "cpu_ratio": round(theirs.cpu_ms_per_update / ours.cpu_ms_per_update, 2),
+        "not_carried": not_carried,
         "superlink": asdict(theirs),
         "ours": asdict(ours),
     }

@@ -24,6 +24,7 @@ START_SECONDS: Final = 120.0
 ROUNDS_SECONDS: Final = 3600.0
 BEGUN: Final = "begun"
 OUT: Final = "rounds.json"
+ENDED: Final = "Finished task"  # what the SuperLink's log says of a ServerApp, whatever became of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,9 @@ def _wait_for(file: Path, link: Process) -> None:
     """Wait for a file that the rounds leave."""
     deadline = time.monotonic() + ROUNDS_SECONDS
     while not file.exists():
-        if not link.running or time.monotonic() > deadline:
-            raise ServiceFailed("Flower's rounds do not end", got=link.log.read_text()[-400:])
-        time.sleep(0.1)
+        told = link.log.read_text()
+        over = ENDED in told and not file.exists()  # as a node was told of a fault, and is no more
+        if over or not link.running or time.monotonic() > deadline:
+            faults = [line for line in told.splitlines() if "Error" in line]
+            raise ServiceFailed("Flower's rounds do not end", got=faults[0] if faults else told[-400:])
+        time.sleep(0.2)
