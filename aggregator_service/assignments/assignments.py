@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from aggregator_service.artifacts.handouts import StoredHandout, handout
+from aggregator_service.observability.log_context import note
 from aggregator_service.pace.steering import come_back_seconds, next_use
 from aggregator_service.rounds.closing import close_if_goal_met, settle
 from aggregator_service.rounds.rounds import GOAL_MET, accept
@@ -45,7 +46,9 @@ def lock_assignment(
     """
     run = lock_run_of_assignment(session, device_id, assignment_id)
     settle(session, run, now)
-    return session.get_one(AssignmentRow, assignment_id), run
+    assignment = session.get_one(AssignmentRow, assignment_id)
+    note(round=assignment.round_id)
+    return assignment, run
 
 
 def refuse_state(assignment: AssignmentRow | EvaluationAssignmentRow, expected: str) -> StateConflict:

@@ -124,6 +124,15 @@ def test_lines_of_a_request_carry_its_id_its_device_and_its_run(
     assert re.fullmatch("[0-9a-f]{32}", given[0]["request_id"])
 
 
+def test_lines_of_a_request_about_an_assignment_carry_its_round(
+    operator: Operator, device: FakeDevice, bundle: str, lines: Lines
+) -> None:
+    run_id = operator.run(bundle)
+    assignment_id = device.started()
+    taken = [line for line in lines if line.get("assignment") == assignment_id and line["old"] == "offered"]
+    assert [(line["run"], line["round"]) for line in taken] == [(run_id, f"{run_id}-000000-0000")]
+
+
 def test_entry_of_the_audit_log_has_the_id_of_the_answer(operator: Operator) -> None:
     answer = operator.send("POST", "/populations", json={"name": "camera"})
     asked = [entry["request_id"] for entry in operator.items("/audit")]
