@@ -3,16 +3,21 @@
 Every object has a row that tells when somebody last put it, or was about to refer to it. The row is touched
 before the bytes are written, and an orphan's bytes go while its row is locked. So whoever comes to refer to
 an object either finds its bytes, or writes them again after they went.
+
+A sweep looks at the objects that were touched longest ago, so many at a time, and touches those that are
+referred to: it comes back to them once all others had their turn, and what it costs does not grow with them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
+from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import InstrumentedAttribute
 
 from aggregator_service.artifacts.bundles import read_manifest
 from aggregator_service.service import Service
@@ -32,6 +37,8 @@ from hetlora.messages.common import ObjectRef
 from hetlora.states import LIVE_EVALUATION
 
 log = logging.getLogger(__name__)
+
+AT_A_TIME: Final = 500  # objects that one sweep looks at
 
 
 def put(service: Service, data: bytes) -> ObjectRef:
@@ -65,12 +72,18 @@ def _touch(service: Service, sha256: str) -> None:
 
 
 def drop_orphans(service: Service) -> None:
-    """Delete objects that nothing refers to and nobody touched for long."""
-    oldest = service.clock() - timedelta(seconds=service.settings.keep_orphans_seconds)
-    old = ObjectRow.touched_at < oldest
+    """Delete objects that nothing refers to and nobody touched for long, of the `AT_A_TIME` oldest."""
+    now = service.clock()
+    oldest = now - timedelta(seconds=service.settings.keep_orphans_seconds)
+    longest_ago = select(ObjectRow.sha256).where(ObjectRow.touched_at < oldest).order_by(ObjectRow.touched_at)
     with service.database.read() as session:
-        candidates = set(session.scalars(select(ObjectRow.sha256).where(old)))
-    for sha256 in sorted(candidates - _referred(service) if candidates else ()):
+        looked_at = set(session.scalars(longest_ago.limit(AT_A_TIME)))
+    if not looked_at:
+        return
+    orphans = _without_reference(service, looked_at)
+    if named := looked_at - orphans:
+        _touch_again(service, named, oldest, now)
+    for sha256 in sorted(orphans):
         with service.database.write() as session:
             row = session.get(ObjectRow, sha256, with_for_update=True)
             if row is not None and row.touched_at < oldest:
@@ -79,27 +92,44 @@ def drop_orphans(service: Service) -> None:
                 log.info("object=%s orphan=removed", sha256)
 
 
-def _referred(service: Service) -> set[str]:
-    """All objects that a row names. Whoever is about to name another has touched it."""
+def _without_reference(service: Service, digests: Collection[str]) -> set[str]:
+    """Those of some objects that nothing names. Whoever is about to name one has touched it."""
+    unnamed = select(ObjectRow.sha256).where(ObjectRow.sha256.in_(digests), *_UNNAMED)
     with service.database.read() as session:
-        bundles = session.scalars(select(BundleRow.digest)).all()
-        named = {
-            *session.scalars(select(AdapterVersionRow.sha256)),
-            *session.scalars(select(AdapterVersionRow.frozen_sha256)),
-            *session.scalars(select(AdapterVersionRow.state_sha256)),
-            *session.scalars(select(HandoutRow.sha256)),
-            *session.scalars(select(HandoutRow.frozen_sha256)),
-            *session.scalars(select(CheckpointRow.sha256)),
-            *session.scalars(
-                select(EvaluationAssignmentRow.adapter_sha256).where(
-                    EvaluationAssignmentRow.state.in_(LIVE_EVALUATION)
-                )
-            ),
-            *session.scalars(
-                select(AssignmentRow.adapter_sha256)
-                .join(RoundRow, AssignmentRow.round_id == RoundRow.id)
-                .where(RoundRow.updates_dropped.is_(False))
-            ),
-        }
-    files = {entry.sha256 for digest in bundles for entry in read_manifest(service, digest).files.values()}
-    return {str(sha256) for sha256 in named if sha256 is not None} | {*bundles} | files
+        left = set(session.scalars(unnamed))
+        bundles = session.scalars(select(BundleRow.digest)).all() if left else ()
+    for digest in bundles:  # which files a bundle has is known to its manifest alone
+        if left:
+            left -= {entry.sha256 for entry in read_manifest(service, digest).files.values()}
+    return left
+
+
+def _touch_again(service: Service, digests: Collection[str], oldest: datetime, now: datetime) -> None:
+    """Put off the next look at objects that are referred to."""
+    still_old = select(ObjectRow).where(ObjectRow.sha256.in_(digests), ObjectRow.touched_at < oldest)
+    with service.database.write() as session:
+        # Where another worker is at them, too, neither waits for the other.
+        for row in session.scalars(still_old.with_for_update(skip_locked=True)):
+            row.touched_at = now
+
+
+def _unnamed_by(column: InstrumentedAttribute[Any], *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    return ~exists().where(column == ObjectRow.sha256, *conditions)
+
+
+# All that names an object, but for manifests: found by an index, or among few rows.
+_UNNAMED: Final = (
+    _unnamed_by(AdapterVersionRow.sha256),
+    _unnamed_by(AdapterVersionRow.frozen_sha256),
+    _unnamed_by(AdapterVersionRow.state_sha256),
+    _unnamed_by(BundleRow.digest),
+    _unnamed_by(HandoutRow.sha256),
+    _unnamed_by(HandoutRow.frozen_sha256),
+    _unnamed_by(CheckpointRow.sha256),
+    _unnamed_by(EvaluationAssignmentRow.adapter_sha256, EvaluationAssignmentRow.state.in_(LIVE_EVALUATION)),
+    _unnamed_by(
+        AssignmentRow.adapter_sha256,
+        AssignmentRow.round_id == RoundRow.id,
+        RoundRow.updates_dropped.is_(False),
+    ),
+)

@@ -121,6 +121,7 @@ class RoundRow(StatefulRow):
     __table_args__ = (
         Index("ix_rounds_run_state", "run_id", "state"),
         Index("ix_rounds_run_index", "run_id", "round_index"),
+        Index("ix_rounds_updates_dropped", "updates_dropped", "ended_at"),
     )
     subject = "round"
 
@@ -163,7 +164,7 @@ class AssignmentRow(StatefulRow):
     max_rank: Mapped[int]  # as offered
     lease_expires_at: Mapped[datetime]
     rank: Mapped[int | None]  # taken at the start
-    adapter_sha256: Mapped[str | None]  # what was sent, with its adaptation
+    adapter_sha256: Mapped[str | None] = mapped_column(index=True)  # what was sent, with its adaptation
     adaptation: Mapped[Adaptation | None]
     update_sha256: Mapped[str | None]
     update_bytes: Mapped[ByteCount | None]
@@ -180,11 +181,12 @@ class AdapterVersionRow(StatefulRow):
     state: Mapped[AdapterVersionState] = state_column(AdapterVersionState)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
     round_index: Mapped[int]
-    sha256: Mapped[str]
+    sha256: Mapped[str] = mapped_column(index=True)
     size_bytes: Mapped[ByteCount]
-    frozen_sha256: Mapped[str | None]  # what is added to the model beside the adapter
+    frozen_sha256: Mapped[str | None] = mapped_column(index=True)  # added to the model beside the adapter
     frozen_bytes: Mapped[ByteCount | None]
-    state_sha256: Mapped[str | None]  # the rule's whole state, where the adapter is not all of it
+    # The rule's whole state, where the adapter is not all of it.
+    state_sha256: Mapped[str | None] = mapped_column(index=True)
     figures: Mapped[dict[str, float] | None]
     update_count: Mapped[int]
     created_at: Mapped[datetime]
@@ -212,7 +214,7 @@ def frozen_of(row: AdapterVersionRow | HandoutRow) -> ObjectRef | None:
 
 
 class ObjectRow(Base):
-    """When an object was last put, or somebody was about to refer to it."""
+    """When an object was last put, somebody was about to refer to it, or found it referred to."""
 
     __tablename__ = "objects"
 

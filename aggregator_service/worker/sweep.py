@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import time
 from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import aliased
@@ -20,6 +21,8 @@ from aggregator_service.storage.locks import lock_run_of_round
 from aggregator_service.storage.tables import AssignmentRow, NonceRow, RepeatRow, RoundRow
 
 log = logging.getLogger(__name__)
+
+AT_A_TIME: Final = 1000  # rounds that one sweep looks at
 
 
 def sweep(service: Service) -> None:
@@ -39,6 +42,7 @@ def sweep(service: Service) -> None:
 def _drop_updates(service: Service, now: datetime) -> None:
     """The updates that a round asked for, when it and the rounds that they count in ended long ago."""
     oldest = now - timedelta(seconds=service.settings.keep_updates_seconds)
+    ended = select(RoundRow.id).where(RoundRow.updates_dropped.is_(False), RoundRow.ended_at <= oldest)
     counts_in = aliased(RoundRow)
     needed = (
         select(AssignmentRow.id)
@@ -48,11 +52,11 @@ def _drop_updates(service: Service, now: datetime) -> None:
             or_(counts_in.ended_at.is_(None), counts_in.ended_at > oldest),
         )
     )
-    over = select(RoundRow.id).where(
-        RoundRow.ended_at <= oldest, RoundRow.updates_dropped.is_(False), ~needed.exists()
-    )
     with service.database.read() as session:
-        rounds = session.scalars(over).all()
+        # Mostly there is none. PostgreSQL expects many, and would read all assignments if asked at once.
+        candidates = session.scalars(ended.order_by(RoundRow.ended_at).limit(AT_A_TIME)).all()
+        over = select(RoundRow.id).where(RoundRow.id.in_(candidates), ~needed.exists())
+        rounds = session.scalars(over).all() if candidates else ()
     for round_id in rounds:
         service.updates(round_id).drop()
         # Noted last: a crash between has the next sweep do it again.

@@ -198,6 +198,7 @@ def test_checkpoints_go_with_their_round(
         assert all(service.objects.size_bytes(row.sha256) for row in kept)  # they are named
         change_run(service, run_id, "stop")
         assert checkpoints(service) == []
+        clock.advance(settings.keep_orphans_seconds + 1)  # since they were seen to be named
         drop_orphans(service)
         assert not any(service.objects.size_bytes(row.sha256) for row in kept)
     finish(settings, clock, Watched(tmp_path / "second"))

@@ -340,5 +340,6 @@ def test_adapter_that_was_drawn_for_an_evaluation_is_kept_until_that_is_over(
     sweep(service)
     assert service.objects.size_bytes(plans[0].adapter.sha256) is not None
     submit(service, devices[0], offer.assignment_id, REPORT)
+    clock.advance(long)  # since it was seen to be needed
     sweep(service)
     assert service.objects.size_bytes(plans[0].adapter.sha256) is None

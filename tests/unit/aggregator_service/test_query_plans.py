@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
+from evaluation_verbs import taken
+from fake_clock import FakeClock
 from fake_device import FakeDevice
+from many_rows import DIGEST, NUMBERED, add_objects, add_versions, analyze, asked_of, multiply, read_whole
 from service_bundle import make_adapter
 from service_operator import Operator
-from sqlalchemy import text
+from service_verbs import add_device, take_offer
+from sqlalchemy import text, update
+from test_retention import first_round
 
 from aggregator_service.rounds.closing import is_due
 from aggregator_service.service import Service
+from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow
+from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RoundRow
+from aggregator_service.worker.sweep import sweep
 
 ENDED = """
 INSERT INTO assignments
@@ -34,3 +44,37 @@ def test_looking_for_lapsed_leases_reads_no_ended_assignments(
         found = [is_due(session, run_id, service.clock()) for _ in range(30)]
         assert not any(found)
         assert session.scalar(text(READ)) == before
+
+
+def grow(service: Service, count: int) -> None:
+    """Add so many rounds, assignments, parts in evaluations and objects, nine tenths of them long over."""
+    multiply(service, RoundRow, count, id=NUMBERED, updates_dropped=f"number <= {count * 0.9}")
+    with service.database.write() as session:
+        newer = update(RoundRow).where(RoundRow.updates_dropped.is_(False))
+        session.execute(newer.values(ended_at=service.clock() + timedelta(days=29)))
+    round_id = "one.round_id || '-' || number"
+    sent = DIGEST.format("d")
+    multiply(service, AssignmentRow, count, id=NUMBERED, round_id=round_id, adapter_sha256=sent)
+    taken(service, add_device(service, "device-2"))
+    multiply(service, DeviceRow, count, id=NUMBERED)
+    device = "(SELECT min(id) FROM devices) || '-' || number"
+    multiply(service, EvaluationAssignmentRow, count, id=NUMBERED, device_id=device, state="'expired'")
+    take_offer(service, add_device(service, "device-3"), 1)
+
+
+@pytest.mark.slow
+def test_sweep_reads_no_table_that_grows_as_a_whole(service: Service, bundle: str, clock: FakeClock) -> None:
+    first_round(service, bundle)
+    add_versions(service, 100_000)
+    for letter in "abc":
+        add_objects(service, letter, 20_000)
+    grow(service, 20_000)
+    analyze(service)
+    clock.advance(30 * 86_400)
+    with asked_of(service) as asked:
+        sweep(service)
+    tables = ("objects", "adapter_versions", "assignments", "rounds", "evaluation_assignments", "transitions")
+    assert len(asked) > 10
+    for own in asked:
+        if own.statement.startswith(("SELECT", "UPDATE", "DELETE")):
+            assert not read_whole(service, own).intersection(tables), own.statement[-1500:]
