@@ -138,7 +138,9 @@ class Settings(BaseSettings):
         description="How often the round worker looks for leases and windows that ran out; at least 0.01.",
     )
     keep_updates_seconds: Seconds = Field(
-        7 * 24 * 3600.0, description="How long the updates of an ended round stay in the store."
+        7 * 24 * 3600.0,
+        description="How long the updates of an ended round, and what their devices were sent, "
+        "stay in the store.",
     )
     keep_orphans_seconds: float = Field(
         24 * 3600.0,

@@ -1,5 +1,5 @@
-"""What is needed no more: old nonces, idempotency keys and audit entries, uploads and updates that are over,
-orphans.
+"""What is needed no more: old nonces, idempotency keys and audit entries, uploads, updates and handouts that
+are over, orphans.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import aliased
 
 from aggregator_service.artifacts.objects import drop_orphans
+from aggregator_service.artifacts.old_handouts import drop_handouts
 from aggregator_service.assignments.uploads import sweep_uploads
 from aggregator_service.devices.request_limits import CLOCKS_APART
 from aggregator_service.operators.audit import drop_old_entries
@@ -35,6 +36,7 @@ def sweep(service: Service) -> None:
     drop_old_entries(service, now)
     sweep_uploads(service, now)
     _drop_updates(service, now)
+    drop_handouts(service)
     drop_orphans(service)
     _drop_incoming(service)
 

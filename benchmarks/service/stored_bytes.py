@@ -6,19 +6,21 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 
-from benchmarks.service.records import Records
+from benchmarks.service.records import LIVE, Records
 from benchmarks.service.stores import Read
 
 
 def objects(records: Records, read: Read) -> Iterator[str]:
-    """Whatever a row names is in the store, whole."""
+    """Whatever a row names is in the store, whole; what was sent, for as long as it may be needed."""
     named: dict[tuple[str, str], str] = {}
     for row in (*records.adapter_versions, *records.handouts):
         what = f"version {row.get('id', row.get('version'))}"
         digests = (row["sha256"], row["frozen_sha256"], row.get("state_sha256"))
         named |= {("objects", digest): what for digest in digests if digest is not None}
     dropped = {row["id"] for row in records.rounds if row["updates_dropped"]}
-    for row in (*records.assignments, *records.evaluation_assignments):
+    sent = [row for row in records.assignments if row["round_id"] not in dropped]
+    sent += [row for row in records.evaluation_assignments if row["state"] in LIVE]
+    for row in sent:
         if row["adapter_sha256"] is not None:
             named["objects", row["adapter_sha256"]] = f"assignment {row['id']}"
     for row in records.assignments:
