@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import time
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from sqlalchemy import delete, or_, select
@@ -19,6 +20,7 @@ from aggregator_service.devices.request_limits import CLOCKS_APART
 from aggregator_service.operators.audit import drop_old_entries
 from aggregator_service.service import Service
 from aggregator_service.storage.locks import lock_run_of_round
+from aggregator_service.storage.passing import log_fault
 from aggregator_service.storage.tables import AssignmentRow, NonceRow, RepeatRow, RoundRow
 
 log = logging.getLogger(__name__)
@@ -29,16 +31,28 @@ AT_A_TIME: Final = 1000  # rounds that one sweep looks at
 def sweep(service: Service) -> None:
     """Bring the service's stores to what its rules of retention keep; several workers may do it at once."""
     now = service.clock()
+    for step in (
+        partial(_drop_requests, service, now),
+        partial(drop_old_entries, service, now),
+        partial(sweep_uploads, service, now),
+        partial(_drop_updates, service, now),
+        partial(drop_handouts, service),
+        partial(drop_orphans, service),
+        partial(_drop_incoming, service),
+    ):
+        try:
+            step()
+        except Exception as error:  # such as a store that is away, or a lost manifest: others need it not
+            service.metrics.worker_failures.inc()
+            log_fault(log, error, "sweep=failed step=%s", step.func.__name__.strip("_"))
+
+
+def _drop_requests(service: Service, now: datetime) -> None:
+    """What is kept of requests, so that none counts twice."""
     with service.database.write() as session:
         # By this clock it is too old for long; by that of another process it may just have become so.
         session.execute(delete(NonceRow).where(NonceRow.expires_at < now - CLOCKS_APART))
         session.execute(delete(RepeatRow).where(RepeatRow.expires_at <= now))
-    drop_old_entries(service, now)
-    sweep_uploads(service, now)
-    _drop_updates(service, now)
-    drop_handouts(service)
-    drop_orphans(service)
-    _drop_incoming(service)
 
 
 def _drop_updates(service: Service, now: datetime) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from fake_clock import FakeClock
 from fake_device import FakeDevice
 from service_bundle import make_adapter
@@ -14,9 +16,12 @@ from service_server import problem
 from service_verbs import add_device, deliver, started_run
 from sqlalchemy import select
 
+from aggregator_service.artifacts.objects import touch
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AdapterVersionRow
+from aggregator_service.worker.sweep import sweep
 from aggregator_service.worker.worker import tick
+from hetlora.digest import sha256_of
 from hetlora.tensors import adapter_to_bytes
 
 
@@ -138,6 +143,21 @@ def test_update_that_is_away_for_less_than_a_minute_is_waited_for(
             )
         )
         assert version.update_count == 2
+
+
+def test_manifest_that_is_lost_keeps_no_other_thing_from_being_swept(
+    service: Service, bundle: str, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.objects.put(b"orphan")
+    touch(service, [sha256_of(b"orphan")])
+    left_over = service.store.incoming / "of-a-process-that-died"
+    left_over.touch()
+    os.utime(left_over, (0, 0))
+    service.objects.remove(bundle)
+    clock.advance(service.settings.keep_orphans_seconds + 1)
+    sweep(service)
+    assert not left_over.exists()
+    assert any(record.getMessage().startswith("sweep=failed step=drop_orphans") for record in caplog.records)
 
 
 def states_and_reasons(operator: Operator, run_id: str) -> list[tuple[str, str]]:
