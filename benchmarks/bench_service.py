@@ -34,6 +34,9 @@ SPLIT: tuple[Role, ...] = ("api", "worker")
 def bench_service(
     devices: Annotated[int, typer.Option(min=1, help="Devices of each comparison.")] = 1000,
     fleet: Annotated[int, typer.Option(min=1, help="Devices of the one large run.")] = 4000,
+    fleet_database: Annotated[
+        str | None, typer.Option(help="Its database; without it the last of --databases.")
+    ] = None,
     databases: Annotated[str, typer.Option(help="Comma-separated.")] = "sqlite,postgresql",
     replicas: Annotated[str, typer.Option(help="How many processes, comma-separated.")] = "1,2",
     features: Annotated[
@@ -81,10 +84,11 @@ def bench_service(
         return LoadPlan(database, roles, whole, width, goal_count, concurrency, generators, seed)
 
     last, most = kinds[-1], max(counts)
+    large = choices_of(fleet_database or last, "fleet-database", DATABASES)[0]
     plans = {
         "rows": [plan(kind, ALONE * count, devices, widths[0]) for kind in kinds for count in counts],
         "sizes": [plan(last, SPLIT, max(goal_count, devices // 5), width) for width in widths],
-        "fleet": [plan(last, ALONE * most, fleet, widths[0])],
+        "fleet": [plan(large, ALONE * most, fleet, widths[0])],
     }
     compared = plan("sqlite", ALONE, peer_updates, widths[0])
     # Before the large run, which may take hours: what fails is told soon.
