@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Final
 
 from fastapi import Request, Response
@@ -21,8 +22,12 @@ class Download(StreamingResponse):
 
     place: AbstractContextManager[object] = nullcontext()
 
+    def __init__(self, chunks: Generator[bytes, None, None], status: int, headers: dict[str, str]) -> None:
+        super().__init__(chunks, status_code=status, headers=headers)
+        self._chunks = chunks
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self.place:
+        with self.place, closing(self._chunks):  # also where the reader is gone before the last
             await super().__call__(scope, receive, send)
 
 
@@ -68,7 +73,7 @@ def object_response(
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=media_type)
     chunks = folder.chunks(sha256, first, stop)
-    return Download(chunks, status_code=status, headers=headers, media_type=media_type)
+    return Download(chunks, status, headers | {"Content-Type": media_type})
 
 
 def _range(header: str, size_bytes: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -49,7 +49,7 @@ class Blobs(ABC):
         """The size of a blob, or None if it is absent."""
 
     @abstractmethod
-    def chunks(self, sha256: str, first: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    def chunks(self, sha256: str, first: int = 0, stop: int | None = None) -> Generator[bytes, None, None]:
         """The bytes from `first` to before `stop`, unchecked, in pieces of about CHUNK_BYTES.
 
         Raises:

@@ -7,7 +7,7 @@ A PUT is atomic there, and what is answered is durable.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -87,7 +87,7 @@ class BlobBucket(Blobs):
             except FileNotFoundError:
                 return None
 
-    def chunks(self, sha256: str, first: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    def chunks(self, sha256: str, first: int = 0, stop: int | None = None) -> Generator[bytes, None, None]:
         with _asking():
             try:
                 found = open_bucket(self.url).get(
@@ -97,7 +97,7 @@ class BlobBucket(Blobs):
             except FileNotFoundError as error:
                 raise NotFound("no such object", got=sha256) from error
 
-        def pieces() -> Iterator[bytes]:
+        def pieces() -> Generator[bytes, None, None]:
             with _asking():
                 for piece in found.stream(min_chunk_size=CHUNK_BYTES):
                     yield bytes(piece)

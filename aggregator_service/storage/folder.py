@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -36,18 +36,21 @@ class BlobFolder(Blobs):
         except FileNotFoundError:
             return None
 
-    def chunks(self, sha256: str, first: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    def chunks(self, sha256: str, first: int = 0, stop: int | None = None) -> Generator[bytes, None, None]:
         file = self._file(sha256)
 
-        def pieces() -> Iterator[bytes]:
+        def pieces() -> Generator[bytes, None, None]:
             with file:
+                yield b""  # asked for below: from then on whoever drops the rest closes the file
                 file.seek(first)
                 left = None if stop is None else stop - first
                 while piece := file.read(CHUNK_BYTES if left is None else min(CHUNK_BYTES, left)):
                     left = None if left is None else left - len(piece)
                     yield piece
 
-        return pieces()
+        found = pieces()
+        next(found)
+        return found
 
     @contextmanager
     def opened(self, sha256: str) -> Iterator[BufferedReader]:

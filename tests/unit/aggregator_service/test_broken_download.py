@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 import httpx
@@ -23,7 +23,7 @@ class BreaksOff(BlobFolder):
 
     fault: type[HetloraError]
 
-    def chunks(self, sha256: str, first: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    def chunks(self, sha256: str, first: int = 0, stop: int | None = None) -> Generator[bytes, None, None]:
         yield next(super().chunks(sha256, first, stop))[:1]
         raise self.fault("the rest is not there")
 

@@ -73,6 +73,7 @@ def finish(settings: Settings, clock: FakeClock, engine: Watched, *lost: str) ->
         ):  # as if by `free_abandoned`: the dead may have been this process
             session.scalars(select(RoundRow)).one().claimed_until = None
         lose(service, *lost)
+        clock.advance(60 if lost else 0)
         for _ in range(1 + len(lost)):
             tick(watched(service, engine))
         with service.database.read() as session:

@@ -90,16 +90,17 @@ def test_fault_of_the_service_tells_no_details(http: httpx.Client, app: FastAPI)
 
 def test_locked_database_is_told_as_passing(http: httpx.Client, service: Service, operator: Operator) -> None:
     on_file = service.settings.database_url is None
+    # The worker may be waiting for the file already, and the request for the worker.
     lock, told = (
-        ("SELECT 1", "database is locked")
+        ("SELECT 1", {"database is locked", "a wait of 2 s"})
         if on_file
-        else ("LOCK TABLE populations", "canceling statement due to lock timeout")
+        else ("LOCK TABLE populations", {"canceling statement due to lock timeout"})
     )
     with service.database.engine.execution_options(begin="BEGIN IMMEDIATE").connect() as other:
         other.exec_driver_sql(lock)
         answer = operator.send("POST", "/populations", json={"name": "camera"})
         assert problem(answer) == (503, "unavailable")
-        assert answer.json()["got"] == told
+        assert answer.json()["got"] in told
     operator.population("camera")
 
 
