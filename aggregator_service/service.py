@@ -27,8 +27,8 @@ from aggregator_service.rounds.fleet_figures import FleetFigures
 from aggregator_service.settings import Settings
 from aggregator_service.storage.blobs import Blobs
 from aggregator_service.storage.database import SQLITE, Database, refusal_of
+from aggregator_service.storage.operator_tables import OperatorTokenRow
 from aggregator_service.storage.store import Store
-from aggregator_service.storage.tables import OperatorTokenRow
 from hetlora.digest import sha256_of
 from hetlora.errors import DependencyMissing, SettingsError
 

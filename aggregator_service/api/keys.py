@@ -14,7 +14,7 @@ from aggregator_service.api.route import ServiceOf
 from aggregator_service.api.views import audit_entry
 from aggregator_service.operators.audit import MAX_CHARACTERS
 from aggregator_service.operators.operator_keys import create_key, key_status, revoke_key
-from aggregator_service.storage.tables import AuditRow, OperatorKeyRow
+from aggregator_service.storage.operator_tables import AuditRow, OperatorKeyRow
 from hetlora.messages.common import Identifier, Page, Timestamp
 from hetlora.messages.operators import AuditEntry, KeyCreate, KeyCreated, KeyStatus
 

@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 from aggregator_service.rounds import evaluations
 from aggregator_service.rounds.rounds import count_assignments
 from aggregator_service.storage.evaluation_tables import EvaluationRow
+from aggregator_service.storage.operator_tables import AuditRow
 from aggregator_service.storage.tables import (
     AdapterVersionRow,
     AssignmentRow,
-    AuditRow,
     BundleRow,
     DeviceRow,
     PopulationRow,

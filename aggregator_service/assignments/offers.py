@@ -33,7 +33,7 @@ from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow
 from aggregator_service.storage.locks import lock_device, lock_run
 from aggregator_service.storage.passing import log_fault
 from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RankLimitRow, RoundRow, RunRow
-from hetlora.errors import MalformedMessage, NotPermitted
+from hetlora.errors import MalformedMessage, NotPermitted, UnavailableError
 from hetlora.messages.common import PROTOCOL_VERSION, ObjectRef
 from hetlora.messages.device import CheckIn, CheckInAnswer, Offer, TaskKind
 from hetlora.states import LIVE_ASSIGNMENT, AssignmentState, RunState
@@ -129,7 +129,8 @@ def _of_one_run(error: Exception) -> bool:
     """Whether the next runs may have their devices: neither the database nor the device is at fault."""
     if isinstance(error, SQLAlchemyError):
         return is_locked(error) or not out_of_order(error)
-    return not isinstance(error, NotPermitted)
+    # Of that type itself it is the database of all, or their store; what a run lost is of another.
+    return not isinstance(error, NotPermitted) and type(error) is not UnavailableError
 
 
 def _refused(service: Service, run_id: str, device: DeviceRow, now: datetime) -> CheckInAnswer | None:

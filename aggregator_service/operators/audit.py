@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from aggregator_service.operators.operators import Operator
 from aggregator_service.service import Service
-from aggregator_service.storage.tables import AuditRow
+from aggregator_service.storage.operator_tables import AuditRow
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from aggregator_service.operators.operators import Operator
-from aggregator_service.storage.tables import RepeatRow
+from aggregator_service.storage.operator_tables import RepeatRow
 from hetlora.digest import sha256_of
 from hetlora.errors import IdempotencyKeyReused
 from hetlora.messages.common import Message

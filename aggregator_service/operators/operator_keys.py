@@ -11,7 +11,7 @@ from aggregator_service.operators.idempotency import IdempotencyKey, begin
 from aggregator_service.operators.operators import token_of
 from aggregator_service.service import Service
 from aggregator_service.storage.identifiers import new_id
-from aggregator_service.storage.tables import OperatorKeyRow
+from aggregator_service.storage.operator_tables import OperatorKeyRow
 from hetlora.digest import sha256_of
 from hetlora.errors import NotFound, StateConflict
 from hetlora.messages.operators import KeyCreate, KeyCreated, KeyStatus

@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import or_, update
 
 from aggregator_service.service import Service
-from aggregator_service.storage.tables import OperatorKeyRow
+from aggregator_service.storage.operator_tables import OperatorKeyRow
 from hetlora.digest import sha256_of
 from hetlora.errors import AuthenticationFailed, NotPermitted
 from hetlora.messages.operators import OperatorRole

@@ -20,8 +20,9 @@ from aggregator_service.devices.request_limits import CLOCKS_APART
 from aggregator_service.operators.audit import drop_old_entries
 from aggregator_service.service import Service
 from aggregator_service.storage.locks import lock_run_of_round
+from aggregator_service.storage.operator_tables import RepeatRow
 from aggregator_service.storage.passing import log_fault
-from aggregator_service.storage.tables import AssignmentRow, NonceRow, RepeatRow, RoundRow
+from aggregator_service.storage.tables import AssignmentRow, NonceRow, RoundRow
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from alembic import context
 
-from aggregator_service.storage import evaluation_tables  # noqa: F401 - its tables are of the metadata, too
+from aggregator_service.storage import (  # their tables are of the metadata, too
+    evaluation_tables,  # noqa: F401
+    operator_tables,  # noqa: F401
+)
 from aggregator_service.storage.tables import Base
 
 context.configure(
