@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
@@ -23,6 +23,8 @@ from aggregator_service.service import Service
 from aggregator_service.worker.worker import Worker
 
 log = logging.getLogger(__name__)
+
+WORKERS_CONNECTIONS: Final = 2  # to commit, and to renew its claim meanwhile
 
 ROUTERS = (
     device.enrolment,
@@ -50,8 +52,10 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_exception_handler(LoopFaults())
-        # As each works with the database: more would wait for a connection, and take turns for nothing.
-        current_default_thread_limiter().total_tokens = service.settings.database_connections
+        # As each works with the database: more would wait for a connection, and take turns for nothing. The
+        # worker's are its own: without them it would lose its claims while requests wait for a store.
+        connections, own = service.settings.database_connections, WORKERS_CONNECTIONS if worker else 0
+        current_default_thread_limiter().total_tokens = max(1, connections - own)
         if worker is not None:
             worker.start()
         try:

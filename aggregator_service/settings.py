@@ -44,7 +44,7 @@ class Settings(BaseSettings):
         ge=2,
         le=1000,
         description="Most connections that this process opens to the database, "
-        "and requests that it works on at a time.",
+        "and requests that it works on at a time, but for two that are the round worker's.",
     )
     object_store_url: str | None = Field(
         None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from fake_clock import FakeClock
 from service_bundle import make_adapter
+from service_operator import Operator
 from service_verbs import add_device, asked, deliver, started_run
 from sqlalchemy import text
 from sqlalchemy.engine import URL
@@ -83,6 +85,25 @@ def test_run_that_somebody_holds_is_not_told_as_absent(service: Service, bundle:
         answer = asked(service, add_device(service))
     assert (answer.offer, answer.reason) == (None, "a run cannot be served now")
     assert answer.retry_after_seconds > 0
+
+
+@on_postgresql
+def test_requests_that_wait_leave_the_worker_its_connections(service: Service, operator: Operator) -> None:
+    def ticks() -> float:
+        return service.metrics.registry.get_sample_value("hetlora_worker_ticks_total") or 0
+
+    def ask(_number: int) -> int:
+        return operator.send("GET", "/populations").status_code
+
+    with service.database.engine.connect() as holding, ThreadPoolExecutor(16) as asking:
+        holding.execute(text("LOCK TABLE populations"))
+        answers = asking.map(ask, range(16))  # each with a thread and a connection, for two seconds
+        time.sleep(0.5)
+        before = ticks()
+        time.sleep(1)
+        assert ticks() >= before + 2  # it looks ten times a second
+        holding.rollback()
+        assert set(answers) == {200}
 
 
 @on_postgresql
