@@ -37,9 +37,13 @@ def check_needed_objects(settings: Settings) -> int:
     objects = Store(settings.data_dir, settings.object_store_url).blobs("objects")
     with engine_of(settings) as engine, Session(engine) as session:
         runs = session.scalars(select(RunRow).where(RunRow.state.in_(NOT_ENDED))).all()
-        faults = [fault for digest in {run.bundle for run in runs} for fault in _of_bundle(objects, digest)]
-        for run in runs:
-            faults += _of_version(objects, session, run.adapter_version)
+        newest = {run.adapter_version for run in runs}
+        versions = session.scalars(select(AdapterVersionRow).where(AdapterVersionRow.id.in_(newest))).all()
+        handouts = session.scalars(select(HandoutRow).where(HandoutRow.version.in_(newest))).all()
+    # With no transaction open, which PostgreSQL would end: to hash what is in a bucket takes its time.
+    faults = [fault for digest in {run.bundle for run in runs} for fault in _of_bundle(objects, digest)]
+    faults += [fault for version in versions for fault in _of_version(objects, version)]
+    faults += [fault for handout in handouts for fault in _of_handout(objects, handout)]
     if faults:
         more = f", and {len(faults) - MAX_TOLD} more" if len(faults) > MAX_TOLD else ""
         raise UnavailableError(
@@ -62,10 +66,7 @@ def _of_bundle(objects: Blobs, digest: str) -> Iterator[str]:
         yield from _unless_of_size(objects, f"{name} of the bundle {digest}", entry)
 
 
-def _of_version(objects: Blobs, session: Session, version: str | None) -> Iterator[str]:
-    row = session.get(AdapterVersionRow, version) if version is not None else None
-    if row is None:
-        return
+def _of_version(objects: Blobs, row: AdapterVersionRow) -> Iterator[str]:
     for sha256 in filter(None, (row.sha256, row.frozen_sha256, row.state_sha256)):
         try:
             objects.verify(f"object {sha256}", sha256)
@@ -73,10 +74,12 @@ def _of_version(objects: Blobs, session: Session, version: str | None) -> Iterat
             raise
         except HetloraError as error:
             yield f"adapter {row.id}: {error}"
-    for handout in session.scalars(select(HandoutRow).where(HandoutRow.version == row.id)):
-        sent = ObjectRef(sha256=handout.sha256, size_bytes=handout.size_bytes)
-        for ref in filter(None, (sent, frozen_of(handout))):
-            yield from _unless_of_size(objects, f"adapter {row.id} at rank {handout.rank}", ref)
+
+
+def _of_handout(objects: Blobs, row: HandoutRow) -> Iterator[str]:
+    sent = ObjectRef(sha256=row.sha256, size_bytes=row.size_bytes)
+    for ref in filter(None, (sent, frozen_of(row))):
+        yield from _unless_of_size(objects, f"adapter {row.version} at rank {row.rank}", ref)
 
 
 def _unless_of_size(objects: Blobs, what: str, ref: ObjectRef) -> Iterator[str]:
