@@ -73,9 +73,8 @@ def listen(settings: Settings) -> socket.socket:
         check_exposure(settings, str(address[0]))
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(
-            socket, "TCP_USER_TIMEOUT"
-        ):  # on Linux: of a connection whose other end takes nothing more
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # On Linux: how long a connection stands whose other end takes nothing more.
             patience = min(round(1000 * settings.body_timeout_seconds), 2**31 - 1)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
         listener.bind(address)

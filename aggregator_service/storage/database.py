@@ -155,7 +155,7 @@ def _sqlite_engine(url: URL, timeout_seconds: float, connections: int) -> Engine
 
 
 def _postgresql_engine(url: URL, timeout_seconds: float, connections: int) -> Engine:
-    milliseconds = round(timeout_seconds * 1000)
+    patience_seconds = max(2, round(timeout_seconds))  # libpq takes whole seconds, and a line its time
     engine = create_engine(
         url,
         hide_parameters=True,  # what devices and operators send stays out of logs and tracebacks
@@ -166,20 +166,20 @@ def _postgresql_engine(url: URL, timeout_seconds: float, connections: int) -> En
         pool_timeout=timeout_seconds,
         isolation_level="READ COMMITTED",
         connect_args={
-            "connect_timeout": max(2, round(timeout_seconds)),  # which libpq takes in whole seconds
+            "connect_timeout": patience_seconds,
             **_LOST_SECONDS,
-            "tcp_user_timeout": milliseconds,
-            "options": " ".join(f"-c {name}={value}" for name, value in _session_of(milliseconds).items()),
+            "tcp_user_timeout": 1000 * patience_seconds,
+            "options": " ".join(f"-c {name}={value}" for name, value in _session_of(timeout_seconds).items()),
         },
     )
     event.listen(engine, "begin", _begin_postgresql)
     return engine
 
 
-def _session_of(timeout_milliseconds: int) -> dict[str, object]:
+def _session_of(timeout_seconds: float) -> dict[str, object]:
     """What the server goes by for a connection of ours."""
     return {
-        "lock_timeout": timeout_milliseconds,
+        "lock_timeout": round(1000 * timeout_seconds),
         "timezone": "utc",
         # A plan for any value expects to find a lapsed lease soon, and reads all assignments for none.
         "plan_cache_mode": "force_custom_plan",

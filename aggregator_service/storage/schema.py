@@ -17,7 +17,7 @@ from hetlora.errors import SettingsError
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 # PostgreSQL's advisory locks are numbers that whoever uses a database agrees on; this one is ours ("hetl").
-_LOCK: Final = 0x6865746C
+MIGRATION_LOCK: Final = 0x6865746C
 
 
 def address_of(url: URL) -> str:
@@ -57,7 +57,7 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
         if connection.dialect.name == "postgresql":
             # Tables of a large fleet are rewritten for longer than a statement may wait for a lock.
             connection.execute(text("SET LOCAL lock_timeout = 0"))
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
             connection.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
         _run(connection, revision)
 

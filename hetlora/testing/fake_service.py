@@ -28,7 +28,7 @@ from hetlora.errors import (
     faults_in_words,
 )
 from hetlora.manifest import MANIFEST_NAME
-from hetlora.messages.common import ObjectRef, problem_of
+from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import (
     CheckIn,
     CheckInAnswer,
@@ -45,7 +45,7 @@ from hetlora.messages.evaluation import EvaluationReport
 from hetlora.states import AssignmentState
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
 from hetlora.testing.door import RETRY_SECONDS, Door
-from hetlora.testing.loopback import LoopbackServer, Reply, Request
+from hetlora.testing.loopback import LoopbackServer, Reply, Request, problem_reply
 from hetlora.testing.objects import object_reply
 from hetlora.testing.part_taker import PartTaker
 
@@ -281,5 +281,4 @@ def _problem(error: HetloraError) -> Reply:
     headers = {}
     if isinstance(error, TooManyRequests) and error.retry_after_seconds is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
-    body = problem_of(error).model_dump_json(exclude_none=True).encode()
-    return Reply(error.status, body, "application/problem+json", headers)
+    return problem_reply(error, headers)

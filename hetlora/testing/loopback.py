@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
+from hetlora.errors import HetloraError
+from hetlora.messages.common import problem_of
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -28,6 +31,13 @@ class Reply:
     body: bytes = b""
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def problem_reply(error: HetloraError, headers: Mapping[str, str], status: int | None = None) -> Reply:
+    """A refusal as a service tells it, under the error's own status unless another is given."""
+    told = problem_of(error)
+    body = told.model_copy(update={"status": status or told.status}).model_dump_json(exclude_none=True)
+    return Reply(status or told.status, body.encode(), "application/problem+json", headers)
 
 
 CUT: Final = Reply(0)  # no answer: the connection breaks off

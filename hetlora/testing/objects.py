@@ -6,8 +6,7 @@ from pathlib import Path
 
 from hetlora.byte_range import bytes_of_range
 from hetlora.errors import InputError, NotFound
-from hetlora.messages.common import problem_of
-from hetlora.testing.loopback import Reply
+from hetlora.testing.loopback import Reply, problem_reply
 
 
 def object_reply(sha256: str, stored: bytes | Path | None, wanted: str) -> Reply:
@@ -24,11 +23,8 @@ def object_reply(sha256: str, stored: bytes | Path | None, wanted: str) -> Reply
         return Reply(200, data, "application/octet-stream", headers)
     found = bytes_of_range(wanted, len(data))
     if found is None:
-        told = problem_of(InputError("not one range within the object", got=wanted)).model_copy(
-            update={"status": 416}
-        )
-        body = told.model_dump_json(exclude_none=True).encode()
-        return Reply(416, body, "application/problem+json", {"Content-Range": f"bytes */{len(data)}"})
+        refusal = InputError("not one range within the object", got=wanted)
+        return problem_reply(refusal, {"Content-Range": f"bytes */{len(data)}"}, 416)
     first, stop = found
     headers["Content-Range"] = f"bytes {first}-{stop - 1}/{len(data)}"
     return Reply(206, data[first:stop], "application/octet-stream", headers)

@@ -21,7 +21,7 @@ from aggregator_service.service import Service, database_url
 from aggregator_service.settings import Settings
 from aggregator_service.storage.database import Database
 from aggregator_service.storage.locks import lock_device
-from aggregator_service.storage.schema import _LOCK
+from aggregator_service.storage.schema import MIGRATION_LOCK
 from aggregator_service.storage.tables import RankLimitRow, RunRow
 from aggregator_service.worker.worker import tick
 from hetlora.errors import UnavailableError
@@ -124,7 +124,7 @@ def test_locks_of_a_process_that_stands_still_are_freed(service: Service) -> Non
 @on_postgresql
 def test_process_that_starts_waits_for_another_that_migrates(service: Service, settings: Settings) -> None:
     with service.database.engine.connect() as migrating, ThreadPoolExecutor(1) as starting:
-        migrating.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        migrating.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         url = database_url(settings)
         opened = starting.submit(Database, url, timeout_seconds=0.2, connections=2)
         with pytest.raises(TimeoutError):

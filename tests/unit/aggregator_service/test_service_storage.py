@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 import pytest
 from fake_clock import FakeClock
@@ -139,7 +139,7 @@ def test_incoming_bytes_that_are_not_kept_leave_nothing(blobs: BlobFolder) -> No
     assert not blobs.root.exists()
 
 
-class Dropping(type(Path())):  # type: ignore[misc]
+class Dropping(PosixPath):
     """The path of a temporary file, whose future folder is dropped when it is about to move there."""
 
     def replace(self, target: Path) -> Path:
