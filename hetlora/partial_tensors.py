@@ -20,7 +20,7 @@ from safetensors.numpy import save
 from hetlora.adapter import AdapterSpec, Tensor
 from hetlora.errors import MalformedTensors, NonFiniteValues, SpecMismatch
 from hetlora.selection import kept_entries, largest_entries
-from hetlora.stored_tensors import Source, Tensors
+from hetlora.stored_tensors import METADATA, Source, Tensors
 from hetlora.tensors import KEY_PREFIX, check_keys, max_adapter_bytes, read_tensors
 
 INDEX_DTYPES: Final = {"positions": "uint32", "ranks": "int32"}
@@ -51,9 +51,7 @@ def max_partial_bytes(spec: AdapterSpec) -> int:
 
 def partial_to_bytes(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """Write tensors by key as safetensors, the same bytes for the same tensors."""
-    return save(
-        {key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()}, metadata={"format": "pt"}
-    )
+    return save({key: np.asarray(tensor, order="C") for key, tensor in tensors.items()}, metadata=METADATA)
 
 
 def read_partial(source: Source) -> Tensors:

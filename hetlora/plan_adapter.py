@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hetlora.adapter import MAX_ADAPTER_BYTES, Adapter, AdapterSpec, LoraFactors, Tensor
 from hetlora.errors import SpecMismatch
@@ -15,7 +17,6 @@ from hetlora.partial_tensors import (
     core_key,
     dense,
     largest_of,
-    partial_to_bytes,
     positions_key,
     ranks_key,
     read_partial,
@@ -43,22 +44,22 @@ class SentAdapter:
     cores: Mapping[str, Tensor]
 
 
-def sent_to_bytes(adapter: Adapter, cores: Mapping[str, Tensor]) -> bytes:
-    """Write an adapter and cores by module name; without cores the bytes of `adapter_to_bytes`."""
-    return partial_to_bytes({**to_tensors(adapter), **{core_key(name): core for name, core in cores.items()}})
+def sent_tensors(adapter: Adapter, cores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An adapter and cores by module name, as they are sent; without cores `to_tensors` of the adapter."""
+    return {**to_tensors(adapter), **{core_key(name): core for name, core in cores.items()}}
 
 
-def sparse_to_bytes(adapter: Adapter, density: float) -> bytes:
-    """Write the share `density` in (0, 1] of an adapter's entries, the largest over all its modules (FLASC).
+def sparse_tensors(adapter: Adapter, density: float) -> dict[str, NDArray[Any]]:
+    """The share `density` in (0, 1] of an adapter's entries, the largest over all its modules (FLASC).
 
     Beside them stand the ranks 0, 1, ... of each module, as entries alone do not tell its rank.
     """
     ranks = {ranks_key(name): np.arange(rank, dtype=np.int32) for name, rank in adapter.ranks.items()}
-    return partial_to_bytes({**largest_of(to_tensors(adapter), density), **ranks})
+    return {**largest_of(to_tensors(adapter), density), **ranks}
 
 
 def sent_from_bytes(data: bytes, spec: AdapterSpec) -> SentAdapter:
-    """Read what `adapter_to_bytes`, `sent_to_bytes` or `sparse_to_bytes` wrote; entries left out are zero.
+    """Read a file of `to_tensors`, `sent_tensors` or `sparse_tensors`; entries left out are zero.
 
     Raises:
         MalformedTensors, NonFiniteValues: see `read_partial`.
@@ -115,15 +116,13 @@ def _from_entries(spec: AdapterSpec, tensors: Tensors) -> LazyAdapter:
     return LazyAdapter(spec, counts, make)
 
 
-def frozen_to_bytes(factors: FrozenFactors) -> bytes:
-    """Write factors of any rank by module name, under PEFT's keys."""
-    return partial_to_bytes(
-        {
-            key: tensor
-            for name, own in factors.items()
-            for key, tensor in zip(factor_keys(name), (own.lora_A, own.lora_B), strict=True)
-        }
-    )
+def frozen_tensors(factors: FrozenFactors) -> dict[str, Tensor]:
+    """Factors of any rank by module name, under PEFT's keys."""
+    return {
+        key: tensor
+        for name, own in factors.items()
+        for key, tensor in zip(factor_keys(name), (own.lora_A, own.lora_B), strict=True)
+    }
 
 
 def frozen_from_bytes(data: bytes, spec: AdapterSpec) -> dict[str, LoraFactors]:

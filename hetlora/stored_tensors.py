@@ -1,10 +1,10 @@
-"""Tensors that stay in their safetensors file: their shapes are known, their numbers read when asked for."""
+"""Safetensors files whose tensors are read when asked for, and written without a second copy in memory."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any, Final
@@ -33,6 +33,10 @@ DTYPES: Final = {
     "BOOL": "?",
     "C64": "<c8",
 }
+# As safetensors writes tensors: those of the later dtype first.
+WRITTEN: Final = {np.dtype(DTYPES[name]): name for name in ("I32", "U32", "F32", "F64", "I64")}
+METADATA: Final = {"format": "pt"}
+PIECE_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,3 +104,25 @@ def header_entries(header: bytes) -> dict[str, dict[str, Any]]:
     if len({name for name, _ in pairs}) != len(pairs):
         raise ValueError("a name stands twice in the header")
     return {name: dict(entry) for name, entry in pairs if name != "__metadata__"}
+
+
+def write_tensors(tensors: Mapping[str, NDArray[Any]], write: Callable[[memoryview], object]) -> None:
+    """Write a safetensors file in pieces: the bytes of `safetensors.numpy.save`, none of which it keeps.
+
+    Raises:
+        ValueError: a dtype that no file of ours has.
+    """
+    dtypes = [*WRITTEN]
+    ordered = sorted(tensors.items(), key=lambda item: (-dtypes.index(item[1].dtype), item[0]))
+    header: dict[str, Any] = {"__metadata__": METADATA}
+    end = 0
+    for key, tensor in ordered:
+        start, end = end, end + tensor.nbytes
+        header[key] = {"dtype": WRITTEN[tensor.dtype], "shape": tensor.shape, "data_offsets": (start, end)}
+    told = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    told += b" " * (-len(told) % 8)
+    write(memoryview(len(told).to_bytes(8, "little") + told))
+    for _, tensor in ordered:
+        numbers = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data
+        for start in range(0, len(numbers), PIECE_BYTES):
+            write(numbers[start : start + PIECE_BYTES])

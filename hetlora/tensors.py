@@ -18,7 +18,7 @@ from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, Tensor, shared_ra
 from hetlora.errors import MalformedTensors, SpecMismatch
 from hetlora.lazy_adapter import LazyAdapter
 from hetlora.manifest import Task
-from hetlora.stored_tensors import Source, Tensors, header_entries, stored_tensors
+from hetlora.stored_tensors import METADATA, Source, Tensors, header_entries, stored_tensors
 
 KEY_PREFIX: Final = "base_model.model."
 # For classifiers too: the frozen prototypes are no head of PEFT's, and an image model brings its own.
@@ -91,7 +91,7 @@ def check_keys(tensors: Mapping[str, object], wanted: Iterable[str]) -> None:
 
 def adapter_to_bytes(adapter: Adapter) -> bytes:
     """Write an adapter as safetensors: float32, PEFT keys, the same bytes for the same adapter."""
-    return save(to_tensors(adapter), metadata={"format": "pt"})
+    return save(to_tensors(adapter), metadata=METADATA)
 
 
 def adapter_from_bytes(data: bytes, spec: AdapterSpec) -> Adapter:
@@ -208,7 +208,7 @@ def write_peft_folder(
         for key, tensor in zip(factor_keys(name), (factors[name].lora_A, factors[name].lora_B), strict=True)
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
+    (folder / "adapter_model.safetensors").write_bytes(save(tensors, metadata=METADATA))
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 

@@ -111,12 +111,13 @@ class SliceSum:
         Args:
             divisors: (modules, rank) or (modules, 1), group by group.
         """
-        result = self.values.with_values(self.values.values.copy())
-        for stack, given in zip(result, divisors, strict=True):
+        result = self.values.with_values(np.empty(self.values.values.size, np.float32))
+        for into, stack, given in zip(result, self.values, divisors, strict=True):
             divisor = np.where(given > 0, given, 1.0)
-            stack.lora_A[:] /= divisor[:, :, None]
-            stack.lora_B[:] /= divisor[:, None, :]
-        return result.with_values(result.values.astype(np.float32))
+            # In float64, and rounded piece by piece: a whole copy of the sum would be the most of a round.
+            np.divide(stack.lora_A, divisor[:, :, None], out=into.lora_A, casting="same_kind")
+            np.divide(stack.lora_B, divisor[:, None, :], out=into.lora_B, casting="same_kind")
+        return result
 
     def mean(self) -> StackedAdapter:
         """The sum divided by all weight: what an update does not hold counts as zero."""

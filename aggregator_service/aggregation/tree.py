@@ -30,7 +30,7 @@ from hetlora.messages.common import MAX_INTEGER
 # All four are part of the result's definition: another size, other last bits.
 LEAF_SIZE: Final = 128  # what a worker takes at a time, so that few partials travel between processes
 BATCH_SIZE: Final = 32  # updates in memory at a time; those of one layout are summed by one product
-BATCH_BYTES: Final = 2**26  # of the numbers of a batch, at which it ends before it is full
+BATCH_BYTES: Final = 2**25  # of the numbers of a batch, at which it ends before it is full
 FAN_IN: Final = 64
 
 Partial = TypeVar("Partial")

@@ -15,8 +15,8 @@ from aggregator_service.aggregation.rule import GlobalState, Handout, Rule
 from aggregator_service.aggregation.rules import first_state, open_rule
 from aggregator_service.aggregation.stacks import StackedAdapter, factors_of, stacked, unstacked
 from aggregator_service.artifacts.bundles import read_spec
-from aggregator_service.artifacts.global_state import state_from_bytes, state_to_bytes
-from aggregator_service.artifacts.objects import put
+from aggregator_service.artifacts.global_state import state_from_tensors, state_tensors
+from aggregator_service.artifacts.objects import put_tensors
 from aggregator_service.service import Service
 from aggregator_service.storage.blobs import reading_own
 from aggregator_service.storage.tables import AdapterVersionRow, RunRow
@@ -26,9 +26,10 @@ from hetlora.algebra import extended
 from hetlora.manifest import Manifest
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.management import RunSettings
-from hetlora.plan_adapter import frozen_to_bytes
+from hetlora.plan_adapter import frozen_tensors
 from hetlora.states import AdapterVersionState
-from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, read_adapter
+from hetlora.stored_tensors import stored_tensors
+from hetlora.tensors import adapter_from_bytes, read_adapter, to_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,9 @@ def store_state(service: Service, settings: RunSettings, state: GlobalState) -> 
     shown = _shown(settings, state)
     alone = state.adapter.rank <= state.rank and state.frozen is None and not state.tensors
     return StoredState(
-        put(service, adapter_to_bytes(unstacked(shown.received))),
+        put_tensors(service, to_tensors(unstacked(shown.received))),
         put_frozen(service, shown.frozen),
-        None if alone else put(service, state_to_bytes(state)).sha256,
+        None if alone else put_tensors(service, state_tensors(state)).sha256,
         {name: value for name, value in state.figures.items() if math.isfinite(value)},
     )
 
@@ -91,7 +92,7 @@ def _shown(settings: RunSettings, state: GlobalState) -> Handout:
 
 def put_frozen(service: Service, frozen: StackedAdapter | None) -> ObjectRef | None:
     """Put an adapter of any rank on disk, if there is one."""
-    return None if frozen is None else put(service, frozen_to_bytes(factors_of(frozen)))
+    return None if frozen is None else put_tensors(service, frozen_tensors(factors_of(frozen)))
 
 
 def read_state(service: Service, run: RunRow, version: AdapterVersionRow) -> GlobalState:
@@ -101,11 +102,11 @@ def read_state(service: Service, run: RunRow, version: AdapterVersionRow) -> Glo
         ServiceFailed: see `reading_own`.
     """
     spec, rank, round_index = read_spec(service, run.bundle), run.settings.max_rank, version.round_index + 1
-    with reading_own("a global adapter"):
-        if version.state_sha256 is not None:
-            return state_from_bytes(service.objects.read(version.state_sha256), spec, rank, round_index)
-        with service.objects.opened(version.sha256) as file:
+    stored = service.objects.opened(version.state_sha256 or version.sha256)
+    with reading_own("a global adapter"), stored as file:
+        if version.state_sha256 is None:
             return GlobalState(stacked(read_adapter(file, spec)), rank, round_index)
+        return state_from_tensors(stored_tensors(file), spec, rank, round_index)
 
 
 def add_version(

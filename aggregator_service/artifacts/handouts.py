@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from numpy.typing import NDArray
 from sqlalchemy.exc import IntegrityError
 
 from aggregator_service.aggregation.rule import PLAIN, Handout
 from aggregator_service.aggregation.stacks import unstacked
 from aggregator_service.artifacts.adapters import opened, put_frozen, read_state
-from aggregator_service.artifacts.objects import put
+from aggregator_service.artifacts.objects import put_tensors
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import (
     AdapterVersionRow,
@@ -21,7 +24,7 @@ from aggregator_service.storage.tables import (
 from aggregator_service.storage.turn import turn
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation
-from hetlora.plan_adapter import sent_to_bytes, sparse_to_bytes
+from hetlora.plan_adapter import sent_tensors, sparse_tensors
 
 log = logging.getLogger(__name__)
 
@@ -81,16 +84,16 @@ def _remember(service: Service, row: HandoutRow) -> None:
 
 
 def _put(service: Service, made: Handout) -> StoredHandout:
-    adapter = put(service, sent_bytes(made))
+    adapter = put_tensors(service, tensors_of(made))
     return StoredHandout(adapter, put_frozen(service, made.frozen), made.adaptation)
 
 
-def sent_bytes(made: Handout) -> bytes:
-    """The adapter of a handout as it travels."""
+def tensors_of(made: Handout) -> Mapping[str, NDArray[Any]]:
+    """The adapter of a handout as it travels, by key."""
     adapter = unstacked(made.adapter)
     if made.density < 0.5:  # an entry takes its place beside its value: twice the bytes
-        return sparse_to_bytes(adapter, made.density)
-    return sent_to_bytes(adapter, made.cores)
+        return sparse_tensors(adapter, made.density)
+    return sent_tensors(adapter, made.cores)
 
 
 def _row_of(made: StoredHandout, version_id: str, rank: int) -> HandoutRow:

@@ -11,10 +11,11 @@ referred to: it comes back to them once all others had their turn, and what it c
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute
@@ -35,6 +36,7 @@ from aggregator_service.storage.tables import (
 from hetlora.digest import sha256_of
 from hetlora.messages.common import ObjectRef
 from hetlora.states import LIVE_EVALUATION
+from hetlora.stored_tensors import write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,13 @@ def put(service: Service, data: bytes) -> ObjectRef:
     """Store bytes as an object that whoever asks may refer to."""
     touch(service, [sha256_of(data)])
     return service.objects.put(data)
+
+
+def put_tensors(service: Service, tensors: Mapping[str, NDArray[Any]]) -> ObjectRef:
+    """Store tensors by key as a safetensors object, without a copy of them in memory."""
+    with service.objects.receive() as blob:
+        write_tensors(tensors, blob.write)
+        return keep(service, blob)
 
 
 def keep(service: Service, blob: IncomingBlob) -> ObjectRef:

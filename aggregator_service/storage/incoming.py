@@ -22,7 +22,7 @@ class IncomingBlob:
     size_bytes: int = 0
     _hash: hashlib._Hash = field(default_factory=hashlib.sha256, init=False, repr=False)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         self.file.write(chunk)
         self._hash.update(chunk)
         self.size_bytes += len(chunk)

@@ -22,12 +22,12 @@ from aggregator_service.aggregation.packing import is_bounded
 from aggregator_service.aggregation.progress import BEGINNING, Reached
 from aggregator_service.aggregation.rule import Rule, UpdateRef
 from aggregator_service.aggregation.tree import BATCH_BYTES, BATCH_SIZE, FAN_IN, LEAF_SIZE
-from aggregator_service.artifacts.objects import keep
+from aggregator_service.artifacts.objects import put_tensors
 from aggregator_service.service import Service
 from aggregator_service.storage.locks import lock_run_of_round
 from aggregator_service.storage.passing import log_fault
 from aggregator_service.storage.tables import CheckpointRow, RoundRow
-from aggregator_service.worker.reached import reached_from_bytes, write_reached
+from aggregator_service.worker.reached import reached_from_bytes, reached_tensors
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import HetloraError
 from hetlora.messages.management import RunSettings
@@ -107,9 +107,7 @@ class Checkpoints:
         return BEGINNING
 
     def _keep(self, reached: Reached[Any]) -> None:
-        with self.service.objects.receive() as blob:
-            write_reached(reached, blob.write)
-            sha256 = keep(self.service, blob).sha256
+        sha256 = put_tensors(self.service, reached_tensors(reached)).sha256
         row = CheckpointRow(
             round_id=self.round_id,
             leaf_count=reached.leaf_count,

@@ -109,8 +109,9 @@ def _aggregated(
 
 
 def _source(service: Service, run: RunRow, round_id: str, accepted: Sequence[AssignmentRow]) -> StoredUpdates:
+    rule, defended = RULES[type(run.settings.rule)], run.settings.defence != Defence()
     # What a defence looks at has to be finite before the rule adds it up.
-    finite = RULES[type(run.settings.rule)].finite if run.settings.defence == Defence() else "read"
+    finite = "read" if defended else rule.finite
     reader = UpdateReader(read_spec(service, run.bundle), finite)
     adaptations = {
         ref.plan_key: assignment.adaptation or PLAIN
@@ -121,7 +122,8 @@ def _source(service: Service, run: RunRow, round_id: str, accepted: Sequence[Ass
         for own in accepted
         if own.offered_in != round_id
     }
-    return StoredUpdates(service.updates(round_id), service.objects, reader, adaptations, elsewhere)
+    compared = defended or rule.compares
+    return StoredUpdates(service.updates(round_id), service.objects, reader, adaptations, elsewhere, compared)
 
 
 def _pruned(source: StoredUpdates, accepted: Sequence[AssignmentRow]) -> set[str]:
@@ -129,7 +131,8 @@ def _pruned(source: StoredUpdates, accepted: Sequence[AssignmentRow]) -> set[str
 
     That need not be the rank that they took: a rule may send fewer ranks, or some modules more.
     """
-    return {own.id for own in accepted if (own.updated_rank or 0) < source.sent_rank(str(own.adapter_sha256))}
+    sent = {sha256: source.sent_rank(sha256) for sha256 in {str(own.adapter_sha256) for own in accepted}}
+    return {own.id for own in accepted if (own.updated_rank or 0) < sent[str(own.adapter_sha256)]}
 
 
 def _commit(

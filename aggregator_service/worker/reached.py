@@ -1,4 +1,4 @@
-"""What a reduction has reached to and from bytes: a safetensors file, written array by array.
+"""What a reduction has reached, to and from a safetensors file.
 
 Its keys are `leaf_count`, `raw_weights`, and of each digit of the carry that is not empty `digits.<place>.0`,
 its count, and `digits.<place>.1.<...>`, the arrays of its partial (`packing.py`).
@@ -6,9 +6,7 @@ its count, and `digits.<place>.1.<...>`, the arrays of its partial (`packing.py`
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -19,12 +17,9 @@ from aggregator_service.aggregation.progress import Digit, Reached
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import MalformedTensors
 
-DTYPES: Final = {"float64": "F64", "float32": "F32", "int64": "I64"}
-PIECE: Final = 2**17  # numbers that are copied at a time
 
-
-def write_reached(reached: Reached[Any], write: Callable[[bytes], None]) -> None:
-    """Write it in pieces, so that no second copy of it is in memory; the same bytes for the same state."""
+def reached_tensors(reached: Reached[Any]) -> Arrays:
+    """It by key; no copies."""
     arrays = {
         "leaf_count": np.array(reached.leaf_count),
         "raw_weights": np.array(reached.raw_weights, np.float64),
@@ -32,25 +27,7 @@ def write_reached(reached: Reached[Any], write: Callable[[bytes], None]) -> None
     for place, digit in enumerate(reached.digits):
         if digit is not None:
             arrays |= packed(digit, f"digits.{place}")
-    _write_arrays(arrays, write)
-
-
-def _write_arrays(arrays: Arrays, write: Callable[[bytes], None]) -> None:
-    header, end = {}, 0
-    for name, own in arrays.items():
-        start, end = end, end + own.nbytes
-        header[name] = {
-            "dtype": DTYPES[own.dtype.name],
-            "shape": own.shape,
-            "data_offsets": (start, end),
-        }
-    told = json.dumps(header).encode()
-    told += b" " * (-len(told) % 8)
-    write(len(told).to_bytes(8, "little") + told)
-    for own in arrays.values():
-        flat = own.reshape(-1)
-        for start in range(0, flat.size, PIECE):
-            write(flat[start : start + PIECE].tobytes())
+    return arrays
 
 
 def reached_from_bytes(data: bytes, spec: AdapterSpec, empty: Any) -> Reached[Any]:

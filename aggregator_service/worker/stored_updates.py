@@ -16,10 +16,10 @@ from hetlora.adapter import Adapter
 from hetlora.errors import HetloraError, UnavailableError
 from hetlora.messages.device import Adaptation
 from hetlora.partial import expand, with_cores
-from hetlora.plan_adapter import sent_from_bytes
+from hetlora.plan_adapter import open_sent, sent_from_bytes
 
 # A round has few handouts, one for each rank; where each device has its own, none comes twice.
-KNOWN_HANDOUTS: Final = 16
+KNOWN_BYTES: Final = 2**26
 
 
 class UnreadableUpdate(Exception):
@@ -32,10 +32,15 @@ class UnreadableUpdate(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Received:
-    """What devices were sent: as they take it, and as updates are compared with it."""
+    """What devices were sent: as they take it, and as updates are compared with it, if they are."""
 
     adapter: Adapter
-    stacked: StackedAdapter
+    stacked: StackedAdapter | None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory."""
+        return self.adapter.size_bytes * (1 if self.stacked is None else 2)
 
 
 @dataclass(slots=True)
@@ -43,7 +48,8 @@ class StoredUpdates:
     """Reads updates, and what their devices were sent; travels to other processes as a few paths.
 
     `adaptations` are by `UpdateRef.plan_key`. `elsewhere` has, by digest, the folders of updates that are not
-    in `updates`: those that devices were asked for in an earlier round.
+    in `updates`: those that devices were asked for in an earlier round. What devices were sent is read where
+    updates are `compared` with it, or are a part of it.
     """
 
     updates: Blobs
@@ -51,21 +57,23 @@ class StoredUpdates:
     reader: UpdateReader
     adaptations: Mapping[PlanKey, Adaptation]
     elsewhere: Mapping[str, Blobs] = field(default_factory=dict)
+    compared: bool = True
     _known: OrderedDict[str, Received] = field(default_factory=OrderedDict)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StoredUpdates, (self.updates, self.objects, self.reader, self.adaptations, self.elsewhere)
+        own = self.updates, self.objects, self.reader, self.adaptations, self.elsewhere, self.compared
+        return StoredUpdates, own
 
     def load(self, ref: UpdateRef) -> Update:
-        """The update of a ref at full width, with what its device was sent.
+        """The update of a ref at full width, with what its device was sent where they are compared.
 
         Raises:
             UnreadableUpdate: see there.
             ServiceFailed: what was sent cannot be read, see `reading_own`.
             UnavailableError: the store does not answer now.
         """
-        received = self._received(ref.received_sha256)
         adaptation = self.adaptations[ref.plan_key]
+        received = self._received(ref.received_sha256) if self.compared or adaptation != PLAIN else None
         try:
             adapter = self._read(ref.sha256, adaptation, received)
         except UnavailableError:  # the update may be well
@@ -75,7 +83,7 @@ class StoredUpdates:
         return Update(
             adapter,
             ref.example_count,
-            received.stacked,
+            None if received is None else received.stacked,
             ref.received_sha256,
             adaptation.ranks,
             staleness_weight(ref.staleness),
@@ -87,11 +95,12 @@ class StoredUpdates:
         Raises:
             ServiceFailed: see `reading_own`.
         """
-        return self._received(sha256).adapter.rank
+        with reading_own("an adapter that was sent"), self.objects.opened(sha256) as file:
+            return open_sent(file, self.reader.spec).rank
 
-    def _read(self, sha256: str, adaptation: Adaptation, received: Received) -> StackedAdapter:
+    def _read(self, sha256: str, adaptation: Adaptation, received: Received | None) -> StackedAdapter:
         data = self.elsewhere.get(sha256, self.updates).read(sha256)
-        if adaptation == PLAIN:
+        if received is None or adaptation == PLAIN:
             return self.reader.read(data)
         return stacked(expand(data, self.reader.spec, adaptation, received.adapter))
 
@@ -100,9 +109,9 @@ class StoredUpdates:
         if known is None:
             with reading_own("an adapter that was sent"):
                 sent = sent_from_bytes(self.objects.read(sha256), self.reader.spec)
-            whole = stacked(with_cores(sent.adapter, sent.cores))
+            whole = stacked(with_cores(sent.adapter, sent.cores)) if self.compared else None
             known = self._known[sha256] = Received(sent.adapter, whole)
-            if len(self._known) > KNOWN_HANDOUTS:
+            while len(self._known) > 1 and sum(own.size_bytes for own in self._known.values()) > KNOWN_BYTES:
                 self._known.popitem(last=False)
         self._known.move_to_end(sha256)
         return known

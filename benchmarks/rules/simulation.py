@@ -14,7 +14,7 @@ from aggregator_service.aggregation.rule import GlobalState, Handout, Update, Up
 from aggregator_service.aggregation.rules import first_state, open_rule
 from aggregator_service.aggregation.stacks import factors_of, stacked, unstacked
 from aggregator_service.aggregation.tree import aggregate
-from aggregator_service.artifacts.handouts import sent_bytes
+from aggregator_service.artifacts.handouts import tensors_of
 from benchmarks.rules.clients import Client
 from edge_sdk.batches import draw_batches
 from edge_sdk.collation import collate_for
@@ -30,7 +30,8 @@ from hetlora.digest import sha256_of
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.rules import AnyRule
 from hetlora.partial import contract, expand
-from hetlora.plan_adapter import frozen_to_bytes
+from hetlora.partial_tensors import partial_to_bytes
+from hetlora.plan_adapter import frozen_tensors
 from hetlora.sent_parts import sends_whole_ranks
 
 # What a seed is drawn for: streams of one seed are told apart by it.
@@ -78,7 +79,7 @@ def rounds(setting: Setting, rule: AnyRule) -> Iterator[Round]:
             adapter = expand(data, spec, handout.adaptation, received)
             if sends_whole_ranks(handout.adaptation):
                 ranks[number] = min(ranks[number], max(adapter.rank, 1))
-            down += len(sent_bytes(handout)) + _frozen_bytes(handout)
+            down += len(partial_to_bytes(tensors_of(handout))) + _frozen_bytes(handout)
             up += len(data)
             ref = UpdateRef(sha256_of(data), len(client.examples), f"{number}", adapter.rank)
             updates[ref] = Update(
@@ -89,7 +90,9 @@ def rounds(setting: Setting, rule: AnyRule) -> Iterator[Round]:
 
 
 def _frozen_bytes(handout: Handout) -> int:
-    return 0 if handout.frozen is None else len(frozen_to_bytes(factors_of(handout.frozen)))
+    if handout.frozen is None:
+        return 0
+    return len(partial_to_bytes(frozen_tensors(factors_of(handout.frozen))))
 
 
 def _train(setting: Setting, client: Client, handout: Handout, round_index: int) -> tuple[bytes, Adapter]:

@@ -17,12 +17,13 @@ from aggregator_service.aggregation.stacks import stacked, unstacked
 from aggregator_service.aggregation.staleness import staleness_weight
 from aggregator_service.aggregation.tree import aggregate
 from aggregator_service.artifacts.adapters import opened
-from aggregator_service.artifacts.global_state import state_from_bytes, state_to_bytes
+from aggregator_service.artifacts.global_state import state_from_tensors, state_tensors
 from benchmarks.service.records import Records, Row
 from benchmarks.service.stores import Read
 from hetlora.adapter import AdapterSpec
 from hetlora.messages.management import RunSettings
 from hetlora.messages.rules import HetLoraRule
+from hetlora.partial_tensors import partial_to_bytes
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, factor_keys
 
 # The service sums in float64 and rounds once, and so does the formula here; their orders differ.
@@ -83,12 +84,12 @@ def _again(
     shown = made.adapter if narrow else opened(settings, made).distribute(made.rank).received
     alone = narrow and made.frozen is None and not made.tensors
     adapter = _digest(adapter_to_bytes(unstacked(shown)))
-    return adapter, None if alone else _digest(state_to_bytes(made))
+    return adapter, None if alone else _digest(partial_to_bytes(state_tensors(made)))
 
 
 def _state(before: Row, read: Read, spec: AdapterSpec, rank: int, index: int) -> GlobalState:
     if before["state_sha256"] is not None:
-        return state_from_bytes(read("objects", before["state_sha256"]), spec, rank, index)
+        return state_from_tensors(load(read("objects", before["state_sha256"])), spec, rank, index)
     return GlobalState(stacked(adapter_from_bytes(read("objects", before["sha256"]), spec)), rank, index)
 
 

@@ -13,6 +13,8 @@ from hetlora.errors import RankOutOfRange
 class ChangeRule(RoundRule[Settings]):
     """Global factors plus sum_k p_k (what device k changed), at the ranks that it was sent."""
 
+    compares = True
+
     def init(self) -> ChangeSum:
         return ChangeSum.zero(self.state.adapter.spec, self.state.rank)
 

@@ -62,6 +62,7 @@ class ResidualExact(RoundRule[ResidualExactRule]):
 
     free_gauge = True
     adds_changes = True
+    compares = True
 
     @classmethod
     def start(cls, settings: ResidualExactRule, initial: StackedAdapter) -> GlobalState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,8 @@ from engine_rounds import Files
 
 from aggregator_service.aggregation.progress import Reached
 from aggregator_service.aggregation.rule import Rule, Update, UpdateRef
-from aggregator_service.worker.reached import reached_from_bytes, write_reached
+from aggregator_service.worker.reached import reached_from_bytes, reached_tensors
+from hetlora.stored_tensors import write_tensors
 
 
 @dataclass
@@ -33,9 +35,9 @@ class Keeping:
 
 
 def bytes_of(reached: Reached[Any]) -> bytes:
-    pieces: list[bytes] = []
-    write_reached(reached, pieces.append)
-    return b"".join(pieces)
+    written = io.BytesIO()
+    write_tensors(reached_tensors(reached), written.write)
+    return written.getvalue()
 
 
 @dataclass

@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pytest
 from fake_training import RANK, SPEC
 
 from aggregator_service.aggregation.reading import UpdateReader
@@ -14,6 +15,8 @@ from aggregator_service.aggregation.stacks import unstacked
 from aggregator_service.storage.folder import BlobFolder
 from aggregator_service.worker.stored_updates import StoredUpdates
 from hetlora.adapter import initial_adapter
+from hetlora.errors import ServiceFailed
+from hetlora.messages.device import Adaptation
 from hetlora.tensors import adapter_to_bytes
 
 
@@ -32,6 +35,24 @@ def test_source_that_has_read_updates_travels_without_what_it_remembers(tmp_path
     arrived = pickle.loads(travelling).load(ref)
     np.testing.assert_array_equal(arrived.adapter.values, read.adapter.values)
     assert arrived.received is not None
+
+
+def test_what_a_device_was_sent_is_not_read_where_nobody_compares_with_it(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("updates", "objects", "incoming")]
+    for folder in folders:
+        folder.mkdir()
+    updates, objects = (BlobFolder(folders[2], folder) for folder in folders[:2])
+    data = adapter_to_bytes(initial_adapter(SPEC, RANK, np.random.default_rng(1)))
+    ref = UpdateRef(updates.put(data).sha256, received_sha256="0" * 64, rank=RANK)
+    read = [
+        pickle.loads(pickle.dumps(StoredUpdates(updates, objects, UpdateReader(SPEC), plans, {}, False)))
+        for plans in ({ref.plan_key: PLAIN}, {ref.plan_key: Adaptation(trained="lora_A")})
+    ]
+    assert read[0].load(ref).received is None
+    with pytest.raises(ServiceFailed):  # one factor came, and the other is what was sent
+        read[1].load(ref)
+    with pytest.raises(ServiceFailed):
+        read[0].sent_rank(ref.received_sha256)
 
 
 def test_update_of_an_earlier_rounds_folder_is_found_there_and_counts_less(tmp_path: Path) -> None:

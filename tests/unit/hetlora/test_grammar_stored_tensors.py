@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
@@ -20,8 +24,9 @@ from hetlora.expansion import expand_lazily
 from hetlora.lazy_adapter import LazyAdapter, lazily
 from hetlora.messages.device import Adaptation
 from hetlora.partial import contract, expand
-from hetlora.plan_adapter import open_sent, sent_from_bytes, sent_to_bytes, sparse_to_bytes
-from hetlora.stored_tensors import Source, stored_tensors
+from hetlora.partial_tensors import partial_to_bytes
+from hetlora.plan_adapter import open_sent, sent_from_bytes, sent_tensors, sparse_tensors
+from hetlora.stored_tensors import METADATA, Source, stored_tensors, write_tensors
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, read_adapter
 
 SPEC = AdapterSpec((ModuleSpec("k", 3, 2), ModuleSpec("q", 2, 4)), scaling=2.0, max_rank=2)
@@ -62,12 +67,12 @@ KINDS: dict[str, tuple[bytes, Callable[[Source], LazyAdapter], Callable[[bytes],
         lambda data: sent_from_bytes(data, SPEC).adapter,
     ),
     "sent with cores": (
-        sent_to_bytes(SQUARE, CORES),
+        partial_to_bytes(sent_tensors(SQUARE, CORES)),
         lambda source: open_sent(source, SPEC),
         lambda data: sent_from_bytes(data, SPEC).adapter,
     ),
     "sent sparse": (
-        sparse_to_bytes(adapter(2), 0.4),
+        partial_to_bytes(sparse_tensors(adapter(2), 0.4)),
         lambda source: open_sent(source, SPEC),
         lambda data: sent_from_bytes(data, SPEC).adapter,
     ),
@@ -159,6 +164,45 @@ def test_stored_tensors_are_those_of_the_file(dtypes: list[str], shape: list[int
                 tensor.ndim,
             )
             np.testing.assert_array_equal(np.asarray(own), tensor)
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(
+        st.text(st.characters(codec="utf-8"), max_size=6).filter(lambda key: key != "__metadata__"),
+        st.tuples(
+            st.sampled_from(["float32", "float64", "int64", "int32", "uint32"]),
+            st.lists(st.integers(0, 3), max_size=3),
+        ),
+    )
+)
+def test_file_written_in_pieces_is_that_of_safetensors(
+    kinds: dict[str, tuple[str, list[int]]],
+) -> None:
+    tensors = {
+        key: np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
+        for key, (dtype, shape) in kinds.items()
+    }
+    assert written(tensors) == save(tensors, metadata={"format": "pt"})
+    turned = {key: tensor.T for key, tensor in tensors.items()}
+    assert written(turned) == save({key: np.array(own, order="C") for key, own in turned.items()}, METADATA)
+
+
+def written(tensors: dict[str, NDArray[Any]]) -> bytes:
+    file = io.BytesIO()
+    write_tensors(tensors, file.write)
+    return file.getvalue()
+
+
+def test_to_write_a_file_takes_no_copy_of_its_tensors() -> None:
+    tensors = {name: np.ones(2**21, np.float32) for name in "ab"}
+    sizes: list[int] = []
+    tracemalloc.start()
+    write_tensors(tensors, lambda piece: sizes.append(piece.nbytes))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(sizes[1:]) == 2**24
+    assert peak < 2**20
 
 
 def test_file_that_was_cut_after_it_was_opened_is_refused() -> None:
