@@ -146,14 +146,15 @@ class AssignmentRow(StatefulRow):
     __tablename__ = "assignments"
     __table_args__ = (
         Index("ix_assignments_round_state", "round_id", "state"),
-        Index("ix_assignments_device_state", "device_id", "state"),
+        Index("ix_assignments_device_state", "device_id", "state", "adapter_sha256"),
+        Index("ix_assignments_run_state_lease", "run_id", "state", "lease_expires_at"),
         Index("ix_assignments_state_lease", "state", "lease_expires_at"),
         Index("ix_assignments_offered_in", "offered_in"),
     )
     subject = "assignment"
 
     state: Mapped[AssignmentState] = state_column(AssignmentState)
-    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id"))  # that it counts in
     # The round of its offer, whose folder has its update; in buffered runs the one above moves on from it.
     # Always set: nullable, as SQLite adds no other columns to a table that has rows.
