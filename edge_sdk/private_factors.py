@@ -11,7 +11,8 @@ import numpy as np
 
 from hetlora.adapter import Adapter, LoraFactors, Tensor
 from hetlora.errors import InputError
-from hetlora.partial_tensors import partial_to_bytes, read_partial, shaped
+from hetlora.partial_tensors import read_partial, shaped
+from hetlora.stored_tensors import tensors_to_bytes
 from hetlora.tensors import check_keys, factor_keys
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def keep_private_factors(folder: Path, run_id: str, adapter: Adapter) -> None:
     """
     path = _file(folder, run_id)
     aside = folder / "incomplete"  # one name: what a killed process left is written over
-    aside.write_bytes(partial_to_bytes({factor_keys(module.name)[1]: own.lora_B for module, own in adapter}))
+    aside.write_bytes(tensors_to_bytes({factor_keys(module.name)[1]: own.lora_B for module, own in adapter}))
     os.replace(aside, path)
     _drop_oldest(folder)
 

@@ -15,9 +15,10 @@ from hetlora.errors import RankOutOfRange, SpecMismatch
 from hetlora.expansion import cores_within, expand_lazily
 from hetlora.lazy_adapter import lazily
 from hetlora.messages.device import Adaptation
-from hetlora.partial_tensors import cores_to_bytes, largest_of, partial_to_bytes, ranks_key
+from hetlora.partial_tensors import cores_to_bytes, largest_of, ranks_key
 from hetlora.selection import moved_most
 from hetlora.sent_parts import ranks_at, sends_whole_ranks, sent_places
+from hetlora.stored_tensors import tensors_to_bytes
 from hetlora.tensors import check_keys, factor_keys, to_tensors
 
 
@@ -56,20 +57,20 @@ def contract(
         return cores_to_bytes(cores or {})
     sent = _sent(adapter, adaptation)
     if sends_whole_ranks(adaptation):
-        return partial_to_bytes(sent)
+        return tensors_to_bytes(sent)
     if adapter.ranks != received.ranks:
         raise RankOutOfRange("ranks of a change", got=adapter.ranks, expected=received.ranks)
     if adaptation.selected_ranks is None:
         before = _sent(received, adaptation)
         changes = {key: tensor - before[key] for key, tensor in sent.items()}
-        return partial_to_bytes(largest_of(changes, adaptation.upload_density))
+        return tensors_to_bytes(largest_of(changes, adaptation.upload_density))
     chosen: dict[str, NDArray[np.generic]] = {}
     for name, ranks in moved_most(adapter, received, adaptation.selected_ranks).items():
         chosen[ranks_key(name)] = ranks
         for place in sent_places(adaptation):
             key = factor_keys(name)[place]
             chosen[key] = sent[key][ranks_at(ranks, place)]
-    return partial_to_bytes(chosen)
+    return tensors_to_bytes(chosen)
 
 
 def _sent(adapter: Adapter, adaptation: Adaptation) -> dict[str, Tensor]:

@@ -15,12 +15,11 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
 from hetlora.adapter import AdapterSpec, Tensor
 from hetlora.errors import MalformedTensors, NonFiniteValues, SpecMismatch
 from hetlora.selection import kept_entries, largest_entries
-from hetlora.stored_tensors import METADATA, Source, Tensors
+from hetlora.stored_tensors import Source, Tensors, tensors_to_bytes
 from hetlora.tensors import KEY_PREFIX, check_keys, max_adapter_bytes, read_tensors
 
 INDEX_DTYPES: Final = {"positions": "uint32", "ranks": "int32"}
@@ -47,11 +46,6 @@ def max_partial_bytes(spec: AdapterSpec) -> int:
     Twice a whole adapter, as each entry may have its position beside it; and the numbers of the ranks.
     """
     return 2 * max_adapter_bytes(spec) + 4 * spec.max_rank * len(spec.modules)
-
-
-def partial_to_bytes(tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """Write tensors by key as safetensors, the same bytes for the same tensors."""
-    return save({key: np.asarray(tensor, order="C") for key, tensor in tensors.items()}, metadata=METADATA)
 
 
 def read_partial(source: Source) -> Tensors:
@@ -96,7 +90,7 @@ def check_shape(tensors: Tensors, key: str, shape: tuple[int, ...]) -> None:
 
 def cores_to_bytes(cores: Mapping[str, Tensor]) -> bytes:
     """Write the cores of the modules, (rank, rank) by module name."""
-    return partial_to_bytes({core_key(name): core for name, core in cores.items()})
+    return tensors_to_bytes({core_key(name): core for name, core in cores.items()})
 
 
 def cores_from_bytes(source: Source, spec: AdapterSpec, rank: int) -> dict[str, Tensor]:

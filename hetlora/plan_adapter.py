@@ -116,15 +116,6 @@ def _from_entries(spec: AdapterSpec, tensors: Tensors) -> LazyAdapter:
     return LazyAdapter(spec, counts, make)
 
 
-def frozen_tensors(factors: FrozenFactors) -> dict[str, Tensor]:
-    """Factors of any rank by module name, under PEFT's keys."""
-    return {
-        key: tensor
-        for name, own in factors.items()
-        for key, tensor in zip(factor_keys(name), (own.lora_A, own.lora_B), strict=True)
-    }
-
-
 def frozen_from_bytes(data: bytes, spec: AdapterSpec) -> dict[str, LoraFactors]:
     """The factors of all modules of a specification, each of any rank, 0 among them.
 

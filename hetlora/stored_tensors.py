@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -18,23 +19,23 @@ from hetlora.errors import MalformedTensors
 # A safetensors file: its bytes, or the file itself, of which one tensor at a time is then in memory.
 Source = bytes | BufferedReader
 
+# In the order of safetensors, which writes tensors of the last dtype first.
 DTYPES: Final = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "I64": "<i8",
-    "U64": "<u8",
-    "I32": "<i4",
-    "U32": "<u4",
+    "BOOL": "?",
+    "U8": "u1",
+    "I8": "i1",
     "I16": "<i2",
     "U16": "<u2",
-    "I8": "i1",
-    "U8": "u1",
-    "BOOL": "?",
+    "F16": "<f2",
+    "I32": "<i4",
+    "U32": "<u4",
+    "F32": "<f4",
     "C64": "<c8",
+    "F64": "<f8",
+    "I64": "<i8",
+    "U64": "<u8",
 }
-# As safetensors writes tensors: those of the later dtype first.
-WRITTEN: Final = {np.dtype(DTYPES[name]): name for name in ("I32", "U32", "F32", "F64", "I64")}
+_NAMES: Final = {np.dtype(code): name for name, code in DTYPES.items()}
 METADATA: Final = {"format": "pt"}
 PIECE_BYTES: Final = 2**20
 
@@ -110,15 +111,15 @@ def write_tensors(tensors: Mapping[str, NDArray[Any]], write: Callable[[memoryvi
     """Write a safetensors file in pieces: the bytes of `safetensors.numpy.save`, none of which it keeps.
 
     Raises:
-        ValueError: a dtype that no file of ours has.
+        KeyError: a dtype that is none of `DTYPES`.
     """
-    dtypes = [*WRITTEN]
-    ordered = sorted(tensors.items(), key=lambda item: (-dtypes.index(item[1].dtype), item[0]))
+    place = {name: -number for number, name in enumerate(DTYPES)}
+    ordered = sorted(tensors.items(), key=lambda item: (place[_NAMES[item[1].dtype]], item[0]))
     header: dict[str, Any] = {"__metadata__": METADATA}
     end = 0
     for key, tensor in ordered:
         start, end = end, end + tensor.nbytes
-        header[key] = {"dtype": WRITTEN[tensor.dtype], "shape": tensor.shape, "data_offsets": (start, end)}
+        header[key] = {"dtype": _NAMES[tensor.dtype], "shape": tensor.shape, "data_offsets": (start, end)}
     told = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     told += b" " * (-len(told) % 8)
     write(memoryview(len(told).to_bytes(8, "little") + told))
@@ -126,3 +127,10 @@ def write_tensors(tensors: Mapping[str, NDArray[Any]], write: Callable[[memoryvi
         numbers = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data
         for start in range(0, len(numbers), PIECE_BYTES):
             write(numbers[start : start + PIECE_BYTES])
+
+
+def tensors_to_bytes(tensors: Mapping[str, NDArray[Any]]) -> bytes:
+    """The file of `write_tensors`; the same bytes for the same tensors."""
+    written = io.BytesIO()
+    write_tensors(tensors, written.write)
+    return written.getvalue()

@@ -12,13 +12,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, Tensor, shared_rank
 from hetlora.errors import MalformedTensors, SpecMismatch
 from hetlora.lazy_adapter import LazyAdapter
 from hetlora.manifest import Task
-from hetlora.stored_tensors import METADATA, Source, Tensors, header_entries, stored_tensors
+from hetlora.stored_tensors import Source, Tensors, header_entries, stored_tensors, tensors_to_bytes
 
 KEY_PREFIX: Final = "base_model.model."
 # For classifiers too: the frozen prototypes are no head of PEFT's, and an image model brings its own.
@@ -43,10 +43,15 @@ def factor_keys(module_name: str) -> tuple[str, str]:
 
 def to_tensors(adapter: Adapter) -> dict[str, Tensor]:
     """The factors of an adapter by PEFT key, in the order of its modules."""
+    return factor_tensors(adapter.factors)
+
+
+def factor_tensors(factors: Mapping[str, LoraFactors]) -> dict[str, Tensor]:
+    """Factors of any rank by module name, under PEFT's keys."""
     return {
         key: tensor
-        for module, factors in adapter
-        for key, tensor in zip(factor_keys(module.name), (factors.lora_A, factors.lora_B), strict=True)
+        for name, own in factors.items()
+        for key, tensor in zip(factor_keys(name), (own.lora_A, own.lora_B), strict=True)
     }
 
 
@@ -91,7 +96,7 @@ def check_keys(tensors: Mapping[str, object], wanted: Iterable[str]) -> None:
 
 def adapter_to_bytes(adapter: Adapter) -> bytes:
     """Write an adapter as safetensors: float32, PEFT keys, the same bytes for the same adapter."""
-    return save(to_tensors(adapter), metadata=METADATA)
+    return tensors_to_bytes(to_tensors(adapter))
 
 
 def adapter_from_bytes(data: bytes, spec: AdapterSpec) -> Adapter:
@@ -202,13 +207,9 @@ def write_peft_folder(
         "use_rslora": False,
         "inference_mode": True,
     }
-    tensors = {
-        key: tensor
-        for name in trained
-        for key, tensor in zip(factor_keys(name), (factors[name].lora_A, factors[name].lora_B), strict=True)
-    }
+    tensors = factor_tensors({name: factors[name] for name in trained})
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "adapter_model.safetensors").write_bytes(save(tensors, metadata=METADATA))
+    (folder / "adapter_model.safetensors").write_bytes(tensors_to_bytes(tensors))
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 

@@ -26,10 +26,9 @@ from hetlora.algebra import extended
 from hetlora.manifest import Manifest
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.management import RunSettings
-from hetlora.plan_adapter import frozen_tensors
 from hetlora.states import AdapterVersionState
 from hetlora.stored_tensors import stored_tensors
-from hetlora.tensors import adapter_from_bytes, read_adapter, to_tensors
+from hetlora.tensors import adapter_from_bytes, factor_tensors, read_adapter, to_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ def _shown(settings: RunSettings, state: GlobalState) -> Handout:
 
 def put_frozen(service: Service, frozen: StackedAdapter | None) -> ObjectRef | None:
     """Put an adapter of any rank on disk, if there is one."""
-    return None if frozen is None else put_tensors(service, frozen_tensors(factors_of(frozen)))
+    return None if frozen is None else put_tensors(service, factor_tensors(factors_of(frozen)))
 
 
 def read_state(service: Service, run: RunRow, version: AdapterVersionRow) -> GlobalState:

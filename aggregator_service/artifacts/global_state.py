@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from aggregator_service.aggregation.rule import GlobalState
 from aggregator_service.aggregation.stacks import StackedAdapter, factors_of, stacked_factors
 from hetlora.adapter import AdapterSpec, LoraFactors
-from hetlora.plan_adapter import frozen_tensors
 from hetlora.stored_tensors import Tensors
-from hetlora.tensors import factor_keys
+from hetlora.tensors import factor_keys, factor_tensors
 
 ADAPTER: Final = "adapter/"
 FROZEN: Final = "frozen/"
@@ -48,7 +47,7 @@ def state_from_tensors(tensors: Tensors, spec: AdapterSpec, rank: int, round_ind
 
 
 def _prefixed(prefix: str, adapter: StackedAdapter) -> dict[str, NDArray[Any]]:
-    return {prefix + key: tensor for key, tensor in frozen_tensors(factors_of(adapter)).items()}
+    return {prefix + key: tensor for key, tensor in factor_tensors(factors_of(adapter)).items()}
 
 
 def _stacked(spec: AdapterSpec, tensors: Tensors, prefix: str) -> StackedAdapter:

@@ -30,9 +30,9 @@ from hetlora.digest import sha256_of
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.rules import AnyRule
 from hetlora.partial import contract, expand
-from hetlora.partial_tensors import partial_to_bytes
-from hetlora.plan_adapter import frozen_tensors
 from hetlora.sent_parts import sends_whole_ranks
+from hetlora.stored_tensors import tensors_to_bytes
+from hetlora.tensors import factor_tensors
 
 # What a seed is drawn for: streams of one seed are told apart by it.
 COHORTS: Final = 1
@@ -79,7 +79,7 @@ def rounds(setting: Setting, rule: AnyRule) -> Iterator[Round]:
             adapter = expand(data, spec, handout.adaptation, received)
             if sends_whole_ranks(handout.adaptation):
                 ranks[number] = min(ranks[number], max(adapter.rank, 1))
-            down += len(partial_to_bytes(tensors_of(handout))) + _frozen_bytes(handout)
+            down += len(tensors_to_bytes(tensors_of(handout))) + _frozen_bytes(handout)
             up += len(data)
             ref = UpdateRef(sha256_of(data), len(client.examples), f"{number}", adapter.rank)
             updates[ref] = Update(
@@ -92,7 +92,7 @@ def rounds(setting: Setting, rule: AnyRule) -> Iterator[Round]:
 def _frozen_bytes(handout: Handout) -> int:
     if handout.frozen is None:
         return 0
-    return len(partial_to_bytes(frozen_tensors(factors_of(handout.frozen))))
+    return len(tensors_to_bytes(factor_tensors(factors_of(handout.frozen))))
 
 
 def _train(setting: Setting, client: Client, handout: Handout, round_index: int) -> tuple[bytes, Adapter]:

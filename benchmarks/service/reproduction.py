@@ -23,7 +23,7 @@ from benchmarks.service.stores import Read
 from hetlora.adapter import AdapterSpec
 from hetlora.messages.management import RunSettings
 from hetlora.messages.rules import HetLoraRule
-from hetlora.partial_tensors import partial_to_bytes
+from hetlora.stored_tensors import tensors_to_bytes
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, factor_keys
 
 # The service sums in float64 and rounds once, and so does the formula here; their orders differ.
@@ -84,7 +84,7 @@ def _again(
     shown = made.adapter if narrow else opened(settings, made).distribute(made.rank).received
     alone = narrow and made.frozen is None and not made.tensors
     adapter = _digest(adapter_to_bytes(unstacked(shown)))
-    return adapter, None if alone else _digest(partial_to_bytes(state_tensors(made)))
+    return adapter, None if alone else _digest(tensors_to_bytes(state_tensors(made)))
 
 
 def _state(before: Row, read: Read, spec: AdapterSpec, rank: int, index: int) -> GlobalState:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ from engine_rounds import Files
 from aggregator_service.aggregation.progress import Reached
 from aggregator_service.aggregation.rule import Rule, Update, UpdateRef
 from aggregator_service.worker.reached import reached_from_bytes, reached_tensors
-from hetlora.stored_tensors import write_tensors
+from hetlora.stored_tensors import tensors_to_bytes
 
 
 @dataclass
@@ -35,9 +34,7 @@ class Keeping:
 
 
 def bytes_of(reached: Reached[Any]) -> bytes:
-    written = io.BytesIO()
-    write_tensors(reached_tensors(reached), written.write)
-    return written.getvalue()
+    return tensors_to_bytes(reached_tensors(reached))
 
 
 @dataclass

@@ -12,9 +12,8 @@ from aggregator_service.aggregation.tree import aggregate
 from aggregator_service.artifacts.adapters import opened
 from hetlora.digest import sha256_of
 from hetlora.messages.management import RunSettings
-from hetlora.partial_tensors import partial_to_bytes
-from hetlora.plan_adapter import frozen_tensors
-from hetlora.tensors import adapter_to_bytes
+from hetlora.stored_tensors import tensors_to_bytes
+from hetlora.tensors import adapter_to_bytes, factor_tensors
 
 
 def reduced(settings: RunSettings, state: GlobalState, works: Sequence[Work]) -> GlobalState:
@@ -34,7 +33,7 @@ def reduced(settings: RunSettings, state: GlobalState, works: Sequence[Work]) ->
 def check_sent(done: Work, handout: Handout) -> None:
     assert adapter_to_bytes(done.sent.adapter) == adapter_to_bytes(unstacked(handout.adapter))
     assert done.plan.adaptation == handout.adaptation
-    assert done.frozen == (handout.frozen and partial_to_bytes(frozen_tensors(factors_of(handout.frozen))))
+    assert done.frozen == (handout.frozen and tensors_to_bytes(factor_tensors(factors_of(handout.frozen))))
     assert {name: core.tolist() for name, core in done.sent.cores.items()} == {
         name: core.tolist() for name, core in handout.cores.items()
     }
@@ -45,5 +44,5 @@ def published(settings: RunSettings, state: GlobalState) -> tuple[bytes, bytes |
     shown = Handout(state.adapter, state.frozen)
     if state.adapter.rank > RANK:
         shown = opened(settings, state).distribute(RANK)
-    frozen = None if shown.frozen is None else partial_to_bytes(frozen_tensors(factors_of(shown.frozen)))
+    frozen = None if shown.frozen is None else tensors_to_bytes(factor_tensors(factors_of(shown.frozen)))
     return adapter_to_bytes(unstacked(shown.adapter)), frozen

@@ -17,9 +17,10 @@ from edge_sdk.client import EdgeClient
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, Tensor
 from hetlora.errors import ServiceUnreachable
 from hetlora.messages.device import Adaptation
-from hetlora.partial_tensors import cores_from_bytes, partial_to_bytes
-from hetlora.plan_adapter import frozen_tensors, sent_tensors, sparse_tensors
-from hetlora.tensors import adapter_to_bytes, factor_keys
+from hetlora.partial_tensors import cores_from_bytes
+from hetlora.plan_adapter import sent_tensors, sparse_tensors
+from hetlora.stored_tensors import tensors_to_bytes
+from hetlora.tensors import adapter_to_bytes, factor_keys, factor_tensors
 
 MakeClient = Callable[..., EdgeClient]
 LORA_A, LORA_B = factor_keys("query")
@@ -71,8 +72,8 @@ def test_sparse_change_is_uploaded_and_its_ranks_are_not_pruned(
 def test_frozen_adapter_reaches_the_runtime_and_is_never_sent(
     service: FakeService, make_client: MakeClient, opened: Opened
 ) -> None:
-    service.frozen = partial_to_bytes(
-        frozen_tensors({"query": LoraFactors(np.full((7, 4), 3), np.full((6, 7), 5))})
+    service.frozen = tensors_to_bytes(
+        factor_tensors({"query": LoraFactors(np.full((7, 4), 3), np.full((6, 7), 5))})
     )
     assert make_client(runtime=opened).run_once().outcome == "accepted"
     assert "frozen" not in str(load(service.bodies[0]).keys())
@@ -105,7 +106,7 @@ def test_cores_are_trained_and_sent_alone(service: FakeService, make_client: Mak
         return Doubling(adapter)
 
     service.adaptation = Adaptation(trained="core")
-    service.plan_adapter = partial_to_bytes(sent_tensors(adapter_of(4), {"query": begun}))
+    service.plan_adapter = tensors_to_bytes(sent_tensors(adapter_of(4), {"query": begun}))
     assert make_client(runtime=open_runtime).run_once().outcome == "accepted"
     cores = cores_from_bytes(service.bodies[0], SPEC, 4)
     np.testing.assert_array_equal(cores["query"], 2 * begun)
@@ -117,7 +118,7 @@ def test_plan_whose_cores_do_not_fit_is_given_back(
 ) -> None:
     service.adaptation = Adaptation(trained=trained)
     cores = {} if trained == "core" else {"query": np.eye(4, dtype=np.float32)}
-    service.plan_adapter = partial_to_bytes(sent_tensors(adapter_of(4), cores))
+    service.plan_adapter = tensors_to_bytes(sent_tensors(adapter_of(4), cores))
     assert make_client().run_once().code == "spec_mismatch"
 
 
@@ -125,7 +126,7 @@ def test_sparse_adapter_is_what_training_begins_with(
     service: FakeService, make_client: MakeClient, opened: Opened
 ) -> None:
     # The 16 numbers of lora_A are larger than the 24 of lora_B: two fifths of all 40 are those.
-    service.plan_adapter = partial_to_bytes(sparse_tensors(adapter_of(4, a=0.5, b=0.25), 0.4))
+    service.plan_adapter = tensors_to_bytes(sparse_tensors(adapter_of(4, a=0.5, b=0.25), 0.4))
     make_client(runtime=opened).run_once()
     [began] = opened.began
     assert (began.factors["query"].lora_A == 0.5).all()

@@ -17,16 +17,16 @@ from hetlora.algebra import truncate
 from hetlora.errors import RankOutOfRange, SpecMismatch
 from hetlora.messages.device import Adaptation
 from hetlora.partial import contract, expand
-from hetlora.partial_tensors import cores_from_bytes, max_partial_bytes, partial_to_bytes
+from hetlora.partial_tensors import cores_from_bytes, max_partial_bytes
 from hetlora.plan_adapter import (
     frozen_from_bytes,
-    frozen_tensors,
     sent_from_bytes,
     sent_tensors,
     sparse_tensors,
 )
 from hetlora.selection import kept_entries, largest_entries, moved_most, part_moves
-from hetlora.tensors import adapter_to_bytes, to_tensors
+from hetlora.stored_tensors import tensors_to_bytes
+from hetlora.tensors import adapter_to_bytes, factor_tensors, to_tensors
 
 SPEC = AdapterSpec((ModuleSpec("k", 3, 2), ModuleSpec("q", 2, 4)), scaling=2.0, max_rank=2)
 KEY = "base_model.model."
@@ -159,7 +159,7 @@ def test_cores_come_back_and_make_an_adapter(received: Adapter) -> None:
 
 @given(adapters(), st.floats(0.01, 1.0))
 def test_sparse_adapter_is_its_largest_entries_over_zero(adapter: Adapter, density: float) -> None:
-    data = partial_to_bytes(sparse_tensors(adapter, density))
+    data = tensors_to_bytes(sparse_tensors(adapter, density))
     read = sent_from_bytes(data, adapter.spec).adapter
     assert read.ranks == adapter.ranks
     whole, part = (
@@ -177,12 +177,12 @@ def test_adapter_of_a_plan_is_read_in_its_plain_form_too(adapter: Adapter) -> No
     sent = sent_from_bytes(adapter_to_bytes(adapter), adapter.spec)
     assert same_bits(sent.adapter, adapter)
     assert sent.cores == {}
-    assert partial_to_bytes(sent_tensors(adapter, {})) == adapter_to_bytes(adapter)
+    assert tensors_to_bytes(sent_tensors(adapter, {})) == adapter_to_bytes(adapter)
 
 
 def test_adapter_of_a_plan_brings_its_cores() -> None:
     cores = {"k": np.eye(2, dtype=np.float32), "q": np.full((2, 2), 3, np.float32)}
-    sent = sent_from_bytes(partial_to_bytes(sent_tensors(ones(), cores)), SPEC)
+    sent = sent_from_bytes(tensors_to_bytes(sent_tensors(ones(), cores)), SPEC)
     assert same_bits(sent.adapter, ones())
     assert {name: core.tolist() for name, core in sent.cores.items()} == {
         "k": [[1, 0], [0, 1]],
@@ -195,7 +195,7 @@ def test_frozen_factors_may_pass_the_largest_rank() -> None:
         "k": LoraFactors(np.arange(15).reshape(5, 3), np.ones((2, 5))),
         "q": LoraFactors(np.ones((0, 2)), np.ones((4, 0))),
     }
-    read = frozen_from_bytes(partial_to_bytes(frozen_tensors(factors)), SPEC)
+    read = frozen_from_bytes(tensors_to_bytes(factor_tensors(factors)), SPEC)
     assert {name: own.rank for name, own in read.items()} == {"k": 5, "q": 0}
     assert (read["k"].lora_A == factors["k"].lora_A).all()
 

@@ -16,8 +16,9 @@ from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.errors import InputError, MalformedTensors, NonFiniteValues, RankOutOfRange, SpecMismatch
 from hetlora.messages.device import Adaptation
 from hetlora.partial import contract, expand
-from hetlora.partial_tensors import cores_from_bytes, cores_to_bytes, partial_to_bytes
+from hetlora.partial_tensors import cores_from_bytes, cores_to_bytes
 from hetlora.plan_adapter import frozen_from_bytes, sent_from_bytes, sent_tensors, sparse_tensors
+from hetlora.stored_tensors import tensors_to_bytes
 
 SPEC = AdapterSpec((ModuleSpec("k", 3, 2), ModuleSpec("q", 2, 4)), scaling=2.0, max_rank=2)
 K, Q = "base_model.model.k", "base_model.model.q"
@@ -180,7 +181,7 @@ def test_adapter_of_another_specification_cannot_complete_an_update() -> None:
     ],
 )
 def test_sparse_adapter_that_does_not_fit_is_refused(change: dict[str, Any]) -> None:
-    tensors = {**load(partial_to_bytes(sparse_tensors(RECEIVED, 1.0))), **change}
+    tensors = {**load(tensors_to_bytes(sparse_tensors(RECEIVED, 1.0))), **change}
     data = save({key: tensor for key, tensor in tensors.items() if tensor is not None})
     with pytest.raises(SpecMismatch):
         sent_from_bytes(data, SPEC)
@@ -190,7 +191,7 @@ def test_plan_with_cores_for_some_modules_or_of_another_rank_is_refused() -> Non
     for cores in ({"k": np.ones((2, 2))}, {"k": np.ones((2, 2)), "q": np.ones((2, 2))}):
         with pytest.raises(SpecMismatch):
             sent_from_bytes(
-                partial_to_bytes(
+                tensors_to_bytes(
                     sent_tensors(RECEIVED, {name: core.astype(np.float32) for name, core in cores.items()})
                 ),
                 SPEC,
@@ -207,7 +208,7 @@ def test_frozen_factors_of_other_shapes_are_refused(shapes: tuple[tuple[int, ...
         f"{Q}.lora_B.weight": np.ones((4, 0), np.float32),
     }
     with pytest.raises(SpecMismatch):
-        frozen_from_bytes(partial_to_bytes(tensors), SPEC)
+        frozen_from_bytes(tensors_to_bytes(tensors), SPEC)
 
 
 READERS: list[Callable[[bytes], object]] = [

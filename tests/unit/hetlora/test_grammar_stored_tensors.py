@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
@@ -24,9 +21,8 @@ from hetlora.expansion import expand_lazily
 from hetlora.lazy_adapter import LazyAdapter, lazily
 from hetlora.messages.device import Adaptation
 from hetlora.partial import contract, expand
-from hetlora.partial_tensors import partial_to_bytes
 from hetlora.plan_adapter import open_sent, sent_from_bytes, sent_tensors, sparse_tensors
-from hetlora.stored_tensors import METADATA, Source, stored_tensors, write_tensors
+from hetlora.stored_tensors import DTYPES, Source, stored_tensors, tensors_to_bytes, write_tensors
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, read_adapter
 
 SPEC = AdapterSpec((ModuleSpec("k", 3, 2), ModuleSpec("q", 2, 4)), scaling=2.0, max_rank=2)
@@ -67,12 +63,12 @@ KINDS: dict[str, tuple[bytes, Callable[[Source], LazyAdapter], Callable[[bytes],
         lambda data: sent_from_bytes(data, SPEC).adapter,
     ),
     "sent with cores": (
-        partial_to_bytes(sent_tensors(SQUARE, CORES)),
+        tensors_to_bytes(sent_tensors(SQUARE, CORES)),
         lambda source: open_sent(source, SPEC),
         lambda data: sent_from_bytes(data, SPEC).adapter,
     ),
     "sent sparse": (
-        partial_to_bytes(sparse_tensors(adapter(2), 0.4)),
+        tensors_to_bytes(sparse_tensors(adapter(2), 0.4)),
         lambda source: open_sent(source, SPEC),
         lambda data: sent_from_bytes(data, SPEC).adapter,
     ),
@@ -171,7 +167,7 @@ def test_stored_tensors_are_those_of_the_file(dtypes: list[str], shape: list[int
     st.dictionaries(
         st.text(st.characters(codec="utf-8"), max_size=6).filter(lambda key: key != "__metadata__"),
         st.tuples(
-            st.sampled_from(["float32", "float64", "int64", "int32", "uint32"]),
+            st.sampled_from([*DTYPES.values()]),
             st.lists(st.integers(0, 3), max_size=3),
         ),
     )
@@ -183,15 +179,10 @@ def test_file_written_in_pieces_is_that_of_safetensors(
         key: np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
         for key, (dtype, shape) in kinds.items()
     }
-    assert written(tensors) == save(tensors, metadata={"format": "pt"})
+    assert tensors_to_bytes(tensors) == save(tensors, metadata={"format": "pt"})
     turned = {key: tensor.T for key, tensor in tensors.items()}
-    assert written(turned) == save({key: np.array(own, order="C") for key, own in turned.items()}, METADATA)
-
-
-def written(tensors: dict[str, NDArray[Any]]) -> bytes:
-    file = io.BytesIO()
-    write_tensors(tensors, file.write)
-    return file.getvalue()
+    in_order = {key: np.array(tensor, order="C") for key, tensor in turned.items()}
+    assert tensors_to_bytes(turned) == save(in_order, metadata={"format": "pt"})
 
 
 def test_to_write_a_file_takes_no_copy_of_its_tensors() -> None:
