@@ -55,7 +55,7 @@ def create_app(service: Service) -> FastAPI:
         # As each works with the database: more would wait for a connection, and take turns for nothing. The
         # worker's are its own: without them it would lose its claims while requests wait for a store.
         connections, own = service.settings.database_connections, WORKERS_CONNECTIONS if worker else 0
-        current_default_thread_limiter().total_tokens = max(1, connections - own)
+        current_default_thread_limiter().total_tokens = connections - own
         if worker is not None:
             worker.start()
         try:

@@ -12,10 +12,9 @@ from aggregator_service.revisions import engine_of
 from aggregator_service.settings import Settings
 from aggregator_service.storage.blobs import Blobs
 from aggregator_service.storage.store import Store
-from aggregator_service.storage.tables import AdapterVersionRow, HandoutRow, RunRow, frozen_of
+from aggregator_service.storage.tables import AdapterVersionRow, RunRow
 from hetlora.errors import HetloraError, UnavailableError
 from hetlora.manifest import parse_manifest
-from hetlora.messages.common import ObjectRef
 from hetlora.states import RunState, is_final
 
 NOT_ENDED: Final = tuple(state for state in RunState if not is_final(state))
@@ -25,7 +24,7 @@ MAX_TOLD: Final = 5
 def check_needed_objects(settings: Settings) -> int:
     """Look for the objects of all runs that have not ended: bundles, and the newest adapters.
 
-    Of files and handouts the size is looked at; manifests and adapters are hashed.
+    Of files the size is looked at; manifests and adapters are hashed. What devices are sent is made of these.
 
     Returns:
         How many runs have all of theirs.
@@ -39,11 +38,9 @@ def check_needed_objects(settings: Settings) -> int:
         runs = session.scalars(select(RunRow).where(RunRow.state.in_(NOT_ENDED))).all()
         newest = {run.adapter_version for run in runs}
         versions = session.scalars(select(AdapterVersionRow).where(AdapterVersionRow.id.in_(newest))).all()
-        handouts = session.scalars(select(HandoutRow).where(HandoutRow.version.in_(newest))).all()
     # With no transaction open, which PostgreSQL would end: to hash what is in a bucket takes its time.
     faults = [fault for digest in {run.bundle for run in runs} for fault in _of_bundle(objects, digest)]
     faults += [fault for version in versions for fault in _of_version(objects, version)]
-    faults += [fault for handout in handouts for fault in _of_handout(objects, handout)]
     if faults:
         more = f", and {len(faults) - MAX_TOLD} more" if len(faults) > MAX_TOLD else ""
         raise UnavailableError(
@@ -63,7 +60,10 @@ def _of_bundle(objects: Blobs, digest: str) -> Iterator[str]:
         yield f"manifest of the bundle {digest}: {error}"
         return
     for name, entry in manifest.files.items():
-        yield from _unless_of_size(objects, f"{name} of the bundle {digest}", entry)
+        size_bytes = objects.size_bytes(entry.sha256)
+        if size_bytes != entry.size_bytes:
+            has = "missing" if size_bytes is None else f"{size_bytes} bytes"
+            yield f"{name} of the bundle {digest}: {has} instead of {entry.size_bytes} bytes"
 
 
 def _of_version(objects: Blobs, row: AdapterVersionRow) -> Iterator[str]:
@@ -74,16 +74,3 @@ def _of_version(objects: Blobs, row: AdapterVersionRow) -> Iterator[str]:
             raise
         except HetloraError as error:
             yield f"adapter {row.id}: {error}"
-
-
-def _of_handout(objects: Blobs, row: HandoutRow) -> Iterator[str]:
-    sent = ObjectRef(sha256=row.sha256, size_bytes=row.size_bytes)
-    for ref in filter(None, (sent, frozen_of(row))):
-        yield from _unless_of_size(objects, f"adapter {row.version} at rank {row.rank}", ref)
-
-
-def _unless_of_size(objects: Blobs, what: str, ref: ObjectRef) -> Iterator[str]:
-    size_bytes = objects.size_bytes(ref.sha256)
-    if size_bytes != ref.size_bytes:
-        has = "missing" if size_bytes is None else f"{size_bytes} bytes"
-        yield f"{what}: {has} instead of {ref.size_bytes} bytes"

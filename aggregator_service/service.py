@@ -106,6 +106,7 @@ def _open(settings: Settings, url: URL, clock: Clock) -> Service:
     with ExitStack() as opened:
         for folder in (store.incoming, data_dir / "objects", data_dir / "updates", data_dir / "uploads"):
             folder.mkdir(parents=True, exist_ok=True)
+        store.drop_abandoned(settings.keep_orphans_seconds)  # where no worker sweeps: by a restart at last
         database = Database(
             url,
             timeout_seconds=settings.database_timeout_seconds,

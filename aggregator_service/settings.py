@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     )
     database_connections: int = Field(
         8,
-        ge=2,
+        ge=3,
         le=1000,
         description="Most connections that this process opens to the database, "
         "and requests that it works on at a time, but for two that are the round worker's.",

@@ -21,7 +21,7 @@ from benchmarks.service.faults import DatabaseName
 from benchmarks.service.load import RANK, LoadPlan, LoadRow, measure
 from benchmarks.service.superlink import SuperLinkPlan, measure_superlink
 from hetlora.cli.output import JsonFlag, stderr, stdout
-from hetlora.errors import ServiceFailed
+from hetlora.errors import ServiceFailed, SettingsError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -84,7 +84,9 @@ def bench_service(
         return LoadPlan(database, roles, whole, width, goal_count, concurrency, generators, seed)
 
     last, most = kinds[-1], max(counts)
-    large = choices_of(fleet_database or last, "fleet-database", DATABASES)[0]
+    (large, *others) = choices_of(fleet_database or last, "fleet-database", DATABASES)
+    if others:
+        raise SettingsError("--fleet-database", got=fleet_database, expected=f"one of {', '.join(DATABASES)}")
     plans = {
         "rows": [plan(kind, ALONE * count, devices, widths[0]) for kind in kinds for count in counts],
         "sizes": [plan(last, SPLIT, max(goal_count, devices // 5), width) for width in widths],

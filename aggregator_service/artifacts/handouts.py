@@ -59,9 +59,12 @@ def handout(service: Service, version_id: str, rank: int, seed: int) -> StoredHa
 def _stored(service: Service, version_id: str, rank: int) -> StoredHandout | None:
     with service.database.read() as session:
         row = session.get(HandoutRow, (version_id, rank))
-    if row is None or service.objects.size_bytes(row.sha256) is None:  # lost, and made again: the same bytes
+    if row is None:
         return None
-    return _of_row(row)
+    stored = _of_row(row)
+    named = filter(None, (stored.adapter, stored.frozen))
+    whole = all(service.objects.size_bytes(ref.sha256) == ref.size_bytes for ref in named)
+    return stored if whole else None  # made again: the same bytes
 
 
 def _make(service: Service, version_id: str, rank: int, seed: int) -> StoredHandout:
@@ -78,17 +81,17 @@ def _make(service: Service, version_id: str, rank: int, seed: int) -> StoredHand
 def _remember(service: Service, row: HandoutRow) -> None:
     try:
         with service.database.write() as session:
-            session.add(row)
+            session.merge(row)  # of one that was lost, which on another processor may have other last bits
     except IntegrityError:  # another process made it too, and the same bytes
         log.info("version=%s rank=%d handout=known", row.version, row.rank)
 
 
 def _put(service: Service, made: Handout) -> StoredHandout:
-    adapter = put_tensors(service, tensors_of(made))
+    adapter = put_tensors(service, handout_tensors(made))
     return StoredHandout(adapter, put_frozen(service, made.frozen), made.adaptation)
 
 
-def tensors_of(made: Handout) -> Mapping[str, NDArray[Any]]:
+def handout_tensors(made: Handout) -> Mapping[str, NDArray[Any]]:
     """The adapter of a handout as it travels, by key."""
     adapter = unstacked(made.adapter)
     if made.density < 0.5:  # an entry takes its place beside its value: twice the bytes

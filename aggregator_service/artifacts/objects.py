@@ -33,20 +33,13 @@ from aggregator_service.storage.tables import (
     ObjectRow,
     RoundRow,
 )
-from hetlora.digest import sha256_of
 from hetlora.messages.common import ObjectRef
 from hetlora.states import LIVE_EVALUATION
 from hetlora.stored_tensors import write_tensors
 
 log = logging.getLogger(__name__)
 
-AT_A_TIME: Final = 500  # objects that one sweep looks at
-
-
-def put(service: Service, data: bytes) -> ObjectRef:
-    """Store bytes as an object that whoever asks may refer to."""
-    touch(service, [sha256_of(data)])
-    return service.objects.put(data)
+OBJECTS_AT_A_TIME: Final = 500  # objects that one sweep looks at
 
 
 def put_tensors(service: Service, tensors: Mapping[str, NDArray[Any]]) -> ObjectRef:
@@ -81,12 +74,12 @@ def _touch(service: Service, sha256: str) -> None:
 
 
 def drop_orphans(service: Service) -> None:
-    """Delete objects that nothing refers to and nobody touched for long, of the `AT_A_TIME` oldest."""
+    """Delete objects that nothing refers to and nobody touched for long, of so many oldest ones."""
     now = service.clock()
     oldest = now - timedelta(seconds=service.settings.keep_orphans_seconds)
     longest_ago = select(ObjectRow.sha256).where(ObjectRow.touched_at < oldest).order_by(ObjectRow.touched_at)
     with service.database.read() as session:
-        looked_at = set(session.scalars(longest_ago.limit(AT_A_TIME)))
+        looked_at = set(session.scalars(longest_ago.limit(OBJECTS_AT_A_TIME)))
     if not looked_at:
         return
     orphans = _without_reference(service, looked_at)

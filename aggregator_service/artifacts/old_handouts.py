@@ -24,7 +24,7 @@ from hetlora.states import LIVE_ASSIGNMENT, EvaluationState, RunState, is_final
 
 log = logging.getLogger(__name__)
 
-AT_A_TIME: Final = 50  # versions that one sweep is done with
+VERSIONS_AT_A_TIME: Final = 50  # versions that one sweep is done with
 _ENDED: Final = [state for state in RunState if is_final(state)]
 _OVER: Final = (
     select(HandoutRow.version, AdapterVersionRow.run_id)
@@ -44,7 +44,7 @@ _OVER: Final = (
 def drop_handouts(service: Service) -> None:
     """Delete the handouts of versions that are over; their objects go as orphans do."""
     with service.database.read() as session:
-        found = session.execute(_OVER.limit(AT_A_TIME)).all()
+        found = session.execute(_OVER.limit(VERSIONS_AT_A_TIME)).all()
     for version, run_id in found:
         _touch_objects(service, version)
         with service.database.write() as session:

@@ -121,6 +121,7 @@ def leave_out(
     """
     for assignment in unreadable:
         move(session, assignment, AssignmentState.DISCARDED, "the stored update cannot be read", now)
+    row.unreadable_since = None  # others of its updates have their time, too
     missing = _shortfall(session, row, run.settings)
     if missing is None:
         return

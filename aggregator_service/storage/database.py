@@ -169,14 +169,16 @@ def _postgresql_engine(url: URL, timeout_seconds: float, connections: int) -> En
             "connect_timeout": patience_seconds,
             **_LOST_SECONDS,
             "tcp_user_timeout": 1000 * patience_seconds,
-            "options": " ".join(f"-c {name}={value}" for name, value in _session_of(timeout_seconds).items()),
+            "options": " ".join(
+                f"-c {name}={value}" for name, value in _server_settings(timeout_seconds).items()
+            ),
         },
     )
     event.listen(engine, "begin", _begin_postgresql)
     return engine
 
 
-def _session_of(timeout_seconds: float) -> dict[str, object]:
+def _server_settings(timeout_seconds: float) -> dict[str, object]:
     """What the server goes by for a connection of ours."""
     return {
         "lock_timeout": round(1000 * timeout_seconds),

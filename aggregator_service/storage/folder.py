@@ -5,9 +5,9 @@ Bytes go to a temporary file that is synced and then renamed, and so are the fol
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-import shutil
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,8 +76,19 @@ class BlobFolder(Blobs):
         self.path(sha256).unlink(missing_ok=True)
 
     def drop(self) -> None:
-        """Delete all blobs, and the folder."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        """Delete all blobs, and the folder.
+
+        Raises:
+            OSError: one cannot be deleted.
+        """
+        for folder, _, names in os.walk(self.root, topdown=False, onerror=_unless_absent):
+            for name in names:
+                Path(folder, name).unlink(missing_ok=True)
+            try:
+                os.rmdir(folder)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):  # another was at it, or one came in
+                    raise
 
     def _store(self, blob: IncomingBlob) -> None:
         target = self.path(blob.sha256)
@@ -90,6 +101,11 @@ class BlobFolder(Blobs):
             raise UnavailableError(
                 "a folder was dropped as bytes for it came in", got=self.root.name
             ) from error
+
+
+def _unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,8 +11,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from aggregator_service.storage.database import out_of_order, words_of
 from hetlora.errors import UnavailableError
 
-# No space, a limit on files, no descriptors, a disk gone read-only.
-PASSING: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EROFS}
+# No space, a limit on files, no descriptors, a disk gone read-only or that cannot be read, a share that went.
+PASSING: Final = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EROFS,
+    errno.EIO,
+    errno.ESTALE,
+}
 
 
 def log_fault(log: logging.Logger, error: Exception, template: str, *values: object) -> None:

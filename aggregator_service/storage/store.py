@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -47,6 +48,16 @@ class Store:
             raise UnavailableError(
                 "object store cannot be written", got=f"{self.incoming}: {error.strerror}"
             ) from error
+
+    def drop_abandoned(self, seconds: float) -> None:
+        """Delete temporary files that nobody has written to for so long: their processes died."""
+        oldest = time.time() - seconds
+        for path in self.incoming.iterdir():
+            try:
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+            except FileNotFoundError:  # done by another process, or by the one that it belonged to
+                continue
 
     def blobs(self, folder: str) -> Blobs:
         """The blobs of a folder, whose name may have slashes."""

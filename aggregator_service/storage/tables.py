@@ -140,6 +140,7 @@ class RoundRow(StatefulRow):
     traceparent: Mapped[str | None]  # of the request that met the goal, where spans are made
     abandoned_for: Mapped[AbandonedFor | None]  # set when it is; the reason says it in words, for people
     fault_code: Mapped[str | None]  # of the error, where one in the aggregation was why
+    unreadable_since: Mapped[datetime | None]  # one of its updates, which is looked for
 
 
 class AssignmentRow(StatefulRow):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from aggregator_service.aggregation.reading import UpdateReader
@@ -18,6 +18,8 @@ from aggregator_service.aggregation.rules import RULES
 from aggregator_service.aggregation.tree import Aggregate
 from aggregator_service.artifacts.adapters import StoredState, add_version, opened, read_state, store_state
 from aggregator_service.artifacts.bundles import read_spec
+from aggregator_service.artifacts.handouts import handout
+from aggregator_service.assignments.assignments import seed_of
 from aggregator_service.rounds.closing import give_up, go_on, leave_out
 from aggregator_service.rounds.evaluations import open_if_due
 from aggregator_service.rounds.rounds import ACCEPTED, GOAL_MET, abort_live, end, in_round
@@ -29,7 +31,6 @@ from aggregator_service.storage.tables import (
     RankLimitRow,
     RoundRow,
     RunRow,
-    TransitionRow,
 )
 from aggregator_service.worker.checkpoints import Checkpoints, inputs_of
 from aggregator_service.worker.steps import step
@@ -49,9 +50,9 @@ def commit_round(service: Service, round_id: str) -> None:
     """Aggregate a round and commit it; after a crash at any instant another process goes on with the round.
 
     The adapter's object is on disk before the transaction, which moves round, run, weights, remembered ranks
-    and adapter version together. An update that cannot be read back for `LOOKED_FOR` is left out
-    (`closing.leave_out`); updates that cannot be aggregated end this attempt at the round; any other fault
-    is raised and leaves the round as it is.
+    and adapter version together. What devices were sent is made again where it is lost. An update that stays
+    lost or rotten for `LOOKED_FOR` is left out (`closing.leave_out`); updates that cannot be aggregated end
+    this attempt at the round; any other fault is raised and leaves the round as it is.
     """
     with service.database.read() as session:
         row = session.get_one(RoundRow, round_id)
@@ -61,14 +62,14 @@ def commit_round(service: Service, round_id: str) -> None:
     with step(service, "read"):
         state = read_state(service, run, version)
     source = _source(service, run, round_id, accepted)
+    pruned = _pruned(service, run, source, accepted)  # before the work: it may find something missing
     try:
         with step(service, "aggregate"):
             result = _aggregated(service, run.settings, row, state, accepted, source)
         with step(service, "store"):
             stored = store_state(service, run.settings, result.state)
-        pruned = _pruned(source, accepted)
     except UnreadableUpdate as error:
-        if service.clock() - _waiting_since(service, row) < LOOKED_FOR:
+        if service.clock() - _unreadable_since(service, round_id) < LOOKED_FOR:
             raise UnavailableError("a stored update cannot be read now", got=error.sha256) from error
         log.exception("round=%s update=%s unreadable", round_id, error.sha256)
         _leave_out(service, round_id, error.sha256)
@@ -123,16 +124,24 @@ def _source(service: Service, run: RunRow, round_id: str, accepted: Sequence[Ass
         if own.offered_in != round_id
     }
     compared = defended or rule.compares
-    return StoredUpdates(service.updates(round_id), service.objects, reader, adaptations, elsewhere, compared)
+    return StoredUpdates(service.updates(round_id), service.objects, reader, adaptations, compared, elsewhere)
 
 
-def _pruned(source: StoredUpdates, accepted: Sequence[AssignmentRow]) -> set[str]:
+def _pruned(
+    service: Service, run: RunRow, source: StoredUpdates, accepted: Sequence[AssignmentRow]
+) -> set[str]:
     """The assignments whose devices pruned themselves: their updates have fewer ranks than they were sent.
 
     That need not be the rank that they took: a rule may send fewer ranks, or some modules more.
     """
-    sent = {sha256: source.sent_rank(sha256) for sha256 in {str(own.adapter_sha256) for own in accepted}}
-    return {own.id for own in accepted if (own.updated_rank or 0) < sent[str(own.adapter_sha256)]}
+    sent = {str(own.adapter_sha256): own for own in accepted}
+    ranks = {}
+    for sha256, own in sent.items():
+        if service.objects.size_bytes(sha256) is None:
+            seed = seed_of(run, own.offered_in, own.device_id)
+            handout(service, own.base_version, own.rank or 0, seed)
+        ranks[sha256] = source.sent_rank(sha256)
+    return {own.id for own in accepted if (own.updated_rank or 0) < ranks[str(own.adapter_sha256)]}
 
 
 def _commit(
@@ -196,11 +205,13 @@ def _remember_rank(session: Session, run: RunRow, assignment: AssignmentRow) -> 
     session.merge(RankLimitRow(run_id=run.id, device_id=assignment.device_id, max_rank=kept))
 
 
-def _waiting_since(service: Service, row: RoundRow) -> datetime:
-    moved = TransitionRow.subject == row.subject, TransitionRow.subject_id == row.id
-    to_wait = select(func.max(TransitionRow.at)).where(*moved, TransitionRow.new == RoundState.AGGREGATING)
-    with service.database.read() as session:
-        return session.scalars(to_wait).one() or service.clock()
+def _unreadable_since(service: Service, round_id: str) -> datetime:
+    """When an update of the round could first not be read, which is noted."""
+    with service.database.write() as session:
+        lock_run_of_round(session, round_id)
+        row = session.get_one(RoundRow, round_id)
+        row.unreadable_since = row.unreadable_since or service.clock()
+        return row.unreadable_since
 
 
 def _leave_out(service: Service, round_id: str, update_id: str) -> None:

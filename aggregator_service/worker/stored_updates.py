@@ -18,8 +18,9 @@ from hetlora.messages.device import Adaptation
 from hetlora.partial import expand, with_cores
 from hetlora.plan_adapter import open_sent, sent_from_bytes
 
-# A round has few handouts, one for each rank; where each device has its own, none comes twice.
-KNOWN_BYTES: Final = 2**26
+# Of what devices were sent, in memory: more than one, if they fit. A round has few handouts, one for each
+# rank; where each device has its own, none comes twice.
+KNOWN_BYTES: Final = 2**27
 
 
 class UnreadableUpdate(Exception):
@@ -32,15 +33,20 @@ class UnreadableUpdate(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Received:
-    """What devices were sent: as they take it, and as updates are compared with it, if they are."""
+    """What devices were sent, as far as it is needed: as a part of updates, and to compare them with."""
 
-    adapter: Adapter
+    adapter: Adapter | None
     stacked: StackedAdapter | None
 
     @property
     def size_bytes(self) -> int:
         """What it takes in memory."""
-        return self.adapter.size_bytes * (1 if self.stacked is None else 2)
+        return sum(
+            (
+                0 if self.adapter is None else self.adapter.size_bytes,
+                0 if self.stacked is None else self.stacked.values.nbytes,
+            )
+        )
 
 
 @dataclass(slots=True)
@@ -49,19 +55,20 @@ class StoredUpdates:
 
     `adaptations` are by `UpdateRef.plan_key`. `elsewhere` has, by digest, the folders of updates that are not
     in `updates`: those that devices were asked for in an earlier round. What devices were sent is read where
-    updates are `compared` with it, or are a part of it.
+    updates are `compared` with it, or are a part of it; of the others `sent_rank` hashes the file and reads
+    its header alone.
     """
 
     updates: Blobs
     objects: Blobs
     reader: UpdateReader
     adaptations: Mapping[PlanKey, Adaptation]
+    compared: bool
     elsewhere: Mapping[str, Blobs] = field(default_factory=dict)
-    compared: bool = True
     _known: OrderedDict[str, Received] = field(default_factory=OrderedDict)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        own = self.updates, self.objects, self.reader, self.adaptations, self.elsewhere, self.compared
+        own = self.updates, self.objects, self.reader, self.adaptations, self.compared, self.elsewhere
         return StoredUpdates, own
 
     def load(self, ref: UpdateRef) -> Update:
@@ -73,7 +80,8 @@ class StoredUpdates:
             UnavailableError: the store does not answer now.
         """
         adaptation = self.adaptations[ref.plan_key]
-        received = self._received(ref.received_sha256) if self.compared or adaptation != PLAIN else None
+        part = adaptation != PLAIN
+        received = self._received(ref.received_sha256, part) if self.compared or part else None
         try:
             adapter = self._read(ref.sha256, adaptation, received)
         except UnavailableError:  # the update may be well
@@ -100,17 +108,17 @@ class StoredUpdates:
 
     def _read(self, sha256: str, adaptation: Adaptation, received: Received | None) -> StackedAdapter:
         data = self.elsewhere.get(sha256, self.updates).read(sha256)
-        if received is None or adaptation == PLAIN:
+        if received is None or received.adapter is None:
             return self.reader.read(data)
         return stacked(expand(data, self.reader.spec, adaptation, received.adapter))
 
-    def _received(self, sha256: str) -> Received:
+    def _received(self, sha256: str, part: bool) -> Received:
         known = self._known.get(sha256)
         if known is None:
             with reading_own("an adapter that was sent"):
                 sent = sent_from_bytes(self.objects.read(sha256), self.reader.spec)
             whole = stacked(with_cores(sent.adapter, sent.cores)) if self.compared else None
-            known = self._known[sha256] = Received(sent.adapter, whole)
+            known = self._known[sha256] = Received(sent.adapter if part else None, whole)
             while len(self._known) > 1 and sum(own.size_bytes for own in self._known.values()) > KNOWN_BYTES:
                 self._known.popitem(last=False)
         self._known.move_to_end(sha256)

@@ -5,7 +5,6 @@ are over, orphans.
 from __future__ import annotations
 
 import logging
-import time
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -26,7 +25,7 @@ from aggregator_service.storage.tables import AssignmentRow, NonceRow, RoundRow
 
 log = logging.getLogger(__name__)
 
-AT_A_TIME: Final = 1000  # rounds that one sweep looks at
+ROUNDS_AT_A_TIME: Final = 1000  # that one sweep looks at
 
 
 def sweep(service: Service) -> None:
@@ -39,7 +38,7 @@ def sweep(service: Service) -> None:
         partial(_drop_updates, service, now),
         partial(drop_handouts, service),
         partial(drop_orphans, service),
-        partial(_drop_incoming, service),
+        partial(service.store.drop_abandoned, service.settings.keep_orphans_seconds),
     ):
         try:
             step()
@@ -71,7 +70,7 @@ def _drop_updates(service: Service, now: datetime) -> None:
     )
     with service.database.read() as session:
         # Mostly there is none. PostgreSQL expects many, and would read all assignments if asked at once.
-        candidates = session.scalars(ended.order_by(RoundRow.ended_at).limit(AT_A_TIME)).all()
+        candidates = session.scalars(ended.order_by(RoundRow.ended_at).limit(ROUNDS_AT_A_TIME)).all()
         over = select(RoundRow.id).where(RoundRow.id.in_(candidates), ~needed.exists())
         rounds = session.scalars(over).all() if candidates else ()
     for round_id in rounds:
@@ -81,14 +80,3 @@ def _drop_updates(service: Service, now: datetime) -> None:
             lock_run_of_round(session, round_id)
             session.get_one(RoundRow, round_id).updates_dropped = True
         log.info("round=%s updates=removed", round_id)
-
-
-def _drop_incoming(service: Service) -> None:
-    """Temporary files of processes that died: those that nobody has written to for long."""
-    oldest = time.time() - service.settings.keep_orphans_seconds
-    for path in service.store.incoming.iterdir():
-        try:
-            if path.stat().st_mtime < oldest:
-                path.unlink()
-        except FileNotFoundError:  # done by another process, or by the one that it belonged to
-            continue

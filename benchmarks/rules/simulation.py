@@ -14,7 +14,7 @@ from aggregator_service.aggregation.rule import GlobalState, Handout, Update, Up
 from aggregator_service.aggregation.rules import first_state, open_rule
 from aggregator_service.aggregation.stacks import factors_of, stacked, unstacked
 from aggregator_service.aggregation.tree import aggregate
-from aggregator_service.artifacts.handouts import tensors_of
+from aggregator_service.artifacts.handouts import handout_tensors
 from benchmarks.rules.clients import Client
 from edge_sdk.batches import draw_batches
 from edge_sdk.collation import collate_for
@@ -79,7 +79,7 @@ def rounds(setting: Setting, rule: AnyRule) -> Iterator[Round]:
             adapter = expand(data, spec, handout.adaptation, received)
             if sends_whole_ranks(handout.adaptation):
                 ranks[number] = min(ranks[number], max(adapter.rank, 1))
-            down += len(tensors_to_bytes(tensors_of(handout))) + _frozen_bytes(handout)
+            down += len(tensors_to_bytes(handout_tensors(handout))) + _frozen_bytes(handout)
             up += len(data)
             ref = UpdateRef(sha256_of(data), len(client.examples), f"{number}", adapter.rank)
             updates[ref] = Update(

@@ -281,4 +281,6 @@ def _problem(error: HetloraError) -> Reply:
     headers = {}
     if isinstance(error, TooManyRequests) and error.retry_after_seconds is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    elif error.status == 503:
+        headers["Retry-After"] = "2"
     return problem_reply(error, headers)

@@ -33,7 +33,7 @@ class RoundRule(Rule[Any], Generic[Settings]):
     free_gauge: ClassVar[bool] = False
     # Which pass over an update's numbers has to find those that are not finite.
     finite: ClassVar[FiniteCheck] = "read"
-    # Whether updates are compared with what their devices were sent: only then is that read, too.
+    # Whether updates are compared with what their devices were sent.
     compares: ClassVar[bool] = False
     # Whether the state moves by what each device changed, whichever version it was sent (ADR 0014).
     adds_changes: ClassVar[bool] = False

@@ -236,6 +236,7 @@ ROWS: Final = {
         _set("rounds", "run-1-000001-0000", abandoned_for="aggregation", fault_code="state_conflict"),
         _set("rounds", "run-2-000001-0000", abandoned_for="stop"),
     ),
+    "0014": (_set("rounds", WAITING_ROUND, unreadable_since=MADE_AT),),
 }
 
 

@@ -221,6 +221,7 @@ def test_updates_left_of_a_round_that_lost_some_move_on_to_the_next(
     (whole,) = kept_updates(service)
     hand_in(service, devices[1], lost, random_adapter(2, seed=1))
     next(path for path in kept_updates(service) if path != whole).unlink()
+    tick(service)
     clock.advance(60)
     tick(service)
     assert rounds_of(service) == [(0, RoundState.ABANDONED), (1, RoundState.COLLECTING)]
@@ -284,6 +285,7 @@ def test_trusted_device_of_which_a_round_comes_to_have_two_updates_is_trusted_by
     deliver(service, other, random_adapter(2, seed=1))
     next(path for path in kept_updates(service) if path != whole).unlink()
     deliver(service, trusted, random_adapter(2, seed=2))  # of the next round
+    tick(service)
     clock.advance(60)
     tick(service)
     assert rounds_of(service) == [

@@ -9,11 +9,10 @@ import pytest
 from fake_clock import FakeClock
 from mortal_service import count_steps, live_and_die
 from service_bundle import make_adapter
-from service_objects import kept_updates
+from service_objects import kept_updates, put
 from service_verbs import add_device, assignment_of, report, started_run, take_offer, upload
 from sqlalchemy import select
 
-from aggregator_service.artifacts.objects import put
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +15,8 @@ from service_operator import Operator
 from service_verbs import add_device, asked, deliver, started_run
 from sqlalchemy import text
 from sqlalchemy.engine import URL
+from sqlalchemy.pool import QueuePool
+from waiting import wait_until
 
 from aggregator_service.service import Service, database_url
 from aggregator_service.settings import Settings
@@ -95,15 +96,17 @@ def test_requests_that_wait_leave_the_worker_its_connections(service: Service, o
     def ask(_number: int) -> int:
         return operator.send("GET", "/populations").status_code
 
-    with service.database.engine.connect() as holding, ThreadPoolExecutor(16) as asking:
+    asked_at_once, pool = 16, service.database.engine.pool
+    assert isinstance(pool, QueuePool)
+    with service.database.engine.connect() as holding, ThreadPoolExecutor(asked_at_once) as asking:
         holding.execute(text("LOCK TABLE populations"))
-        answers = asking.map(ask, range(16))  # each with a thread and a connection, for two seconds
-        time.sleep(0.5)
+        answers = [asking.submit(ask, number) for number in range(asked_at_once)]
+        wait_until(lambda: pool.checkedout() >= pool.size() - 1)  # all that requests have, and this one
         before = ticks()
-        time.sleep(1)
-        assert ticks() >= before + 2  # it looks ten times a second
+        wait_until(lambda: ticks() >= before + 2)
+        assert not all(answer.done() for answer in answers)
         holding.rollback()
-        assert set(answers) <= {200, 503}  # which is what waiting for longer is told
+        assert {answer.result() for answer in answers} <= {200, 503}  # which waiting for long is told
 
 
 @on_postgresql
@@ -116,7 +119,7 @@ def test_device_that_is_given_work_holds_up_no_commit_that_names_it(service: Ser
 
 
 @on_postgresql
-def test_locks_of_a_process_that_stands_still_are_freed(service: Service) -> None:
+def test_postgresql_is_asked_to_free_the_locks_of_who_stands_still_for_a_minute(service: Service) -> None:
     with service.database.read() as session:
         assert session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "1min"
 

@@ -203,3 +203,9 @@ def test_handout_is_made_again_to_the_same_bytes(
     for rank, own in made.items():
         assert handout(service, version, rank, seed=2) == own
         assert service.objects.size_bytes(own.adapter.sha256) == own.adapter.size_bytes
+    for rank, own in made.items():  # their rows are there again
+        for ref in filter(None, (own.adapter, own.frozen)):
+            file = service.objects.path(ref.sha256)
+            file.write_bytes(file.read_bytes()[:-1])
+            assert handout(service, version, rank, seed=3) == own
+            assert service.objects.size_bytes(ref.sha256) == ref.size_bytes

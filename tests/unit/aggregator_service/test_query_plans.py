@@ -6,13 +6,24 @@ import pytest
 from evaluation_verbs import taken
 from fake_clock import FakeClock
 from fake_device import FakeDevice
-from many_rows import DIGEST, NUMBERED, add_objects, add_versions, analyze, asked_of, multiply, read_whole
+from many_rows import (
+    DIGEST,
+    NUMBERED,
+    add_objects,
+    add_versions,
+    analyze,
+    asked_of,
+    multiply,
+    read_whole,
+    steps_of,
+)
 from service_bundle import make_adapter
 from service_operator import Operator
-from service_verbs import add_device, take_offer
+from service_verbs import add_device, deliver, hand_in, started_run, take_offer
 from sqlalchemy import text, update
 from test_retention import first_round
 
+from aggregator_service.assignments.assignments import note_fetch
 from aggregator_service.rounds.closing import is_due
 from aggregator_service.service import Service
 from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow
@@ -60,6 +71,28 @@ def grow(service: Service, count: int) -> None:
     device = "(SELECT min(id) FROM devices) || '-' || number"
     multiply(service, EvaluationAssignmentRow, count, id=NUMBERED, device_id=device, state="'expired'")
     take_offer(service, add_device(service, "device-3"), 1)
+
+
+@pytest.mark.parametrize("stage", ["sqlite"], indirect=True)
+def test_visit_takes_sqlite_no_more_steps_after_thousands_of_updates(service: Service, bundle: str) -> None:
+    started_run(service, bundle, goal_count=10, rounds=10)
+    deliver(service, add_device(service, "device-1"), make_adapter(2))
+
+    def visit(device_id: str) -> None:
+        assignment_id = take_offer(service, add_device(service, device_id))
+        with service.database.read() as session:
+            sent = session.get_one(AssignmentRow, assignment_id).adapter_sha256
+        note_fetch(service, device_id, str(sent))
+        hand_in(service, device_id, assignment_id, make_adapter(2, 2.0))
+
+    with steps_of(service) as after_one:
+        visit("device-2")
+    multiply(service, RoundRow, 2000, id=NUMBERED, state="'committed'", round_index="-number")
+    of_rounds = "one.round_id || '-' || number"
+    multiply(service, AssignmentRow, 2000, id=NUMBERED, round_id=of_rounds, offered_in=of_rounds)
+    with steps_of(service) as after_thousands:
+        visit("device-3")
+    assert 0 < after_thousands() < 2 * after_one()
 
 
 @pytest.mark.slow

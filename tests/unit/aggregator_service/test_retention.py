@@ -10,12 +10,13 @@ from evaluation_verbs import EVALUATION, taken
 from fake_clock import FakeClock
 from many_rows import add_objects, add_versions, asked_of
 from service_bundle import make_adapter
+from service_objects import put
 from service_verbs import add_device, deliver, started_run
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from aggregator_service.artifacts.bundles import read_manifest
-from aggregator_service.artifacts.objects import AT_A_TIME, drop_orphans, put
+from aggregator_service.artifacts.objects import OBJECTS_AT_A_TIME, drop_orphans
 from aggregator_service.service import Service
 from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow
 from aggregator_service.storage.folder import BlobFolder
@@ -60,12 +61,12 @@ def test_sweep_of_thousands_of_objects_looks_at_so_many_of_them(
     assert touched(service) == few
 
     clock.advance(2 * 86_400)
-    add_versions(service, 2 * AT_A_TIME)
+    add_versions(service, 2 * OBJECTS_AT_A_TIME)
     for letter in "abc":
-        add_objects(service, letter, 2 * AT_A_TIME)
+        add_objects(service, letter, 2 * OBJECTS_AT_A_TIME)
     with asked_of(service) as asked:
         drop_orphans(service)
-    assert touched(service) == AT_A_TIME
+    assert touched(service) == OBJECTS_AT_A_TIME
     assert len(asked) <= len(asked_of_few)
 
 
@@ -75,11 +76,11 @@ def test_orphan_among_thousands_of_objects_goes_and_they_stay(
     first_round(service, bundle)
     clock.advance(60)
     orphan = put(service, b"orphan").sha256
-    add_versions(service, 2 * AT_A_TIME)
+    add_versions(service, 2 * OBJECTS_AT_A_TIME)
     with service.database.read() as session:
         oldest = session.scalars(select(ObjectRow.touched_at).order_by(ObjectRow.touched_at)).first()
     for letter in "abc":
-        add_objects(service, letter, 2 * AT_A_TIME)
+        add_objects(service, letter, 2 * OBJECTS_AT_A_TIME)
     with service.database.write() as session:  # all of them are looked at before the orphan
         session.execute(
             update(ObjectRow).where(ObjectRow.sha256 != orphan).values(touched_at=oldest),
@@ -88,7 +89,7 @@ def test_orphan_among_thousands_of_objects_goes_and_they_stay(
     clock.advance(2 * 86_400)
     with service.database.read() as session:
         before = set(session.scalars(select(ObjectRow.sha256)))
-    for _ in range(len(before) // AT_A_TIME):
+    for _ in range(len(before) // OBJECTS_AT_A_TIME):
         drop_orphans(service)
         assert service.objects.size_bytes(orphan) is not None
     drop_orphans(service)

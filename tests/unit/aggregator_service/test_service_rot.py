@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,17 @@ from service_bundle import make_adapter
 from service_objects import kept_updates
 from service_operator import Operator
 from service_server import problem
-from service_verbs import add_device, deliver, started_run
+from service_verbs import add_device, deliver, hand_in, started_run, take_offer
 from sqlalchemy import select
+from waiting import wait_until
 
 from aggregator_service.artifacts.objects import touch
 from aggregator_service.service import Service
-from aggregator_service.storage.tables import AdapterVersionRow
+from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow
 from aggregator_service.worker.sweep import sweep
 from aggregator_service.worker.worker import tick
 from hetlora.digest import sha256_of
+from hetlora.states import RoundState
 from hetlora.tensors import adapter_to_bytes
 
 
@@ -84,6 +87,7 @@ def test_kept_update_that_rots_on_disk_is_left_out_where_the_others_are_enough(
     (kept,) = kept_updates(service)
     flip_a_byte(kept)
     make_device(2).deliver(make_adapter(2))
+    wait_until(partial(is_looked_for, service))
     clock.advance(60)
     run = operator.committed(run_id)
     content = operator.send("GET", f"/adapters/{run['adapter_version']}/content").content
@@ -108,6 +112,7 @@ def test_place_of_a_kept_update_that_rots_on_disk_is_given_again_and_the_others_
     flip_a_byte(kept)
     clock.advance(90)
     lucky.deliver(make_adapter(2))
+    wait_until(partial(is_looked_for, service))
     clock.advance(60)
     rounds = f"/runs/{run_id}/rounds"
     operator.wait_for(rounds, lambda page: page["items"][0]["state"] == "collecting")
@@ -131,7 +136,10 @@ def test_update_that_is_away_for_less_than_a_minute_is_waited_for(
     (kept,) = kept_updates(service)
     aside = kept.rename(kept.with_suffix(".aside"))
     deliver(service, add_device(service, "device-2"), make_adapter(2))
-    clock.advance(59)
+    clock.advance(3600)  # of a round that waits for a worker
+    for _ in range(2):
+        tick(service)
+        clock.advance(29)
     tick(service)
     aside.rename(kept)
     clock.advance(2)
@@ -158,6 +166,28 @@ def test_manifest_that_is_lost_keeps_no_other_thing_from_being_swept(
     sweep(service)
     assert not left_over.exists()
     assert any(record.getMessage().startswith("sweep=failed step=drop_orphans") for record in caplog.records)
+
+
+def is_looked_for(service: Service) -> bool:
+    """Whether some round has an update that could not be read."""
+    looked_for = select(RoundRow.id).where(RoundRow.unreadable_since.is_not(None))
+    with service.database.read() as session:
+        return session.scalar(looked_for) is not None
+
+
+def test_adapter_that_was_sent_and_is_lost_is_made_again_for_the_round_that_it_counts_in(
+    service: Service, bundle: str
+) -> None:
+    started_run(service, bundle)
+    device = add_device(service)
+    assignment_id = take_offer(service, device, 1)
+    with service.database.read() as session:
+        sent = str(session.get_one(AssignmentRow, assignment_id).adapter_sha256)
+    hand_in(service, device, assignment_id, make_adapter(1))
+    service.objects.remove(sent)
+    tick(service)
+    with service.database.read() as session:
+        assert session.scalars(select(RoundRow.state)).all() == [RoundState.COMMITTED]
 
 
 def states_and_reasons(operator: Operator, run_id: str) -> list[tuple[str, str]]:

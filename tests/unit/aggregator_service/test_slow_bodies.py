@@ -14,13 +14,13 @@ from service_bundle import make_adapter
 from service_operator import Operator
 from service_server import problem
 from tus_device import PART, TUS, TusDevice
+from waiting import DEADLINE_SECONDS, wait_until
 
 from aggregator_service.service import Service
 from aggregator_service.settings import Settings
 from hetlora.tensors import adapter_to_bytes
 
 UPDATE = adapter_to_bytes(make_adapter(2))
-DEADLINE_SECONDS = 10
 Connect = Callable[[str, str, dict[str, str], int], socket.socket]
 
 
@@ -62,13 +62,6 @@ def answer_over(connection: socket.socket) -> bytes:
 
 def incoming(service: Service) -> int:
     return len(list((service.settings.data_dir / "incoming").iterdir()))
-
-
-def wait_until(come: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not come():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_update_that_stands_still_is_given_up(

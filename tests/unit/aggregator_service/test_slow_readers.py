@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -13,12 +12,12 @@ from fake_device import FakeDevice
 from fastapi import FastAPI
 from service_operator import Operator
 from service_server import problem
+from waiting import wait_until
 
 from aggregator_service.api.open_bodies import MOST_DOWNLOADS
 from aggregator_service.settings import Settings
 
 LARGE = bytes(32 * 1024**2)  # more than the buffers of a connection hold
-DEADLINE_SECONDS = 20
 Ask = Callable[[FakeDevice, str], socket.socket]
 
 
@@ -43,13 +42,6 @@ def ask(http: httpx.Client) -> Iterator[Ask]:
             return connection
 
         yield asking
-
-
-def wait_until(come: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not come():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux gives such readers up")

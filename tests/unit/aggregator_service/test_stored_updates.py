@@ -28,7 +28,7 @@ def test_source_that_has_read_updates_travels_without_what_it_remembers(tmp_path
     adapter = initial_adapter(SPEC, RANK, np.random.default_rng(1))
     sent = objects.put(adapter_to_bytes(adapter)).sha256
     ref = UpdateRef(updates.put(adapter_to_bytes(adapter)).sha256, 1, sent, RANK)
-    source = StoredUpdates(updates, objects, UpdateReader(SPEC), {ref.plan_key: PLAIN})
+    source = StoredUpdates(updates, objects, UpdateReader(SPEC), {ref.plan_key: PLAIN}, compared=True)
     travelling = pickle.dumps(source)
     read = source.load(ref)
     assert pickle.dumps(source) == travelling
@@ -45,7 +45,7 @@ def test_what_a_device_was_sent_is_not_read_where_nobody_compares_with_it(tmp_pa
     data = adapter_to_bytes(initial_adapter(SPEC, RANK, np.random.default_rng(1)))
     ref = UpdateRef(updates.put(data).sha256, received_sha256="0" * 64, rank=RANK)
     read = [
-        pickle.loads(pickle.dumps(StoredUpdates(updates, objects, UpdateReader(SPEC), plans, {}, False)))
+        pickle.loads(pickle.dumps(StoredUpdates(updates, objects, UpdateReader(SPEC), plans, compared=False)))
         for plans in ({ref.plan_key: PLAIN}, {ref.plan_key: Adaptation(trained="lora_A")})
     ]
     assert read[0].load(ref).received is None
@@ -65,7 +65,7 @@ def test_update_of_an_earlier_rounds_folder_is_found_there_and_counts_less(tmp_p
     fresh = UpdateRef(updates.put(adapter_to_bytes(adapters[0])).sha256, 1, sent, RANK)
     stale = UpdateRef(earlier.put(adapter_to_bytes(adapters[1])).sha256, 1, sent, RANK, staleness=3)
     source = StoredUpdates(
-        updates, objects, UpdateReader(SPEC), {fresh.plan_key: PLAIN}, {stale.sha256: earlier}
+        updates, objects, UpdateReader(SPEC), {fresh.plan_key: PLAIN}, True, {stale.sha256: earlier}
     )
     arrived = pickle.loads(pickle.dumps(source))
     assert [arrived.load(ref).trust for ref in (fresh, stale)] == [1.0, 0.5]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 
@@ -22,6 +21,7 @@ from service_operator import Operator
 from service_process import now, process
 from service_server import served
 from tus_device import PART, TUS, TusDevice
+from waiting import wait_until
 
 from aggregator_service.app import create_app
 from aggregator_service.service import Service, open_service
@@ -162,18 +162,11 @@ def test_part_that_breaks_off_counts_for_nothing(
     tus = TusDevice(device)
     upload_id = tus.begun(assignment_id, DATA)
     with half_sent(device, upload_id, 0, DATA[:PART_BYTES]):
-        wait_for(lambda: any(service.objects.incoming.iterdir()))
-    wait_for(lambda: not any(service.objects.incoming.iterdir()))
+        wait_until(lambda: any(service.objects.incoming.iterdir()))
+    wait_until(lambda: not any(service.objects.incoming.iterdir()))
     assert stored_parts(service) == []
     assert tus.offset(upload_id) == 0
     assert tus.patch(upload_id, 0, DATA[:PART_BYTES]).status_code == 204
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -253,7 +246,7 @@ def test_upload_goes_on_over_a_replica_when_the_one_in_the_middle_of_a_part_is_k
         upload_id = tus.begun(assignment_id, DATA)
         assert tus.patch(upload_id, 0, DATA[:PART_BYTES]).status_code == 204
         with half_sent(device, upload_id, PART_BYTES, DATA[PART_BYTES:]):
-            wait_for(lambda: any((settings.data_dir / "incoming").iterdir()))
+            wait_until(lambda: any((settings.data_dir / "incoming").iterdir()))
             dying.kill()
             dying.wait()
         device.http = second
