@@ -17,7 +17,7 @@ from aggregator_service.api.device_route import (
 )
 from aggregator_service.api.errors import problems
 from aggregator_service.api.objects import BINARY, Download, object_response
-from aggregator_service.api.open_bodies import open_body, open_download
+from aggregator_service.api.open_transfers import open_body, open_download
 from aggregator_service.api.route import OpenRoute, ServiceOf
 from aggregator_service.assignments.assignments import fail, note_fetch, start, submit
 from aggregator_service.assignments.evaluation_offers import check_in_to_train_or_evaluate

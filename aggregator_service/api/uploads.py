@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from aggregator_service.api.body import bounded_chunks, without_body
 from aggregator_service.api.device_route import DeviceId, DeviceRoute, device_router
 from aggregator_service.api.errors import problems
-from aggregator_service.api.open_bodies import open_body
+from aggregator_service.api.open_transfers import open_body
 from aggregator_service.api.route import ServiceOf
 from aggregator_service.assignments.upload_parts import PartTerms, keep_part, terms_of_part
 from aggregator_service.assignments.uploads import Upload, begin_upload, end_upload, find_upload

@@ -19,7 +19,7 @@ from hetlora.errors import MalformedTensors
 
 
 def reached_tensors(reached: Reached[Any]) -> Arrays:
-    """It by key; no copies."""
+    """What a reduction has reached, by key; the arrays of partials are not copied."""
     arrays = {
         "leaf_count": np.array(reached.leaf_count),
         "raw_weights": np.array(reached.raw_weights, np.float64),

@@ -75,3 +75,10 @@ def state_of(service: Service, assignment_id: str) -> tuple[str, str]:
 def run_state(service: Service, run_id: str) -> str:
     with service.database.read() as session:
         return get_run(session, run_id).state.value
+
+
+def first_round(service: Service, bundle: str) -> None:
+    """One committed round of a run that goes on, whose version is evaluated."""
+    started_run(service, bundle, rounds=3, evaluation=EVALUATION)
+    deliver(service, add_device(service, "device-1"), make_adapter(2))
+    tick(service)

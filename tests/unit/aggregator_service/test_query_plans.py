@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from evaluation_verbs import taken
+from evaluation_verbs import first_round, taken
 from fake_clock import FakeClock
 from fake_device import FakeDevice
 from many_rows import (
@@ -21,7 +21,6 @@ from service_bundle import make_adapter
 from service_operator import Operator
 from service_verbs import add_device, deliver, hand_in, started_run, take_offer
 from sqlalchemy import text, update
-from test_retention import first_round
 
 from aggregator_service.assignments.assignments import note_fetch
 from aggregator_service.rounds.closing import is_due

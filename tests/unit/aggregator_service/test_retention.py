@@ -6,12 +6,11 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from evaluation_verbs import EVALUATION, taken
+from evaluation_verbs import first_round, taken
 from fake_clock import FakeClock
 from many_rows import add_objects, add_versions, asked_of
-from service_bundle import make_adapter
 from service_objects import put
-from service_verbs import add_device, deliver, started_run
+from service_verbs import add_device
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
@@ -29,16 +28,8 @@ from aggregator_service.storage.tables import (
     ObjectRow,
     RoundRow,
 )
-from aggregator_service.worker.worker import tick
 from hetlora.digest import sha256_of
 from hetlora.states import EvaluationAssignmentState
-
-
-def first_round(service: Service, bundle: str) -> None:
-    """One committed round of a run that goes on, whose version is evaluated."""
-    started_run(service, bundle, rounds=3, evaluation=EVALUATION)
-    deliver(service, add_device(service, "device-1"), make_adapter(2))
-    tick(service)
 
 
 def touched(service: Service) -> int:

@@ -14,7 +14,7 @@ from service_operator import Operator
 from service_server import problem
 from waiting import wait_until
 
-from aggregator_service.api.open_bodies import MOST_DOWNLOADS
+from aggregator_service.api.open_transfers import MOST_DOWNLOADS
 from aggregator_service.settings import Settings
 
 LARGE = bytes(32 * 1024**2)  # more than the buffers of a connection hold
