@@ -17,6 +17,7 @@ from edge_sdk.folder import DeviceFolder
 from edge_sdk.planner import RankChoice, choose_rank
 from edge_sdk.plans import Assigned, fetch_assigned
 from edge_sdk.private_factors import with_private_factors
+from edge_sdk.probe import ModelShape
 from edge_sdk.runtimes import runtime_for
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.service import DeviceService
@@ -55,7 +56,7 @@ class Equipment:
     folder: DeviceFolder
     examples: ExampleStore
     held_out: ExampleStore
-    capabilities: CapabilityReport
+    capabilities: Callable[[ModelShape], CapabilityReport]  # as they are when it is asked
     runtime: RuntimeFactory | None  # None: what `runtime_for` finds
     threads: int | None
     on_event: Callable[[Event], None]
@@ -106,8 +107,10 @@ class Assignment(ABC):
         check_examples(examples, manifest.task, manifest.labels)
         runtime = tools.runtime or runtime_for(manifest)
         example_count = examples.count()
+        asked = offer.training
+        shape = ModelShape.of(manifest, batch=asked.batch_size, tokens=asked.max_tokens)
         self._choice = choose_rank(
-            tools.capabilities, manifest, offer, example_count=example_count, threads=tools.threads
+            tools.capabilities(shape), manifest, offer, example_count=example_count, threads=tools.threads
         )
         tools.on_event(RankChosen(self._choice))
         plan = tools.service.start(offer.assignment_id, StartRequest(rank=self._choice.rank), offer.kind)

@@ -16,6 +16,7 @@ import httpx
 
 from edge_sdk.assignment import AWAY, Equipment
 from edge_sdk.bundles import BundleCache
+from edge_sdk.capabilities import Capabilities
 from edge_sdk.downloads import Downloads
 from edge_sdk.enrolment import check_in, enrolment_of
 from edge_sdk.evaluation_session import EvaluationSession
@@ -23,7 +24,6 @@ from edge_sdk.events import AwaitingApproval, CheckedIn, Downloaded, Event
 from edge_sdk.examples import DEFAULT_MAX_EXAMPLES, ExampleStore
 from edge_sdk.folder import lock_folder, open_folder
 from edge_sdk.key_rotation import identity_in, is_rotating, rotate_key
-from edge_sdk.probe import measure_capabilities
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.service import DeviceService
 from edge_sdk.session import Session
@@ -31,7 +31,7 @@ from edge_sdk.transport import Transport
 from edge_sdk.uploads import DEFAULT_PART_BYTES, Uploads
 from edge_sdk.visit import Visit
 from hetlora import __version__
-from hetlora.errors import RefusedError, SettingsError, TooManyRequests
+from hetlora.errors import RefusedError, TooManyRequests
 from hetlora.messages.common import PROTOCOL_VERSION
 from hetlora.messages.device import CapabilityReport, CheckIn, CheckInAnswer
 
@@ -77,7 +77,7 @@ class EdgeClient:
         on_event: told what happens, from the thread that runs the client. What it raises fails the visit.
         runtime: opens training sessions; None is ONNX Runtime, or ExecuTorch where only that is installed.
         http: the connection layer, for a private certificate authority, a proxy, or a test.
-        clock: Unix seconds, for signatures.
+        clock: Unix seconds, for signatures and the age of what was measured.
 
     Raises:
         SettingsError: an address, name, size, folder or key file that cannot be used.
@@ -101,18 +101,13 @@ class EdgeClient:
         http: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if capabilities is not None and traffic_bytes_per_round is not None:
-            raise SettingsError(
-                "traffic_bytes_per_round is given twice",
-                got="a number of its own, and capabilities by hand",
-                expected="capabilities with traffic_bytes_per_round in them",
-            )
-        self._capabilities = capabilities
-        self._traffic_bytes_per_round = traffic_bytes_per_round
         self._threads = threads
         self._on_event = on_event
         self._runtime = runtime
         self._folder = open_folder(Path(folder))
+        self._capabilities = Capabilities(
+            self._folder, given=capabilities, traffic_bytes_per_round=traffic_bytes_per_round, clock=clock
+        )
         self._lock = lock_folder(self._folder)
         identity = identity_in(self._folder)
         self._enrolment = enrolment_of(population, name, enrolment_token, identity)
@@ -123,7 +118,6 @@ class EdgeClient:
         )
         self._uploads = Uploads(self._transport, part_bytes=upload_part_bytes)
         self._bundles = BundleCache(self._folder.bundles, self._downloads)
-        self._matmul_flops_per_second: float | None = None
         self.examples = ExampleStore(self._folder.examples_file, max_examples=max_examples)
         self.held_out = ExampleStore(self._folder.held_out_file, max_examples=max_examples)
 
@@ -172,12 +166,12 @@ class EdgeClient:
                 away, ill or busy, something on the way sends every request twice, or this device's clock is
                 wrong; a later visit goes on where this one stopped.
             RefusedError: the service does not admit this device; the subclass says why.
+            UnavailableError: this system does not tell what planning needs; give `capabilities` by hand.
         """
         if is_rotating(self._folder):
             with suppress(RefusedError):  # the check-in tells what is wrong
                 self.rotate_key()
-        capabilities = self._capabilities or self._measure()
-        answer = self._check_in(capabilities)
+        answer = self._check_in(self._capabilities.report())
         self._on_event(CheckedIn(answer.offer, answer.reason))
         if answer.offer is None:
             return Visit("no_work", answer.reason, answer.retry_after_seconds)
@@ -189,13 +183,16 @@ class EdgeClient:
             folder=self._folder,
             examples=self.examples,
             held_out=self.held_out,
-            capabilities=capabilities,
+            capabilities=self._capabilities.report,
             runtime=self._runtime,
             threads=self._threads,
             on_event=self._on_event,
         )
         work = EvaluationSession if answer.offer.kind == "evaluate" else Session
-        return work(answer.offer, equipment).run()
+        try:
+            return work(answer.offer, equipment).run()
+        finally:
+            self._capabilities.note_download(self._downloads.bytes_per_second)
 
     def run_forever(
         self, *, stop: threading.Event | None = None, on_visit: Callable[[Visit], None] = lambda visit: None
@@ -224,16 +221,6 @@ class EdgeClient:
                 wait_seconds = min(visit.retry_after_seconds, LONGEST_WAIT_SECONDS)
                 on_visit(visit)
             stop.wait(wait_seconds)
-
-    def _measure(self) -> CapabilityReport:
-        # Free memory and disk change between visits, the rate hardly: measuring it costs a core.
-        report = measure_capabilities(
-            self._folder.root,
-            matmul_flops_per_second=self._matmul_flops_per_second,
-            traffic_bytes_per_round=self._traffic_bytes_per_round,
-        )
-        self._matmul_flops_per_second = report.matmul_flops_per_second
-        return report
 
     def _check_in(self, capabilities: CapabilityReport) -> CheckInAnswer:
         request = CheckIn(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import httpx
 
@@ -16,6 +18,9 @@ from hetlora.messages.common import ObjectRef
 
 logger = logging.getLogger(__name__)
 
+# A shorter stretch tells how long the way is, and not how wide.
+RATE_BYTES: Final = 256 * 1024
+
 
 class Downloads:
     """Fetches objects by digest; half of one left in `folder` is continued, also by a later process."""
@@ -25,12 +30,17 @@ class Downloads:
         transport: Transport,
         folder: Path,
         on_file: Callable[[str, int], None] = lambda name, size: None,
+        *,
+        timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._transport = transport
         self._folder = folder
         self._on_file = on_file
         # All bytes of objects that crossed the network, those of failed tries too.
         self.received_bytes = 0
+        # Of the newest stretch that was long enough to tell; None before one.
+        self.bytes_per_second: float | None = None
+        self._timer = timer
 
     def fetch(self, ref: ObjectRef, target: Path, *, name: str) -> None:
         """Bring an object to `target`; the file appears there whole and verified, or not at all.
@@ -95,6 +105,7 @@ class Downloads:
     def _copy(
         self, response: httpx.Response, write: Callable[[bytes], int], *, room_bytes: int, name: str
     ) -> None:
+        had_bytes, started = self.received_bytes, self._timer()
         # As the pieces come: gathering them to a size would lose what was gathered when the line is cut.
         for piece in response.iter_raw():
             self.received_bytes += len(piece)
@@ -102,3 +113,8 @@ class Downloads:
             if room_bytes < 0:
                 raise BodyTooLarge(f"{name} is longer than promised", got="more bytes")
             write(piece)
+        self._note_rate(self.received_bytes - had_bytes, self._timer() - started)
+
+    def _note_rate(self, size: int, seconds: float) -> None:
+        if size >= RATE_BYTES and seconds > 0:
+            self.bytes_per_second = size / seconds

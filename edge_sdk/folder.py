@@ -39,6 +39,11 @@ class DeviceFolder:
         return self.root / "held_out.sqlite"
 
     @property
+    def rates_file(self) -> Path:
+        """What the probe measured, for as long as it holds."""
+        return self.root / "rates.json"
+
+    @property
     def bundles(self) -> Path:
         return self.root / "bundles"
 

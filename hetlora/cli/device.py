@@ -109,12 +109,10 @@ def probe(
     folder: Annotated[Path, typer.Option(help="Where the device folder would lie.")] = Path(),
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure what this machine can do, as the planner sees it."""
+    """Measure what the planner and the service are told of this machine; `hetlora probe` tells more."""
     with part("edge"):
         from edge_sdk import measure_capabilities
-    # The folder need not be there yet: what counts is the disk that it would lie on.
-    there = folder.absolute()
-    report = measure_capabilities(next(path for path in (there, *there.parents) if path.exists()))
+    report = measure_capabilities(folder)
     if as_json:
         print_json(report)
         return

@@ -22,6 +22,7 @@ from hetlora.cli import (
     export,
     key,
     population,
+    probe,
     run,
     serve,
     tls,
@@ -62,6 +63,7 @@ app.command("bench", context_settings={"allow_extra_args": True, "allow_interspe
     bench.bench
 )
 app.command("demo")(demo.demo)
+app.command("probe")(probe.probe)
 app.command("doctor")(doctor.doctor)
 
 

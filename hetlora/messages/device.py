@@ -22,6 +22,8 @@ def _of_large_order(public_key: str) -> str:
     return public_key
 
 
+# One of a few words, of which later versions may know more.
+Word = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}$")]
 # Ed25519, 32 bytes in base64.
 PublicKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$"), AfterValidator(_of_large_order)]
 
@@ -56,8 +58,17 @@ class KeyRotation(Message):
     proof: str = Field(pattern=r"^[A-Za-z0-9+/]{86}==$")
 
 
+def _is_unknown(value: object) -> bool:
+    return value is None
+
+
 class CapabilityReport(Message):
-    """What a device can do: measured on it, or given by hand for a simulation."""
+    """What a device can do: measured on it, or given by hand for a simulation.
+
+    What comes after the traffic is for operators, left out where it is unknown, and nothing in it is one
+    device's alone. Words are open: `architecture` is x86_64 or aarch64, say; `accelerator` none, nvidia or
+    tegra; `network` ethernet, wifi, cellular or other.
+    """
 
     source: Literal["measured", "given"]
     cores: PositiveCount
@@ -66,6 +77,12 @@ class CapabilityReport(Message):
     matmul_flops_per_second: float = Field(gt=0)  # float32, on one core
     disk_free_bytes: Count
     traffic_bytes_per_round: Count | None = None  # what adapters may take, both ways; None: no limit
+    architecture: Word | None = Field(default=None, exclude_if=_is_unknown)
+    accelerator: Word | None = Field(default=None, exclude_if=_is_unknown)
+    network: Word | None = Field(default=None, exclude_if=_is_unknown)
+    # Read and written together, by one core; and of the newest long download.
+    memory_bandwidth_bytes_per_second: float | None = Field(default=None, gt=0, exclude_if=_is_unknown)
+    download_bytes_per_second: float | None = Field(default=None, gt=0, exclude_if=_is_unknown)
 
 
 def _is_zero(count: int) -> bool:

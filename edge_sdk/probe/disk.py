@@ -1,0 +1,63 @@
+"""The disk that the device folder lies on: how much is free, and how fast it takes what is to stay."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from edge_sdk.probe.bursts import SHORTEST_SECONDS
+from edge_sdk.probe.source import source
+
+MIB: Final = 1024 * 1024
+# Eight parts at most, and no further one after half a second: a slow card takes a second for the first.
+_PART_BYTES: Final = 1 * MIB
+_MOST_PARTS: Final = 8
+_WRITE_SECONDS: Final = 0.5
+# Where less is free, it is for what the device has to keep.
+_LEAST_FREE_BYTES: Final = 64 * MIB
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or where it is not there the nearest one above that is: it would lie on the same disk."""
+    there = folder.absolute()
+    return next(path for path in (there, *there.parents) if path.exists())
+
+
+@source
+def measure_free_disk(folder: Path) -> int:
+    """Bytes that are free on the file system of a folder."""
+    return shutil.disk_usage(folder).free
+
+
+@source
+def measure_write_rate(
+    folder: Path,
+    *,
+    seconds: float = _WRITE_SECONDS,
+    timer: Callable[[], float] = time.perf_counter,
+) -> float | None:
+    """Bytes per second that are safe on the disk (fsync), the best of up to eight parts of 1 MiB.
+
+    The file has no name and goes with the process, whatever ends it. Unknown where the disk is nearly full. A
+    card with a cache of its own keeps the rate for short writes, as a checkpoint's are, and no longer.
+    """
+    if shutil.disk_usage(folder).free < _LEAST_FREE_BYTES:
+        return None
+    part = os.urandom(_PART_BYTES)  # of which a disk that compresses makes nothing less
+    best = float("inf")
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        end = timer() + seconds
+        for _ in range(_MOST_PARTS):
+            started = timer()
+            file.write(part)
+            os.fsync(file.fileno())
+            finished = timer()
+            best = min(best, finished - started)
+            if finished >= end:
+                break
+    return _PART_BYTES / max(best, SHORTEST_SECONDS)

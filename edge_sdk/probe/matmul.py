@@ -1,0 +1,62 @@
+"""How fast one core multiplies matrices: in general, and at the shapes of a model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from edge_sdk.probe.bursts import best_seconds
+from edge_sdk.probe.model_shape import ModelShape
+from edge_sdk.probe.source import source
+
+# Products of 64 x 64 matrices are the largest that OpenBLAS never splits over threads: on a busy machine its
+# threads wait for each other, and a large product was seen to take 40 times as long on two of them as on one.
+_MATRICES: Final = 32
+_MATRIX_SIZE: Final = 64
+_MATMUL_SECONDS: Final = 0.2
+_MODEL_SECONDS: Final = 0.3
+
+
+@source
+def measure_matmul(
+    *, seconds: float = _MATMUL_SECONDS, timer: Callable[[], float] = time.perf_counter
+) -> float:
+    """Float32 operations per second of matrix products on one core, the same products on every device."""
+    rng = np.random.default_rng(0)
+    shape = (2, _MATRICES, _MATRIX_SIZE, _MATRIX_SIZE)
+    left, right = rng.standard_normal(shape, dtype=np.float32)
+    product = np.empty_like(left)
+    took = best_seconds(lambda: np.matmul(left, right, out=product), seconds=seconds, timer=timer)
+    return 2 * _MATRICES * _MATRIX_SIZE**3 / took
+
+
+@source
+def measure_model_matmul(
+    shape: ModelShape, *, seconds: float = _MODEL_SECONDS, timer: Callable[[], float] = time.perf_counter
+) -> float | None:
+    """The same of the products that a step of this model takes, each layer's counted as often as it comes.
+
+    These are large enough for a BLAS to split them, so for this moment all BLAS libraries of the process keep
+    to one thread. Unknown where none can be held to that (Apple's Accelerate): the rate would be of no one
+    knows how many cores.
+    """
+    libraries = ThreadpoolController().select(user_api="blas")
+    if not libraries.lib_controllers:
+        return None
+    rng = np.random.default_rng(0)
+    flops = took = 0.0
+    with libraries.limit(limits=1):
+        for layer in shape.layers:
+            values = rng.standard_normal((shape.rows, layer.in_features), dtype=np.float32)
+            weight = rng.standard_normal((layer.out_features, layer.in_features), dtype=np.float32)
+            product = np.empty((shape.rows, layer.out_features), np.float32)
+            burst = partial(np.matmul, values, weight.T, out=product)
+            best = best_seconds(burst, seconds=seconds / len(shape.layers), timer=timer)
+            flops += layer.count * 2 * shape.rows * weight.size
+            took += layer.count * best
+    return flops / took

@@ -1,0 +1,67 @@
+"""How much memory there is, and how much of it is free."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import psutil
+
+from edge_sdk.probe.cgroups import Group, groups
+from edge_sdk.probe.source import source
+from edge_sdk.probe.system import System, number, text, whole
+
+_FILES_OF_VERSION: Final = {
+    True: ("memory.max", "memory.current"),
+    False: ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Memory that this process could use, and how much of it is free now, in bytes."""
+
+    total_bytes: int
+    available_bytes: int
+
+
+@source
+def measure_memory(system: System) -> Memory | None:
+    """The machine's memory, or that of this process's control group where it is less.
+
+    A container or a systemd slice kills the process at its own limit, whatever the machine has left. Where a
+    graphics processor shares the memory (Jetson), what that one holds is not free.
+    """
+    machine = _of_machine(system)
+    if machine is None:
+        return None
+    total, available = machine.total_bytes, machine.available_bytes
+    for group in groups(system, "memory"):
+        limit_name, used_name = _FILES_OF_VERSION[group.is_version_2]
+        limit, used = number(group.folder / limit_name), number(group.folder / used_name)
+        if limit is None or used is None or not 0 <= limit < machine.total_bytes:
+            continue
+        # Cached file pages count as used, but the kernel gives them up before it kills anyone.
+        free = max(0, limit - max(0, used - _inactive_file_bytes(group)))
+        total, available = min(total, limit), min(available, free)
+    return Memory(total, available)
+
+
+def _of_machine(system: System) -> Memory | None:
+    if system.is_here:
+        machine = psutil.virtual_memory()
+        return Memory(machine.total, machine.available)
+    fields = dict(re.findall(r"^(\w+):\s*(\d{1,15}) kB$", text(system.proc / "meminfo"), re.MULTILINE))
+    if "MemTotal" not in fields or "MemAvailable" not in fields:
+        return None
+    return Memory(1024 * int(fields["MemTotal"]), 1024 * int(fields["MemAvailable"]))
+
+
+def _inactive_file_bytes(group: Group) -> int:
+    fields = dict(
+        line.split(" ", 1) for line in text(group.folder / "memory.stat").splitlines() if " " in line
+    )
+    # Version 1 has the sum over the groups below under a name of its own.
+    size = whole(fields.get("total_inactive_file", fields.get("inactive_file", "0")))
+    return max(0, size or 0)
