@@ -56,7 +56,7 @@ def probe(
         print_json(found)
         return
     table = Table("what", "measured", title="Probe", title_justify="left")
-    for what, measured in _rows(found):
+    for what, measured in rows_of(found):
         table.add_row(what, plain(measured))
     stdout.print(table)
 
@@ -70,7 +70,8 @@ def _shape(bundle: Path) -> ModelShape:
     return ModelShape.of(manifest, batch=usual.batch_size, tokens=usual.max_tokens)
 
 
-def _rows(found: Probe) -> Iterator[tuple[str, str]]:
+def rows_of(found: Probe) -> Iterator[tuple[str, str]]:
+    """What is known of a device and in which words, one thing after the other."""
     yield from _processor(found.processor)
     yield "clock", UNKNOWN if found.clock is None else _clock(found.clock)
     yield "temperature", _scaled(found.temperature_celsius, 1, "°C")

@@ -33,6 +33,7 @@ MESSAGES: dict[str, type[Message]] = {
     "check_in_answer_offer.json": device.CheckInAnswer,
     "check_in_answer_retry.json": device.CheckInAnswer,
     "check_in_held_out.json": device.CheckIn,
+    "check_in_measured.json": device.CheckIn,
     "check_in_answer_evaluation.json": device.CheckInAnswer,
     "device_status.json": device.DeviceStatus,
     "enrol_request.json": device.EnrolRequest,

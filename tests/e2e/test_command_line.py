@@ -68,6 +68,7 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
         ("run", "watch"),
         ("device", "run"),
         ("device", "probe"),
+        ("probe",),
         ("adapter", "export"),
         ("key", "create"),
         ("audit", "list"),

@@ -5,7 +5,7 @@ import httpx
 import pytest
 from fake_service import FakeService, pieces
 
-from edge_sdk.downloads import Downloads
+from edge_sdk.downloads import RATE_BYTES, Downloads
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.transport import Transport
 from hetlora.digest import sha256_of
@@ -167,3 +167,22 @@ def test_empty_object_needs_no_request(service: FakeService, downloads: Download
     downloads.fetch(ObjectRef(sha256=sha256_of(b""), size_bytes=0), target, name="nothing")
     assert target.read_bytes() == b""
     assert service.requests == []
+
+
+def test_rate_is_that_of_the_newest_stretch_that_was_long_enough(
+    service: FakeService, transport: Transport, folder: DeviceFolder, target: Path
+) -> None:
+    ticks = iter([0.0, 2.0, 10.0, 10.5, 20.0, 20.1])
+    downloads = Downloads(transport, folder.downloads, timer=lambda: next(ticks))
+    told = []
+    for size in (RATE_BYTES, 4 * RATE_BYTES, RATE_BYTES - 1):
+        data = bytes(size)
+        service.objects[sha256_of(data)] = data
+        downloads.fetch(ObjectRef(sha256=sha256_of(data), size_bytes=size), target, name="data")
+        told.append(downloads.bytes_per_second)
+    assert told == [RATE_BYTES / 2, 4 * RATE_BYTES / 0.5, 4 * RATE_BYTES / 0.5]
+
+
+def test_nothing_is_known_of_the_line_before_a_long_stretch(downloads: Downloads, target: Path) -> None:
+    downloads.fetch(REF, target, name="data")
+    assert downloads.bytes_per_second is None

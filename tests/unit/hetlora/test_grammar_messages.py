@@ -139,7 +139,17 @@ def test_public_key_that_is_not_32_bytes_of_base64_is_refused(key: str) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("cores", 0), ("matmul_flops_per_second", 0), ("memory_total_bytes", -1), ("source", "guessed")],
+    [
+        ("cores", 0),
+        ("matmul_flops_per_second", 0),
+        ("memory_total_bytes", -1),
+        ("source", "guessed"),
+        ("architecture", "X86 64"),
+        ("accelerator", "a" * 33),
+        ("network", ""),
+        ("memory_bandwidth_bytes_per_second", 0),
+        ("download_bytes_per_second", float("inf")),
+    ],
 )
 def test_impossible_capabilities_are_refused(field: str, value: object) -> None:
     capabilities = {
