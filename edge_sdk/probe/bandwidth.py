@@ -15,12 +15,13 @@ from edge_sdk.probe.system import System, text
 
 MIB: Final = 1024 * 1024
 _BANDWIDTH_SECONDS: Final = 0.3
-# What a block has to pass so that it does not stay in the cache, and what it may take of the memory.
-_CACHES: Final = 4
+# A block and its copy pass the cache four times together. They are also what the process has once held, which
+# the peak of its memory tells from then on: so they stay below what any training takes.
+_CACHES: Final = 2
 _USUAL_CACHE_BYTES: Final = 8 * MIB  # where the kernel tells of none, as on many ARM boards
 _LEAST_BLOCK_BYTES: Final = 4 * MIB
-_MOST_BLOCK_BYTES: Final = 64 * MIB
-_MEMORY_SHARE: Final = 1 / 16  # for each of two blocks
+_MOST_BLOCK_BYTES: Final = 32 * MIB
+_MEMORY_SHARE: Final = 1 / 16  # of what is free, for each of the two
 _UNITS: Final = {"": 1, "K": 1024, "M": MIB, "G": 1024 * MIB}
 
 

@@ -25,7 +25,8 @@ _LEAST_FREE_BYTES: Final = 64 * MIB
 def existing(folder: Path) -> Path:
     """The folder, or where it is not there the nearest one above that is: it would lie on the same disk."""
     there = folder.absolute()
-    return next(path for path in (there, *there.parents) if path.exists())
+    # Not Path.exists, which raises of a folder that is closed to us.
+    return next(path for path in (there, *there.parents) if os.path.exists(path))
 
 
 @source

@@ -47,7 +47,8 @@ def take_probe(
     memory, network = measure_memory(system), measure_network(system)
     is_throttled = measure_throttling(system)
     temperature = measure_temperature(system)  # before the bursts, which heat
-    limits = (processor, usable_cores(), cycles and cycles.limit_hz, is_throttled)
+    # Under any other of these the processor would have other rates.
+    limits = (__version__, processor, usable_cores(), cycles and cycles.limit_hz, is_throttled)
     return Probe(
         taken_at=datetime.fromtimestamp(clock(), UTC),
         sdk_version=__version__,
@@ -64,7 +65,7 @@ def take_probe(
             folder,
             system,
             cache or RateCache(),
-            circumstances=f"{__version__}, {limits}",
+            circumstances=str(limits),
             shape=shape,
             memory=memory,
             network=network,

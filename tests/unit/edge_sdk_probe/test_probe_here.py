@@ -10,10 +10,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from recorded_systems import PI, recorded
 
 from edge_sdk import measure_capabilities
-from edge_sdk.probe import Probe, RateCache, take_probe
+from edge_sdk.probe import Probe, RateCache, System, take_probe
 from edge_sdk.probe.model_shape import LayerShape, ModelShape
+from edge_sdk.probe.processor import usable_cores
+from hetlora import __version__
 
 NOW = 1_800_000_000.0
 SHAPE = ModelShape(32, (LayerShape(64, 64, 4),))
@@ -57,9 +60,19 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Probe]:
     return folder, probe(folder, NOW, SHAPE)
 
 
-def probe(folder: Path, now: float, shape: ModelShape | None = None) -> Probe:
+# This machine without its sensors: it may become hot between two probes.
+COOL = System(sys=Path("/nowhere"))
+
+
+def probe(folder: Path, now: float, shape: ModelShape | None = None, system: System = COOL) -> Probe:
     cache = RateCache(folder / "rates.json", clock=lambda: now)
-    return take_probe(folder, shape=shape, cache=cache, clock=lambda: now)
+    return take_probe(folder, shape=shape, cache=cache, system=system, clock=lambda: now)
+
+
+def times(folder: Path) -> dict[str, float]:
+    """When each rate was measured."""
+    rates = json.loads((folder / "rates.json").read_text())["rates"]
+    return {name: rate["taken_at"] for name, rate in rates.items()}
 
 
 def test_rates_of_a_probe_are_taken_over_by_the_next(kept: tuple[Path, Probe]) -> None:
@@ -76,12 +89,43 @@ def test_rates_of_a_probe_are_taken_over_by_the_next(kept: tuple[Path, Probe]) -
 def test_another_model_is_tried_anew_and_nothing_else(kept: tuple[Path, Probe]) -> None:
     folder, _ = kept
     probe(folder, NOW + 120, ModelShape(32, (LayerShape(64, 32, 4),)))
-    taken = {
-        name: rate["taken_at"]
-        for name, rate in json.loads((folder / "rates.json").read_text())["rates"].items()
-    }
     others = {"matmul": NOW, "memory_bandwidth": NOW, "disk_write": NOW}
-    assert taken == {**others, "model_matmul": NOW + 120}
+    assert times(folder) == {**others, "model_matmul": NOW + 120}
+
+
+@pytest.mark.parametrize("limit", [__version__, str(usable_cores())], ids=["version", "cores"])
+def test_rates_of_another_version_or_other_cores_are_measured_anew(
+    kept: tuple[Path, Probe], tmp_path: Path, limit: str
+) -> None:
+    entries = json.loads((kept[0] / "rates.json").read_text())["rates"]
+    assert limit in entries["matmul"]["circumstances"]
+    entries["matmul"]["circumstances"] = entries["matmul"]["circumstances"].replace(limit, "another")
+    (tmp_path / "rates.json").write_text(json.dumps({"rates": entries}))
+    probe(tmp_path, NOW + 60)
+    assert times(tmp_path)["matmul"] == NOW + 60
+    assert times(tmp_path)["memory_bandwidth"] == NOW  # whose circumstances are as they were
+
+
+@pytest.mark.parametrize(
+    ("path", "before", "after"),
+    [
+        ("sys/fs/cgroup/cpu.max", "max 100000", "150000 100000"),
+        ("sys/class/thermal/cooling_device0/cur_state", "0", "1"),
+        ("sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq", "1800000", "600000"),
+    ],
+    ids=["quota", "throttled", "clock"],
+)
+def test_rates_under_other_limits_are_measured_anew(
+    tmp_path: Path, path: str, before: str, after: str
+) -> None:
+    free = {"proc/self/cgroup": "0::/", "sys/devices/platform/soc/soc:firmware/get_throttled": "0"}
+    pi = recorded(tmp_path, PI, free, {path: before})
+    probe(tmp_path, NOW, system=pi)
+    probe(tmp_path, NOW + 60, system=pi)
+    assert set(times(tmp_path).values()) == {NOW}
+    probe(tmp_path, NOW + 120, system=recorded(tmp_path, {path: after}))
+    processor = {"matmul": NOW + 120, "memory_bandwidth": NOW + 120}
+    assert times(tmp_path) == {**processor, "disk_write": NOW}
 
 
 def test_report_of_capabilities_is_measured(tmp_path: Path) -> None:

@@ -58,10 +58,10 @@ def test_blas_has_its_threads_back_after_the_model_was_tried() -> None:
 
 
 def test_bandwidth_counts_what_is_read_and_what_is_written(tmp_path: Path) -> None:
-    # The laptop's cache has 8 MiB, four of which are 32 MiB; two tries of 4 s and 2 s.
+    # The laptop's cache has 8 MiB, two of which are 16 MiB; two tries of 4 s and 2 s.
     ticks: Iterator[float] = iter([0, 1, 1, 5, 6, 6, 8, 11])
     laptop = recorded(tmp_path, LAPTOP)
-    assert measure_bandwidth(laptop, None, seconds=10, timer=lambda: next(ticks)) == 2 * 32 * MIB / 2
+    assert measure_bandwidth(laptop, None, seconds=10, timer=lambda: next(ticks)) == 2 * 16 * MIB / 2
 
 
 def test_bandwidth_is_unknown_where_its_block_would_do_harm(tmp_path: Path) -> None:
