@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from edge_sdk.probe.bursts import best_seconds
+from edge_sdk.probe.bursts import good_seconds
 from edge_sdk.probe.source import source
 from edge_sdk.probe.system import System, text
 
@@ -20,7 +20,7 @@ _BANDWIDTH_SECONDS: Final = 0.3
 _CACHES: Final = 2
 _USUAL_CACHE_BYTES: Final = 8 * MIB  # where the kernel tells of none, as on many ARM boards
 _LEAST_BLOCK_BYTES: Final = 4 * MIB
-_MOST_BLOCK_BYTES: Final = 32 * MIB
+_MOST_BLOCK_BYTES: Final = 16 * MIB
 _MEMORY_SHARE: Final = 1 / 16  # of what is free, for each of the two
 _UNITS: Final = {"": 1, "K": 1024, "M": MIB, "G": 1024 * MIB}
 
@@ -43,7 +43,7 @@ def measure_bandwidth(
         return None
     block = np.ones(size, np.uint8)  # not zeros: pages that nobody wrote to are all the same one
     copy = np.empty_like(block)
-    return 2 * size / best_seconds(lambda: np.copyto(copy, block), seconds=seconds, timer=timer)
+    return 2 * size / good_seconds(lambda: np.copyto(copy, block), seconds=seconds, timer=timer)
 
 
 def block_bytes(cache_bytes: int | None, available_bytes: int | None) -> int | None:

@@ -11,6 +11,7 @@ from recorded_systems import LAPTOP, recorded
 from threadpoolctl import ThreadpoolController
 
 from edge_sdk.probe.bandwidth import measure_bandwidth
+from edge_sdk.probe.bursts import good_of
 from edge_sdk.probe.cache import RateCache
 from edge_sdk.probe.matmul import measure_matmul, measure_model_matmul
 from edge_sdk.probe.model_shape import LayerShape, ModelShape
@@ -30,6 +31,12 @@ def test_rate_comes_from_the_best_try() -> None:
 def test_slow_machine_gets_one_try_beyond_the_time() -> None:
     ticks: Iterator[float] = iter([0, 99, 100, 104, 105])
     assert measure_matmul(seconds=1, timer=lambda: next(ticks)) == 2 * 32 * 64.0**3 / 4
+
+
+def test_good_time_is_the_one_that_a_tenth_is_better_than() -> None:
+    assert good_of([3.0, 1.0, 2.0]) == 1.0
+    assert good_of([float(number) for number in range(30, 0, -1)]) == 4.0
+    assert good_of([0.0]) > 0
 
 
 def test_layers_of_a_model_count_as_often_as_they_come() -> None:

@@ -258,9 +258,9 @@ def test_name_of_an_interface_where_no_file_tells(interface: str | None, kind: s
     ("cache", "available", "size"),
     [
         (1 * MIB, 8192 * MIB, 4 * MIB),
-        (8 * MIB, 8192 * MIB, 16 * MIB),
+        (3 * MIB, 8192 * MIB, 6 * MIB),
         (None, 8192 * MIB, 16 * MIB),
-        (480 * MIB, 8192 * MIB, 32 * MIB),  # of a server's cache no block is beyond
+        (480 * MIB, 8192 * MIB, 16 * MIB),  # of a server's cache no block is beyond
         (8 * MIB, 128 * MIB, 8 * MIB),  # a sixteenth of what is free
         (8 * MIB, 63 * MIB, None),
         (8 * MIB, None, 16 * MIB),
