@@ -23,7 +23,7 @@ _MATRIX_SIZE: Final = 64
 _MATMUL_SECONDS: Final = 0.2
 _MODEL_SECONDS: Final = 0.3
 _CACHE_LINE: Final = 64
-# Where malloc puts what is large, after its own note. Left to chance, the place makes 15 % between two probes.
+# Where malloc puts what is large, after its own note. Left to chance, the place makes 15 % of difference.
 _BEYOND_LINE: Final = 16
 
 
