@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Callable
+from dataclasses import astuple
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded_systems import MACHINES, Files, recorded
@@ -20,10 +24,11 @@ from edge_sdk.probe.cache import RateCache
 from edge_sdk.probe.clock import measure_clock
 from edge_sdk.probe.memory import measure_memory
 from edge_sdk.probe.network import measure_network
-from edge_sdk.probe.processor import measure_processor
+from edge_sdk.probe.processor import measure_cpu_quota, measure_processor
 from edge_sdk.probe.rates import Rates
 from edge_sdk.probe.report import Probe
 from edge_sdk.probe.source import source
+from edge_sdk.probe.system import System
 from edge_sdk.probe.temperature import measure_temperature, measure_throttling
 
 SOURCES: dict[str, Callable[..., Any]] = {
@@ -38,67 +43,72 @@ SOURCES: dict[str, Callable[..., Any]] = {
 }
 PATHS = sorted({path for files, _ in MACHINES.values() for path in files if not path.endswith("/")})
 # What such files are made of, and what breaks who reads them.
-PIECES = st.sampled_from(
-    [
-        *(
-            "0",
-            "-1",
-            "1",
-            "100000",
-            "9" * 30,
-            "-" + "9" * 30,
-            "9" * 5000,
-            "1e999",
-            "nan",
-            "max",
-            "٣",
-            "0x",
-            "00000000",
-        ),
-        *(" ", "\n", "\t", "\0", ":", "/", "..", "=", "kB", "\x1b[2J", "0" * 32, "eth0", "ffff", "0003"),
-        *(
-            "0::/",
-            "memory",
-            "cpu",
-            "flags : avx",
-            "Features : asimd",
-            "model name :",
-            "MemTotal:",
-            "MemAvailable:",
-        ),
-        *(
-            "Battery",
-            "Discharging",
-            "Processor",
-            "nvidia,tegra",
-            "Model:",
-            "DEVTYPE=wlan",
-            "total_inactive_file ",
-        ),
-    ]
+PIECES = (
+    *(
+        "0",
+        "-1",
+        "1",
+        "9" * 30,
+        "9" * 5000,
+        "1e999",
+        "nan",
+        "max",
+        "\u0663",
+        "0x",
+        "00000000",
+        "0" * 32,
+        "ffff",
+    ),
+    *(" ", "\n", "\t", "\0", ":", "/", "..", "=", "kB", "\x1b[2J", "eth0", "0003", "0::/", "memory", "cpu"),
+    *("flags : avx", "Features : asimd", "model name :", "MemTotal:", "MemAvailable:", "Battery", "Model:"),
 )
-CONTENTS = st.binary(max_size=60) | st.lists(PIECES, max_size=12).map(lambda pieces: "".join(pieces).encode())
-GARBAGE = st.dictionaries(st.sampled_from(PATHS), CONTENTS, min_size=1, max_size=25)
+CONTENTS = st.binary(max_size=60) | st.lists(st.sampled_from(PIECES), max_size=12).map("".join).map(
+    str.encode
+)
 
 
-@settings(deadline=None, max_examples=150)  # the machine may be busy
-@given(garbage=GARBAGE, machine=st.sampled_from([*MACHINES, ""]), architecture=st.text(max_size=40))
-def test_garbage_is_read_as_a_value_or_as_unknown(garbage: Files, machine: str, architecture: str) -> None:
-    files = MACHINES[machine][0] if machine else {}
-    with tempfile.TemporaryDirectory() as folder:
-        system = recorded(Path(folder), files, garbage, machine=architecture)
-        # Each without the net below it: none of its parsers needs that.
-        told = {name: measure.__wrapped__(system) for name, measure in SOURCES.items()}  # type: ignore[attr-defined]
-        assert last_level_cache_bytes(system) != 0
+def assert_told(system: System) -> None:
+    """Every source answers a value that can be told, or None; without the net below it, which none needs."""
+    told = {name: measure.__wrapped__(system) for name, measure in SOURCES.items()}  # type: ignore[attr-defined]
     told |= {"taken_at": datetime.now(UTC), "sdk_version": "0", "disk_free_bytes": None}
     probe = Probe(**told, rates=Rates(*[None] * 6))
     assert json.loads(probe.model_dump_json())["processor"]["cores"] >= 1
-    memory = told["memory"]
-    assert memory is None or memory.available_bytes >= 0
-    quota = told["processor"].quota_cores
-    assert quota is None or quota > 0
-    for word in (told["processor"].name, told["accelerator"] and told["accelerator"].name):
+    assert last_level_cache_bytes(system) != 0
+    assert probe.memory is None or probe.memory.available_bytes >= 0
+    assert probe.processor is not None
+    quota = measure_cpu_quota.__wrapped__(system)  # type: ignore[attr-defined]
+    assert quota is None or 0 < quota < math.inf
+    assert probe.clock is None or all(hertz is None or 0 < hertz < 1e11 for hertz in astuple(probe.clock))
+    assert probe.temperature_celsius is None or -40 <= probe.temperature_celsius <= 151
+    for word in (probe.processor.name, probe.accelerator and probe.accelerator.name):
         assert word is None or (word.isprintable() and len(word) <= 128)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_any_word_of_a_machine_may_be_another(tmp_path: Path, machine: str) -> None:
+    files, architecture = MACHINES[machine]
+    system = recorded(tmp_path, files, machine=architecture)
+    for path, content in files.items():
+        if path.endswith("/"):
+            continue
+        whole = content if isinstance(content, bytes) else content.encode()
+        for word, piece in product(sorted(set(whole.split())), (b"", b"0", b"-1", b"9" * 30, b"nan", b"a:b")):
+            (tmp_path / path).write_bytes(whole.replace(word, piece, 1))
+            assert_told(system)
+        (tmp_path / path).write_bytes(whole)
+
+
+@settings(deadline=None, max_examples=100)  # the machine may be busy
+@given(
+    machine=st.sampled_from([*MACHINES]),
+    garbage=st.dictionaries(st.sampled_from(PATHS), CONTENTS, min_size=1, max_size=25),
+    architecture=st.text(max_size=40),
+)
+def test_files_of_any_content_are_read_as_values_or_as_unknown(
+    machine: str, garbage: Files, architecture: str
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        assert_told(recorded(Path(folder), MACHINES[machine][0], garbage, machine=architecture))
 
 
 def test_source_that_meets_what_nobody_thought_of_answers_unknown() -> None:
