@@ -14,7 +14,10 @@ from edge_sdk.probe.system import System, number, text
 
 @dataclass(frozen=True, slots=True)
 class Battery:
-    """How full it is, None without a battery; whether it is charged; whether a line feeds the device."""
+    """How full it is, whether it is being charged, and whether a line feeds the device.
+
+    Without a battery `percent` is None, and a line is all that there is.
+    """
 
     percent: float | None
     is_charging: bool | None
