@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edge_sdk.runtimes.onnx import OnnxModel
     from edge_sdk.tokens import TextEncoder
     from edge_sdk.visit import Visit
+    from hetlora.messages.conditions import Conditions
     from hetlora.messages.device import CapabilityReport
 
 # A library stays silent until the app configures logging.
@@ -41,6 +42,7 @@ _HOMES = {
     "AwaitingApproval": "edge_sdk.events",
     "CapabilityReport": "hetlora.messages.device",
     "CheckedIn": "edge_sdk.events",
+    "Conditions": "hetlora.messages.conditions",
     "Downloaded": "edge_sdk.events",
     "EdgeClient": "edge_sdk.client",
     "Evaluated": "edge_sdk.events",
@@ -67,6 +69,7 @@ __all__ = [
     "AwaitingApproval",
     "CapabilityReport",
     "CheckedIn",
+    "Conditions",
     "Downloaded",
     "EdgeClient",
     "Evaluated",

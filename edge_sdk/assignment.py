@@ -10,6 +10,7 @@ from typing import Final
 
 from edge_sdk.batches import check_examples
 from edge_sdk.bundles import BundleCache
+from edge_sdk.conditions import Watch
 from edge_sdk.downloads import Downloads
 from edge_sdk.events import Event, GivenBack, RankChosen
 from edge_sdk.examples import ExampleStore
@@ -59,6 +60,7 @@ class Equipment:
     capabilities: Callable[[ModelShape], CapabilityReport]  # as they are when it is asked
     runtime: RuntimeFactory | None  # None: what `runtime_for` finds
     threads: int | None
+    watch: Watch
     on_event: Callable[[Event], None]
 
 
@@ -103,6 +105,7 @@ class Assignment(ABC):
     def _take(self, examples: ExampleStore) -> Taken:
         """Choose a rank, take the offer at it, and fetch what it needs, for work on these examples."""
         offer, tools = self._offer, self._with
+        tools.watch.check(offer.conditions)
         manifest = tools.bundles.manifest(offer.bundle)
         check_examples(examples, manifest.task, manifest.labels)
         runtime = tools.runtime or runtime_for(manifest)

@@ -17,6 +17,7 @@ import httpx
 from edge_sdk.assignment import AWAY, Equipment
 from edge_sdk.bundles import BundleCache
 from edge_sdk.capabilities import Capabilities
+from edge_sdk.conditions import Told, Watch
 from edge_sdk.downloads import Downloads
 from edge_sdk.enrolment import check_in, enrolment_of
 from edge_sdk.evaluation_session import EvaluationSession
@@ -33,6 +34,7 @@ from edge_sdk.visit import Visit
 from hetlora import __version__
 from hetlora.errors import RefusedError, TooManyRequests
 from hetlora.messages.common import PROTOCOL_VERSION
+from hetlora.messages.conditions import ANY_TIME, Conditions
 from hetlora.messages.device import CapabilityReport, CheckIn, CheckInAnswer
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ logger = logging.getLogger(__name__)
 # How long run_forever waits for a service that is away: doubling, with full jitter, up to five minutes.
 FIRST_ABSENCE_SECONDS: Final = 5.0
 LONGEST_ABSENCE_SECONDS: Final = 300.0
+# After which conditions that did not hold are looked at again.
+NOT_ALLOWED_SECONDS: Final = 60.0
 # Whatever a service asks for: a device that never comes back is lost.
 LONGEST_WAIT_SECONDS: Final = 7 * 24 * 3600.0
 
@@ -73,6 +77,10 @@ class EdgeClient:
         upload_part_bytes: an update that is larger goes up in parts of this size; one that is cut off goes on
             after the last part that arrived.
         threads: how many threads training may use; None leaves it to the runtime.
+        conditions: when this device may work; a run may ask more, never less. They are looked at before each
+            visit and between any two steps.
+        is_idle: whether nobody uses the device, where that is asked; None, or an answer of None, is unknown.
+        is_metered: whether somebody pays for each byte; without it ethernet and Wi-Fi are taken for free.
         max_examples: how many examples each of the two stores keeps.
         on_event: told what happens, from the thread that runs the client. What it raises fails the visit.
         runtime: opens training sessions; None is ONNX Runtime, or ExecuTorch where only that is installed.
@@ -95,6 +103,9 @@ class EdgeClient:
         traffic_bytes_per_round: int | None = None,
         upload_part_bytes: int = DEFAULT_PART_BYTES,
         threads: int | None = None,
+        conditions: Conditions = ANY_TIME,
+        is_idle: Told = None,
+        is_metered: Told = None,
         max_examples: int = DEFAULT_MAX_EXAMPLES,
         on_event: Callable[[Event], None] = _ignore,
         runtime: RuntimeFactory | None = None,
@@ -102,6 +113,7 @@ class EdgeClient:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._threads = threads
+        self._watch = Watch(conditions, is_idle, is_metered)
         self._on_event = on_event
         self._runtime = runtime
         self._folder = open_folder(Path(folder))
@@ -156,7 +168,7 @@ class EdgeClient:
         self.close()
 
     def run_once(self) -> Visit:
-        """Visit the service once: check in and, if there is work for this device, do it.
+        """Visit the service once, if this device may work now: check in and, if there is work for it, do it.
 
         What stops an assignment (too small a device, no examples, a loss that is no number) is told to the
         service and in the `Visit`; it does not raise.
@@ -168,6 +180,8 @@ class EdgeClient:
             RefusedError: the service does not admit this device; the subclass says why.
             UnavailableError: this system does not tell what planning needs; give `capabilities` by hand.
         """
+        if (reason := self._watch.unmet()) is not None:
+            return Visit("not_allowed", reason, NOT_ALLOWED_SECONDS)
         if is_rotating(self._folder):
             with suppress(RefusedError):  # the check-in tells what is wrong
                 self.rotate_key()
@@ -186,6 +200,7 @@ class EdgeClient:
             capabilities=self._capabilities.report,
             runtime=self._runtime,
             threads=self._threads,
+            watch=self._watch,
             on_event=self._on_event,
         )
         work = EvaluationSession if answer.offer.kind == "evaluate" else Session

@@ -22,12 +22,13 @@ def evaluate_locally(
     task: Task,
     *,
     max_seconds: float,
+    on_batch: Callable[[], object] = lambda: None,
     timer: Callable[[], float] = time.perf_counter,
 ) -> EvaluationReport:
     """Score batches, at least one, and no further one once `max_seconds` have passed.
 
     Each batch comes with the number of its examples; rows beyond those fill it up and do not count. Examples
-    of a classifier weigh the same, and so do tokens of generated answers.
+    of a classifier weigh the same, and so do tokens of generated answers. `on_batch` is called before each.
 
     Raises:
         NoExamples: there is no batch, or no token in one that is scored.
@@ -37,6 +38,7 @@ def evaluate_locally(
     examples = right = 0
     losses, weights = [], []
     for batch, count in batches:
+        on_batch()
         scored = runtime.evaluate(batch)
         if scored.logits is None:
             losses.append(scored.loss)

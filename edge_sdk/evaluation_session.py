@@ -52,4 +52,10 @@ class EvaluationSession(Assignment):
             rng=np.random.default_rng(taken.plan.seed),
         )
         task = taken.bundle.manifest.task
-        return evaluate_locally(opened, batches, task, max_seconds=self._offer.round_seconds)
+        return evaluate_locally(
+            opened,
+            batches,
+            task,
+            max_seconds=self._offer.round_seconds,
+            on_batch=lambda: self._with.watch.check(self._offer.conditions),
+        )

@@ -68,6 +68,12 @@ class Session(Assignment):
             parametrisation=taken.assigned.how,
         )
         batching = batching_of(taken.bundle, settings)
+
+        def on_step(step: int, loss: float) -> None:
+            tools.on_event(StepDone(step, settings.steps, loss))
+            if step < settings.steps:
+                tools.watch.check(self._offer.conditions)
+
         batches = draw_batches(
             tools.examples,
             batching.collate,
@@ -80,7 +86,7 @@ class Session(Assignment):
             batches,
             settings,
             max_seconds=self._offer.round_seconds,
-            on_step=lambda step, loss: tools.on_event(StepDone(step, settings.steps, loss)),
+            on_step=on_step,
         )
 
     def _pruned(self, begun: Adapter, trained: Adapter, adaptation: Adaptation) -> Adapter:

@@ -12,17 +12,18 @@ from hetlora.messages.device import Failure, Offer, Report
 from hetlora.messages.evaluation import EvaluationReport
 from hetlora.states import AssignmentState
 
-Outcome = Literal["no_work", "accepted", "discarded", "failed"]
+Outcome = Literal["no_work", "not_allowed", "accepted", "discarded", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
     """What happened when a device visited the service; `offer.kind` tells training from evaluating.
 
-    `outcome` is "no_work", or what became of the assignment: "accepted"; "discarded", when the service had no
-    more use for the update, as `reason` says; or "failed", when it was given back. `code` is the stable code
-    of what went wrong, `error` the cause: beside "accepted" too, where the app's own `on_event` raised after
-    the service had taken the update.
+    `outcome` is "no_work"; "not_allowed", where the app's conditions did not hold and the service was not
+    asked; or what became of the assignment: "accepted"; "discarded", when the service had no more use for the
+    update, as `reason` says; or "failed", when it was given back. `code` is the stable code of what went
+    wrong, `error` the cause: beside "accepted" too, where the app's own `on_event` raised after the service
+    had taken the update.
     """
 
     outcome: Outcome

@@ -37,6 +37,7 @@ HetloraError
     PortInUse               the address to listen on is taken
     DependencyMissing       an optional part of hetlora is not installed
     DeviceTooSmall          no rank within the limits fits this device
+    ConditionsUnmet         a device that may not work now: on its battery, in use, too hot
     TrainingDiverged        the loss of local training is no longer a number
 """
 
@@ -328,6 +329,12 @@ class DeviceTooSmall(UnavailableError):
     """No rank within the limits fits this device."""
 
     code = "device_too_small"
+
+
+class ConditionsUnmet(UnavailableError):
+    """A device that may not work now: on its battery, in use, too hot."""
+
+    code = "conditions_unmet"
 
 
 class TrainingDiverged(UnavailableError):

@@ -245,6 +245,7 @@ def offer_of(
         round_seconds=TRAINING_SHARE * left.total_seconds(),
         training=run.settings.training,
         lease_expires_at=assignment.lease_expires_at,
+        conditions=run.settings.conditions,
     )
     return CheckInAnswer(offer=offer, retry_after_seconds=0, reason="offer")
 

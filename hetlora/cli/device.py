@@ -14,6 +14,7 @@ import httpx
 import typer
 from pydantic import ValidationError
 
+from hetlora.cli.condition_options import ConditionsOption, conditions_of
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.parts import part
@@ -61,6 +62,7 @@ def run_device(
             "arrived; 1 MiB if not given.",
         ),
     ] = None,
+    condition: ConditionsOption = None,
     once: Annotated[bool, typer.Option(help="Visit the service once, then end.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -85,6 +87,7 @@ def run_device(
             threads=threads,
             traffic_bytes_per_round=traffic_bytes,
             upload_part_bytes=upload_part_bytes or DEFAULT_PART_BYTES,
+            conditions=conditions_of(condition or []),
             on_event=teller.on_event,
             http=None if ca_file is None else httpx.HTTPTransport(verify=trusted(ca_file)),
         ) as client,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 
 from hetlora.bundle import open_bundle
+from hetlora.cli.condition_options import ConditionsOption, conditions_of
 from hetlora.cli.operator import DEFAULT_URL, Operator, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.rule_options import (
@@ -137,6 +138,7 @@ def create(
     evaluation_window_seconds: Annotated[
         float, typer.Option(min=1, help="How long an evaluation takes reports at most.")
     ] = 3600,
+    condition: ConditionsOption = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of the initial adapter and of all batches.")
     ] = RUN.seed,
@@ -175,6 +177,7 @@ def create(
             lease_seconds=lease_seconds,
             max_staleness=max_staleness,
             evaluation=evaluation,
+            conditions=conditions_of(condition or []),
             min_rank=min_rank,
             max_rank=max_rank or manifest.adapter.max_rank,
             seed=seed,

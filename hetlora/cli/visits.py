@@ -60,7 +60,7 @@ class VisitTeller:
             say(f"{evaluated}round {visit.offer.round_index + 1}: {visit.outcome}, {visit.reason}")
         elif visit.reason != self._last_reason:
             self._last_reason = visit.reason
-            say(f"no work: {visit.reason}")
+            say(f"{'no work' if visit.outcome == 'no_work' else 'not now'}: {visit.reason}")
 
 
 def _as_object(visit: Visit) -> dict[str, object]:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from hetlora.messages.common import Count, Identifier, Message, Name, ObjectRef, PositiveCount, Timestamp
+from hetlora.messages.conditions import ANY_TIME, Conditions, asks_nothing
 from hetlora.signature import is_of_small_order
 from hetlora.states import AssignmentState, DeviceState
 
@@ -139,6 +140,7 @@ class Offer(Message):
     round_seconds: float = Field(gt=0)  # how long local training, or evaluating, may take
     training: TrainingSettings
     lease_expires_at: Timestamp
+    conditions: Conditions = Field(default=ANY_TIME, exclude_if=asks_nothing)  # the app may ask more
 
 
 class CheckInAnswer(Message):

@@ -17,6 +17,7 @@ from hetlora.messages.common import (
     PositiveCount,
     Timestamp,
 )
+from hetlora.messages.conditions import ANY_TIME, Conditions
 from hetlora.messages.defence import Defence
 from hetlora.messages.device import CapabilityReport, DeviceId, PublicKey, TrainingSettings
 from hetlora.messages.evaluation import EvaluationSettings, EvaluationStatus
@@ -114,6 +115,9 @@ class RunSettings(Message):
     defence: Defence = Defence()
     evaluation: EvaluationSettings | None = Field(
         default=None, description="when adapter versions are evaluated on examples that devices hold out"
+    )
+    conditions: Conditions = Field(
+        default=ANY_TIME, description="when devices may work; what their apps ask counts, too"
     )
     min_rank: PositiveCount = 1
     max_rank: PositiveCount

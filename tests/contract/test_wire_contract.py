@@ -30,6 +30,7 @@ from hetlora.tus import PART_TYPE, VERSION, parse_checksum, parse_metadata, sha2
 FOLDER = Path(__file__).parent
 MESSAGES: dict[str, type[Message]] = {
     "check_in.json": device.CheckIn,
+    "check_in_answer_conditions.json": device.CheckInAnswer,
     "check_in_answer_offer.json": device.CheckInAnswer,
     "check_in_answer_retry.json": device.CheckInAnswer,
     "check_in_held_out.json": device.CheckIn,

@@ -90,6 +90,22 @@ def test_leftover_assignments_are_aborted_kindly_when_the_goal_is_met(
     assert slow.call("POST", f"/assignments/{assignment_id}:fail", failure)["state"] == "aborted"
 
 
+def test_offer_says_when_the_run_lets_devices_work(
+    operator: Operator, device: FakeDevice, bundle: str
+) -> None:
+    asked = {"charging": True, "hours": ["22:00-06:00"]}
+    operator.run(bundle, conditions=asked)
+    told = device.offer()["conditions"]
+    assert {name: own for name, own in told.items() if own} == asked
+
+
+def test_offer_of_a_run_that_asks_for_nothing_is_as_it_was_before_conditions(
+    operator: Operator, device: FakeDevice, bundle: str
+) -> None:
+    operator.run(bundle)
+    assert "conditions" not in device.offer()
+
+
 def test_device_without_examples_gets_no_offer(operator: Operator, device: FakeDevice, bundle: str) -> None:
     operator.run(bundle)
     assert device.check_in(example_count=0)["reason"] == "the device has no examples"
