@@ -25,7 +25,15 @@ if TYPE_CHECKING:
         Submitted,
         Uploaded,
     )
-    from edge_sdk.examples import Example, ExampleStore
+    from edge_sdk.examples import (
+        AnyExample,
+        ChatExample,
+        ChatTurn,
+        Example,
+        ExampleStore,
+        ImageExample,
+        TextExample,
+    )
     from edge_sdk.generation import Generated, TextGenerator
     from edge_sdk.planner import RankChoice, choose_rank
     from edge_sdk.probe import measure_capabilities
@@ -39,8 +47,11 @@ if TYPE_CHECKING:
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
+    "AnyExample": "edge_sdk.examples",
     "AwaitingApproval": "edge_sdk.events",
     "CapabilityReport": "hetlora.messages.device",
+    "ChatExample": "edge_sdk.examples",
+    "ChatTurn": "edge_sdk.examples",
     "CheckedIn": "edge_sdk.events",
     "Conditions": "hetlora.messages.conditions",
     "Downloaded": "edge_sdk.events",
@@ -51,6 +62,7 @@ _HOMES = {
     "ExampleStore": "edge_sdk.examples",
     "Generated": "edge_sdk.generation",
     "GivenBack": "edge_sdk.events",
+    "ImageExample": "edge_sdk.examples",
     "OnnxModel": "edge_sdk.runtimes.onnx",
     "RankChoice": "edge_sdk.planner",
     "RankChosen": "edge_sdk.events",
@@ -58,6 +70,7 @@ _HOMES = {
     "StepDone": "edge_sdk.events",
     "Submitted": "edge_sdk.events",
     "TextEncoder": "edge_sdk.tokens",
+    "TextExample": "edge_sdk.examples",
     "TextGenerator": "edge_sdk.generation",
     "Uploaded": "edge_sdk.events",
     "Visit": "edge_sdk.visit",
@@ -66,8 +79,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "AnyExample",
     "AwaitingApproval",
     "CapabilityReport",
+    "ChatExample",
+    "ChatTurn",
     "CheckedIn",
     "Conditions",
     "Downloaded",
@@ -78,6 +94,7 @@ __all__ = [
     "ExampleStore",
     "Generated",
     "GivenBack",
+    "ImageExample",
     "OnnxModel",
     "RankChoice",
     "RankChosen",
@@ -85,6 +102,7 @@ __all__ = [
     "StepDone",
     "Submitted",
     "TextEncoder",
+    "TextExample",
     "TextGenerator",
     "Uploaded",
     "Visit",

@@ -22,7 +22,7 @@ from edge_sdk.downloads import Downloads
 from edge_sdk.enrolment import check_in, enrolment_of
 from edge_sdk.evaluation_session import EvaluationSession
 from edge_sdk.events import AwaitingApproval, CheckedIn, Downloaded, Event
-from edge_sdk.examples import DEFAULT_MAX_EXAMPLES, ExampleStore
+from edge_sdk.examples import DEFAULT_MAX_BYTES, DEFAULT_MAX_EXAMPLES, StoreKey, open_stores
 from edge_sdk.folder import lock_folder, open_folder
 from edge_sdk.key_rotation import identity_in, is_rotating, rotate_key
 from edge_sdk.runtimes.base import RuntimeFactory
@@ -32,7 +32,7 @@ from edge_sdk.transport import Transport
 from edge_sdk.uploads import DEFAULT_PART_BYTES, Uploads
 from edge_sdk.visit import Visit
 from hetlora import __version__
-from hetlora.errors import RefusedError, TooManyRequests
+from hetlora.errors import RefusedError, TooManyRequests, UnavailableError
 from hetlora.messages.common import PROTOCOL_VERSION
 from hetlora.messages.conditions import ANY_TIME, Conditions
 from hetlora.messages.device import CapabilityReport, CheckIn, CheckInAnswer
@@ -81,7 +81,14 @@ class EdgeClient:
             visit and between any two steps.
         is_idle: whether nobody uses the device, where that is asked; None, or an answer of None, is unknown.
         is_metered: whether somebody pays for each byte; without it ethernet and Wi-Fi are taken for free.
-        max_examples: how many examples each of the two stores keeps.
+        max_examples: how many examples each of the two stores keeps; the oldest go first.
+        max_example_bytes: how much these may take in each, as they are stored.
+        keep_examples_seconds: how long examples are kept that do not say so themselves; None is without end.
+        held_out_share: of what is put into `examples`, which share goes to `held_out`, always the same
+            examples; what is deleted from `examples` is then deleted from both. None leaves it to the app.
+        encryption_key: 32 random bytes that the app keeps, or what asks its keystore for them: both stores
+            are encrypted under it from now on. Bundles, updates and the device's key are not.
+        previous_encryption_key: the one before, for a device that may have been killed while it took the new.
         on_event: told what happens, from the thread that runs the client. What it raises fails the visit.
         runtime: opens training sessions; None is ONNX Runtime, or ExecuTorch where only that is installed.
         http: the connection layer, for a private certificate authority, a proxy, or a test.
@@ -89,6 +96,7 @@ class EdgeClient:
 
     Raises:
         SettingsError: an address, name, size, folder or key file that cannot be used.
+        StoreKeyWrong, StoreDamaged, DiskFull: see `edge_sdk.ExampleStore`; nothing is lost.
     """
 
     def __init__(
@@ -107,6 +115,11 @@ class EdgeClient:
         is_idle: Told = None,
         is_metered: Told = None,
         max_examples: int = DEFAULT_MAX_EXAMPLES,
+        max_example_bytes: int = DEFAULT_MAX_BYTES,
+        keep_examples_seconds: float | None = None,
+        held_out_share: float | None = None,
+        encryption_key: StoreKey | None = None,
+        previous_encryption_key: StoreKey | None = None,
         on_event: Callable[[Event], None] = _ignore,
         runtime: RuntimeFactory | None = None,
         http: httpx.BaseTransport | None = None,
@@ -130,8 +143,22 @@ class EdgeClient:
         )
         self._uploads = Uploads(self._transport, part_bytes=upload_part_bytes)
         self._bundles = BundleCache(self._folder.bundles, self._downloads)
-        self.examples = ExampleStore(self._folder.examples_file, max_examples=max_examples)
-        self.held_out = ExampleStore(self._folder.held_out_file, max_examples=max_examples)
+        try:
+            self.examples, self.held_out = open_stores(
+                self._folder.examples_file,
+                self._folder.held_out_file,
+                held_out_share,
+                max_examples=max_examples,
+                max_bytes=max_example_bytes,
+                keep_seconds=keep_examples_seconds,
+                encryption_key=encryption_key,
+                previous_encryption_key=previous_encryption_key,
+                clock=clock,
+            )
+        except BaseException:
+            self._transport.close()
+            self._lock.release()
+            raise
 
     @property
     def device_id(self) -> str:
@@ -180,6 +207,9 @@ class EdgeClient:
             RefusedError: the service does not admit this device; the subclass says why.
             UnavailableError: this system does not tell what planning needs; give `capabilities` by hand.
         """
+        for store in (self.examples, self.held_out):
+            with suppress(UnavailableError):  # a disk that is full, for one: whatever expired is not drawn
+                store.remove_expired()
         if (reason := self._watch.unmet()) is not None:
             return Visit("not_allowed", reason, NOT_ALLOWED_SECONDS)
         if is_rotating(self._folder):

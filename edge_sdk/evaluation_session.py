@@ -46,10 +46,9 @@ class EvaluationSession(Assignment):
             threads=self._with.threads,
             parametrisation=taken.assigned.how,
         )
+        batching = batching_of(taken.bundle, self._offer.training)
         batches = each_once(
-            self._with.held_out,
-            batching_of(taken.bundle, self._offer.training),
-            rng=np.random.default_rng(taken.plan.seed),
+            batching.read(self._with.held_out), batching, rng=np.random.default_rng(taken.plan.seed)
         )
         task = taken.bundle.manifest.task
         return evaluate_locally(

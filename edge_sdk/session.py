@@ -75,7 +75,7 @@ class Session(Assignment):
                 tools.watch.check(self._offer.conditions)
 
         batches = draw_batches(
-            tools.examples,
+            batching.read(tools.examples),
             batching.collate,
             batch_size=batching.batch_size,
             always_full=batching.always_full,

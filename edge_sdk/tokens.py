@@ -64,12 +64,16 @@ class TextEncoder:
 
     def encode(self, texts: Sequence[str]) -> dict[str, NDArray[np.int64]]:
         """Arrays (texts, tokens) int64 by input name, padded to the longest of these, or to fixed sizes."""
+        rows = [self.framed(text) for text in texts]
+        return self.arrays([ids for ids, _ in rows], [type_ids for _, type_ids in rows])
+
+    def framed(self, text: str) -> tuple[list[int], list[int]]:
+        """The tokens of one text and their types, with the special ones around it, cut to fit."""
         room = max(self.max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=False), 0)
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        for encoding in encodings:
-            encoding.truncate(room)
-        framed = [self._tokenizer.post_process(encoding) for encoding in encodings]
-        return self._arrays([encoding.ids for encoding in framed], [encoding.type_ids for encoding in framed])
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        encoding.truncate(room)
+        framed = self._tokenizer.post_process(encoding)
+        return list(framed.ids), list(framed.type_ids)
 
     def ids(self, text: str, *, special_tokens: bool = False, ends: bool = False) -> list[int]:
         """The tokens of a whole text, with the tokenizer's special ones around it or the end's after it."""
@@ -82,16 +86,29 @@ class TextEncoder:
         To fit in `room` tokens the text loses its beginning, but never what the tokenizer puts before it:
         models are lost without the token that every text they ever saw began with.
         """
-        encoding = self._tokenizer.encode(text)
-        marked = list(zip(encoding.ids, encoding.special_tokens_mask, strict=True))
-        before = [int(number) for number, special in takewhile(lambda pair: pair[1], marked)]
-        own = [int(number) for number, special in marked if not special]
+        before, placed = self.placed_ids(text)
+        own = [number for number, _, _ in placed]
         excess = 0 if room is None else max(len(before) + len(own) - room, 0)
         return (before + own[excess:])[:room]
 
-    def arrays(self, rows: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:
-        """Rows of token numbers as `encode` would answer them."""
-        return self._arrays(rows, [[0] * len(row) for row in rows])
+    def placed_ids(self, text: str) -> tuple[list[int], list[tuple[int, int, int]]]:
+        """What the tokenizer puts before a text, and its own tokens, each from and to which character."""
+        encoding = self._tokenizer.encode(text)
+        marked = list(zip(encoding.ids, encoding.special_tokens_mask, encoding.offsets, strict=True))
+        before = [int(number) for number, _, _ in takewhile(lambda token: token[1], marked)]
+        return before, [
+            (int(number), int(begin), int(end)) for number, special, (begin, end) in marked if not special
+        ]
+
+    def is_token(self, text: str) -> bool:
+        """Whether a text is one token, as it stands."""
+        return self._tokenizer.token_to_id(text) is not None
+
+    def arrays(
+        self, rows: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]] | None = None
+    ) -> dict[str, NDArray[np.int64]]:
+        """Rows of token numbers, and types that are 0 where none are given, as `encode` would answer them."""
+        return self._arrays(rows, type_ids or [[0] * len(row) for row in rows])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token numbers, without special tokens."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edge_sdk.planner import RankChoice
-from hetlora.errors import DataError, HetloraError
+from hetlora.errors import DataError, DiskFull, HetloraError
 from hetlora.messages.device import Failure, Offer, Report
 from hetlora.messages.evaluation import EvaluationReport
 from hetlora.states import AssignmentState
@@ -57,5 +57,5 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, MemoryError):
         return Failure(code="out_of_memory", message="the device ran out of memory")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return Failure(code="disk_full", message="the device has no disk space left")
+        return Failure(code=DiskFull.code, message="the device has no disk space left")
     return Failure(code="internal_error", message=type(error).__name__)

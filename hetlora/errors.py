@@ -17,7 +17,9 @@ HetloraError
       ModelNotExportable    a model, target or label set that cannot become a bundle
     DataError               examples that cannot be read or used
       NoExamples            a device that holds nothing to train on
+      StoreDamaged          an example store with bytes that are not what was written
     SettingsError           an option or environment value that cannot be used
+      StoreKeyWrong         a key that does not open the example store, or none where it wants one
   RefusedError              the service understood the request and says no
     AuthenticationFailed    no valid signature or token
     UnknownDevice           a device that never enrolled
@@ -38,6 +40,7 @@ HetloraError
     DependencyMissing       an optional part of hetlora is not installed
     DeviceTooSmall          no rank within the limits fits this device
     ConditionsUnmet         a device that may not work now: on its battery, in use, too hot
+    DiskFull                no disk space left to write to
     TrainingDiverged        the loss of local training is no longer a number
 """
 
@@ -181,10 +184,22 @@ class NoExamples(DataError):
     code = "no_examples"
 
 
+class StoreDamaged(DataError):
+    """An example store with bytes that are not what was written."""
+
+    code = "store_damaged"
+
+
 class SettingsError(InputError):
     """An option or environment value that cannot be used."""
 
     code = "settings_invalid"
+
+
+class StoreKeyWrong(SettingsError):
+    """A key that does not open the example store, or none where it wants one."""
+
+    code = "store_key_wrong"
 
 
 class RefusedError(HetloraError):
@@ -335,6 +350,13 @@ class ConditionsUnmet(UnavailableError):
     """A device that may not work now: on its battery, in use, too hot."""
 
     code = "conditions_unmet"
+
+
+class DiskFull(UnavailableError):
+    """No disk space left to write to."""
+
+    code = "disk_full"
+    status = 507
 
 
 class TrainingDiverged(UnavailableError):

@@ -95,7 +95,7 @@ def test_any_continuation_passes_where_text_is_generated(store: ExampleStore) ->
     check_examples(store, "text-generation", [])
 
 
-def test_model_of_pictures_is_refused_by_the_store_of_text(store: ExampleStore) -> None:
+def test_model_of_images_does_not_learn_from_text(store: ExampleStore) -> None:
     store.put("snow", "cold")
-    with pytest.raises(DataError, match="text alone; got image-classification"):
+    with pytest.raises(DataError, match=r"got \['labelled_text'\]; expected image-classification from image"):
         check_examples(store, "image-classification", LABELS)

@@ -56,10 +56,12 @@ def test_answer_is_learned_apart_from_its_text(service: FakeService, make_client
 
 
 @pytest.mark.parametrize("service", ["image-classification"], indirect=True)
-def test_model_of_pictures_is_given_back_before_it_is_downloaded(
+def test_model_of_images_is_given_back_before_it_is_downloaded_where_texts_are_held(
     service: FakeService, make_client: MakeClient
 ) -> None:
     visit = make_client().run_once()
     assert (visit.outcome, visit.code) == ("failed", "data_unreadable")
-    assert [failure.message for failure in service.failures] == ["the example store holds text alone"]
+    assert [failure.message for failure in service.failures] == [
+        "the device holds examples of kinds that the task does not learn from"
+    ]
     assert service.fetched() == ["manifest.json"]

@@ -1,0 +1,26 @@
+"""The example store: what an app leaves on the device for training; it never leaves the device.
+
+`kinds` are the examples, `store` keeps them and `split` sets some aside; below those, `changes` is what one
+transaction does to the rows, `rows` seals and opens them with `keys`, and `database` is the file.
+docs/adr/0017-example-store.md says why it is built so.
+"""
+
+from edge_sdk.examples.keys import StoreKey
+from edge_sdk.examples.kinds import AnyExample, ChatExample, ChatTurn, Example, ImageExample, TextExample
+from edge_sdk.examples.split import SplitExampleStore, open_stores
+from edge_sdk.examples.store import DEFAULT_MAX_BYTES, DEFAULT_MAX_EXAMPLES, ExampleStore
+
+__all__ = [
+    "DEFAULT_MAX_BYTES",
+    "DEFAULT_MAX_EXAMPLES",
+    "AnyExample",
+    "ChatExample",
+    "ChatTurn",
+    "Example",
+    "ExampleStore",
+    "ImageExample",
+    "SplitExampleStore",
+    "StoreKey",
+    "TextExample",
+    "open_stores",
+]

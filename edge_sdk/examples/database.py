@@ -1,0 +1,125 @@
+"""The file of an example store: one SQLite database, its transactions, and what its errors mean."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from hetlora.errors import DiskFull, SettingsError, StoreDamaged, UnavailableError
+
+_BUSY_SECONDS: Final = 30.0
+_PRAGMAS: Final = ("journal_mode = WAL", "synchronous = NORMAL", "secure_delete = ON")
+
+
+class StoreFile:
+    """Opens a database for several threads of this process, beside others that have it open.
+
+    Raises:
+        SettingsError: the file cannot be opened as a database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        self._owes_overwriting = False
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            self._database = sqlite3.connect(
+                path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None
+            )
+            for pragma in _PRAGMAS:
+                self._database.execute(f"PRAGMA {pragma}")
+        except (OSError, sqlite3.Error) as error:
+            raise SettingsError(f"example store {path} cannot be opened", got=error) from error
+
+    def close(self) -> None:
+        """Close the file; the last to do so leaves nothing beside it."""
+        with self._lock:
+            self._database.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that holds the only right to write; an error within undoes all of it.
+
+        Raises:
+            DiskFull, StoreDamaged, UnavailableError: see the classes; another process writes on and on.
+        """
+        with self._lock, self._errors_in_words():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:  # SQLite may have undone it by itself
+                    self._database.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A transaction in which all that is read is of one moment.
+
+        Raises:
+            StoreDamaged: bytes that are no database's.
+        """
+        with self._lock, self._errors_in_words():
+            self._database.execute("BEGIN")
+            try:
+                yield self._database
+            finally:
+                with suppress(sqlite3.OperationalError):
+                    self._database.execute("ROLLBACK")
+
+    def overwrite_removed(self) -> bool:
+        """Bring all changes into the file itself and empty the log beside it, which has older bytes.
+
+        False if others read on for as long as is waited for them; the next call then makes up for it.
+        """
+        with self._lock, self._errors_in_words():
+            busy, _, _ = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._owes_overwriting = bool(busy)
+        return not busy
+
+    @property
+    def owes_overwriting(self) -> bool:
+        """Whether removed bytes are still to be overwritten, as others were reading."""
+        return self._owes_overwriting
+
+    def rebuild(self) -> None:
+        """Write the database anew, so that no bytes are left of what it held in clear.
+
+        Raises:
+            DiskFull: there is no room for a second one; nothing is lost.
+            UnavailableError: another process has it open and reads on.
+        """
+        # Freed pages are overwritten where they lie before the file becomes shorter.
+        with self._lock, self._errors_in_words():
+            done = self.overwrite_removed()
+            self._database.execute("VACUUM")
+            done = self.overwrite_removed() and done
+        if not done:
+            raise UnavailableError(
+                f"example store {self.path} cannot be written anew",
+                got="another process that reads it",
+                expected="to have it alone for a moment",
+            )
+
+    @contextmanager
+    def _errors_in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            name = getattr(error, "sqlite_errorname", "")
+            if name == "SQLITE_FULL" or name.startswith("SQLITE_IOERR_WRITE"):
+                raise DiskFull(
+                    f"example store {self.path} cannot grow", got=error, expected="free disk space"
+                ) from error
+            if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+                raise StoreDamaged(f"example store {self.path} is damaged", got=error) from error
+            if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+                raise UnavailableError(f"example store {self.path} is in use", got=error) from error
+            raise

@@ -1,0 +1,60 @@
+"""Image files, opened and checked with Pillow where there is need of it."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Final
+
+from edge_sdk.examples.kinds import AnyExample, ImageExample
+from hetlora.errors import DataError, DependencyMissing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# What an image may come to when it is opened: three bytes for each of these, for as long as a batch is made.
+MAX_PIXELS: Final = 2**25
+# Pillow's name of an image of so many channels.
+MODES: Final = {1: "L", 3: "RGB"}
+_FORMATS: Final = ("PNG", "JPEG")
+
+
+def check_image(example: AnyExample) -> None:
+    """Raise if an example is an image file that could not be trained on; others pass.
+
+    Raises:
+        DataError: the file is damaged, or of more than MAX_PIXELS.
+        DependencyMissing: Pillow is not installed.
+    """
+    if isinstance(example, ImageExample) and example.shape is None:
+        open_image(example)
+
+
+def open_image(example: ImageExample) -> Image:
+    """The decoded image, upright where its file says how it was held.
+
+    Raises:
+        DataError, DependencyMissing: see `check_image`.
+    """
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise DependencyMissing(
+            "images in files, or of another size than the model's, need Pillow",
+            expected="pip install 'hetlora[edge-images]'",
+        ) from error
+    if example.shape is not None:
+        height, width, channels = example.shape
+        return Image.frombytes(MODES[channels], (width, height), example.image)
+    try:
+        with Image.open(io.BytesIO(example.image), formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(
+                    "image of an example is too large",
+                    got=f"{image.width} x {image.height}",
+                    expected=f"up to {MAX_PIXELS} pixels",
+                )
+            return ImageOps.exif_transpose(image)
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises whatever its decoders meet
+        raise DataError("image of an example cannot be read", got=type(error).__name__) from error

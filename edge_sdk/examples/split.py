@@ -1,0 +1,115 @@
+"""A store of which a share is held out: the same example always falls on the same side."""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from edge_sdk.examples.changes import Changes, check_seconds
+from edge_sdk.examples.encoding import content_of, kind_of
+from edge_sdk.examples.image_files import check_image
+from edge_sdk.examples.keys import KEY_BYTES, resolved
+from edge_sdk.examples.kinds import AnyExample
+from edge_sdk.examples.schema import fact, set_fact
+from edge_sdk.examples.store import ExampleStore
+from hetlora.errors import SettingsError
+
+_DRAWN: Final = 2**64  # numbers that a hash is read as
+
+
+def open_stores(
+    examples_file: Path, held_out_file: Path, share: float | None, **options: Any
+) -> tuple[ExampleStore, ExampleStore]:
+    """The store to train on and the one to evaluate on; without a share, each has what is put into it.
+
+    Raises:
+        SettingsError, StoreKeyWrong, StoreDamaged, DiskFull: see `ExampleStore`; none is left open then.
+    """
+    for name in ("encryption_key", "previous_encryption_key"):  # a keystore is asked once
+        options[name] = resolved(options.get(name))
+    held_out = ExampleStore(held_out_file, **options)
+    try:
+        if share is None:
+            return ExampleStore(examples_file, **options), held_out
+        return SplitExampleStore(examples_file, held_out, share, **options), held_out
+    except BaseException:
+        held_out.close()
+        raise
+
+
+class SplitExampleStore(ExampleStore):
+    """An example store that puts a share of what it is given into another one, which is not trained on.
+
+    The side of an example is that on which one of its key lies, or else a hash under a key of the device's
+    own: of its key or, where it has none, of its text, image or turns. So it is the same after a restart, a
+    replacement and a removal. What this store removes by key, or clears, it removes on both sides; what it
+    counts and reads is its own side.
+
+    Args:
+        held_out: where the share goes; what is put there directly stays possible.
+        share: of what is put, 0 to 1; another one later moves no example that is stored.
+        options: as `ExampleStore` takes them.
+
+    Raises:
+        SettingsError: a share that is none, or see `ExampleStore`.
+    """
+
+    def __init__(self, path: Path, held_out: ExampleStore, share: float, **options: Any) -> None:
+        if not 0 <= share < 1:
+            raise SettingsError("held_out_share", got=share, expected="0 or more, and below 1")
+        super().__init__(path, **options)
+        self._held_out, self._share = held_out, share
+        try:
+            self._draws = self._drawing()
+        except BaseException:
+            self.close()
+            raise
+
+    def put_many(self, examples: Iterable[AnyExample], *, keep_seconds: float | None = None) -> None:
+        """Add examples, each on its side: on each all of them or, if one is refused, on both none."""
+        check_seconds(keep_seconds)
+        with self.changing() as trained, self._held_out.changing() as held_out:
+            for example in examples:
+                check_image(example)
+                side, other = trained, held_out
+                if self._is_held_out(example, trained, held_out):
+                    side, other = held_out, trained
+                side.put(example, keep_seconds)
+                if example.key is not None:
+                    other.delete(example.key)
+
+    def delete(self, key: str) -> bool:
+        """Remove the examples of this key for good, on both sides; False if there is none."""
+        there = self._held_out.delete(key)
+        return super().delete(key) or there
+
+    def clear(self) -> None:
+        """Remove all examples for good, on both sides."""
+        self._held_out.clear()
+        super().clear()
+
+    def _is_held_out(self, example: AnyExample, trained: Changes, held_out: Changes) -> bool:
+        if example.key is not None:
+            if held_out.holds(example.key):
+                return True
+            if trained.holds(example.key):
+                return False
+            return self._draws(b"key", example.key.encode()) < self._share
+        return self._draws(kind_of(example).encode(), content_of(example)) < self._share
+
+    def _drawing(self) -> Callable[[bytes, bytes], float]:
+        """A number in [0, 1) of a kind and some bytes, as the device's own key has it."""
+        with self._file.writing() as database:
+            key = fact(database, "split_key")
+            if key is None:
+                key = os.urandom(KEY_BYTES)
+                set_fact(database, "split_key", key)
+
+        def draw(kind: bytes, data: bytes) -> float:
+            digest = hmac.digest(key, kind + b"\0" + data, "sha256")
+            return int.from_bytes(digest[:8], "big") / _DRAWN
+
+        return draw

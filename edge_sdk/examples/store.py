@@ -1,0 +1,260 @@
+"""The example store: what an app leaves for training, in one file; it never leaves the device."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, overload
+
+from edge_sdk.examples.changes import Bounds, Changes, check_seconds
+from edge_sdk.examples.database import StoreFile
+from edge_sdk.examples.image_files import check_image
+from edge_sdk.examples.keys import StoreKey, StoreKeys, resolved
+from edge_sdk.examples.kinds import AnyExample, Example
+from edge_sdk.examples.rows import ALIVE, READ_ROWS, StoredExample, read_labels, read_rows
+from edge_sdk.examples.schema import fact, open_store, rekeyed
+from edge_sdk.examples.token_rows import read_tokens, write_tokens
+from hetlora.errors import StoreKeyWrong, UnavailableError
+
+DEFAULT_MAX_EXAMPLES: Final = 10_000
+DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
+DEFAULT_MAX_TOKEN_BYTES: Final = 32 * 1024 * 1024
+
+
+class ExampleStore:
+    """Examples in one SQLite file, within its bounds: those that expired go, and then the oldest.
+
+    Safe to use from several threads and processes: an app may put examples while a client trains. What is
+    removed, replaced, expired or pushed out is in no file of the store afterwards. A file of a version before
+    is carried over when it is opened.
+
+    Args:
+        path: the file; SQLite keeps others beside it while the store is open.
+        max_examples: how many examples it keeps.
+        max_bytes: how much these take, as they are stored; the database around them comes on top.
+        max_token_bytes: what tokens made of them may take beside; 0 has them made for each batch.
+        keep_seconds: how long examples are kept that do not say so themselves; None is without end.
+        encryption_key: 32 random bytes that the app keeps, or what asks its keystore for them. A store that
+            was not encrypted is from now on.
+        previous_encryption_key: the key that the store may still be under; it is put under `encryption_key`.
+        clock: Unix seconds, by which examples expire.
+
+    Raises:
+        SettingsError: the file cannot be opened as a store, or a bound, a time or a key is none.
+        StoreKeyWrong: the store is under another key; nothing is lost.
+        StoreDamaged: the file is no longer what was written.
+        DiskFull: no room to carry it over or to encrypt it; nothing is lost.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_examples: int = DEFAULT_MAX_EXAMPLES,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        max_token_bytes: int = DEFAULT_MAX_TOKEN_BYTES,
+        keep_seconds: float | None = None,
+        encryption_key: StoreKey | None = None,
+        previous_encryption_key: StoreKey | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._bounds = Bounds(max_examples, max_bytes, max_token_bytes, keep_seconds)
+        self._clock = clock
+        key, previous_key = resolved(encryption_key), resolved(previous_encryption_key)
+        self._file = StoreFile(path)
+        try:
+            self._opened = open_store(self._file, key, previous_key)
+            self.remove_expired()
+            # Whoever was killed before it could do so leaves bytes to overwrite.
+            self._file.overwrite_removed()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @overload
+    def put(self, text: AnyExample, /, *, keep_seconds: float | None = None) -> None: ...
+
+    @overload
+    def put(
+        self, text: str, label: str, *, key: str | None = None, keep_seconds: float | None = None
+    ) -> None: ...
+
+    def put(
+        self,
+        text: AnyExample | str,
+        label: str | None = None,
+        *,
+        key: str | None = None,
+        keep_seconds: float | None = None,
+    ) -> None:
+        """Add a labelled text, or an example of any kind; one of the same key is replaced and keeps its age.
+
+        Args:
+            text: a text, which comes with its label; or an example, which has its own label and key.
+            keep_seconds: when it expires, from now on, whatever it says itself.
+
+        Raises:
+            DataError: text or label is empty, an image cannot be read, or it is larger than the store.
+            DependencyMissing: an image file, and Pillow is not installed.
+            DiskFull: it does not fit the disk; the store is as it was.
+        """
+        if isinstance(text, AnyExample):
+            if label is not None or key is not None:
+                raise TypeError("an example is put with its own label and key")
+            self.put_many([text], keep_seconds=keep_seconds)
+        else:
+            self.put_many([Example(text, label, key)], keep_seconds=keep_seconds)  # type: ignore[arg-type]
+
+    def put_many(self, examples: Iterable[AnyExample], *, keep_seconds: float | None = None) -> None:
+        """Add examples in one transaction: all of them or, if one is refused, none."""
+        check_seconds(keep_seconds)
+        with self.changing() as changes:
+            for example in examples:
+                check_image(example)
+                changes.put(example, keep_seconds)
+
+    def delete(self, key: str) -> bool:
+        """Remove the example of this key for good; False if there is none.
+
+        Raises:
+            UnavailableError: it is removed, but its bytes could not be overwritten, as another process reads
+                on; the next change does so, and so does this if it is called again.
+        """
+        with self.changing() as changes:
+            found = changes.delete(key)
+        self._check_overwritten()
+        return found
+
+    def clear(self) -> None:
+        """Remove all examples for good.
+
+        Raises:
+            UnavailableError: see `delete`.
+        """
+        with self.changing() as changes:
+            changes.clear()
+        self._check_overwritten()
+
+    def remove_expired(self) -> int:
+        """Remove what has expired, as each `put` does; returns how many examples it were."""
+        with self.changing() as changes:
+            return changes.expired
+
+    def count(self) -> int:
+        """How many examples there are."""
+        with self._file.reading() as database:
+            row = database.execute(f"SELECT count(*) FROM examples WHERE {ALIVE}", (self._clock(),))
+            return int(row.fetchone()[0])
+
+    def size_bytes(self) -> int:
+        """What the examples take, as `max_bytes` counts it."""
+        with self._file.reading() as database:
+            row = database.execute("SELECT coalesce(sum(size_bytes), 0) FROM examples")
+            return int(row.fetchone()[0])
+
+    def kinds(self) -> dict[str, int]:
+        """How many examples of each kind there are, by kind."""
+        with self._file.reading() as database:
+            return dict(
+                database.execute(
+                    f"SELECT kind, count(*) FROM examples WHERE {ALIVE} GROUP BY kind ORDER BY kind",
+                    (self._clock(),),
+                ).fetchall()
+            )
+
+    def labels(self) -> dict[str, int]:
+        """How many examples each label has, by label."""
+        with self._file.reading() as database:
+            counts = Counter(read_labels(database, self._keys_now(database), self._clock()))
+        return dict(sorted(counts.items()))
+
+    def ids(self) -> list[int]:
+        """Row numbers for `get`, oldest first."""
+        with self._file.reading() as database:
+            rows = database.execute(f"SELECT id FROM examples WHERE {ALIVE} ORDER BY id", (self._clock(),))
+            return [row_id for (row_id,) in rows]
+
+    def get(self, ids: Sequence[int]) -> list[AnyExample]:
+        """The examples of these row numbers, in their order; those removed meanwhile are left out."""
+        found = {row.id: row.example for row in self.stored(ids)}
+        return [found[row_id] for row_id in ids if row_id in found]
+
+    def __iter__(self) -> Iterator[AnyExample]:
+        ids = self.ids()
+        for start in range(0, len(ids), READ_ROWS):
+            yield from self.get(ids[start : start + READ_ROWS])
+
+    def stored(self, ids: Sequence[int]) -> list[StoredExample]:
+        """The examples of these row numbers, in no order, each with what a later version differs by."""
+        with self._file.reading() as database:
+            return list(read_rows(database, self._keys_now(database), ids, self._clock()))
+
+    def cached_tokens(self, ids: Sequence[int], encoding: bytes) -> dict[int, bytes]:
+        """What was cached for these row numbers under this encoding, as far as it was."""
+        with self._file.reading() as database:
+            return read_tokens(database, self._keys_now(database), ids, encoding, self._clock())
+
+    def cache_tokens(self, made: Mapping[int, tuple[StoredExample, bytes]], encoding: bytes) -> None:
+        """Keep tokens made of examples, within `max_token_bytes`, and as long as these stay what they are."""
+        if self._bounds.max_token_bytes > 0 and made:
+            with self._file.writing() as database:
+                keys = self._keys_now(database)
+                write_tokens(database, keys, made, encoding, max_bytes=self._bounds.max_token_bytes)
+
+    def rekey(self, encryption_key: StoreKey) -> None:
+        """Put the store under another key, all of it or nothing; it need not have been encrypted before.
+
+        Raises:
+            SettingsError: no key.
+            DiskFull, UnavailableError: see `ExampleStore`.
+        """
+        key = resolved(encryption_key)
+        assert key is not None
+        with self._file.writing() as database:
+            opened = rekeyed(database, self._keys_now(database), key)
+        self._opened = opened
+        self._file.overwrite_removed()
+        self._opened = open_store(self._file, key, None)
+
+    @contextmanager
+    def changing(self) -> Iterator[Changes]:
+        """One transaction; what it removed is overwritten after it."""
+        with self._file.writing() as database:
+            changes = Changes(database, self._keys_now(database), self._bounds, self._clock())
+            yield changes
+        if changes.removed or self._file.owes_overwriting:
+            self._file.overwrite_removed()
+
+    def _keys_now(self, database: sqlite3.Connection) -> StoreKeys:
+        """The keys of the store, which another process may have put under others."""
+        if fact(database, "proof") != self._opened.proof:
+            raise StoreKeyWrong("the example store was put under another key while it was open")
+        return self._opened.keys
+
+    def _check_overwritten(self) -> None:
+        if self._file.owes_overwriting:
+            raise UnavailableError(
+                "examples are removed, but not yet overwritten",
+                got="another process that reads the store",
+                expected="a moment without one",
+            )

@@ -1,0 +1,66 @@
+"""The rows of tokens made of examples: sealed with the key of the example, and gone with it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from edge_sdk.examples.keys import StoreKeys, seal, unseal
+from edge_sdk.examples.rows import ALIVE, READ_ROWS, StoredExample
+
+
+def read_tokens(
+    database: sqlite3.Connection, keys: StoreKeys, ids: Sequence[int], encoding: bytes, now: float
+) -> dict[int, bytes]:
+    """What there is for these examples under this encoding."""
+    found = {}
+    for start in range(0, len(ids), READ_ROWS):
+        some = [int(row_id) for row_id in ids[start : start + READ_ROWS]]
+        marks = ",".join("?" * len(some))
+        rows = database.execute(
+            "SELECT id, slot, wrapped, sealed FROM examples JOIN row_keys USING (slot)"
+            f" JOIN tokens ON example_id = id WHERE id IN ({marks}) AND encoding = ? AND {ALIVE}",
+            (*some, encoding, now),
+        )
+        for row_id, slot, wrapped, sealed in rows:
+            found[row_id] = unseal(keys.unwrap(wrapped, slot), sealed, _context(row_id, encoding))
+    return found
+
+
+def write_tokens(
+    database: sqlite3.Connection,
+    keys: StoreKeys,
+    made: Mapping[int, tuple[StoredExample, bytes]],
+    encoding: bytes,
+    *,
+    max_bytes: int,
+) -> None:
+    """Keep tokens of the examples that are still what they were made of, as far as there is room.
+
+    Where there is none, those of other encodings go. What is left out then is not put in the place of others:
+    an epoch comes by all of them in turn, so that each would be gone before it is asked for.
+    """
+    for row_id, (stored, tokens) in made.items():
+        slot = database.execute(
+            "SELECT slot FROM examples JOIN row_keys USING (slot) WHERE id = ? AND wrapped = ?",
+            (row_id, stored.wrapped),
+        ).fetchone()
+        if slot is None:  # removed or replaced meanwhile
+            continue
+        sealed = seal(keys.unwrap(stored.wrapped, slot[0]), tokens, _context(row_id, encoding))
+        if _size_bytes(database) + len(sealed) > max_bytes:
+            database.execute("DELETE FROM tokens WHERE encoding <> ?", (encoding,))
+            if _size_bytes(database) + len(sealed) > max_bytes:
+                return
+        database.execute(
+            "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?)", (row_id, encoding, len(sealed), sealed)
+        )
+
+
+def _size_bytes(database: sqlite3.Connection) -> int:
+    (size_bytes,) = database.execute("SELECT coalesce(sum(size_bytes), 0) FROM tokens").fetchone()
+    return int(size_bytes)
+
+
+def _context(row_id: int, encoding: bytes) -> str:
+    return f"{row_id}|tokens|{encoding.hex()}"
