@@ -11,18 +11,21 @@ from typing import Final
 
 from hetlora.errors import DiskFull, SettingsError, StoreDamaged, UnavailableError
 
-_BUSY_SECONDS: Final = 30.0
+BUSY_SECONDS: Final = 30.0
 _PRAGMAS: Final = ("journal_mode = WAL", "synchronous = NORMAL", "secure_delete = ON")
 
 
 class StoreFile:
     """Opens a database for several threads of this process, beside others that have it open.
 
+    Others are waited for up to `busy_seconds`.
+
     Raises:
-        SettingsError: the file cannot be opened as a database.
+        SettingsError: the file cannot be opened, or is no database.
+        StoreDamaged: it is part of one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, busy_seconds: float = BUSY_SECONDS) -> None:
         self.path = path
         self._lock = threading.RLock()
         self._owes_overwriting = False
@@ -30,12 +33,19 @@ class StoreFile:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600)
             self._database = sqlite3.connect(
-                path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None
+                path, timeout=busy_seconds, check_same_thread=False, isolation_level=None
             )
-            for pragma in _PRAGMAS:
-                self._database.execute(f"PRAGMA {pragma}")
         except (OSError, sqlite3.Error) as error:
             raise SettingsError(f"example store {path} cannot be opened", got=error) from error
+        try:
+            with self._errors_in_words():
+                for pragma in _PRAGMAS:
+                    self._database.execute(f"PRAGMA {pragma}")
+        except BaseException as error:
+            self._database.close()
+            if isinstance(error, sqlite3.Error):
+                raise SettingsError(f"example store {path} cannot be opened", got=error) from error
+            raise
 
     def close(self) -> None:
         """Close the file; the last to do so leaves nothing beside it."""
@@ -118,7 +128,7 @@ class StoreFile:
                 raise DiskFull(
                     f"example store {self.path} cannot grow", got=error, expected="free disk space"
                 ) from error
-            if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            if name.startswith("SQLITE_CORRUPT"):
                 raise StoreDamaged(f"example store {self.path} is damaged", got=error) from error
             if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
                 raise UnavailableError(f"example store {self.path} is in use", got=error) from error

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Final, Self, overload
 
 from edge_sdk.examples.changes import Bounds, Changes, check_seconds
-from edge_sdk.examples.database import StoreFile
+from edge_sdk.examples.database import BUSY_SECONDS, StoreFile
 from edge_sdk.examples.image_files import check_image
 from edge_sdk.examples.keys import StoreKey, StoreKeys, resolved
 from edge_sdk.examples.kinds import AnyExample, Example
@@ -42,6 +42,7 @@ class ExampleStore:
         encryption_key: 32 random bytes that the app keeps, or what asks its keystore for them. A store that
             was not encrypted is from now on.
         previous_encryption_key: the key that the store may still be under; it is put under `encryption_key`.
+        busy_seconds: how long others that write are waited for.
         clock: Unix seconds, by which examples expire.
 
     Raises:
@@ -61,12 +62,13 @@ class ExampleStore:
         keep_seconds: float | None = None,
         encryption_key: StoreKey | None = None,
         previous_encryption_key: StoreKey | None = None,
+        busy_seconds: float = BUSY_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._bounds = Bounds(max_examples, max_bytes, max_token_bytes, keep_seconds)
         self._clock = clock
         key, previous_key = resolved(encryption_key), resolved(previous_encryption_key)
-        self._file = StoreFile(path)
+        self._file = StoreFile(path, busy_seconds=busy_seconds)
         try:
             self._opened = open_store(self._file, key, previous_key)
             self.remove_expired()
