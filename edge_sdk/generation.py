@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from edge_sdk.chats import chat_format, prompt_of
+from edge_sdk.examples import ChatTurn
+from edge_sdk.examples.kinds import as_turns
 from edge_sdk.runtimes import open_model
 from edge_sdk.runtimes.base import Batch, LogitsModel
 from edge_sdk.tokens import text_encoder
@@ -54,11 +58,45 @@ class TextGenerator:
             SpecMismatch: the adapter is not of the bundle's specification.
         """
         read, beside = self._opening(prompt)
+        return self._gone_on(read, beside, self._info.eos_token_ids, max_new_tokens, adapter)
+
+    def answer(
+        self, turns: Sequence[ChatTurn], *, max_new_tokens: int = 64, adapter: Adapter | None = None
+    ) -> Generated:
+        """Generate the next turn of a chat, written as `ChatExample`s are for training.
+
+        A chat too long for the model loses its beginning, so that half of the room is left for the answer, or
+        as much as `max_new_tokens` want.
+
+        Raises:
+            BundleInvalid: the model answers texts with a decoder of its own.
+            DataError: no turn at all, or something that is none.
+            SpecMismatch: as `generate`.
+        """
+        if self._info.decoder_start_token_id is not None:
+            raise BundleInvalid("the bundle does not go on with chats", expected="the task text-generation")
+        encoder = self._encoder
+        form = chat_format(encoder.is_token)
+        if not turns:
+            raise DataError("a chat to be gone on with has no turn", expected="at least one")
+        room = encoder.max_tokens - min(max_new_tokens, encoder.max_tokens // 2)
+        read = encoder.prompt_ids(prompt_of(as_turns(turns), form), room=room)
+        ends = (*self._info.eos_token_ids, *(encoder.ids(form.end) if form.marks else ()))
+        return self._gone_on(read, {}, ends, max_new_tokens, adapter)
+
+    def _gone_on(
+        self,
+        read: list[int],
+        beside: Batch,
+        ends: Collection[int],
+        max_new_tokens: int,
+        adapter: Adapter | None,
+    ) -> Generated:
         new: list[int] = []
         while len(new) < max_new_tokens and len(read) < self._encoder.max_tokens:
             logits = self._model.logits(self._batch(read, beside), adapter=adapter)
             token = int(logits[0, len(read) - 1].argmax())  # graphs of fixed sizes read padding after it
-            if token in self._info.eos_token_ids:
+            if token in ends:
                 break
             new.append(token)
             read = [*read, token]

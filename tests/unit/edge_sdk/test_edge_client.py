@@ -9,16 +9,26 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_service import PORTAL, FakeService, problem
+from fake_service import NOW, PORTAL, FakeService, problem
+from store_files import bytes_in, wrapped_keys
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import AwaitingApproval, CheckedIn
+from edge_sdk.examples import Example
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.visit import Visit
-from hetlora.errors import NotPermitted, ReplayedRequest, SettingsError, TooManyRequests, UnknownDevice
+from hetlora.errors import (
+    NotPermitted,
+    ReplayedRequest,
+    SettingsError,
+    StoreKeyWrong,
+    TooManyRequests,
+    UnknownDevice,
+)
 from hetlora.states import DeviceState
 
 MakeClient = Callable[..., EdgeClient]
+KEY = bytes(range(32))
 
 
 def test_unknown_device_without_token_is_told_so(make_client: MakeClient) -> None:
@@ -170,3 +180,41 @@ def test_second_client_of_one_folder_is_refused(folder: DeviceFolder, make_clien
 
     first.close()
     EdgeClient("http://service.test", "weather", folder.root).close()
+
+
+def test_examples_are_encrypted_under_the_apps_key_and_another_opens_nothing(
+    folder: DeviceFolder, make_client: MakeClient
+) -> None:
+    make_client(encryption_key=KEY).held_out.put("kept back", "cold")
+    with pytest.raises(StoreKeyWrong):
+        make_client()
+    # What was refused holds nothing: neither the folder nor the file.
+    client = make_client(encryption_key=bytes(32), previous_encryption_key=lambda: KEY)
+    assert client.examples.count() == 2
+    assert list(client.held_out) == [Example("kept back", "cold")]
+    files = [path.read_bytes() for path in folder.root.iterdir() if path.is_file()]
+    assert not any(text in data for data in files for text in (b"snow and ice", b"kept back"))
+
+
+def test_expired_examples_go_with_the_next_visit_and_are_not_told_of(
+    service: FakeService, make_client: MakeClient, folder: DeviceFolder
+) -> None:
+    now = [NOW]
+    service.offer = None
+    client = make_client(clock=lambda: now[0], keep_examples_seconds=60)
+    client.run_once()
+    client.held_out.put("forever", "cold", keep_seconds=9e9)
+    now[0] += 60
+    keys = [key for key in wrapped_keys(folder.examples_file).values() if key in bytes_in(folder.root)]
+    client.run_once()
+    assert [(told.example_count, told.held_out_count) for told in service.check_ins] == [(2, 0), (0, 1)]
+    assert len(keys) == 2
+    assert not any(key in bytes_in(folder.root) for key in keys)
+
+
+def test_both_stores_keep_to_the_bytes_they_are_given(make_client: MakeClient) -> None:
+    client = make_client(max_example_bytes=2000)
+    for store in (client.examples, client.held_out):
+        store.put_many(Example(f"text {number}", "cold") for number in range(50))
+        assert 2 < store.count() < 15
+        assert store.size_bytes() <= 2000
