@@ -6,8 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from edge_sdk.chats import chat_format, prompt_of
-from edge_sdk.examples import ChatTurn
-from edge_sdk.examples.kinds import as_turns
+from edge_sdk.examples.kinds import AnyTurn, as_turns
 from edge_sdk.runtimes import open_model
 from edge_sdk.runtimes.base import Batch, LogitsModel
 from edge_sdk.tokens import text_encoder
@@ -61,7 +60,7 @@ class TextGenerator:
         return self._gone_on(read, beside, self._info.eos_token_ids, max_new_tokens, adapter)
 
     def answer(
-        self, turns: Sequence[ChatTurn], *, max_new_tokens: int = 64, adapter: Adapter | None = None
+        self, turns: Sequence[AnyTurn], *, max_new_tokens: int = 64, adapter: Adapter | None = None
     ) -> Generated:
         """Generate the next turn of a chat, written as `ChatExample`s are for training.
 

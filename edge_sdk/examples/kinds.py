@@ -6,7 +6,7 @@ Whatever is wrong with one is told by what it is and never by what it says: erro
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self, get_args
 
@@ -105,7 +105,7 @@ class ChatTurn:
 class ChatExample:
     """The turns of a chat, oldest first; each of the role "assistant" is learned, and there is one at least.
 
-    Turns may be given as `ChatTurn`, as {"role": ..., "content": ...}, or as (role, content).
+    `of` takes turns as apps have them.
     """
 
     turns: tuple[ChatTurn, ...]
@@ -113,13 +113,28 @@ class ChatExample:
     expires_at: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        turns = as_turns(self.turns)
-        if all(turn.role != LEARNED_ROLE for turn in turns):
+        if not isinstance(self.turns, tuple) or not all(isinstance(turn, ChatTurn) for turn in self.turns):
             raise DataError(
-                "a chat without a turn to learn", got=f"{len(turns)} turns", expected=f"one by {LEARNED_ROLE}"
+                "turns of a chat",
+                got=type(self.turns).__name__,
+                expected="a tuple of ChatTurn; see ChatExample.of",
             )
-        object.__setattr__(self, "turns", turns)
+        if all(turn.role != LEARNED_ROLE for turn in self.turns):
+            raise DataError(
+                "a chat without a turn to learn",
+                got=f"{len(self.turns)} turns",
+                expected=f"one by {LEARNED_ROLE}",
+            )
         _check_keeping(self.key, self.expires_at)
+
+    @classmethod
+    def of(cls, turns: Iterable[AnyTurn], key: str | None = None, *, expires_at: float | None = None) -> Self:
+        """An example of turns that are {"role": ..., "content": ...}, (role, content), or `ChatTurn`.
+
+        Raises:
+            DataError: something that is no turn, or no turn to learn.
+        """
+        return cls(as_turns(turns), key, expires_at=expires_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +150,7 @@ class TextExample:
         _check_keeping(self.key, self.expires_at)
 
 
+AnyTurn = ChatTurn | Mapping[str, str] | tuple[str, str]
 AnyExample = Example | ImageExample | ChatExample | TextExample
 
 KIND_OF: Final[Mapping[type[AnyExample], Kind]] = {
@@ -145,8 +161,8 @@ KIND_OF: Final[Mapping[type[AnyExample], Kind]] = {
 }
 
 
-def as_turns(turns: Sequence[ChatTurn | Mapping[str, str] | tuple[str, str]]) -> tuple[ChatTurn, ...]:
-    """Turns in any of the forms that `ChatExample` takes.
+def as_turns(turns: Iterable[AnyTurn]) -> tuple[ChatTurn, ...]:
+    """Turns in any of the forms that `ChatExample.of` takes.
 
     Raises:
         DataError: something that is no turn.

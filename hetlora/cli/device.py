@@ -15,6 +15,7 @@ import typer
 from pydantic import ValidationError
 
 from hetlora.cli.condition_options import ConditionsOption, conditions_of
+from hetlora.cli.example_options import ExamplesKeyFileOption, read_key
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.parts import part
@@ -46,6 +47,18 @@ def run_device(
         Path | None,
         typer.Option(help="The same to evaluate adapters on, where a run asks for it; never trained on."),
     ] = None,
+    held_out_share: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.99, help="The share of --examples to hold out instead, always the same."),
+    ] = None,
+    keep_examples_seconds: Annotated[
+        float | None, typer.Option(min=1, help="Remove examples for good when they are as old as this.")
+    ] = None,
+    max_example_bytes: Annotated[
+        int | None,
+        typer.Option(min=1, help="What examples may take; the oldest go first. 256 MiB if not given."),
+    ] = None,
+    examples_key_file: ExamplesKeyFileOption = None,
     profile: Annotated[
         Path | None, typer.Option(help="Capabilities by hand, as `hetlora device probe --json` prints them.")
     ] = None,
@@ -73,7 +86,12 @@ def run_device(
     """
     with part("edge"):
         from edge_sdk import EdgeClient
+        from edge_sdk.examples import DEFAULT_MAX_BYTES
         from edge_sdk.uploads import DEFAULT_PART_BYTES
+    if held_out is not None and held_out_share is not None:
+        raise SettingsError(
+            "what is held out is given twice", got="--held-out and --held-out-share", expected="one of them"
+        )
     capabilities = None if profile is None else _read_profile(profile)
     with (
         VisitTeller(as_json=as_json) as teller,
@@ -88,6 +106,10 @@ def run_device(
             traffic_bytes_per_round=traffic_bytes,
             upload_part_bytes=upload_part_bytes or DEFAULT_PART_BYTES,
             conditions=conditions_of(condition or []),
+            max_example_bytes=max_example_bytes or DEFAULT_MAX_BYTES,
+            keep_examples_seconds=keep_examples_seconds,
+            held_out_share=held_out_share,
+            encryption_key=read_key(examples_key_file),
             on_event=teller.on_event,
             http=None if ca_file is None else httpx.HTTPTransport(verify=trusted(ca_file)),
         ) as client,

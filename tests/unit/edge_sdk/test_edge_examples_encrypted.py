@@ -23,7 +23,7 @@ KEY, OTHER = bytes(range(32)), bytes(range(32, 64))
 EXAMPLES: list[AnyExample] = [
     Example("where is my parcel", "delivery", "message 17", expires_at=4e9),
     ImageExample(bytes(12), "cat", "image 3", shape=(2, 2, 3)),
-    ChatExample([("user", "how are you"), ("assistant", "rather well")], "chat 9"),  # type: ignore[arg-type]
+    ChatExample.of([("user", "how are you"), ("assistant", "rather well")], "chat 9"),
     TextExample("a diary's page", "page 1"),
     Example("without a key", "of its own"),
 ]

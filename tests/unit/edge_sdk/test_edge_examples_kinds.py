@@ -39,7 +39,7 @@ def _noise() -> bytes:
     ],
 )
 def test_turns_are_taken_in_three_forms(given: Any) -> None:
-    assert ChatExample(given).turns == TURNS
+    assert ChatExample.of(given).turns == TURNS
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 3), (2, 3, 1), (2, 3)])
@@ -67,12 +67,13 @@ def test_pixels_are_taken_as_an_array(shape: tuple[int, ...]) -> None:
         (lambda: ImageExample(b"", "x", shape=(0, 1, 1)), "got 0 bytes of shape"),
         (lambda: ImageExample.of_pixels(np.zeros((2, 2, 3)), "x"), "got float64 of 3 dimensions"),
         (lambda: ImageExample.of_pixels(np.zeros(4, np.uint8), "x"), "got uint8 of 1 dimensions"),
+        (lambda: ChatExample([("user", "secret")]), "turns of a chat; got list"),  # type: ignore[arg-type]
         (lambda: ChatExample(()), "without a turn to learn; got 0 turns"),
-        (lambda: ChatExample([("user", "secret")]), "without a turn to learn; got 1 turns"),  # type: ignore[arg-type]
-        (lambda: ChatExample([("secret", "secret")]), "role of a turn; got str"),  # type: ignore[arg-type]
-        (lambda: ChatExample([("user", " ")]), "content of a turn is empty"),  # type: ignore[arg-type]
-        (lambda: ChatExample(["secret"]), "a turn of a chat; got str"),  # type: ignore[arg-type]
-        (lambda: ChatExample([{"secret": 1}]), "a turn of a chat; got dict"),  # type: ignore[arg-type]
+        (lambda: ChatExample.of([("user", "secret")]), "without a turn to learn; got 1 turns"),
+        (lambda: ChatExample.of([("secret", "secret")]), "role of a turn; got str"),
+        (lambda: ChatExample.of([("user", " ")]), "content of a turn is empty"),
+        (lambda: ChatExample.of(["secret"]), "a turn of a chat; got str"),
+        (lambda: ChatExample.of([{"secret": 1}]), "a turn of a chat; got dict"),
     ],
 )
 def test_bad_input_is_told_by_its_kind_and_never_quoted(make: Any, fault: str) -> None:

@@ -79,7 +79,7 @@ def test_examples_without_a_key_go_by_what_they_say(tmp_path: Path) -> None:
     said = [
         *(Example(f"text {number}", "x") for number in range(50)),
         *(TextExample(f"text {number}") for number in range(50)),
-        *(ChatExample([("user", "?"), ("assistant", f"{number}")]) for number in range(50)),  # type: ignore[arg-type]
+        *(ChatExample.of([("user", "?"), ("assistant", f"{number}")]) for number in range(50)),
     ]
     with _stores(tmp_path, 0.5) as (store, held_out):
         for _ in range(3):
