@@ -71,12 +71,15 @@ class StoreFile:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A transaction in which all that is read is of one moment.
+        """A transaction in which all that is read is of one moment; inside one that writes, that.
 
         Raises:
             StoreDamaged: bytes that are no database's.
         """
         with self._lock, self._errors_in_words():
+            if self._database.in_transaction:  # examples that are put may be made of those that are there
+                yield self._database
+                return
             self._database.execute("BEGIN")
             try:
                 yield self._database

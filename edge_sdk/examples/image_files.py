@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Final
 
-from edge_sdk.examples.kinds import AnyExample, ImageExample
+from edge_sdk.examples.kinds import KIND_OF, AnyExample, ImageExample
 from hetlora.errors import DataError, DependencyMissing
 
 if TYPE_CHECKING:
@@ -18,13 +18,17 @@ MODES: Final = {1: "L", 3: "RGB"}
 _FORMATS: Final = ("PNG", "JPEG")
 
 
-def check_image(example: AnyExample) -> None:
-    """Raise if an example is an image file that could not be trained on; others pass.
+def check_example(example: AnyExample) -> None:
+    """Raise unless this is an example that can be trained on: an image file has to be opened for that.
 
     Raises:
-        DataError: the file is damaged, or of more than MAX_PIXELS.
-        DependencyMissing: Pillow is not installed.
+        DataError: no example, or an image file that is damaged, or of more than MAX_PIXELS.
+        DependencyMissing: an image file, and Pillow is not installed.
     """
+    if type(example) not in KIND_OF:
+        raise DataError(
+            "no example", got=type(example).__name__, expected=[kind.__name__ for kind in KIND_OF]
+        )
     if isinstance(example, ImageExample) and example.shape is None:
         open_image(example)
 
@@ -33,7 +37,7 @@ def open_image(example: ImageExample) -> Image:
     """The decoded image, upright where its file says how it was held.
 
     Raises:
-        DataError, DependencyMissing: see `check_image`.
+        DataError, DependencyMissing: see `check_example`.
     """
     try:
         from PIL import Image, ImageOps

@@ -38,8 +38,10 @@ def resolved(key: StoreKey | None) -> bytes | None:
     Raises:
         SettingsError: not 32 bytes.
     """
+    if key is None:
+        return None
     found = key() if callable(key) else key
-    if found is not None and not (isinstance(found, bytes) and len(found) == KEY_BYTES):
+    if not (isinstance(found, bytes) and len(found) == KEY_BYTES):
         raise SettingsError(
             "key of an example store",
             got=f"{len(found)} bytes" if isinstance(found, bytes) else type(found).__name__,

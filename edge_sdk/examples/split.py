@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from edge_sdk.examples.changes import Changes, check_seconds
 from edge_sdk.examples.encoding import content_of, kind_of
-from edge_sdk.examples.image_files import check_image
+from edge_sdk.examples.image_files import check_example
 from edge_sdk.examples.keys import KEY_BYTES, resolved
 from edge_sdk.examples.kinds import AnyExample
 from edge_sdk.examples.schema import fact, set_fact
@@ -73,7 +73,7 @@ class SplitExampleStore(ExampleStore):
         check_seconds(keep_seconds)
         with self.changing() as trained, self._held_out.changing() as held_out:
             for example in examples:
-                check_image(example)
+                check_example(example)
                 side, other = trained, held_out
                 if self._is_held_out(example, trained, held_out):
                     side, other = held_out, trained

@@ -13,13 +13,13 @@ from typing import Final, Self, overload
 
 from edge_sdk.examples.changes import Bounds, Changes, check_seconds
 from edge_sdk.examples.database import BUSY_SECONDS, StoreFile
-from edge_sdk.examples.image_files import check_image
+from edge_sdk.examples.image_files import check_example
 from edge_sdk.examples.keys import StoreKey, StoreKeys, resolved
 from edge_sdk.examples.kinds import AnyExample, Example
 from edge_sdk.examples.rows import ALIVE, READ_ROWS, StoredExample, read_labels, read_rows
 from edge_sdk.examples.schema import fact, open_store, rekeyed
 from edge_sdk.examples.token_rows import read_tokens, write_tokens
-from hetlora.errors import StoreKeyWrong, UnavailableError
+from hetlora.errors import SettingsError, StoreKeyWrong, UnavailableError
 
 DEFAULT_MAX_EXAMPLES: Final = 10_000
 DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
@@ -132,7 +132,7 @@ class ExampleStore:
         check_seconds(keep_seconds)
         with self.changing() as changes:
             for example in examples:
-                check_image(example)
+                check_example(example)
                 changes.put(example, keep_seconds)
 
     def delete(self, key: str) -> bool:
@@ -231,7 +231,8 @@ class ExampleStore:
             DiskFull, UnavailableError: see `ExampleStore`.
         """
         key = resolved(encryption_key)
-        assert key is not None
+        if key is None:
+            raise SettingsError("key of an example store", got=None, expected="the key to put it under")
         with self._file.writing() as database:
             opened = rekeyed(database, self._keys_now(database), key)
         self._opened = opened

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_sdk.examples import Example, ExampleStore
-from hetlora.errors import DataError, SettingsError
+from hetlora.errors import DataError, SettingsError, UnavailableError
 
 
 def _texts(store: ExampleStore) -> list[str]:
@@ -137,3 +137,30 @@ def test_store_holds_the_newest_up_to_its_bound(
         for text in texts:
             store.put(text, "x")
         assert _texts(store) == texts[-bound:] if texts else store.count() == 0
+
+
+def test_examples_may_be_put_that_are_made_of_those_that_are_there(tmp_path: Path) -> None:
+    with ExampleStore(tmp_path / "examples.sqlite") as store:
+        store.put_many([Example("a", "x"), Example("b", "x")])
+        store.put_many(Example(f"{e.text} again", "y") for e in store if isinstance(e, Example))
+        assert _texts(store) == ["a", "b", "a again", "b again"]
+
+
+def test_process_that_keeps_the_store_from_others_is_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "examples.sqlite"
+    with ExampleStore(path, busy_seconds=0.05) as store:
+        store.put("a", "x")
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UnavailableError, match="is in use; got database is locked"):
+            store.put("b", "x")
+        assert _texts(store) == ["a"]
+        other.close()
+        store.put("b", "x")
+        assert _texts(store) == ["a", "b"]
+
+
+def test_file_is_closed_to_other_users(tmp_path: Path) -> None:
+    with ExampleStore(tmp_path / "examples.sqlite") as store:
+        store.put("a", "x")
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}

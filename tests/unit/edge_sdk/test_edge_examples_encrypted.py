@@ -77,7 +77,7 @@ def test_wrong_key_is_told_and_nothing_is_lost(path: Path, key: bytes | None, go
         assert list(store) == EXAMPLES
 
 
-@pytest.mark.parametrize("key", [b"short", "x" * 32, bytes(33), lambda: b"short"])
+@pytest.mark.parametrize("key", [b"short", "x" * 32, bytes(33), lambda: b"short", lambda: None])
 def test_what_is_no_key_is_refused_and_not_quoted(path: Path, key: object) -> None:
     with pytest.raises(SettingsError, match="expected 32 random bytes") as caught:
         ExampleStore(path, encryption_key=key)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from store_files import write_first_release
@@ -97,6 +97,27 @@ def test_oldest_go_until_the_bytes_fit(tmp_path: Path) -> None:
         store.put("y" * 250, "x")  # takes the place of two at least
         assert _texts(store)[-1] == "y" * 250
         assert store.size_bytes() <= 3 * one
+
+
+@settings(max_examples=25, deadline=None)  # the machine may be busy
+@given(sizes=st.lists(st.integers(1, 900), min_size=1, max_size=25), bound=st.integers(1300, 4000))
+def test_newest_examples_that_fit_are_kept(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], bound: int
+) -> None:
+    def stored(size: int) -> int:
+        # The text and its summary, each filled up to 64 bytes and more by one at least, nonce and tag.
+        return (size // 64 + 1) * 64 + 28 + 64 + 28
+
+    with ExampleStore(tmp_path_factory.mktemp("law") / "s", max_bytes=bound) as store:
+        for put in range(1, len(sizes) + 1):
+            store.put("x" * sizes[put - 1], "y")
+            kept: list[int] = []
+            for size in reversed(sizes[:put]):
+                if sum(map(stored, [*kept, size])) > bound:
+                    break
+                kept.append(size)
+            assert [len(text) for text in _texts(store)] == kept[::-1]
+            assert store.size_bytes() == sum(map(stored, kept)) <= bound
 
 
 def test_example_larger_than_the_store_is_refused_and_pushes_nothing_out(tmp_path: Path) -> None:

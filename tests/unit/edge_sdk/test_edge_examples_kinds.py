@@ -110,6 +110,14 @@ def _png_header(width: int, height: int) -> bytes:
     return small[:12] + header + zlib.crc32(header).to_bytes(4, "big") + small[33:]
 
 
+def test_what_is_no_example_is_refused(tmp_path: Path) -> None:
+    with (
+        ExampleStore(tmp_path / "examples.sqlite") as store,
+        pytest.raises(DataError, match="no example; got tuple"),
+    ):
+        store.put_many([("secret", "x")])  # type: ignore[list-item]
+
+
 def test_example_of_its_own_takes_no_second_key(tmp_path: Path) -> None:
     with ExampleStore(tmp_path / "examples.sqlite") as store:
         with pytest.raises(TypeError, match="its own label and key"):
