@@ -10,9 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from edge_sdk.examples import ChatExample, ChatTurn, Example, ExampleStore, ImageExample, TextExample
+from edge_sdk.examples import (
+    AnyExample,
+    ChatExample,
+    ChatTurn,
+    Example,
+    ExampleStore,
+    ImageExample,
+    TextExample,
+)
 from hetlora.errors import DataError
 
 TURNS = (ChatTurn("user", "how are you"), ChatTurn("assistant", "rather well"))
@@ -108,6 +118,37 @@ def _png_header(width: int, height: int) -> bytes:
     small = _png(1, 1)
     header = b"IHDR" + size + small[24:29]
     return small[:12] + header + zlib.crc32(header).to_bytes(4, "big") + small[33:]
+
+
+TEXTS = st.text(min_size=1).filter(str.strip)
+KEEPING = {"key": st.none() | st.text(), "expires_at": st.none() | st.floats(1e9, 1e12)}
+SAID = st.builds(ChatTurn, st.sampled_from(["system", "user", "assistant"]), TEXTS)
+ANSWER = st.builds(ChatTurn, st.just("assistant"), TEXTS)
+EXAMPLES = st.one_of(
+    st.builds(Example, TEXTS, TEXTS, **KEEPING),
+    st.builds(TextExample, TEXTS, **KEEPING),
+    st.builds(
+        lambda turns, answer, **keeping: ChatExample((*turns, answer), **keeping),
+        st.lists(SAID),
+        ANSWER,
+        **KEEPING,
+    ),
+    st.builds(ImageExample, st.binary(min_size=12, max_size=12), TEXTS, shape=st.just((2, 2, 3)), **KEEPING),
+    st.builds(ImageExample, st.just(_png()), TEXTS, **KEEPING),
+)
+
+
+@settings(max_examples=40, deadline=None)  # the machine may be busy
+@given(examples=st.lists(EXAMPLES, max_size=8), key=st.none() | st.binary(min_size=32, max_size=32))
+def test_what_is_read_back_is_what_was_put(
+    tmp_path_factory: pytest.TempPathFactory, examples: list[AnyExample], key: bytes | None
+) -> None:
+    path = tmp_path_factory.mktemp("law") / "s"
+    with ExampleStore(path, encryption_key=key, clock=lambda: 0.0) as store:
+        store.put_many(examples)
+    last = {example.key if example.key is not None else object(): example for example in examples}
+    with ExampleStore(path, encryption_key=key, clock=lambda: 0.0) as store:
+        assert list(store) == list(last.values())
 
 
 def test_what_is_no_example_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from fake_runtime import QuadraticRuntime
 from fake_service import FakeService
 
 from edge_sdk.client import EdgeClient
+from edge_sdk.examples import ChatExample, TextExample
 from edge_sdk.runtimes.base import Batch
 from hetlora.adapter import Adapter
 
@@ -65,3 +66,25 @@ def test_model_of_images_is_given_back_before_it_is_downloaded_where_texts_are_h
         "the device holds examples of kinds that the task does not learn from"
     ]
     assert service.fetched() == ["manifest.json"]
+
+
+@pytest.mark.parametrize("service", ["text-generation"], indirect=True)
+def test_language_model_learns_from_chats_and_plain_text_beside(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    opened: list[QuadraticRuntime] = []
+
+    def open_runtime(bundle: Any, adapter: Adapter, **settings: Any) -> QuadraticRuntime:
+        opened.append(QuadraticRuntime(adapter))
+        return opened[-1]
+
+    client = make_client(runtime=open_runtime)
+    client.examples.clear()
+    client.examples.put(ChatExample.of([("user", "snow"), ("assistant", "ice")]))
+    client.examples.put(TextExample("sun and sand"))
+    assert client.run_once().outcome == "accepted"
+    batch = opened[0].batches[0]
+    order = np.argsort(batch["input_ids"][:, 0])
+    # "user:" and "assistant:" are two words each that the tokenizer does not know, 1.
+    assert batch["input_ids"][order].tolist() == [[1, 1, 2, 1, 1, 3, END], [4, 6, 5, END, 0, 0, 0]]
+    assert batch["labels"][order].tolist() == [[*[-100] * 5, 3, END], [4, 6, 5, END, -100, -100, -100]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +143,36 @@ def test_batches_are_the_same_from_tokens_that_were_kept(tmp_path: Path, task: s
         assert drawn() == drawn()
         kept = store.cached_tokens(store.ids(), encoding_of(bundle.manifest, max_tokens=4))
         assert len(kept) == 3
+
+
+def test_app_may_put_and_delete_while_a_device_trains(tmp_path: Path) -> None:
+    """Every text is a number, and its tokens are that number: whatever is drawn was whole at some moment."""
+
+    def make(example: AnyExample) -> TokenRow:
+        assert isinstance(example, Example)
+        return TokenRow([int(example.text)] * 3, [], [int(example.text)])
+
+    path = tmp_path / "examples.sqlite"
+    with (
+        ExampleStore(path, max_examples=30, encryption_key=bytes(32)) as store,
+        ExampleStore(path, max_examples=30, encryption_key=bytes(32)) as app,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        store.put_many(Example(f"{number}", "x", f"{number % 20}") for number in range(20))
+
+        def change(begin: int) -> None:
+            for number in range(begin, begin + 60):
+                app.put(f"{number}", "x", key=f"{number % 20}")
+                if number % 3 == 0:
+                    app.delete(f"{(number + 7) % 20}")
+
+        changing = [pool.submit(change, begin) for begin in (1000, 2000)]
+        rows = Tokenised(store, make, b"encoding")
+        for _ in range(40):
+            drawn = rows.get(rows.ids())
+            assert all(row.ids == row.labels * 3 for row in drawn)
+        for change_made in changing:
+            change_made.result()
+        # Of what is there now, each has its own tokens and no other's.
+        now = [example.text for example in store if isinstance(example, Example)]
+        assert [f"{row.ids[0]}" for row in rows.get(rows.ids())] == now
