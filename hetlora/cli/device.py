@@ -41,7 +41,10 @@ def run_device(
     ] = "",
     examples: Annotated[
         Path | None,
-        typer.Option(help="Labelled text (CSV, JSON or JSON lines) to train on instead of what is stored."),
+        typer.Option(
+            help="Labelled text (CSV, JSON, JSON lines), or chats (JSON lines with `messages`), to train on "
+            "instead of what is stored."
+        ),
     ] = None,
     held_out: Annotated[
         Path | None,
@@ -172,10 +175,10 @@ def _read_profile(path: Path) -> CapabilityReport:
 
 
 def _fill(store: ExampleStore, path: Path) -> None:
-    from edge_sdk.labelled_files import read_parts
+    from edge_sdk.example_files import read_examples
 
     try:
-        examples = read_parts(path)["train"]
+        examples = read_examples(path)
     except OSError as error:
         raise DataError(f"cannot read {path}", got=error.strerror) from error
     store.clear()
