@@ -13,6 +13,8 @@ from hetlora.errors import DiskFull, SettingsError, StoreDamaged, UnavailableErr
 
 BUSY_SECONDS: Final = 30.0
 _PRAGMAS: Final = ("journal_mode = WAL", "synchronous = NORMAL", "secure_delete = ON")
+# Also where a limit of the process, and not the disk, refuses to have a file grow.
+_NO_ROOM: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
 
 
 class StoreFile:
@@ -127,7 +129,7 @@ class StoreFile:
             yield
         except sqlite3.DatabaseError as error:
             name = getattr(error, "sqlite_errorname", "")
-            if name == "SQLITE_FULL" or name.startswith("SQLITE_IOERR_WRITE"):
+            if name in _NO_ROOM:
                 raise DiskFull(
                     f"example store {self.path} cannot grow", got=error, expected="free disk space"
                 ) from error

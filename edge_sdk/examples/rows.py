@@ -16,11 +16,12 @@ READ_ROWS: Final = 500  # below SQLite's oldest limit of 999 parameters in a sta
 
 ALIVE: Final = "(expires_at IS NULL OR expires_at > ?)"
 
-_PUT: Final = """
-INSERT INTO examples (id, slot, kind, name, expires_at, size_bytes, summary, content)
+_ADD: Final = """
+INSERT INTO examples (kind, expires_at, size_bytes, summary, content, name, slot, id)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, expires_at = excluded.expires_at,
-    size_bytes = excluded.size_bytes, summary = excluded.summary, content = excluded.content
+"""
+_REPLACE: Final = """
+UPDATE examples SET kind = ?, expires_at = ?, size_bytes = ?, summary = ?, content = ? WHERE id = ?
 """
 
 
@@ -49,8 +50,11 @@ def put_row(
     size_bytes = len(summary) + len(content)
     database.execute("UPDATE row_keys SET wrapped = ? WHERE slot = ?", (keys.wrap(row_key, slot), slot))
     database.execute("DELETE FROM tokens WHERE example_id = ?", (own_id,))
-    row = (own_id, slot, kind, name, example.expires_at, size_bytes, summary, content)
-    database.execute(_PUT, row)
+    row = (kind, example.expires_at, size_bytes, summary, content)
+    if found:
+        database.execute(_REPLACE, (*row, own_id))
+    else:
+        database.execute(_ADD, (*row, name, slot, own_id))
     return size_bytes
 
 

@@ -83,13 +83,18 @@ class SplitExampleStore(ExampleStore):
 
     def delete(self, key: str) -> bool:
         """Remove the examples of this key for good, on both sides; False if there is none."""
-        there = self._held_out.delete(key)
-        return super().delete(key) or there
+        try:
+            there = self._held_out.delete(key)
+        finally:  # what keeps it from one side is no reason to leave it on the other
+            here = super().delete(key)
+        return here or there
 
     def clear(self) -> None:
         """Remove all examples for good, on both sides."""
-        self._held_out.clear()
-        super().clear()
+        try:
+            self._held_out.clear()
+        finally:
+            super().clear()
 
     def _is_held_out(self, example: AnyExample, trained: Changes, held_out: Changes) -> bool:
         if example.key is not None:

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, overload
@@ -71,9 +71,10 @@ class ExampleStore:
         self._file = StoreFile(path, busy_seconds=busy_seconds)
         try:
             self._opened = open_store(self._file, key, previous_key)
-            self.remove_expired()
-            # Whoever was killed before it could do so leaves bytes to overwrite.
-            self._file.overwrite_removed()
+            with suppress(UnavailableError):  # on a full disk examples can be read; the next change does it
+                self.remove_expired()
+                # Whoever was killed before it could do so leaves bytes to overwrite.
+                self._file.overwrite_removed()
         except BaseException:
             self._file.close()
             raise
@@ -238,6 +239,7 @@ class ExampleStore:
         self._opened = opened
         self._file.overwrite_removed()
         self._opened = open_store(self._file, key, None)
+        self._check_overwritten()
 
     @contextmanager
     def changing(self) -> Iterator[Changes]:

@@ -197,6 +197,32 @@ def test_full_disk_is_told_and_loses_nothing(tmp_path: Path, key: bytes | None) 
         assert _texts(store) == ["kept", "after it"]
 
 
+def test_full_disk_keeps_no_store_from_being_read_though_something_in_it_has_expired(tmp_path: Path) -> None:
+    path, clock = tmp_path / "examples.sqlite", Clock()
+    with ExampleStore(path, clock=clock) as store:
+        store.put("gone", "x", keep_seconds=10)
+        store.put("kept", "x")
+    clock.now += 10
+    with ExampleStore(path, clock=lambda: 0.0):  # another process, which has it open
+        with _disk_of(1), ExampleStore(path, clock=clock) as store:
+            assert _texts(store) == ["kept"]
+            with pytest.raises(DiskFull):
+                store.put("more", "x")
+        with ExampleStore(path, clock=clock) as store:
+            assert store.remove_expired() == 0  # it was when it was opened
+            assert _texts(store) == ["kept"]
+
+
+def test_full_disk_on_which_nothing_can_be_opened_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "examples.sqlite"
+    with ExampleStore(path) as store:
+        store.put("kept", "x")
+    with _disk_of(1000), pytest.raises(DiskFull, match="cannot grow"):
+        ExampleStore(path)
+    with ExampleStore(path) as store:
+        assert _texts(store) == ["kept"]
+
+
 def test_full_disk_while_a_store_is_carried_over_leaves_it_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "examples.sqlite"
     rows = [(None, "x" * 2000, f"{number}") for number in range(100)]

@@ -108,6 +108,26 @@ def test_example_that_fell_to_the_held_out_side_is_deleted_by_its_key_too(tmp_pa
         assert store.count() == held_out.count() == 0
 
 
+def test_reader_of_one_side_keeps_no_example_on_the_other(tmp_path: Path) -> None:
+    with (
+        ExampleStore(tmp_path / "held_out.sqlite", busy_seconds=0.05) as held_out,
+        SplitExampleStore(tmp_path / "examples.sqlite", held_out, 0.0) as store,
+    ):
+        held_out.put("held out", "x", key="a")
+        reader = sqlite3.connect(tmp_path / "held_out.sqlite", isolation_level=None)
+        for remove in (lambda: store.delete("a"), store.clear):
+            store.put_many([Example("b", "x", "b")])
+            ExampleStore.put(store, "trained on", "x", key="c")
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM examples").fetchone()
+            held_out.put("held out", "x", key="a")
+            with pytest.raises(UnavailableError):
+                remove()
+            reader.execute("ROLLBACK")
+        assert (store.count(), held_out.count()) == (0, 0)
+        reader.close()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_no_key_of_a_removed_row_is_left_whatever_came_before(tmp_path: Path, seed: int) -> None:
     """Rows of all sizes, put, replaced, removed and pushed out: secure_delete alone leaves some of them."""
