@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 # The service is away, ill or busy, or this device's clock is wrong: what was done is kept for a later visit.
 AWAY: Final = (ServiceUnreachable, ServiceFailed, TooManyRequests, ReplayedRequest, ClockSkew)
+# After which conditions that did not hold are looked at again.
+NOT_ALLOWED_SECONDS: Final = 60.0
 # After a failure that the service could not be told, so that it named no time: longer than the few seconds
 # that it names by default, as what failed here would at once fail again.
 DEFAULT_RETRY_SECONDS: Final = 60.0
@@ -113,7 +115,11 @@ class Assignment(ABC):
         asked = offer.training
         shape = ModelShape.of(manifest, batch=asked.batch_size, tokens=asked.max_tokens)
         self._choice = choose_rank(
-            tools.capabilities(shape), manifest, offer, example_count=example_count, threads=tools.threads
+            self._within_reserve(tools.capabilities(shape)),
+            manifest,
+            offer,
+            example_count=example_count,
+            threads=tools.threads,
         )
         tools.on_event(RankChosen(self._choice))
         plan = tools.service.start(offer.assignment_id, StartRequest(rank=self._choice.rank), offer.kind)
@@ -126,6 +132,11 @@ class Assignment(ABC):
             folder=tools.folder.downloads,
         )
         return Taken(plan, bundle, runtime, assigned, self._begun(assigned), example_count)
+
+    def _within_reserve(self, capabilities: CapabilityReport) -> CapabilityReport:
+        """What is left of the memory once others have what is theirs: or the first step would take it."""
+        left = capabilities.memory_available_bytes - self._with.watch.reserved_bytes(self._offer.conditions)
+        return capabilities.model_copy(update={"memory_available_bytes": max(0, left)})
 
     def _begun(self, assigned: Assigned) -> Adapter:
         if not assigned.how.adaptation.private_lora_B:

@@ -14,10 +14,10 @@ from typing import Final, Self
 
 import httpx
 
-from edge_sdk.assignment import AWAY, Equipment
+from edge_sdk.assignment import AWAY, NOT_ALLOWED_SECONDS, Equipment
 from edge_sdk.bundles import BundleCache
 from edge_sdk.capabilities import Capabilities
-from edge_sdk.conditions import Told, Watch
+from edge_sdk.conditions import LeftAlone, Told, Watch
 from edge_sdk.downloads import Downloads
 from edge_sdk.enrolment import check_in, enrolment_of
 from edge_sdk.evaluation_session import EvaluationSession
@@ -32,7 +32,7 @@ from edge_sdk.transport import Transport
 from edge_sdk.uploads import DEFAULT_PART_BYTES, Uploads
 from edge_sdk.visit import Visit
 from hetlora import __version__
-from hetlora.errors import RefusedError, TooManyRequests, UnavailableError
+from hetlora.errors import ConditionsUnmet, RefusedError, TooManyRequests, UnavailableError
 from hetlora.messages.common import PROTOCOL_VERSION
 from hetlora.messages.conditions import ANY_TIME, Conditions
 from hetlora.messages.device import CapabilityReport, CheckIn, CheckInAnswer
@@ -42,8 +42,6 @@ logger = logging.getLogger(__name__)
 # How long run_forever waits for a service that is away: doubling, with full jitter, up to five minutes.
 FIRST_ABSENCE_SECONDS: Final = 5.0
 LONGEST_ABSENCE_SECONDS: Final = 300.0
-# After which conditions that did not hold are looked at again.
-NOT_ALLOWED_SECONDS: Final = 60.0
 # Whatever a service asks for: a device that never comes back is lost.
 LONGEST_WAIT_SECONDS: Final = 7 * 24 * 3600.0
 
@@ -78,9 +76,10 @@ class EdgeClient:
             after the last part that arrived.
         threads: how many threads training may use; None leaves it to the runtime.
         conditions: when this device may work; a run may ask more, never less. They are looked at before each
-            visit and between any two steps.
-        is_idle: whether nobody uses the device, where that is asked; None, or an answer of None, is unknown.
-        is_metered: whether somebody pays for each byte; without it ethernet and Wi-Fi are taken for free.
+            visit, between any two steps, and before an update goes up; a file under way is finished.
+        is_charging, is_metered, is_idle: what the app knows of the device where that is asked, better than the
+            system; None, or an answer of None, is unknown. Without `is_idle` no device is idle; without
+            `is_metered` ethernet and Wi-Fi cost nothing.
         max_examples: how many examples each of the two stores keeps; the oldest go first.
         max_example_bytes: how much these may take in each, as they are stored.
         keep_examples_seconds: how long examples are kept that do not say so themselves; None is without end.
@@ -112,8 +111,9 @@ class EdgeClient:
         upload_part_bytes: int = DEFAULT_PART_BYTES,
         threads: int | None = None,
         conditions: Conditions = ANY_TIME,
-        is_idle: Told = None,
+        is_charging: Told = None,
         is_metered: Told = None,
+        is_idle: Told = None,
         max_examples: int = DEFAULT_MAX_EXAMPLES,
         max_example_bytes: int = DEFAULT_MAX_BYTES,
         keep_examples_seconds: float | None = None,
@@ -126,7 +126,8 @@ class EdgeClient:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._threads = threads
-        self._watch = Watch(conditions, is_idle, is_metered)
+        self._watch = Watch(conditions, is_charging, is_metered, is_idle)
+        self._left_alone = LeftAlone(clock)
         self._on_event = on_event
         self._runtime = runtime
         self._folder = open_folder(Path(folder))
@@ -210,7 +211,7 @@ class EdgeClient:
         for store in (self.examples, self.held_out):
             with suppress(UnavailableError):  # a disk that is full, for one: whatever expired is not drawn
                 store.remove_expired()
-        if (reason := self._watch.unmet()) is not None:
+        if (reason := self._watch.unmet(self._left_alone.conditions())) is not None:
             return Visit("not_allowed", reason, NOT_ALLOWED_SECONDS)
         if is_rotating(self._folder):
             with suppress(RefusedError):  # the check-in tells what is wrong
@@ -235,9 +236,12 @@ class EdgeClient:
         )
         work = EvaluationSession if answer.offer.kind == "evaluate" else Session
         try:
-            return work(answer.offer, equipment).run()
+            visit = work(answer.offer, equipment).run()
         finally:
             self._capabilities.note_download(self._downloads.bytes_per_second)
+        if isinstance(visit.error, ConditionsUnmet):
+            self._left_alone.note(answer.offer.conditions)
+        return visit
 
     def run_forever(
         self, *, stop: threading.Event | None = None, on_visit: Callable[[Visit], None] = lambda visit: None
@@ -245,7 +249,8 @@ class EdgeClient:
         """Visit again and again, at the pace that the service asks for, until `stop` is set.
 
         Set `stop` from another thread, or from `on_visit`, which sees each visit. A visit under way is
-        finished first. A service that is away is tried again, less and less often.
+        finished first. A service that is away is tried again, less and less often, and so is a device that
+        cannot work, for want of disk space for example.
 
         Raises:
             RefusedError: the service does not admit this device.
@@ -256,11 +261,11 @@ class EdgeClient:
         while not stop.is_set():
             try:
                 visit = self.run_once()
-            except AWAY as error:
+            except (*AWAY, UnavailableError) as error:  # or this device itself: its disk is full, say
                 absences += 1
                 longest = min(LONGEST_ABSENCE_SECONDS, FIRST_ABSENCE_SECONDS * 2 ** (absences - 1))
                 wait_seconds = jitter.uniform(0, longest) + _asked_seconds(error)
-                logger.warning("event=service_away retry_seconds=%.1f error=%s", wait_seconds, error)
+                logger.warning("event=visit_failed retry_seconds=%.1f error=%s", wait_seconds, error)
             else:
                 absences = 0
                 wait_seconds = min(visit.retry_after_seconds, LONGEST_WAIT_SECONDS)

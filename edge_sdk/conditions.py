@@ -6,21 +6,26 @@ network that may be anybody's (`unmetered`): it must not cost anyone money or a 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from edge_sdk.probe.battery import measure_battery
 from edge_sdk.probe.memory import measure_memory
 from edge_sdk.probe.network import measure_network
 from edge_sdk.probe.system import System
 from edge_sdk.probe.temperature import measure_temperature
-from hetlora.errors import ConditionsUnmet
+from hetlora.errors import ConditionsUnmet, SettingsError
 from hetlora.messages.conditions import ANY_TIME, Conditions, is_within
 
-MIB = 1024 * 1024
+logger = logging.getLogger(__name__)
 
-# What an app knows of its device: None, or a call that answers None, is unknown.
+MIB: Final = 1024 * 1024
+LEFT_ALONE_SECONDS: Final = 3600.0
+
+# What an app knows of its device: None, or a call that answers None or raises, is unknown.
 Told = Callable[[], bool | None] | None
 
 
@@ -30,30 +35,31 @@ class Watch:
 
     Args:
         own: what the app asks; a run may ask more, never less.
-        is_idle: whether nobody uses the device.
+        is_charging: whether a line feeds the device; where the app does not tell, the system is asked.
         is_metered: whether somebody pays for each byte; where the app does not tell, ethernet and Wi-Fi are
             taken for unmetered, and all other networks for metered.
+        is_idle: whether nobody uses the device.
         system: the machine that is asked.
         now: the device's own time of day.
+
+    Raises:
+        SettingsError: the app asks for an idle device, and does not tell when it is.
     """
 
     own: Conditions = ANY_TIME
-    is_idle: Told = None
+    is_charging: Told = None
     is_metered: Told = None
+    is_idle: Told = None
     system: System = field(default_factory=System)
     now: Callable[[], datetime] = datetime.now
 
+    def __post_init__(self) -> None:
+        if self.own.idle and self.is_idle is None:
+            raise SettingsError("conditions ask for an idle device", got="no is_idle", expected="one to ask")
+
     def unmet(self, of_run: Conditions = ANY_TIME) -> str | None:
         """What keeps the device from working now, in words; None if it may."""
-        asked = self.own.stricter(of_run)
-        return (
-            self._power(asked)
-            or self._network(asked)
-            or self._use(asked)
-            or self._temperature(asked)
-            or self._memory(asked)
-            or self._time(asked)
-        )
+        return self._unmet(self.own) or self._unmet(of_run)
 
     def check(self, of_run: Conditions) -> None:
         """Raise unless the device may work now.
@@ -64,31 +70,54 @@ class Watch:
         if (reason := self.unmet(of_run)) is not None:
             raise ConditionsUnmet("this device may not work now", got=reason)
 
+    def metered(self, of_run: Conditions) -> str | None:
+        """What keeps the device from sending now, in words."""
+        return self._network(self.own) or self._network(of_run)
+
+    def reserved_bytes(self, of_run: Conditions) -> int:
+        """The memory that is to stay free for others."""
+        return max(self.own.min_free_memory_bytes or 0, of_run.min_free_memory_bytes or 0)
+
+    def _unmet(self, asked: Conditions) -> str | None:
+        return (
+            self._power(asked)
+            or self._network(asked)
+            or self._use(asked)
+            or self._temperature(asked)
+            or self._memory(asked)
+            or self._time(asked)
+        )
+
     def _power(self, asked: Conditions) -> str | None:
         if not asked.charging and asked.min_battery_percent is None:
             return None
         battery = measure_battery(self.system)
-        if battery is None:
-            return None
-        if asked.charging and battery.is_on_external_power is False:
-            return "the device runs on its battery"
-        least = asked.min_battery_percent
-        if least is not None and battery.percent is not None and battery.percent < least:
-            return f"the battery is at {battery.percent:.0f} %, {least:g} % are wanted"
+        if asked.charging:
+            charging = _told(self.is_charging)
+            if charging is None and battery is not None:
+                charging = battery.is_on_external_power
+            if charging is False:
+                return "the device runs on its battery"
+        least, percent = asked.min_battery_percent, None if battery is None else battery.percent
+        if least is not None and percent is not None and percent < least:
+            return f"the battery is at {percent:.0f} %, {least:g} % are wanted"
         return None
 
     def _network(self, asked: Conditions) -> str | None:
         if not asked.unmetered:
             return None
-        metered = None if self.is_metered is None else self.is_metered()
-        if metered is None:
-            metered = measure_network(self.system) not in ("ethernet", "wifi")
-        return "the network is metered" if metered else None
+        metered = _told(self.is_metered)
+        if metered is not None:
+            return "the network is metered" if metered else None
+        kind = measure_network(self.system)
+        if kind in ("ethernet", "wifi"):
+            return None
+        return "the network may be metered" if kind is None else f"the network, {kind}, may be metered"
 
     def _use(self, asked: Conditions) -> str | None:
         if not asked.idle:
             return None
-        idle = None if self.is_idle is None else self.is_idle()
+        idle = _told(self.is_idle)
         if idle is None:
             return "the app does not tell whether the device is idle"
         return None if idle else "the device is in use"
@@ -109,5 +138,34 @@ class Watch:
 
     def _time(self, asked: Conditions) -> str | None:
         moment = self.now().time()
-        over = [hours for hours in asked.hours if not is_within(moment, hours)]
-        return f"it is {moment:%H:%M}, and not within {over[0]}" if over else None
+        if not asked.hours or any(is_within(moment, hours) for hours in asked.hours):
+            return None
+        return f"it is {moment:%H:%M}, and not within {' or '.join(asked.hours)}"
+
+
+class LeftAlone:
+    """The conditions of a run that this device did not meet: it is not asked again before they hold.
+
+    Or before an hour is over, as there may be another run, or other conditions.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._conditions, self._noted_at = ANY_TIME, 0.0
+
+    def note(self, conditions: Conditions) -> None:
+        """The device has just given work back for these."""
+        self._conditions, self._noted_at = conditions, self._clock()
+
+    def conditions(self) -> Conditions:
+        """What has to hold before the service is asked."""
+        passed = self._clock() - self._noted_at
+        return self._conditions if 0 <= passed < LEFT_ALONE_SECONDS else ANY_TIME
+
+
+def _told(told: Told) -> bool | None:
+    try:
+        return None if told is None else told()
+    except Exception:  # the app's own trouble costs no visit
+        logger.exception("event=condition_unknown")
+        return None

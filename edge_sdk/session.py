@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 
-from edge_sdk.assignment import Assignment, Taken
+from edge_sdk.assignment import NOT_ALLOWED_SECONDS, Assignment, Taken
 from edge_sdk.batches import batching_of, draw_batches
 from edge_sdk.events import RankPruned, StepDone, Submitted, Uploaded
 from edge_sdk.memory import peak_memory_bytes
@@ -106,6 +106,8 @@ class Session(Assignment):
 
     def _deliver(self, update: Update) -> Visit:
         tools, assignment_id = self._with, self._offer.assignment_id
+        if (reason := tools.watch.metered(self._offer.conditions)) is not None:  # it waits for a later visit
+            return Visit("not_allowed", reason, NOT_ALLOWED_SECONDS, offer=self._offer, choice=self._choice)
         tools.uploads.deliver(assignment_id, update.tensors)
         tools.on_event(Uploaded(len(update.tensors)))
         receipt = tools.service.submit(assignment_id, update.report)

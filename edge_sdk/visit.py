@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edge_sdk.planner import RankChoice
-from hetlora.errors import DataError, DiskFull, HetloraError
+from hetlora.errors import ConditionsUnmet, DataError, DiskFull, HetloraError
 from hetlora.messages.device import Failure, Offer, Report
 from hetlora.messages.evaluation import EvaluationReport
 from hetlora.states import AssignmentState
@@ -19,11 +19,11 @@ Outcome = Literal["no_work", "not_allowed", "accepted", "discarded", "failed"]
 class Visit:
     """What happened when a device visited the service; `offer.kind` tells training from evaluating.
 
-    `outcome` is "no_work"; "not_allowed", where the app's conditions did not hold and the service was not
-    asked; or what became of the assignment: "accepted"; "discarded", when the service had no more use for the
-    update, as `reason` says; or "failed", when it was given back. `code` is the stable code of what went
-    wrong, `error` the cause: beside "accepted" too, where the app's own `on_event` raised after the service
-    had taken the update.
+    `outcome` is "no_work"; "not_allowed", where conditions did not hold, so that the service was not asked, or
+    an update waits for a network that costs nothing; or what became of the assignment: "accepted";
+    "discarded", when the service had no more use for the update, as `reason` says; or "failed", when it was
+    given back. `code` is the stable code of what went wrong, `error` the cause: beside "accepted" too, where
+    the app's own `on_event` raised after the service had taken the update.
     """
 
     outcome: Outcome
@@ -51,6 +51,8 @@ def outcome_of(state: AssignmentState) -> Outcome:
 def failure_of(error: Exception) -> Failure:
     """What the service may know of an error: nothing that could quote an example, or a label of one."""
     if isinstance(error, DataError):
+        return Failure(code=error.code, message=error.what)
+    if isinstance(error, ConditionsUnmet):  # not why: when somebody uses their device is nobody's business
         return Failure(code=error.code, message=error.what)
     if isinstance(error, HetloraError):
         return Failure(code=error.code, message=str(error)[:1000])

@@ -33,7 +33,7 @@ from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow
 from aggregator_service.storage.locks import lock_device, lock_run
 from aggregator_service.storage.passing import log_fault
 from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RankLimitRow, RoundRow, RunRow
-from hetlora.errors import MalformedMessage, NotPermitted, UnavailableError
+from hetlora.errors import ConditionsUnmet, MalformedMessage, NotPermitted, UnavailableError
 from hetlora.messages.common import PROTOCOL_VERSION, ObjectRef
 from hetlora.messages.device import CheckIn, CheckInAnswer, Offer, TaskKind
 from hetlora.states import LIVE_ASSIGNMENT, AssignmentState, RunState
@@ -57,9 +57,11 @@ _RUNNING: Final = (
     .where(RunRow.population == bindparam("population"), RunRow.state == RunState.RUNNING)
     .order_by(RunRow.id)
 )
-_STATES_OF: Final = select(AssignmentRow.state).where(
+_STATES_OF: Final = select(AssignmentRow.state, AssignmentRow.reason).where(
     AssignmentRow.round_id == bindparam("round"), AssignmentRow.device_id == bindparam("device")
 )
+# How the reason begins where a device gave back what it may do later: on its charger, at night.
+_NOT_ALLOWED: Final = f"{ConditionsUnmet.code}:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,11 @@ def _place_or_refusal(
 
 def _reason(session: Session, run: RunRow, row: RoundRow, device: DeviceRow, max_failures: int) -> str | None:
     """Why an open round has no place for this device."""
-    states = Counter(session.scalars(_STATES_OF, {"round": row.id, "device": device.id}))
+    states = Counter(
+        state
+        for state, reason in session.execute(_STATES_OF, {"round": row.id, "device": device.id})
+        if not reason.startswith(_NOT_ALLOWED)
+    )
     if states[AssignmentState.ACCEPTED]:
         return "this device's update of the round is in"
     if states[AssignmentState.FAILED] + states[AssignmentState.EXPIRED] >= max_failures:

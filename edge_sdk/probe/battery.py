@@ -47,7 +47,8 @@ def battery_of(supplies: Sequence[Path]) -> Battery:
     percents = [percent for percent in told if percent is not None and 0 <= percent <= 100]
     states = {text(path / "status") for path in batteries} - {"", "Unknown"}
     is_fed = not batteries or any(lines) or bool(states & {"Charging", "Full", "Not charging"})
-    is_told = is_fed or "Discharging" in states or 0 in lines
+    is_closed = any(not text(path / "type") for path in supplies)  # a battery, for all that we may know
+    is_told = (is_fed and not is_closed) or "Discharging" in states or 0 in lines
     return Battery(
         sum(percents) / len(percents) if percents else None,
         "Charging" in states if states or not batteries else None,

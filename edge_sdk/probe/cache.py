@@ -104,7 +104,7 @@ class RateCache:
             return
         aside = self._path.with_suffix(".part")
         try:
-            aside.write_text(file.model_dump_json())
+            aside.write_bytes(file.model_dump_json().encode())
             os.replace(aside, self._path)
         except OSError as error:
             logger.warning("file=%s event=rate_not_kept error=%s", self._path.name, error)

@@ -55,7 +55,7 @@ def measure_rates(
     bandwidth = cache.rate(
         "memory_bandwidth", circumstances, lambda: measure_bandwidth(system, available_bytes)
     )
-    disk_write = cache.rate("disk_write", str(folder), lambda: measure_write_rate(folder))
+    disk_write = cache.rate("disk_write", str(folder.stat().st_dev), lambda: measure_write_rate(folder))
     ages = [kept.age_seconds for kept in (matmul, model_matmul, bandwidth, disk_write) if kept]
     return Rates(
         _per_second(matmul),

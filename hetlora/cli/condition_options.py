@@ -21,7 +21,7 @@ ConditionsOption = Annotated[
         FLAG,
         help="What must hold for a device to work: charging, unmetered, idle, min_battery_percent=N, "
         "max_temperature_celsius=N, min_free_memory_bytes=N, or hours=22:00-06:00 of its own time; again for "
-        "each. Of a run's and a device's the stricter counts.",
+        "each, and for other hours. Both a run's and a device's count.",
     ),
 ]
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from datetime import time
-from typing import Annotated, Final, Self, TypeVar
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
 from hetlora.messages.common import Count, Message
-
-Number = TypeVar("Number", int, float)
 
 
 def _of_some_length(hours: str) -> str:
@@ -32,7 +30,7 @@ class Conditions(Message):
     - `idle`: nobody uses the device, as its app says.
     - `min_battery_percent`, where there is a battery; `max_temperature_celsius`, where a sensor tells it.
     - `min_free_memory_bytes`: what others may still take while the device works.
-    - `hours`: the time of day lies in each of them.
+    - `hours`: the time of day lies in one of them.
     """
 
     charging: bool = False
@@ -42,22 +40,6 @@ class Conditions(Message):
     max_temperature_celsius: float | None = Field(default=None, strict=True, ge=-40, le=150)
     min_free_memory_bytes: Count | None = None
     hours: tuple[Hours, ...] = Field(default=(), max_length=8)
-
-    def stricter(self, other: Self) -> Self:
-        """What holds where both of them do."""
-        return self.model_copy(
-            update={
-                "charging": self.charging or other.charging,
-                "unmetered": self.unmetered or other.unmetered,
-                "idle": self.idle or other.idle,
-                "min_battery_percent": _most(self.min_battery_percent, other.min_battery_percent),
-                "max_temperature_celsius": _least(
-                    self.max_temperature_celsius, other.max_temperature_celsius
-                ),
-                "min_free_memory_bytes": _most(self.min_free_memory_bytes, other.min_free_memory_bytes),
-                "hours": (*self.hours, *(own for own in other.hours if own not in self.hours)),
-            }
-        )
 
 
 ANY_TIME: Final = Conditions()
@@ -72,11 +54,3 @@ def is_within(moment: time, hours: Hours) -> bool:
 def asks_nothing(conditions: Conditions) -> bool:
     """Whether a device may work at any moment."""
     return conditions == ANY_TIME
-
-
-def _most(one: Number | None, other: Number | None) -> Number | None:
-    return max((own for own in (one, other) if own is not None), default=None)
-
-
-def _least(one: Number | None, other: Number | None) -> Number | None:
-    return min((own for own in (one, other) if own is not None), default=None)

@@ -106,6 +106,16 @@ def test_offer_of_a_run_that_asks_for_nothing_is_as_it_was_before_conditions(
     assert "conditions" not in device.offer()
 
 
+def test_device_that_gave_the_round_back_for_conditions_is_asked_again_however_often(
+    operator: Operator, device: FakeDevice, bundle: str
+) -> None:
+    operator.run(bundle)
+    for _ in range(10):
+        path = f"/assignments/{device.offer()['assignment_id']}:fail"
+        device.call("POST", path, {"code": "conditions_unmet", "message": "this device may not work now"})
+    assert device.check_in()["offer"] is not None
+
+
 def test_device_without_examples_gets_no_offer(operator: Operator, device: FakeDevice, bundle: str) -> None:
     operator.run(bundle)
     assert device.check_in(example_count=0)["reason"] == "the device has no examples"

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from fake_service import FakeService
+from fake_service import NOW, STRONG, FakeService
 
-from edge_sdk.client import NOT_ALLOWED_SECONDS, EdgeClient
+from edge_sdk.assignment import NOT_ALLOWED_SECONDS
+from edge_sdk.client import EdgeClient
+from edge_sdk.conditions import LEFT_ALONE_SECONDS, LeftAlone
 from edge_sdk.events import Event, StepDone
-from hetlora.messages.conditions import Conditions
+from hetlora.errors import SettingsError
+from hetlora.messages.conditions import ANY_TIME, Conditions
 
 MakeClient = Callable[..., EdgeClient]
 IDLE = Conditions(idle=True)
@@ -33,8 +36,75 @@ def test_run_that_asks_for_more_gets_its_place_back_before_anything_is_fetched(
     visit = make_client(is_idle=lambda: False).run_once()
     assert (visit.outcome, visit.code) == ("failed", "conditions_unmet")
     [failure] = service.failures
-    assert failure.message == "this device may not work now; got the device is in use"
+    assert failure.message == "this device may not work now"  # and not that it is in use
+    assert str(visit.error) == "this device may not work now; got the device is in use"
     assert service.fetched() == []
+
+
+def test_run_that_asks_for_more_is_left_alone_until_that_holds(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    asked_by_the_run(service, IDLE)
+    idle = [False]
+    client = make_client(is_idle=lambda: idle[0])
+    assert client.run_once().outcome == "failed"
+    service.requests.clear()
+    assert client.run_once().outcome == "not_allowed"
+    assert service.requests == []
+    idle[0] = True
+    assert client.run_once().outcome == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("passed", "still"), [(0, True), (LEFT_ALONE_SECONDS - 1, True), (LEFT_ALONE_SECONDS, False), (-1, False)]
+)
+def test_run_is_left_alone_for_an_hour_as_there_may_be_another(passed: float, still: bool) -> None:
+    now = [NOW]
+    left_alone = LeftAlone(lambda: now[0])
+    assert left_alone.conditions() == ANY_TIME
+    left_alone.note(IDLE)
+    now[0] += passed
+    assert left_alone.conditions() == (IDLE if still else ANY_TIME)
+
+
+def test_update_that_is_ready_waits_for_a_network_that_costs_nothing(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    asked_by_the_run(service, Conditions(unmetered=True))
+    last = service.offer.training.steps
+    trained: list[Event] = []
+    client = make_client(
+        is_metered=lambda: any(isinstance(event, StepDone) and event.step == last for event in trained),
+        on_event=trained.append,
+    )
+    visit = client.run_once()
+    assert (visit.outcome, visit.reason) == ("not_allowed", "the network is metered")
+    assert service.updates == service.failures == []
+    steps = len(trained)
+    assert make_client(is_metered=lambda: False, on_event=trained.append).run_once().outcome == "accepted"
+    assert not any(isinstance(event, StepDone) for event in trained[steps:])
+
+
+def test_memory_that_is_to_stay_free_is_taken_off_before_a_rank_is_chosen(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    small = STRONG.model_copy(update={"memory_available_bytes": 200 * 2**20})
+    assert make_client(capabilities=small).run_once().outcome == "accepted"
+    asked_by_the_run(service, Conditions(min_free_memory_bytes=200 * 2**20))
+    assert make_client(capabilities=small).run_once().code == "device_too_small"
+
+
+def test_app_that_asks_for_an_idle_device_tells_when_it_is(make_client: MakeClient) -> None:
+    with pytest.raises(SettingsError, match="no is_idle"):
+        make_client(conditions=IDLE)
+
+
+def test_answer_that_an_app_fails_to_give_is_unknown(service: FakeService, make_client: MakeClient) -> None:
+    def fails() -> bool:
+        raise RuntimeError("no answer")
+
+    visit = make_client(conditions=IDLE, is_idle=fails).run_once()
+    assert visit.reason == "the app does not tell whether the device is idle"
 
 
 @pytest.mark.parametrize("steps", [1, 3])

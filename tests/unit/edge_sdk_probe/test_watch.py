@@ -57,10 +57,13 @@ def told(system: System, conditions: Conditions, **of_app: bool | None) -> str |
             Conditions(min_free_memory_bytes=501 * 2**20),
             "500 MiB of memory are free, 501 are to stay so",
         ),
-        (Conditions(unmetered=True), "the network is metered"),
-        (Conditions(idle=True), "the app does not tell whether the device is idle"),
+        (Conditions(unmetered=True), "the network, cellular, may be metered"),
         (Conditions(hours=("22:00-06:00",)), "it is 12:00, and not within 22:00-06:00"),
-        (Conditions(hours=("08:00-18:00", "12:00-13:00")), None),
+        (
+            Conditions(hours=("22:00-06:00", "13:00-14:00")),
+            "it is 12:00, and not within 22:00-06:00 or 13:00-14:00",
+        ),
+        (Conditions(hours=("22:00-06:00", "12:00-13:00")), None),
         (ANY_TIME, None),
     ],
 )
@@ -72,19 +75,27 @@ def test_line_lets_a_device_work_whose_battery_still_charges(tmp_path: Path) -> 
     assert told(recorded(tmp_path, PLUGGED_IN), Conditions(charging=True)) is None
 
 
+def test_app_knows_better_what_feeds_the_device(tmp_path: Path) -> None:
+    battery, line = recorded(tmp_path / "battery", TABLET), recorded(tmp_path / "line", PLUGGED_IN)
+    asked = Conditions(charging=True)
+    assert told(battery, asked, is_charging=True) is None
+    assert told(line, asked, is_charging=False) == "the device runs on its battery"
+
+
 def test_app_knows_better_what_a_network_costs(tmp_path: Path) -> None:
     wifi, modem = recorded(tmp_path / "wifi", ON_WIFI), recorded(tmp_path / "modem", TABLET)
     asked = Conditions(unmetered=True)
     assert told(wifi, asked) is None
     assert told(wifi, asked, is_metered=True) == "the network is metered"
     assert told(modem, asked, is_metered=False) is None
-    assert told(modem, asked, is_metered=None) == "the network is metered"
+    assert told(modem, asked, is_metered=None) == "the network, cellular, may be metered"
 
 
 def test_only_the_app_tells_that_nobody_uses_the_device(tmp_path: Path) -> None:
     system, asked = recorded(tmp_path, TABLET), Conditions(idle=True)
     assert told(system, asked, is_idle=True) is None
     assert told(system, asked, is_idle=False) == "the device is in use"
+    assert told(system, asked, is_idle=None) == "the app does not tell whether the device is idle"
 
 
 def test_machine_that_tells_nothing_is_neither_empty_nor_hot_nor_full(tmp_path: Path) -> None:
@@ -134,7 +145,8 @@ def tablet(tmp_path_factory: pytest.TempPathFactory) -> System:
 
 
 @given(one=CONDITIONS, other=CONDITIONS)
-def test_stricter_holds_where_both_do(one: Conditions, other: Conditions, tablet: System) -> None:
-    both = told(tablet, one.stricter(other))
-    assert (both is None) == (told(tablet, one) is None and told(tablet, other) is None)
-    assert (told(tablet, other.stricter(one)) is None) == (both is None)
+def test_both_conditions_hold_or_the_device_does_not_work(
+    one: Conditions, other: Conditions, tablet: System
+) -> None:
+    watch = Watch(one, system=tablet, now=lambda: NOON)
+    assert (watch.unmet(other) is None) == (told(tablet, one) is None and told(tablet, other) is None)
