@@ -77,8 +77,8 @@ class EdgeClient:
         threads: how many threads training may use; None leaves it to the runtime.
         conditions: when this device may work; a run may ask more, never less. They are looked at before each
             visit, between any two steps, and before an update goes up; a file under way is finished.
-        is_charging, is_metered, is_idle: what the app knows of the device where that is asked, better than the
-            system; None, or an answer of None, is unknown. Without `is_idle` no device is idle; without
+        is_charging, is_metered, is_idle: what the app knows of the device where that is asked, better than
+            the system; None, or an answer of None, is unknown. Without `is_idle` no device is idle; without
             `is_metered` ethernet and Wi-Fi cost nothing.
         max_examples: how many examples each of the two stores keeps; the oldest go first.
         max_example_bytes: how much these may take in each, as they are stored.

@@ -19,8 +19,8 @@ Outcome = Literal["no_work", "not_allowed", "accepted", "discarded", "failed"]
 class Visit:
     """What happened when a device visited the service; `offer.kind` tells training from evaluating.
 
-    `outcome` is "no_work"; "not_allowed", where conditions did not hold, so that the service was not asked, or
-    an update waits for a network that costs nothing; or what became of the assignment: "accepted";
+    `outcome` is "no_work"; "not_allowed", where conditions did not hold, so that the service was not asked
+    or an update waits for a network that costs nothing; or what became of the assignment: "accepted";
     "discarded", when the service had no more use for the update, as `reason` says; or "failed", when it was
     given back. `code` is the stable code of what went wrong, `error` the cause: beside "accepted" too, where
     the app's own `on_event` raised after the service had taken the update.
