@@ -44,7 +44,7 @@ class Changes:
         ).fetchone()
 
     def put(self, example: AnyExample, keep_seconds: float | None = None) -> None:
-        """Add an example, or replace the one of its key; the oldest go where there is no room.
+        """Add an example, or replace the one of its key; where there is no room, the oldest others go.
 
         Raises:
             DataError: it takes more than the whole store may.
@@ -55,7 +55,7 @@ class Changes:
                 self.delete(example.key)
             return
         before = 0 if example.key is None else self._size_of(example.key)
-        size_bytes = put_row(self._database, self._keys, example)
+        row_id, size_bytes = put_row(self._database, self._keys, example)
         if size_bytes > self._bounds.max_bytes:
             raise DataError(
                 "an example is larger than its store",
@@ -65,7 +65,7 @@ class Changes:
         self._count += before == 0
         self._size_bytes += size_bytes - before
         self.removed = self.removed or before > 0
-        self._make_room()
+        self._make_room(row_id)
 
     def holds(self, key: str) -> bool:
         """Whether there is an example of this key."""
@@ -97,10 +97,10 @@ class Changes:
         ).fetchone()
         return 0 if found is None else int(found[0])
 
-    def _make_room(self) -> None:
+    def _make_room(self, put_id: int) -> None:
         while self._count > self._bounds.max_examples or self._size_bytes > self._bounds.max_bytes:
             row_id, size_bytes = self._database.execute(
-                "SELECT id, size_bytes FROM examples ORDER BY id LIMIT 1"
+                "SELECT id, size_bytes FROM examples WHERE id <> ? ORDER BY id LIMIT 1", (put_id,)
             ).fetchone()
             remove_rows(self._database, "id = ?", (row_id,))
             self._count -= 1

@@ -36,8 +36,8 @@ class StoredExample:
 
 def put_row(
     database: sqlite3.Connection, keys: StoreKeys, example: AnyExample, *, row_id: int | None = None
-) -> int:
-    """Seal an example into a row, that of its key if there is one; returns the bytes that it takes.
+) -> tuple[int, int]:
+    """Seal an example into a row, that of its key if there is one; returns its number and the bytes it takes.
 
     A row that is written again gets another key, and loses the tokens of what it held.
     """
@@ -55,7 +55,7 @@ def put_row(
         database.execute(_REPLACE, (*row, own_id))
     else:
         database.execute(_ADD, (*row, name, slot, own_id))
-    return size_bytes
+    return own_id, size_bytes
 
 
 def remove_rows(database: sqlite3.Connection, condition: str, parameters: Sequence[object] = ()) -> int:

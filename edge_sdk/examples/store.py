@@ -112,6 +112,8 @@ class ExampleStore:
     ) -> None:
         """Add a labelled text, or an example of any kind; one of the same key is replaced and keeps its age.
 
+        Where there is no room the oldest go, but not the one that is put.
+
         Args:
             text: a text, which comes with its label; or an example, which has its own label and key.
             keep_seconds: when it expires, from now on, whatever it says itself.

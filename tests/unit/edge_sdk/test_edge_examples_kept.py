@@ -120,6 +120,18 @@ def test_newest_examples_that_fit_are_kept(
             assert store.size_bytes() == sum(map(stored, kept)) <= bound
 
 
+def test_example_that_grows_pushes_others_out_and_never_itself(tmp_path: Path) -> None:
+    with ExampleStore(tmp_path / "sizes.sqlite") as store:
+        store.put("x" * 100, "x")
+        one = store.size_bytes()
+    with ExampleStore(tmp_path / "examples.sqlite", max_bytes=3 * one) as store:
+        store.put_many(Example(f"{number}" * 100, "x", f"{number}") for number in range(3))
+        store.put("0" * 101 * 2, "x", key="0")  # the oldest of all, a chat that goes on for one
+        assert [text[0] for text in _texts(store)] == ["0", "2"]
+        store.put("0" * 250, "x", key="0")
+        assert [text[0] for text in _texts(store)][:1] == ["0"]
+
+
 def test_example_larger_than_the_store_is_refused_and_pushes_nothing_out(tmp_path: Path) -> None:
     with ExampleStore(tmp_path / "examples.sqlite", max_bytes=1000) as store:
         store.put("small", "x")
