@@ -84,7 +84,8 @@ class EdgeClient:
         max_example_bytes: how much these may take in each, as they are stored.
         keep_examples_seconds: how long examples are kept that do not say so themselves; None is without end.
         held_out_share: of what is put into `examples`, which share goes to `held_out`, always the same
-            examples; what is deleted from `examples` is then deleted from both. None leaves it to the app.
+            examples; what is deleted from `examples` is then deleted from both, also once the share is left
+            out again. None leaves it to the app.
         encryption_key: 32 random bytes that the app keeps, or what asks its keystore for them: both stores
             are encrypted under it from now on. Bundles, updates and the device's key are not.
         previous_encryption_key: the one before, for a device that may have been killed while it took the new.

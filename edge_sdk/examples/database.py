@@ -38,7 +38,7 @@ class StoreFile:
                 path, timeout=busy_seconds, check_same_thread=False, isolation_level=None
             )
         except (OSError, sqlite3.Error) as error:
-            raise SettingsError(f"example store {path} cannot be opened", got=error) from error
+            raise _unopened(path, error) from error
         try:
             with self._errors_in_words():
                 for pragma in _PRAGMAS:
@@ -46,7 +46,7 @@ class StoreFile:
         except BaseException as error:
             self._database.close()
             if isinstance(error, sqlite3.Error):
-                raise SettingsError(f"example store {path} cannot be opened", got=error) from error
+                raise _unopened(path, error) from error
             raise
 
     def close(self) -> None:
@@ -73,15 +73,12 @@ class StoreFile:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A transaction in which all that is read is of one moment; inside one that writes, that.
+        """A transaction in which all that is read is of one moment.
 
         Raises:
             StoreDamaged: bytes that are no database's.
         """
         with self._lock, self._errors_in_words():
-            if self._database.in_transaction:  # examples that are put may be made of those that are there
-                yield self._database
-                return
             self._database.execute("BEGIN")
             try:
                 yield self._database
@@ -92,16 +89,19 @@ class StoreFile:
     def overwrite_removed(self) -> bool:
         """Bring all changes into the file itself and empty the log beside it, which has older bytes.
 
-        False if others read on for as long as is waited for them; the next call then makes up for it.
+        False if others read on for as long as is waited for them, or the disk is full; the next call then
+        makes up for it.
         """
-        with self._lock, self._errors_in_words():
-            busy, _, _ = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            self._owes_overwriting = bool(busy)
-        return not busy
+        with self._lock:
+            self._owes_overwriting = True  # whatever keeps it from being done
+            with suppress(UnavailableError), self._errors_in_words():
+                busy, _, _ = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self._owes_overwriting = bool(busy)
+            return not self._owes_overwriting
 
     @property
     def owes_overwriting(self) -> bool:
-        """Whether removed bytes are still to be overwritten, as others were reading."""
+        """Whether removed bytes are still to be overwritten, as `overwrite_removed` could not do it."""
         return self._owes_overwriting
 
     def rebuild(self) -> None:
@@ -109,7 +109,7 @@ class StoreFile:
 
         Raises:
             DiskFull: there is no room for a second one; nothing is lost.
-            UnavailableError: another process has it open and reads on.
+            UnavailableError: its log could not be emptied: see `overwrite_removed`.
         """
         # Freed pages are overwritten where they lie before the file becomes shorter.
         with self._lock, self._errors_in_words():
@@ -118,23 +118,28 @@ class StoreFile:
             done = self.overwrite_removed() and done
         if not done:
             raise UnavailableError(
-                f"example store {self.path} cannot be written anew",
-                got="another process that reads it",
-                expected="to have it alone for a moment",
+                "the example store cannot be written anew",
+                got="another process that reads it, or a full disk",
+                expected="to have it alone for a moment, and room",
             )
 
     @contextmanager
     def _errors_in_words(self) -> Iterator[None]:
+        # The service is told why work ended: of a `StoreDamaged` no more than `what`, of the others all.
         try:
             yield
         except sqlite3.DatabaseError as error:
             name = getattr(error, "sqlite_errorname", "")
             if name in _NO_ROOM:
                 raise DiskFull(
-                    f"example store {self.path} cannot grow", got=error, expected="free disk space"
+                    "the example store cannot grow", got=error, expected="free disk space"
                 ) from error
             if name.startswith("SQLITE_CORRUPT"):
-                raise StoreDamaged(f"example store {self.path} is damaged", got=error) from error
+                raise StoreDamaged("the example store is damaged", got=f"{error} ({self.path})") from error
             if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-                raise UnavailableError(f"example store {self.path} is in use", got=error) from error
+                raise UnavailableError("the example store is in use", got=error) from error
             raise
+
+
+def _unopened(path: Path, error: Exception) -> SettingsError:
+    return SettingsError("the example store cannot be opened", got=f"{error} ({path})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from edge_sdk.examples.kinds import KIND_OF, AnyExample, ImageExample
@@ -31,6 +32,15 @@ def check_example(example: AnyExample) -> None:
         )
     if isinstance(example, ImageExample) and example.shape is None:
         open_image(example)
+
+
+def checked(examples: Iterable[AnyExample]) -> list[AnyExample]:
+    """All of these; raises at the first that `check_example` refuses."""
+    taken = []
+    for example in examples:
+        check_example(example)
+        taken.append(example)
+    return taken
 
 
 def open_image(example: ImageExample) -> Image:

@@ -11,7 +11,7 @@ from edge_sdk.examples.database import StoreFile
 from edge_sdk.examples.keys import KEY_BYTES, SALT_BYTES, StoreKeys
 from edge_sdk.examples.kinds import Example
 from edge_sdk.examples.rows import put_row, rewrap
-from hetlora.errors import SettingsError, StoreKeyWrong
+from hetlora.errors import SettingsError, StoreKeyWrong, UnavailableError
 
 SCHEMA_VERSION: Final = 1
 
@@ -64,7 +64,7 @@ def open_store(file: StoreFile, key: bytes | None, previous_key: bytes | None) -
     Raises:
         SettingsError: tables of a later version, or of something else.
         StoreKeyWrong: neither key is the one that the store is under.
-        DiskFull: no room to carry it over; nothing is lost.
+        DiskFull: no room to carry it over or to take the key; it is as it was.
     """
     with file.writing() as database:
         before = _version_before(database, file)
@@ -74,12 +74,26 @@ def open_store(file: StoreFile, key: bytes | None, previous_key: bytes | None) -
             opened = _made(database, key)
             if before:
                 _carry_over(database, opened.keys)
-        rebuilds = fact(database, "rebuild") is not None
-    if rebuilds:
+    write_anew(file)  # where it cannot be done now, that keeps no store from being opened
+    return opened
+
+
+def write_anew(file: StoreFile) -> bool:
+    """Leave no byte of what the file held in clear, where that is still to be done.
+
+    False if others read on, or there is no room for a second copy: the mark stays, and the next call makes up
+    for it.
+    """
+    try:
+        with file.reading() as database:
+            if fact(database, "rebuild") is None:
+                return True
         file.rebuild()
         with file.writing() as database:
             database.execute("DELETE FROM facts WHERE name = 'rebuild'")
-    return opened
+    except UnavailableError:
+        return False
+    return True
 
 
 def fact(database: sqlite3.Connection, name: str) -> bytes | None:
@@ -118,8 +132,8 @@ def _version_before(database: sqlite3.Connection, file: StoreFile) -> bool | Non
     columns = [row[1] for row in database.execute("PRAGMA table_info(examples)")]
     if version != 0 or columns not in ([], _COLUMNS_BEFORE):
         raise SettingsError(
-            f"example store {file.path} cannot be opened",
-            got=f"version {version} with columns {columns}",
+            "the example store cannot be opened",
+            got=f"version {version} with columns {columns} ({file.path})",
             expected=f"a store of version {SCHEMA_VERSION} or before",
         )
     return bool(columns)
@@ -154,13 +168,13 @@ def _opened(
 ) -> OpenedStore:
     salt, proof, root = (fact(database, name) for name in ("salt", "proof", "root"))
     if salt is None or proof is None:
-        raise SettingsError(f"example store {file.path} cannot be opened", got="no key of its own")
+        raise SettingsError("the example store cannot be opened", got=f"no key of its own ({file.path})")
     tried = [found for found in (root, key, previous_key) if found is not None]
     fitting = next((found for found in tried if StoreKeys(found, salt).fits(proof)), None)
     if fitting is None:
         raise StoreKeyWrong(
-            f"example store {file.path} is encrypted",
-            got="another key" if tried else "no key",
+            "the example store is encrypted",
+            got=f"{'another key' if tried else 'no key'} ({file.path})",
             expected="the key that it was encrypted with",
         )
     keys = StoreKeys(fitting, salt)

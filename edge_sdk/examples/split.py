@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from edge_sdk.examples.changes import Changes, check_seconds
 from edge_sdk.examples.encoding import content_of, kind_of
-from edge_sdk.examples.image_files import check_example
-from edge_sdk.examples.keys import KEY_BYTES, resolved
+from edge_sdk.examples.image_files import checked
+from edge_sdk.examples.keys import KEY_BYTES, StoreKey, resolved
 from edge_sdk.examples.kinds import AnyExample
 from edge_sdk.examples.schema import fact, set_fact
-from edge_sdk.examples.store import ExampleStore
+from edge_sdk.examples.store import UNDER_NEW_KEY, ExampleStore
 from hetlora.errors import SettingsError
 
 _DRAWN: Final = 2**64  # numbers that a hash is read as
@@ -25,6 +25,9 @@ def open_stores(
 ) -> tuple[ExampleStore, ExampleStore]:
     """The store to train on and the one to evaluate on; without a share, each has what is put into it.
 
+    Without a share that there once was, nothing more is held out, and what is removed, replaced or put under
+    another key is so on both sides.
+
     Raises:
         SettingsError, StoreKeyWrong, StoreDamaged, DiskFull: see `ExampleStore`; none is left open then.
     """
@@ -33,10 +36,22 @@ def open_stores(
     held_out = ExampleStore(held_out_file, **options)
     try:
         if share is None:
-            return ExampleStore(examples_file, **options), held_out
-        return SplitExampleStore(examples_file, held_out, share, **options), held_out
+            examples = ExampleStore(examples_file, **options)
+            if not _was_split(examples):
+                return examples, held_out
+            examples.close()
+        return SplitExampleStore(examples_file, held_out, share or 0.0, **options), held_out
     except BaseException:
         held_out.close()
+        raise
+
+
+def _was_split(store: ExampleStore) -> bool:
+    try:
+        with store._file.reading() as database:
+            return fact(database, "split_key") is not None
+    except BaseException:
+        store.close()
         raise
 
 
@@ -45,12 +60,13 @@ class SplitExampleStore(ExampleStore):
 
     The side of an example is that on which one of its key lies, or else a hash under a key of the device's
     own: of its key or, where it has none, of its text, image or turns. So it is the same after a restart, a
-    replacement and a removal. What this store removes by key, or clears, it removes on both sides; what it
-    counts and reads is its own side.
+    replacement and a removal. What this store removes by key, or clears, it removes on both sides, and both
+    take the key of `rekey`; what it counts and reads is its own side.
 
     Args:
         held_out: where the share goes; what is put there directly stays possible.
-        share: of what is put, 0 to 1; another one later moves no example that is stored.
+        share: of what is put, 0 to 1; another one later moves no example that is stored, but one without a
+            key that is put again may then fall on the other side.
         options: as `ExampleStore` takes them.
 
     Raises:
@@ -71,9 +87,9 @@ class SplitExampleStore(ExampleStore):
     def put_many(self, examples: Iterable[AnyExample], *, keep_seconds: float | None = None) -> None:
         """Add examples, each on its side: on each all of them or, if one is refused, on both none."""
         check_seconds(keep_seconds)
+        examples = checked(examples)
         with self.changing() as trained, self._held_out.changing() as held_out:
             for example in examples:
-                check_example(example)
                 side, other = trained, held_out
                 if self._is_held_out(example, trained, held_out):
                     side, other = held_out, trained
@@ -95,6 +111,22 @@ class SplitExampleStore(ExampleStore):
             self._held_out.clear()
         finally:
             super().clear()
+
+    def rekey(self, encryption_key: StoreKey) -> None:
+        """Put both sides under another key, the one that is held out first; each all of it or nothing.
+
+        Raises:
+            DiskFull, UnavailableError: as of `ExampleStore`, of either side. Unless it says that the store is
+                under the new key, the other side may have taken it already: call this again, or open them
+                with this key and the one so far as `previous_encryption_key`.
+        """
+        key = resolved(encryption_key)  # a keystore is asked once
+        self._held_out._take_key(key)
+        self._take_key(key)
+        try:
+            self._held_out._check_overwritten(UNDER_NEW_KEY)
+        finally:
+            self._check_overwritten(UNDER_NEW_KEY)
 
     def _is_held_out(self, example: AnyExample, trained: Changes, held_out: Changes) -> bool:
         if example.key is not None:

@@ -13,17 +13,20 @@ from typing import Final, Self, overload
 
 from edge_sdk.examples.changes import Bounds, Changes, check_seconds
 from edge_sdk.examples.database import BUSY_SECONDS, StoreFile
-from edge_sdk.examples.image_files import check_example
+from edge_sdk.examples.image_files import checked
 from edge_sdk.examples.keys import StoreKey, StoreKeys, resolved
 from edge_sdk.examples.kinds import AnyExample, Example
 from edge_sdk.examples.rows import ALIVE, READ_ROWS, StoredExample, read_labels, read_rows
-from edge_sdk.examples.schema import fact, open_store, rekeyed
+from edge_sdk.examples.schema import fact, open_store, rekeyed, write_anew
 from edge_sdk.examples.token_rows import read_tokens, write_tokens
 from hetlora.errors import SettingsError, StoreKeyWrong, UnavailableError
 
 DEFAULT_MAX_EXAMPLES: Final = 10_000
 DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 DEFAULT_MAX_TOKEN_BYTES: Final = 32 * 1024 * 1024
+# What is done where its bytes are still to be overwritten.
+REMOVED: Final = "examples are removed"
+UNDER_NEW_KEY: Final = "the example store is under the new key"
 
 
 class ExampleStore:
@@ -49,7 +52,7 @@ class ExampleStore:
         SettingsError: the file cannot be opened as a store, or a bound, a time or a key is none.
         StoreKeyWrong: the store is under another key; nothing is lost.
         StoreDamaged: the file is no longer what was written.
-        DiskFull: no room to carry it over or to encrypt it; nothing is lost.
+        DiskFull: no room to carry it over or to take the key; it is as it was.
     """
 
     def __init__(
@@ -73,8 +76,8 @@ class ExampleStore:
             self._opened = open_store(self._file, key, previous_key)
             with suppress(UnavailableError):  # on a full disk examples can be read; the next change does it
                 self.remove_expired()
-                # Whoever was killed before it could do so leaves bytes to overwrite.
-                self._file.overwrite_removed()
+            # Whoever was killed before it could do so leaves bytes to overwrite.
+            self._file.overwrite_removed()
         except BaseException:
             self._file.close()
             raise
@@ -131,34 +134,38 @@ class ExampleStore:
             self.put_many([Example(text, label, key)], keep_seconds=keep_seconds)  # type: ignore[arg-type]
 
     def put_many(self, examples: Iterable[AnyExample], *, keep_seconds: float | None = None) -> None:
-        """Add examples in one transaction: all of them or, if one is refused, none."""
+        """Add examples in one transaction: all of them or, if one is refused, none.
+
+        All are taken from `examples`, and looked at, before the store is kept from others.
+        """
         check_seconds(keep_seconds)
+        examples = checked(examples)
         with self.changing() as changes:
             for example in examples:
-                check_example(example)
                 changes.put(example, keep_seconds)
 
     def delete(self, key: str) -> bool:
         """Remove the example of this key for good; False if there is none.
 
         Raises:
+            DiskFull: there is no room to write that it is removed; it is not.
             UnavailableError: it is removed, but its bytes could not be overwritten, as another process reads
-                on; the next change does so, and so does this if it is called again.
+                on or the disk is full; the next change does so, and so does this if it is called again.
         """
         with self.changing() as changes:
             found = changes.delete(key)
-        self._check_overwritten()
+        self._check_overwritten(REMOVED)
         return found
 
     def clear(self) -> None:
         """Remove all examples for good.
 
         Raises:
-            UnavailableError: see `delete`.
+            DiskFull, UnavailableError: see `delete`.
         """
         with self.changing() as changes:
             changes.clear()
-        self._check_overwritten()
+        self._check_overwritten(REMOVED)
 
     def remove_expired(self) -> int:
         """Remove what has expired, as each `put` does; returns how many examples it were."""
@@ -231,17 +238,12 @@ class ExampleStore:
 
         Raises:
             SettingsError: no key.
-            DiskFull, UnavailableError: see `ExampleStore`.
+            DiskFull: there is no room for it; the store is under the key so far.
+            UnavailableError: another process writes on and on, and the store is under the key so far; or it
+                "is under the new key, but" older bytes could not be overwritten, as with `delete`.
         """
-        key = resolved(encryption_key)
-        if key is None:
-            raise SettingsError("key of an example store", got=None, expected="the key to put it under")
-        with self._file.writing() as database:
-            opened = rekeyed(database, self._keys_now(database), key)
-        self._opened = opened
-        self._file.overwrite_removed()
-        self._opened = open_store(self._file, key, None)
-        self._check_overwritten()
+        self._take_key(encryption_key)
+        self._check_overwritten(UNDER_NEW_KEY)
 
     @contextmanager
     def changing(self) -> Iterator[Changes]:
@@ -252,16 +254,26 @@ class ExampleStore:
         if changes.removed or self._file.owes_overwriting:
             self._file.overwrite_removed()
 
+    def _take_key(self, encryption_key: StoreKey | None) -> None:
+        key = resolved(encryption_key)
+        if key is None:
+            raise SettingsError("key of an example store", got=None, expected="the key to put it under")
+        with self._file.writing() as database:
+            opened = rekeyed(database, self._keys_now(database), key)
+        self._opened = opened
+        self._file.overwrite_removed()
+
     def _keys_now(self, database: sqlite3.Connection) -> StoreKeys:
         """The keys of the store, which another process may have put under others."""
         if fact(database, "proof") != self._opened.proof:
             raise StoreKeyWrong("the example store was put under another key while it was open")
         return self._opened.keys
 
-    def _check_overwritten(self) -> None:
-        if self._file.owes_overwriting:
+    def _check_overwritten(self, done: str) -> None:
+        """Raise, saying what is done, if older bytes are still to be overwritten."""
+        if not write_anew(self._file) or self._file.owes_overwriting:
             raise UnavailableError(
-                "examples are removed, but not yet overwritten",
-                got="another process that reads the store",
-                expected="a moment without one",
+                f"{done}, but older bytes are not yet overwritten",
+                got="another process that reads the store, or a full disk",
+                expected="a moment without one, and free disk space",
             )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # The store of the first release, in its own words.
@@ -42,3 +46,16 @@ def write_first_release(path: Path, rows: list[tuple[str | None, str, str]], *, 
     database.execute("DELETE FROM examples WHERE id <= ?", (removed,))
     database.commit()
     database.close()
+
+
+@contextmanager
+def disk_of(size_bytes: int) -> Iterator[None]:
+    """No file of this process may grow beyond this size: the system refuses what would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)

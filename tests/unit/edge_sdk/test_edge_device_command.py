@@ -61,6 +61,13 @@ def test_share_is_held_out_of_the_examples_and_the_same_once_more(run: Run, tmp_
     assert held[0] == held[1] != []
 
 
+def test_share_that_is_left_out_later_leaves_no_example_on_both_sides(run: Run, tmp_path: Path) -> None:
+    assert run("--held-out-share", "0.5").exit_code == 0
+    assert run().exit_code == 0
+    assert _count(tmp_path / "device" / "examples.sqlite") == 40
+    assert _count(tmp_path / "device" / "held_out.sqlite") == 0
+
+
 def test_examples_are_encrypted_under_the_key_of_a_file(run: Run, tmp_path: Path, key_file: Path) -> None:
     assert run("--examples-key-file", str(key_file)).exit_code == 0
     assert _count(tmp_path / "device" / "examples.sqlite", bytes(range(32))) == 40

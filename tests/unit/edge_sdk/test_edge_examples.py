@@ -1,5 +1,7 @@
 import sqlite3
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,17 @@ def test_examples_may_be_put_that_are_made_of_those_that_are_there(tmp_path: Pat
         store.put_many([Example("a", "x"), Example("b", "x")])
         store.put_many(Example(f"{e.text} again", "y") for e in store if isinstance(e, Example))
         assert _texts(store) == ["a", "b", "a again", "b again"]
+
+
+def test_store_is_not_kept_from_others_while_the_examples_for_it_are_made(tmp_path: Path) -> None:
+    with ExampleStore(tmp_path / "examples.sqlite") as store, ThreadPoolExecutor(1) as thread:
+
+        def made() -> Iterator[Example]:
+            thread.submit(store.put, "by another thread", "x").result(timeout=60)
+            yield Example("made", "x")
+
+        store.put_many(made())
+        assert _texts(store) == ["by another thread", "made"]
 
 
 def test_process_that_keeps_the_store_from_others_is_told_of(tmp_path: Path) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import resource
-import signal
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from store_files import write_first_release
 
 from edge_sdk.examples import Example, ExampleStore, TextExample
-from hetlora.errors import DataError, DiskFull, SettingsError, StoreDamaged
+from hetlora.errors import DataError, SettingsError, StoreDamaged
 
 KEY = bytes(range(32))
 
@@ -180,69 +176,6 @@ def test_table_of_another_kind_is_refused(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(SettingsError, match="recipe"):
         ExampleStore(path)
-
-
-@contextmanager
-def _disk_of(size_bytes: int) -> Iterator[None]:
-    """No file of this process may grow beyond this size: the system refuses what would."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
-@pytest.mark.parametrize("key", [None, KEY])
-def test_full_disk_is_told_and_loses_nothing(tmp_path: Path, key: bytes | None) -> None:
-    path = tmp_path / "examples.sqlite"
-    with ExampleStore(path, encryption_key=key) as store:
-        store.put("kept", "x", key="k")
-        with _disk_of(300_000), pytest.raises(DiskFull, match="cannot grow") as caught:
-            store.put_many([Example("new", "y", "k"), *(Example("x" * 9000, "x") for _ in range(100))])
-        assert caught.value.code == "disk_full"
-        assert list(store) == [Example("kept", "x", "k")]
-        store.put("after it", "x")
-    with ExampleStore(path, encryption_key=key) as store:
-        assert _texts(store) == ["kept", "after it"]
-
-
-def test_full_disk_keeps_no_store_from_being_read_though_something_in_it_has_expired(tmp_path: Path) -> None:
-    path, clock = tmp_path / "examples.sqlite", Clock()
-    with ExampleStore(path, clock=clock) as store:
-        store.put("gone", "x", keep_seconds=10)
-        store.put("kept", "x")
-    clock.now += 10
-    with ExampleStore(path, clock=lambda: 0.0):  # another process, which has it open
-        with _disk_of(1), ExampleStore(path, clock=clock) as store:
-            assert _texts(store) == ["kept"]
-            with pytest.raises(DiskFull):
-                store.put("more", "x")
-        with ExampleStore(path, clock=clock) as store:
-            assert store.remove_expired() == 0  # it was when it was opened
-            assert _texts(store) == ["kept"]
-
-
-def test_full_disk_on_which_nothing_can_be_opened_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "examples.sqlite"
-    with ExampleStore(path) as store:
-        store.put("kept", "x")
-    with _disk_of(1000), pytest.raises(DiskFull, match="cannot grow"):
-        ExampleStore(path)
-    with ExampleStore(path) as store:
-        assert _texts(store) == ["kept"]
-
-
-def test_full_disk_while_a_store_is_carried_over_leaves_it_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "examples.sqlite"
-    rows = [(None, "x" * 2000, f"{number}") for number in range(100)]
-    write_first_release(path, rows)
-    with _disk_of(path.stat().st_size), pytest.raises(DiskFull):
-        ExampleStore(path)
-    with ExampleStore(path) as store:
-        assert list(store) == [Example(text, label) for _, text, label in rows]
 
 
 def test_torn_file_is_told_and_not_written_to(tmp_path: Path) -> None:

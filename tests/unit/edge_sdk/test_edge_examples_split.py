@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_sdk.client import EdgeClient
-from edge_sdk.examples import ChatExample, Example, ExampleStore, SplitExampleStore, TextExample
+from edge_sdk.examples import (
+    ChatExample,
+    Example,
+    ExampleStore,
+    SplitExampleStore,
+    TextExample,
+    open_stores,
+)
 from hetlora.errors import DataError, SettingsError
 
 MakeClient = Callable[..., EdgeClient]
@@ -152,6 +160,39 @@ def test_client_holds_a_share_out_of_what_it_is_given(make_client: MakeClient) -
     client.examples.put_many(MANY)
     assert client.examples.count() + client.held_out.count() == 400
     assert client.held_out.count() > 100
+
+
+def test_side_is_made_of_the_other_while_both_are_put_into(tmp_path: Path) -> None:
+    with _stores(tmp_path, 0.5) as (store, held_out), ThreadPoolExecutor(1) as thread:
+        store.put_many(MANY)
+
+        def made() -> Iterator[Example]:
+            for example in list(store)[:2]:
+                thread.submit(store.put_many, MANY).result(timeout=60)  # it wants both sides
+                yield Example("made of it", "x", f"of {example.key}")
+
+        before = held_out.count()
+        held_out.put_many(made())
+        assert held_out.count() == before + 2
+
+
+def test_share_that_is_left_out_holds_nothing_more_out_and_still_deletes_on_both_sides(
+    tmp_path: Path,
+) -> None:
+    files = tmp_path / "examples.sqlite", tmp_path / "held_out.sqlite"
+    with _stores(tmp_path, 0.5) as (store, held_out):
+        store.put_many(MANY)
+        sides = _keys(store), _keys(held_out)
+    store, held_out = open_stores(*files, None)
+    with store, held_out:
+        store.put_many(MANY)  # none that was held out is trained on now
+        assert (_keys(store), _keys(held_out)) == sides
+        store.put_many(Example(f"new text {number}", "x", f"new {number}") for number in range(40))
+        assert _keys(held_out) == sides[1]
+        assert store.delete(next(key for key in sides[1] if key is not None))
+        assert held_out.count() == len(sides[1]) - 1
+        store.clear()
+        assert (store.count(), held_out.count()) == (0, 0)
 
 
 def test_client_without_a_share_keeps_its_stores_apart(make_client: MakeClient) -> None:
