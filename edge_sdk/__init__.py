@@ -11,14 +11,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edge_sdk.adapter_index import Comparison, StoredAdapter
+    from edge_sdk.adapters import Adapters
+    from edge_sdk.adoption import Adoption
+    from edge_sdk.classification import Classified, TextClassifier
     from edge_sdk.client import EdgeClient
     from edge_sdk.events import (
+        Adopted,
         AwaitingApproval,
         CheckedIn,
         Downloaded,
         Evaluated,
         Event,
         GivenBack,
+        Kept,
         RankChosen,
         RankPruned,
         StepDone,
@@ -48,11 +54,16 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "AnyExample": "edge_sdk.examples",
+    "Adapters": "edge_sdk.adapters",
+    "Adopted": "edge_sdk.events",
+    "Adoption": "edge_sdk.adoption",
     "AwaitingApproval": "edge_sdk.events",
     "CapabilityReport": "hetlora.messages.device",
     "ChatExample": "edge_sdk.examples",
     "ChatTurn": "edge_sdk.examples",
     "CheckedIn": "edge_sdk.events",
+    "Classified": "edge_sdk.classification",
+    "Comparison": "edge_sdk.adapter_index",
     "Conditions": "hetlora.messages.conditions",
     "Downloaded": "edge_sdk.events",
     "EdgeClient": "edge_sdk.client",
@@ -63,12 +74,15 @@ _HOMES = {
     "Generated": "edge_sdk.generation",
     "GivenBack": "edge_sdk.events",
     "ImageExample": "edge_sdk.examples",
+    "Kept": "edge_sdk.events",
     "OnnxModel": "edge_sdk.runtimes.onnx",
     "RankChoice": "edge_sdk.planner",
     "RankChosen": "edge_sdk.events",
     "RankPruned": "edge_sdk.events",
     "StepDone": "edge_sdk.events",
+    "StoredAdapter": "edge_sdk.adapter_index",
     "Submitted": "edge_sdk.events",
+    "TextClassifier": "edge_sdk.classification",
     "TextEncoder": "edge_sdk.tokens",
     "TextExample": "edge_sdk.examples",
     "TextGenerator": "edge_sdk.generation",
@@ -79,12 +93,17 @@ _HOMES = {
 }
 
 __all__ = [
+    "Adapters",
+    "Adopted",
+    "Adoption",
     "AnyExample",
     "AwaitingApproval",
     "CapabilityReport",
     "ChatExample",
     "ChatTurn",
     "CheckedIn",
+    "Classified",
+    "Comparison",
     "Conditions",
     "Downloaded",
     "EdgeClient",
@@ -95,12 +114,15 @@ __all__ = [
     "Generated",
     "GivenBack",
     "ImageExample",
+    "Kept",
     "OnnxModel",
     "RankChoice",
     "RankChosen",
     "RankPruned",
     "StepDone",
+    "StoredAdapter",
     "Submitted",
+    "TextClassifier",
     "TextEncoder",
     "TextExample",
     "TextGenerator",

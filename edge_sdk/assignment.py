@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from edge_sdk.adoption import Adopter
 from edge_sdk.batches import check_examples
 from edge_sdk.bundles import BundleCache
 from edge_sdk.conditions import Watch
@@ -59,6 +60,7 @@ class Equipment:
     folder: DeviceFolder
     examples: ExampleStore
     held_out: ExampleStore
+    adopter: Adopter
     capabilities: Callable[[ModelShape], CapabilityReport]  # as they are when it is asked
     runtime: RuntimeFactory | None  # None: what `runtime_for` finds
     threads: int | None

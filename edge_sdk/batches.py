@@ -98,14 +98,21 @@ def batching_of(bundle: Bundle, settings: TrainingSettings) -> Batching:
     )
 
 
-def each_once(store: Source, batching: Batching, *, rng: np.random.Generator) -> Iterator[tuple[Batch, int]]:
+def each_once(
+    store: Source,
+    batching: Batching,
+    *,
+    rng: np.random.Generator,
+    ids: Sequence[int] | None = None,
+) -> Iterator[tuple[Batch, int]]:
     """Every example once, in a shuffled order, batch by batch, each with how many examples it has.
 
-    Where batches have to be full, the last repeats examples beyond those that it has.
+    Where batches have to be full, the last repeats examples beyond those that it has. With `ids` these
+    examples alone, as far as they are still there.
     """
-    ids = rng.permutation(np.array(store.ids(), dtype=np.int64))
-    for start in range(0, len(ids), batching.batch_size):
-        examples = store.get(ids[start : start + batching.batch_size].tolist())
+    order = rng.permutation(np.array(store.ids() if ids is None else ids, dtype=np.int64))
+    for start in range(0, len(order), batching.batch_size):
+        examples = store.get(order[start : start + batching.batch_size].tolist())
         if examples:
             whole = islice(cycle(examples), batching.batch_size) if batching.always_full else examples
             yield batching.collate([*whole]), len(examples)

@@ -14,6 +14,8 @@ from typing import Final, Self
 
 import httpx
 
+from edge_sdk.adapters import Adapters
+from edge_sdk.adoption import ALWAYS, Adopter, Adoption
 from edge_sdk.assignment import AWAY, NOT_ALLOWED_SECONDS, Equipment
 from edge_sdk.bundles import BundleCache
 from edge_sdk.capabilities import Capabilities
@@ -61,6 +63,8 @@ class EdgeClient:
     What is in `held_out` is not trained on: adapters are evaluated on it where a run asks for that, and loss
     and accuracy are told to the service. A device that holds nothing out is not asked.
 
+    What rounds leave behind is in `adapters`: models that answer under the adapter in use, from any thread.
+
     Args:
         service_url: where the service answers.
         population: which learning problem this device takes part in.
@@ -80,6 +84,7 @@ class EdgeClient:
         is_charging, is_metered, is_idle: what the app knows of the device where that is asked, better than
             the system; None, or an answer of None, is unknown. Without `is_idle` no device is idle; without
             `is_metered` ethernet and Wi-Fi cost nothing.
+        adoption: when a new adapter takes the place of the one in use.
         max_examples: how many examples each of the two stores keeps; the oldest go first.
         max_example_bytes: how much these may take in each, as they are stored.
         keep_examples_seconds: how long examples are kept that do not say so themselves; None is without end.
@@ -115,6 +120,7 @@ class EdgeClient:
         is_charging: Told = None,
         is_metered: Told = None,
         is_idle: Told = None,
+        adoption: Adoption = ALWAYS,
         max_examples: int = DEFAULT_MAX_EXAMPLES,
         max_example_bytes: int = DEFAULT_MAX_BYTES,
         keep_examples_seconds: float | None = None,
@@ -161,6 +167,8 @@ class EdgeClient:
             self._transport.close()
             self._lock.release()
             raise
+        self.adapters = Adapters(self._folder, threads=threads)
+        self._adopter = Adopter(self.adapters, adoption, self.held_out, runtime, threads, on_event)
 
     @property
     def device_id(self) -> str:
@@ -214,6 +222,7 @@ class EdgeClient:
                 store.remove_expired()
         if (reason := self._watch.unmet(self._left_alone.conditions())) is not None:
             return Visit("not_allowed", reason, NOT_ALLOWED_SECONDS)
+        self._adopter.settle(lambda: self._watch.check(ANY_TIME))  # what an earlier visit was cut off before
         if is_rotating(self._folder):
             with suppress(RefusedError):  # the check-in tells what is wrong
                 self.rotate_key()
@@ -229,6 +238,7 @@ class EdgeClient:
             folder=self._folder,
             examples=self.examples,
             held_out=self.held_out,
+            adopter=self._adopter,
             capabilities=self._capabilities.report,
             runtime=self._runtime,
             threads=self._threads,

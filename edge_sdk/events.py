@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge_sdk.adapter_index import Comparison
 from edge_sdk.planner import RankChoice
 from hetlora.messages.device import Offer, Receipt, Report
 from hetlora.messages.evaluation import EvaluationReport
@@ -80,6 +81,20 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True)
+class Adopted:
+    """A new adapter is in use; models that are open stay as they were opened."""
+
+    comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The adapter in use stays so, as the new one is worse, or cannot be scored."""
+
+    comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True)
 class GivenBack:
     """The assignment went back to the service, with a stable code."""
 
@@ -97,5 +112,7 @@ Event = (
     | Uploaded
     | Submitted
     | Evaluated
+    | Adopted
+    | Kept
     | GivenBack
 )

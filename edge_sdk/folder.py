@@ -12,7 +12,7 @@ from hetlora.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class DeviceFolder:
-    """Where key, examples, bundles, unfinished downloads, unsent updates and private factors lie."""
+    """Where key, examples, bundles, unfinished downloads, unsent updates, adapters, private factors lie."""
 
     root: Path
 
@@ -56,6 +56,11 @@ class DeviceFolder:
         return self.root / "updates"
 
     @property
+    def adapters(self) -> Path:
+        """What rounds left behind for the app to answer with."""
+        return self.root / "adapters"
+
+    @property
     def private_factors(self) -> Path:
         return self.root / "private_factors"
 
@@ -85,7 +90,8 @@ def open_folder(root: Path) -> DeviceFolder:
     """
     folder = DeviceFolder(root.expanduser().absolute())
     try:
-        for path in (folder.root, folder.bundles, folder.downloads, folder.updates, folder.private_factors):
+        parts = (folder.bundles, folder.downloads, folder.updates, folder.adapters, folder.private_factors)
+        for path in (folder.root, *parts):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(

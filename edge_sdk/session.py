@@ -6,10 +6,12 @@ import logging
 
 import numpy as np
 
+from edge_sdk.adapters import WholeAdapter
 from edge_sdk.assignment import NOT_ALLOWED_SECONDS, Assignment, Taken
 from edge_sdk.batches import batching_of, draw_batches
 from edge_sdk.events import RankPruned, StepDone, Submitted, Uploaded
 from edge_sdk.memory import peak_memory_bytes
+from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.private_factors import keep_private_factors
 from edge_sdk.pruning import self_prune
 from edge_sdk.training import TrainingResult, train_locally
@@ -38,6 +40,7 @@ class Session(Assignment):
         taken = self._take(tools.examples)
         plan, begun = taken.plan, taken.begun
         result = self._train(taken)
+        self._keep_adapters(taken, result)
         adapter = self._pruned(begun, result.adapter, plan.adaptation)
         if plan.adaptation.private_lora_B:
             keep_private_factors(tools.folder.private_factors, offer.run_id, adapter)
@@ -89,6 +92,14 @@ class Session(Assignment):
             on_step=on_step,
         )
 
+    def _keep_adapters(self, taken: Taken, result: TrainingResult) -> None:
+        """What the model stood under before and after training: not pruned, which is for the fleet's sake."""
+        how = taken.assigned.how
+        trained = Parametrisation(how.adaptation, how.frozen, result.cores)
+        self._with.adopter.adapters.keep_round(
+            self._offer, WholeAdapter(taken.begun, how), WholeAdapter(result.adapter, trained)
+        )
+
     def _pruned(self, begun: Adapter, trained: Adapter, adaptation: Adaptation) -> Adapter:
         if not sends_whole_ranks(adaptation):
             return trained  # a change has the ranks of what it changes
@@ -114,6 +125,7 @@ class Session(Assignment):
         drop_updates(tools.folder.updates)
         tools.downloads.drop_leftovers()
         tools.on_event(Submitted(update.report, receipt))
+        tools.adopter.settle(lambda: tools.watch.check(self._offer.conditions))
         logger.info("assignment=%s state=%s reason=%s", assignment_id, receipt.state, receipt.reason)
         return Visit(
             outcome_of(receipt.state),

@@ -6,6 +6,8 @@ HetloraError
       SpecMismatch          names or shapes differ from the adapter specification
       RankOutOfRange        a rank outside its limits
       NonFiniteValues       NaN or infinity in a tensor, or a norm too large to add up
+      NoAdapter             a device that keeps no such adapter
+      AdapterUnusable       an adapter on a device that is damaged, or whose bundle is gone
     WireError
       MalformedTensors      bytes that are no safetensors file of the expected kind
       MalformedMessage      a message that its schema refuses
@@ -114,6 +116,18 @@ class NonFiniteValues(AdapterError):
     """NaN or infinity in a tensor, or a norm too large to add up."""
 
     code = "non_finite_values"
+
+
+class NoAdapter(AdapterError):
+    """A device that keeps no such adapter."""
+
+    code = "no_adapter"
+
+
+class AdapterUnusable(AdapterError):
+    """An adapter on a device that is damaged, or whose bundle is gone."""
+
+    code = "adapter_unusable"
 
 
 class WireError(InputError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.runtimes.base import LogitsModel, RuntimeFactory
+from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import DependencyMissing
 from hetlora.manifest import Manifest
@@ -31,23 +33,32 @@ def runtime_for(manifest: Manifest) -> RuntimeFactory:
             ) from second
 
 
-def open_model(bundle: Bundle, *, threads: int | None = None) -> LogitsModel:
-    """A bundle's model without an adapter: ONNX Runtime's, or ExecuTorch's where only that is installed.
+def open_model(
+    bundle: Bundle,
+    adapter: Adapter | None = None,
+    *,
+    threads: int | None = None,
+    parametrisation: Parametrisation | None = None,
+) -> LogitsModel:
+    """A bundle's model under an adapter: ONNX Runtime's, or ExecuTorch's where only that is installed.
+
+    `parametrisation` has the cores, frozen factors and amplification that the adapter was trained under.
 
     Raises:
         DependencyMissing: neither is installed, or only ExecuTorch and the bundle has no programs for it.
         BundleInvalid: the graph or the program cannot be loaded.
+        SpecMismatch, RankOutOfRange: the adapter does not fit the bundle.
     """
     from edge_sdk.runtimes.onnx import OnnxModel
 
     try:
-        return OnnxModel(bundle, threads=threads)
+        return OnnxModel(bundle, adapter, threads=threads, parametrisation=parametrisation)
     except DependencyMissing:
         if bundle.manifest.executorch is None:
             raise
     from edge_sdk.runtimes.executorch import ExecutorchModel
 
-    return ExecutorchModel(bundle, threads=threads)
+    return ExecutorchModel(bundle, adapter, threads=threads, parametrisation=parametrisation)
 
 
 def onnx_runtime() -> RuntimeFactory:

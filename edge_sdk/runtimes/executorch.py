@@ -134,18 +134,29 @@ class ExecutorchModel:
     """A bundle's model under one adapter, or untrained where none is given.
 
     An adapter is nothing but input: ranks may be unequal or 0, and another one can be had for one call.
+    `parametrisation` has what stands beside the adapter given here: cores, frozen factors, amplification.
 
     Raises:
         DependencyMissing: ExecuTorch is not installed.
-        SpecMismatch: the adapter is not of the bundle's specification.
+        SpecMismatch: the adapter is not of the bundle's specification, or what stands beside it not of it.
+        RankOutOfRange: with the frozen factors it has more ranks than the programs were compiled for.
         SettingsError: `threads` is below 1.
         BundleInvalid: the bundle has no ExecuTorch programs, or they cannot be loaded or take other inputs
             than the manifest has.
     """
 
-    def __init__(self, bundle: Bundle, adapter: Adapter | None = None, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        adapter: Adapter | None = None,
+        *,
+        threads: int | None = None,
+        parametrisation: Parametrisation | None = None,
+    ) -> None:
         self._manifest = bundle.manifest
-        self._factors = inference_factors(self._manifest.adapter, adapter)
+        if adapter is not None and parametrisation is not None:
+            _check_ranks(adapter, parametrisation)
+        self._factors = inference_factors(self._manifest.adapter, adapter, how=parametrisation)
         files = programs_of(self._manifest)
         self._program = Program(
             bundle.path(files.inference),

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edge_sdk.parametrisation import Parametrisation, TrainedNumbers
 from hetlora.adapter import Adapter, AdapterSpec, Tensor, initial_adapter
 from hetlora.algebra import zero_pad
 from hetlora.errors import RankOutOfRange, SpecMismatch
-from hetlora.tensors import to_tensors
+from hetlora.tensors import factor_keys, to_tensors
 
 
 def check_adapter(spec: AdapterSpec, adapter: Adapter) -> None:
@@ -23,13 +24,29 @@ def check_adapter(spec: AdapterSpec, adapter: Adapter) -> None:
 
 
 def inference_factors(
-    spec: AdapterSpec, adapter: Adapter | None, fixed_rank: int | None = None
+    spec: AdapterSpec,
+    adapter: Adapter | None,
+    fixed_rank: int | None = None,
+    how: Parametrisation | None = None,
 ) -> dict[str, Tensor]:
-    """`fed_factors` of an adapter, or of none: the untrained model; errors as `check_adapter` and those."""
+    """`fed_factors` of an adapter, or of none: the untrained model; errors as `check_adapter` and those.
+
+    With `how` the cores, frozen factors and amplification are in them that it was trained under.
+
+    Raises:
+        SpecMismatch: cores or frozen factors are not of this adapter.
+        RankOutOfRange: with the frozen ones a module has more ranks than `fixed_rank`.
+    """
     if adapter is None:
         adapter = initial_adapter(spec, 0, np.random.default_rng(0))
     check_adapter(spec, adapter)
-    return fed_factors(adapter, fixed_rank)
+    if how is None:
+        return fed_factors(adapter, fixed_rank)
+    fed = TrainedNumbers(adapter, how).fed(fixed_rank or 1)
+    widest = max(len(fed[factor_keys(name)[0]]) for name in spec.by_name)
+    if fixed_rank is not None and widest > fixed_rank:
+        raise RankOutOfRange("the graphs are stamped for one rank", got=widest, expected=f"{fixed_rank}")
+    return fed
 
 
 def check_trainable(spec: AdapterSpec, adapter: Adapter, fixed_rank: int | None = None) -> None:

@@ -189,20 +189,28 @@ class OnnxModel:
     """A bundle's model under one adapter, or untrained where none is given.
 
     The base weights are mapped from the bundle's file, and an adapter is nothing but input: ranks may be
-    unequal or 0, and another adapter can be had for one call. Plain `onnxruntime` is enough.
+    unequal or 0, and another adapter can be had for one call. `parametrisation` has what stands beside the
+    adapter given here: cores, frozen factors, amplification. Plain `onnxruntime` is enough.
 
     Raises:
         DependencyMissing: ONNX Runtime is not installed.
-        SpecMismatch: the adapter is not of the bundle's specification.
+        SpecMismatch: the adapter is not of the bundle's specification, or what stands beside it not of it.
         RankOutOfRange: the adapter has a larger rank than the graphs are stamped for.
         SettingsError: `threads` is below 1.
         BundleInvalid: the inference graph cannot be loaded, takes other inputs than the manifest has, or
             reads another file than the base weights.
     """
 
-    def __init__(self, bundle: Bundle, adapter: Adapter | None = None, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        adapter: Adapter | None = None,
+        *,
+        threads: int | None = None,
+        parametrisation: Parametrisation | None = None,
+    ) -> None:
         self._manifest = bundle.manifest
-        self._factors = self._fed(adapter)
+        self._factors = self._fed(adapter, parametrisation)
         signature = inference_signature(self._manifest)
         graph = checked_graph(bundle, self._manifest.graphs.inference, inputs=signature, outputs=[LOGITS])
         self._session = open_session(graph, threads)
@@ -226,5 +234,5 @@ class OnnxModel:
         answer: NDArray[np.float32] = logits
         return answer
 
-    def _fed(self, adapter: Adapter | None) -> Feeds:
-        return inference_factors(self._manifest.adapter, adapter, self._manifest.fixed_rank)
+    def _fed(self, adapter: Adapter | None, how: Parametrisation | None = None) -> Feeds:
+        return inference_factors(self._manifest.adapter, adapter, self._manifest.fixed_rank, how)
