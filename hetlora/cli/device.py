@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ import httpx
 import typer
 from pydantic import ValidationError
 
+from hetlora.cli import device_adapter
 from hetlora.cli.condition_options import ConditionsOption, conditions_of
 from hetlora.cli.example_options import ExamplesKeyFileOption, read_key
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
@@ -28,6 +30,14 @@ if TYPE_CHECKING:
     from edge_sdk import ExampleStore
 
 app = typer.Typer(no_args_is_help=True, help="Devices: run one here, or list a population's.")
+app.add_typer(device_adapter.app, name="adapter")
+
+
+class AdoptionPolicy(StrEnum):
+    """When a new adapter is put in use."""
+
+    ALWAYS = "always"
+    IF_NOT_WORSE = "if_not_worse"
 
 
 @app.command("run")
@@ -79,6 +89,13 @@ def run_device(
         ),
     ] = None,
     condition: ConditionsOption = None,
+    adopt: Annotated[
+        AdoptionPolicy,
+        typer.Option(help="Put a new adapter in use always, or if its loss on --held-out is not above."),
+    ] = AdoptionPolicy.ALWAYS,
+    adopt_tolerance: Annotated[
+        float, typer.Option(min=0.0, help="By how much it may be above with --adopt if_not_worse.")
+    ] = 0.0,
     once: Annotated[bool, typer.Option(help="Visit the service once, then end.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -88,7 +105,7 @@ def run_device(
     exit code.
     """
     with part("edge"):
-        from edge_sdk import EdgeClient
+        from edge_sdk import Adoption, EdgeClient
         from edge_sdk.examples import DEFAULT_MAX_BYTES
         from edge_sdk.uploads import DEFAULT_PART_BYTES
     if held_out is not None and held_out_share is not None:
@@ -113,6 +130,7 @@ def run_device(
             keep_examples_seconds=keep_examples_seconds,
             held_out_share=held_out_share,
             encryption_key=read_key(examples_key_file),
+            adoption=Adoption(adopt.value, tolerance=adopt_tolerance),
             on_event=teller.on_event,
             http=None if ca_file is None else httpx.HTTPTransport(verify=trusted(ca_file)),
         ) as client,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from hetlora.cli.device_adapter import in_words
 from hetlora.cli.output import plain, print_json, say, stderr
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class VisitTeller:
 
     def on_event(self, event: Event) -> None:
         """Move the status line; with JSON only visits are told."""
-        from edge_sdk import CheckedIn, Downloaded, RankChosen, RankPruned, StepDone
+        from edge_sdk import Adopted, CheckedIn, Downloaded, Kept, RankChosen, RankPruned, StepDone
 
         if self._as_json:
             return
@@ -47,6 +48,8 @@ class VisitTeller:
                 say(f"rank {choice.rank}: the limit is the {limit}'s")
             case RankPruned(old_rank, new_rank):
                 say(f"rank {old_rank} pruned to {new_rank}")
+            case Adopted(comparison) | Kept(comparison):
+                say(in_words(comparison))
             case _:
                 pass
 
