@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_sdk.parametrisation import Parametrisation, TrainedNumbers
+from edge_sdk.runtimes.factors import inference_factors
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, Tensor
-from hetlora.errors import NonFiniteValues, SpecMismatch
+from hetlora.errors import NonFiniteValues, RankOutOfRange, SpecMismatch
 from hetlora.messages.device import Adaptation
 from hetlora.partial_tensors import core_key
 from hetlora.tensors import factor_keys
@@ -51,6 +52,26 @@ def test_factors_are_fed_with_everything_that_acts_on_them() -> None:
         zip(factor_keys("q"), ((1, 2), (4, 1)), strict=True)
     )
     assert TrainedNumbers(adapter, how).fed(least_rank=5)[K_A].shape == (5, 3)
+
+
+def test_model_that_infers_is_fed_as_the_one_that_trained() -> None:
+    adapter = Adapter(SPEC, factors(1, 2, np.random.default_rng(0)))
+    frozen = factors(3, 1, np.random.default_rng(1))  # k: 4 ranks together, where the specification has 2
+    how = Parametrisation(Adaptation(trained="lora_B", amplification=3.0), frozen)
+    fed, trained = inference_factors(SPEC, adapter, how=how), TrainedNumbers(adapter, how).fed()
+    assert fed.keys() == trained.keys()
+    assert all((fed[key] == trained[key]).all() for key in fed)
+    assert fed[K_A].shape == (4, 3)
+    plain = inference_factors(SPEC, adapter, how=Parametrisation())
+    assert all((plain[key] == tensor).all() for key, tensor in inference_factors(SPEC, adapter).items())
+
+
+def test_stamped_model_that_infers_takes_no_more_ranks_than_its_own() -> None:
+    adapter, how = Adapter(SPEC, factors(1, 1, np.random.default_rng(0))), Parametrisation()
+    assert inference_factors(SPEC, adapter, 2, how)[K_A].shape == (2, 3)
+    beside = Parametrisation(Adaptation(), factors(2, 0, np.random.default_rng(1)))
+    with pytest.raises(RankOutOfRange, match="stamped for one rank; got 3; expected 2"):
+        inference_factors(SPEC, adapter, 2, beside)
 
 
 @settings(deadline=None)  # the machine may be busy

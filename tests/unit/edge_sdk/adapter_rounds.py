@@ -1,0 +1,65 @@
+"""Rounds of the fake service one after the other, and what a device made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from fake_bundle import adapter_of
+from fake_service import FakeService
+from numpy.typing import NDArray
+
+from edge_sdk.adapters import Adapters
+from edge_sdk.parametrisation import Parametrisation
+from edge_sdk.runtimes.base import Batch, LogitsModel
+from hetlora.adapter import Adapter
+from hetlora.bundle import Bundle
+from hetlora.graph_names import INPUT_IDS
+
+
+def offer_round(service: FakeService, index: int, b: float) -> None:
+    """Round `index` sends an adapter whose lora_B is `b`; three steps take it to 1 - (1 - b) / 8."""
+    assert service.offer is not None
+    service.global_adapter = adapter_of(4, b=b)
+    service.offer = service.offer.model_copy(update={"round_index": index})
+
+
+def b_in_use(adapters: Adapters) -> float:
+    """The one number of lora_B of the adapter in use."""
+    current = adapters.current()
+    assert current is not None
+    return b_of(adapters.read(current)[1].adapter)
+
+
+def b_of(adapter: Adapter) -> float:
+    """The one number of lora_B."""
+    [b] = set(adapter.factors["query"].lora_B.ravel().tolist())
+    return float(b)
+
+
+@dataclass
+class Opener:
+    """Opens models that take every text for the first class, the more surely the larger lora_B is."""
+
+    opened: list[tuple[Bundle, Adapter | None, Parametrisation | None]] = field(default_factory=list)
+
+    def __call__(
+        self,
+        bundle: Bundle,
+        adapter: Adapter | None = None,
+        *,
+        threads: int | None = None,
+        parametrisation: Parametrisation | None = None,
+    ) -> LogitsModel:
+        self.opened.append((bundle, adapter, parametrisation))
+        return Model(0.0 if adapter is None else b_of(adapter))
+
+
+@dataclass
+class Model:
+    """One of them."""
+
+    surely: float
+
+    def logits(self, batch: Batch, *, adapter: Adapter | None = None) -> NDArray[np.float32]:
+        return np.tile(np.array([self.surely, 0], np.float32), (len(batch[INPUT_IDS]), 1))
