@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from edge_sdk.runtimes import open_model
 from edge_sdk.runtimes.base import LogitsModel
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle, open_bundle
-from hetlora.errors import AdapterUnusable, InputError, NoAdapter
+from hetlora.errors import AdapterUnusable, InputError, NoAdapter, UnavailableError
 from hetlora.messages.device import Offer
 from hetlora.plan_adapter import frozen_from_bytes, sent_from_bytes, sent_tensors
 from hetlora.stored_tensors import tensors_to_bytes
@@ -95,6 +96,7 @@ class Adapters:
         Raises:
             NoAdapter: this device keeps none.
             AdapterUnusable: its file or its bundle is damaged or gone; what is in use stays so.
+            UnavailableError: the folder cannot be written now.
         """
         return self._put_in_use(lambda index: index.using(kind))
 
@@ -103,7 +105,7 @@ class Adapters:
 
         Raises:
             NoAdapter: there was none before.
-            AdapterUnusable: as in `use`.
+            AdapterUnusable, UnavailableError: as in `use`.
         """
         return self._put_in_use(lambda index: index.rolled_back())
 
@@ -112,7 +114,7 @@ class Adapters:
 
         Raises:
             NoAdapter: this device took part in no round yet.
-            AdapterUnusable: as in `use`.
+            AdapterUnusable, UnavailableError: as in `use`.
             DependencyMissing, BundleInvalid: see `edge_sdk.runtimes.open_model`.
         """
         return self._opened()[1]
@@ -189,16 +191,24 @@ class Adapters:
             return changed
 
         self._bundle(_in_use(change(self.index())))  # to hash a model takes long: nobody waits for that
-        with self._files.locked():
+        with self._held():
             self._files.change(checked)
             return _in_use(self.index())
 
     def _opened(self) -> tuple[Bundle, LogitsModel]:
         self._bundle(_in_use(self.index()))  # to hash a model takes long: nobody waits for that
-        with self._files.locked():  # or its files may go while they are read
+        with self._held():  # or its files may go while they are read
             bundle, whole = self.read(_in_use(self.index()))
         model = self._opener(bundle, whole.adapter, threads=self._threads, parametrisation=whole.how)
         return bundle, model
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        try:
+            with self._files.locked():
+                yield
+        except OSError as error:
+            raise UnavailableError("the folder of adapters cannot be used now", got=error.strerror) from error
 
     def _bundle(self, stored: StoredAdapter) -> Bundle:
         digest = stored.bundle

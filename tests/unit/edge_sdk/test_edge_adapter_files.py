@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from edge_sdk.adapters import Adapters, WholeAdapter
 from edge_sdk.folder import DeviceFolder, open_folder
 from edge_sdk.parametrisation import Parametrisation
 from hetlora.adapter import LoraFactors
-from hetlora.errors import AdapterUnusable, NoAdapter
+from hetlora.errors import AdapterUnusable, NoAdapter, UnavailableError
 from hetlora.messages.device import Adaptation, Offer
 
 TESTS = Path(__file__).parent
@@ -206,3 +207,22 @@ def test_index_names_what_it_keeps_in_words_that_people_can_read(tmp_path: Path)
     index = json.loads((folder.adapters / INDEX_NAME).read_text())
     assert index["newest_local"]["run_id"] == "run-1"
     assert index["current"] is None
+
+
+def test_full_disk_leaves_room_and_what_was_in_use(tmp_path: Path) -> None:
+    folder, bundle = device_with_a_bundle(tmp_path)
+    keep(Adapters(folder), bundle, 0)
+    Adapters(folder).use("global")
+    old, before = numbers(Adapters(folder)), set(folder.adapters.iterdir())
+
+    def full(step: str) -> None:
+        if step == f"write {INDEX_NAME}":
+            raise OSError(errno.ENOSPC, "no space left")
+
+    adapters = Adapters(folder, files=AdapterFiles(folder.adapters, before_step=full))
+    keep(adapters, bundle, 1)
+    assert numbers(adapters) == old
+    assert set(folder.adapters.iterdir()) == before
+    with pytest.raises(UnavailableError, match="no space left"):
+        adapters.use("local")
+    assert numbers(adapters) == old

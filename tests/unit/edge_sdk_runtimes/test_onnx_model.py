@@ -5,12 +5,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.runtimes.base import Batch
 from edge_sdk.runtimes.onnx import OnnxModel
-from hetlora.adapter import Adapter, AdapterSpec, initial_adapter
+from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter
 from hetlora.algebra import truncate, zero_pad
 from hetlora.bundle import Bundle
 from hetlora.errors import DataError, SpecMismatch
+from hetlora.messages.device import Adaptation
 
 MakeAdapter = Callable[[int], Adapter]
 
@@ -60,6 +62,23 @@ def test_modules_may_have_unequal_ranks(
     logits = OnnxModel(tiny_bundle, unequal).logits(batch)
     assert not _close(logits, OnnxModel(tiny_bundle, adapter).logits(batch))
     assert not _close(logits, OnnxModel(tiny_bundle).logits(batch))
+
+
+def test_what_stood_beside_an_adapter_in_training_stands_beside_it_in_inference(
+    tiny_bundle: Bundle, trained_adapter: MakeAdapter, batch: Batch
+) -> None:
+    adapter, frozen = trained_adapter(2), trained_adapter(3).factors
+    how = Parametrisation(Adaptation(amplification=2.0), frozen)
+    together = {
+        name: LoraFactors(
+            np.concatenate([2 * own.lora_A, frozen[name].lora_A]),
+            np.concatenate([own.lora_B, frozen[name].lora_B], axis=1),
+        )
+        for name, own in adapter.factors.items()
+    }
+    expected = OnnxModel(tiny_bundle, Adapter(adapter.spec, together)).logits(batch)
+    assert _close(OnnxModel(tiny_bundle, adapter, parametrisation=how).logits(batch), expected)
+    assert not _close(OnnxModel(tiny_bundle, adapter).logits(batch), expected)
 
 
 def test_labels_in_the_batch_are_ignored(tiny_bundle: Bundle, batch: Batch) -> None:
