@@ -145,17 +145,17 @@ class Adopter:
     ) -> None:
         """Fill in the figures, one model after the other; the first tells for how many there is time."""
         if self.adoption.policy == "always":
-            raise _Verdict("adopted", "every new adapter is adopted: nothing was compared")
+            raise _Verdict("adopted", "every new adapter is, and nothing was compared")
         if in_use is None:
-            raise _Verdict("adopted", "no adapter was in use before: nothing was compared")
+            raise _Verdict("adopted", "no adapter was in use before, and nothing was compared")
         if in_use.bundle != new.bundle:
-            raise _Verdict("adopted", "it is of another bundle: nothing was compared")
+            raise _Verdict("adopted", "it is of another bundle, and nothing was compared")
         ids = self.held_out.ids()
         started, all_seconds = self.timer(), self.adoption.max_seconds
         try:
             first = self._score(new, ids, all_seconds * FIRST_SHARE, may_go_on)
         except DataError as error:  # none held out, or none of it can be scored: no fault of the adapter
-            raise _Verdict("adopted", f"nothing was compared: {error.what}") from error
+            raise _Verdict("adopted", f"nothing was compared, as {error.what}") from error
         except ConditionsUnmet:
             raise
         except Exception as error:

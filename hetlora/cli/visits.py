@@ -48,7 +48,9 @@ class VisitTeller:
                 say(f"rank {choice.rank}: the limit is the {limit}'s")
             case RankPruned(old_rank, new_rank):
                 say(f"rank {old_rank} pruned to {new_rank}")
-            case Adopted(comparison) | Kept(comparison):
+            case Adopted(comparison) if comparison.new_loss is not None:
+                say(in_words(comparison))
+            case Kept(comparison):
                 say(in_words(comparison))
             case _:
                 pass

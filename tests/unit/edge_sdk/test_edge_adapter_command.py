@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 
 from edge_sdk.adoption import Adoption
 from edge_sdk.client import EdgeClient
+from edge_sdk.events import Adopted, Kept
 from edge_sdk.folder import DeviceFolder
 from hetlora.cli.main import app
+from hetlora.cli.visits import VisitTeller
 from hetlora.errors import NoAdapter, SettingsError
 
 MakeClient = Callable[..., EdgeClient]
@@ -110,3 +112,23 @@ def test_folder_that_is_none_is_not_made(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="no device folder"):
             said(nowhere, *command)
     assert not nowhere.root.exists()
+
+
+def test_device_that_runs_says_what_was_compared_and_is_silent_where_nothing_was(
+    compared: EdgeClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = compared.adapters.report()
+    assert report is not None
+    teller = VisitTeller(as_json=False)
+    teller.on_event(Kept(report))
+    teller.on_event(Adopted(report.model_copy(update={"outcome": "adopted", "reason": "it is better"})))
+    teller.on_event(Adopted(report.model_copy(update={"outcome": "adopted", "new_held_out": None})))
+    kept, adopted = capsys.readouterr().out.splitlines()
+    assert kept.startswith("global adapter of round 2 of run run-1 not adopted, loss 0.6931 against 0.5759: ")
+    assert adopted.endswith("adopted, loss 0.6931 against 0.5759: it is better")
+
+
+@pytest.mark.parametrize("wrong", [["--adopt", "sometimes"], ["--adopt-tolerance", "-1"]])
+def test_adoption_that_means_nothing_is_wrong_usage(wrong: list[str], tmp_path: Path) -> None:
+    asked = ["device", "run", "--population", "weather", "--folder", str(tmp_path), *wrong]
+    assert CliRunner().invoke(app, asked, catch_exceptions=False).exit_code == 2

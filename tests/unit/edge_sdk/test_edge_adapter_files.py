@@ -6,11 +6,12 @@ import errno
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from adapter_rounds import b_of
+from adapter_rounds import Opener, b_of
 from fake_bundle import adapter_of, bundle_on_disk
 from fake_service import FakeService
 from hypothesis import given, settings
@@ -23,6 +24,7 @@ from edge_sdk.folder import DeviceFolder, open_folder
 from edge_sdk.parametrisation import Parametrisation
 from hetlora.adapter import LoraFactors
 from hetlora.errors import AdapterUnusable, NoAdapter, UnavailableError
+from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation, Offer
 
 TESTS = Path(__file__).parent
@@ -140,6 +142,32 @@ def test_killed_process_leaves_the_old_and_no_lock(steps: int, tmp_path: Path) -
     keep(Adapters(folder), bundle, 1)
     assert numbers(Adapters(folder))["newest_local"] == (1, 2.0, -2.0)
     assert not (folder.adapters / INCOMPLETE_NAME).exists()
+
+
+def test_files_of_a_model_that_is_being_opened_stay_until_they_are_read(tmp_path: Path) -> None:
+    folder, bundle = device_with_a_bundle(tmp_path)
+    keep(Adapters(folder), bundle, 0)
+    Adapters(folder).use("global")
+
+    def rounds_go_on() -> None:
+        for index in (1, 2, 3):
+            keep(Adapters(folder), bundle, index)
+            Adapters(folder).use("global")
+
+    others = threading.Thread(target=rounds_go_on)
+
+    class Interrupted(AdapterFiles):
+        def read(self, ref: ObjectRef) -> bytes:
+            if not others.ident:
+                others.start()
+                others.join(0.5)  # time enough for them, were they not to wait for this
+            return super().read(ref)
+
+    opener = Opener()
+    Adapters(folder, files=Interrupted(folder.adapters), opener=opener).model()
+    others.join()
+    assert [b_of(adapter) for _, adapter, _ in opener.opened if adapter is not None] == [0.0]
+    assert numbers(Adapters(folder))["current"] == (3, 3.0, -4.0)
 
 
 @given(data=st.binary(max_size=200) | st.sampled_from([b"{}", b"[]", b"null", b'{"schema_version": 2}']))

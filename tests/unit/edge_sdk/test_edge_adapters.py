@@ -59,7 +59,7 @@ def test_after_a_round_the_global_adapter_is_in_use_and_the_local_one_can_be(
     assert b_in_use(client.adapters) == 0.90625
     [adopted] = [event for event in events if isinstance(event, Adopted)]
     assert adopted.comparison == client.adapters.report()
-    assert adopted.comparison.reason == "every new adapter is adopted: nothing was compared"
+    assert adopted.comparison.reason == "every new adapter is, and nothing was compared"
 
 
 def test_new_adapters_of_the_kind_in_use_are_adopted(service: FakeService, make_client: MakeClient) -> None:

@@ -154,7 +154,7 @@ def test_adapter_of_another_bundle_is_adopted_without_a_comparison(
     client.run_once()
     report = client.adapters.report()
     assert report is not None
-    assert report.reason == "it is of another bundle: nothing was compared"
+    assert report.reason == "it is of another bundle, and nothing was compared"
     assert b_in_use(client.adapters) == 0.0
 
 

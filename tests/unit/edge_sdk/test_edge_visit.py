@@ -13,6 +13,7 @@ from fake_service import FakeService, receipt
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import (
+    Adopted,
     CheckedIn,
     Downloaded,
     Event,
@@ -83,7 +84,7 @@ def test_events_tell_the_visit_in_order(service: FakeService, make_client: MakeC
     events: list[Event] = []
     make_client(on_event=events.append).run_once()
     kinds = [type(event) for event in events if not isinstance(event, Downloaded)]
-    assert kinds == [CheckedIn, RankChosen, StepDone, StepDone, StepDone, Uploaded, Submitted]
+    assert kinds == [CheckedIn, RankChosen, StepDone, StepDone, StepDone, Uploaded, Submitted, Adopted]
     assert [event.step for event in events if isinstance(event, StepDone)] == [1, 2, 3]
     assert {event.name for event in events if isinstance(event, Downloaded)} == {
         "manifest.json",
