@@ -12,7 +12,7 @@ from hetlora.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class DeviceFolder:
-    """Where key, examples, bundles, unfinished downloads, unsent updates, adapters, private factors lie."""
+    """Where key, examples, bundles, unfinished downloads, unsent updates, adapters and what runs keep lie."""
 
     root: Path
 
@@ -64,6 +64,10 @@ class DeviceFolder:
     def private_factors(self) -> Path:
         return self.root / "private_factors"
 
+    @property
+    def rounding_errors(self) -> Path:
+        return self.root / "rounding_errors"
+
 
 def lock_folder(folder: DeviceFolder) -> FileLock:
     """Hold the folder against others until the lock is released or this process ends, however it ends.
@@ -91,7 +95,7 @@ def open_folder(root: Path) -> DeviceFolder:
     folder = DeviceFolder(root.expanduser().absolute())
     try:
         parts = (folder.bundles, folder.downloads, folder.updates, folder.adapters, folder.private_factors)
-        for path in (folder.root, *parts):
+        for path in (folder.root, *parts, folder.rounding_errors):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(

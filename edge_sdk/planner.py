@@ -11,6 +11,7 @@ from hetlora.cost import CostModel, StepSize
 from hetlora.errors import DeviceTooSmall, RankOutOfRange
 from hetlora.manifest import Manifest, reads_images
 from hetlora.messages.device import CapabilityReport, Offer
+from hetlora.rounding import bytes_per_rank
 
 MIB: Final = 1024 * 1024
 
@@ -79,6 +80,9 @@ def choose_rank(
     tokens = sizes.tokens or min(offer.training.max_tokens, manifest.max_tokens)
     if reads_images(manifest.task):
         tokens = 1  # what a picture takes is counted by the picture, ranks included
+    sent_per_rank = bytes_per_rank(
+        manifest.adapter, manifest.cost_model.adapter_bytes_per_rank, offer.training.upload_precision
+    )
     budget = _budget(capabilities, offer)
     best: RankChoice | None = None
     for rank in _ranks(manifest, offer):
@@ -87,7 +91,7 @@ def choose_rank(
             manifest.cost_model.step(batch=batch, tokens=tokens, rank=offer.trained_rank or rank),
             steps=offer.training.steps,
             flops_per_second=training_rate(capabilities, threads),
-            sent_rank=rank,
+            sent_bytes=rank * sent_per_rank,
         )
         limit = _limit_passed(forecast, budget)
         if limit is not None and best is None:
@@ -163,11 +167,11 @@ def forecast_round(
     *,
     steps: int,
     flops_per_second: float,
-    sent_rank: int | None = None,
+    sent_bytes: int | None = None,
 ) -> Forecast:
     """What one round of `steps` such steps takes, from the bundle's cost model.
 
-    `sent_rank` is what an update counts, where it is not all of what is trained.
+    `sent_bytes` is what an update takes, where it is not all of what is trained, in float32.
     """
     adapter_bytes = step.rank * cost_model.adapter_bytes_per_rank
     work = cost_model.flops.at(step) + FLOPS_PER_WRITTEN_BYTE * cost_model.written_bytes.at(step)
@@ -178,7 +182,7 @@ def forecast_round(
         + round(LIVE_SHARE * cost_model.peak_live_bytes(step))
         + COPIES_OF_ADAPTER * adapter_bytes,
         steps * work / flops_per_second,
-        adapter_bytes + (sent_rank or step.rank) * cost_model.adapter_bytes_per_rank,
+        adapter_bytes + (adapter_bytes if sent_bytes is None else sent_bytes),
     )
 
 

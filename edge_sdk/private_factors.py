@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
-from typing import Final
 
-import numpy as np
-
+from edge_sdk.run_tensors import fitted, keep_tensors, kept_tensors
 from hetlora.adapter import Adapter, LoraFactors, Tensor
 from hetlora.errors import InputError
-from hetlora.partial_tensors import read_partial, shaped
+from hetlora.partial_tensors import shaped
 from hetlora.stored_tensors import tensors_to_bytes
 from hetlora.tensors import check_keys, factor_keys
 
 logger = logging.getLogger(__name__)
-
-KEPT_RUNS: Final = 4
 
 
 def with_private_factors(folder: Path, run_id: str, received: Adapter) -> Adapter:
@@ -27,7 +22,7 @@ def with_private_factors(folder: Path, run_id: str, received: Adapter) -> Adapte
     read, training begins with the one received.
     """
     try:
-        kept = _read(_file(folder, run_id), received)
+        kept = _read(folder, run_id, received)
     except FileNotFoundError:
         return received
     except (OSError, InputError) as error:
@@ -36,33 +31,20 @@ def with_private_factors(folder: Path, run_id: str, received: Adapter) -> Adapte
     return Adapter(
         received.spec,
         {
-            module.name: LoraFactors(own.lora_A, _fitted(kept[module.name], own.lora_B))
+            module.name: LoraFactors(own.lora_A, fitted(kept[module.name], own.lora_B.shape))
             for module, own in received
         },
     )
 
 
 def keep_private_factors(folder: Path, run_id: str, adapter: Adapter) -> None:
-    """Write lora_B of all modules to disk; the file is there whole, or as it was.
-
-    Only the runs that wrote last keep theirs, `KEPT_RUNS` of them: a population may have several at once, and
-    nobody tells a device that one has ended.
-    """
-    path = _file(folder, run_id)
-    aside = folder / "incomplete"  # one name: what a killed process left is written over
-    aside.write_bytes(tensors_to_bytes({factor_keys(module.name)[1]: own.lora_B for module, own in adapter}))
-    os.replace(aside, path)
-    _drop_oldest(folder)
+    """Write lora_B of all modules to disk, as `keep_tensors` does."""
+    lora_B = {factor_keys(module.name)[1]: own.lora_B for module, own in adapter}
+    keep_tensors(folder, run_id, tensors_to_bytes(lora_B))
 
 
-def _drop_oldest(folder: Path) -> None:
-    newest = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for path in newest[KEPT_RUNS:]:
-        path.unlink()
-
-
-def _read(path: Path, like: Adapter) -> dict[str, Tensor]:
-    tensors = read_partial(path.read_bytes())
+def _read(folder: Path, run_id: str, like: Adapter) -> dict[str, Tensor]:
+    tensors = kept_tensors(folder, run_id)
     keys = {module.name: factor_keys(module.name)[1] for module, _ in like}
     check_keys(tensors, keys.values())
     kept = {}
@@ -70,14 +52,3 @@ def _read(path: Path, like: Adapter) -> dict[str, Tensor]:
         key = keys[module.name]
         kept[module.name] = shaped(tensors, key, (module.out_features, *tensors[key].shape[-1:]))
     return kept
-
-
-def _fitted(kept: Tensor, received: Tensor) -> Tensor:
-    fitted = np.zeros_like(received)
-    rank = min(kept.shape[1], fitted.shape[1])
-    fitted[:, :rank] = kept[:, :rank]
-    return fitted
-
-
-def _file(folder: Path, run_id: str) -> Path:
-    return folder / f"{run_id}.safetensors"

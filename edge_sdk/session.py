@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 
 from edge_sdk.adapters import WholeAdapter
 from edge_sdk.assignment import NOT_ALLOWED_SECONDS, Assignment, Taken
 from edge_sdk.batches import batching_of, draw_batches
+from edge_sdk.error_feedback import contract_with_feedback, kept_errors
 from edge_sdk.events import RankPruned, StepDone, Submitted, Uploaded
 from edge_sdk.memory import peak_memory_bytes
 from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.private_factors import keep_private_factors
 from edge_sdk.pruning import self_prune
+from edge_sdk.run_tensors import keep_tensors
 from edge_sdk.training import TrainingResult, train_locally
 from edge_sdk.updates import Update, drop_updates, keep_update, kept_update
 from edge_sdk.visit import Visit, outcome_of
-from hetlora.adapter import Adapter
+from hetlora.adapter import Adapter, Tensor
 from hetlora.digest import sha256_of
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation, Report
 from hetlora.partial import contract
 from hetlora.sent_parts import sends_whole_ranks
+from hetlora.stored_tensors import tensors_to_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +48,7 @@ class Session(Assignment):
         adapter = self._pruned(begun, result.adapter, plan.adaptation)
         if plan.adaptation.private_lora_B:
             keep_private_factors(tools.folder.private_factors, offer.run_id, adapter)
-        tensors = contract(adapter, plan.adaptation, taken.assigned.received, result.cores)
+        tensors, errors = self._contracted(adapter, taken, result.cores)
         report = Report(
             update=ObjectRef(sha256=sha256_of(tensors), size_bytes=len(tensors)),
             rank=adapter.rank,
@@ -56,7 +60,7 @@ class Session(Assignment):
             peak_memory_bytes=peak_memory_bytes(),
             downloaded_bytes=tools.downloads.received_bytes - received_before,
         )
-        update = Update(tensors, report)
+        update = Update(tensors, report, errors)
         keep_update(tools.folder.updates, offer.assignment_id, update)
         return update
 
@@ -115,6 +119,15 @@ class Session(Assignment):
             self._with.on_event(RankPruned(trained.rank, adapter.rank))
         return adapter
 
+    def _contracted(self, adapter: Adapter, taken: Taken, cores: Mapping[str, Tensor]) -> tuple[bytes, bytes]:
+        """What is sent, and what rounding leaves out of it."""
+        adaptation, received = taken.plan.adaptation, taken.assigned.received
+        if not adaptation.error_feedback:
+            return contract(adapter, adaptation, received, cores), b""
+        before = kept_errors(self._with.folder.rounding_errors, self._offer.run_id, adapter.spec)
+        data, after = contract_with_feedback(adapter, adaptation, received, before)
+        return data, tensors_to_bytes(after)
+
     def _deliver(self, update: Update) -> Visit:
         tools, assignment_id = self._with, self._offer.assignment_id
         if (reason := tools.watch.metered(self._offer.conditions)) is not None:  # it waits for a later visit
@@ -122,6 +135,9 @@ class Session(Assignment):
         tools.uploads.deliver(assignment_id, update.tensors)
         tools.on_event(Uploaded(len(update.tensors)))
         receipt = tools.service.submit(assignment_id, update.report)
+        # Nothing was sent, as it were, where the service had no more use for it.
+        if update.errors and outcome_of(receipt.state) == "accepted":
+            keep_tensors(tools.folder.rounding_errors, self._offer.run_id, update.errors)
         drop_updates(tools.folder.updates)
         tools.downloads.drop_leftovers()
         tools.on_event(Submitted(update.report, receipt))

@@ -14,17 +14,23 @@ from hetlora.messages.device import Report
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What a device delivers: the adapter as safetensors bytes, and the report that goes with it."""
+    """What a device delivers: the adapter as safetensors bytes, and the report that goes with it.
+
+    `errors` stay on the device: what rounding left out, once this is accepted, in the same form; none is b"".
+    """
 
     tensors: bytes
     report: Report
+    errors: bytes = b""
 
 
 def keep_update(folder: Path, assignment_id: str, update: Update) -> None:
     """Write an update to disk; a report there means that its tensors are there whole."""
     drop_updates(folder)
-    tensors, report = _files(folder, assignment_id)
+    tensors, report, errors = _files(folder, assignment_id)
     tensors.write_bytes(update.tensors)
+    if update.errors:
+        errors.write_bytes(update.errors)
     aside = report.with_suffix(".part")
     aside.write_text(update.report.model_dump_json())
     os.replace(aside, report)
@@ -32,9 +38,11 @@ def keep_update(folder: Path, assignment_id: str, update: Update) -> None:
 
 def kept_update(folder: Path, assignment_id: str) -> Update | None:
     """The update of this assignment that an earlier visit could not deliver, if there is one."""
-    tensors, report = _files(folder, assignment_id)
+    tensors, report, errors = _files(folder, assignment_id)
     try:
-        update = Update(tensors.read_bytes(), Report.model_validate_json(report.read_bytes()))
+        told = Report.model_validate_json(report.read_bytes())
+        # Those that an older SDK kept have no errors beside them.
+        update = Update(tensors.read_bytes(), told, errors.read_bytes() if errors.exists() else b"")
     except (OSError, ValidationError):
         return None
     return update if sha256_of(update.tensors) == update.report.update.sha256 else None
@@ -46,5 +54,6 @@ def drop_updates(folder: Path) -> None:
         path.unlink()
 
 
-def _files(folder: Path, assignment_id: str) -> tuple[Path, Path]:
-    return folder / f"{assignment_id}.safetensors", folder / f"{assignment_id}.json"
+def _files(folder: Path, assignment_id: str) -> tuple[Path, Path, Path]:
+    stem = folder / assignment_id
+    return stem.with_suffix(".safetensors"), stem.with_suffix(".json"), stem.with_suffix(".errors")

@@ -25,7 +25,7 @@ from hetlora.partial_tensors import (
     read_partial,
 )
 from hetlora.selection import kept_entries
-from hetlora.sent_parts import LORA_A, ranks_at, sends_whole_ranks, sent_places
+from hetlora.sent_parts import LORA_A, is_plain, ranks_at, sent_places
 from hetlora.stored_tensors import Source, Tensors
 from hetlora.tensors import check_keys, factor_keys, read_adapter
 
@@ -38,14 +38,16 @@ def expand_lazily(source: Source, adaptation: Adaptation, received: LazyAdapter)
     """
     if adaptation.trained == "core":
         return cores_within(received, cores_from_bytes(source, received.spec, received.rank))
-    places = sent_places(adaptation)
-    if sends_whole_ranks(adaptation) and len(places) == 2:
+    if is_plain(adaptation):
         return read_adapter(source, received.spec)
-    tensors = read_partial(source)
+    places, precision = sent_places(adaptation), adaptation.upload_precision
+    tensors = read_partial(source, precision)
     if adaptation.upload_density < 1:
         return _plus_entries(received, tensors, adaptation)
     if adaptation.selected_ranks is not None:
         return _with_ranks(received, tensors, adaptation)
+    if precision != "float32":
+        return _plus_factors(received, tensors, places)
     return _with_factor(received, tensors, *places)
 
 
@@ -106,8 +108,10 @@ def _with_ranks(received: LazyAdapter, tensors: Tensors, adaptation: Adaptation)
             check_shape(tensors, factor_keys(name)[place], _shape(received, name, place, ranks.size))
 
     def with_ranks(name: str, place: int, before: Tensor) -> Tensor:
-        after = before.copy()
-        after[ranks_at(sent[name], place)] = np.asarray(tensors[factor_keys(name)[place]])
+        after, at = before.copy(), ranks_at(sent[name], place)
+        came = np.asarray(tensors[factor_keys(name)[place]])
+        with np.errstate(over="ignore"):
+            after[at] = came if adaptation.upload_precision == "float32" else before[at] + came
         return after
 
     return _changed(received, places, with_ranks)
@@ -134,20 +138,28 @@ def _shape(received: LazyAdapter, name: str, place: int, rank: int) -> tuple[int
     return (rank, module.in_features) if place == LORA_A else (module.out_features, rank)
 
 
+def _plus_factors(received: LazyAdapter, tensors: Tensors, places: Sequence[int]) -> LazyAdapter:
+    check_keys(tensors, [factor_keys(name)[place] for name in received.ranks for place in places])
+    ranks = _whole_ranks(received, tensors, places[0])
+    for name, rank in ranks.items():
+        for place in places:
+            check_shape(tensors, factor_keys(name)[place], _shape(received, name, place, rank))
+
+    def make(name: str) -> LoraFactors:
+        own, kept = received.make(name), slice(ranks[name])
+        factors = [own.lora_A[kept], own.lora_B[:, kept]]
+        with np.errstate(over="ignore"):
+            for place in places:
+                factors[place] = factors[place] + np.asarray(tensors[factor_keys(name)[place]])
+        return LoraFactors(*factors)
+
+    return LazyAdapter(received.spec, ranks, make)
+
+
 def _with_factor(received: LazyAdapter, tensors: Tensors, place: int) -> LazyAdapter:
     keys = {name: factor_keys(name)[place] for name in received.ranks}
     check_keys(tensors, keys.values())
-    ranks = {}
-    for name, rank in received.ranks.items():
-        came = tensors[keys[name]].shape
-        if len(came) != 2:
-            expected = _shape(received, name, place, rank)
-            raise SpecMismatch(f"shape of {keys[name]}", got=came, expected=expected)
-        if came[place] > rank:
-            raise RankOutOfRange(
-                f"rank of {name} in an update", got=came[place], expected=f"0 to {rank}, as received"
-            )
-        ranks[name] = came[place]
+    ranks = _whole_ranks(received, tensors, place)
 
     def make(name: str) -> LoraFactors:
         own, came = received.make(name), np.asarray(tensors[keys[name]])
@@ -157,3 +169,20 @@ def _with_factor(received: LazyAdapter, tensors: Tensors, place: int) -> LazyAda
         )
 
     return LazyAdapter(received.spec, ranks, make)
+
+
+def _whole_ranks(received: LazyAdapter, tensors: Tensors, place: int) -> dict[str, int]:
+    """The ranks of factors that were sent whole, none above what was received."""
+    ranks = {}
+    for name, rank in received.ranks.items():
+        key = factor_keys(name)[place]
+        came = tensors[key].shape
+        if len(came) != 2:
+            expected = _shape(received, name, place, rank)
+            raise SpecMismatch(f"shape of {key}", got=came, expected=expected)
+        if came[place] > rank:
+            raise RankOutOfRange(
+                f"rank of {name} in an update", got=came[place], expected=f"0 to {rank}, as received"
+            )
+        ranks[name] = came[place]
+    return ranks

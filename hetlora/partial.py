@@ -16,6 +16,7 @@ from hetlora.expansion import cores_within, expand_lazily
 from hetlora.lazy_adapter import lazily
 from hetlora.messages.device import Adaptation
 from hetlora.partial_tensors import cores_to_bytes, largest_of, ranks_key
+from hetlora.rounding import rounded
 from hetlora.selection import moved_most
 from hetlora.sent_parts import ranks_at, sends_whole_ranks, sent_places
 from hetlora.stored_tensors import tensors_to_bytes
@@ -25,10 +26,10 @@ from hetlora.tensors import check_keys, factor_keys, to_tensors
 def expand(data: bytes, spec: AdapterSpec, adaptation: Adaptation, received: Adapter) -> Adapter:
     """The whole adapter that an update stands for: what it leaves out is as in `received`.
 
-    Frozen and private factors and ranks that were not selected are those received; sparse entries are
-    changes, added to it. Factors sent whole may be of lower rank than received, as after self-pruning; one
-    that was not sent is then cut to it. Cores come as lora_B R beside lora_A; `cores_from_bytes` gives them
-    alone.
+    Frozen and private factors and ranks that were not selected are those received. Sparse entries are
+    changes, added to it, and so is all that comes in another precision than float32. Factors sent whole may
+    be of lower rank than received, as after self-pruning; one that was not sent is then cut to it. Cores come
+    as lora_B R beside lora_A; `cores_from_bytes` gives them alone.
 
     Raises:
         MalformedTensors, NonFiniteValues: see `read_partial`.
@@ -49,28 +50,45 @@ def contract(
         cores: (rank, rank) by module name, where they are what was trained; they are then all that is sent.
 
     Raises:
-        RankOutOfRange: selected ranks or sparse entries of an adapter whose ranks are not those received.
+        RankOutOfRange: selected ranks or sparse entries of an adapter whose ranks are not those received; or
+            a change of one that has higher ranks.
         SpecMismatch: cores are asked for, and not those of all modules are given.
+        NonFiniteValues: see `rounded`.
     """
     if adaptation.trained == "core":
         check_keys(cores or {}, adapter.spec.by_name)
         return cores_to_bytes(cores or {})
-    sent = _sent(adapter, adaptation)
-    if sends_whole_ranks(adaptation):
+    sent, precision = _sent(adapter, adaptation), adaptation.upload_precision
+    if sends_whole_ranks(adaptation) and precision == "float32":
         return tensors_to_bytes(sent)
+    changes = _changes(adapter, adaptation, received)
+    if sends_whole_ranks(adaptation):
+        return tensors_to_bytes(rounded(changes, precision))
     if adapter.ranks != received.ranks:
         raise RankOutOfRange("ranks of a change", got=adapter.ranks, expected=received.ranks)
     if adaptation.selected_ranks is None:
-        before = _sent(received, adaptation)
-        changes = {key: tensor - before[key] for key, tensor in sent.items()}
-        return tensors_to_bytes(largest_of(changes, adaptation.upload_density))
+        return tensors_to_bytes(rounded(largest_of(changes, adaptation.upload_density), precision))
+    if precision != "float32":
+        sent = changes
     chosen: dict[str, NDArray[np.generic]] = {}
     for name, ranks in moved_most(adapter, received, adaptation.selected_ranks).items():
         chosen[ranks_key(name)] = ranks
         for place in sent_places(adaptation):
             key = factor_keys(name)[place]
             chosen[key] = sent[key][ranks_at(ranks, place)]
-    return tensors_to_bytes(chosen)
+    return tensors_to_bytes(rounded(chosen, precision))
+
+
+def _changes(adapter: Adapter, adaptation: Adaptation, received: Adapter) -> dict[str, Tensor]:
+    """What the factors that are sent changed by, of those received as many ranks as they have."""
+    before = _sent(received, adaptation)
+    changes = {}
+    for key, tensor in _sent(adapter, adaptation).items():
+        if any(now > then for now, then in zip(tensor.shape, before[key].shape, strict=True)):
+            raise RankOutOfRange("ranks of a change", got=adapter.ranks, expected=received.ranks)
+        with np.errstate(over="ignore"):
+            changes[key] = tensor - before[key][tuple(map(slice, tensor.shape))]
+    return changes
 
 
 def _sent(adapter: Adapter, adaptation: Adaptation) -> dict[str, Tensor]:

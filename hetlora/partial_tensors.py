@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from hetlora.adapter import AdapterSpec, Tensor
 from hetlora.errors import MalformedTensors, NonFiniteValues, SpecMismatch
+from hetlora.messages.device import UploadPrecision
+from hetlora.rounding import DTYPES, dequantised
 from hetlora.selection import kept_entries, largest_entries
 from hetlora.stored_tensors import Source, Tensors, tensors_to_bytes
 from hetlora.tensors import KEY_PREFIX, check_keys, max_adapter_bytes, read_tensors
@@ -48,16 +50,20 @@ def max_partial_bytes(spec: AdapterSpec) -> int:
     return 2 * max_adapter_bytes(spec) + 4 * spec.max_rank * len(spec.modules)
 
 
-def read_partial(source: Source) -> Tensors:
+def read_partial(source: Source, precision: UploadPrecision = "float32") -> Tensors:
     """The tensors of a file by key: finite float32 or float16, and ascending indices of their dtype.
 
+    In another precision numbers are of its dtype alone, and int8 comes as float32, scales being taken in.
     Whether keys, shapes and indices fit an adapter is for those to say who read on.
 
     Raises:
-        MalformedTensors: no safetensors file, another dtype, or indices that do not ascend from 0 or more.
+        MalformedTensors: no safetensors file, another dtype, indices that do not ascend from 0 or more, or
+            scales that do not fit their numbers.
+        SpecMismatch: numbers without scales, or scales of another shape.
         NonFiniteValues: NaN or infinity.
     """
-    tensors = read_tensors(source, INDEX_DTYPES)
+    stored = read_tensors(source, {**INDEX_DTYPES, **DTYPES[precision]})
+    tensors = dequantised(stored) if precision == "int8" else stored
     for key, tensor in tensors.items():
         if key.rpartition(".")[2] in INDEX_DTYPES:
             wide = np.asarray(tensor, np.int64)

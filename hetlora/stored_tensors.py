@@ -73,7 +73,34 @@ class StoredTensor:
         return data.view(self.dtype).reshape(self.shape).astype(dtype or self.dtype, copy=False)
 
 
-Tensors = Mapping[str, NDArray[Any] | StoredTensor]
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantisedTensor:
+    """int8 numbers and their scales, which `np.asarray` makes float32, each time anew."""
+
+    numbers: NDArray[Any] | StoredTensor
+    scales: NDArray[np.float32]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.numbers.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.numbers.ndim
+
+    @property
+    def size(self) -> int:
+        return self.numbers.size
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """Its numbers; what passes float32 is infinite."""
+        with np.errstate(over="ignore"):
+            values: NDArray[Any] = np.asarray(self.numbers).astype(np.float32) * self.scales
+        return values.astype(dtype or np.float32, copy=False)
+
+
+FileTensors = Mapping[str, NDArray[Any] | StoredTensor]
+Tensors = Mapping[str, NDArray[Any] | StoredTensor | QuantisedTensor]
 
 
 def stored_tensors(file: BufferedReader) -> dict[str, StoredTensor]:

@@ -18,7 +18,14 @@ from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, Tensor, shared_ra
 from hetlora.errors import MalformedTensors, SpecMismatch
 from hetlora.lazy_adapter import LazyAdapter
 from hetlora.manifest import Task
-from hetlora.stored_tensors import Source, Tensors, header_entries, stored_tensors, tensors_to_bytes
+from hetlora.stored_tensors import (
+    FileTensors,
+    Source,
+    Tensors,
+    header_entries,
+    stored_tensors,
+    tensors_to_bytes,
+)
 
 KEY_PREFIX: Final = "base_model.model."
 # For classifiers too: the frozen prototypes are no head of PEFT's, and an image model brings its own.
@@ -130,7 +137,7 @@ def _first(source: Source, count: int) -> bytes:
     return source.read(count)
 
 
-def read_tensors(source: Source, others: Mapping[str, str] = MappingProxyType({})) -> Tensors:
+def read_tensors(source: Source, others: Mapping[str, str] = MappingProxyType({})) -> FileTensors:
     """The tensors of a file by key, in the order of its header: float32 or float16, finite or not.
 
     `others` gives the dtype of keys that end otherwise, such as indices, by their last part.
@@ -139,7 +146,7 @@ def read_tensors(source: Source, others: Mapping[str, str] = MappingProxyType({}
         MalformedTensors: not a safetensors file, a key that stands twice, or a tensor of another dtype.
     """
     try:
-        tensors: Tensors = _loaded(source) if isinstance(source, bytes) else stored_tensors(source)
+        tensors: FileTensors = _loaded(source) if isinstance(source, bytes) else stored_tensors(source)
     # numpy refuses shapes and dtypes that safetensors' own header check lets through.
     except (SafetensorError, KeyError, ValueError) as error:
         raise MalformedTensors(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 from sqlalchemy.exc import IntegrityError
 
 from aggregator_service.aggregation.rule import PLAIN, Handout
+from aggregator_service.aggregation.rules import RULES
 from aggregator_service.aggregation.stacks import unstacked
 from aggregator_service.artifacts.adapters import opened, put_frozen, read_state
 from aggregator_service.artifacts.objects import put_tensors
@@ -24,7 +25,9 @@ from aggregator_service.storage.tables import (
 from aggregator_service.storage.turn import turn
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation
+from hetlora.messages.management import RunSettings
 from hetlora.plan_adapter import sent_tensors, sparse_tensors
+from hetlora.sent_parts import at_precision
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +75,16 @@ def _make(service: Service, version_id: str, rank: int, seed: int) -> StoredHand
         version = session.get_one(AdapterVersionRow, version_id)
         run = session.get_one(RunRow, version.run_id)
     rule = opened(run.settings, read_state(service, run, version))
-    made = _put(service, rule.distribute(rank, seed))
+    made = _put(service, _at_precision(rule.distribute(rank, seed), run.settings))
     if made.adaptation.ranks is None:
         _remember(service, _row_of(made, version_id, rank))
     return made
+
+
+def _at_precision(made: Handout, settings: RunSettings) -> Handout:
+    same = RULES[type(settings.rule)].same_coordinates
+    precision = settings.training.upload_precision
+    return replace(made, adaptation=at_precision(made.adaptation, precision, same_coordinates=same))
 
 
 def _remember(service: Service, row: HandoutRow) -> None:

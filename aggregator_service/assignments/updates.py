@@ -60,7 +60,7 @@ def terms_of(service: Service, device_id: str, assignment_id: str, sha256: str) 
             raise refuse_state(assignment, "a started assignment")
         run = session.get_one(RunRow, assignment.run_id)
     spec, adaptation = read_spec(service, run.bundle), assignment.adaptation or PLAIN
-    most_bytes = max_adapter_bytes(spec) if sends_whole_ranks(adaptation) else max_partial_bytes(spec)
+    most_bytes = max_partial_bytes(spec) if _has_more_keys(adaptation) else max_adapter_bytes(spec)
     return UpdateTerms(
         device_id=device_id,
         assignment_id=assignment_id,
@@ -74,6 +74,11 @@ def terms_of(service: Service, device_id: str, assignment_id: str, sha256: str) 
         round_id=assignment.offered_in,
         folder=service.updates(assignment.offered_in),
     )
+
+
+def _has_more_keys(adaptation: Adaptation) -> bool:
+    """Whether positions, ranks or scales stand beside the numbers."""
+    return not sends_whole_ranks(adaptation) or adaptation.upload_precision == "int8"
 
 
 def keep_update(service: Service, terms: UpdateTerms, blob: IncomingBlob) -> ObjectRef:

@@ -35,6 +35,7 @@ def check_settings(settings: RunSettings, rule: Rule[Any]) -> None:
     _check_pruning(settings, adaptation)
     _check_method(settings, adaptation)
     _check_cores(settings, adaptation)
+    _check_precision(settings, adaptation)
     _check_majority(settings)
     _check_owners(settings)
 
@@ -96,6 +97,17 @@ def _check_cores(settings: RunSettings, adaptation: Adaptation) -> None:
             f"the defence counts owners of ranks, and {settings.rule.name} has owners of entries",
             got=f"ranks {settings.min_rank} to {settings.max_rank}",
             expected="one rank for all devices, or no quorum, trimmed_mean or median",
+        )
+
+
+def _check_precision(settings: RunSettings, adaptation: Adaptation) -> None:
+    """Cores are the few numbers that the others were given up for: there is nothing to gain."""
+    precision = settings.training.upload_precision
+    if adaptation.trained == "core" and precision != "float32":
+        raise SettingsError(
+            f"upload_precision of a run of {settings.rule.name}, whose cores are sent as they are",
+            got=precision,
+            expected="float32",
         )
 
 

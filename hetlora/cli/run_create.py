@@ -91,6 +91,10 @@ def create(
         Literal["model", "module"],
         typer.Option(help="One decision to prune for all modules, or one for each."),
     ] = RUN.training.prune_by,
+    upload_precision: Annotated[
+        Literal["float32", "float16", "int8"],
+        typer.Option(help="How precisely devices tell what training changed; float16 halves the bytes."),
+    ] = RUN.training.upload_precision,
     rule: Annotated[
         str,
         typer.Option(
@@ -187,6 +191,7 @@ def create(
                 learning_rate=learning_rate,
                 max_tokens=max_tokens or manifest.max_tokens,
                 prune_by=prune_by,
+                upload_precision=upload_precision,
                 **asked,
             ),
             **chosen,

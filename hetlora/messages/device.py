@@ -101,8 +101,16 @@ class CheckIn(Message):
     held_out_count: Count = Field(default=0, exclude_if=_is_zero)  # kept for evaluations; 0: offer none
 
 
+# How numbers travel from devices; int8 has a scale for each rank (docs/adr/0019-compressed-updates.md).
+UploadPrecision = Literal["float32", "float16", "int8"]
+
+
+def _is_float32(precision: UploadPrecision) -> bool:
+    return precision == "float32"
+
+
 class TrainingSettings(Message):
-    """How each device trains in one round, frozen with the run."""
+    """How each device trains in one round, and how precisely it tells of it, frozen with the run."""
 
     steps: int = Field(default=10, strict=True, ge=1, le=100_000)
     batch_size: int = Field(default=16, strict=True, ge=1, le=4096)
@@ -111,6 +119,8 @@ class TrainingSettings(Message):
     pruning_decay: float = Field(default=0.99, gt=0, le=1)  # gamma; 1 means no pruning
     pruning_penalty: float = Field(default=1e-3, ge=0)  # lambda
     prune_by: Literal["model", "module"] = "model"  # one decision for all modules, or one for each
+    # Left out where it asks for nothing: older devices need not know of it.
+    upload_precision: UploadPrecision = Field(default="float32", exclude_if=_is_float32)
 
 
 TaskKind = Literal["train", "evaluate"]
@@ -157,6 +167,10 @@ class StartRequest(Message):
     rank: PositiveCount
 
 
+def _is_false(value: bool) -> bool:
+    return not value
+
+
 class Adaptation(Message):
     """Which numbers of the adapter a device trains, and which it sends back.
 
@@ -171,6 +185,10 @@ class Adaptation(Message):
     - `ranks`: which ranks of the global adapter these are (FSLoRA); the device has no use for it.
     - `amplification`: the model computes amplification B A; what is trained and sent is B and A (FSLoRA's
       R / r). It does not act on the plan's frozen adapter.
+    - `upload_precision`: what is sent, where it is not float32, is the change against what was received,
+      rounded to the nearest.
+    - `error_feedback`: what rounding left out is kept on the device for the run, and added to what it sends
+      in the next round, before that is rounded. For factors sent whole alone.
     """
 
     trained: Literal["both", "lora_A", "lora_B", "core"] = "both"
@@ -180,6 +198,8 @@ class Adaptation(Message):
     upload_density: float = Field(default=1.0, gt=0, le=1)
     ranks: tuple[Count, ...] | None = None
     amplification: float = Field(default=1.0, gt=0)
+    upload_precision: UploadPrecision = Field(default="float32", exclude_if=_is_float32)
+    error_feedback: bool = Field(default=False, exclude_if=_is_false)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -191,6 +211,12 @@ class Adaptation(Message):
             raise ValueError("selected ranks are sent whole, with both factors or the one that is trained")
         if self.trained == "core" and (self.selected_ranks is not None or self.upload_density < 1):
             raise ValueError("cores are sent whole")
+        if self.trained == "core" and self.upload_precision != "float32":
+            raise ValueError("cores are sent in float32")
+        if self.error_feedback and self.upload_precision == "float32":
+            raise ValueError("nothing is rounded off float32")
+        if self.error_feedback and (self.selected_ranks is not None or self.upload_density < 1):
+            raise ValueError("what rounding left out is added to factors that are sent whole")
         return self
 
 

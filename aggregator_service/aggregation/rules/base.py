@@ -31,6 +31,9 @@ class RoundRule(Rule[Any], Generic[Settings]):
 
     # Whether factors after a round are those of an SVD, which share no coordinates with those before it.
     free_gauge: ClassVar[bool] = False
+    # Whether a number of a factor means the same in every round, neither turned by an SVD nor folded away:
+    # what rounding left out of an update can then be added to the next (ADR 0019).
+    same_coordinates: ClassVar[bool] = True
     # Which pass over an update's numbers has to find those that are not finite.
     finite: ClassVar[FiniteCheck] = "read"
     # Whether updates are compared with what their devices were sent.

@@ -31,6 +31,8 @@ from hetlora.messages.rules import FedLoruRule
 class FedLoru(FactorRule[FedLoruRule]):
     """The mean of zero-padded factors, folded away now and then."""
 
+    same_coordinates = False
+
     @property
     def restarts(self) -> bool:
         return (self.state.round_index + 1) % self.settings.every_rounds == 0

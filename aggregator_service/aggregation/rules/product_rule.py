@@ -23,6 +23,7 @@ class ProductRule(RoundRule[Settings]):
     """The mean product, cut to the run's rank by SVD, until a rule says otherwise."""
 
     free_gauge = True
+    same_coordinates = False
 
     def init(self) -> ProductPartial:
         return ProductPartial(zero_products(self.state.adapter.spec, self.state.rank, self.rank_total))

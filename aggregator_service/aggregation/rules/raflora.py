@@ -50,6 +50,7 @@ class RaFlora(RoundRule[RaFloraRule]):
     """The mean product by bands of ranks, redistributed by SVD."""
 
     free_gauge = True
+    same_coordinates = False
 
     @property
     def bands(self) -> list[tuple[int, int]]:

@@ -61,6 +61,7 @@ class ResidualExact(RoundRule[ResidualExactRule]):
     """The mean change of the product, added to the global product."""
 
     free_gauge = True
+    same_coordinates = False
     adds_changes = True
     compares = True
 

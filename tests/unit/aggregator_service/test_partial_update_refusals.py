@@ -100,6 +100,37 @@ def resized(update: Adapter, ranks: Mapping[str, int]) -> Adapter:
     return Adapter(update.spec, {name: to(ranks[name], own) for name, own in update.factors.items()})
 
 
+def with_scales(value: float) -> Spoil:
+    return changed(lambda key, tensor: np.full_like(tensor, value) if key.endswith("scales") else tensor)
+
+
+@pytest.mark.parametrize(
+    ("precision", "spoil", "code"),
+    [
+        ("int8", whole, "malformed_tensors"),
+        ("int8", asked_as(Adaptation(upload_precision="float16")), "malformed_tensors"),
+        ("int8", asked_as(Adaptation(upload_precision="int8", trained="lora_B")), "spec_mismatch"),
+        ("int8", with_scales(np.nan), "non_finite_values"),
+        ("int8", with_scales(-1), "malformed_tensors"),
+        ("int8", with_scales(0), "malformed_tensors"),
+        ("int8", with_scales(3e38), "non_finite_values"),
+        ("int8", with_scales(1e15), "non_finite_values"),  # finite, and its norm is not believed
+        ("int8", changed(lambda key, tensor: np.pad(tensor, ((0, 1), (0, 1)))), "spec_mismatch"),
+        ("float16", whole, "malformed_tensors"),
+        ("float16", asked_as(Adaptation(upload_precision="int8")), "malformed_tensors"),
+        ("float16", changed(lambda key, tensor: np.full_like(tensor, np.inf)), "non_finite_values"),
+    ],
+)
+def test_update_in_another_precision_than_asked_for_is_refused_and_the_right_one_taken(
+    operator: Operator, device: FakeDevice, service: Service, precision: str, spoil: Spoil, code: str
+) -> None:
+    operator.run(operator.publish(SPEC), max_rank=RANK, training={"upload_precision": precision})
+    done = worked(device, 2, seed=3)
+    assert problem(device.upload(done.plan.assignment_id, spoil(done))) == (422, code)
+    assert kept_updates(service) == []
+    assert device.hand_in(done.plan, done.data, done.update.rank)["state"] == "accepted"
+
+
 @pytest.mark.parametrize(
     ("rule", "limit"), [("ffa", max_adapter_bytes(SPEC)), ("flasc", max_partial_bytes(SPEC))]
 )

@@ -88,6 +88,7 @@ class FakeService(testing.FakeService):
             lease_expires_at=datetime(2027, 1, 15, tzinfo=UTC),
         )
         self.faults: list[Exception | httpx.Response | None] = []
+        self.receipts: list[AssignmentState] = []  # of the next ones, instead of what became of the work
 
     @property
     def http(self) -> httpx.MockTransport:
@@ -136,7 +137,7 @@ class FakeService(testing.FakeService):
         return expand(update, self.spec, self.adaptation, self.received)
 
     def _receipt(self, state: AssignmentState, reason: str) -> Receipt:
-        return receipt(state)  # and the offer stays
+        return receipt(self.receipts.pop(0) if self.receipts else state)  # and the offer stays
 
 
 def receipt(state: AssignmentState) -> Receipt:

@@ -263,6 +263,11 @@ def test_update_of_cores_needs_those_of_all_modules(cores: Any) -> None:
         ({"trained": "lora_A", "private_lora_B": True}, "private lora_B is trained"),
         ({"selected_ranks": 1, "upload_density": 0.5}, "selected ranks are sent whole"),
         ({"trained": "core", "upload_density": 0.5}, "cores are sent whole"),
+        ({"trained": "core", "upload_precision": "int8"}, "cores are sent in float32"),
+        ({"error_feedback": True}, "nothing is rounded off"),
+        ({"error_feedback": True, "upload_precision": "int8", "upload_density": 0.5}, "sent whole"),
+        ({"error_feedback": True, "upload_precision": "int8", "selected_ranks": 1}, "sent whole"),
+        ({"upload_precision": "int4"}, "upload_precision"),
     ],
 )
 def test_adaptation_that_means_nothing_is_refused(fields: dict[str, Any], message: str) -> None:

@@ -40,6 +40,9 @@ SPARSE = Adaptation(upload_density=0.5)
 SELECTED = Adaptation(selected_ranks=2)
 ONE = Adaptation(trained="lora_B")
 CORE = Adaptation(trained="core")
+INT8 = Adaptation(upload_precision="int8")
+INT8_SPARSE = Adaptation(upload_precision="int8", upload_density=0.5)
+FLOAT16 = Adaptation(upload_precision="float16", trained="lora_B")
 SQUARE = Adapter(
     SPEC,
     {m.name: LoraFactors(np.ones((2, m.in_features)), np.ones((m.out_features, 2))) for m in SPEC.modules},
@@ -48,6 +51,9 @@ GOOD = {
     "sparse": (SPARSE, contract(adapter(2), SPARSE, RECEIVED)),
     "selected": (SELECTED, contract(adapter(2), SELECTED, RECEIVED)),
     "one": (ONE, contract(adapter(2), ONE, RECEIVED)),
+    "int8": (INT8, contract(adapter(2), INT8, RECEIVED)),
+    "int8 sparse": (INT8_SPARSE, contract(adapter(2), INT8_SPARSE, RECEIVED)),
+    "float16": (FLOAT16, contract(adapter(2), FLOAT16, RECEIVED)),
 }
 
 
@@ -63,6 +69,15 @@ def refused(kind: str, change: Mapping[str, Any]) -> InputError:
 
 def positions(*numbers: int, dtype: str = "uint32") -> np.ndarray:
     return np.array(numbers, dtype)
+
+
+def scales(*rows: list[float]) -> np.ndarray:
+    return np.array(rows, np.float32)
+
+
+def quantised(*values: int) -> np.ndarray:
+    """Ranks of lora_A of k, each of one number."""
+    return np.array([[value] * 3 for value in values], np.int8)
 
 
 def test_good_files_are_read() -> None:
@@ -104,6 +119,35 @@ def test_good_files_are_read() -> None:
         ("one", {K_B: None}, SpecMismatch),
         ("one", {K_B: np.full((2, 2), np.nan, np.float32)}, NonFiniteValues),
         ("one", {"surprise": np.ones(1, np.float32)}, SpecMismatch),
+        ("int8", {f"{K_A}.scales": scales([np.nan], [1])}, NonFiniteValues),
+        ("int8", {f"{K_A}.scales": scales([np.inf], [1])}, NonFiniteValues),
+        ("int8", {f"{K_A}.scales": scales([-1], [1])}, MalformedTensors),
+        ("int8", {f"{K_A}.scales": scales([0], [1])}, MalformedTensors),  # of numbers that are not zero
+        ("int8", {f"{K_A}.scales": scales([3e38], [1])}, NonFiniteValues),  # 127 of it passes float32
+        ("int8", {f"{K_A}.scales": scales([1], [1]), K_A: quantised(-128, 0)}, MalformedTensors),
+        ("int8", {f"{K_A}.scales": scales([1], [1]).astype(np.float16)}, MalformedTensors),
+        ("int8", {f"{K_A}.scales": scales([1])}, SpecMismatch),
+        ("int8", {f"{K_A}.scales": scales([1, 1])}, SpecMismatch),  # those of lora_B lie so
+        ("int8", {f"{K_A}.scales": np.ones(2, np.float32)}, SpecMismatch),
+        ("int8", {f"{K_A}.scales": None}, SpecMismatch),
+        ("int8", {K_A: None}, SpecMismatch),
+        ("int8", {K_A: None, f"{K_A}.scales": None}, SpecMismatch),
+        ("int8", {K_A: np.ones((2, 3), np.float32)}, MalformedTensors),
+        ("int8", {K_A: np.ones((2, 1), np.int8)}, SpecMismatch),  # which would fit any width
+        ("int8", {K_A: quantised(1, 1, 1), f"{K_A}.scales": scales([1], [1], [1])}, RankOutOfRange),
+        ("int8", {K_A: quantised(1), f"{K_A}.scales": scales([1])}, SpecMismatch),  # lora_B has rank 2
+        ("int8", {K_A: np.ones(6, np.int8), f"{K_A}.scales": np.ones(1, np.float32)}, SpecMismatch),
+        ("int8", {K_A: np.array(1, np.int8)}, SpecMismatch),
+        ("int8", {f"{K}.core": np.ones((2, 2), np.float32)}, SpecMismatch),
+        ("int8", {K_A: quantised(0, 0), f"{K_A}.scales": scales([0], [1])}, None),
+        ("int8 sparse", {f"{K_A}.scales": np.ones(2, np.float32)}, SpecMismatch),
+        ("int8 sparse", {f"{K_A}.scales": scales([1])}, SpecMismatch),
+        ("int8 sparse", {f"{K_A}.scales": np.full(1, np.nan, np.float32)}, NonFiniteValues),
+        ("int8 sparse", {f"{K_A}.positions": None}, SpecMismatch),
+        ("float16", {K_B: np.ones((2, 2), np.float32)}, MalformedTensors),
+        ("float16", {K_B: np.full((2, 2), np.inf, np.float16)}, NonFiniteValues),
+        ("float16", {K_B: np.ones((1, 2), np.float16)}, SpecMismatch),  # which would fit any width
+        ("float16", {f"{K_B}.scales": scales([1, 1])}, SpecMismatch),
     ],
 )
 def test_update_that_is_not_what_was_asked_for_is_refused(
@@ -216,6 +260,9 @@ READERS: list[Callable[[bytes], object]] = [
     lambda data: expand(data, SPEC, SELECTED, RECEIVED),
     lambda data: expand(data, SPEC, ONE, RECEIVED),
     lambda data: expand(data, SPEC, CORE, SQUARE),
+    lambda data: expand(data, SPEC, INT8, RECEIVED),
+    lambda data: expand(data, SPEC, INT8_SPARSE, RECEIVED),
+    lambda data: expand(data, SPEC, FLOAT16, RECEIVED),
     lambda data: sent_from_bytes(data, SPEC),
     lambda data: frozen_from_bytes(data, SPEC),
 ]

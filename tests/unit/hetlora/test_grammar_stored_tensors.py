@@ -44,6 +44,9 @@ RECEIVED, SQUARE = adapter(1), adapter(1, (2, 2))
 CORES = {name: np.full((2, 2), 3, np.float32) for name in SPEC.by_name}
 CORE, SPARSE = Adaptation(trained="core"), Adaptation(upload_density=0.5)
 SELECTED, ONE = Adaptation(selected_ranks=2), Adaptation(trained="lora_B")
+HALVED, QUANTISED = Adaptation(upload_precision="float16"), Adaptation(upload_precision="int8")
+QUANTISED_SPARSE = Adaptation(upload_density=0.5, upload_precision="int8")
+QUANTISED_RANKS = Adaptation(selected_ranks=2, upload_precision="int8")
 
 
 def expanding(adaptation: Adaptation, received: Adapter) -> Callable[[Source], LazyAdapter]:
@@ -83,6 +86,10 @@ KINDS: dict[str, tuple[bytes, Callable[[Source], LazyAdapter], Callable[[bytes],
         ("sparse", SPARSE, RECEIVED),
         ("selected", SELECTED, RECEIVED),
         ("one factor", ONE, RECEIVED),
+        ("float16", HALVED, RECEIVED),
+        ("int8", QUANTISED, RECEIVED),
+        ("int8 sparse", QUANTISED_SPARSE, RECEIVED),
+        ("int8 selected", QUANTISED_RANKS, RECEIVED),
     )
 }
 # What is known by its digest is taken as it is: only what arrives is to be refused.
