@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -18,6 +18,7 @@ from aggregator_service.artifacts.handouts import handout_tensors
 from benchmarks.rules.clients import Client
 from edge_sdk.batches import draw_batches
 from edge_sdk.collation import collate_for
+from edge_sdk.error_feedback import RoundingErrors, contract_with_feedback
 from edge_sdk.examples import ExampleStore
 from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.pruning import self_prune
@@ -27,10 +28,10 @@ from edge_sdk.training import train_locally
 from hetlora.adapter import Adapter, LoraFactors, initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.digest import sha256_of
-from hetlora.messages.device import TrainingSettings
+from hetlora.messages.device import Adaptation, TrainingSettings
 from hetlora.messages.rules import AnyRule
 from hetlora.partial import contract, expand
-from hetlora.sent_parts import sends_whole_ranks
+from hetlora.sent_parts import at_precision, sends_whole_ranks
 from hetlora.stored_tensors import tensors_to_bytes
 from hetlora.tensors import factor_tensors
 
@@ -49,6 +50,7 @@ class Setting:
     run_rank: int
     cohort: int
     seed: int
+    feeds_back: bool = True  # what rounding left out, where updates are rounded and the rule lets it
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,42 +62,14 @@ class Round:
     up_bytes: int
 
 
-def rounds(setting: Setting, rule: AnyRule) -> Iterator[Round]:
-    """Round after round without end; cohorts and batches depend on the seed and the round alone."""
-    spec = setting.bundle.manifest.adapter
-    initial = initial_adapter(spec, setting.run_rank, np.random.default_rng(setting.seed))
-    state = first_state(rule, initial)
-    ranks = {client.number: client.rank for client in setting.clients}
-    while True:
-        rng = np.random.default_rng([setting.seed, COHORTS, state.round_index])
-        chosen = sorted(rng.choice(len(setting.clients), setting.cohort, replace=False))
-        opened = open_rule(rule, state)
-        down = up = 0
-        updates: dict[UpdateRef, Update] = {}
-        for number in chosen:
-            client = setting.clients[number]
-            handout = opened.distribute(ranks[number], int(rng.integers(2**31)))
-            data, received = _train(setting, client, handout, state.round_index)
-            adapter = expand(data, spec, handout.adaptation, received)
-            if sends_whole_ranks(handout.adaptation):
-                ranks[number] = min(ranks[number], max(adapter.rank, 1))
-            down += len(tensors_to_bytes(handout_tensors(handout))) + _frozen_bytes(handout)
-            up += len(data)
-            ref = UpdateRef(sha256_of(data), len(client.examples), f"{number}", adapter.rank)
-            updates[ref] = Update(
-                stacked(adapter), len(client.examples), handout.received, ranks=handout.adaptation.ranks
-            )
-        state = aggregate(opened, list(updates), updates.__getitem__).state
-        yield Round(state, down, up)
+# What a client trained in a round, and what it was sent.
+Train = Callable[[Setting, Client, Handout, int], tuple[Adapter, Adapter]]
 
 
-def _frozen_bytes(handout: Handout) -> int:
-    if handout.frozen is None:
-        return 0
-    return len(tensors_to_bytes(factor_tensors(factors_of(handout.frozen))))
-
-
-def _train(setting: Setting, client: Client, handout: Handout, round_index: int) -> tuple[bytes, Adapter]:
+def train_client(
+    setting: Setting, client: Client, handout: Handout, round_index: int
+) -> tuple[Adapter, Adapter]:
+    """The SDK's own training, on ONNX Runtime."""
     received = unstacked(handout.adapter)
     how = Parametrisation(
         handout.adaptation,
@@ -124,7 +98,60 @@ def _train(setting: Setting, client: Client, handout: Handout, round_index: int)
         trained = train_locally(runtime, batches, training, max_seconds=1e9).adapter
     if sends_whole_ranks(handout.adaptation) and training.pruning_decay < 1:
         trained = self_prune(received, trained, pruning_decay=training.pruning_decay, min_rank=1)
-    return contract(trained, handout.adaptation, received), received
+    return trained, received
+
+
+def rounds(setting: Setting, rule: AnyRule, train: Train = train_client) -> Iterator[Round]:
+    """Round after round without end; cohorts and batches depend on the seed and the round alone."""
+    spec = setting.bundle.manifest.adapter
+    initial = initial_adapter(spec, setting.run_rank, np.random.default_rng(setting.seed))
+    state = first_state(rule, initial)
+    ranks = {client.number: client.rank for client in setting.clients}
+    errors: dict[int, RoundingErrors] = {}
+    while True:
+        rng = np.random.default_rng([setting.seed, COHORTS, state.round_index])
+        chosen = sorted(rng.choice(len(setting.clients), setting.cohort, replace=False))
+        opened = open_rule(rule, state)
+        down = up = 0
+        updates: dict[UpdateRef, Update] = {}
+        for number in chosen:
+            client = setting.clients[number]
+            handout = opened.distribute(ranks[number], int(rng.integers(2**31)))
+            asked = _asked(setting, handout, opened.same_coordinates)
+            handout = replace(handout, adaptation=asked)
+            trained, received = train(setting, client, handout, state.round_index)
+            data, errors[number] = _sent(trained, asked, received, errors.get(number, {}))
+            adapter = expand(data, spec, handout.adaptation, received)
+            if sends_whole_ranks(handout.adaptation):
+                ranks[number] = min(ranks[number], max(adapter.rank, 1))
+            down += len(tensors_to_bytes(handout_tensors(handout))) + _frozen_bytes(handout)
+            up += len(data)
+            ref = UpdateRef(sha256_of(data), len(client.examples), f"{number}", adapter.rank)
+            updates[ref] = Update(
+                stacked(adapter), len(client.examples), handout.received, ranks=handout.adaptation.ranks
+            )
+        state = aggregate(opened, list(updates), updates.__getitem__).state
+        yield Round(state, down, up)
+
+
+def _frozen_bytes(handout: Handout) -> int:
+    if handout.frozen is None:
+        return 0
+    return len(tensors_to_bytes(factor_tensors(factors_of(handout.frozen))))
+
+
+def _asked(setting: Setting, handout: Handout, same_coordinates: bool) -> Adaptation:
+    precision = setting.training.upload_precision
+    fed_back = setting.feeds_back and same_coordinates
+    return at_precision(handout.adaptation, precision, same_coordinates=fed_back)
+
+
+def _sent(
+    trained: Adapter, asked: Adaptation, received: Adapter, errors: RoundingErrors
+) -> tuple[bytes, RoundingErrors]:
+    if asked.error_feedback:
+        return contract_with_feedback(trained, asked, received, errors)
+    return contract(trained, asked, received), errors
 
 
 def whole(handout: Handout) -> Adapter:

@@ -19,6 +19,9 @@ from hetlora.messages.management import RunSettings
 MakeDevice = Callable[[int], FakeDevice]
 ROUNDS = 3
 NAMES = [kind().name for kind in RULES]
+# Forms of updates, with and without error feedback.
+INT8, FLOAT16 = ({"upload_precision": precision} for precision in ("int8", "float16"))
+ROUNDED = ["hetlora", "rolora", "fedsa", "lora_a2", "flasc", "fslora", "residual_exact"]
 STEPPED = ["zero_pad", "flexlora", "fed_sb", "rolora", "residual_exact"]
 
 
@@ -28,6 +31,8 @@ STEPPED = ["zero_pad", "flexlora", "fed_sb", "rolora", "residual_exact"]
         *(pytest.param({"rule": name}, id=name) for name in NAMES),
         *(pytest.param({"rule": n, "server_optimizer": {"name": "adam"}}, id=f"{n} adam") for n in STEPPED),
         pytest.param({"rule": "hetlora", "server_optimizer": {"name": "momentum"}}, id="hetlora momentum"),
+        *(pytest.param({"rule": n, "training": INT8}, id=f"{n} int8") for n in ROUNDED),
+        pytest.param({"rule": "hetlora", "training": FLOAT16}, id="hetlora float16"),
         pytest.param({"rule": {"name": "fedloru", "every_rounds": 2}}, id="fedloru restarts"),
         pytest.param({"rule": {"name": "residual_exact", "fold": True, "allocate": True}}, id="folded"),
     ],

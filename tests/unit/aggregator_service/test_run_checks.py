@@ -104,6 +104,11 @@ def test_self_pruning_of_devices_that_send_no_whole_ranks_is_refused(operator: O
     assert refused(operator, rule=rule, training={"pruning_decay": 0.9})["got"] == "pruning_decay 0.9"
 
 
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_cores_in_fewer_bytes_are_refused(operator: Operator, precision: str) -> None:
+    assert refused(operator, rule="fed_sb", training={"upload_precision": precision})["got"] == precision
+
+
 def test_constants_that_do_not_fit_the_rank_of_the_run_are_refused(operator: Operator) -> None:
     assert refused(operator, rule={"name": "raflora", "levels": [1, 8]})["expected"] == "up to 4"
     assert refused(operator, rule={"name": "residual_exact", "state_rank": 3})["expected"] == "4 or more"

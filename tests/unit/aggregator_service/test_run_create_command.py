@@ -29,6 +29,12 @@ def test_run_prunes_by_what_was_asked_for(http: httpx.Client, bundle: str, prune
     assert created(http, bundle, "--prune-by", prune_by)["training"]["prune_by"] == prune_by
 
 
+def test_run_asks_for_the_precision_that_was_named(http: httpx.Client, bundle: str) -> None:
+    asked = created(http, bundle, "--upload-precision", "int8")
+    assert asked["training"]["upload_precision"] == "int8"
+    assert "upload_precision" not in created(http, bundle)["training"]
+
+
 def test_run_prunes_by_the_model_unless_asked_otherwise(http: httpx.Client, bundle: str) -> None:
     assert created(http, bundle)["training"]["prune_by"] == "model"
 

@@ -71,6 +71,8 @@ def test_peak_of_keeping_an_update_is_a_part_of_its_size(
         pytest.param(Adaptation(trained="lora_A"), id="one factor"),
         pytest.param(Adaptation(selected_ranks=RANK * MODULES // 2), id="selected ranks"),
         pytest.param(Adaptation(upload_density=0.5), id="sparse"),
+        pytest.param(Adaptation(upload_precision="float16"), id="float16"),
+        pytest.param(Adaptation(upload_precision="int8"), id="int8"),
     ],
 )
 def test_peak_of_validation_follows_the_largest_module_whatever_was_asked_for(

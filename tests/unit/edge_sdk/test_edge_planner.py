@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from fake_bundle import stamped
 from fake_service import STRONG, FakeService, tiny_files, tiny_manifest
@@ -100,6 +102,20 @@ def test_traffic_bounds_the_rank() -> None:
     device = _device(traffic_bytes_per_round=50 * MB)
     choice = choose_rank(device, MANIFEST, _offer(), example_count=100)
     assert (choice.rank, choice.bound_by) == (8, "traffic")
+
+
+@pytest.mark.parametrize(
+    ("precision", "rank", "traffic"),
+    # Up come 2, 1 or 0.5 MB a rank, with int8 also a scale for each of the two factors of its one module.
+    [("float32", 8, 32 * MB), ("float16", 16, 48 * MB), ("int8", 16, 40 * MB + 16 * 8)],
+)
+def test_update_in_fewer_bytes_leaves_traffic_for_a_higher_rank(
+    precision: Any, rank: int, traffic: int
+) -> None:
+    training = _offer().training.model_copy(update={"upload_precision": precision})
+    device = _device(traffic_bytes_per_round=50 * MB)
+    choice = choose_rank(device, MANIFEST, _offer(training=training), example_count=100)
+    assert (choice.rank, choice.bound_by, choice.forecast.traffic_bytes) == (rank, "traffic", traffic)
 
 
 def test_rank_that_is_trained_anyway_takes_the_memory_and_the_rank_taken_the_upload() -> None:
