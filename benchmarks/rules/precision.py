@@ -63,7 +63,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class PrecisionRow:
-    """One variant over all seeds: bytes of an update, and the mean score over the last fifth of the rounds."""
+    """One variant over all seeds: bytes of an update, and the mean score over the last fifth of rounds."""
 
     variant: str
     update_bytes: float

@@ -109,6 +109,17 @@ def test_sparse_change_is_written_and_read_as_pinned() -> None:
     assert expand(data, SPEC, adaptation, received).factors["h.0.k"].lora_B.tolist() == [[1, 0], [2, 8]]
 
 
+def test_change_in_int8_is_written_and_read_as_pinned() -> None:
+    # In k one number of lora_B moves by 127, so that a step of its rank is 1. In q the first rank moves by
+    # 254 and -126: its step is 2, and the numbers are 127 and -63.
+    received = adapter_from_bytes(adapter_bytes("adapter_rank2.safetensors.hex"), SPEC)
+    trained = with_lora_b(received, k=[[1, 0], [2, 132]], q=[[257, 1], [-126, -1]])
+    data = adapter_bytes("update_int8.safetensors.hex")
+    adaptation = device.Adaptation(upload_precision="int8")
+    assert contract(trained, adaptation, received) == data
+    assert adapter_to_bytes(expand(data, SPEC, adaptation, received)) == adapter_to_bytes(trained)
+
+
 def test_cores_are_written_and_read_as_pinned() -> None:
     data = adapter_bytes("update_cores.safetensors.hex")
     cores = cores_from_bytes(data, SPEC, 2)
