@@ -30,6 +30,7 @@ from hetlora.errors import (
 from hetlora.manifest import MANIFEST_NAME
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import (
+    Adaptation,
     CheckIn,
     CheckInAnswer,
     Failure,
@@ -42,8 +43,10 @@ from hetlora.messages.device import (
     TrainingSettings,
 )
 from hetlora.messages.evaluation import EvaluationReport
+from hetlora.partial import expand
+from hetlora.sent_parts import at_precision
 from hetlora.states import AssignmentState
-from hetlora.tensors import adapter_from_bytes, adapter_to_bytes
+from hetlora.tensors import adapter_to_bytes
 from hetlora.testing.door import RETRY_SECONDS, Door
 from hetlora.testing.loopback import LoopbackServer, Reply, Request, problem_reply
 from hetlora.testing.objects import object_reply
@@ -129,6 +132,7 @@ class FakeService:
         self.objects[bundle.digest] = manifest
         spec = bundle.manifest.adapter
         self.global_adapter = initial_adapter(spec, spec.max_rank, np.random.default_rng(0))
+        self.received = self.global_adapter
         self.offer = Offer(
             kind=kind,
             assignment_id=f"assignment-{self._handed_in() + len(self.failures) + 1}",
@@ -212,12 +216,14 @@ class FakeService:
         return _json(self._plan(self.offer, rank))
 
     def _plan(self, offer: Offer, rank: int) -> Plan:
+        self.received = truncate(self.global_adapter, rank)
         return Plan(
             assignment_id=offer.assignment_id,
             rank=rank,
-            adapter=self.put(adapter_to_bytes(truncate(self.global_adapter, rank))),
+            adapter=self.put(adapter_to_bytes(self.received)),
             seed=len(self.reports),
             lease_expires_at=offer.lease_expires_at,
+            adaptation=_asked(offer),
         )
 
     def put(self, data: bytes) -> ObjectRef:
@@ -226,7 +232,8 @@ class FakeService:
         return ObjectRef(sha256=sha256_of(data), size_bytes=len(data))
 
     def _read(self, update: bytes) -> Adapter:
-        return adapter_from_bytes(update, self.global_adapter.spec)
+        assert self.offer is not None
+        return expand(update, self.global_adapter.spec, _asked(self.offer), self.received)
 
     def _update(self, body: bytes) -> Reply:
         self.updates.append(self._read(body))
@@ -271,6 +278,11 @@ class FakeService:
             reason=reason,
             retry_after_seconds=self.retry_after_seconds,
         )
+
+
+def _asked(offer: Offer) -> Adaptation:
+    """Whole adapters, in the precision that the offer tells."""
+    return at_precision(Adaptation(), offer.training.upload_precision, same_coordinates=True)
 
 
 def _json(message: BaseModel, status: int = 200) -> Reply:

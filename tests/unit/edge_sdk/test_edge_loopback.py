@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from fake_bundle import bundle_on_disk
 from fake_runtime import quadratic
 from fake_service import STRONG
+from safetensors.numpy import load
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.identity import load_or_create_identity
@@ -92,6 +94,17 @@ def test_update_may_come_in_parts(service: testing.FakeService, bundle: Bundle, 
     parts = [request for request in service.requests if request.startswith("PATCH")]
     assert len(parts) >= len(service.bodies[0]) / 100
     assert service.script == []
+
+
+def test_update_in_int8_comes_where_the_training_asks_for_it(
+    service: testing.FakeService, client: EdgeClient, bundle: Bundle
+) -> None:
+    service.offer_work(bundle, TRAINING.model_copy(update={"upload_precision": "int8"}))
+    assert client.run_once().outcome == "accepted"
+    assert {str(tensor.dtype) for tensor in load(service.bodies[0]).values()} == {"int8", "float32"}
+    # From zeros half of the way to 1, three times over: all numbers move alike, by 127 steps.
+    moved = service.updates[0].factors["query"].lora_B
+    np.testing.assert_allclose(moved, np.full((6, 4), 0.875), rtol=1e-6)
 
 
 def test_next_offer_is_the_next_round(
