@@ -20,6 +20,7 @@ from benchmarks.rules.contest import ENTRANTS
 from benchmarks.rules.precision import VARIANTS, Outcome, PrecisionRow, Trial, rows_of, run_variant
 from benchmarks.rules.tasks import Name
 from hetlora.cli.output import JsonFlag, stderr, stdout
+from hetlora.errors import SettingsError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -59,7 +60,8 @@ def bench_precision(
     """
     beginning = begin()
     names = choices_of(variants, "variants", [*VARIANTS])
-    (rule,) = choices_of(rule, "rule", [*ENTRANTS])
+    if rule not in ENTRANTS:
+        raise SettingsError("--rule", got=rule, expected=f"one of {[*ENTRANTS]}")
     (count,) = counts_of(seeds, "seeds")
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
         trial = Trial(task, data, Path(scratch), rule, clients, cohort, rounds, steps, learning_rate)

@@ -93,7 +93,9 @@ def create(
     ] = RUN.training.prune_by,
     upload_precision: Annotated[
         Literal["float32", "float16", "int8"],
-        typer.Option(help="How precisely devices tell what training changed; float16 halves the bytes."),
+        typer.Option(
+            help="How devices tell what training changed: float16 is half the bytes, int8 a quarter."
+        ),
     ] = RUN.training.upload_precision,
     rule: Annotated[
         str,
