@@ -193,9 +193,8 @@ class Adopter:
             threads=self.threads,
             parametrisation=whole.how,
         )
-        batches = each_once(
-            self.held_out, batching_of(bundle, stored.training), rng=np.random.default_rng(_SEED), ids=ids
-        )
+        batching = batching_of(bundle, stored.training)
+        batches = each_once(batching.read(self.held_out), batching, rng=np.random.default_rng(_SEED), ids=ids)
         return evaluate_locally(
             opened,
             _up_to(batches, most),
