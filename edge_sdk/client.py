@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import random
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import httpx
 
 from edge_sdk.adapters import Adapters
 from edge_sdk.adoption import ALWAYS, Adopter, Adoption
-from edge_sdk.assignment import AWAY, NOT_ALLOWED_SECONDS, Equipment
+from edge_sdk.assignment import NOT_ALLOWED_SECONDS, Equipment
 from edge_sdk.bundles import BundleCache
 from edge_sdk.capabilities import Capabilities
 from edge_sdk.conditions import LeftAlone, Told, Watch
@@ -33,19 +31,12 @@ from edge_sdk.session import Session
 from edge_sdk.transport import Transport
 from edge_sdk.uploads import DEFAULT_PART_BYTES, Uploads
 from edge_sdk.visit import Visit
+from edge_sdk.visiting import keep_visiting
 from hetlora import __version__
-from hetlora.errors import ConditionsUnmet, RefusedError, TooManyRequests, UnavailableError
+from hetlora.errors import ConditionsUnmet, RefusedError, UnavailableError
 from hetlora.messages.common import PROTOCOL_VERSION
 from hetlora.messages.conditions import ANY_TIME, Conditions
 from hetlora.messages.device import CapabilityReport, CheckIn, CheckInAnswer
-
-logger = logging.getLogger(__name__)
-
-# How long run_forever waits for a service that is away: doubling, with full jitter, up to five minutes.
-FIRST_ABSENCE_SECONDS: Final = 5.0
-LONGEST_ABSENCE_SECONDS: Final = 300.0
-# Whatever a service asks for: a device that never comes back is lost.
-LONGEST_WAIT_SECONDS: Final = 7 * 24 * 3600.0
 
 
 def _ignore(event: Event) -> None:
@@ -266,22 +257,7 @@ class EdgeClient:
         Raises:
             RefusedError: the service does not admit this device.
         """
-        stop = stop or threading.Event()
-        absences = 0
-        jitter = random.Random()
-        while not stop.is_set():
-            try:
-                visit = self.run_once()
-            except (*AWAY, UnavailableError) as error:  # or this device itself: its disk is full, say
-                absences += 1
-                longest = min(LONGEST_ABSENCE_SECONDS, FIRST_ABSENCE_SECONDS * 2 ** (absences - 1))
-                wait_seconds = jitter.uniform(0, longest) + _asked_seconds(error)
-                logger.warning("event=visit_failed retry_seconds=%.1f error=%s", wait_seconds, error)
-            else:
-                absences = 0
-                wait_seconds = min(visit.retry_after_seconds, LONGEST_WAIT_SECONDS)
-                on_visit(visit)
-            stop.wait(wait_seconds)
+        keep_visiting(self.run_once, stop or threading.Event(), on_visit)
 
     def _check_in(self, capabilities: CapabilityReport) -> CheckInAnswer:
         request = CheckIn(
@@ -298,9 +274,3 @@ class EdgeClient:
             self._enrolment.model_copy(update={"public_key": self._transport.identity.public_key}),
             on_pending=lambda status: self._on_event(AwaitingApproval(status.device_id)),
         )
-
-
-def _asked_seconds(error: Exception) -> float:
-    """How long the service asked to be left alone, if it did."""
-    asked = error.retry_after_seconds if isinstance(error, TooManyRequests) else None
-    return min(asked or 0.0, LONGEST_WAIT_SECONDS)
