@@ -1,4 +1,4 @@
-"""Visits again and again, at the pace that the service asks for, or more and more seldom where none comes off."""
+"""Visits again and again, at the pace that the service asks for; more seldom where none comes off."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def keep_visiting(
         except (
             *AWAY,
             UnavailableError,
-        ) as error:  # the service, or this device itself: its disk is full, say
+        ) as error:  # or this device: its disk is full
             absences += 1
             longest = min(LONGEST_ABSENCE_SECONDS, FIRST_ABSENCE_SECONDS * 2 ** (absences - 1))
             wait_seconds = jitter.uniform(0, longest) + _asked_seconds(error)
