@@ -73,7 +73,9 @@ def finish(settings: Settings, clock: FakeClock, engine: Watched, *lost: str) ->
         ):  # as if by `free_abandoned`: the dead may have been this process
             session.scalars(select(RoundRow)).one().claimed_until = None
         lose(service, *lost)
-        clock.advance(60 if lost else 0)
+        if lost:
+            tick(watched(service, engine))  # from now on it is looked for
+            clock.advance(60)
         for _ in range(1 + len(lost)):
             tick(watched(service, engine))
         with service.database.read() as session:
