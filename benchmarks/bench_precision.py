@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish
 from benchmarks.options import Seed, choices_of, counts_of
 from benchmarks.rules.contest import ENTRANTS
-from benchmarks.rules.precision import VARIANTS, Outcome, PrecisionRow, Trial, rows_of, run_variant
+from benchmarks.rules.precision import VARIANTS, PrecisionRow, Trial, rows_of, run_variant
 from benchmarks.rules.tasks import Name
-from hetlora.cli.output import JsonFlag, stderr, stdout
+from benchmarks.rules.trials import run_trials
+from hetlora.cli.output import JsonFlag, stdout
 from hetlora.errors import SettingsError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -65,7 +64,9 @@ def bench_precision(
     (count,) = counts_of(seeds, "seeds")
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
         trial = Trial(task, data, Path(scratch), rule, clients, cohort, rounds, steps, learning_rate)
-        outcomes = _run(trial, names, [seed + number for number in range(count)], processes)
+        trial.opened(seed=0)  # exports the bundle, which all runs share
+        every = [seed + number for number in range(count)]
+        outcomes = run_trials(partial(run_variant, trial), names, every, processes)
     rows = rows_of(outcomes, cohort)
     if not as_json:
         stdout.print(_table(rows, task))
@@ -77,23 +78,6 @@ def bench_precision(
     finish(
         "precision", figures, beginning=beginning, seed=seed, packages=PACKAGES, results=results, part=task
     )
-
-
-def _run(
-    trial: Trial, names: Sequence[str], seeds: Sequence[int], processes: int
-) -> Mapping[str, Sequence[Outcome]]:
-    trial.opened(seed=0)  # exports the bundle, which all runs share
-    found: dict[str, list[Outcome]] = {name: [] for name in names}
-    with (
-        Progress(console=stderr, transient=True) as progress,
-        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
-    ):
-        waiting = [(name, pool.submit(run_variant, trial, name, seed)) for seed in seeds for name in names]
-        bar = progress.add_task(f"{len(waiting)} runs", total=len(waiting))
-        for name, future in waiting:
-            found[name].append(future.result())
-            progress.advance(bar)
-    return found
 
 
 def _table(rows: Sequence[PrecisionRow], task: str) -> Table:

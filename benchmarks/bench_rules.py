@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish
 from benchmarks.options import Seed, choices_of, counts_of
-from benchmarks.rules.contest import ENTRANTS, Contest, Curve, run_entrant
+from benchmarks.rules.contest import ENTRANTS, Contest, run_entrant
 from benchmarks.rules.report import RuleRow, draw_curves, rows_of
 from benchmarks.rules.tasks import Name
-from hetlora.cli.output import JsonFlag, stderr, stdout
+from benchmarks.rules.trials import run_trials
+from hetlora.cli.output import JsonFlag, stdout
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -66,7 +65,9 @@ def bench_rules(
     (count,) = counts_of(seeds, "seeds")
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
         contest = Contest(task, data, keep or Path(scratch), clients, cohort, steps, learning_rate, megabytes)
-        curves = _run(contest, names, [seed + number for number in range(count)], processes)
+        contest.prepare()
+        every = [seed + number for number in range(count)]
+        curves = run_trials(partial(run_entrant, contest), names, every, processes)
     rows = rows_of(curves, megabytes)
     results.mkdir(parents=True, exist_ok=True)
     draw_curves(curves, megabytes, results / f"rules-{task}.png")
@@ -78,24 +79,6 @@ def bench_rules(
         "rows": [asdict(row) for row in rows],
     }
     finish("rules", figures, beginning=beginning, seed=seed, packages=PACKAGES, results=results, part=task)
-
-
-def _run(
-    contest: Contest, names: Sequence[str], seeds: Sequence[int], processes: int
-) -> Mapping[str, Sequence[Curve]]:
-    contest.prepare()
-    todo = [(name, seed) for seed in seeds for name in names]
-    found: dict[str, list[Curve]] = {name: [] for name in names}
-    with (
-        Progress(console=stderr, transient=True) as progress,
-        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
-    ):
-        bar = progress.add_task(f"{len(todo)} runs", total=len(todo))
-        waiting = [(name, pool.submit(run_entrant, contest, name, seed)) for name, seed in todo]
-        for name, future in waiting:
-            found[name].append(future.result())
-            progress.advance(bar)
-    return found
 
 
 def _table(rows: Sequence[RuleRow], task: str) -> Table:
