@@ -18,6 +18,7 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from edge_sdk.adapter_index import AdapterIndex
+from edge_sdk.folder import sync_folder
 from hetlora.digest import sha256_of
 from hetlora.errors import AdapterUnusable
 from hetlora.messages.common import ObjectRef
@@ -127,16 +128,7 @@ class AdapterFiles:
         self._before_step(f"rename {name}")
         os.replace(aside, self._folder / name)
         self._before_step(f"sync the folder for {name}")
-        self._sync_folder()
-
-    def _sync_folder(self) -> None:
-        """Have its names survive a power loss, where folders can be opened."""
-        if os.name == "posix":
-            descriptor = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        sync_folder(self._folder)
 
 
 def _name(ref: ObjectRef) -> str:

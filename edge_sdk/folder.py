@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,3 +103,13 @@ def open_folder(root: Path) -> DeviceFolder:
             f"device folder {root} cannot be used", got=error.strerror, expected="a folder to write to"
         ) from error
     return folder
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder survive a power loss, where folders can be opened."""
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 
-from edge_sdk.folder import DeviceFolder
+from edge_sdk.folder import DeviceFolder, sync_folder
 from edge_sdk.identity import Identity, load_or_create_identity
 from edge_sdk.service import DeviceService
 from edge_sdk.transport import Transport
@@ -65,7 +65,7 @@ def rotate_key(transport: Transport, folder: DeviceFolder) -> None:
         folder.next_key_file.unlink()
         raise
     os.replace(folder.next_key_file, folder.key_file)
-    _sync(folder)
+    sync_folder(folder.root)
     transport.identity = new
     logger.info("device=%s event=key_rotated", new.device_id)
 
@@ -91,14 +91,4 @@ def _keep_first_id(folder: DeviceFolder, device_id: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(aside, folder.device_id_file)
-    _sync(folder)
-
-
-def _sync(folder: DeviceFolder) -> None:
-    """Have the folder's names survive a power loss, where folders can be opened."""
-    if os.name == "posix":
-        descriptor = os.open(folder.root, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    sync_folder(folder.root)
