@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aggregator_service.aggregation.reading import UpdateReader
-from aggregator_service.aggregation.rule import PLAIN, PlanKey, Update, UpdateRef
+from aggregator_service.aggregation.rule import PlanKey, Update, UpdateRef
 from aggregator_service.aggregation.stacks import StackedAdapter, stacked
 from aggregator_service.aggregation.staleness import staleness_weight
 from aggregator_service.storage.blobs import Blobs, reading_own
@@ -17,6 +17,7 @@ from hetlora.errors import HetloraError, UnavailableError
 from hetlora.messages.device import Adaptation
 from hetlora.partial import expand, with_cores
 from hetlora.plan_adapter import open_sent, sent_from_bytes
+from hetlora.sent_parts import is_plain
 
 # Of what devices were sent, in memory: more than one, if they fit. A round has few handouts, one for each
 # rank; where each device has its own, none comes twice.
@@ -80,7 +81,7 @@ class StoredUpdates:
             UnavailableError: the store does not answer now.
         """
         adaptation = self.adaptations[ref.plan_key]
-        part = adaptation != PLAIN
+        part = not is_plain(adaptation)
         received = self._received(ref.received_sha256, part) if self.compared or part else None
         try:
             adapter = self._read(ref.sha256, adaptation, received)
