@@ -26,7 +26,7 @@ from benchmarks.step_runs import (
     run_in_turn,
     write_inputs,
 )
-from edge_sdk.planner import Forecast, forecast_round, training_rate
+from edge_sdk.planning.planner import Forecast, forecast_round, training_rate
 from edge_sdk.probe import measure_capabilities
 from hetlora.bundle import Bundle
 from hetlora.cli.output import JsonFlag, stderr, stdout

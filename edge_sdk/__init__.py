@@ -11,10 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge_sdk.adapter_index import Comparison, StoredAdapter
-    from edge_sdk.adapters import Adapters
-    from edge_sdk.adoption import Adoption
-    from edge_sdk.classification import Classified, TextClassifier
+    from edge_sdk.adapters.adapters import Adapters
+    from edge_sdk.adapters.adoption import Adoption
+    from edge_sdk.adapters.classification import Classified, TextClassifier
+    from edge_sdk.adapters.generation import Generated, TextGenerator
+    from edge_sdk.adapters.index import Comparison, StoredAdapter
+    from edge_sdk.batching.tokens import TextEncoder
     from edge_sdk.client import EdgeClient
     from edge_sdk.events import (
         Adopted,
@@ -40,12 +42,10 @@ if TYPE_CHECKING:
         ImageExample,
         TextExample,
     )
-    from edge_sdk.generation import Generated, TextGenerator
-    from edge_sdk.planner import RankChoice, choose_rank
+    from edge_sdk.planning.planner import RankChoice, choose_rank
     from edge_sdk.probe import measure_capabilities
     from edge_sdk.runtimes.onnx import OnnxModel
-    from edge_sdk.tokens import TextEncoder
-    from edge_sdk.visit import Visit
+    from edge_sdk.session.visit import Visit
     from hetlora.messages.conditions import Conditions
     from hetlora.messages.device import CapabilityReport
 
@@ -54,16 +54,16 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "AnyExample": "edge_sdk.examples",
-    "Adapters": "edge_sdk.adapters",
+    "Adapters": "edge_sdk.adapters.adapters",
     "Adopted": "edge_sdk.events",
-    "Adoption": "edge_sdk.adoption",
+    "Adoption": "edge_sdk.adapters.adoption",
     "AwaitingApproval": "edge_sdk.events",
     "CapabilityReport": "hetlora.messages.device",
     "ChatExample": "edge_sdk.examples",
     "ChatTurn": "edge_sdk.examples",
     "CheckedIn": "edge_sdk.events",
-    "Classified": "edge_sdk.classification",
-    "Comparison": "edge_sdk.adapter_index",
+    "Classified": "edge_sdk.adapters.classification",
+    "Comparison": "edge_sdk.adapters.index",
     "Conditions": "hetlora.messages.conditions",
     "Downloaded": "edge_sdk.events",
     "EdgeClient": "edge_sdk.client",
@@ -71,24 +71,24 @@ _HOMES = {
     "Event": "edge_sdk.events",
     "Example": "edge_sdk.examples",
     "ExampleStore": "edge_sdk.examples",
-    "Generated": "edge_sdk.generation",
+    "Generated": "edge_sdk.adapters.generation",
     "GivenBack": "edge_sdk.events",
     "ImageExample": "edge_sdk.examples",
     "Kept": "edge_sdk.events",
     "OnnxModel": "edge_sdk.runtimes.onnx",
-    "RankChoice": "edge_sdk.planner",
+    "RankChoice": "edge_sdk.planning.planner",
     "RankChosen": "edge_sdk.events",
     "RankPruned": "edge_sdk.events",
     "StepDone": "edge_sdk.events",
-    "StoredAdapter": "edge_sdk.adapter_index",
+    "StoredAdapter": "edge_sdk.adapters.index",
     "Submitted": "edge_sdk.events",
-    "TextClassifier": "edge_sdk.classification",
-    "TextEncoder": "edge_sdk.tokens",
+    "TextClassifier": "edge_sdk.adapters.classification",
+    "TextEncoder": "edge_sdk.batching.tokens",
     "TextExample": "edge_sdk.examples",
-    "TextGenerator": "edge_sdk.generation",
+    "TextGenerator": "edge_sdk.adapters.generation",
     "Uploaded": "edge_sdk.events",
-    "Visit": "edge_sdk.visit",
-    "choose_rank": "edge_sdk.planner",
+    "Visit": "edge_sdk.session.visit",
+    "choose_rank": "edge_sdk.planning.planner",
     "measure_capabilities": "edge_sdk.probe",
 }
 

@@ -12,26 +12,26 @@ from typing import Self
 
 import httpx
 
-from edge_sdk.adapters import Adapters
-from edge_sdk.adoption import ALWAYS, Adopter, Adoption
-from edge_sdk.assignment import NOT_ALLOWED_SECONDS, Equipment
-from edge_sdk.bundles import BundleCache
-from edge_sdk.capabilities import Capabilities
+from edge_sdk.adapters.adapters import Adapters
+from edge_sdk.adapters.adoption import ALWAYS, Adopter, Adoption
 from edge_sdk.conditions import LeftAlone, Told, Watch
-from edge_sdk.downloads import Downloads
-from edge_sdk.enrolment import check_in, enrolment_of
-from edge_sdk.evaluation_session import EvaluationSession
 from edge_sdk.events import AwaitingApproval, CheckedIn, Downloaded, Event
 from edge_sdk.examples import DEFAULT_MAX_BYTES, DEFAULT_MAX_EXAMPLES, StoreKey, open_stores
 from edge_sdk.folder import lock_folder, open_folder
-from edge_sdk.key_rotation import identity_in, is_rotating, rotate_key
+from edge_sdk.identity.enrolment import check_in, enrolment_of
+from edge_sdk.identity.key_rotation import identity_in, is_rotating, rotate_key
+from edge_sdk.planning.capabilities import Capabilities
 from edge_sdk.runtimes.base import RuntimeFactory
-from edge_sdk.service import DeviceService
-from edge_sdk.session import Session
-from edge_sdk.transport import Transport
-from edge_sdk.uploads import DEFAULT_PART_BYTES, Uploads
-from edge_sdk.visit import Visit
-from edge_sdk.visiting import keep_visiting
+from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS, Equipment
+from edge_sdk.session.evaluation_session import EvaluationSession
+from edge_sdk.session.training_session import Session
+from edge_sdk.session.visit import Visit
+from edge_sdk.session.visiting import keep_visiting
+from edge_sdk.transport.bundles import BundleCache
+from edge_sdk.transport.downloads import Downloads
+from edge_sdk.transport.service import DeviceService
+from edge_sdk.transport.transport import Transport
+from edge_sdk.transport.uploads import DEFAULT_PART_BYTES, Uploads
 from hetlora import __version__
 from hetlora.errors import ConditionsUnmet, RefusedError, UnavailableError
 from hetlora.messages.common import PROTOCOL_VERSION

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_sdk.adapter_index import Comparison
-from edge_sdk.planner import RankChoice
+from edge_sdk.adapters.index import Comparison
+from edge_sdk.planning.planner import RankChoice
 from hetlora.messages.device import Offer, Receipt, Report
 from hetlora.messages.evaluation import EvaluationReport
 

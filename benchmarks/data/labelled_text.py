@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from edge_sdk.examples import Example
-from edge_sdk.labelled_files import READERS, Parts, read_parts
+from edge_sdk.examples.labelled_files import READERS, Parts, read_parts
 from hetlora.errors import DataError
 
 TEST_SHARE: Final = 0.2
@@ -34,8 +34,8 @@ class Dataset:
 def load_labelled_text(path: Path, *, seed: int = 0) -> Dataset:
     """Read a file or folder of labelled text.
 
-    A file is of one of the kinds in `edge_sdk.labelled_files`; a folder holds `train` and perhaps `test` as
-    such files, or CLINC150's `data_full.json`.
+    A file is of one of the kinds in `edge_sdk.examples.labelled_files`; a folder holds `train` and perhaps
+    `test` as such files, or CLINC150's `data_full.json`.
 
     Without a test part, TEST_SHARE of each label is drawn for it by `seed`; a label with a single example
     stays in training.

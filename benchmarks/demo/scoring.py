@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.examples import Example
 from edge_sdk.runtimes.onnx import OnnxModel
-from edge_sdk.tokens import text_encoder
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.data.passages import MIN_WORDS
 from benchmarks.harness import Measured, median_ratio, paired, run_measured
+from edge_sdk.batching.tokens import TextEncoder
 from edge_sdk.examples import Example
-from edge_sdk.tokens import TextEncoder
 from export.prototype_classifier import read_prototypes
 from export.training.classifier_graph import LOGIT_SCALE
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter

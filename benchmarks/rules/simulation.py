@@ -16,15 +16,15 @@ from aggregator_service.aggregation.stacks import factors_of, stacked, unstacked
 from aggregator_service.aggregation.tree import aggregate
 from aggregator_service.artifacts.handouts import handout_tensors
 from benchmarks.rules.clients import Client
-from edge_sdk.batches import draw_batches
-from edge_sdk.collation import collate_for
-from edge_sdk.error_feedback import RoundingErrors, contract_with_feedback
+from edge_sdk.batching.batches import draw_batches
+from edge_sdk.batching.collation import collate_for
+from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.examples import ExampleStore
-from edge_sdk.parametrisation import Parametrisation
-from edge_sdk.pruning import self_prune
 from edge_sdk.runtimes.onnx import OnnxRuntime
-from edge_sdk.tokens import text_encoder
-from edge_sdk.training import train_locally
+from edge_sdk.training.error_feedback import RoundingErrors, contract_with_feedback
+from edge_sdk.training.local import train_locally
+from edge_sdk.training.parametrisation import Parametrisation
+from edge_sdk.training.pruning import self_prune
 from hetlora.adapter import Adapter, LoraFactors, initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.digest import sha256_of

@@ -18,11 +18,11 @@ from benchmarks.data.partition import stratified_sample
 from benchmarks.demo.model import model_folder
 from benchmarks.demo.scoring import Scorer
 from benchmarks.rules.clients import Client, deal, ranked
-from edge_sdk.collation import collate_for
+from edge_sdk.batching.collation import collate_for
+from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.examples import Example
 from edge_sdk.runtimes.base import Batch
 from edge_sdk.runtimes.onnx import OnnxModel
-from edge_sdk.tokens import text_encoder
 from export.bundle_writer import export_bundle
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle, open_bundle

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.runtimes.base import LogitsModel, RuntimeFactory
+from edge_sdk.training.parametrisation import Parametrisation
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import DependencyMissing

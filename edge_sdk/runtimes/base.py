@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.parametrisation import Parametrisation
+from edge_sdk.training.parametrisation import Parametrisation
 from hetlora.adapter import Adapter, Tensor
 from hetlora.bundle import Bundle
 

@@ -8,7 +8,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.runtimes.base import Batch, Evaluation
 from edge_sdk.runtimes.executorch_library import Array, Program
 from edge_sdk.runtimes.factors import check_trainable, inference_factors
@@ -17,6 +16,7 @@ from edge_sdk.runtimes.host_training import HostTraining
 from edge_sdk.runtimes.losses import mean_loss
 from edge_sdk.runtimes.settings import check_learning_rate, check_penalty
 from edge_sdk.runtimes.signature import Signature, inference_signature, training_signature
+from edge_sdk.training.parametrisation import Parametrisation
 from hetlora.adapter import Adapter, Tensor
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid, RankOutOfRange

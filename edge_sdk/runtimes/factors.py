@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edge_sdk.parametrisation import Parametrisation, TrainedNumbers
+from edge_sdk.training.parametrisation import Parametrisation, TrainedNumbers
 from hetlora.adapter import Adapter, AdapterSpec, Tensor, initial_adapter
 from hetlora.algebra import zero_pad
 from hetlora.errors import RankOutOfRange, SpecMismatch

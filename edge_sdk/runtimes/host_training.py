@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edge_sdk.parametrisation import Gradients, Parametrisation, TrainedNumbers
 from edge_sdk.runtimes.adamw import AdamW
+from edge_sdk.training.parametrisation import Gradients, Parametrisation, TrainedNumbers
 from hetlora.adapter import Adapter, LoraFactors, Tensor
 from hetlora.algebra import NORM_EPSILON, pruned_rank
 from hetlora.errors import RankOutOfRange

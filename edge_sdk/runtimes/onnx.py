@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.runtimes.base import Batch, Evaluation
 from edge_sdk.runtimes.factors import check_trainable, fed_factors, inference_factors, own_shapes
 from edge_sdk.runtimes.feeds import Feeds, decoder_feeds, labelled_feeds
@@ -26,6 +25,7 @@ from edge_sdk.runtimes.onnx_library import (
 )
 from edge_sdk.runtimes.settings import check_learning_rate, check_penalty
 from edge_sdk.runtimes.signature import eval_signature, inference_signature, training_signature
+from edge_sdk.training.parametrisation import Parametrisation
 from hetlora.adapter import Adapter, Tensor
 from hetlora.bundle import Bundle
 from hetlora.graph_names import LOGITS, LOSS, PRUNING_DECAY, PRUNING_PENALTY

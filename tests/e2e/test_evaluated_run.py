@@ -9,8 +9,8 @@ import pytest
 from e2e_fleet import TinyFleet, wait_until
 from typer.testing import CliRunner
 
+from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.runtimes.onnx import OnnxModel
-from edge_sdk.tokens import text_encoder
 from hetlora.algebra import truncate
 from hetlora.cli.main import app
 from hetlora.cli.operator import TOKEN_FILE

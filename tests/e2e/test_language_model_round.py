@@ -15,8 +15,8 @@ from tiny_model import WORDS
 
 from benchmarks.fleet import DeviceSetup
 from edge_sdk import TextGenerator
+from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.runtimes.onnx import OnnxModel
-from edge_sdk.tokens import text_encoder
 from export.bundle_writer import export_bundle
 from hetlora.adapter import Adapter
 from hetlora.algebra import truncate

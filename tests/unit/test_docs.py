@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from edge_sdk.visit import failure_of
+from edge_sdk.session.visit import failure_of
 from hetlora.errors import error_classes
 from hetlora.messages.rules import AnyRule
 

@@ -26,9 +26,9 @@ from waiting import wait_until
 from aggregator_service.app import create_app
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
-from edge_sdk.identity import Identity
-from edge_sdk.transport import Transport
-from edge_sdk.uploads import Uploads
+from edge_sdk.identity.identity import Identity
+from edge_sdk.transport.transport import Transport
+from edge_sdk.transport.uploads import Uploads
 from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.errors import ServiceUnreachable
 from hetlora.tensors import adapter_to_bytes

@@ -5,7 +5,7 @@ import pytest
 from benchmarks.bench_forecast import SIZES, forecast_row, summary
 from benchmarks.llama import SMOLLM_135M
 from benchmarks.step_runs import Shape, StepRun, Variant
-from edge_sdk.planner import Forecast
+from edge_sdk.planning.planner import Forecast
 from hetlora.cost import StepSize
 
 INT8 = Variant("int8", "none")

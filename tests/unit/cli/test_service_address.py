@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from edge_sdk.identity import load_or_create_identity
-from edge_sdk.transport import Transport
+from edge_sdk.identity.identity import load_or_create_identity
+from edge_sdk.transport.transport import Transport
 from hetlora.cli.main import app
 from hetlora.errors import SettingsError
 

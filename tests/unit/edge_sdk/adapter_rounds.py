@@ -9,9 +9,9 @@ from fake_bundle import adapter_of
 from fake_service import FakeService
 from numpy.typing import NDArray
 
-from edge_sdk.adapters import Adapters
-from edge_sdk.parametrisation import Parametrisation
+from edge_sdk.adapters.adapters import Adapters
 from edge_sdk.runtimes.base import Batch, LogitsModel
+from edge_sdk.training.parametrisation import Parametrisation
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.graph_names import INPUT_IDS

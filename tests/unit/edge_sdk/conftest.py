@@ -11,8 +11,8 @@ from fake_service import NOW, STRONG, FakeService
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder, open_folder
-from edge_sdk.identity import load_or_create_identity
-from edge_sdk.transport import Transport
+from edge_sdk.identity.identity import load_or_create_identity
+from edge_sdk.transport.transport import Transport
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from fake_bundle import SPEC
 
-from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.runtimes.base import Batch, Evaluation
+from edge_sdk.training.parametrisation import Parametrisation
 from hetlora.adapter import Adapter, LoraFactors, Tensor
 from hetlora.bundle import Bundle
 from hetlora.graph_names import LABELS

@@ -17,11 +17,11 @@ from fake_service import FakeService
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_sdk.adapter_files import INCOMPLETE_NAME, INDEX_NAME, AdapterFiles
-from edge_sdk.adapter_index import AdapterIndex
-from edge_sdk.adapters import Adapters, WholeAdapter
+from edge_sdk.adapters.adapters import Adapters, WholeAdapter
+from edge_sdk.adapters.files import INCOMPLETE_NAME, INDEX_NAME, AdapterFiles
+from edge_sdk.adapters.index import AdapterIndex
 from edge_sdk.folder import DeviceFolder, open_folder
-from edge_sdk.parametrisation import Parametrisation
+from edge_sdk.training.parametrisation import Parametrisation
 from hetlora.adapter import LoraFactors
 from hetlora.errors import AdapterUnusable, NoAdapter, UnavailableError
 from hetlora.messages.common import ObjectRef
@@ -114,8 +114,8 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_edge_adapter_files import keep
-from edge_sdk.adapter_files import AdapterFiles
-from edge_sdk.adapters import Adapters
+from edge_sdk.adapters.files import AdapterFiles
+from edge_sdk.adapters.adapters import Adapters
 from edge_sdk.folder import DeviceFolder
 
 folder, steps = DeviceFolder(Path(sys.argv[2])), iter(range(int(sys.argv[4])))

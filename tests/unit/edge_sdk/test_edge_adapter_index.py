@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_sdk.adapter_index import AdapterIndex, AdapterKind, Comparison, StoredAdapter
+from edge_sdk.adapters.index import AdapterIndex, AdapterKind, Comparison, StoredAdapter
 from hetlora.errors import NoAdapter
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation, TrainingSettings

@@ -14,9 +14,9 @@ from fake_runtime import Opened, QuadraticRuntime
 from fake_service import FakeService
 from numpy.typing import NDArray
 
-from edge_sdk.adapter_index import AdapterKind
-from edge_sdk.adapters import Adapters
-from edge_sdk.classification import TextClassifier
+from edge_sdk.adapters.adapters import Adapters
+from edge_sdk.adapters.classification import TextClassifier
+from edge_sdk.adapters.index import AdapterKind
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Adopted, Event
 from edge_sdk.folder import DeviceFolder

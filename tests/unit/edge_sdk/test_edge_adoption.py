@@ -19,13 +19,13 @@ from fake_bundle import adapter_of
 from fake_runtime import QuadraticRuntime, quadratic
 from fake_service import FakeService
 
-from edge_sdk.adapters import Adapters, WholeAdapter
-from edge_sdk.adoption import Adopter, Adoption
+from edge_sdk.adapters.adapters import Adapters, WholeAdapter
+from edge_sdk.adapters.adoption import Adopter, Adoption
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Adopted, Event, Kept, StepDone, Submitted
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.runtimes.base import Batch, Evaluation
+from edge_sdk.training.parametrisation import Parametrisation
 from hetlora.adapter import Adapter
 from hetlora.errors import ServiceUnreachable, SettingsError
 from hetlora.messages.conditions import Conditions

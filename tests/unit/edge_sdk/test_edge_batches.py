@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from fake_bundle import LABELS, tiny_tokenizer
 
-from edge_sdk.batches import check_examples, draw_batches
-from edge_sdk.collation import Collate, collate_for
+from edge_sdk.batching.batches import check_examples, draw_batches
+from edge_sdk.batching.collation import Collate, collate_for
+from edge_sdk.batching.tokens import TextEncoder
 from edge_sdk.examples import Example, ExampleStore
-from edge_sdk.tokens import TextEncoder
 from hetlora.errors import DataError, NoExamples
 from hetlora.manifest import TensorInput
 

@@ -4,11 +4,11 @@ import pytest
 from fake_bundle import tiny_files
 from fake_service import FakeService
 
-from edge_sdk import bundles
-from edge_sdk.bundles import BundleCache
-from edge_sdk.downloads import Downloads
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.transport import Transport
+from edge_sdk.transport import bundles
+from edge_sdk.transport.bundles import BundleCache
+from edge_sdk.transport.downloads import Downloads
+from edge_sdk.transport.transport import Transport
 from hetlora.bundle import verify_files
 from hetlora.digest import sha256_of
 from hetlora.errors import BodyTooLarge, BundleInvalid, DeviceTooSmall, DigestMismatch

@@ -12,9 +12,9 @@ from fake_bundle import bundle_on_disk, stamped, tiny_files, tiny_manifest
 from fake_service import NOW, STRONG, FakeService
 from typer.testing import CliRunner
 
-from edge_sdk.capabilities import Capabilities
 from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder
+from edge_sdk.planning.capabilities import Capabilities
 from edge_sdk.probe.model_shape import LayerShape, ModelShape
 from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.cli.main import app

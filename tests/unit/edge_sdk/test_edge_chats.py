@@ -14,13 +14,13 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
-from edge_sdk.chats import FORMATS, PLAIN, ChatFormat, chat_format, prompt_of, rendered
-from edge_sdk.collation import collate_for
+from edge_sdk.adapters.generation import TextGenerator
+from edge_sdk.batching.chats import FORMATS, PLAIN, ChatFormat, chat_format, prompt_of, rendered
+from edge_sdk.batching.collation import collate_for
+from edge_sdk.batching.tokens import TextEncoder
 from edge_sdk.examples import ChatExample, ChatTurn, Example, ImageExample, TextExample
 from edge_sdk.examples.kinds import as_turns
-from edge_sdk.generation import TextGenerator
 from edge_sdk.runtimes.base import Batch
-from edge_sdk.tokens import TextEncoder
 from hetlora.adapter import Adapter
 from hetlora.errors import BundleInvalid, DataError
 from hetlora.manifest import TensorInput

@@ -16,7 +16,7 @@ from edge_sdk.client import EdgeClient
 from edge_sdk.events import AwaitingApproval, CheckedIn
 from edge_sdk.examples import Example
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.visit import Visit
+from edge_sdk.session.visit import Visit
 from hetlora.errors import (
     NotPermitted,
     ReplayedRequest,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from fake_bundle import tiny_tokenizer
 
-from edge_sdk.collation import collate_for
+from edge_sdk.batching.collation import collate_for
+from edge_sdk.batching.tokens import TextEncoder
 from edge_sdk.examples import Example
-from edge_sdk.tokens import TextEncoder
 from hetlora.errors import DataError
 from hetlora.manifest import TensorInput
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from fake_service import NOW, STRONG, FakeService
 
-from edge_sdk.assignment import NOT_ALLOWED_SECONDS
 from edge_sdk.client import EdgeClient
 from edge_sdk.conditions import LEFT_ALONE_SECONDS, LeftAlone
 from edge_sdk.events import Event, StepDone
+from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS
 from hetlora.errors import SettingsError
 from hetlora.messages.conditions import ANY_TIME, Conditions
 

@@ -5,9 +5,9 @@ import httpx
 import pytest
 from fake_service import FakeService, pieces
 
-from edge_sdk.downloads import RATE_BYTES, Downloads
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.transport import Transport
+from edge_sdk.transport.downloads import RATE_BYTES, Downloads
+from edge_sdk.transport.transport import Transport
 from hetlora.digest import sha256_of
 from hetlora.errors import BodyTooLarge, DigestMismatch, NotFound, ServiceUnreachable
 from hetlora.messages.common import ObjectRef

@@ -17,8 +17,8 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load
 
 from edge_sdk.client import EdgeClient
-from edge_sdk.error_feedback import contract_with_feedback
 from edge_sdk.folder import DeviceFolder
+from edge_sdk.training.error_feedback import contract_with_feedback
 from hetlora.adapter import Adapter, LoraFactors, Tensor
 from hetlora.algebra import truncate
 from hetlora.errors import ServiceUnreachable

@@ -11,13 +11,13 @@ from fake_bundle import adapter_of, bundle_on_disk
 from fake_runtime import Opened, QuadraticRuntime
 from fake_service import FakeService, problem
 
-from edge_sdk.batches import Batching, batching_of, each_once
+from edge_sdk.batching.batches import Batching, batching_of, each_once
 from edge_sdk.client import EdgeClient
-from edge_sdk.evaluation import evaluate_locally
 from edge_sdk.events import Evaluated, Event
 from edge_sdk.examples import Example, ExampleStore
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.runtimes.base import Batch, Evaluation
+from edge_sdk.training.evaluation import evaluate_locally
 from hetlora.errors import NoExamples, ServiceFailed, ServiceUnreachable, TrainingDiverged
 from hetlora.graph_names import LABELS
 from hetlora.messages.device import TrainingSettings

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_sdk.example_files import read_examples
 from edge_sdk.examples import ChatExample, Example
+from edge_sdk.examples.example_files import read_examples
 from hetlora.errors import DataError
 
 CHAT = {"messages": [{"role": "user", "content": "how"}, {"role": "assistant", "content": "well"}], "id": 7}

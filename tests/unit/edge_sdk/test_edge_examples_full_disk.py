@@ -10,7 +10,7 @@ import pytest
 from store_files import bytes_in, disk_of, wrapped_keys, write_first_release
 
 from edge_sdk.examples import Example, ExampleStore, SplitExampleStore
-from edge_sdk.visit import failure_of
+from edge_sdk.session.visit import failure_of
 from hetlora.errors import DiskFull, HetloraError, StoreDamaged, StoreKeyWrong, UnavailableError
 
 KEY, OTHER = bytes(range(32)), bytes(range(32, 64))

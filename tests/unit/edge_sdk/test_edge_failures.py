@@ -17,7 +17,7 @@ from edge_sdk.client import EdgeClient
 from edge_sdk.events import Event, GivenBack, Submitted
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.runtimes.base import Batch
-from edge_sdk.visit import Visit
+from edge_sdk.session.visit import Visit
 from hetlora.adapter import Adapter, LoraFactors
 from hetlora.digest import sha256_of
 from hetlora.errors import DependencyMissing, DeviceTooSmall, NonFiniteValues, StateConflict

@@ -13,7 +13,7 @@ from fake_bundle import WORDS, adapter_of, bundle_on_disk, tiny_tokenizer
 from numpy.typing import NDArray
 from tokenizers.processors import TemplateProcessing
 
-from edge_sdk.generation import Generated, TextGenerator
+from edge_sdk.adapters.generation import Generated, TextGenerator
 from edge_sdk.runtimes.base import Batch
 from hetlora.adapter import Adapter
 from hetlora.errors import BundleInvalid, DataError

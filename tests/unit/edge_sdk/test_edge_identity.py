@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from edge_sdk.identity import Identity, load_or_create_identity
+from edge_sdk.identity.identity import Identity, load_or_create_identity
 from hetlora.errors import SettingsError
 
 

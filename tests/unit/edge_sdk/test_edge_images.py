@@ -17,11 +17,11 @@ from fake_runtime import QuadraticRuntime
 from fake_service import FakeService
 from PIL import Image
 
-from edge_sdk.batches import batching_of, check_examples, draw_batches
+from edge_sdk.batching.batches import batching_of, check_examples, draw_batches
+from edge_sdk.batching.collation import ImageCollation
+from edge_sdk.batching.images import ImageScaler
 from edge_sdk.client import EdgeClient
-from edge_sdk.collation import ImageCollation
 from edge_sdk.examples import Example, ExampleStore, ImageExample
-from edge_sdk.images import ImageScaler
 from hetlora.adapter import Adapter
 from hetlora.errors import BundleInvalid, DataError
 from hetlora.manifest import ImageInfo, Manifest

@@ -11,7 +11,7 @@ from fake_service import FakeService, problem
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.key_rotation import identity_in
+from edge_sdk.identity.key_rotation import identity_in
 from hetlora.errors import (
     AuthenticationFailed,
     NotPermitted,

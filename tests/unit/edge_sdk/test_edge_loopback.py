@@ -14,9 +14,9 @@ from fake_service import STRONG
 from safetensors.numpy import load
 
 from edge_sdk.client import EdgeClient
-from edge_sdk.identity import load_or_create_identity
-from edge_sdk.service import DeviceService
-from edge_sdk.transport import Transport
+from edge_sdk.identity.identity import load_or_create_identity
+from edge_sdk.transport.service import DeviceService
+from edge_sdk.transport.transport import Transport
 from hetlora import testing
 from hetlora.bundle import Bundle
 from hetlora.errors import (

@@ -6,7 +6,7 @@ import numpy as np
 import psutil
 import pytest
 
-from edge_sdk.memory import peak_memory_bytes
+from edge_sdk.planning.peak_memory import peak_memory_bytes
 
 MIB = 2**20
 

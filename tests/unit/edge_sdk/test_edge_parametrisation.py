@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_sdk.parametrisation import Parametrisation, TrainedNumbers
 from edge_sdk.runtimes.factors import inference_factors
+from edge_sdk.training.parametrisation import Parametrisation, TrainedNumbers
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, Tensor
 from hetlora.errors import NonFiniteValues, RankOutOfRange, SpecMismatch
 from hetlora.messages.device import Adaptation

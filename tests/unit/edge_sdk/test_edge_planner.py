@@ -6,8 +6,8 @@ from fake_service import STRONG, FakeService, tiny_files, tiny_manifest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_sdk import planner
-from edge_sdk.planner import Forecast, choose_rank, forecast_round, ladder, training_rate
+from edge_sdk.planning import planner
+from edge_sdk.planning.planner import Forecast, choose_rank, forecast_round, ladder, training_rate
 from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.cost import CostModel, StepCost, StepSize
 from hetlora.errors import DeviceTooSmall, RankOutOfRange

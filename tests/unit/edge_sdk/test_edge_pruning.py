@@ -4,7 +4,7 @@ from fake_bundle import SPEC, adapter_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_sdk.pruning import self_prune
+from edge_sdk.training.pruning import self_prune
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from fake_bundle import tiny_files, tiny_manifest
 
-from edge_sdk.sizes import FixedSizes, fixed_sizes
+from edge_sdk.batching.sizes import FixedSizes, fixed_sizes
 from hetlora.errors import BundleInvalid
 from hetlora.manifest import Manifest, Task, TensorInput
 

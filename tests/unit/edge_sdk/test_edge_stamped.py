@@ -15,13 +15,13 @@ from fake_runtime import QuadraticRuntime
 from fake_service import FakeService
 from numpy.typing import NDArray
 
-from edge_sdk.batches import draw_batches
+from edge_sdk.adapters.generation import TextGenerator
+from edge_sdk.batching.batches import draw_batches
+from edge_sdk.batching.collation import Collate, collate_for
+from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.client import EdgeClient
-from edge_sdk.collation import Collate, collate_for
 from edge_sdk.examples import Example, ExampleStore
-from edge_sdk.generation import TextGenerator
 from edge_sdk.runtimes.base import Batch
-from edge_sdk.tokens import text_encoder
 from hetlora.adapter import Adapter
 from hetlora.errors import DataError
 from hetlora.manifest import Task

@@ -12,10 +12,10 @@ import pytest
 from fake_bundle import bundle_on_disk, stamped
 from store_files import bytes_in, wrapped_keys
 
-from edge_sdk.batches import batching_of, draw_batches
-from edge_sdk.collation import TokenRow
+from edge_sdk.batching.batches import batching_of, draw_batches
+from edge_sdk.batching.collation import TokenRow
+from edge_sdk.batching.tokenised import Tokenised, encoding_of
 from edge_sdk.examples import AnyExample, Example, ExampleStore
-from edge_sdk.tokenised import Tokenised, encoding_of
 from hetlora.messages.device import TrainingSettings
 
 

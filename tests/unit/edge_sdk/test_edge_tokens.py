@@ -7,7 +7,7 @@ import pytest
 from fake_bundle import tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from edge_sdk.tokens import TextEncoder
+from edge_sdk.batching.tokens import TextEncoder
 from hetlora.errors import BundleInvalid
 from hetlora.manifest import TensorInput
 

@@ -8,7 +8,7 @@ from fake_bundle import adapter_of
 from fake_runtime import QuadraticRuntime
 
 from edge_sdk.runtimes.base import Batch
-from edge_sdk.training import train_locally
+from edge_sdk.training.local import train_locally
 from hetlora.errors import TrainingDiverged
 from hetlora.messages.device import TrainingSettings
 

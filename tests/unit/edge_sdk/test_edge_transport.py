@@ -7,9 +7,9 @@ import pytest
 from fake_service import NOW, FakeService, problem
 
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.identity import load_or_create_identity
-from edge_sdk.service import DeviceService
-from edge_sdk.transport import MAX_ANSWER_BYTES, Transport
+from edge_sdk.identity.identity import load_or_create_identity
+from edge_sdk.transport.service import DeviceService
+from edge_sdk.transport.transport import MAX_ANSWER_BYTES, Transport
 from hetlora.errors import (
     ClockSkew,
     NonFiniteValues,

@@ -24,7 +24,7 @@ from edge_sdk.events import (
     Uploaded,
 )
 from edge_sdk.runtimes.base import Batch
-from edge_sdk.visit import Visit
+from edge_sdk.session.visit import Visit
 from hetlora.adapter import Adapter, LoraFactors
 from hetlora.digest import sha256_of
 from hetlora.messages.device import TrainingSettings

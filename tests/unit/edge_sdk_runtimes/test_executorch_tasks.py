@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_model import WORDS
 
-from edge_sdk.generation import TextGenerator
+from edge_sdk.adapters.generation import TextGenerator
 from edge_sdk.runtimes import open_model
 from edge_sdk.runtimes.executorch import ExecutorchModel, ExecutorchRuntime
 from edge_sdk.runtimes.onnx import OnnxRuntime

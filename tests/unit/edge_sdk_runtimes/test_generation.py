@@ -12,7 +12,7 @@ from peft_twin import PeftTwin
 from tiny_families import VOCABULARY
 from tiny_model import WORDS
 
-from edge_sdk.generation import TextGenerator
+from edge_sdk.adapters.generation import TextGenerator
 from hetlora.adapter import Adapter, AdapterSpec, initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import SpecMismatch

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.runtimes.base import Batch
 from edge_sdk.runtimes.onnx import OnnxModel
+from edge_sdk.training.parametrisation import Parametrisation
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter
 from hetlora.algebra import truncate, zero_pad
 from hetlora.bundle import Bundle

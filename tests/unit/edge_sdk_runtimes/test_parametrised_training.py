@@ -26,9 +26,9 @@ from peft_twin import PeftTwin
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
-from edge_sdk.parametrisation import Parametrisation
 from edge_sdk.runtimes.executorch import ExecutorchRuntime
 from edge_sdk.runtimes.onnx import OnnxRuntime
+from edge_sdk.training.parametrisation import Parametrisation
 from export.stamping import stamp
 from hetlora.adapter import Adapter, LoraFactors
 from hetlora.bundle import Bundle

@@ -9,11 +9,11 @@ import pytest
 from parity import trained_adapter
 from tiny_model import WORDS
 
-from edge_sdk.collation import collate_for
+from edge_sdk.adapters.generation import TextGenerator
+from edge_sdk.batching.collation import collate_for
+from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.examples import Example
-from edge_sdk.generation import TextGenerator
 from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
-from edge_sdk.tokens import text_encoder
 from export.stamping import stamp
 from hetlora.adapter import Adapter, AdapterSpec
 from hetlora.bundle import Bundle

@@ -1,0 +1,1 @@
+"""Adapters that rounds left on the device: kept, adopted, answered under."""

@@ -1,0 +1,230 @@
+"""The adapters that a device keeps, for its app: which one is in use, and models that answer under it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge_sdk.adapters.classification import TextClassifier
+from edge_sdk.adapters.files import AdapterFiles
+from edge_sdk.adapters.generation import TextGenerator
+from edge_sdk.adapters.index import AdapterIndex, AdapterKind, Comparison, StoredAdapter
+from edge_sdk.folder import DeviceFolder
+from edge_sdk.runtimes import open_model
+from edge_sdk.runtimes.base import LogitsModel
+from edge_sdk.training.parametrisation import Parametrisation
+from hetlora.adapter import Adapter
+from hetlora.bundle import Bundle, open_bundle
+from hetlora.errors import AdapterUnusable, InputError, NoAdapter, UnavailableError
+from hetlora.messages.device import Offer
+from hetlora.plan_adapter import frozen_from_bytes, sent_from_bytes, sent_tensors
+from hetlora.stored_tensors import tensors_to_bytes
+from hetlora.tensors import factor_tensors
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WholeAdapter:
+    """All that a model stands under: an adapter, and the cores and frozen factors with it."""
+
+    adapter: Adapter
+    how: Parametrisation
+
+
+class ModelOpener(Protocol):
+    """Opens a bundle's model under an adapter: `edge_sdk.runtimes.open_model`."""
+
+    def __call__(
+        self,
+        bundle: Bundle,
+        adapter: Adapter | None = None,
+        *,
+        threads: int | None = None,
+        parametrisation: Parametrisation | None = None,
+    ) -> LogitsModel: ...
+
+
+class Adapters:
+    """What rounds left on this device: the newest global adapter, the newest local one, the one in use, and
+    the one in use before. Four at most are kept; older ones go.
+
+        answer = client.adapters.classifier().classify("where is my parcel")
+
+    Safe to use from any thread and process, also during a visit. A model that is open stays as it was opened,
+    whatever is adopted meanwhile. Nothing here asks the service for anything.
+
+    Args:
+        folder: the device folder.
+        threads: how many threads models may use; None leaves it to the runtime.
+        files: the files in it, for a test.
+        opener: opens models, for a test.
+    """
+
+    def __init__(
+        self,
+        folder: DeviceFolder,
+        *,
+        threads: int | None = None,
+        files: AdapterFiles | None = None,
+        opener: ModelOpener = open_model,
+    ) -> None:
+        self._bundles = folder.bundles
+        self._threads = threads
+        self._files = files or AdapterFiles(folder.adapters)
+        self._opener = opener
+        self._verified: set[str] = set()  # bundles whose files this process has hashed
+
+    def index(self) -> AdapterIndex:
+        """Everything that is known of all of them."""
+        return self._files.index()
+
+    def current(self) -> StoredAdapter | None:
+        """The adapter in use; None before the first round."""
+        return self.index().current
+
+    def report(self) -> Comparison | None:
+        """The last comparison; None before the first new adapter."""
+        return self.index().report
+
+    def use(self, kind: AdapterKind) -> StoredAdapter:
+        """Put the newest adapter of a kind in use, unasked, and have new ones of that kind adopted.
+
+        Raises:
+            NoAdapter: this device keeps none.
+            AdapterUnusable: its file or its bundle is damaged or gone; what is in use stays so.
+            UnavailableError: the folder cannot be written now.
+        """
+        return self._put_in_use(lambda index: index.using(kind))
+
+    def roll_back(self) -> StoredAdapter:
+        """Put the adapter in use that was before; the one in use now is not adopted again by itself.
+
+        Raises:
+            NoAdapter: there was none before.
+            AdapterUnusable, UnavailableError: as in `use`.
+        """
+        return self._put_in_use(lambda index: index.rolled_back())
+
+    def model(self) -> LogitsModel:
+        """The bundle's model under the adapter in use; use it in one thread at a time.
+
+        Raises:
+            NoAdapter: this device took part in no round yet.
+            AdapterUnusable, UnavailableError: as in `use`.
+            DependencyMissing, BundleInvalid: see `edge_sdk.runtimes.open_model`.
+        """
+        return self._opened()[1]
+
+    def classifier(self) -> TextClassifier:
+        """A classifier of texts under the adapter in use; errors as `model`, and `TextClassifier`."""
+        return TextClassifier(*self._opened())
+
+    def generator(self) -> TextGenerator:
+        """A generator of text under the adapter in use; errors as `model`, and `TextGenerator`."""
+        return TextGenerator(*self._opened())
+
+    def read(self, stored: StoredAdapter) -> tuple[Bundle, WholeAdapter]:
+        """An adapter of the index, and its own bundle.
+
+        Raises:
+            AdapterUnusable: its file or its bundle is damaged or gone.
+        """
+        try:
+            bundle = self._bundle(stored)
+            spec = bundle.manifest.adapter
+            sent = sent_from_bytes(self._files.read(stored.tensors), spec)
+            frozen = None
+            if stored.frozen is not None:
+                frozen = frozen_from_bytes(self._files.read(stored.frozen), spec)
+        except AdapterUnusable:
+            raise
+        except InputError as error:  # whole, and yet not of this bundle: no file of ours
+            raise AdapterUnusable(f"the {stored.kind} adapter does not fit its bundle", got=error) from error
+        return bundle, WholeAdapter(sent.adapter, Parametrisation(stored.adaptation, frozen, sent.cores))
+
+    def keep_round(self, offer: Offer, sent: WholeAdapter, trained: WholeAdapter) -> None:
+        """Keep what a round sent and what training made of it, both or neither; nothing is in use by that.
+
+        A device that cannot keep them goes on without: its update is worth more.
+        """
+        try:
+            with self._files.locked():
+                try:
+                    entries = [self._stored(offer, "global", sent), self._stored(offer, "local", trained)]
+                    self._files.change(lambda index: index.after_round(*entries))
+                except OSError:
+                    self._files.drop_others(self.index())  # the update needs the room
+                    raise
+        except OSError as error:
+            logger.warning("run=%s event=adapters_not_kept error=%s", offer.run_id, error)
+
+    def decide(self, comparison: Comparison) -> bool:
+        """Keep a comparison and do as it says; False if another adapter was put in use meanwhile."""
+        return self._files.change(lambda index: index.decided(comparison)) is not None
+
+    def _stored(self, offer: Offer, kind: AdapterKind, whole: WholeAdapter) -> StoredAdapter:
+        how = whole.how
+        tensors = self._files.put(tensors_to_bytes(sent_tensors(whole.adapter, how.cores)))
+        frozen = None
+        if how.frozen is not None:
+            frozen = self._files.put(tensors_to_bytes(factor_tensors(how.frozen)))
+        return StoredAdapter(
+            kind=kind,
+            run_id=offer.run_id,
+            round_index=offer.round_index,
+            bundle=offer.bundle.sha256,
+            rank=whole.adapter.rank,
+            training=offer.training,
+            adaptation=how.adaptation,
+            tensors=tensors,
+            frozen=frozen,
+        )
+
+    def _put_in_use(self, change: Callable[[AdapterIndex], AdapterIndex]) -> StoredAdapter:
+        def checked(index: AdapterIndex) -> AdapterIndex:
+            changed = change(index)
+            self.read(_in_use(changed))
+            return changed
+
+        self._bundle(_in_use(change(self.index())))  # to hash a model takes long: nobody waits for that
+        with self._held():
+            self._files.change(checked)
+            return _in_use(self.index())
+
+    def _opened(self) -> tuple[Bundle, LogitsModel]:
+        self._bundle(_in_use(self.index()))  # to hash a model takes long: nobody waits for that
+        with self._held():  # or its files may go while they are read
+            bundle, whole = self.read(_in_use(self.index()))
+        model = self._opener(bundle, whole.adapter, threads=self._threads, parametrisation=whole.how)
+        return bundle, model
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        try:
+            with self._files.locked():
+                yield
+        except OSError as error:
+            raise UnavailableError("the folder of adapters cannot be used now", got=error.strerror) from error
+
+    def _bundle(self, stored: StoredAdapter) -> Bundle:
+        digest = stored.bundle
+        try:
+            bundle = open_bundle(self._bundles / digest, verify=digest not in self._verified, digest=digest)
+        except InputError as error:
+            raise AdapterUnusable(
+                f"the bundle of the {stored.kind} adapter is not on this device, or no longer as it was",
+                got=error,
+                expected=f"bundle {digest[:12]}",
+            ) from error
+        self._verified.add(digest)
+        return bundle
+
+
+def _in_use(index: AdapterIndex) -> StoredAdapter:
+    if index.current is None:
+        raise NoAdapter("no adapter is in use on this device", expected="a round that it took part in")
+    return index.current

@@ -1,0 +1,220 @@
+"""Whether a new adapter takes the place of the one in use: a policy, and the comparison that it asks for."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Literal, get_args
+
+import numpy as np
+
+from edge_sdk.adapters.adapters import Adapters
+from edge_sdk.adapters.index import Comparison, StoredAdapter
+from edge_sdk.batching.batches import batching_of, check_examples, each_once
+from edge_sdk.events import Adopted, Event, Kept
+from edge_sdk.examples import ExampleStore
+from edge_sdk.runtimes import runtime_for
+from edge_sdk.runtimes.base import Batch, RuntimeFactory
+from edge_sdk.training.evaluation import evaluate_locally
+from hetlora.errors import (
+    AdapterUnusable,
+    ConditionsUnmet,
+    DataError,
+    HetloraError,
+    SettingsError,
+    TrainingDiverged,
+)
+from hetlora.messages.evaluation import EvaluationReport
+
+logger = logging.getLogger(__name__)
+
+AdoptionPolicy = Literal["always", "if_not_worse"]
+# Of the time for a comparison; the rest is for the other adapter, on exactly the same examples.
+FIRST_SHARE: Final = 1 / 3
+_SEED: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """When a new adapter is put in use.
+
+    Args:
+        policy: "always"; or "if_not_worse", where its loss on held-out examples is compared with that of the
+            one in use. Where nothing can be compared the new one is adopted, and the report says so.
+        tolerance: by how much the new loss may be above the other.
+        max_seconds: how long a comparison may take, up to the batch that is under way then.
+
+    Raises:
+        SettingsError: an argument that means nothing.
+    """
+
+    policy: AdoptionPolicy = "always"
+    tolerance: float = 0.0
+    max_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.policy not in get_args(AdoptionPolicy):
+            raise SettingsError("policy of adoption", got=self.policy, expected=get_args(AdoptionPolicy))
+        if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
+            raise SettingsError("tolerance of adoption", got=self.tolerance, expected="0 or more")
+        if not (math.isfinite(self.max_seconds) and self.max_seconds > 0):
+            raise SettingsError("max_seconds of adoption", got=self.max_seconds, expected="above 0")
+
+
+ALWAYS: Final = Adoption()
+
+
+class _Verdict(Exception):
+    """Ends a comparison early, with what follows from it."""
+
+    def __init__(self, outcome: Literal["adopted", "kept"], reason: str) -> None:
+        self.outcome, self.reason = outcome, reason
+
+
+@dataclass(frozen=True, slots=True)
+class Adopter:
+    """Decides about what rounds left; nothing of it leaves the device."""
+
+    adapters: Adapters
+    adoption: Adoption
+    held_out: ExampleStore
+    runtime: RuntimeFactory | None  # None: what `runtime_for` finds
+    threads: int | None
+    on_event: Callable[[Event], None]
+    timer: Callable[[], float] = time.perf_counter
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def settle(self, may_go_on: Callable[[], object] = lambda: None) -> Comparison | None:
+        """Adopt the newest adapter of the kind in use, or refuse it; None if there is none to decide about.
+
+        `may_go_on` is called before each batch. Where it raises ConditionsUnmet, or the app puts another
+        adapter in use meanwhile, nothing is decided; a later call begins again.
+        """
+        index = self.adapters.index()
+        new, in_use = index.candidate, index.current
+        if new is None:
+            return None
+        try:
+            comparison = self._compared(new, in_use, may_go_on)
+            if not self.adapters.decide(comparison):
+                return None
+        except ConditionsUnmet as error:
+            logger.info("event=adoption_put_off reason=%s", error.got)
+            return None
+        except OSError as error:  # no room, say: what is in use stays so
+            logger.warning("event=adoption_put_off error=%s", error)
+            return None
+        logger.info("event=%s kind=%s reason=%s", comparison.outcome, new.kind, comparison.reason)
+        self.on_event(Adopted(comparison) if comparison.outcome == "adopted" else Kept(comparison))
+        return comparison
+
+    def _compared(
+        self, new: StoredAdapter, in_use: StoredAdapter | None, may_go_on: Callable[[], object]
+    ) -> Comparison:
+        figures: dict[str, EvaluationReport] = {}
+        try:
+            self._score_both(new, in_use, may_go_on, figures)
+            outcome, reason = self._by_loss(figures["new_held_out"].loss, figures["in_use_held_out"].loss)
+        except _Verdict as verdict:
+            outcome, reason = verdict.outcome, verdict.reason
+        return Comparison(
+            outcome=outcome,
+            reason=reason,
+            new=new,
+            in_use=in_use,
+            tolerance=self.adoption.tolerance,
+            decided_at=self.now(),
+            **figures,
+        )
+
+    def _by_loss(self, new: float, in_use: float) -> tuple[Literal["adopted", "kept"], str]:
+        if new <= in_use + self.adoption.tolerance:
+            return "adopted", "its loss on held-out examples is not above that of the one in use"
+        return "kept", "the loss of the new one on held-out examples is above that of the one in use"
+
+    def _score_both(
+        self,
+        new: StoredAdapter,
+        in_use: StoredAdapter | None,
+        may_go_on: Callable[[], object],
+        figures: dict[str, EvaluationReport],
+    ) -> None:
+        """Fill in the figures, one model after the other; the first tells for how many there is time."""
+        if self.adoption.policy == "always":
+            raise _Verdict("adopted", "every new adapter is, and nothing was compared")
+        if in_use is None:
+            raise _Verdict("adopted", "no adapter was in use before, and nothing was compared")
+        if in_use.bundle != new.bundle:
+            raise _Verdict("adopted", "it is of another bundle, and nothing was compared")
+        ids = self.held_out.ids()
+        started, all_seconds = self.timer(), self.adoption.max_seconds
+        try:
+            first = self._score(new, ids, all_seconds * FIRST_SHARE, may_go_on)
+        except DataError as error:  # none held out, or none of it can be scored: no fault of the adapter
+            raise _Verdict("adopted", f"nothing was compared, as {error.what}") from error
+        except ConditionsUnmet:
+            raise
+        except Exception as error:
+            raise _Verdict("kept", f"the new one cannot be scored: {_in_words(error)}") from error
+        figures["new_held_out"] = first
+        left = max(all_seconds - (self.timer() - started), 0)
+        try:
+            second = self._score(in_use, ids, left, may_go_on, most=first.example_count)
+        except (AdapterUnusable, TrainingDiverged) as error:
+            raise _Verdict("adopted", f"the one in use cannot be scored: {_in_words(error)}") from error
+        except ConditionsUnmet:
+            raise
+        except Exception as error:
+            raise _Verdict("kept", f"the one in use cannot be scored now: {_in_words(error)}") from error
+        if second.example_count != first.example_count:
+            raise _Verdict("kept", "time was up before both were scored on the same examples")
+        figures["in_use_held_out"] = second
+
+    def _score(
+        self,
+        stored: StoredAdapter,
+        ids: Sequence[int],
+        max_seconds: float,
+        may_go_on: Callable[[], object],
+        most: int | None = None,
+    ) -> EvaluationReport:
+        bundle, whole = self.adapters.read(stored)
+        manifest = bundle.manifest
+        check_examples(self.held_out, manifest.task, manifest.labels)
+        opened = (self.runtime or runtime_for(manifest))(
+            bundle,
+            whole.adapter,
+            pruning_decay=1.0,
+            pruning_penalty=0.0,
+            threads=self.threads,
+            parametrisation=whole.how,
+        )
+        batching = batching_of(bundle, stored.training)
+        batches = each_once(batching.read(self.held_out), batching, rng=np.random.default_rng(_SEED), ids=ids)
+        return evaluate_locally(
+            opened,
+            _up_to(batches, most),
+            manifest.task,
+            max_seconds=max_seconds,
+            on_batch=may_go_on,
+            timer=self.timer,
+        )
+
+
+def _up_to(batches: Iterator[tuple[Batch, int]], most: int | None) -> Iterator[tuple[Batch, int]]:
+    """Whole batches until they have `most` examples."""
+    seen = 0
+    for batch, count in batches:
+        yield batch, count
+        seen += count
+        if most is not None and seen >= most:
+            return
+
+
+def _in_words(error: Exception) -> str:
+    """Without what was got, which may quote an example."""
+    return f"{error.what} ({error.code})" if isinstance(error, HetloraError) else type(error).__name__

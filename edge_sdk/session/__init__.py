@@ -1,0 +1,1 @@
+"""A visit to the service, and the work that it may bring."""

@@ -1,0 +1,174 @@
+"""What training and evaluating share: an offer is taken at a rank and carried to its end, or given back."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from edge_sdk.adapters.adoption import Adopter
+from edge_sdk.batching.batches import check_examples
+from edge_sdk.conditions import Watch
+from edge_sdk.events import Event, GivenBack, RankChosen
+from edge_sdk.examples import ExampleStore
+from edge_sdk.folder import DeviceFolder
+from edge_sdk.planning.planner import RankChoice, choose_rank
+from edge_sdk.probe import ModelShape
+from edge_sdk.runtimes import runtime_for
+from edge_sdk.runtimes.base import RuntimeFactory
+from edge_sdk.session.plans import Assigned, fetch_assigned
+from edge_sdk.session.updates import drop_updates
+from edge_sdk.session.visit import Visit, failure_of, outcome_of
+from edge_sdk.training.private_factors import with_private_factors
+from edge_sdk.transport.bundles import BundleCache
+from edge_sdk.transport.downloads import Downloads
+from edge_sdk.transport.service import DeviceService
+from edge_sdk.transport.uploads import Uploads
+from hetlora.adapter import Adapter
+from hetlora.bundle import Bundle
+from hetlora.errors import (
+    ClockSkew,
+    HetloraError,
+    ReplayedRequest,
+    ServiceFailed,
+    ServiceUnreachable,
+    TooManyRequests,
+)
+from hetlora.messages.device import CapabilityReport, Failure, Offer, Plan, Receipt, StartRequest
+
+logger = logging.getLogger(__name__)
+
+# The service is away, ill or busy, or this device's clock is wrong: what was done is kept for a later visit.
+AWAY: Final = (ServiceUnreachable, ServiceFailed, TooManyRequests, ReplayedRequest, ClockSkew)
+# After which conditions that did not hold are looked at again.
+NOT_ALLOWED_SECONDS: Final = 60.0
+# After a failure that the service could not be told, so that it named no time: longer than the few seconds
+# that it names by default, as what failed here would at once fail again.
+DEFAULT_RETRY_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """What an assignment is worked on with."""
+
+    service: DeviceService
+    downloads: Downloads
+    uploads: Uploads
+    bundles: BundleCache
+    folder: DeviceFolder
+    examples: ExampleStore
+    held_out: ExampleStore
+    adopter: Adopter
+    capabilities: Callable[[ModelShape], CapabilityReport]  # as they are when it is asked
+    runtime: RuntimeFactory | None  # None: what `runtime_for` finds
+    threads: int | None
+    watch: Watch
+    on_event: Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What an offer comes to once it is taken: `begun` is the adapter that the model stands under."""
+
+    plan: Plan
+    bundle: Bundle
+    runtime: RuntimeFactory
+    assigned: Assigned
+    begun: Adapter
+    example_count: int
+
+
+class Assignment(ABC):
+    """An offer that is worked on; used once."""
+
+    def __init__(self, offer: Offer, equipment: Equipment) -> None:
+        self._offer = offer
+        self._with = equipment
+        self._choice: RankChoice | None = None
+
+    def run(self) -> Visit:
+        """Carry the assignment to its end; whatever stops it gives it back to the service.
+
+        Raises:
+            ServiceUnreachable, ServiceFailed, ReplayedRequest, ClockSkew: the assignment stays this device's;
+                what was downloaded and trained lies on disk, and a later visit goes on from there.
+        """
+        try:
+            return self._work()
+        except AWAY:
+            raise
+        except Exception as error:
+            return self._give_back(error)
+
+    @abstractmethod
+    def _work(self) -> Visit:
+        """The whole of the assignment."""
+
+    def _take(self, examples: ExampleStore) -> Taken:
+        """Choose a rank, take the offer at it, and fetch what it needs, for work on these examples."""
+        offer, tools = self._offer, self._with
+        tools.watch.check(offer.conditions)
+        manifest = tools.bundles.manifest(offer.bundle)
+        check_examples(examples, manifest.task, manifest.labels)
+        runtime = tools.runtime or runtime_for(manifest)
+        example_count = examples.count()
+        asked = offer.training
+        shape = ModelShape.of(manifest, batch=asked.batch_size, tokens=asked.max_tokens)
+        self._choice = choose_rank(
+            self._within_reserve(tools.capabilities(shape)),
+            manifest,
+            offer,
+            example_count=example_count,
+            threads=tools.threads,
+        )
+        tools.on_event(RankChosen(self._choice))
+        plan = tools.service.start(offer.assignment_id, StartRequest(rank=self._choice.rank), offer.kind)
+        bundle = tools.bundles.bundle(offer.bundle)
+        assigned = fetch_assigned(
+            plan,
+            manifest.adapter,
+            rank=offer.trained_rank or self._choice.rank,
+            downloads=tools.downloads,
+            folder=tools.folder.downloads,
+        )
+        return Taken(plan, bundle, runtime, assigned, self._begun(assigned), example_count)
+
+    def _within_reserve(self, capabilities: CapabilityReport) -> CapabilityReport:
+        """What is left of the memory once others have what is theirs: or the first step would take it."""
+        left = capabilities.memory_available_bytes - self._with.watch.reserved_bytes(self._offer.conditions)
+        return capabilities.model_copy(update={"memory_available_bytes": max(0, left)})
+
+    def _begun(self, assigned: Assigned) -> Adapter:
+        if not assigned.how.adaptation.private_lora_B:
+            return assigned.received
+        return with_private_factors(self._with.folder.private_factors, self._offer.run_id, assigned.received)
+
+    def _give_back(self, error: Exception) -> Visit:
+        failure = failure_of(error)
+        log = logger.warning if isinstance(error, HetloraError) else logger.exception
+        log("assignment=%s code=%s message=%s", self._offer.assignment_id, failure.code, failure.message)
+        drop_updates(self._with.folder.updates)
+        receipt = self._tell(failure)
+        # The service may have ended the assignment before: it took the update and only then something here
+        # failed, its goal was met without us, or the lease ran out.
+        outcome = "failed" if receipt is None else outcome_of(receipt.state)
+        if outcome == "failed":
+            self._with.on_event(GivenBack(failure.code, failure.message))
+        return Visit(
+            outcome,
+            str(error) if receipt is None or outcome == "failed" else receipt.reason,
+            DEFAULT_RETRY_SECONDS if receipt is None else receipt.retry_after_seconds,
+            offer=self._offer,
+            choice=self._choice,
+            code=failure.code,
+            error=error,
+        )
+
+    def _tell(self, failure: Failure) -> Receipt | None:
+        try:
+            return self._with.service.fail(self._offer.assignment_id, failure, self._offer.kind)
+        except HetloraError as error:  # the lease will end what could not be given back
+            logger.warning("assignment=%s event=not_given_back error=%s", self._offer.assignment_id, error)
+            return None

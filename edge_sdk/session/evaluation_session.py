@@ -1,0 +1,60 @@
+"""One evaluation, from the offer to the receipt."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from edge_sdk.batching.batches import batching_of, each_once
+from edge_sdk.events import Evaluated
+from edge_sdk.session.assignment import Assignment, Taken
+from edge_sdk.session.visit import Visit, outcome_of
+from edge_sdk.training.evaluation import evaluate_locally
+from hetlora.messages.evaluation import EvaluationReport
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluationSession(Assignment):
+    """Takes an offer, scores what the app holds out, and reports; nothing else leaves the device.
+
+    Nothing of it is kept: an evaluation that was cut off is done again when it is offered again.
+    """
+
+    def _work(self) -> Visit:
+        report = self._evaluate(self._take(self._with.held_out))
+        receipt = self._with.service.report_evaluation(self._offer.assignment_id, report)
+        self._with.downloads.drop_leftovers()
+        self._with.on_event(Evaluated(report, receipt))
+        logger.info("evaluation=%s state=%s reason=%s", receipt.assignment_id, receipt.state, receipt.reason)
+        return Visit(
+            outcome_of(receipt.state),
+            receipt.reason,
+            receipt.retry_after_seconds,
+            offer=self._offer,
+            choice=self._choice,
+            evaluation=report,
+        )
+
+    def _evaluate(self, taken: Taken) -> EvaluationReport:
+        opened = taken.runtime(
+            taken.bundle,
+            taken.begun,
+            pruning_decay=1.0,
+            pruning_penalty=0.0,
+            threads=self._with.threads,
+            parametrisation=taken.assigned.how,
+        )
+        batching = batching_of(taken.bundle, self._offer.training)
+        batches = each_once(
+            batching.read(self._with.held_out), batching, rng=np.random.default_rng(taken.plan.seed)
+        )
+        task = taken.bundle.manifest.task
+        return evaluate_locally(
+            opened,
+            batches,
+            task,
+            max_seconds=self._offer.round_seconds,
+            on_batch=lambda: self._with.watch.check(self._offer.conditions),
+        )

@@ -1,0 +1,153 @@
+"""One training assignment, from the offer to the receipt."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+
+from edge_sdk.adapters.adapters import WholeAdapter
+from edge_sdk.batching.batches import batching_of, draw_batches
+from edge_sdk.events import RankPruned, StepDone, Submitted, Uploaded
+from edge_sdk.planning.peak_memory import peak_memory_bytes
+from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS, Assignment, Taken
+from edge_sdk.session.updates import Update, drop_updates, keep_update, kept_update
+from edge_sdk.session.visit import Visit, outcome_of
+from edge_sdk.training.error_feedback import contract_with_feedback, kept_errors
+from edge_sdk.training.local import TrainingResult, train_locally
+from edge_sdk.training.parametrisation import Parametrisation
+from edge_sdk.training.private_factors import keep_private_factors
+from edge_sdk.training.pruning import self_prune
+from edge_sdk.training.run_tensors import keep_tensors
+from hetlora.adapter import Adapter, Tensor
+from hetlora.digest import sha256_of
+from hetlora.messages.common import ObjectRef
+from hetlora.messages.device import Adaptation, Report
+from hetlora.partial import contract
+from hetlora.sent_parts import sends_whole_ranks
+from hetlora.stored_tensors import tensors_to_bytes
+
+logger = logging.getLogger(__name__)
+
+
+class Session(Assignment):
+    """Takes an offer, trains, and delivers; used once."""
+
+    def _work(self) -> Visit:
+        kept = kept_update(self._with.folder.updates, self._offer.assignment_id)
+        return self._deliver(kept or self._make_update())
+
+    def _make_update(self) -> Update:
+        offer, tools = self._offer, self._with
+        received_before = tools.downloads.received_bytes
+        taken = self._take(tools.examples)
+        plan, begun = taken.plan, taken.begun
+        result = self._train(taken)
+        self._keep_adapters(taken, result)
+        adapter = self._pruned(begun, result.adapter, plan.adaptation)
+        if plan.adaptation.private_lora_B:
+            keep_private_factors(tools.folder.private_factors, offer.run_id, adapter)
+        tensors, errors = self._contracted(adapter, taken, result.cores)
+        report = Report(
+            update=ObjectRef(sha256=sha256_of(tensors), size_bytes=len(tensors)),
+            rank=adapter.rank,
+            example_count=taken.example_count,
+            steps=result.steps,
+            first_loss=result.first_loss,
+            last_loss=result.last_loss,
+            training_seconds=result.seconds,
+            peak_memory_bytes=peak_memory_bytes(),
+            downloaded_bytes=tools.downloads.received_bytes - received_before,
+        )
+        update = Update(tensors, report, errors)
+        keep_update(tools.folder.updates, offer.assignment_id, update)
+        return update
+
+    def _train(self, taken: Taken) -> TrainingResult:
+        tools, settings = self._with, self._offer.training
+        opened = taken.runtime(
+            taken.bundle,
+            taken.begun,
+            pruning_decay=settings.pruning_decay,
+            pruning_penalty=settings.pruning_penalty,
+            threads=tools.threads,
+            parametrisation=taken.assigned.how,
+        )
+        batching = batching_of(taken.bundle, settings)
+
+        def on_step(step: int, loss: float) -> None:
+            tools.on_event(StepDone(step, settings.steps, loss))
+            if step < settings.steps:
+                tools.watch.check(self._offer.conditions)
+
+        batches = draw_batches(
+            batching.read(tools.examples),
+            batching.collate,
+            batch_size=batching.batch_size,
+            always_full=batching.always_full,
+            rng=np.random.default_rng(taken.plan.seed),
+        )
+        return train_locally(
+            opened,
+            batches,
+            settings,
+            max_seconds=self._offer.round_seconds,
+            on_step=on_step,
+        )
+
+    def _keep_adapters(self, taken: Taken, result: TrainingResult) -> None:
+        """What the model stood under before and after training: not pruned, which is for the fleet's sake."""
+        how = taken.assigned.how
+        trained = Parametrisation(how.adaptation, how.frozen, result.cores)
+        self._with.adopter.adapters.keep_round(
+            self._offer, WholeAdapter(taken.begun, how), WholeAdapter(result.adapter, trained)
+        )
+
+    def _pruned(self, begun: Adapter, trained: Adapter, adaptation: Adaptation) -> Adapter:
+        if not sends_whole_ranks(adaptation):
+            return trained  # a change has the ranks of what it changes
+        settings = self._offer.training
+        adapter = self_prune(
+            begun,
+            trained,
+            pruning_decay=settings.pruning_decay,
+            min_rank=self._offer.min_rank,
+            prune_by=settings.prune_by,
+        )
+        if adapter.rank < trained.rank:
+            self._with.on_event(RankPruned(trained.rank, adapter.rank))
+        return adapter
+
+    def _contracted(self, adapter: Adapter, taken: Taken, cores: Mapping[str, Tensor]) -> tuple[bytes, bytes]:
+        """What is sent, and what rounding leaves out of it."""
+        adaptation, received = taken.plan.adaptation, taken.assigned.received
+        if not adaptation.error_feedback:
+            return contract(adapter, adaptation, received, cores), b""
+        before = kept_errors(self._with.folder.rounding_errors, self._offer.run_id, adapter.spec)
+        data, after = contract_with_feedback(adapter, adaptation, received, before)
+        return data, tensors_to_bytes(after)
+
+    def _deliver(self, update: Update) -> Visit:
+        tools, assignment_id = self._with, self._offer.assignment_id
+        if (reason := tools.watch.metered(self._offer.conditions)) is not None:  # it waits for a later visit
+            return Visit("not_allowed", reason, NOT_ALLOWED_SECONDS, offer=self._offer, choice=self._choice)
+        tools.uploads.deliver(assignment_id, update.tensors)
+        tools.on_event(Uploaded(len(update.tensors)))
+        receipt = tools.service.submit(assignment_id, update.report)
+        # Nothing was sent, as it were, where the service had no more use for it.
+        if update.errors and outcome_of(receipt.state) == "accepted":
+            keep_tensors(tools.folder.rounding_errors, self._offer.run_id, update.errors)
+        drop_updates(tools.folder.updates)
+        tools.downloads.drop_leftovers()
+        tools.on_event(Submitted(update.report, receipt))
+        tools.adopter.settle(lambda: tools.watch.check(self._offer.conditions))
+        logger.info("assignment=%s state=%s reason=%s", assignment_id, receipt.state, receipt.reason)
+        return Visit(
+            outcome_of(receipt.state),
+            receipt.reason,
+            receipt.retry_after_seconds,
+            offer=self._offer,
+            choice=self._choice,
+            report=update.report,
+        )

@@ -1,0 +1,63 @@
+"""What a visit came to, and what the service may know of it."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import Literal
+
+from edge_sdk.planning.planner import RankChoice
+from hetlora.errors import ConditionsUnmet, DataError, DiskFull, HetloraError
+from hetlora.messages.device import Failure, Offer, Report
+from hetlora.messages.evaluation import EvaluationReport
+from hetlora.states import AssignmentState
+
+Outcome = Literal["no_work", "not_allowed", "accepted", "discarded", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What happened when a device visited the service; `offer.kind` tells training from evaluating.
+
+    `outcome` is "no_work"; "not_allowed", where conditions did not hold, so that the service was not asked
+    or an update waits for a network that costs nothing; or what became of the assignment: "accepted";
+    "discarded", when the service had no more use for the update, as `reason` says; or "failed", when it was
+    given back. `code` is the stable code of what went wrong, `error` the cause: beside "accepted" too, where
+    the app's own `on_event` raised after the service had taken the update.
+    """
+
+    outcome: Outcome
+    reason: str
+    retry_after_seconds: float
+    offer: Offer | None = None
+    choice: RankChoice | None = None
+    report: Report | None = None
+    evaluation: EvaluationReport | None = None
+    code: str | None = None
+    error: Exception | None = None
+
+
+def outcome_of(state: AssignmentState) -> Outcome:
+    """What the state in a receipt means to the device that asked."""
+    match state:
+        case AssignmentState.ACCEPTED:
+            return "accepted"
+        case AssignmentState.FAILED:
+            return "failed"
+        case _:  # expired, aborted or discarded: over without us
+            return "discarded"
+
+
+def failure_of(error: Exception) -> Failure:
+    """What the service may know of an error: nothing that could quote an example, or a label of one."""
+    if isinstance(error, DataError):
+        return Failure(code=error.code, message=error.what)
+    if isinstance(error, ConditionsUnmet):  # not why: when somebody uses their device is nobody's business
+        return Failure(code=error.code, message=error.what)
+    if isinstance(error, HetloraError):
+        return Failure(code=error.code, message=str(error)[:1000])
+    if isinstance(error, MemoryError):
+        return Failure(code="out_of_memory", message="the device ran out of memory")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return Failure(code=DiskFull.code, message="the device has no disk space left")
+    return Failure(code="internal_error", message=type(error).__name__)

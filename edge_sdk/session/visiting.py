@@ -1,0 +1,55 @@
+"""Visits again and again, at the pace that the service asks for; more seldom where none comes off."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from edge_sdk.session.assignment import AWAY
+from edge_sdk.session.visit import Visit
+from hetlora.errors import TooManyRequests, UnavailableError
+
+logger = logging.getLogger(__name__)
+
+# How long is waited after a visit that did not come off: doubling, with full jitter, up to five minutes.
+FIRST_ABSENCE_SECONDS: Final = 5.0
+LONGEST_ABSENCE_SECONDS: Final = 300.0
+# Whatever a service asks for: a device that never comes back is lost.
+LONGEST_WAIT_SECONDS: Final = 7 * 24 * 3600.0
+
+
+def keep_visiting(
+    visit_once: Callable[[], Visit], stop: threading.Event, on_visit: Callable[[Visit], None]
+) -> None:
+    """Visit until `stop` is set; a visit under way is finished first.
+
+    Raises:
+        RefusedError: the service does not admit this device.
+    """
+    absences = 0
+    jitter = random.Random()
+    while not stop.is_set():
+        try:
+            visit = visit_once()
+        except (
+            *AWAY,
+            UnavailableError,
+        ) as error:  # or this device: its disk is full
+            absences += 1
+            longest = min(LONGEST_ABSENCE_SECONDS, FIRST_ABSENCE_SECONDS * 2 ** (absences - 1))
+            wait_seconds = jitter.uniform(0, longest) + _asked_seconds(error)
+            logger.warning("event=visit_failed retry_seconds=%.1f error=%s", wait_seconds, error)
+        else:
+            absences = 0
+            wait_seconds = min(visit.retry_after_seconds, LONGEST_WAIT_SECONDS)
+            on_visit(visit)
+        stop.wait(wait_seconds)
+
+
+def _asked_seconds(error: Exception) -> float:
+    """How long the service asked to be left alone, if it did."""
+    asked = error.retry_after_seconds if isinstance(error, TooManyRequests) else None
+    return min(asked or 0.0, LONGEST_WAIT_SECONDS)

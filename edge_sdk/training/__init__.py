@@ -1,0 +1,1 @@
+"""Training and scoring an adapter on the device."""

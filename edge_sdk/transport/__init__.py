@@ -1,0 +1,1 @@
+"""The line to the service: requests, downloads, uploads."""

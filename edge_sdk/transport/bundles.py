@@ -1,0 +1,92 @@
+"""Bundles on the device: fetched once, named by digest, checked before use."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Final
+
+from edge_sdk.transport.downloads import Downloads
+from hetlora.bundle import Bundle, open_bundle
+from hetlora.digest import sha256_of_file
+from hetlora.errors import BodyTooLarge, DeviceTooSmall
+from hetlora.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from hetlora.messages.common import ObjectRef
+
+logger = logging.getLogger(__name__)
+
+# What stays free for the update, the examples and whatever else lives on the device.
+DISK_RESERVE_BYTES: Final = 64 * 1024 * 1024
+
+
+class BundleCache:
+    """Bundles by digest under one folder.
+
+    A file is hashed when a process first uses it; after that its size is checked at each use. A file
+    that fails is fetched again. Interrupted downloads continue, as each file stands on its own.
+    """
+
+    def __init__(self, folder: Path, downloads: Downloads) -> None:
+        self._folder = folder
+        self._downloads = downloads
+        self._hashed: set[Path] = set()
+
+    def manifest(self, ref: ObjectRef) -> Manifest:
+        """The manifest alone: enough to choose a rank, before any large file is fetched.
+
+        Raises:
+            BodyTooLarge: the manifest passes `MAX_MANIFEST_BYTES`.
+            BundleInvalid: refused by its schema.
+            DigestMismatch, ServiceUnreachable: see `Downloads.fetch`.
+        """
+        if ref.size_bytes > MAX_MANIFEST_BYTES:
+            raise BodyTooLarge(
+                "manifest is too large", got=ref.size_bytes, expected=f"up to {MAX_MANIFEST_BYTES} bytes"
+            )
+        path = self._folder / ref.sha256 / MANIFEST_NAME
+        if not self._holds(path, ref):
+            self._downloads.fetch(ref, path, name=MANIFEST_NAME)
+        return parse_manifest(path.read_bytes())
+
+    def bundle(self, ref: ObjectRef) -> Bundle:
+        """The whole bundle; only what is missing or damaged is fetched.
+
+        Raises:
+            DeviceTooSmall: the disk has no room for what is missing.
+            BodyTooLarge, BundleInvalid, DigestMismatch, ServiceUnreachable: as for `manifest`.
+        """
+        manifest = self.manifest(ref)
+        folder = self._folder / ref.sha256
+        missing = {
+            relative: file
+            for relative, file in manifest.files.items()
+            if not self._holds(folder / relative, file)
+        }
+        _check_room(self._folder, sum(file.size_bytes for file in missing.values()))
+        for relative, file in missing.items():
+            self._downloads.fetch(file, folder / relative, name=relative)
+            self._hashed.add(folder / relative)
+        return open_bundle(folder, verify=False, digest=ref.sha256)
+
+    def _holds(self, path: Path, ref: ObjectRef) -> bool:
+        if not path.is_file():
+            return False
+        size = path.stat().st_size
+        if size == ref.size_bytes and (path in self._hashed or sha256_of_file(path) == ref.sha256):
+            self._hashed.add(path)
+            return True
+        logger.warning("file=%s size_bytes=%d event=damaged_in_cache", path.name, size)
+        path.unlink()
+        self._hashed.discard(path)
+        return False
+
+
+def _check_room(folder: Path, wanted_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if wanted_bytes and wanted_bytes + DISK_RESERVE_BYTES > free:
+        raise DeviceTooSmall(
+            "the disk has no room for the bundle",
+            got=f"{free} bytes free",
+            expected=f"{wanted_bytes} and {DISK_RESERVE_BYTES} in reserve",
+        )

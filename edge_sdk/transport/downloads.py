@@ -1,0 +1,120 @@
+"""Objects from the service to disk: resumed where they were cut, verified before they get their name."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from edge_sdk.transport.transport import Transport
+from hetlora.digest import sha256_of_file, verify_digest
+from hetlora.errors import BodyTooLarge, DigestMismatch, InputError, RefusedError
+from hetlora.messages.common import ObjectRef
+
+logger = logging.getLogger(__name__)
+
+# A shorter stretch tells how long the way is, and not how wide.
+RATE_BYTES: Final = 256 * 1024
+
+
+class Downloads:
+    """Fetches objects by digest; half of one left in `folder` is continued, also by a later process."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        folder: Path,
+        on_file: Callable[[str, int], None] = lambda name, size: None,
+        *,
+        timer: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._transport = transport
+        self._folder = folder
+        self._on_file = on_file
+        # All bytes of objects that crossed the network, those of failed tries too.
+        self.received_bytes = 0
+        # Of the newest stretch that was long enough to tell; None before one.
+        self.bytes_per_second: float | None = None
+        self._timer = timer
+
+    def fetch(self, ref: ObjectRef, target: Path, *, name: str) -> None:
+        """Bring an object to `target`; the file appears there whole and verified, or not at all.
+
+        `name` is what people call the object, for errors and events.
+
+        Raises:
+            DigestMismatch: the service sent other bytes than promised, twice.
+            BodyTooLarge: it sent more bytes than promised.
+            HetloraError: see `Transport.exchange`.
+        """
+        part = self._folder / f"{ref.sha256}.part"
+        try:
+            self._fill(ref, part, name)
+            if sha256_of_file(part) != ref.sha256:
+                # The first bytes may be a damaged leftover: only a whole fresh copy proves the service wrong.
+                logger.warning("object=%s sha256=%s event=fetched_again", name, ref.sha256)
+                part.unlink()
+                self._fill(ref, part, name)
+                verify_digest(name, got=sha256_of_file(part), expected=ref.sha256)
+        except (InputError, RefusedError):
+            part.unlink(missing_ok=True)
+            raise
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(part, target)
+        self._on_file(name, ref.size_bytes)
+
+    def drop_leftovers(self) -> None:
+        """Remove what is left of interrupted downloads, for when nothing is to be continued."""
+        for path in self._folder.iterdir():
+            path.unlink()
+
+    def _fill(self, ref: ObjectRef, part: Path, name: str) -> None:
+        part.touch()
+        if part.stat().st_size > ref.size_bytes:
+            part.unlink()
+            part.touch()
+        while part.stat().st_size < ref.size_bytes:
+            # Each stretch that brought bytes starts the count of tries anew: a long download over a bad
+            # line is not given up while it moves.
+            self._transport.retrying(lambda: self._receive(ref, part, name))
+
+    def _receive(self, ref: ObjectRef, part: Path, name: str) -> None:
+        """One request for what is missing; returns early if the line is cut after progress."""
+        had = part.stat().st_size
+        headers = {"Range": f"bytes={had}-"} if had else None
+        with self._transport.open("GET", f"/device/v1/objects/{ref.sha256}", headers=headers) as response:
+            resumed = response.headers.get("Content-Range", "").startswith(f"bytes {had}-")
+            try:
+                with part.open("ab" if had and resumed else "wb") as file:
+                    self._copy(response, file.write, room_bytes=ref.size_bytes - file.tell(), name=name)
+            except httpx.TransportError:
+                if part.stat().st_size <= had:
+                    raise
+                return
+        size = part.stat().st_size
+        if size < ref.size_bytes:
+            raise DigestMismatch(
+                f"{name} is shorter than promised", got=f"{size} bytes", expected=f"{ref.size_bytes} bytes"
+            )
+
+    def _copy(
+        self, response: httpx.Response, write: Callable[[bytes], int], *, room_bytes: int, name: str
+    ) -> None:
+        had_bytes, started = self.received_bytes, self._timer()
+        # As the pieces come: gathering them to a size would lose what was gathered when the line is cut.
+        for piece in response.iter_raw():
+            self.received_bytes += len(piece)
+            room_bytes -= len(piece)
+            if room_bytes < 0:
+                raise BodyTooLarge(f"{name} is longer than promised", got="more bytes")
+            write(piece)
+        self._note_rate(self.received_bytes - had_bytes, self._timer() - started)
+
+    def _note_rate(self, size: int, seconds: float) -> None:
+        if size >= RATE_BYTES and seconds > 0:
+            self.bytes_per_second = size / seconds
