@@ -23,6 +23,7 @@ from edge_sdk.identity.key_rotation import identity_in, is_rotating, rotate_key
 from edge_sdk.planning.capabilities import Capabilities
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS, Equipment
+from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.session.evaluation_session import EvaluationSession
 from edge_sdk.session.training_session import Session
 from edge_sdk.session.visit import Visit
@@ -133,6 +134,7 @@ class EdgeClient:
             self._folder, given=capabilities, traffic_bytes_per_round=traffic_bytes_per_round, clock=clock
         )
         self._lock = lock_folder(self._folder)
+        self._database = DeviceDatabase(self._folder.database)
         identity = identity_in(self._folder)
         self._enrolment = enrolment_of(population, name, enrolment_token, identity)
         self._transport = Transport(service_url, identity, http=http, clock=clock)
@@ -156,6 +158,7 @@ class EdgeClient:
             )
         except BaseException:
             self._transport.close()
+            self._database.close()
             self._lock.release()
             raise
         self.adapters = Adapters(self._folder, threads=threads)
@@ -182,6 +185,7 @@ class EdgeClient:
         self._transport.close()
         self.examples.close()
         self.held_out.close()
+        self._database.close()
         self._lock.release()
 
     def __enter__(self) -> Self:

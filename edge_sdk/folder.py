@@ -18,6 +18,11 @@ class DeviceFolder:
     root: Path
 
     @property
+    def database(self) -> Path:
+        """What the device must not lose: see `edge_sdk.session.database`."""
+        return self.root / "device.sqlite"
+
+    @property
     def key_file(self) -> Path:
         return self.root / "device_key.pem"
 

@@ -1,7 +1,7 @@
 """The example store: what an app leaves on the device for training; it never leaves the device.
 
 `kinds` are the examples, `store` keeps them and `split` sets some aside; below those, `changes` is what one
-transaction does to the rows, `rows` seals and opens them with `keys`, and `database` is the file.
+transaction does to the rows, and `rows` seals and opens them with `keys`. The file is a `DatabaseFile`.
 docs/adr/0017-example-store.md says why it is built so.
 """
 

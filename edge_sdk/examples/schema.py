@@ -7,7 +7,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
-from edge_sdk.examples.database import StoreFile
+from edge_sdk.database_file import DatabaseFile
 from edge_sdk.examples.keys import KEY_BYTES, SALT_BYTES, StoreKeys
 from edge_sdk.examples.kinds import Example
 from edge_sdk.examples.rows import put_row, rewrap
@@ -58,7 +58,7 @@ class OpenedStore:
     proof: bytes
 
 
-def open_store(file: StoreFile, key: bytes | None, previous_key: bytes | None) -> OpenedStore:
+def open_store(file: DatabaseFile, key: bytes | None, previous_key: bytes | None) -> OpenedStore:
     """Make the tables or carry them over, and come to their keys; with a `key` they are under it from now on.
 
     Raises:
@@ -78,7 +78,7 @@ def open_store(file: StoreFile, key: bytes | None, previous_key: bytes | None) -
     return opened
 
 
-def write_anew(file: StoreFile) -> bool:
+def write_anew(file: DatabaseFile) -> bool:
     """Leave no byte of what the file held in clear, where that is still to be done.
 
     False if others read on, or there is no room for a second copy: the mark stays, and the next call makes up
@@ -124,7 +124,7 @@ def rekeyed(database: sqlite3.Connection, keys: StoreKeys, root: bytes) -> Opene
     return OpenedStore(new, proof)
 
 
-def _version_before(database: sqlite3.Connection, file: StoreFile) -> bool | None:
+def _version_before(database: sqlite3.Connection, file: DatabaseFile) -> bool | None:
     """Whether there are tables of version 0; None where those of this version are."""
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version == SCHEMA_VERSION:
@@ -164,7 +164,7 @@ def _carry_over(database: sqlite3.Connection, keys: StoreKeys) -> None:
 
 
 def _opened(
-    database: sqlite3.Connection, file: StoreFile, key: bytes | None, previous_key: bytes | None
+    database: sqlite3.Connection, file: DatabaseFile, key: bytes | None, previous_key: bytes | None
 ) -> OpenedStore:
     salt, proof, root = (fact(database, name) for name in ("salt", "proof", "root"))
     if salt is None or proof is None:

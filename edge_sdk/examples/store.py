@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, overload
 
+from edge_sdk.database_file import BUSY_SECONDS, DatabaseFile
 from edge_sdk.examples.changes import Bounds, Changes, check_seconds
-from edge_sdk.examples.database import BUSY_SECONDS, StoreFile
 from edge_sdk.examples.image_files import checked
 from edge_sdk.examples.keys import StoreKey, StoreKeys, resolved
 from edge_sdk.examples.kinds import AnyExample, Example
@@ -71,7 +71,7 @@ class ExampleStore:
         self._bounds = Bounds(max_examples, max_bytes, max_token_bytes, keep_seconds)
         self._clock = clock
         key, previous_key = resolved(encryption_key), resolved(previous_encryption_key)
-        self._file = StoreFile(path, busy_seconds=busy_seconds)
+        self._file = DatabaseFile(path, "the example store", busy_seconds=busy_seconds)
         try:
             self._opened = open_store(self._file, key, previous_key)
             with suppress(UnavailableError):  # on a full disk examples can be read; the next change does it

@@ -1,4 +1,4 @@
-"""The file of an example store: one SQLite database, its transactions, and what its errors mean."""
+"""A file that is one SQLite database: its transactions, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -12,23 +12,31 @@ from typing import Final
 from hetlora.errors import DiskFull, SettingsError, StoreDamaged, UnavailableError
 
 BUSY_SECONDS: Final = 30.0
-_PRAGMAS: Final = ("journal_mode = WAL", "synchronous = NORMAL", "secure_delete = ON")
+_PRAGMAS: Final = ("journal_mode = WAL", "secure_delete = ON")
 # Also where a limit of the process, and not the disk, refuses to have a file grow.
 _NO_ROOM: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
 
 
-class StoreFile:
+class DatabaseFile:
     """Opens a database for several threads of this process, beside others that have it open.
 
-    Others are waited for up to `busy_seconds`.
+    Args:
+        path: the file; it is made, with its folder, where it is missing.
+        name: what people call it, for errors.
+        busy_seconds: how long others that write are waited for.
+        survives_power_loss: whether each transaction does, at the cost of a flush of the disk; without, the
+            last ones may be lost, and the file stays whole.
 
     Raises:
         SettingsError: the file cannot be opened, or is no database.
         StoreDamaged: it is part of one.
     """
 
-    def __init__(self, path: Path, *, busy_seconds: float = BUSY_SECONDS) -> None:
+    def __init__(
+        self, path: Path, name: str, *, busy_seconds: float = BUSY_SECONDS, survives_power_loss: bool = False
+    ) -> None:
         self.path = path
+        self._name = name
         self._lock = threading.RLock()
         self._owes_overwriting = False
         try:
@@ -38,15 +46,16 @@ class StoreFile:
                 path, timeout=busy_seconds, check_same_thread=False, isolation_level=None
             )
         except (OSError, sqlite3.Error) as error:
-            raise _unopened(path, error) from error
+            raise self._unopened(error) from error
+        synchronous = "FULL" if survives_power_loss else "NORMAL"
         try:
             with self._errors_in_words():
-                for pragma in _PRAGMAS:
+                for pragma in (*_PRAGMAS, f"synchronous = {synchronous}"):
                     self._database.execute(f"PRAGMA {pragma}")
         except BaseException as error:
             self._database.close()
             if isinstance(error, sqlite3.Error):
-                raise _unopened(path, error) from error
+                raise self._unopened(error) from error
             raise
 
     def close(self) -> None:
@@ -118,7 +127,7 @@ class StoreFile:
             done = self.overwrite_removed() and done
         if not done:
             raise UnavailableError(
-                "the example store cannot be written anew",
+                f"{self._name} cannot be written anew",
                 got="another process that reads it, or a full disk",
                 expected="to have it alone for a moment, and room",
             )
@@ -131,15 +140,12 @@ class StoreFile:
         except sqlite3.DatabaseError as error:
             name = getattr(error, "sqlite_errorname", "")
             if name in _NO_ROOM:
-                raise DiskFull(
-                    "the example store cannot grow", got=error, expected="free disk space"
-                ) from error
+                raise DiskFull(f"{self._name} cannot grow", got=error, expected="free disk space") from error
             if name.startswith("SQLITE_CORRUPT"):
-                raise StoreDamaged("the example store is damaged", got=f"{error} ({self.path})") from error
+                raise StoreDamaged(f"{self._name} is damaged", got=f"{error} ({self.path})") from error
             if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-                raise UnavailableError("the example store is in use", got=error) from error
+                raise UnavailableError(f"{self._name} is in use", got=error) from error
             raise
 
-
-def _unopened(path: Path, error: Exception) -> SettingsError:
-    return SettingsError("the example store cannot be opened", got=f"{error} ({path})")
+    def _unopened(self, error: Exception) -> SettingsError:
+        return SettingsError(f"{self._name} cannot be opened", got=f"{error} ({self.path})")
