@@ -15,7 +15,7 @@ import httpx
 from edge_sdk.adapters.adapters import Adapters
 from edge_sdk.adapters.adoption import ALWAYS, Adopter, Adoption
 from edge_sdk.conditions import LeftAlone, Told, Watch
-from edge_sdk.events import AwaitingApproval, CheckedIn, Downloaded, Event
+from edge_sdk.events import AwaitingApproval, CheckedIn, Downloaded, Event, GivenUp
 from edge_sdk.examples import DEFAULT_MAX_BYTES, DEFAULT_MAX_EXAMPLES, StoreKey, open_stores
 from edge_sdk.folder import lock_folder, open_folder
 from edge_sdk.identity.enrolment import check_in, enrolment_of
@@ -23,6 +23,7 @@ from edge_sdk.identity.key_rotation import identity_in, is_rotating, rotate_key
 from edge_sdk.planning.capabilities import Capabilities
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS, Equipment
+from edge_sdk.session.assignment_store import AssignmentStore
 from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.session.evaluation_session import EvaluationSession
 from edge_sdk.session.training_session import Session
@@ -37,7 +38,7 @@ from hetlora import __version__
 from hetlora.errors import ConditionsUnmet, RefusedError, UnavailableError
 from hetlora.messages.common import PROTOCOL_VERSION
 from hetlora.messages.conditions import ANY_TIME, Conditions
-from hetlora.messages.device import CapabilityReport, CheckIn, CheckInAnswer
+from hetlora.messages.device import CapabilityReport, CheckIn, CheckInAnswer, Offer
 
 
 def _ignore(event: Event) -> None:
@@ -135,6 +136,7 @@ class EdgeClient:
         )
         self._lock = lock_folder(self._folder)
         self._database = DeviceDatabase(self._folder.database)
+        self._assignments = AssignmentStore(self._database)
         identity = identity_in(self._folder)
         self._enrolment = enrolment_of(population, name, enrolment_token, identity)
         self._transport = Transport(service_url, identity, http=http, clock=clock)
@@ -223,6 +225,7 @@ class EdgeClient:
                 self.rotate_key()
         answer = self._check_in(self._capabilities.report())
         self._on_event(CheckedIn(answer.offer, answer.reason))
+        self._give_up_others(answer.offer)
         if answer.offer is None:
             return Visit("no_work", answer.reason, answer.retry_after_seconds)
         equipment = Equipment(
@@ -231,6 +234,8 @@ class EdgeClient:
             uploads=self._uploads,
             bundles=self._bundles,
             folder=self._folder,
+            database=self._database,
+            assignments=self._assignments,
             examples=self.examples,
             held_out=self.held_out,
             adopter=self._adopter,
@@ -262,6 +267,13 @@ class EdgeClient:
             RefusedError: the service does not admit this device.
         """
         keep_visiting(self.run_once, stop or threading.Event(), on_visit)
+
+    def _give_up_others(self, offer: Offer | None) -> None:
+        """Drop work that is no longer this device's: the service alone knows when a lease ran out."""
+        own = offer.assignment_id if offer is not None and offer.kind == "train" else None
+        given_up = self._assignments.give_up_others(own)
+        if given_up is not None:
+            self._on_event(GivenUp(given_up))
 
     def _check_in(self, capabilities: CapabilityReport) -> CheckInAnswer:
         request = CheckIn(

@@ -102,6 +102,20 @@ class GivenBack:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Training goes on from a checkpoint, after this step."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """An assignment that was under way is no longer this device's; what was trained for it is dropped."""
+
+    assignment_id: str
+
+
 Event = (
     AwaitingApproval
     | CheckedIn
@@ -115,4 +129,6 @@ Event = (
     | Adopted
     | Kept
     | GivenBack
+    | Resumed
+    | GivenUp
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,8 +19,9 @@ from edge_sdk.planning.planner import RankChoice, choose_rank
 from edge_sdk.probe import ModelShape
 from edge_sdk.runtimes import runtime_for
 from edge_sdk.runtimes.base import RuntimeFactory
-from edge_sdk.session.plans import Assigned, fetch_assigned
-from edge_sdk.session.updates import drop_updates
+from edge_sdk.session.assignment_store import AssignmentStore, Terms
+from edge_sdk.session.database import DeviceDatabase
+from edge_sdk.session.plans import Assigned, Received, fetch_received, read_assigned
 from edge_sdk.session.visit import Visit, failure_of, outcome_of
 from edge_sdk.training.private_factors import with_private_factors
 from edge_sdk.transport.bundles import BundleCache
@@ -35,7 +37,9 @@ from hetlora.errors import (
     ServiceFailed,
     ServiceUnreachable,
     TooManyRequests,
+    UnavailableError,
 )
+from hetlora.manifest import Manifest
 from hetlora.messages.device import CapabilityReport, Failure, Offer, Plan, Receipt, StartRequest
 
 logger = logging.getLogger(__name__)
@@ -58,6 +62,8 @@ class Equipment:
     uploads: Uploads
     bundles: BundleCache
     folder: DeviceFolder
+    database: DeviceDatabase
+    assignments: AssignmentStore
     examples: ExampleStore
     held_out: ExampleStore
     adopter: Adopter
@@ -69,15 +75,29 @@ class Equipment:
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """A device that can do the work of an offer, at the rank of its choice."""
+
+    manifest: Manifest
+    runtime: RuntimeFactory
+    choice: RankChoice
+    example_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
     """What an offer comes to once it is taken: `begun` is the adapter that the model stands under."""
 
-    plan: Plan
+    terms: Terms
     bundle: Bundle
     runtime: RuntimeFactory
     assigned: Assigned
     begun: Adapter
-    example_count: int
+
+    @property
+    def plan(self) -> Plan:
+        """What the service wants to be done."""
+        return self.terms.plan
 
 
 class Assignment(ABC):
@@ -87,6 +107,7 @@ class Assignment(ABC):
         self._offer = offer
         self._with = equipment
         self._choice: RankChoice | None = None
+        self._received_before = equipment.downloads.received_bytes
 
     def run(self) -> Visit:
         """Carry the assignment to its end; whatever stops it gives it back to the service.
@@ -108,7 +129,12 @@ class Assignment(ABC):
 
     def _take(self, examples: ExampleStore) -> Taken:
         """Choose a rank, take the offer at it, and fetch what it needs, for work on these examples."""
-        offer, tools = self._offer, self._with
+        ready = self._prepare(examples, self._offer)
+        return self._taken(ready, *self._agree(ready))
+
+    def _prepare(self, examples: ExampleStore, offer: Offer) -> Ready:
+        """Look whether this device can do the work now, and at which rank of the offer."""
+        tools = self._with
         tools.watch.check(offer.conditions)
         manifest = tools.bundles.manifest(offer.bundle)
         check_examples(examples, manifest.task, manifest.labels)
@@ -116,24 +142,38 @@ class Assignment(ABC):
         example_count = examples.count()
         asked = offer.training
         shape = ModelShape.of(manifest, batch=asked.batch_size, tokens=asked.max_tokens)
-        self._choice = choose_rank(
+        choice = choose_rank(
             self._within_reserve(tools.capabilities(shape)),
             manifest,
             offer,
             example_count=example_count,
             threads=tools.threads,
         )
-        tools.on_event(RankChosen(self._choice))
-        plan = tools.service.start(offer.assignment_id, StartRequest(rank=self._choice.rank), offer.kind)
-        bundle = tools.bundles.bundle(offer.bundle)
-        assigned = fetch_assigned(
-            plan,
-            manifest.adapter,
-            rank=offer.trained_rank or self._choice.rank,
-            downloads=tools.downloads,
-            folder=tools.folder.downloads,
+        self._choice = choice
+        tools.on_event(RankChosen(choice))
+        return Ready(manifest, runtime, choice, example_count)
+
+    def _agree(self, ready: Ready) -> tuple[Terms, Received]:
+        """Take the offer at the rank that was chosen, and fetch bundle and adapter."""
+        offer, tools = self._offer, self._with
+        plan = tools.service.start(offer.assignment_id, StartRequest(rank=ready.choice.rank), offer.kind)
+        tools.bundles.bundle(offer.bundle)
+        received = fetch_received(
+            plan, ready.manifest.adapter, downloads=tools.downloads, folder=tools.folder.downloads
         )
-        return Taken(plan, bundle, runtime, assigned, self._begun(assigned), example_count)
+        terms = Terms(
+            plan=plan,
+            rank=ready.choice.rank,
+            example_count=ready.example_count,
+            downloaded_bytes=tools.downloads.received_bytes - self._received_before,
+        )
+        return terms, received
+
+    def _taken(self, ready: Ready, terms: Terms, received: Received) -> Taken:
+        rank = self._offer.trained_rank or terms.rank
+        assigned = read_assigned(terms.plan, received, ready.manifest.adapter, rank=rank)
+        bundle = self._with.bundles.bundle(self._offer.bundle)
+        return Taken(terms, bundle, ready.runtime, assigned, self._begun(assigned))
 
     def _within_reserve(self, capabilities: CapabilityReport) -> CapabilityReport:
         """What is left of the memory once others have what is theirs: or the first step would take it."""
@@ -143,13 +183,14 @@ class Assignment(ABC):
     def _begun(self, assigned: Assigned) -> Adapter:
         if not assigned.how.adaptation.private_lora_B:
             return assigned.received
-        return with_private_factors(self._with.folder.private_factors, self._offer.run_id, assigned.received)
+        return with_private_factors(self._with.database, self._offer.run_id, assigned.received)
 
     def _give_back(self, error: Exception) -> Visit:
         failure = failure_of(error)
         log = logger.warning if isinstance(error, HetloraError) else logger.exception
         log("assignment=%s code=%s message=%s", self._offer.assignment_id, failure.code, failure.message)
-        drop_updates(self._with.folder.updates)
+        with suppress(UnavailableError):  # on a full disk; the next check-in makes up for it
+            self._with.assignments.give_up_others(None)
         receipt = self._tell(failure)
         # The service may have ended the assignment before: it took the update and only then something here
         # failed, its goal was met without us, or the lease ran out.

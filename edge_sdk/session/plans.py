@@ -23,19 +23,20 @@ class Assigned:
     how: Parametrisation
 
 
-def fetch_assigned(
-    plan: Plan, spec: AdapterSpec, *, rank: int, downloads: Downloads, folder: Path
-) -> Assigned:
-    """Fetch the adapter of a plan, and the frozen one that it may have, through files in `folder`.
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The files that a plan names, as they came."""
 
-    Modules may have ranks of their own. All together the adapter has at most the numbers of one of `rank`,
-    for which this device has planned.
+    adapter: bytes
+    frozen: bytes | None
+
+
+def fetch_received(plan: Plan, spec: AdapterSpec, *, downloads: Downloads, folder: Path) -> Received:
+    """Fetch the adapter of a plan, and the frozen one that it may have, through files in `folder`.
 
     Raises:
         BodyTooLarge: a file is larger than any that could be meant.
-        RankOutOfRange: the adapter is larger than one of `rank`.
-        SpecMismatch: it is of another specification; or it has cores and none are trained, or the reverse.
-        HetloraError: see `Downloads.fetch`, `sent_from_bytes` and `frozen_from_bytes`.
+        HetloraError: see `Downloads.fetch`.
     """
 
     def fetched(ref: ObjectRef, name: str, limit: int) -> bytes:
@@ -47,7 +48,24 @@ def fetch_assigned(
         path.unlink()
         return data
 
-    sent = sent_from_bytes(fetched(plan.adapter, "global adapter", max_partial_bytes(spec)), spec)
+    adapter = fetched(plan.adapter, "global adapter", max_partial_bytes(spec))
+    if plan.frozen is None:
+        return Received(adapter, None)
+    return Received(adapter, fetched(plan.frozen, "frozen adapter", max_frozen_bytes(spec)))
+
+
+def read_assigned(plan: Plan, received: Received, spec: AdapterSpec, *, rank: int) -> Assigned:
+    """What was received, read.
+
+    Modules may have ranks of their own. All together the adapter has at most the numbers of one of `rank`,
+    for which this device has planned.
+
+    Raises:
+        RankOutOfRange: the adapter is larger than one of `rank`.
+        SpecMismatch: it is of another specification; or it has cores and none are trained, or the reverse.
+        HetloraError: see `sent_from_bytes` and `frozen_from_bytes`.
+    """
+    sent = sent_from_bytes(received.adapter, spec)
     most = 4 * rank * spec.parameters_per_rank
     if sent.adapter.size_bytes > most:
         raise RankOutOfRange(
@@ -59,7 +77,5 @@ def fetch_assigned(
         raise SpecMismatch(
             "cores of the global adapter", got=f"{len(sent.cores)} of them", expected=plan.adaptation.trained
         )
-    frozen = None
-    if plan.frozen is not None:
-        frozen = frozen_from_bytes(fetched(plan.frozen, "frozen adapter", max_frozen_bytes(spec)), spec)
+    frozen = None if received.frozen is None else frozen_from_bytes(received.frozen, spec)
     return Assigned(sent.adapter, Parametrisation(plan.adaptation, frozen, sent.cores))

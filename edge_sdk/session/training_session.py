@@ -12,18 +12,18 @@ from edge_sdk.batching.batches import batching_of, draw_batches
 from edge_sdk.events import RankPruned, StepDone, Submitted, Uploaded
 from edge_sdk.planning.peak_memory import peak_memory_bytes
 from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS, Assignment, Taken
-from edge_sdk.session.updates import Update, drop_updates, keep_update, kept_update
+from edge_sdk.session.assignment_store import Terms
+from edge_sdk.session.updates import Update
 from edge_sdk.session.visit import Visit, outcome_of
 from edge_sdk.training.error_feedback import contract_with_feedback, kept_errors
 from edge_sdk.training.local import TrainingResult, train_locally
 from edge_sdk.training.parametrisation import Parametrisation
-from edge_sdk.training.private_factors import keep_private_factors
+from edge_sdk.training.private_factors import private_factors_to_bytes
 from edge_sdk.training.pruning import self_prune
-from edge_sdk.training.run_tensors import keep_tensors
 from hetlora.adapter import Adapter, Tensor
 from hetlora.digest import sha256_of
-from hetlora.messages.common import ObjectRef
-from hetlora.messages.device import Adaptation, Report
+from hetlora.messages.common import YEAR_SECONDS, ObjectRef
+from hetlora.messages.device import Adaptation, Offer, Report
 from hetlora.partial import contract
 from hetlora.sent_parts import sends_whole_ranks
 from hetlora.stored_tensors import tensors_to_bytes
@@ -35,34 +35,43 @@ class Session(Assignment):
     """Takes an offer, trains, and delivers; used once."""
 
     def _work(self) -> Visit:
-        kept = kept_update(self._with.folder.updates, self._offer.assignment_id)
-        return self._deliver(kept or self._make_update())
+        store = self._with.assignments
+        store.offered(self._offer)
+        return self._deliver(store.update() or self._make_update())
 
     def _make_update(self) -> Update:
-        offer, tools = self._offer, self._with
-        received_before = tools.downloads.received_bytes
-        taken = self._take(tools.examples)
+        taken = self._begin_or_resume()
         plan, begun = taken.plan, taken.begun
         result = self._train(taken)
         self._keep_adapters(taken, result)
         adapter = self._pruned(begun, result.adapter, plan.adaptation)
-        if plan.adaptation.private_lora_B:
-            keep_private_factors(tools.folder.private_factors, offer.run_id, adapter)
         tensors, errors = self._contracted(adapter, taken, result.cores)
         report = Report(
             update=ObjectRef(sha256=sha256_of(tensors), size_bytes=len(tensors)),
             rank=adapter.rank,
-            example_count=taken.example_count,
+            example_count=taken.terms.example_count,
             steps=result.steps,
             first_loss=result.first_loss,
             last_loss=result.last_loss,
             training_seconds=result.seconds,
             peak_memory_bytes=peak_memory_bytes(),
-            downloaded_bytes=tools.downloads.received_bytes - received_before,
+            downloaded_bytes=taken.terms.downloaded_bytes,
         )
         update = Update(tensors, report, errors)
-        keep_update(tools.folder.updates, offer.assignment_id, update)
+        private = private_factors_to_bytes(adapter) if plan.adaptation.private_lora_B else None
+        self._with.assignments.trained(update, private)
         return update
+
+    def _begin_or_resume(self) -> Taken:
+        store, examples = self._with.assignments, self._with.examples
+        agreed = store.agreed()
+        if agreed is not None:
+            return self._taken(self._prepare(examples, _as_agreed(self._offer, agreed[0])), *agreed)
+        store.begin_anew()
+        ready = self._prepare(examples, self._offer)
+        agreed = self._agree(ready)
+        store.taken(*agreed)
+        return self._taken(ready, *agreed)
 
     def _train(self, taken: Taken) -> TrainingResult:
         tools, settings = self._with, self._offer.training
@@ -124,7 +133,7 @@ class Session(Assignment):
         adaptation, received = taken.plan.adaptation, taken.assigned.received
         if not adaptation.error_feedback:
             return contract(adapter, adaptation, received, cores), b""
-        before = kept_errors(self._with.folder.rounding_errors, self._offer.run_id, adapter.spec)
+        before = kept_errors(self._with.database, self._offer.run_id, adapter.spec)
         data, after = contract_with_feedback(adapter, adaptation, received, before)
         return data, tensors_to_bytes(after)
 
@@ -136,9 +145,8 @@ class Session(Assignment):
         tools.on_event(Uploaded(len(update.tensors)))
         receipt = tools.service.submit(assignment_id, update.report)
         # Nothing was sent, as it were, where the service had no more use for it.
-        if update.errors and outcome_of(receipt.state) == "accepted":
-            keep_tensors(tools.folder.rounding_errors, self._offer.run_id, update.errors)
-        drop_updates(tools.folder.updates)
+        is_accepted = outcome_of(receipt.state) == "accepted"
+        tools.assignments.delivered(update.errors if is_accepted else b"")
         tools.downloads.drop_leftovers()
         tools.on_event(Submitted(update.report, receipt))
         tools.adopter.settle(lambda: tools.watch.check(self._offer.conditions))
@@ -151,3 +159,11 @@ class Session(Assignment):
             choice=self._choice,
             report=update.report,
         )
+
+
+def _as_agreed(offer: Offer, terms: Terms) -> Offer:
+    """An offer of the rank that it was taken at alone: memory may have become less since, and the time that
+    is left is used as far as it goes."""
+    return offer.model_copy(
+        update={"min_rank": terms.rank, "max_rank": terms.rank, "round_seconds": float(YEAR_SECONDS)}
+    )

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
+from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.training.run_tensors import fitted, kept_tensors
 from hetlora.adapter import Adapter, AdapterSpec, Tensor
 from hetlora.errors import InputError, SpecMismatch
@@ -56,19 +56,17 @@ def contract_with_feedback(
     return data, {**errors, **{key: (own - seen[key]).astype(np.float32) for key, own in owed.items()}}
 
 
-def kept_errors(folder: Path, run_id: str, spec: AdapterSpec) -> dict[str, Tensor]:
-    """What rounding has left out in a run so far; nothing where no file of this model is whole."""
+def kept_errors(database: DeviceDatabase, run_id: str, spec: AdapterSpec) -> dict[str, Tensor]:
+    """What rounding has left out in a run so far; nothing where none of this model are whole."""
     try:
-        tensors = kept_tensors(folder, run_id)
+        tensors = kept_tensors(database, "rounding_errors", run_id) or {}
         widths = _widths(spec)
         for key, tensor in tensors.items():
             axis, width = widths.get(key, (0, -1))
             if tensor.ndim != 2 or tensor.shape[axis] != width:
                 raise SpecMismatch(f"shape of {key}", got=tensor.shape, expected="a factor of this model")
         return {key: np.asarray(tensor).astype(np.float32) for key, tensor in tensors.items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, InputError) as error:
+    except InputError as error:
         logger.warning("run=%s event=rounding_errors_lost error=%s", run_id, error)
         return {}
 

@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from adapter_rounds import b_in_use, offer_round
+from device_tables import damage_part
 from fake_bundle import adapter_of
 from fake_runtime import QuadraticRuntime, quadratic
 from fake_service import FakeService
@@ -262,8 +263,7 @@ def test_round_that_is_trained_once_more_leaves_what_was_before_it_to_roll_back_
     service.faults = [None, None, None, *[httpx.ConnectError("refused")] * 3]
     with pytest.raises(ServiceUnreachable):
         client.run_once()
-    for path in folder.updates.iterdir():  # as if it had been killed before the update was kept
-        path.unlink()
+    damage_part(folder, "update")
     client.run_once()
     assert b_in_use(client.adapters) == 0.5
     client.adapters.roll_back()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from device_tables import keep_for_run, kept_for_runs, stored_parts
 from fake_bundle import SPEC, adapter_of
 from fake_service import FakeService
 from hypothesis import given
@@ -108,7 +108,7 @@ def test_errors_of_a_factor_that_is_not_sent_wait_for_its_turn() -> None:
 
 
 def errors_in(folder: DeviceFolder, run_id: str = "run-1") -> dict[str, np.ndarray]:
-    return load((folder.rounding_errors / f"{run_id}.safetensors").read_bytes())
+    return load(kept_for_runs(folder, "rounding_errors")[run_id])
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_plan_that_asks_for_no_feedback_keeps_nothing(
     quantising.adaptation = Adaptation(upload_precision="int8")
     assert make_client().run_once().outcome == "accepted"
     assert load(quantising.bodies[0])[LORA_B].dtype == np.int8
-    assert [*folder.rounding_errors.iterdir()] == []
+    assert kept_for_runs(folder, "rounding_errors") == {}
 
 
 def test_update_that_did_not_count_leaves_the_errors_as_they_were(
@@ -172,10 +172,10 @@ def test_errors_of_an_update_that_found_no_service_count_when_it_is_delivered(
     quantising.faults = [None, None, None, None, None, None, *[httpx.ConnectError("refused")] * 3]
     with pytest.raises(ServiceUnreachable):
         make_client().run_once()
-    assert [*folder.rounding_errors.iterdir()] == []
+    assert kept_for_runs(folder, "rounding_errors") == {}
     assert make_client().run_once().outcome == "accepted"
     assert errors_in(folder).keys() == {LORA_A, LORA_B}
-    assert [*folder.updates.iterdir()] == []
+    assert stored_parts(folder) == set()
 
 
 OTHER_WIDTH = tensors_to_bytes({LORA_B: np.ones((5, 4), np.float32)})
@@ -192,8 +192,7 @@ def test_device_that_lost_its_errors_begins_with_none(
 ) -> None:
     client = make_client()
     client.run_once()
-    [path] = folder.rounding_errors.iterdir()
-    path.unlink() if kept is None else path.write_bytes(kept)
+    keep_for_run(folder, "rounding_errors", "run-1", kept)
     assert client.run_once().outcome == "accepted"
     assert quantising.bodies[1] == quantising.bodies[0]
 
@@ -208,7 +207,7 @@ def test_errors_are_kept_for_each_run(
         client.run_once()
     first, second, third = quantising.bodies
     assert first == second != third
-    assert sorted(os.listdir(folder.rounding_errors)) == ["run-1.safetensors", "run-2.safetensors"]
+    assert kept_for_runs(folder, "rounding_errors").keys() == {"run-1", "run-2"}
 
 
 def test_change_that_float16_does_not_reach_is_given_back(

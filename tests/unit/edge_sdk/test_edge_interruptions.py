@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from device_tables import damage_part, stored_parts
 from fake_runtime import QuadraticRuntime
 from fake_service import PORTAL, FakeService, problem
 
@@ -47,7 +48,7 @@ def test_update_that_found_no_service_is_delivered_by_the_next_visit_without_tra
     service.faults = [None, None, None, *faults]
     with pytest.raises(ServiceUnreachable):
         client.run_once()
-    assert len(list(folder.updates.iterdir())) == 2
+    assert stored_parts(folder) == {"update"}
     client.close()
 
     visit = make_client(runtime=open_runtime).run_once()
@@ -55,7 +56,7 @@ def test_update_that_found_no_service_is_delivered_by_the_next_visit_without_tra
     assert len(trained) == 2
     assert service.updates[-1].factors["query"].lora_B[0, 0] == np.float32(0.90625)
     assert len(service.reports) == 2
-    assert list(folder.updates.iterdir()) == []
+    assert stored_parts(folder) == set()
 
 
 def test_kept_update_that_was_damaged_is_made_anew(
@@ -66,7 +67,7 @@ def test_kept_update_that_was_damaged_is_made_anew(
     service.faults = [None, None, None, *[httpx.ConnectError("refused")] * 3]
     with pytest.raises(ServiceUnreachable):
         client.run_once()
-    (folder.updates / "assignment-1.safetensors").write_bytes(b"half")
+    damage_part(folder, "update")
     assert client.run_once().outcome == "accepted"
     assert service.updates[1].rank == 4
 

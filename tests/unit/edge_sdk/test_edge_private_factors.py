@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
+from device_tables import keep_for_run, kept_for_runs
 from fake_bundle import adapter_of
 from fake_runtime import Opened
 from fake_service import FakeService
@@ -15,7 +14,7 @@ from safetensors.numpy import load
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.training.private_factors import keep_private_factors
+from edge_sdk.training.private_factors import private_factors_to_bytes
 from edge_sdk.training.run_tensors import KEPT_RUNS
 from hetlora.adapter import Adapter, Tensor
 from hetlora.messages.device import Adaptation
@@ -40,7 +39,7 @@ def test_private_lora_b_stays_and_the_next_round_begins_with_it(
     np.testing.assert_array_equal(lora_b_of(opened.began[0]), np.full((6, 4), 0.25))
     np.testing.assert_array_equal(lora_b_of(opened.began[1]), np.full((6, 4), 0.90625))
     np.testing.assert_array_equal(opened.began[1].factors["query"].lora_A, np.full((4, 4), 0.5))
-    assert [path.name for path in folder.private_factors.iterdir()] == ["run-1.safetensors"]
+    assert kept_for_runs(folder, "private_factors").keys() == {"run-1"}
 
 
 @pytest.mark.parametrize(("first", "second"), [(4, 2), (2, 4)])
@@ -65,8 +64,7 @@ def test_device_that_lost_its_private_lora_b_begins_with_the_one_sent(
     service.adaptation = Adaptation(private_lora_B=True)
     client = make_client(runtime=opened)
     client.run_once()
-    [path] = folder.private_factors.iterdir()
-    path.unlink() if kept is None else path.write_bytes(kept)
+    keep_for_run(folder, "private_factors", "run-1", kept)
     assert client.run_once().outcome == "accepted"
     np.testing.assert_array_equal(lora_b_of(opened.began[1]), np.full((6, 4), 0.25))
 
@@ -84,9 +82,8 @@ def test_private_lora_b_of_two_runs_that_take_turns_is_kept_for_each(
     assert begun == [0.25, 0.25, 0.25, 0.90625]  # three steps half of the way to 1 each
 
 
-def test_private_lora_b_is_kept_for_the_newest_runs_alone(tmp_path: Path) -> None:
+def test_private_lora_b_is_kept_for_the_newest_runs_alone(folder: DeviceFolder) -> None:
     names = [f"run-{number}" for number in range(KEPT_RUNS + 2)]
-    for at, run_id in enumerate(names):
-        keep_private_factors(tmp_path, run_id, adapter_of(2))
-        os.utime(tmp_path / f"{run_id}.safetensors", (at, at))
-    assert sorted(path.stem for path in tmp_path.iterdir()) == names[2:]
+    for run_id in names:
+        keep_for_run(folder, "private_factors", run_id, private_factors_to_bytes(adapter_of(2)))
+    assert [*kept_for_runs(folder, "private_factors")] == names[2:]
