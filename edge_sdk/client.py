@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,13 +19,15 @@ from edge_sdk.events import AwaitingApproval, CheckedIn, Downloaded, Event, Give
 from edge_sdk.examples import DEFAULT_MAX_BYTES, DEFAULT_MAX_EXAMPLES, StoreKey, open_stores
 from edge_sdk.folder import lock_folder, open_folder
 from edge_sdk.identity.enrolment import check_in, enrolment_of
-from edge_sdk.identity.key_rotation import identity_in, is_rotating, rotate_key
+from edge_sdk.identity.identity_store import IdentityStore
+from edge_sdk.identity.key_rotation import rotate_key
 from edge_sdk.planning.capabilities import Capabilities
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS, Equipment
 from edge_sdk.session.assignment_store import AssignmentStore
 from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.session.evaluation_session import EvaluationSession
+from edge_sdk.session.take_over import take_over
 from edge_sdk.session.training_session import Session
 from edge_sdk.session.visit import Visit
 from edge_sdk.session.visiting import keep_visiting
@@ -134,19 +136,17 @@ class EdgeClient:
         self._capabilities = Capabilities(
             self._folder, given=capabilities, traffic_bytes_per_round=traffic_bytes_per_round, clock=clock
         )
-        self._lock = lock_folder(self._folder)
-        self._database = DeviceDatabase(self._folder.database)
-        self._assignments = AssignmentStore(self._database)
-        identity = identity_in(self._folder)
-        self._enrolment = enrolment_of(population, name, enrolment_token, identity)
-        self._transport = Transport(service_url, identity, http=http, clock=clock)
-        self._service = DeviceService(self._transport)
-        self._downloads = Downloads(
-            self._transport, self._folder.downloads, lambda name, size: on_event(Downloaded(name, size))
-        )
-        self._uploads = Uploads(self._transport, part_bytes=upload_part_bytes)
-        self._bundles = BundleCache(self._folder.bundles, self._downloads)
-        try:
+        with ExitStack() as opened:
+            self._lock = lock_folder(self._folder)
+            opened.callback(self._lock.release)
+            self._database = opened.enter_context(closing(DeviceDatabase(self._folder.database)))
+            self._assignments = AssignmentStore(self._database)
+            self._identities = IdentityStore(self._database)
+            take_over(self._folder, self._database)
+            identity = self._identities.identity()
+            self._enrolment = enrolment_of(population, name, enrolment_token, identity)
+            self._transport = Transport(service_url, identity, http=http, clock=clock)
+            opened.callback(self._transport.close)
             self.examples, self.held_out = open_stores(
                 self._folder.examples_file,
                 self._folder.held_out_file,
@@ -158,11 +158,15 @@ class EdgeClient:
                 previous_encryption_key=previous_encryption_key,
                 clock=clock,
             )
-        except BaseException:
-            self._transport.close()
-            self._database.close()
-            self._lock.release()
-            raise
+            opened.callback(self.held_out.close)
+            opened.callback(self.examples.close)
+            self._service = DeviceService(self._transport)
+            self._downloads = Downloads(
+                self._transport, self._folder.downloads, lambda name, size: on_event(Downloaded(name, size))
+            )
+            self._uploads = Uploads(self._transport, part_bytes=upload_part_bytes)
+            self._bundles = BundleCache(self._folder.bundles, self._downloads)
+            self._opened = opened.pop_all()
         self.adapters = Adapters(self._folder, threads=threads)
         self._adopter = Adopter(self.adapters, adoption, self.held_out, runtime, threads, on_event)
 
@@ -180,15 +184,11 @@ class EdgeClient:
             ServiceUnreachable, ServiceFailed, TooManyRequests: see `run_once`.
             RefusedError: the service does not know this device, or does not admit it; its key stays.
         """
-        rotate_key(self._transport, self._folder)
+        rotate_key(self._transport, self._identities)
 
     def close(self) -> None:
-        """Close connections and the example store."""
-        self._transport.close()
-        self.examples.close()
-        self.held_out.close()
-        self._database.close()
-        self._lock.release()
+        """Close connections, the example stores and the database."""
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -220,7 +220,7 @@ class EdgeClient:
         if (reason := self._watch.unmet(self._left_alone.conditions())) is not None:
             return Visit("not_allowed", reason, NOT_ALLOWED_SECONDS)
         self._adopter.settle(lambda: self._watch.check(ANY_TIME))  # what an earlier visit was cut off before
-        if is_rotating(self._folder):
+        if self._identities.has_next():
             with suppress(RefusedError):  # the check-in tells what is wrong
                 self.rotate_key()
         answer = self._check_in(self._capabilities.report())

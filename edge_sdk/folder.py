@@ -13,7 +13,7 @@ from hetlora.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class DeviceFolder:
-    """Where key, examples, bundles, unfinished downloads, unsent updates, adapters and what runs keep lie."""
+    """Where the database, examples, bundles, unfinished downloads and adapters lie."""
 
     root: Path
 
@@ -24,17 +24,8 @@ class DeviceFolder:
 
     @property
     def key_file(self) -> Path:
+        """A key that lies here when a client starts is taken into the database."""
         return self.root / "device_key.pem"
-
-    @property
-    def next_key_file(self) -> Path:
-        """The key that the device is about to take, while it is not known to be in force."""
-        return self.root / "device_key.next.pem"
-
-    @property
-    def device_id_file(self) -> Path:
-        """The id that followed from the first key, from before the second on."""
-        return self.root / "device_id"
 
     @property
     def examples_file(self) -> Path:
@@ -58,21 +49,9 @@ class DeviceFolder:
         return self.root / "downloads"
 
     @property
-    def updates(self) -> Path:
-        return self.root / "updates"
-
-    @property
     def adapters(self) -> Path:
         """What rounds left behind for the app to answer with."""
         return self.root / "adapters"
-
-    @property
-    def private_factors(self) -> Path:
-        return self.root / "private_factors"
-
-    @property
-    def rounding_errors(self) -> Path:
-        return self.root / "rounding_errors"
 
 
 def lock_folder(folder: DeviceFolder) -> FileLock:
@@ -100,8 +79,7 @@ def open_folder(root: Path) -> DeviceFolder:
     """
     folder = DeviceFolder(root.expanduser().absolute())
     try:
-        parts = (folder.bundles, folder.downloads, folder.updates, folder.adapters, folder.private_factors)
-        for path in (folder.root, *parts, folder.rounding_errors):
+        for path in (folder.root, folder.bundles, folder.downloads, folder.adapters):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(

@@ -1,12 +1,9 @@
-"""A device's Ed25519 key, kept in one file, and the device id that follows from its first key."""
+"""A device's Ed25519 key, and the device id that follows from its first key."""
 
 from __future__ import annotations
 
 import base64
-import os
-import stat
 from dataclasses import dataclass
-from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -41,56 +38,30 @@ class Identity:
         return self.key.sign(data)
 
 
-def load_or_create_identity(path: Path, first_id: str | None = None) -> Identity:
-    """Read the key file, or make a new key in it (PKCS#8 PEM, readable by its owner alone).
-
-    Args:
-        first_id: see `Identity`.
-
-    Raises:
-        SettingsError: the file holds no Ed25519 key, cannot be read, or is open to other users.
-    """
-    try:
-        _create(path)
-    except FileExistsError:
-        pass  # the usual case: the device has had its key since its first start
-    except OSError as error:
-        raise SettingsError(f"key file {path} cannot be written", got=error.strerror) from error
-    return Identity(_load(path), first_id)
+def new_identity(first_id: str | None = None) -> Identity:
+    """A device with a new key; of a device that had one before, `first_id` is its id."""
+    return Identity(Ed25519PrivateKey.generate(), first_id)
 
 
-def _create(path: Path) -> None:
-    if path.exists():
-        raise FileExistsError(path)
-    pem = Ed25519PrivateKey.generate().private_bytes(
+def key_to_pem(key: Ed25519PrivateKey) -> bytes:
+    """A key as PKCS#8 PEM, in clear."""
+    return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    # Written aside and linked into place, so that two starting processes agree on one whole key.
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
-def _load(path: Path) -> Ed25519PrivateKey:
+def key_of_pem(pem: bytes, place: str) -> Ed25519PrivateKey:
+    """A key that was kept; `place` is where, for errors.
+
+    Raises:
+        SettingsError: no key, or one of another kind.
+    """
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if os.name == "posix" and mode & 0o077:
-            raise SettingsError(
-                f"key file {path} is open to other users", got=f"mode {mode:04o}", expected="mode 0600"
-            )
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except OSError as error:
-        raise SettingsError(f"key file {path} cannot be read", got=error.strerror) from error
+        key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise SettingsError(f"{path} is no key file", expected="an Ed25519 key in PKCS#8 PEM") from error
+        raise SettingsError(f"{place} holds no key", expected="an Ed25519 key in PKCS#8 PEM") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise SettingsError(
-            f"{path} holds another kind of key", got=type(key).__name__, expected="an Ed25519 key"
+            f"{place} holds another kind of key", got=type(key).__name__, expected="an Ed25519 key"
         )
     return key

@@ -122,6 +122,8 @@ class AssignmentStore:
             row = _row(database)
             if row is not None and not is_over(row.progress):
                 if row.assignment_id == offer.assignment_id:
+                    told = (offer.run_id, offer.training.steps)  # one that was taken over has told neither
+                    database.execute("UPDATE assignment SET run_id = ?, steps = ?", told)
                     return
                 raise StateConflict("another assignment is under way", got=row.assignment_id)
             drop_parts(database)
@@ -203,6 +205,14 @@ class AssignmentStore:
             row = _end(database, Progress.DELIVERED)
             if errors:
                 keep_tensors(database, "rounding_errors", row.run_id, errors)
+
+
+def put_trained(database: sqlite3.Connection, assignment_id: str, update: Update) -> None:
+    """Have an update to deliver, of which no more is known, where there is nothing that is stored."""
+    if _row(database) is None:
+        values = (assignment_id, "", Progress.TRAINED, update.report.steps, update.report.model_dump_json())
+        database.execute("INSERT INTO assignment VALUES (1, ?, ?, ?, ?, NULL, NULL, ?)", values)
+        put_update(database, update)
 
 
 def _row(database: sqlite3.Connection) -> _Row | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from edge_sdk.identity.identity import load_or_create_identity
+from edge_sdk.identity.identity import new_identity
 from edge_sdk.transport.transport import Transport
 from hetlora.cli.main import app
 from hetlora.errors import SettingsError
@@ -64,5 +64,5 @@ def test_wrong_address_is_told_in_one_object() -> None:
 @pytest.mark.parametrize("address", ["http://user:hunter2@127.0.0.1:1", "http://user:hunter2@127.0.0.1:abc"])
 def test_password_in_an_address_is_not_repeated_by_the_sdk(tmp_path: Path, address: str) -> None:
     with pytest.raises(SettingsError, match="service_url") as told:
-        Transport(address, load_or_create_identity(tmp_path / "key"))
+        Transport(address, new_identity())
     assert "hunter2" not in str(told.value)

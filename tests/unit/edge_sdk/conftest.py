@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import stamina
+from device_tables import identity_in
 from fake_runtime import Opened, quadratic
 from fake_service import NOW, STRONG, FakeService
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder, open_folder
-from edge_sdk.identity.identity import load_or_create_identity
 from edge_sdk.transport.transport import Transport
 
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> DeviceFolder:
 @pytest.fixture
 def transport(service: FakeService, folder: DeviceFolder) -> Iterator[Transport]:
     """A transport of a device that the service knows."""
-    identity = load_or_create_identity(folder.key_file)
+    identity = identity_in(folder)
     service.door.keys[identity.device_id] = identity.public_key
     transport = Transport("http://service.test", identity, clock=lambda: NOW, http=service.http)
     yield transport

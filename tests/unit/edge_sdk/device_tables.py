@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from edge_sdk.folder import DeviceFolder
+from edge_sdk.identity.identity import Identity
+from edge_sdk.identity.identity_store import IdentityStore
 from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.session.parts import parts_bytes
 from edge_sdk.training.run_tensors import TABLE, Kind, keep_tensors
@@ -49,3 +51,15 @@ def damage_part(folder: DeviceFolder, name: str) -> None:
     with tables(folder) as database:
         changed = database.execute("UPDATE assignment_parts SET data = ? WHERE name = ?", (b"half", name))
         assert changed.rowcount == 1
+
+
+def identity_in(folder: DeviceFolder) -> Identity:
+    """Who the device of a folder is; a folder without a key gets one."""
+    with closing(DeviceDatabase(folder.database)) as database:
+        return IdentityStore(database).identity()
+
+
+def is_rotating(folder: DeviceFolder) -> bool:
+    """Whether there is a key to come."""
+    with closing(DeviceDatabase(folder.database)) as database:
+        return IdentityStore(database).has_next()

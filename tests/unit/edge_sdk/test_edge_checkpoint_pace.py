@@ -43,7 +43,7 @@ def test_step_that_outlasts_what_a_checkpoint_is_worth_has_one_each_time() -> No
 
 
 def test_short_steps_have_one_when_training_has_paid_for_it() -> None:
-    # 0.01 s and a little are expected at first, 0.335 s of training; then 0.0054 s are measured, 0.18 s of it.
+    # 0.01 s and a little are expected, 0.335 s of training; then 0.0054 s are measured, 0.18 s of it.
     assert checkpointed_steps(1000, step_seconds=0.1, write_seconds=0.0054, steps=9) == [4, 6, 8]
 
 

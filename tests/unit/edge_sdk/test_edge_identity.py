@@ -1,26 +1,37 @@
+"""Who a device is: its key in the device's database, and the id that follows from it."""
+
+from __future__ import annotations
+
 import base64
 import hashlib
-import stat
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from edge_sdk.identity.identity import Identity, load_or_create_identity
+from edge_sdk.folder import DeviceFolder
+from edge_sdk.identity.identity import Identity
+from edge_sdk.identity.identity_store import IdentityStore
+from edge_sdk.session.database import DeviceDatabase
 from hetlora.errors import SettingsError
 
 
-def test_key_is_made_once_and_read_after(tmp_path: Path) -> None:
-    first = load_or_create_identity(tmp_path / "key.pem")
-    assert load_or_create_identity(tmp_path / "key.pem").device_id == first.device_id
-    assert [path.name for path in tmp_path.iterdir()] == ["key.pem"]
+@pytest.fixture
+def database(folder: DeviceFolder) -> Iterator[DeviceDatabase]:
+    with closing(DeviceDatabase(folder.database)) as database:
+        yield database
 
 
-def test_key_file_is_for_its_owner_alone(tmp_path: Path) -> None:
-    load_or_create_identity(tmp_path / "key.pem")
-    assert stat.S_IMODE((tmp_path / "key.pem").stat().st_mode) == 0o600
+@pytest.fixture
+def store(database: DeviceDatabase) -> IdentityStore:
+    return IdentityStore(database)
+
+
+def test_key_is_made_once_and_read_after(store: IdentityStore, folder: DeviceFolder) -> None:
+    first = store.identity()
+    with closing(DeviceDatabase(folder.database)) as database:
+        assert IdentityStore(database).identity().public_key == first.public_key
 
 
 def test_device_id_is_the_head_of_the_public_keys_digest() -> None:
@@ -37,31 +48,28 @@ def test_signature_verifies_under_the_public_key() -> None:
     public.verify(identity.sign(b"data"), b"data")
 
 
-def test_key_open_to_others_is_refused(tmp_path: Path) -> None:
-    load_or_create_identity(tmp_path / "key.pem")
-    (tmp_path / "key.pem").chmod(0o640)
-    with pytest.raises(SettingsError, match="open to other users; got mode 0640; expected mode 0600"):
-        load_or_create_identity(tmp_path / "key.pem")
+def test_key_to_come_is_one_until_it_is_taken_or_dropped(store: IdentityStore) -> None:
+    first = store.identity()
+    to_come = store.next_identity()
+    assert store.next_identity().public_key == to_come.public_key != first.public_key
+    assert to_come.device_id == first.device_id
+    assert store.has_next()
+    store.drop_next()
+    assert not store.has_next()
+    assert store.identity().public_key == first.public_key
+
+    other = store.next_identity()
+    assert other.public_key != to_come.public_key
+    store.take_next()
+    assert not store.has_next()
+    assert (store.identity().public_key, store.identity().device_id) == (other.public_key, first.device_id)
 
 
-def test_damaged_key_file_is_refused_and_kept(tmp_path: Path) -> None:
-    (tmp_path / "key.pem").write_text("no key")
-    (tmp_path / "key.pem").chmod(0o600)
-    with pytest.raises(SettingsError, match="is no key file"):
-        load_or_create_identity(tmp_path / "key.pem")
-    assert (tmp_path / "key.pem").read_text() == "no key"
-
-
-def test_key_of_another_kind_is_refused(tmp_path: Path) -> None:
-    pem = generate_private_key(SECP256R1()).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (tmp_path / "key.pem").write_bytes(pem)
-    (tmp_path / "key.pem").chmod(0o600)
-    with pytest.raises(SettingsError, match="another kind of key"):
-        load_or_create_identity(tmp_path / "key.pem")
-
-
-def test_folder_that_does_not_exist_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="cannot be written; got No such file"):
-        load_or_create_identity(tmp_path / "absent" / "key.pem")
+def test_what_is_kept_and_no_key_is_refused_and_stays(store: IdentityStore, database: DeviceDatabase) -> None:
+    store.identity()
+    with database.writing() as rows:
+        rows.execute("UPDATE identity SET key = 'no key'")
+    with pytest.raises(SettingsError, match="the device's database holds no key"):
+        store.identity()
+    with database.reading() as rows:
+        assert rows.execute("SELECT key FROM identity").fetchone() == ("no key",)

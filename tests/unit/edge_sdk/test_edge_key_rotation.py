@@ -7,17 +7,16 @@ from contextlib import suppress
 
 import httpx
 import pytest
+from device_tables import identity_in, is_rotating
 from fake_service import FakeService, problem
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.identity.key_rotation import identity_in
 from hetlora.errors import (
     AuthenticationFailed,
     NotPermitted,
     ReplayedRequest,
     ServiceUnreachable,
-    SettingsError,
     UnknownDevice,
 )
 
@@ -74,7 +73,7 @@ def test_key_changes_twice(service: FakeService, make_client: MakeClient, folder
         seen.add(service.door.keys[client.device_id])
     assert len(seen) == 3
     assert client.run_once().outcome == "no_work"
-    assert not folder.next_key_file.exists()
+    assert not is_rotating(folder)
 
 
 def test_lost_answer_is_asked_for_again_under_the_new_key(
@@ -108,7 +107,7 @@ def test_rotation_that_something_on_the_way_sent_twice_costs_no_key(
         client.rotate_key()
 
     assert client.run_once().outcome == "no_work"
-    assert not folder.next_key_file.exists()
+    assert not is_rotating(folder)
     assert service.door.keys == {client.device_id: identity_in(folder).public_key}
 
 
@@ -120,12 +119,12 @@ def test_rotation_that_broke_off_is_finished_by_the_next_visit(
     client = make_client(http=losing(service, answers=99))
     with pytest.raises(ServiceUnreachable):
         client.rotate_key()
-    assert folder.next_key_file.exists()
+    assert is_rotating(folder)
 
     client = make_client(http=losing(service, answers=answers))
 
     assert client.run_once().outcome == "no_work"
-    assert not folder.next_key_file.exists()
+    assert not is_rotating(folder)
     assert service.door.keys == {client.device_id: identity_in(folder).public_key}
 
 
@@ -151,7 +150,7 @@ def test_refused_rotation_leaves_the_key(
     with pytest.raises(type(error)):
         client.rotate_key()
     assert identity_in(folder).public_key == old
-    assert not folder.next_key_file.exists()
+    assert not is_rotating(folder)
     assert client.run_once().outcome == "no_work"
 
 
@@ -164,9 +163,3 @@ def test_device_of_which_neither_key_is_in_force_is_told_so(
         client.rotate_key()
     with pytest.raises(AuthenticationFailed):
         client.run_once()
-
-
-def test_damaged_device_id_is_refused(make_client: MakeClient, folder: DeviceFolder) -> None:
-    folder.device_id_file.write_text("not an id")
-    with pytest.raises(SettingsError, match="holds no device id; got not an id"):
-        make_client()

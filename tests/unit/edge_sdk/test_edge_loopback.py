@@ -14,7 +14,7 @@ from fake_service import STRONG
 from safetensors.numpy import load
 
 from edge_sdk.client import EdgeClient
-from edge_sdk.identity.identity import load_or_create_identity
+from edge_sdk.identity.identity import new_identity
 from edge_sdk.transport.service import DeviceService
 from edge_sdk.transport.transport import Transport
 from hetlora import testing
@@ -166,7 +166,7 @@ def test_failed_training_is_given_back(service: testing.FakeService, client: Edg
 @pytest.fixture
 def transport(service: testing.FakeService, tmp_path: Path) -> Iterator[Transport]:
     """Of a device that has not enrolled."""
-    transport = Transport(service.url, load_or_create_identity(tmp_path / "key.pem"))
+    transport = Transport(service.url, new_identity())
     yield transport
     transport.close()
 

@@ -7,7 +7,7 @@ import pytest
 from fake_service import NOW, FakeService, problem
 
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.identity.identity import load_or_create_identity
+from edge_sdk.identity.identity import new_identity
 from edge_sdk.transport.service import DeviceService
 from edge_sdk.transport.transport import MAX_ANSWER_BYTES, Transport
 from hetlora.errors import (
@@ -37,7 +37,7 @@ class Recorder(random.Random):
 
 
 def _transport_to(folder: DeviceFolder, answer: Answering, **given: object) -> Transport:
-    identity = load_or_create_identity(folder.key_file)
+    identity = new_identity()
     return Transport(
         "http://service.test",
         identity,
@@ -66,7 +66,7 @@ def test_signature_covers_a_path_in_front_of_the_services_own(folder: DeviceFold
         seen.append(request.url.path)
         return httpx.Response(200)
 
-    identity = load_or_create_identity(folder.key_file)
+    identity = new_identity()
     transport = Transport("http://service.test/fl/", identity, http=httpx.MockTransport(answer))
     transport.exchange("GET", "/device/v1/objects/0")
     assert seen == ["/fl/device/v1/objects/0"]
@@ -212,4 +212,4 @@ def test_success_of_something_else_is_no_service(folder: DeviceFolder, body: str
 @pytest.mark.parametrize("address", ["", "service.test", "ftp://service.test", "http://", "http://[::1"])
 def test_address_that_is_none_is_refused(folder: DeviceFolder, address: str) -> None:
     with pytest.raises(SettingsError, match="service_url"):
-        Transport(address, load_or_create_identity(folder.key_file))
+        Transport(address, new_identity())
