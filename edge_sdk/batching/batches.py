@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import count, cycle, islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -125,6 +125,7 @@ def draw_batches(
     batch_size: int,
     always_full: bool = False,
     rng: np.random.Generator,
+    skip: int = 0,
 ) -> Iterator[Batch]:
     """Endless batches of `batch_size` examples, or of all of them where there are fewer.
 
@@ -132,17 +133,23 @@ def draw_batches(
     are read batch by batch: memory does not grow with the store. With `always_full`, for graphs that take no
     smaller batch, examples stand in one batch several times where there are too few.
 
+    The first `skip` batches are drawn and not read: of the same examples, what comes then is what came after
+    them before. Examples that are removed meanwhile are left out, and a batch of none but those is passed by.
+
     Raises:
         NoExamples: the store is empty, or was emptied meanwhile.
     """
     ids = np.array(store.ids(), dtype=np.int64)
     size = batch_size if always_full else min(batch_size, len(ids))
     order = ids[:0]
-    while True:
+    for number in count():
         while len(order) < size and len(ids):
             order = np.concatenate([order, rng.permutation(ids)])
         chosen, order = order[:size], order[size:]
+        if number < skip:
+            continue
         examples = store.get(chosen.tolist())
-        if not examples:
+        if examples:
+            yield collate([*islice(cycle(examples), size)] if always_full else examples)
+        elif not np.isin(store.ids(), ids).any():
             raise NoExamples("the examples were deleted", expected="at least one")
-        yield collate([*islice(cycle(examples), size)] if always_full else examples)

@@ -66,6 +66,34 @@ def test_example_deleted_meanwhile_leaves_its_batch(store: ExampleStore, collate
         next(batches)
 
 
+@pytest.mark.parametrize("skip", [0, 1, 3, 7])
+def test_batches_that_are_skipped_leave_those_that_came_after_them(
+    store: ExampleStore, collate: Collate, skip: int
+) -> None:
+    store.put_many(Example(word, "cold") for word in ["snow", "ice", "sun", "sand", "and"])
+
+    def drawn(skip: int) -> list[list[list[int]]]:
+        batches = draw_batches(store, collate, batch_size=2, rng=np.random.default_rng(3), skip=skip)
+        return [batch["input_ids"].tolist() for batch in islice(batches, 10 - skip)]
+
+    assert drawn(skip) == drawn(0)[skip:]
+
+
+def test_example_deleted_before_training_goes_on_comes_no_more(store: ExampleStore, collate: Collate) -> None:
+    store.put_many([Example("snow", "cold", "a"), Example("sun", "warm", "b"), Example("ice", "cold", "c")])
+    store.delete("a")
+    batches = draw_batches(store, collate, batch_size=1, rng=np.random.default_rng(0), skip=4)
+    assert {int(batch["input_ids"][0, 0]) for batch in islice(batches, 4)} == {3, 4}
+
+
+def test_batch_of_deleted_examples_alone_is_passed_by(store: ExampleStore, collate: Collate) -> None:
+    store.put_many([Example("snow", "cold", "a"), Example("sun", "warm", "b")])
+    batches = draw_batches(store, collate, batch_size=1, rng=np.random.default_rng(0))
+    next(batches)
+    store.delete("a")
+    assert [next(batches)["input_ids"].tolist() for _ in range(3)] == [[[4]]] * 3
+
+
 def test_label_changed_meanwhile_to_an_unknown_one_is_refused(store: ExampleStore, collate: Collate) -> None:
     store.put("snow", "cold", key="a")
     batches = draw_batches(store, collate, batch_size=2, rng=np.random.default_rng(0))
