@@ -36,6 +36,7 @@ from edge_sdk.transport.downloads import Downloads
 from edge_sdk.transport.service import DeviceService
 from edge_sdk.transport.transport import Transport
 from edge_sdk.transport.uploads import DEFAULT_PART_BYTES, Uploads
+from edge_sdk.transport.verified_files import VerifiedFiles
 from hetlora import __version__
 from hetlora.errors import ConditionsUnmet, RefusedError, UnavailableError
 from hetlora.messages.common import PROTOCOL_VERSION
@@ -165,7 +166,8 @@ class EdgeClient:
                 self._transport, self._folder.downloads, lambda name, size: on_event(Downloaded(name, size))
             )
             self._uploads = Uploads(self._transport, part_bytes=upload_part_bytes)
-            self._bundles = BundleCache(self._folder.bundles, self._downloads)
+            verified = VerifiedFiles(self._database, self._folder.bundles, clock=clock)
+            self._bundles = BundleCache(self._folder.bundles, self._downloads, verified)
             self._opened = opened.pop_all()
         self.adapters = Adapters(self._folder, threads=threads)
         self._adopter = Adopter(self.adapters, adoption, self.held_out, runtime, threads, on_event)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_sdk.transport.downloads import Downloads
+from edge_sdk.transport.verified_files import VerifiedFiles
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.digest import sha256_of_file
 from hetlora.errors import BodyTooLarge, DeviceTooSmall
@@ -23,13 +24,15 @@ DISK_RESERVE_BYTES: Final = 64 * 1024 * 1024
 class BundleCache:
     """Bundles by digest under one folder.
 
-    A file is hashed when a process first uses it; after that its size is checked at each use. A file
-    that fails is fetched again. Interrupted downloads continue, as each file stands on its own.
+    A file is hashed when a process first uses it, unless `verified` knows it; after that its size is checked
+    at each use. A file that fails is fetched again. Interrupted downloads continue, as each file stands on
+    its own.
     """
 
-    def __init__(self, folder: Path, downloads: Downloads) -> None:
+    def __init__(self, folder: Path, downloads: Downloads, verified: VerifiedFiles) -> None:
         self._folder = folder
         self._downloads = downloads
+        self._verified = verified
         self._hashed: set[Path] = set()
 
     def manifest(self, ref: ObjectRef) -> Manifest:
@@ -46,7 +49,7 @@ class BundleCache:
             )
         path = self._folder / ref.sha256 / MANIFEST_NAME
         if not self._holds(path, ref):
-            self._downloads.fetch(ref, path, name=MANIFEST_NAME)
+            self._fetch(ref, path, MANIFEST_NAME)
         return parse_manifest(path.read_bytes())
 
     def bundle(self, ref: ObjectRef) -> Bundle:
@@ -65,21 +68,33 @@ class BundleCache:
         }
         _check_room(self._folder, sum(file.size_bytes for file in missing.values()))
         for relative, file in missing.items():
-            self._downloads.fetch(file, folder / relative, name=relative)
-            self._hashed.add(folder / relative)
+            self._fetch(file, folder / relative, relative)
         return open_bundle(folder, verify=False, digest=ref.sha256)
 
     def _holds(self, path: Path, ref: ObjectRef) -> bool:
         if not path.is_file():
             return False
         size = path.stat().st_size
-        if size == ref.size_bytes and (path in self._hashed or sha256_of_file(path) == ref.sha256):
+        if size == ref.size_bytes and (path in self._hashed or self._is_right(path, ref.sha256)):
             self._hashed.add(path)
             return True
         logger.warning("file=%s size_bytes=%d event=damaged_in_cache", path.name, size)
         path.unlink()
         self._hashed.discard(path)
         return False
+
+    def _is_right(self, path: Path, sha256: str) -> bool:
+        if self._verified.holds(path, sha256):
+            return True
+        if sha256_of_file(path) != sha256:
+            return False
+        self._verified.note(path, sha256)
+        return True
+
+    def _fetch(self, ref: ObjectRef, path: Path, name: str) -> None:
+        self._downloads.fetch(ref, path, name=name)
+        self._verified.note(path, ref.sha256)
+        self._hashed.add(path)
 
 
 def _check_room(folder: Path, wanted_bytes: int) -> None:

@@ -1,3 +1,9 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -5,10 +11,12 @@ from fake_bundle import tiny_files
 from fake_service import FakeService
 
 from edge_sdk.folder import DeviceFolder
+from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.transport import bundles
 from edge_sdk.transport.bundles import BundleCache
 from edge_sdk.transport.downloads import Downloads
 from edge_sdk.transport.transport import Transport
+from edge_sdk.transport.verified_files import DAY_SECONDS, VerifiedFiles
 from hetlora.bundle import verify_files
 from hetlora.digest import sha256_of
 from hetlora.errors import BodyTooLarge, BundleInvalid, DeviceTooSmall, DigestMismatch
@@ -21,9 +29,38 @@ def downloads(transport: Transport, folder: DeviceFolder) -> Downloads:
     return Downloads(transport, folder.downloads)
 
 
+@dataclass
+class Clock:
+    now: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def cache(downloads: Downloads, folder: DeviceFolder) -> BundleCache:
-    return BundleCache(folder.bundles, downloads)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make_cache(
+    downloads: Downloads, folder: DeviceFolder, clock: Clock
+) -> Iterator[Callable[[], BundleCache]]:
+    """Caches of one process after the other."""
+    with ExitStack() as opened:
+
+        def make() -> BundleCache:
+            database = opened.enter_context(closing(DeviceDatabase(folder.database)))
+            return BundleCache(
+                folder.bundles, downloads, VerifiedFiles(database, folder.bundles, clock=clock)
+            )
+
+        yield make
+
+
+@pytest.fixture
+def cache(make_cache: Callable[[], BundleCache]) -> BundleCache:
+    return make_cache()
 
 
 def _flip_last_byte(path: Path) -> None:
@@ -52,22 +89,43 @@ def test_second_use_downloads_nothing(service: FakeService, cache: BundleCache) 
 
 
 def test_next_process_downloads_nothing(
-    service: FakeService, cache: BundleCache, downloads: Downloads, folder: DeviceFolder
+    service: FakeService, cache: BundleCache, make_cache: Callable[[], BundleCache]
 ) -> None:
     cache.bundle(service.bundle)
     service.requests.clear()
-    verify_files(BundleCache(folder.bundles, downloads).bundle(service.bundle))
+    verify_files(make_cache().bundle(service.bundle))
     assert service.requests == []
 
 
 @pytest.mark.parametrize("damaged", ["weights/base.bin", "manifest.json"])
 def test_byte_flipped_on_disk_is_found_by_the_next_process_and_mended(
-    service: FakeService, cache: BundleCache, downloads: Downloads, folder: DeviceFolder, damaged: str
+    service: FakeService, cache: BundleCache, make_cache: Callable[[], BundleCache], damaged: str
 ) -> None:
     _flip_last_byte(cache.bundle(service.bundle).path(damaged))
     service.requests.clear()
-    verify_files(BundleCache(folder.bundles, downloads).bundle(service.bundle))
+    verify_files(make_cache().bundle(service.bundle))
     assert service.fetched() == [damaged]
+
+
+@pytest.mark.parametrize(
+    ("later_seconds", "found"), [(DAY_SECONDS - 1, []), (DAY_SECONDS, ["eval.onnx"]), (-1, ["eval.onnx"])]
+)
+def test_file_that_rots_without_being_written_is_found_after_a_day(
+    service: FakeService,
+    cache: BundleCache,
+    make_cache: Callable[[], BundleCache],
+    clock: Clock,
+    later_seconds: float,
+    found: list[str],
+) -> None:
+    path = cache.bundle(service.bundle).path("eval.onnx")
+    written = path.stat()
+    _flip_last_byte(path)
+    os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
+    service.requests.clear()
+    clock.now += later_seconds
+    make_cache().bundle(service.bundle)
+    assert service.fetched() == found
 
 
 def test_file_of_wrong_size_is_found_at_once_and_mended(service: FakeService, cache: BundleCache) -> None:
