@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
+from graph_training import GraphTraining
 from peft_twin import PeftTwin
 from tiny_families import IMAGE, TINY_FAMILIES, VOCABULARY
+from trainers import trainer_of
 
-from edge_sdk.runtimes.base import Batch
-from edge_sdk.runtimes.executorch import ExecutorchRuntime
+from edge_sdk.runtimes.base import Batch, RuntimeFactory
 from edge_sdk.runtimes.onnx import OnnxRuntime
+from edge_sdk.training.trainer import Trainer
 from export.bundle_writer import export_bundle
-from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter
+from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, Tensor, initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.graph_names import IGNORED_LABEL, LABELS, PIXEL_VALUES
 from hetlora.tensors import to_tensors
@@ -31,8 +34,6 @@ DECAY = 0.5
 PENALTY = 0.05
 RANKS = (4, 1, 3)  # go round over the modules
 MAX_TOKENS = 16
-
-Runtime = OnnxRuntime | ExecutorchRuntime
 
 
 def export_family(name: str, model: Path, out: Path, **choices: object) -> Bundle:
@@ -79,36 +80,55 @@ def trained_adapter(spec: AdapterSpec, ranks: tuple[int, ...] = RANKS) -> Adapte
     return Adapter(spec, factors)
 
 
-def open_runtime(bundle: Bundle, adapter: Adapter, runtime: type[Runtime] = OnnxRuntime) -> Runtime:
-    """With the penalty pressing on the tail of each module."""
-    return runtime(bundle, adapter, pruning_decay=DECAY, pruning_penalty=PENALTY, threads=1)
+class Opened(Protocol):
+    """An adapter being trained at LEARNING_RATE, with the penalty pressing on the tail of each module."""
+
+    def step(self, batch: Batch) -> float: ...
+    def adapter(self) -> Adapter: ...
+    def gradients(self) -> dict[str, Tensor]: ...
 
 
-def check_training(
-    bundle: Bundle, adapter: Adapter, batch: Batch, twin: PeftTwin, runtime: type[Runtime] = OnnxRuntime
-) -> None:
+def open_trainer(bundle: Bundle, adapter: Adapter, runtime: RuntimeFactory = OnnxRuntime) -> Trainer:
+    """A trainer over a runtime."""
+    return trainer_of(
+        bundle,
+        adapter,
+        runtime=runtime,
+        pruning_decay=DECAY,
+        pruning_penalty=PENALTY,
+        learning_rate=LEARNING_RATE,
+    )
+
+
+def open_graphs(bundle: Bundle, adapter: Adapter) -> GraphTraining:
+    """The bundle's own graphs, with the optimizer and the penalty that are in them."""
+    return GraphTraining(
+        bundle, adapter, pruning_decay=DECAY, pruning_penalty=PENALTY, learning_rate=LEARNING_RATE
+    )
+
+
+def check_training(opened: Opened, batch: Batch, twin: PeftTwin) -> None:
     """Hold the first loss, each gradient, and factors and loss after STEPS against the twin."""
-    opened = open_runtime(bundle, adapter, runtime)
     optimizer = torch.optim.AdamW(twin.factors.values(), lr=LEARNING_RATE, weight_decay=0.0)
     first = check_first_step(opened, batch, twin)
     optimizer.step()
     for _ in range(1, STEPS):
-        opened.train_step(batch, learning_rate=LEARNING_RATE)
+        opened.step(batch)
         optimizer.zero_grad()
         twin.loss(batch, pruning_decay=DECAY, pruning_penalty=PENALTY).backward()
         optimizer.step()
     for key, tensor in to_tensors(opened.adapter()).items():
         assert np.abs(tensor - twin.factors[key].detach().numpy()).max() <= FACTOR_TOLERANCE, key
     last = twin.loss(batch, pruning_decay=DECAY, pruning_penalty=PENALTY).item()
-    assert abs(opened.train_step(batch, learning_rate=LEARNING_RATE) - last) <= LAST_LOSS_TOLERANCE
+    assert abs(opened.step(batch) - last) <= LAST_LOSS_TOLERANCE
     assert last < first  # it learns
 
 
-def check_first_step(opened: Runtime, batch: Batch, twin: PeftTwin) -> float:
+def check_first_step(opened: Opened, batch: Batch, twin: PeftTwin) -> float:
     """Hold the loss of a step and each gradient against the twin, which is left with gradients of its own."""
     expected = twin.loss(batch, pruning_decay=DECAY, pruning_penalty=PENALTY)
     expected.backward()
-    assert abs(opened.train_step(batch, learning_rate=LEARNING_RATE) - expected.item()) <= LOSS_TOLERANCE
+    assert abs(opened.step(batch) - expected.item()) <= LOSS_TOLERANCE
     gradients = opened.gradients()
     assert gradients.keys() == twin.factors.keys()
     for key, gradient in gradients.items():

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from edge_sdk.runtimes import onnx_runtime
+from edge_sdk.training.trainer import open_trainer
 from hetlora.bundle import open_bundle
+from hetlora.messages.device import TrainingSettings
 from hetlora.tensors import adapter_from_bytes
 
 
@@ -26,11 +28,11 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         importlib.import_module(module)
     bundle = open_bundle(Path(config["bundle"]), verify=False)
     tensors = (Path(config["adapter"]) / "adapter_model.safetensors").read_bytes()
-    runtime = onnx_runtime()(
+    trainer = open_trainer(
+        onnx_runtime(),
         bundle,
         adapter_from_bytes(tensors, bundle.manifest.adapter),
-        pruning_decay=1.0,
-        pruning_penalty=0.0,  # the peer has none
+        TrainingSettings(learning_rate=config["learning_rate"], pruning_penalty=0),  # the peer has none
         threads=config["threads"],
     )
     arrays = dict(np.load(config["arrays"]))
@@ -39,7 +41,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     for step in range(len(arrays["labels"])):
         started, cpu_started = time.perf_counter(), time.process_time()
         batch = {name: array[step] for name, array in arrays.items()}
-        losses.append(runtime.train_step(batch, learning_rate=config["learning_rate"]))
+        losses.append(trainer.step(batch))
         seconds.append(time.perf_counter() - started)
         cpu_seconds.append(time.process_time() - cpu_started)
     return {

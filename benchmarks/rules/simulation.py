@@ -25,6 +25,7 @@ from edge_sdk.training.error_feedback import RoundingErrors, contract_with_feedb
 from edge_sdk.training.local import train_locally
 from edge_sdk.training.parametrisation import Parametrisation
 from edge_sdk.training.pruning import self_prune
+from edge_sdk.training.trainer import open_trainer
 from hetlora.adapter import Adapter, LoraFactors, initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.digest import sha256_of
@@ -77,14 +78,7 @@ def train_client(
         handout.cores,
     )
     training = setting.training
-    runtime = OnnxRuntime(
-        setting.bundle,
-        received,
-        pruning_decay=training.pruning_decay,
-        pruning_penalty=training.pruning_penalty,
-        threads=1,
-        parametrisation=how,
-    )
+    trainer = open_trainer(OnnxRuntime, setting.bundle, received, training, threads=1, parametrisation=how)
     encoder = text_encoder(setting.bundle, max_tokens=training.max_tokens)
     manifest = setting.bundle.manifest
     with TemporaryDirectory() as folder, ExampleStore(Path(folder) / "examples.sqlite") as store:
@@ -95,7 +89,7 @@ def train_client(
             batch_size=training.batch_size,
             rng=np.random.default_rng([setting.seed, BATCHES, client.number, round_index]),
         )
-        trained = train_locally(runtime, batches, training, max_seconds=1e9).adapter
+        trained = train_locally(trainer, batches, training, max_seconds=1e9).adapter
     if sends_whole_ranks(handout.adaptation) and training.pruning_decay < 1:
         trained = self_prune(received, trained, pruning_decay=training.pruning_decay, min_rank=1)
     return trained, received

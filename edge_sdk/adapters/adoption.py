@@ -20,6 +20,7 @@ from edge_sdk.examples import ExampleStore
 from edge_sdk.runtimes import runtime_for
 from edge_sdk.runtimes.base import Batch, RuntimeFactory
 from edge_sdk.training.evaluation import evaluate_locally
+from edge_sdk.training.trainer import open_trainer
 from hetlora.errors import (
     AdapterUnusable,
     ConditionsUnmet,
@@ -185,18 +186,18 @@ class Adopter:
         bundle, whole = self.adapters.read(stored)
         manifest = bundle.manifest
         check_examples(self.held_out, manifest.task, manifest.labels)
-        opened = (self.runtime or runtime_for(manifest))(
+        model = open_trainer(
+            self.runtime or runtime_for(manifest),
             bundle,
             whole.adapter,
-            pruning_decay=1.0,
-            pruning_penalty=0.0,
+            stored.training,
             threads=self.threads,
             parametrisation=whole.how,
         )
         batching = batching_of(bundle, stored.training)
         batches = each_once(batching.read(self.held_out), batching, rng=np.random.default_rng(_SEED), ids=ids)
         return evaluate_locally(
-            opened,
+            model,
             _up_to(batches, most),
             manifest.task,
             max_seconds=max_seconds,

@@ -9,12 +9,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.training.parametrisation import Parametrisation
 from hetlora.adapter import Adapter, Tensor
 from hetlora.bundle import Bundle
 
 # Arrays by input name: those of the manifest, and LABELS (hetlora.graph_names).
 Batch = Mapping[str, NDArray[Any]]
+# The factors under which the model stands, by PEFT key; of any rank, 0 among them.
+Factors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,36 +27,30 @@ class Evaluation:
 
 
 class TrainingRuntime(Protocol):
-    """One adapter being trained over the frozen base model of one bundle."""
+    """The frozen base model of one bundle, which says what a batch makes of factors; it remembers none."""
 
-    def train_step(self, batch: Batch, *, learning_rate: float) -> float:
-        """Take one AdamW step and return the loss before it, pruning penalty included."""
+    @property
+    def most_rows(self) -> int | None:
+        """How many rows it takes at a time; None: any number."""
 
-    def evaluate(self, batch: Batch) -> Evaluation:
-        """Score a batch with the adapter as it stands, pruning penalty left out."""
+    def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
+        """The mean loss of a batch, and its gradients: float32, by PEFT key, of the shapes of the factors.
 
-    def adapter(self) -> Adapter:
-        """A copy of the adapter as it stands."""
+        Those of one call are good until the next.
+        """
 
-    def cores(self) -> Mapping[str, Tensor]:
-        """A copy of the cores as they stand, (rank, rank) by module name; none where factors are trained."""
+    def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:
+        """Score a batch under these factors."""
 
 
 class RuntimeFactory(Protocol):
-    """Opens a bundle's training graph around an adapter, with fresh optimizer moments.
+    """Opens a bundle's training graph for factors of these ranks, by module name; 0 is a module left out.
 
-    Without a `parametrisation` both factors are trained and nothing stands beside them.
+    Where frozen factors stand beside those that are trained, their ranks are counted in.
     """
 
     def __call__(
-        self,
-        bundle: Bundle,
-        adapter: Adapter,
-        *,
-        pruning_decay: float,
-        pruning_penalty: float,
-        threads: int | None,
-        parametrisation: Parametrisation | None = None,
+        self, bundle: Bundle, ranks: Mapping[str, int], *, threads: int | None
     ) -> TrainingRuntime: ...
 
 

@@ -2,58 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.runtimes.base import Batch, Evaluation
+from edge_sdk.runtimes.base import Batch, Evaluation, Factors
 from edge_sdk.runtimes.executorch_library import Array, Program
-from edge_sdk.runtimes.factors import check_trainable, inference_factors
+from edge_sdk.runtimes.factors import fed_factors, inference_factors, own_shapes
 from edge_sdk.runtimes.feeds import input_feeds, labelled_feeds
-from edge_sdk.runtimes.host_training import HostTraining
 from edge_sdk.runtimes.losses import mean_loss
-from edge_sdk.runtimes.settings import check_learning_rate, check_penalty
 from edge_sdk.runtimes.signature import Signature, inference_signature, training_signature
 from edge_sdk.training.parametrisation import Parametrisation
-from hetlora.adapter import Adapter, Tensor
+from hetlora.adapter import Adapter, AdapterSpec, Tensor
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid, RankOutOfRange
-from hetlora.graph_names import IGNORED_LABEL, LABELS
+from hetlora.graph_names import LABELS
 from hetlora.manifest import ExecutorchFiles, Manifest
+
+# The pruning decay and penalty that the training program takes: the penalty is the trainer's.
+_NO_PENALTY: Final[tuple[Array, Array]] = (np.array(1, np.float64), np.array(0, np.float32))
 
 
 class ExecutorchRuntime:
-    """One adapter being trained over a bundle's frozen base model: a `TrainingRuntime`.
+    """The frozen base model of a bundle, which tells gradients: a `TrainingRuntime`.
 
-    Modules may have unequal ranks; those of rank 0 are not trained. HetLoRA's penalty acts in each module on
-    the ranks from floor(pruning_decay * rank) on. `threads` limits XNNPACK's threads in the whole process.
+    `threads` limits XNNPACK's threads in the whole process.
 
     Raises:
         DependencyMissing: ExecuTorch is not installed.
-        SpecMismatch: the adapter is not of the bundle's specification, or cores or frozen factors do not fit
-            it.
-        RankOutOfRange: every module has rank 0, or with the frozen factors one above the specification's.
-        SettingsError: `pruning_decay`, `pruning_penalty` or `threads` means nothing.
+        RankOutOfRange: a rank above the specification's, for which the programs were compiled.
+        SettingsError: `threads` is below 1.
         BundleInvalid: the bundle has no ExecuTorch programs, or they cannot be loaded or take other inputs
             than the manifest has.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        adapter: Adapter,
-        *,
-        pruning_decay: float,
-        pruning_penalty: float,
-        threads: int | None = None,
-        parametrisation: Parametrisation | None = None,
-    ) -> None:
-        check_penalty(pruning_decay=pruning_decay, pruning_penalty=pruning_penalty)
-        check_trainable(bundle.manifest.adapter, adapter)
-        how = parametrisation or Parametrisation()
-        _check_ranks(adapter, how)
+    def __init__(self, bundle: Bundle, ranks: Mapping[str, int], *, threads: int | None = None) -> None:
+        _check_ranks(bundle.manifest.adapter, ranks)
         self._bundle, self._threads = bundle, threads
         files = programs_of(bundle.manifest)
         self._program = Program(
@@ -62,67 +49,35 @@ class ExecutorchRuntime:
             inputs=_of_any_size(bundle.manifest, training_signature(bundle.manifest)),
             threads=threads,
         )
-        self._scalars: list[Array] = [
-            np.array(pruning_decay, np.float64),
-            np.array(pruning_penalty if how.is_plain else 0, np.float32),
-        ]
-        self._host = HostTraining(
-            adapter,
-            how,
-            bundle.manifest.optimizer,
-            pruning_decay=pruning_decay,
-            pruning_penalty=0 if how.is_plain else pruning_penalty,
-        )
 
-    def train_step(self, batch: Batch, *, learning_rate: float) -> float:
-        """Take one AdamW step and return the loss before it, pruning penalty included.
+    @property
+    def most_rows(self) -> int:
+        """Rows of the largest batch that the program takes."""
+        return self._program.most_rows
 
-        `batch` holds the manifest's inputs and `labels`; more rows than the program takes go through it in
-        parts, which add up to the same loss and gradients. A loss that is not finite is returned too, and
-        leaves the adapter as it was.
+    def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
+        """The mean loss of a batch, without a penalty, and its gradients by PEFT key.
 
         Raises:
-            DataError: an input is missing, has the wrong shape, is longer than the programs take, or
-                holds numbers outside its range.
-            SettingsError: a `learning_rate` that is negative or not finite.
+            DataError: an input is missing, has the wrong shape, has more rows or tokens than the program
+                takes, or holds numbers outside its range.
         """
-        check_learning_rate(learning_rate)
         feeds = labelled_feeds(self._bundle.manifest, batch)
         read = [*(feeds[tensor.name] for tensor in self._bundle.manifest.inputs), feeds[LABELS]]
-        parts = _parts(len(feeds[LABELS]), self._program.most_rows)
-        factors = self._host.numbers.fed()
-        loss, gradients = 0.0, [np.zeros_like(factor) for factor in factors.values()]
-        for part, share in zip(parts, _shares(feeds[LABELS], parts), strict=True):
-            fed = [*(array[part] for array in read), *self._scalars, *factors.values()]
-            part_loss, *part_gradients = self._program.run(fed)
-            loss += share * float(part_loss)
-            for gradient, own in zip(gradients, part_gradients, strict=True):
-                gradient += share * own
-        return self._host.step(loss, dict(zip(factors, gradients, strict=True)), learning_rate)
+        loss, *answers = self._program.run([*read, *_NO_PENALTY, *fed_factors(factors).values()])
+        return float(loss), own_shapes(dict(zip(factors, answers, strict=True)), factors)
 
-    def evaluate(self, batch: Batch) -> Evaluation:
-        """Score a batch with the adapter as it stands; the loss leaves the pruning penalty out.
+    def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:
+        """Score a batch under these factors.
 
         Raises:
-            DataError: as in `train_step`.
+            DataError: as in `gradients`.
         """
         manifest = self._bundle.manifest
         feeds = labelled_feeds(manifest, batch)
-        logits = self._inference.logits_of(batch, self._host.numbers.fed())
+        logits = self._inference.logits_of(batch, fed_factors(factors))
         loss = mean_loss(logits, feeds[LABELS])
         return Evaluation(loss=loss, logits=None if manifest.generates else logits)
-
-    def adapter(self) -> Adapter:
-        """A copy of the adapter as it stands."""
-        return self._host.numbers.adapter()
-
-    def cores(self) -> dict[str, Tensor]:
-        """A copy of the cores as they stand, (rank, rank) by module name; none where factors are trained."""
-        return self._host.numbers.cores()
-
-    def gradients(self) -> dict[str, Tensor]:
-        """Gradients of the last training step by PEFT or core key, of what is trained, float32."""
-        return self._host.gradients()
 
     @cached_property
     def _inference(self) -> ExecutorchModel:
@@ -155,7 +110,7 @@ class ExecutorchModel:
     ) -> None:
         self._manifest = bundle.manifest
         if adapter is not None and parametrisation is not None:
-            _check_ranks(adapter, parametrisation)
+            _check_ranks(adapter.spec, parametrisation.ranks(adapter))
         self._factors = inference_factors(self._manifest.adapter, adapter, how=parametrisation)
         files = programs_of(self._manifest)
         self._program = Program(
@@ -177,7 +132,7 @@ class ExecutorchModel:
         factors = self._factors if adapter is None else inference_factors(self._manifest.adapter, adapter)
         return self.logits_of(batch, factors)
 
-    def logits_of(self, batch: Batch, factors: Mapping[str, Tensor]) -> NDArray[np.float32]:
+    def logits_of(self, batch: Batch, factors: Factors) -> NDArray[np.float32]:
         """The same under factors as the program takes them, by PEFT key in its order."""
         feeds = input_feeds(self._manifest, batch)
         inputs = [feeds[tensor.name] for tensor in self._manifest.inputs]
@@ -188,30 +143,18 @@ class ExecutorchModel:
         return np.concatenate(answers)
 
 
-def _check_ranks(adapter: Adapter, how: Parametrisation) -> None:
-    most = adapter.spec.max_rank
-    for name, frozen in (how.frozen or {}).items():
-        rank = adapter.factors[name].rank if name in adapter.factors else 0
-        if rank + frozen.rank > most:
+def _check_ranks(spec: AdapterSpec, ranks: Mapping[str, int]) -> None:
+    for name, rank in ranks.items():
+        if rank > spec.max_rank:
             raise RankOutOfRange(
-                f"ranks of {name} pass what ExecuTorch's programs were compiled for",
-                got=f"{rank}, and {frozen.rank} frozen",
-                expected=f"up to {most} together",
+                f"rank of {name}, with frozen ones, passes what ExecuTorch's programs were compiled for",
+                got=rank,
+                expected=f"up to {spec.max_rank}",
             )
 
 
 def _parts(rows: int, most: int) -> list[slice]:
     return [slice(start, start + most) for start in range(0, rows, most)]
-
-
-def _shares(labels: NDArray[np.int64], parts: Sequence[slice]) -> list[float]:
-    """What part of the whole batch's mean each part makes up; where no label counts, they are alike.
-
-    They sum to 1, so that the penalty, which is in the loss of each part, counts once.
-    """
-    counting = labels[:, 1:] != IGNORED_LABEL if labels.ndim == 2 else np.ones(labels.shape, bool)
-    counts = [int(counting[part].sum()) for part in parts]
-    return [count / sum(counts) if any(counts) else 1 / len(parts) for count in counts]
 
 
 def programs_of(manifest: Manifest) -> ExecutorchFiles:

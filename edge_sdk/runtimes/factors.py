@@ -1,4 +1,4 @@
-"""An adapter's factors as the graphs take them: every rank is 1 or more."""
+"""An adapter's factors as the graphs take them: every rank is 1 or more, or what they are stamped for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edge_sdk.runtimes.base import Factors
 from edge_sdk.training.parametrisation import Parametrisation, TrainedNumbers
 from hetlora.adapter import Adapter, AdapterSpec, Tensor, initial_adapter
-from hetlora.algebra import zero_pad
 from hetlora.errors import RankOutOfRange, SpecMismatch
-from hetlora.tensors import factor_keys, to_tensors
+from hetlora.tensors import to_tensors
 
 
 def check_adapter(spec: AdapterSpec, adapter: Adapter) -> None:
@@ -35,57 +35,48 @@ def inference_factors(
 
     Raises:
         SpecMismatch: cores or frozen factors are not of this adapter.
-        RankOutOfRange: with the frozen ones a module has more ranks than `fixed_rank`.
     """
     if adapter is None:
         adapter = initial_adapter(spec, 0, np.random.default_rng(0))
     check_adapter(spec, adapter)
-    if how is None:
-        return fed_factors(adapter, fixed_rank)
-    fed = TrainedNumbers(adapter, how).fed(fixed_rank or 1)
-    widest = max(len(fed[factor_keys(name)[0]]) for name in spec.by_name)
-    if fixed_rank is not None and widest > fixed_rank:
-        raise RankOutOfRange("the graphs are stamped for one rank", got=widest, expected=f"{fixed_rank}")
-    return fed
+    return fed_factors(to_tensors(adapter) if how is None else TrainedNumbers(adapter, how).fed(), fixed_rank)
 
 
-def check_trainable(spec: AdapterSpec, adapter: Adapter, fixed_rank: int | None = None) -> None:
-    """Raise unless the adapter is of the bundle's specification and trains some module.
+def check_stamped_ranks(ranks: Mapping[str, int], fixed_rank: int | None) -> None:
+    """Raise unless graphs that are stamped for one rank train at these; at 0 a module is left out.
 
     Raises:
-        SpecMismatch: it is of another.
-        RankOutOfRange: every module has rank 0, or one another rank than the graphs are stamped for.
+        RankOutOfRange: a module has another.
     """
-    check_adapter(spec, adapter)
-    if adapter.rank < 1:
-        raise RankOutOfRange("nothing to train at rank 0", expected="a module of rank 1 or more")
-    ranks = set(adapter.ranks.values())
-    if fixed_rank is not None and ranks - {0, fixed_rank}:
+    own = set(ranks.values())
+    if fixed_rank is not None and own - {0, fixed_rank}:
         raise RankOutOfRange(
-            "the bundle's graphs are stamped for one rank", got=sorted(ranks), expected=f"{fixed_rank}, or 0"
+            "the bundle's graphs are stamped for one rank, frozen ones counted in",
+            got=sorted(own),
+            expected=f"{fixed_rank}, or 0",
         )
 
 
-def fed_factors(adapter: Adapter, fixed_rank: int | None = None) -> dict[str, Tensor]:
-    """The factors by PEFT key; rank 0 is one row and one column of zeros, which changes nothing.
+def fed_factors(factors: Factors, fixed_rank: int | None = None) -> dict[str, Tensor]:
+    """Factors by PEFT key, filled up with zeros to rank 1, or to `fixed_rank`, that of stamped graphs.
 
-    With both factors zero so are both gradients: such a pair stays what it is however long it trains. With
-    `fixed_rank`, that of stamped graphs, each module is filled up to it in the same way.
+    A row and a column of zeros change nothing, and their gradients are zero: such a pair stays what it is
+    however long it trains.
 
     Raises:
-        RankOutOfRange: a module has a larger rank than that.
+        RankOutOfRange: a module has a larger rank than `fixed_rank`.
     """
-    if fixed_rank is not None:
-        return to_tensors(zero_pad(adapter, fixed_rank))
-    return {
-        key: tensor if tensor.size else np.zeros([max(size, 1) for size in tensor.shape], np.float32)
-        for key, tensor in to_tensors(adapter).items()
-    }
+    fed = {}
+    for key, tensor in factors.items():
+        axis = 0 if key.endswith(".lora_A.weight") else 1
+        rank = tensor.shape[axis]
+        if fixed_rank is not None and rank > fixed_rank:
+            raise RankOutOfRange("the graphs are stamped for one rank", got=rank, expected=f"{fixed_rank}")
+        missing = max((fixed_rank or 1) - rank, 0)
+        fed[key] = np.pad(tensor, [(0, missing * (axis == place)) for place in (0, 1)]) if missing else tensor
+    return fed
 
 
-def own_shapes(fed: Mapping[str, Tensor], adapter: Adapter) -> dict[str, Tensor]:
-    """What the graphs answer for `fed_factors(adapter)`, cut back to the shapes of the adapter."""
-    return {
-        key: fed[key][tuple(slice(size) for size in tensor.shape)]
-        for key, tensor in to_tensors(adapter).items()
-    }
+def own_shapes(fed: Mapping[str, Tensor], factors: Factors) -> dict[str, Tensor]:
+    """What the graphs answer for `fed_factors(factors)`, cut back to the shapes of the factors."""
+    return {key: fed[key][tuple(slice(size) for size in own.shape)] for key, own in factors.items()}

@@ -11,6 +11,7 @@ from edge_sdk.events import Evaluated
 from edge_sdk.session.assignment import Assignment, Taken
 from edge_sdk.session.visit import Visit, outcome_of
 from edge_sdk.training.evaluation import evaluate_locally
+from edge_sdk.training.trainer import open_trainer
 from hetlora.messages.evaluation import EvaluationReport
 
 logger = logging.getLogger(__name__)
@@ -38,11 +39,11 @@ class EvaluationSession(Assignment):
         )
 
     def _evaluate(self, taken: Taken) -> EvaluationReport:
-        opened = taken.runtime(
+        model = open_trainer(
+            taken.runtime,
             taken.bundle,
             taken.begun,
-            pruning_decay=1.0,
-            pruning_penalty=0.0,
+            self._offer.training,
             threads=self._with.threads,
             parametrisation=taken.assigned.how,
         )
@@ -52,7 +53,7 @@ class EvaluationSession(Assignment):
         )
         task = taken.bundle.manifest.task
         return evaluate_locally(
-            opened,
+            model,
             batches,
             task,
             max_seconds=self._offer.round_seconds,

@@ -20,6 +20,7 @@ from edge_sdk.training.local import TrainingResult, train_locally
 from edge_sdk.training.parametrisation import Parametrisation
 from edge_sdk.training.private_factors import private_factors_to_bytes
 from edge_sdk.training.pruning import self_prune
+from edge_sdk.training.trainer import open_trainer
 from hetlora.adapter import Adapter, Tensor
 from hetlora.digest import sha256_of
 from hetlora.messages.common import YEAR_SECONDS, ObjectRef
@@ -75,11 +76,11 @@ class Session(Assignment):
 
     def _train(self, taken: Taken) -> TrainingResult:
         tools, settings = self._with, self._offer.training
-        opened = taken.runtime(
+        trainer = open_trainer(
+            taken.runtime,
             taken.bundle,
             taken.begun,
-            pruning_decay=settings.pruning_decay,
-            pruning_penalty=settings.pruning_penalty,
+            settings,
             threads=tools.threads,
             parametrisation=taken.assigned.how,
         )
@@ -98,7 +99,7 @@ class Session(Assignment):
             rng=np.random.default_rng(taken.plan.seed),
         )
         return train_locally(
-            opened,
+            trainer,
             batches,
             settings,
             max_seconds=self._offer.round_seconds,

@@ -1,23 +1,30 @@
-"""Local evaluation: each held-out example once through a runtime, or as many as there is time for."""
+"""Local evaluation: each held-out example once through a model, or as many as there is time for."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
-import numpy as np
-
-from edge_sdk.runtimes.base import Batch, TrainingRuntime
+from edge_sdk.runtimes.base import Batch, Evaluation
 from edge_sdk.runtimes.losses import mean_loss
+from edge_sdk.training.micro_batches import scored_places
 from hetlora.errors import NoExamples, TrainingDiverged
-from hetlora.graph_names import IGNORED_LABEL, LABELS
-from hetlora.manifest import Task, generates_text, has_decoder
+from hetlora.graph_names import LABELS
+from hetlora.manifest import Task, generates_text
 from hetlora.messages.evaluation import MAX_EXAMPLES, MAX_LOSS, EvaluationReport
 
 
+class Evaluated(Protocol):
+    """A model under an adapter."""
+
+    def evaluate(self, batch: Batch) -> Evaluation:
+        """Score a batch."""
+
+
 def evaluate_locally(
-    runtime: TrainingRuntime,
+    model: Evaluated,
     batches: Iterator[tuple[Batch, int]],
     task: Task,
     *,
@@ -39,10 +46,10 @@ def evaluate_locally(
     losses, weights = [], []
     for batch, count in batches:
         on_batch()
-        scored = runtime.evaluate(batch)
+        scored = model.evaluate(batch)
         if scored.logits is None:
             losses.append(scored.loss)
-            weights.append(_places(task, batch))
+            weights.append(int(scored_places(task, batch[LABELS]).sum()))
         else:
             logits, labels = scored.logits[:count], batch[LABELS][:count]
             losses.append(mean_loss(logits, labels))
@@ -58,9 +65,3 @@ def evaluate_locally(
         raise TrainingDiverged("loss of an evaluation", got=loss, expected=f"up to {MAX_LOSS:g}")
     correct_count = None if generates_text(task) else right
     return EvaluationReport(example_count=examples, loss=max(loss, 0.0), correct_count=correct_count)
-
-
-def _places(task: Task, batch: Batch) -> int:
-    """How many tokens of a batch are scored; without a decoder of its own each by the place before it."""
-    labels = batch[LABELS] if has_decoder(task) else batch[LABELS][:, 1:]
-    return int(np.count_nonzero(labels != IGNORED_LABEL))

@@ -1,4 +1,4 @@
-"""Local training: batches through a runtime until the steps are done or the time is up."""
+"""Local training: batches through a trainer until the steps are done or the time is up."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from edge_sdk.runtimes.base import Batch, TrainingRuntime
+from edge_sdk.runtimes.base import Batch
+from edge_sdk.training.trainer import Trainer
 from hetlora.adapter import Adapter, Tensor
 from hetlora.errors import TrainingDiverged
 from hetlora.messages.device import TrainingSettings
@@ -28,7 +29,7 @@ class TrainingResult:
 
 
 def train_locally(
-    runtime: TrainingRuntime,
+    trainer: Trainer,
     batches: Iterator[Batch],
     settings: TrainingSettings,
     *,
@@ -48,7 +49,7 @@ def train_locally(
     started = timer()
     losses: list[float] = []
     while len(losses) < settings.steps:
-        loss = runtime.train_step(next(batches), learning_rate=settings.learning_rate)
+        loss = trainer.step(next(batches))
         losses.append(loss)
         if not math.isfinite(loss):
             raise TrainingDiverged(
@@ -58,5 +59,5 @@ def train_locally(
         if timer() - started >= max_seconds:
             break
     return TrainingResult(
-        runtime.adapter(), runtime.cores(), len(losses), losses[0], losses[-1], timer() - started
+        trainer.adapter(), trainer.cores(), len(losses), losses[0], losses[-1], timer() - started
     )

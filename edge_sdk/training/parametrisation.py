@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edge_sdk.training.flat_tensors import FlatTensors
 from hetlora.adapter import Adapter, LoraFactors, Tensor
 from hetlora.errors import NonFiniteValues, SpecMismatch
 from hetlora.messages.device import Adaptation
@@ -31,16 +32,16 @@ class Parametrisation:
     frozen: FrozenFactors | None = None
     cores: Mapping[str, Tensor] = field(default_factory=dict)
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether both factors are trained alike and alone, as the graphs do by themselves."""
-        own = self.adaptation
-        alike = own.trained == "both" and own.lora_B_rate == own.amplification == 1
-        return alike and self.frozen is None
+    def ranks(self, adapter: Adapter) -> dict[str, int]:
+        """The ranks by module name of what a graph is fed for an adapter: frozen ones are counted in."""
+        frozen = self.frozen or {}
+        return {
+            name: rank + (frozen[name].rank if name in frozen else 0) for name, rank in adapter.ranks.items()
+        }
 
 
 class TrainedNumbers:
-    """The arrays that an optimizer steps, `tensors` by PEFT or core key, within an adapter.
+    """The arrays that an optimizer steps, `flat.tensors` by PEFT or core key, within an adapter.
 
     Raises:
         SpecMismatch: cores are trained, but a module has none of its rank; or frozen factors are of others.
@@ -52,36 +53,35 @@ class TrainedNumbers:
             if name not in adapter.factors or _widths(own) != _widths(adapter.factors[name]):
                 raise SpecMismatch(f"frozen factors of {name} are not of this adapter's specification")
         if how.adaptation.trained == "core":
-            self.tensors = {core_key(name): _core(how, name, rank) for name, rank in adapter.ranks.items()}
+            begun = {core_key(name): _core(how, name, rank) for name, rank in adapter.ranks.items()}
         else:
-            self.tensors = {
-                key: whole.copy() for key, whole in to_tensors(adapter).items() if self._steps(key)
-            }
+            whole = to_tensors(adapter)
+            begun = {key: whole[key] for key in sorted(whole, key=_is_second) if self._steps(key)}
+        self.flat = FlatTensors.holding(begun)
+        self.tensors = self.flat.tensors
 
     @property
-    def rates(self) -> dict[str, float]:
-        """The learning rate of each, over that of the plan."""
-        rate = self._how.adaptation.lora_B_rate
-        return {key: rate if key.endswith(".lora_B.weight") else 1.0 for key in self.tensors}
+    def rates(self) -> list[tuple[slice, float]]:
+        """Which of `flat.numbers` learn at which rate, over that of the plan."""
+        size = self.flat.numbers.size
+        first = size - sum(own.size for key, own in self.tensors.items() if _is_second(key))
+        return [(slice(0, first), 1.0), (slice(first, size), self._how.adaptation.lora_B_rate)]
 
-    def fed(self, least_rank: int = 1) -> dict[str, Tensor]:
-        """The factors of a graph by PEFT key, filled with zeros up to `least_rank`.
-
-        A rank of zeros changes nothing, and its gradients are zero.
-        """
-        fed = {}
+    def fed(self) -> dict[str, Tensor]:
+        """The factors that the model stands under, by PEFT key: they themselves if nothing acts on them."""
+        fed: dict[str, Tensor] = {}
+        amplification = self._how.adaptation.amplification
         for name, own in self.factors().items():
-            lora_A, lora_B = self._how.adaptation.amplification * own.lora_A, own.lora_B
+            lora_A, lora_B = own.lora_A, own.lora_B
+            if amplification != 1:
+                lora_A = amplification * lora_A
             if core_key(name) in self.tensors:
                 lora_B = lora_B @ self.tensors[core_key(name)]
             if self._how.frozen is not None and name in self._how.frozen:
                 beside = self._how.frozen[name]
                 lora_A = np.concatenate([lora_A, beside.lora_A])
                 lora_B = np.concatenate([lora_B, beside.lora_B], axis=1)
-            missing = max(least_rank - len(lora_A), 0)
-            key_A, key_B = factor_keys(name)
-            fed[key_A] = np.pad(lora_A, ((0, missing), (0, 0)))
-            fed[key_B] = np.pad(lora_B, ((0, 0), (0, missing)))
+            fed.update(zip(factor_keys(name), (lora_A, lora_B), strict=True))
         return fed
 
     def factors(self) -> dict[str, LoraFactors]:
@@ -90,15 +90,19 @@ class TrainedNumbers:
         return {name: LoraFactors(*(whole[key] for key in factor_keys(name))) for name in self._given.factors}
 
     def pulled_back(self, gradients: Gradients) -> dict[str, Tensor]:
-        """The gradients of `tensors`, given those of `fed()`."""
+        """The gradients of `tensors`, given those of `fed()`; views of these where they are the same."""
         pulled = {}
+        amplification = self._how.adaptation.amplification
         for name, rank in self._given.ranks.items():
             key_A, key_B = factor_keys(name)
-            of_A, of_B = gradients[key_A][:rank], gradients[key_B][:, :rank]
-            pulled[key_A] = np.float32(self._how.adaptation.amplification) * of_A
-            pulled[key_B] = of_B
-            pulled[core_key(name)] = self._given.factors[name].lora_B.T @ of_B
-        return {key: pulled[key] for key in self.tensors}
+            if key_A in self.tensors:
+                own = gradients[key_A][:rank]
+                pulled[key_A] = own if amplification == 1 else np.float32(amplification) * own
+            if key_B in self.tensors:
+                pulled[key_B] = gradients[key_B][:, :rank]
+            if core_key(name) in self.tensors:
+                pulled[core_key(name)] = self._given.factors[name].lora_B.T @ gradients[key_B][:, :rank]
+        return pulled
 
     def adapter(self) -> Adapter:
         """A copy of the adapter as it stands; cores are not in it."""
@@ -121,6 +125,10 @@ class TrainedNumbers:
     def _steps(self, key: str) -> bool:
         trained = self._how.adaptation.trained
         return trained == "both" or key.endswith(f".{trained}.weight")
+
+
+def _is_second(key: str) -> bool:
+    return key.endswith(".lora_B.weight")
 
 
 def _widths(factors: LoraFactors) -> tuple[int, int]:

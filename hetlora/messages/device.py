@@ -86,7 +86,7 @@ class CapabilityReport(Message):
     download_bytes_per_second: float | None = Field(default=None, gt=0, exclude_if=_is_unknown)
 
 
-def _is_zero(count: int) -> bool:
+def _is_zero(count: float) -> bool:
     return count == 0
 
 
@@ -109,6 +109,13 @@ def _is_float32(precision: UploadPrecision) -> bool:
     return precision == "float32"
 
 
+OptimizerName = Literal["adamw", "sgd"]
+
+
+def _is_adamw(optimizer: OptimizerName) -> bool:
+    return optimizer == "adamw"
+
+
 class TrainingSettings(Message):
     """How each device trains in one round, and how precisely it tells of it, frozen with the run."""
 
@@ -121,6 +128,14 @@ class TrainingSettings(Message):
     prune_by: Literal["model", "module"] = "model"  # one decision for all modules, or one for each
     # Left out where it asks for nothing: older devices need not know of it.
     upload_precision: UploadPrecision = Field(default="float32", exclude_if=_is_float32)
+    optimizer: OptimizerName = Field(default="adamw", exclude_if=_is_adamw)
+    momentum: float = Field(default=0, ge=0, lt=1, exclude_if=_is_zero)  # of sgd
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError("momentum is of sgd; adamw has its own")
+        return self
 
 
 TaskKind = Literal["train", "evaluate"]

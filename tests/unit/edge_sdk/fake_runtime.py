@@ -2,67 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from fake_bundle import SPEC
 
-from edge_sdk.runtimes.base import Batch, Evaluation
-from edge_sdk.training.parametrisation import Parametrisation
-from hetlora.adapter import Adapter, LoraFactors, Tensor
+from edge_sdk.runtimes.base import Batch, Evaluation, Factors
+from hetlora.adapter import Adapter, Tensor
 from hetlora.bundle import Bundle
 from hetlora.graph_names import LABELS
+from hetlora.tensors import from_tensors
 
 
-@dataclass
 class QuadraticRuntime:
-    """Loss = half the squared distance of lora_B from one; a step goes the given share of the way."""
+    """Loss = half the squared distance of lora_B from one; gradient descent goes the rate's share of the way.
 
-    now: Adapter
-    batches: list[Batch] = field(default_factory=list)
+    `batches` and `fed` are the batches and the factors that it was given.
+    """
 
-    def train_step(self, batch: Batch, *, learning_rate: float) -> float:
-        self.batches.append(batch)
-        lora_A, lora_B = self.now.factors["query"].lora_A, self.now.factors["query"].lora_B
-        self.now = Adapter(SPEC, {"query": LoraFactors(lora_A, lora_B + learning_rate * (1 - lora_B))})
-        return 0.5 * float(np.sum((lora_B - 1) ** 2))
+    most_rows: int | None = None
 
-    def evaluate(self, batch: Batch) -> Evaluation:
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.fed: list[dict[str, Tensor]] = []
+
+    def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
+        self._note(batch, factors)
+        slopes = {key: own - 1 if _is_lora_b(key) else 0 * own for key, own in factors.items()}
+        return 0.5 * sum(float(np.sum(slope**2)) for slope in slopes.values()), slopes
+
+    def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:
         """Every example is taken for the first class, as the more surely the larger lora_B is."""
-        self.batches.append(batch)
-        surely = float(self.now.factors["query"].lora_B.mean())
+        self._note(batch, factors)
+        surely = float(np.mean([own.mean() for key, own in factors.items() if _is_lora_b(key)]))
         return Evaluation(0.0, np.tile(np.array([surely, 0], np.float32), (len(batch[LABELS]), 1)))
 
-    def adapter(self) -> Adapter:
-        return self.now
-
-    def cores(self) -> dict[str, Tensor]:
-        return {}
+    def _note(self, batch: Batch, factors: Factors) -> None:
+        self.batches.append(batch)
+        self.fed.append({key: own.copy() for key, own in factors.items()})
 
 
-def quadratic(
-    bundle: Bundle,
-    adapter: Adapter,
-    *,
-    pruning_decay: float,
-    pruning_penalty: float,
-    threads: int | None,
-    parametrisation: Parametrisation | None = None,
-) -> QuadraticRuntime:
-    return QuadraticRuntime(adapter)
+def _is_lora_b(key: str) -> bool:
+    return key.endswith(".lora_B.weight")
+
+
+def quadratic(bundle: Bundle, ranks: Mapping[str, int], *, threads: int | None) -> QuadraticRuntime:
+    return QuadraticRuntime()
 
 
 @dataclass
 class Opened:
-    """Opens runtimes of one line of algebra, and keeps what they were opened with."""
+    """Opens runtimes of one line of algebra, and keeps them."""
 
-    began: list[Adapter] = field(default_factory=list)
-    how: list[Parametrisation] = field(default_factory=list)
+    runtimes: list[QuadraticRuntime] = field(default_factory=list)
 
-    def __call__(
-        self, bundle: Bundle, adapter: Adapter, *, parametrisation: Parametrisation, **settings: Any
-    ) -> QuadraticRuntime:
-        self.began.append(adapter)
-        self.how.append(parametrisation)
-        return QuadraticRuntime(adapter)
+    def __call__(self, bundle: Bundle, ranks: Mapping[str, int], *, threads: int | None) -> QuadraticRuntime:
+        self.runtimes.append(QuadraticRuntime())
+        return self.runtimes[-1]
+
+    @property
+    def began(self) -> list[Adapter]:
+        """What the model of each stood under first; without frozen factors."""
+        return [from_tensors(SPEC, runtime.fed[0]) for runtime in self.runtimes]

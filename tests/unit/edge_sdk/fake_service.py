@@ -84,7 +84,15 @@ class FakeService(testing.FakeService):
             max_rank=4,
             round_seconds=600.0,
             training=training
-            or TrainingSettings(steps=3, batch_size=2, learning_rate=0.5, max_tokens=8, pruning_decay=1.0),
+            or TrainingSettings(
+                steps=3,
+                batch_size=2,
+                learning_rate=0.5,
+                max_tokens=8,
+                pruning_decay=1.0,
+                pruning_penalty=0,
+                optimizer="sgd",
+            ),
             lease_expires_at=datetime(2027, 1, 15, tzinfo=UTC),
         )
         self.faults: list[Exception | httpx.Response | None] = []

@@ -25,9 +25,8 @@ from edge_sdk.adapters.adoption import Adopter, Adoption
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Adopted, Event, Kept, StepDone, Submitted
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.runtimes.base import Batch, Evaluation
+from edge_sdk.runtimes.base import Batch, Evaluation, Factors
 from edge_sdk.training.parametrisation import Parametrisation
-from hetlora.adapter import Adapter
 from hetlora.errors import ServiceUnreachable, SettingsError
 from hetlora.messages.conditions import Conditions
 
@@ -181,11 +180,11 @@ def failing(error: Exception, number: int) -> Callable[..., QuadraticRuntime]:
     numbers = itertools.count()
 
     class Failing(QuadraticRuntime):
-        def evaluate(self, batch: Batch) -> Evaluation:
+        def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:
             raise error
 
-    def open_runtime(bundle: Any, adapter: Adapter, **settings: Any) -> QuadraticRuntime:
-        return (Failing if next(numbers) == number else QuadraticRuntime)(adapter)
+    def open_runtime(*args: Any, **settings: Any) -> QuadraticRuntime:
+        return (Failing if next(numbers) == number else QuadraticRuntime)()
 
     return open_runtime
 
@@ -207,10 +206,10 @@ def test_adapter_whose_loss_is_no_number_is_not_adopted(
     service: FakeService, careful: MakeClient, events: list[Event]
 ) -> None:
     class Broken(QuadraticRuntime):
-        def evaluate(self, batch: Batch) -> Evaluation:
+        def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:
             return Evaluation(0.0, np.full((len(batch["labels"]), 2), np.nan, np.float32))
 
-    client = careful(runtime=lambda bundle, adapter, **settings: Broken(adapter))
+    client = careful(runtime=lambda *args, **settings: Broken())
     offer_round(service, 1, b=0.5)
     client.run_once()
     report = client.adapters.report()
@@ -274,11 +273,11 @@ def test_choice_that_the_app_makes_meanwhile_stands(
     service: FakeService, careful: MakeClient, events: list[Event], folder: DeviceFolder
 ) -> None:
     class Choosing(QuadraticRuntime):
-        def evaluate(self, batch: Batch) -> Evaluation:
+        def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:
             Adapters(folder).use("local")
-            return super().evaluate(batch)
+            return super().evaluate(batch, factors)
 
-    client = careful(runtime=lambda bundle, adapter, **settings: Choosing(adapter))
+    client = careful(runtime=lambda *args, **settings: Choosing())
     offer_round(service, 1, b=0.5)
     client.run_once()
     assert outcomes(events) == []
@@ -289,11 +288,8 @@ def test_one_model_is_open_at_a_time(service: FakeService, careful: MakeClient) 
     alive: weakref.WeakSet[QuadraticRuntime] = weakref.WeakSet()
     counts = []
 
-    class Counted(QuadraticRuntime):
-        __hash__ = object.__hash__
-
-    def open_runtime(bundle: Any, adapter: Adapter, **settings: Any) -> QuadraticRuntime:
-        runtime = Counted(adapter)
+    def open_runtime(*args: Any, **settings: Any) -> QuadraticRuntime:
+        runtime = QuadraticRuntime()
         alive.add(runtime)
         counts.append(len(alive))
         return runtime

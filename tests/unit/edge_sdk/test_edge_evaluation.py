@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import httpx
 import numpy as np
 import pytest
-from fake_bundle import adapter_of, bundle_on_disk
-from fake_runtime import Opened, QuadraticRuntime
+from fake_bundle import bundle_on_disk
+from fake_runtime import Opened
 from fake_service import FakeService, problem
 
 from edge_sdk.batching.batches import Batching, batching_of, each_once
@@ -26,11 +26,10 @@ MakeClient = Callable[..., EdgeClient]
 BATCH = {LABELS: np.array([0, 1])}
 
 
-class Scoring(QuadraticRuntime):
+class Scoring:
     """Answers what it was told to, batch by batch."""
 
     def __init__(self, *answers: Evaluation) -> None:
-        super().__init__(adapter_of(1))
         self.answers = iter(answers)
 
     def evaluate(self, batch: Batch) -> Evaluation:

@@ -17,9 +17,9 @@ from fake_service import STRONG, FakeService, problem, receipt
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Event, GivenBack, Submitted
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.runtimes.base import Batch
+from edge_sdk.runtimes.base import Batch, Factors
 from edge_sdk.session.visit import Visit
-from hetlora.adapter import Adapter, LoraFactors
+from hetlora.adapter import Tensor
 from hetlora.digest import sha256_of
 from hetlora.errors import DependencyMissing, DeviceTooSmall, NonFiniteValues, StateConflict
 from hetlora.states import AssignmentState
@@ -73,10 +73,10 @@ def test_label_unknown_to_the_bundle_fails_but_never_leaves_the_device(
 
 def test_diverged_training_gives_the_assignment_back(service: FakeService, make_client: MakeClient) -> None:
     class Diverging(QuadraticRuntime):
-        def train_step(self, batch: Batch, *, learning_rate: float) -> float:
-            return float("nan")
+        def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
+            return float("nan"), dict(factors)
 
-    visit = make_client(runtime=lambda bundle, adapter, **settings: Diverging(adapter)).run_once()
+    visit = make_client(runtime=lambda *args, **settings: Diverging()).run_once()
     code, message = _failure(service, visit)
     assert (code, message) == ("training_diverged", "loss of step 1 of 3; got nan; expected a finite number")
 
@@ -85,12 +85,10 @@ def test_adapter_with_a_value_that_is_no_number_is_never_uploaded(
     service: FakeService, make_client: MakeClient
 ) -> None:
     class Poisoned(QuadraticRuntime):
-        def adapter(self) -> Adapter:
-            lora_B = self.now.factors["query"].lora_B.copy()
-            lora_B[0, 0] = np.nan
-            return Adapter(SPEC, {"query": LoraFactors(self.now.factors["query"].lora_A, lora_B)})
+        def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
+            return 1.0, {key: np.full_like(own, np.nan) for key, own in factors.items()}
 
-    visit = make_client(runtime=lambda bundle, adapter, **settings: Poisoned(adapter)).run_once()
+    visit = make_client(runtime=lambda *args, **settings: Poisoned()).run_once()
     assert _failure(service, visit)[0] == "non_finite_values"
     assert isinstance(visit.error, NonFiniteValues)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_bundle import bundle_on_disk, tiny_files, tiny_manifest
-from fake_runtime import QuadraticRuntime
+from fake_runtime import Opened
 from fake_service import FakeService
 from PIL import Image
 
@@ -22,7 +22,6 @@ from edge_sdk.batching.collation import ImageCollation
 from edge_sdk.batching.images import ImageScaler
 from edge_sdk.client import EdgeClient
 from edge_sdk.examples import Example, ExampleStore, ImageExample
-from hetlora.adapter import Adapter
 from hetlora.errors import BundleInvalid, DataError
 from hetlora.manifest import ImageInfo, Manifest
 from hetlora.messages.device import TrainingSettings
@@ -146,18 +145,13 @@ def test_stamped_bundle_is_given_full_batches(tmp_path: Path) -> None:
 def test_device_trains_on_the_images_that_its_app_put(
     service: FakeService, make_client: Callable[..., EdgeClient]
 ) -> None:
-    opened: list[QuadraticRuntime] = []
-
-    def open_runtime(bundle: Any, adapter: Adapter, **settings: Any) -> QuadraticRuntime:
-        opened.append(QuadraticRuntime(adapter))
-        return opened[-1]
-
-    client = make_client(runtime=open_runtime)
+    opened = Opened()
+    client = make_client(runtime=opened)
     client.examples.clear()
     client.examples.put(ImageExample(_file(Image.new("RGB", (9, 9), RED)), "cold", "red"))
     client.examples.put(ImageExample.of_pixels(np.full((2, 2, 3), 255, np.uint8), "warm", "white"))
     assert client.run_once().outcome == "accepted"
-    batch = opened[0].batches[0]
+    batch = opened.runtimes[0].batches[0]
     by_label = dict(
         zip(batch["labels"].tolist(), batch["pixel_values"].mean(axis=(2, 3)).tolist(), strict=True)
     )

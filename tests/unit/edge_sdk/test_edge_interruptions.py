@@ -9,12 +9,11 @@ import httpx
 import numpy as np
 import pytest
 from device_tables import damage_part, stored_parts
-from fake_runtime import QuadraticRuntime
+from fake_runtime import Opened
 from fake_service import PORTAL, FakeService, problem
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder
-from hetlora.adapter import Adapter
 from hetlora.errors import ClockSkew, ServiceUnreachable
 
 MakeClient = Callable[..., EdgeClient]
@@ -35,15 +34,9 @@ def test_upload_survives_a_cut_within_the_visit(service: FakeService, make_clien
     "faults", [[httpx.ConnectError("refused")] * 3, [PORTAL], [None, PORTAL]], ids=["away", "PUT", "submit"]
 )
 def test_update_that_found_no_service_is_delivered_by_the_next_visit_without_training_again(
-    service: FakeService, make_client: MakeClient, folder: DeviceFolder, faults: list[Any]
+    service: FakeService, make_client: MakeClient, folder: DeviceFolder, opened: Opened, faults: list[Any]
 ) -> None:
-    trained: list[QuadraticRuntime] = []
-
-    def open_runtime(bundle: Any, adapter: Adapter, **settings: Any) -> QuadraticRuntime:
-        trained.append(QuadraticRuntime(adapter))
-        return trained[-1]
-
-    client = make_client(runtime=open_runtime)
+    client = make_client(runtime=opened)
     client.run_once()
     service.faults = [None, None, None, *faults]
     with pytest.raises(ServiceUnreachable):
@@ -51,9 +44,9 @@ def test_update_that_found_no_service_is_delivered_by_the_next_visit_without_tra
     assert stored_parts(folder) == {"update"}
     client.close()
 
-    visit = make_client(runtime=open_runtime).run_once()
+    visit = make_client(runtime=opened).run_once()
     assert visit.outcome == "accepted"
-    assert len(trained) == 2
+    assert len(opened.runtimes) == 2
     assert service.updates[-1].factors["query"].lora_B[0, 0] == np.float32(0.90625)
     assert len(service.reports) == 2
     assert stored_parts(folder) == set()

@@ -35,7 +35,9 @@ from hetlora.errors import (
 from hetlora.messages.device import CheckIn, EnrolRequest, StartRequest, TrainingSettings
 from hetlora.states import DeviceState
 
-TRAINING = TrainingSettings(steps=3, batch_size=2, learning_rate=0.5, max_tokens=8, pruning_decay=1.0)
+TRAINING = TrainingSettings(
+    steps=3, batch_size=2, learning_rate=0.5, max_tokens=8, pruning_decay=1.0, optimizer="sgd"
+)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_sdk.runtimes.factors import inference_factors
+from edge_sdk.runtimes.factors import fed_factors, inference_factors
 from edge_sdk.training.parametrisation import Parametrisation, TrainedNumbers
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, Tensor
 from hetlora.errors import NonFiniteValues, RankOutOfRange, SpecMismatch
@@ -20,6 +20,7 @@ from hetlora.tensors import factor_keys
 
 SPEC = AdapterSpec((ModuleSpec("k", 3, 2), ModuleSpec("q", 2, 4)), scaling=2.0, max_rank=2)
 K_A, K_B = factor_keys("k")
+SHAPES_AT_5 = {"k": ((5, 3), (2, 5)), "q": ((5, 2), (4, 5))}
 TRAINED: list[Any] = ["both", "lora_A", "lora_B", "core"]
 
 
@@ -49,9 +50,12 @@ def test_factors_are_fed_with_everything_that_acts_on_them() -> None:
     assert fed[K_A].tolist() == [[10, 20, 30], [7, 8, 9]]
     assert fed[K_B].tolist() == [[8, 1], [10, 0]]  # 4 * 2 and 5 * 2, beside the frozen column
     assert {key: tensor.shape for key, tensor in fed.items() if "q" in key} == dict(
-        zip(factor_keys("q"), ((1, 2), (4, 1)), strict=True)
+        zip(factor_keys("q"), ((0, 2), (4, 0)), strict=True)
     )
-    assert TrainedNumbers(adapter, how).fed(least_rank=5)[K_A].shape == (5, 3)
+    assert how.ranks(adapter) == {"k": 2, "q": 0}
+    assert {key: tensor.shape for key, tensor in fed_factors(fed, 5).items()} == {
+        key: shape for name in "kq" for key, shape in zip(factor_keys(name), SHAPES_AT_5[name], strict=True)
+    }
 
 
 def test_model_that_infers_is_fed_as_the_one_that_trained() -> None:
@@ -136,22 +140,3 @@ def test_frozen_factors_of_another_specification_are_refused(frozen: dict[str, L
     adapter = Adapter(SPEC, factors(1, 1, np.random.default_rng(0)))
     with pytest.raises(SpecMismatch, match="frozen factors of"):
         TrainedNumbers(adapter, Parametrisation(frozen=frozen))
-
-
-@pytest.mark.parametrize(
-    ("adaptation", "plain"),
-    [
-        (Adaptation(), True),
-        (Adaptation(private_lora_B=True), True),
-        (Adaptation(upload_density=0.5, ranks=(1, 2)), True),
-        (Adaptation(selected_ranks=1), True),
-        (Adaptation(trained="lora_A"), False),
-        (Adaptation(lora_B_rate=2.0), False),
-        (Adaptation(amplification=2.0), False),
-    ],
-)
-def test_what_only_the_upload_is_about_leaves_training_to_the_graphs(
-    adaptation: Adaptation, plain: bool
-) -> None:
-    assert Parametrisation(adaptation).is_plain is plain
-    assert not Parametrisation(adaptation, frozen={}).is_plain

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from fake_bundle import END, LABELS, WORDS, bundle_on_disk, stamped
-from fake_runtime import QuadraticRuntime
+from fake_runtime import Opened
 from fake_service import FakeService
 from numpy.typing import NDArray
 
@@ -103,14 +102,9 @@ def test_text_is_generated_amid_padding(
 
 
 def _visit(service: FakeService, make_client: Callable[..., EdgeClient]) -> tuple[str, list[Batch]]:
-    opened: list[QuadraticRuntime] = []
-
-    def open_runtime(bundle: Any, adapter: Adapter, **settings: Any) -> QuadraticRuntime:
-        opened.append(QuadraticRuntime(adapter))
-        return opened[-1]
-
-    visit = make_client(runtime=open_runtime, http=service.http).run_once()
-    return visit.code or visit.outcome, [batch for runtime in opened for batch in runtime.batches]
+    opened = Opened()
+    visit = make_client(runtime=opened, http=service.http).run_once()
+    return visit.code or visit.outcome, [batch for runtime in opened.runtimes for batch in runtime.batches]
 
 
 @pytest.mark.parametrize("task", ["text-classification", "text-generation", "text2text-generation"])

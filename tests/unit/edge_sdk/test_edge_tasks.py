@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 from fake_bundle import END
-from fake_runtime import QuadraticRuntime
+from fake_runtime import Opened
 from fake_service import FakeService
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.examples import ChatExample, TextExample
 from edge_sdk.runtimes.base import Batch
-from hetlora.adapter import Adapter
 
 MakeClient = Callable[..., EdgeClient]
 
@@ -26,17 +24,12 @@ def service(request: pytest.FixtureRequest) -> FakeService:
 
 def _first_batch(make_client: MakeClient) -> Batch:
     """What the runtime is given first: both examples fit in one batch."""
-    opened: list[QuadraticRuntime] = []
-
-    def open_runtime(bundle: Any, adapter: Adapter, **settings: Any) -> QuadraticRuntime:
-        opened.append(QuadraticRuntime(adapter))
-        return opened[-1]
-
-    client = make_client(runtime=open_runtime)
+    opened = Opened()
+    client = make_client(runtime=opened)
     client.examples.put("snow", "ice", key="first")
     client.examples.put("sun and", "sand", key="second")
     assert client.run_once().outcome == "accepted"
-    return opened[0].batches[0]
+    return opened.runtimes[0].batches[0]
 
 
 @pytest.mark.parametrize("service", ["text-generation"], indirect=True)
@@ -72,18 +65,13 @@ def test_model_of_images_is_given_back_before_it_is_downloaded_where_texts_are_h
 def test_language_model_learns_from_chats_and_plain_text_beside(
     service: FakeService, make_client: MakeClient
 ) -> None:
-    opened: list[QuadraticRuntime] = []
-
-    def open_runtime(bundle: Any, adapter: Adapter, **settings: Any) -> QuadraticRuntime:
-        opened.append(QuadraticRuntime(adapter))
-        return opened[-1]
-
-    client = make_client(runtime=open_runtime)
+    opened = Opened()
+    client = make_client(runtime=opened)
     client.examples.clear()
     client.examples.put(ChatExample.of([("user", "snow"), ("assistant", "ice")]))
     client.examples.put(TextExample("sun and sand"))
     assert client.run_once().outcome == "accepted"
-    batch = opened[0].batches[0]
+    batch = opened.runtimes[0].batches[0]
     order = np.argsort(batch["input_ids"][:, 0])
     # "user:" and "assistant:" are two words each that the tokenizer does not know, 1.
     assert batch["input_ids"][order].tolist() == [[1, 1, 2, 1, 1, 3, END], [4, 6, 5, END, 0, 0, 0]]

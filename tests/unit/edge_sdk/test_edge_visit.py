@@ -23,11 +23,10 @@ from edge_sdk.events import (
     Submitted,
     Uploaded,
 )
-from edge_sdk.runtimes.base import Batch
+from edge_sdk.runtimes.base import Batch, Factors
 from edge_sdk.session.visit import Visit
-from hetlora.adapter import Adapter, LoraFactors
+from hetlora.adapter import Tensor
 from hetlora.digest import sha256_of
-from hetlora.messages.device import TrainingSettings
 from hetlora.states import AssignmentState
 from hetlora.tensors import adapter_to_bytes
 
@@ -95,18 +94,14 @@ def test_events_tell_the_visit_in_order(service: FakeService, make_client: MakeC
 
 def test_shrunken_tail_is_pruned_before_the_upload(make_client: MakeClient, service: FakeService) -> None:
     class Shrinking(QuadraticRuntime):
-        def train_step(self, batch: Batch, *, learning_rate: float) -> float:
-            factors = self.now.factors["query"]
-            self.now = Adapter(SPEC, {"query": LoraFactors(factors.lora_A, factors.lora_B / 2)})
-            return 1.0
+        def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
+            return 1.0, {key: 1 * own if "lora_B" in key else 0 * own for key, own in factors.items()}
 
     assert service.offer is not None
     training = service.offer.training.model_copy(update={"pruning_decay": 0.5})
     service.offer = service.offer.model_copy(update={"training": training, "min_rank": 3})
     events: list[Event] = []
-    visit = make_client(
-        runtime=lambda bundle, adapter, **settings: Shrinking(adapter), on_event=events.append
-    ).run_once()
+    visit = make_client(runtime=lambda *args, **settings: Shrinking(), on_event=events.append).run_once()
     # c = floor(0.5 * 4) = 2, and the run's min_rank keeps 3.
     assert [adapter.rank for adapter in service.updates] == [3]
     assert service.reports[0].rank == 3
@@ -114,27 +109,19 @@ def test_shrunken_tail_is_pruned_before_the_upload(make_client: MakeClient, serv
     assert visit.outcome == "accepted"
 
 
-def test_runtime_is_opened_with_the_runs_settings(service: FakeService, make_client: MakeClient) -> None:
+def test_runtime_is_opened_for_the_ranks_that_are_trained(
+    service: FakeService, make_client: MakeClient
+) -> None:
     opened: list[dict[str, Any]] = []
 
-    def open_runtime(bundle: Any, adapter: Adapter, **settings: Any) -> QuadraticRuntime:
-        assert settings.pop("parametrisation").is_plain
-        opened.append({"rank": adapter.rank, "bundle": bundle.digest, **settings})
-        return QuadraticRuntime(adapter)
+    def open_runtime(bundle: Any, ranks: Any, **settings: Any) -> QuadraticRuntime:
+        opened.append({"ranks": ranks, "bundle": bundle.digest, **settings})
+        return QuadraticRuntime()
 
     assert service.offer is not None
-    training = TrainingSettings(steps=1, pruning_decay=0.9, pruning_penalty=0.25)
-    service.offer = service.offer.model_copy(update={"training": training, "max_rank": 2})
+    service.offer = service.offer.model_copy(update={"max_rank": 2})
     make_client(runtime=open_runtime, threads=3).run_once()
-    assert opened == [
-        {
-            "rank": 2,
-            "bundle": service.bundle.sha256,
-            "pruning_decay": 0.9,
-            "pruning_penalty": 0.25,
-            "threads": 3,
-        }
-    ]
+    assert opened == [{"ranks": {"query": 2}, "bundle": service.bundle.sha256, "threads": 3}]
 
 
 def test_no_work_is_a_visit_with_a_reason(service: FakeService, make_client: MakeClient) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_sdk.runtimes.base import Batch
-from edge_sdk.runtimes.onnx import OnnxRuntime
+from edge_sdk.training.trainer import Trainer
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter
 from hetlora.bundle import Bundle
 
@@ -80,10 +80,12 @@ def telling_adapter() -> Callable[[AdapterSpec, int], Adapter]:
 
 
 @pytest.fixture
-def open_runtime(tiny_bundle: Bundle) -> Callable[[Adapter], OnnxRuntime]:
-    """Opens the tiny bundle for training around an adapter."""
-    return lambda adapter: OnnxRuntime(
-        tiny_bundle, adapter, pruning_decay=0.99, pruning_penalty=1e-3, threads=1
+def open_tiny(tiny_bundle: Bundle) -> Callable[[Adapter], Trainer]:
+    """Opens the tiny bundle for training around an adapter, over ONNX Runtime."""
+    from trainers import trainer_of
+
+    return lambda adapter: trainer_of(
+        tiny_bundle, adapter, pruning_decay=0.99, pruning_penalty=1e-3, learning_rate=1e-2
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny_model import WORDS
+from trainers import trainer_of
 
 from edge_sdk.adapters.generation import TextGenerator
 from edge_sdk.runtimes import open_model
@@ -68,7 +69,7 @@ def test_evaluation_is_that_of_onnx_runtime_and_tells_the_loss_alone(
     }
     adapter = telling_adapter(bundle.manifest.adapter, 3)
     ours, theirs = (
-        runtime(bundle, adapter, pruning_decay=1.0, pruning_penalty=0.0, threads=1).evaluate(batch)
+        trainer_of(bundle, adapter, runtime=runtime).evaluate(batch)
         for runtime in (ExecutorchRuntime, OnnxRuntime)
     )
     assert ours.logits is None

@@ -12,15 +12,16 @@ import numpy as np
 import onnx
 import pytest
 from onnx import GraphProto, ModelProto, SparseTensorProto, TensorProto, helper
+from trainers import trainer_of
 
 from edge_sdk.runtimes.base import Batch
-from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
+from edge_sdk.runtimes.onnx import OnnxModel
 from edge_sdk.runtimes.onnx_graph import checked_graph
 from hetlora.adapter import initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid
 
-GRAPHS = ("training", "eval", "inference", "optimizer")
+GRAPHS = ("training", "eval", "inference")
 
 
 @pytest.fixture
@@ -34,8 +35,8 @@ def _open(bundle: Bundle, graph: str, batch: Batch) -> object:
     adapter = initial_adapter(bundle.manifest.adapter, 2, np.random.default_rng(0))
     if graph == "inference":
         return OnnxModel(bundle, adapter, threads=1).logits(batch)
-    runtime = OnnxRuntime(bundle, adapter, pruning_decay=0.5, pruning_penalty=0.0, threads=1)
-    return runtime.evaluate(batch) if graph == "eval" else None
+    trainer = trainer_of(bundle, adapter)
+    return trainer.evaluate(batch) if graph == "eval" else None
 
 
 def _edit(bundle: Bundle, graph: str, edit: Callable[[ModelProto], object]) -> None:

@@ -9,14 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from trainers import trainer_of
 
 from edge_sdk.runtimes.base import Batch
-from edge_sdk.runtimes.onnx import OnnxRuntime
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 
 MakeAdapter = Callable[[int], Adapter]
-LEARNING_RATE = 1e-2
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in Linux's /proc")
@@ -25,15 +24,13 @@ def test_one_thread_means_the_callers_own(
 ) -> None:
     def new_threads(threads: int) -> int:
         before = set(os.listdir("/proc/self/task"))
-        runtime = OnnxRuntime(
-            tiny_bundle, trained_adapter(2), pruning_decay=0.99, pruning_penalty=0.0, threads=threads
-        )
-        runtime.train_step(batch, learning_rate=LEARNING_RATE)
+        trainer = trainer_of(tiny_bundle, trained_adapter(2), threads=threads)
+        trainer.step(batch)
         return len(set(os.listdir("/proc/self/task")) - before)
 
     assert new_threads(1) == 0
     cores = os.cpu_count() or 1  # never more than one thread a core
-    assert new_threads(10**6) == 2 * (cores - 1)  # the training and the optimizer session have a pool each
+    assert new_threads(10**6) == cores - 1
 
 
 TRAIN_AND_CLASSIFY = """
@@ -41,16 +38,18 @@ import sys
 from pathlib import Path
 import numpy as np
 from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
+from edge_sdk.training.trainer import open_trainer
 from hetlora.adapter import initial_adapter
 from hetlora.bundle import open_bundle
+from hetlora.messages.device import TrainingSettings
 
 bundle = open_bundle(Path(sys.argv[1]))
 adapter = initial_adapter(bundle.manifest.adapter, 2, np.random.default_rng(0))
 tokens = np.array([[2, 4, 5, 3], [2, 6, 7, 3]])
 batch = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.zeros_like(tokens)}
-runtime = OnnxRuntime(bundle, adapter, pruning_decay=0.99, pruning_penalty=1e-3, threads=1)
-runtime.train_step({**batch, "labels": np.array([0, 1])}, learning_rate=1e-3)
-OnnxModel(bundle, runtime.adapter()).logits(batch)
+trainer = open_trainer(OnnxRuntime, bundle, adapter, TrainingSettings(), threads=1)
+trainer.step({**batch, "labels": np.array([0, 1])})
+OnnxModel(bundle, trainer.adapter()).logits(batch)
 heavy = {"torch", "transformers", "optimum", "onnx", "onnxruntime.training", "onnxruntime.training.ortmodule"}
 print(sorted(heavy & sys.modules.keys()))
 """

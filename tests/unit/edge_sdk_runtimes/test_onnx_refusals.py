@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from trainers import trainer_of
 
 from edge_sdk.runtimes.base import Batch
-from edge_sdk.runtimes.onnx import OnnxRuntime
+from edge_sdk.training.trainer import Trainer
 from hetlora.adapter import Adapter, AdapterSpec, initial_adapter
 from hetlora.algebra import truncate
 from hetlora.bundle import Bundle
@@ -24,20 +25,19 @@ from hetlora.errors import (
 )
 
 MakeAdapter = Callable[[int], Adapter]
-LEARNING_RATE = 1e-2
-OpenRuntime = Callable[[Adapter], OnnxRuntime]
+OpenTiny = Callable[[Adapter], Trainer]
 
 
-def test_rank_zero_is_refused(trained_adapter: MakeAdapter, open_runtime: OpenRuntime) -> None:
+def test_rank_zero_is_refused(trained_adapter: MakeAdapter, open_tiny: OpenTiny) -> None:
     with pytest.raises(RankOutOfRange, match="at rank 0"):
-        open_runtime(truncate(trained_adapter(1), 0))
+        open_tiny(truncate(trained_adapter(1), 0))
 
 
-def test_adapter_of_another_bundle_is_refused(tiny_bundle: Bundle, open_runtime: OpenRuntime) -> None:
+def test_adapter_of_another_bundle_is_refused(tiny_bundle: Bundle, open_tiny: OpenTiny) -> None:
     spec = tiny_bundle.manifest.adapter
     other = AdapterSpec(spec.modules, spec.scaling + 1, spec.max_rank)
     with pytest.raises(SpecMismatch):
-        open_runtime(initial_adapter(other, 2, np.random.default_rng(0)))
+        open_tiny(initial_adapter(other, 2, np.random.default_rng(0)))
 
 
 BAD_BATCHES = [
@@ -71,43 +71,28 @@ BAD_BATCHES = [
 
 @pytest.mark.parametrize("fault", BAD_BATCHES)
 def test_faulty_batch_is_refused_and_training_goes_on_as_if_it_had_not_been(
-    fault: Batch, trained_adapter: MakeAdapter, open_runtime: OpenRuntime, batch: Batch
+    fault: Batch, trained_adapter: MakeAdapter, open_tiny: OpenTiny, batch: Batch
 ) -> None:
-    runtime, untouched = open_runtime(trained_adapter(2)), open_runtime(trained_adapter(2))
+    trainer, untouched = open_tiny(trained_adapter(2)), open_tiny(trained_adapter(2))
     with pytest.raises(DataError):
-        runtime.train_step({**batch, **fault}, learning_rate=LEARNING_RATE)
+        trainer.step({**batch, **fault})
     with pytest.raises(DataError):
-        runtime.evaluate({**batch, **fault})
+        trainer.evaluate({**batch, **fault})
     for _ in range(2):
-        assert runtime.train_step(batch, learning_rate=LEARNING_RATE) == untouched.train_step(
-            batch, learning_rate=LEARNING_RATE
-        )
+        assert trainer.step(batch) == untouched.step(batch)
 
 
-def test_numbers_that_mean_nothing_are_refused(
-    tiny_bundle: Bundle, trained_adapter: MakeAdapter, open_runtime: OpenRuntime, batch: Batch
-) -> None:
-    for decay, penalty, threads in ((0.5, -0.1, 1), (0.5, float("nan"), 1), (2.0, 0.0, 1), (0.5, 0.0, 0)):
-        with pytest.raises(SettingsError):
-            OnnxRuntime(
-                tiny_bundle,
-                trained_adapter(2),
-                pruning_decay=decay,
-                pruning_penalty=penalty,
-                threads=threads,
-            )
-    with pytest.raises(SettingsError, match="learning_rate"):
-        open_runtime(trained_adapter(2)).train_step(batch, learning_rate=-1.0)
+def test_numbers_that_mean_nothing_are_refused(tiny_bundle: Bundle, trained_adapter: MakeAdapter) -> None:
+    with pytest.raises(SettingsError, match="threads; got 0"):
+        trainer_of(tiny_bundle, trained_adapter(2), threads=0)
+    with pytest.raises(SettingsError, match="rows of a micro-batch; got 0"):
+        trainer_of(tiny_bundle, trained_adapter(2), micro_batch=0)
 
 
-def test_missing_input_is_named(
-    trained_adapter: MakeAdapter, open_runtime: OpenRuntime, batch: Batch
-) -> None:
-    runtime = open_runtime(trained_adapter(2))
+def test_missing_input_is_named(trained_adapter: MakeAdapter, open_tiny: OpenTiny, batch: Batch) -> None:
+    trainer = open_tiny(trained_adapter(2))
     with pytest.raises(DataError, match="expected token_type_ids"):
-        runtime.train_step(
-            {name: array for name, array in batch.items() if name != "token_type_ids"}, learning_rate=1e-2
-        )
+        trainer.step({name: array for name, array in batch.items() if name != "token_type_ids"})
 
 
 def test_graph_that_is_no_graph_is_refused(
@@ -117,12 +102,12 @@ def test_graph_that_is_no_graph_is_refused(
     (tmp_path / graphs.training).write_bytes(b"no graph")
     broken = Bundle(tmp_path, tiny_bundle.manifest, tiny_bundle.digest)
     with pytest.raises(BundleInvalid, match=r"training\.onnx cannot be loaded"):
-        OnnxRuntime(broken, trained_adapter(2), pruning_decay=0.99, pruning_penalty=0.0)
+        trainer_of(broken, trained_adapter(2))
 
 
 def test_missing_wheel_is_told_with_the_command(
-    monkeypatch: pytest.MonkeyPatch, trained_adapter: MakeAdapter, open_runtime: OpenRuntime
+    monkeypatch: pytest.MonkeyPatch, trained_adapter: MakeAdapter, open_tiny: OpenTiny
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # what the import system takes for: not installed
     with pytest.raises(DependencyMissing, match="pip install onnxruntime-training-cpu"):
-        open_runtime(trained_adapter(2))
+        open_tiny(trained_adapter(2))

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from parity import trained_adapter
+from trainers import trainer_of
 
 from edge_sdk.runtimes.base import Batch
-from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
+from edge_sdk.runtimes.onnx import OnnxModel
+from edge_sdk.training.trainer import Trainer
 from hetlora.bundle import Bundle
 from hetlora.errors import DataError
 from hetlora.tensors import to_tensors
 
 FAMILIES = ("llama", "t5", "vit")
 RANKS = (3, 0, 1)  # go round over the modules
-LEARNING_RATE = 1e-2
 LOSS_TOLERANCE = 1e-5
 
 FamilyBundle = Callable[[str], tuple[Path, Bundle]]
@@ -41,33 +42,33 @@ def _batch(bundle: Bundle) -> Batch:
     return {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64), "labels": labels}
 
 
-def _open(bundle: Bundle, penalty: float = 0.0) -> OnnxRuntime:
+def _open(bundle: Bundle, penalty: float = 0.0) -> Trainer:
     adapter = trained_adapter(bundle.manifest.adapter, RANKS)
-    return OnnxRuntime(bundle, adapter, pruning_decay=0.5, pruning_penalty=penalty, threads=1)
+    return trainer_of(bundle, adapter, pruning_decay=0.5, pruning_penalty=penalty, learning_rate=1e-2)
 
 
 def test_loss_falls_and_ranks_stay(bundle: Bundle) -> None:
-    runtime, batch = _open(bundle, penalty=1e-3), _batch(bundle)
-    before = runtime.adapter()
-    losses = [runtime.train_step(batch, learning_rate=LEARNING_RATE) for _ in range(15)]
+    trainer, batch = _open(bundle, penalty=1e-3), _batch(bundle)
+    before = trainer.adapter()
+    losses = [trainer.step(batch) for _ in range(15)]
     assert losses[-1] < 0.8 * losses[0]
     assert set(before.ranks.values()) == set(RANKS)
-    assert runtime.adapter().ranks == before.ranks
+    assert trainer.adapter().ranks == before.ranks
 
 
 def test_gradients_have_the_shapes_of_their_factors(bundle: Bundle) -> None:
-    runtime = _open(bundle, penalty=0.1)
-    runtime.train_step(_batch(bundle), learning_rate=LEARNING_RATE)
-    shapes = {key: tensor.shape for key, tensor in to_tensors(runtime.adapter()).items()}
-    gradients = runtime.gradients()
+    trainer = _open(bundle, penalty=0.1)
+    trainer.step(_batch(bundle))
+    shapes = {key: tensor.shape for key, tensor in to_tensors(trainer.adapter()).items()}
+    gradients = trainer.gradients()
     assert {key: gradient.shape for key, gradient in gradients.items()} == shapes
     assert all(gradient.any() for gradient in gradients.values() if gradient.size)
 
 
 def test_evaluation_has_the_loss_of_the_first_step_and_logits_of_classes_alone(bundle: Bundle) -> None:
-    runtime, batch = _open(bundle), _batch(bundle)
-    evaluation = runtime.evaluate(batch)
-    first = runtime.train_step(batch, learning_rate=LEARNING_RATE)
+    trainer, batch = _open(bundle), _batch(bundle)
+    evaluation = trainer.evaluate(batch)
+    first = trainer.step(batch)
     assert first == pytest.approx(evaluation.loss, abs=LOSS_TOLERANCE)
     if bundle.manifest.task == "image-classification":
         assert evaluation.logits is not None
@@ -81,38 +82,36 @@ def test_evaluation_has_the_loss_of_the_first_step_and_logits_of_classes_alone(b
 def test_batch_in_which_no_label_counts_teaches_nothing(family: str, family_bundle: FamilyBundle) -> None:
     bundle = family_bundle(family)[1]
     batch = {**_batch(bundle), "labels": np.full_like(_batch(bundle)["labels"], -100)}
-    runtime = _open(bundle)
-    assert runtime.evaluate(batch).loss == 0
-    assert runtime.train_step(batch, learning_rate=LEARNING_RATE) == 0
-    assert not any(gradient.any() for gradient in runtime.gradients().values())
-    assert runtime.train_step(_batch(bundle), learning_rate=LEARNING_RATE) > 0  # and goes on
+    trainer = _open(bundle)
+    assert trainer.evaluate(batch).loss == 0
+    assert trainer.step(batch) == 0
+    assert not any(gradient.any() for gradient in trainer.gradients().values())
+    assert trainer.step(_batch(bundle)) > 0  # and goes on
 
 
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_ignored_padding_does_not_change_the_loss(family: str, family_bundle: FamilyBundle) -> None:
     bundle = family_bundle(family)[1]
-    batch, runtime = _batch(bundle), _open(bundle)
+    batch, trainer = _batch(bundle), _open(bundle)
     longer = {
         name: np.pad(array, ((0, 0), (0, 3)), constant_values=-100 if name == "labels" else 0)
         for name, array in batch.items()
     }
-    assert runtime.evaluate(longer).loss == pytest.approx(runtime.evaluate(batch).loss, abs=LOSS_TOLERANCE)
+    assert trainer.evaluate(longer).loss == pytest.approx(trainer.evaluate(batch).loss, abs=LOSS_TOLERANCE)
 
 
 def test_picture_of_another_size_is_refused(family_bundle: FamilyBundle) -> None:
-    runtime = _open(family_bundle("vit")[1])
+    trainer = _open(family_bundle("vit")[1])
     batch = {"pixel_values": np.zeros((1, 3, 32, 33), np.float32), "labels": np.array([0])}
     with pytest.raises(DataError, match=r"got \(1, 3, 32, 33\); expected \(batch, 3, 32, 32\)"):
-        runtime.train_step(batch, learning_rate=LEARNING_RATE)
+        trainer.step(batch)
 
 
 def test_token_outside_the_vocabulary_is_refused_and_training_goes_on(family_bundle: FamilyBundle) -> None:
     bundle = family_bundle("llama")[1]
-    runtime, untouched, batch = _open(bundle), _open(bundle), _batch(bundle)
+    trainer, untouched, batch = _open(bundle), _open(bundle), _batch(bundle)
     strange = {**batch, "input_ids": np.full_like(batch["input_ids"], 10**6)}
     with pytest.raises(DataError, match="input_ids of a batch are out of range; got 12 of 12; expected 0 to"):
-        runtime.train_step(strange, learning_rate=LEARNING_RATE)
+        trainer.step(strange)
     for _ in range(2):
-        assert runtime.train_step(batch, learning_rate=LEARNING_RATE) == untouched.train_step(
-            batch, learning_rate=LEARNING_RATE
-        )
+        assert trainer.step(batch) == untouched.step(batch)

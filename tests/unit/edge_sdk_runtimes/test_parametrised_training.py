@@ -17,18 +17,22 @@ from parity import (
     LOSS_TOLERANCE,
     PENALTY,
     STEPS,
-    Runtime,
     batch_for,
+    open_graphs,
+    open_trainer,
     trained_adapter,
 )
 from peft.tuners.lora import LoraLayer
 from peft_twin import PeftTwin
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
+from trainers import trainer_of
 
+from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.runtimes.executorch import ExecutorchRuntime
 from edge_sdk.runtimes.onnx import OnnxRuntime
 from edge_sdk.training.parametrisation import Parametrisation
+from edge_sdk.training.trainer import Trainer
 from export.stamping import stamp
 from hetlora.adapter import Adapter, LoraFactors
 from hetlora.bundle import Bundle
@@ -127,6 +131,19 @@ def core_between(twin: PeftTwin, adapter: Adapter) -> Case:
     return Case(Parametrisation(Adaptation(trained="core"), cores=cores), stepped, penalty=0.0)
 
 
+def open_at(bundle: Bundle, adapter: Adapter, runtime: RuntimeFactory, how: Parametrisation) -> Trainer:
+    """At LEARNING_RATE, with the penalty pressing on the tails."""
+    return trainer_of(
+        bundle,
+        adapter,
+        runtime=runtime,
+        parametrisation=how,
+        pruning_decay=DECAY,
+        pruning_penalty=PENALTY,
+        learning_rate=LEARNING_RATE,
+    )
+
+
 KINDS: dict[str, Callable[[PeftTwin, Adapter], Case]] = {
     "lora_A alone": one_factor("lora_A"),
     "lora_B alone": one_factor("lora_B"),
@@ -140,13 +157,13 @@ KINDS: dict[str, Callable[[PeftTwin, Adapter], Case]] = {
 @pytest.fixture(
     params=[OnnxRuntime, pytest.param(ExecutorchRuntime, marks=pytest.mark.slow)], ids=["onnx", "executorch"]
 )
-def runtime(request: pytest.FixtureRequest) -> type[Runtime]:
-    kind: type[Runtime] = request.param
+def runtime(request: pytest.FixtureRequest) -> RuntimeFactory:
+    kind: RuntimeFactory = request.param
     return kind
 
 
 @pytest.fixture
-def model(runtime: type[Runtime], request: pytest.FixtureRequest) -> tuple[Path, Bundle]:
+def model(runtime: RuntimeFactory, request: pytest.FixtureRequest) -> tuple[Path, Bundle]:
     if runtime is OnnxRuntime:
         return request.getfixturevalue("tiny_model_folder"), request.getfixturevalue("tiny_bundle")
     folder, bundle = request.getfixturevalue("executorch_case")("bert")
@@ -155,20 +172,13 @@ def model(runtime: type[Runtime], request: pytest.FixtureRequest) -> tuple[Path,
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_is_that_of_torch(
-    kind: str, runtime: type[Runtime], model: tuple[Path, Bundle], tmp_path: Path
+    kind: str, runtime: RuntimeFactory, model: tuple[Path, Bundle], tmp_path: Path
 ) -> None:
     folder, bundle = model
     adapter, batch = trained_adapter(bundle.manifest.adapter, RANKS), batch_for(bundle)
     twin = PeftTwin(bundle, folder, adapter, tmp_path)
     case = KINDS[kind](twin, adapter)
-    opened = runtime(
-        bundle,
-        adapter,
-        pruning_decay=DECAY,
-        pruning_penalty=PENALTY,
-        threads=1,
-        parametrisation=case.how,
-    )
+    opened = open_at(bundle, adapter, runtime, case.how)
     groups = [
         {"params": [tensor], "lr": LEARNING_RATE * case.rates.get(key, 1.0)}
         for key, tensor in case.stepped.items()
@@ -179,7 +189,7 @@ def test_training_is_that_of_torch(
         optimizer.zero_grad()
         expected = twin.loss(batch, pruning_decay=DECAY, pruning_penalty=case.penalty)
         expected.backward()
-        losses.append(opened.train_step(batch, learning_rate=LEARNING_RATE))
+        losses.append(opened.step(batch))
         if step == 0:
             assert abs(losses[0] - expected.item()) <= LOSS_TOLERANCE
             check_gradients(opened, case.stepped)
@@ -193,7 +203,7 @@ def test_training_is_that_of_torch(
         assert (after[key] == given).all() == (key not in case.stepped), key
 
 
-def check_gradients(opened: Runtime, stepped: dict[str, Tensor]) -> None:
+def check_gradients(opened: Trainer, stepped: dict[str, Tensor]) -> None:
     gradients = opened.gradients()
     assert gradients.keys() == stepped.keys()
     for key, gradient in gradients.items():
@@ -204,26 +214,18 @@ def check_gradients(opened: Runtime, stepped: dict[str, Tensor]) -> None:
         assert np.abs(gradient - wanted.numpy()).max() <= GRADIENT_TOLERANCE * largest, key
 
 
-def test_steps_taken_on_the_host_are_those_of_the_graphs(
-    runtime: type[Runtime], model: tuple[Path, Bundle]
-) -> None:
-    bundle = model[1]
-    adapter, batch = trained_adapter(bundle.manifest.adapter, (3, 0, 1)), batch_for(bundle)
-    none_frozen = Parametrisation(frozen=frozen_of(adapter, (0,)))  # changes nothing but who takes the steps
-    ours, theirs = (
-        runtime(bundle, adapter, pruning_decay=DECAY, pruning_penalty=PENALTY, threads=1, parametrisation=how)
-        for how in (none_frozen, None)
-    )
+def test_steps_taken_on_the_host_are_those_of_the_graphs(tiny_bundle: Bundle) -> None:
+    adapter, batch = trained_adapter(tiny_bundle.manifest.adapter, (3, 0, 1)), batch_for(tiny_bundle)
+    ours, theirs = open_trainer(tiny_bundle, adapter), open_graphs(tiny_bundle, adapter)
     for _ in range(STEPS):
-        losses = [opened.train_step(batch, learning_rate=LEARNING_RATE) for opened in (ours, theirs)]
-        assert losses[0] == pytest.approx(losses[1], abs=LOSS_TOLERANCE)
+        assert ours.step(batch) == pytest.approx(theirs.step(batch), abs=LOSS_TOLERANCE)
     expected = to_tensors(theirs.adapter())
     for key, tensor in to_tensors(ours.adapter()).items():
         assert np.abs(tensor - expected[key]).max(initial=0) <= FACTOR_TOLERANCE, key
 
 
 def test_evaluation_sees_the_frozen_adapter_and_the_core(
-    runtime: type[Runtime], model: tuple[Path, Bundle]
+    runtime: RuntimeFactory, model: tuple[Path, Bundle]
 ) -> None:
     bundle = model[1]
     adapter, batch = trained_adapter(bundle.manifest.adapter, (2,)), batch_for(bundle)
@@ -232,29 +234,21 @@ def test_evaluation_sees_the_frozen_adapter_and_the_core(
     beside_itself = Parametrisation(frozen=adapter.factors)  # B A + B A = B (2 I) A
     losses = []
     for how in (doubled, beside_itself, None):
-        opened = runtime(
-            bundle, adapter, pruning_decay=1.0, pruning_penalty=0.0, threads=1, parametrisation=how
-        )
+        opened = trainer_of(bundle, adapter, runtime=runtime, parametrisation=how)
         losses.append(opened.evaluate(batch).loss)
-        assert opened.train_step(batch, learning_rate=0.0) == pytest.approx(losses[-1], abs=LOSS_TOLERANCE)
+        assert opened.step(batch) == pytest.approx(losses[-1], abs=LOSS_TOLERANCE)
     assert losses[0] == pytest.approx(losses[1], abs=LOSS_TOLERANCE)
     assert abs(losses[2] - losses[0]) > 10 * LOSS_TOLERANCE
 
 
 def test_loss_that_is_not_finite_leaves_what_is_trained(
-    runtime: type[Runtime], model: tuple[Path, Bundle]
+    runtime: RuntimeFactory, model: tuple[Path, Bundle]
 ) -> None:
     bundle = model[1]
     given = trained_adapter(bundle.manifest.adapter, (2,))
-    opened = runtime(
-        bundle,
-        given,
-        pruning_decay=0.5,
-        pruning_penalty=np.inf,
-        threads=1,
-        parametrisation=Parametrisation(Adaptation(trained="lora_B")),
-    )
-    assert not np.isfinite(opened.train_step(batch_for(bundle), learning_rate=LEARNING_RATE))
+    how = Parametrisation(Adaptation(trained="lora_B", amplification=1e38))
+    opened = open_at(bundle, given, runtime, how)
+    assert not np.isfinite(opened.step(batch_for(bundle)))
     for module, factors in opened.adapter():
         assert (factors.lora_B == given.factors[module.name].lora_B).all()
 
@@ -264,24 +258,22 @@ def test_core_of_another_rank_is_refused(tiny_bundle: Bundle) -> None:
     cores = {name: np.eye(3, dtype=np.float32) for name in adapter.factors}
     how = Parametrisation(Adaptation(trained="core"), cores=cores)
     with pytest.raises(SpecMismatch, match=r"core of module .*; got \(3, 3\); expected \(2, 2\)"):
-        OnnxRuntime(tiny_bundle, adapter, pruning_decay=1.0, pruning_penalty=0.0, parametrisation=how)
+        trainer_of(tiny_bundle, adapter, parametrisation=how)
 
 
 def test_frozen_factors_pass_the_largest_rank_on_onnx_runtime(tiny_bundle: Bundle) -> None:
     adapter, batch = trained_adapter(tiny_bundle.manifest.adapter, (2,)), batch_for(tiny_bundle)
     how = Parametrisation(frozen=frozen_of(adapter, (40,)))  # above max_rank 8 and the 32 features
-    opened = OnnxRuntime(
-        tiny_bundle, adapter, pruning_decay=1.0, pruning_penalty=0.0, threads=1, parametrisation=how
-    )
-    losses = [opened.train_step(batch, learning_rate=LEARNING_RATE) for _ in range(5)]
+    opened = trainer_of(tiny_bundle, adapter, parametrisation=how)
+    losses = [opened.step(batch) for _ in range(5)]
     assert losses[-1] < losses[0]
 
 
 def test_frozen_factors_that_the_programs_have_no_room_for_are_refused(tiny_bundle: Bundle) -> None:
     adapter = trained_adapter(tiny_bundle.manifest.adapter, (2,))
     how = Parametrisation(frozen=frozen_of(adapter, (7,)))
-    with pytest.raises(RankOutOfRange, match="got 2, and 7 frozen; expected up to 8 together"):
-        ExecutorchRuntime(tiny_bundle, adapter, pruning_decay=1.0, pruning_penalty=0.0, parametrisation=how)
+    with pytest.raises(RankOutOfRange, match=r"with frozen ones, .*; got 9; expected up to 8"):
+        trainer_of(tiny_bundle, adapter, runtime=ExecutorchRuntime, parametrisation=how)
 
 
 def test_stamped_bundle_trains_one_factor_and_refuses_a_frozen_adapter(
@@ -290,13 +282,10 @@ def test_stamped_bundle_trains_one_factor_and_refuses_a_frozen_adapter(
     stamped = stamp(tiny_bundle, tmp_path / "stamped", rank=2)
     adapter, batch = trained_adapter(tiny_bundle.manifest.adapter, (2, 0)), batch_for(tiny_bundle)
     half = Parametrisation(Adaptation(trained="lora_B"))
-    opened, symbolic = (
-        OnnxRuntime(bundle, adapter, pruning_decay=0.5, pruning_penalty=0.1, threads=1, parametrisation=half)
-        for bundle in (stamped, tiny_bundle)
-    )
+    opened, symbolic = (open_at(bundle, adapter, OnnxRuntime, half) for bundle in (stamped, tiny_bundle))
     for _ in range(3):
-        loss = opened.train_step(batch, learning_rate=LEARNING_RATE)
-        assert loss == pytest.approx(symbolic.train_step(batch, learning_rate=LEARNING_RATE), abs=1e-5)
+        loss = opened.step(batch)
+        assert loss == pytest.approx(symbolic.step(batch), abs=1e-5)
     frozen = Parametrisation(frozen=frozen_of(adapter, (1,)))
-    with pytest.raises(RankOutOfRange, match="no room for a frozen adapter"):
-        OnnxRuntime(stamped, adapter, pruning_decay=0.5, pruning_penalty=0.1, parametrisation=frozen)
+    with pytest.raises(RankOutOfRange, match=r"frozen ones counted in; got \[1, 3\]; expected 2, or 0"):
+        trainer_of(stamped, adapter, parametrisation=frozen)

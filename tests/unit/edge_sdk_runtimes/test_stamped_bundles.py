@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from parity import trained_adapter
 from tiny_model import WORDS
+from trainers import trainer_of
 
 from edge_sdk.adapters.generation import TextGenerator
 from edge_sdk.batching.collation import collate_for
 from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.examples import Example
-from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
+from edge_sdk.runtimes.onnx import OnnxModel
 from export.stamping import stamp
 from hetlora.adapter import Adapter, AdapterSpec
 from hetlora.bundle import Bundle
@@ -39,9 +40,9 @@ def _losses(bundle: Bundle, examples: list[Example]) -> list[float]:
     manifest = bundle.manifest
     batch = collate_for(manifest.task, manifest.labels, text_encoder(bundle))(examples)
     adapter = trained_adapter(manifest.adapter, (RANK,))
-    runtime = OnnxRuntime(bundle, adapter, pruning_decay=0.5, pruning_penalty=0.1, threads=1)
-    before = runtime.evaluate(batch).loss
-    return [before, *(runtime.train_step(batch, learning_rate=1e-2) for _ in range(3))]
+    trainer = trainer_of(bundle, adapter, pruning_decay=0.5, pruning_penalty=0.1, learning_rate=1e-2)
+    before = trainer.evaluate(batch).loss
+    return [before, *(trainer.step(batch) for _ in range(3))]
 
 
 @pytest.mark.parametrize(("batch", "tokens"), [(None, 16), (1, 16), (3, None), (5, 16)])

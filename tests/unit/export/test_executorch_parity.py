@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from executorch_families import EXECUTORCH_LAYERS
-from parity import MAX_TOKENS, batch_for, check_first_step, check_training, open_runtime, trained_adapter
+from parity import MAX_TOKENS, batch_for, check_first_step, check_training, open_trainer, trained_adapter
 from peft_twin import PeftTwin
 
 from edge_sdk.runtimes.executorch import ExecutorchModel, ExecutorchRuntime
@@ -33,7 +33,7 @@ def test_family_trains_as_torch_and_peft_do(case: Case, tmp_path: Path) -> None:
     model, bundle = case
     batch, adapter = batch_for(bundle), trained_adapter(bundle.manifest.adapter)
     twin = PeftTwin(bundle, model, adapter, tmp_path)
-    check_training(bundle, adapter, batch, twin, ExecutorchRuntime)
+    check_training(open_trainer(bundle, adapter, ExecutorchRuntime), batch, twin)
 
 
 @pytest.mark.parametrize("ranks", [(1,), (4,), (2, 3)])
@@ -44,8 +44,8 @@ def test_first_step_is_that_of_torch_at_every_rank_and_size(
     model, bundle = case
     adapter = trained_adapter(bundle.manifest.adapter, ranks)
     batch = batch_for(bundle, rows=rows, tokens=tokens)
-    runtime = open_runtime(bundle, adapter, ExecutorchRuntime)
-    check_first_step(runtime, batch, PeftTwin(bundle, model, adapter, tmp_path))
+    trainer = open_trainer(bundle, adapter, ExecutorchRuntime)
+    check_first_step(trainer, batch, PeftTwin(bundle, model, adapter, tmp_path))
 
 
 def test_logits_are_those_of_torch_under_adapters_that_are_swapped(case: Case, tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_batch_beyond_the_programs_goes_through_in_parts(case: Case, tmp_path: P
     model, bundle = case
     batch = batch_for(bundle, rows=19, tokens=7)  # in parts of 8, 8 and 3, with unlike numbers of labels
     adapter = trained_adapter(bundle.manifest.adapter)
-    runtime = open_runtime(bundle, adapter, ExecutorchRuntime)
-    check_first_step(runtime, batch, PeftTwin(bundle, model, adapter, tmp_path))
-    assert runtime.evaluate(batch).loss < np.inf
+    trainer = open_trainer(bundle, adapter, ExecutorchRuntime)
+    check_first_step(trainer, batch, PeftTwin(bundle, model, adapter, tmp_path))
+    assert trainer.evaluate(batch).loss < np.inf
 
 
 def test_all_is_run_by_xnnpack(case: Case) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from graph_training import GraphTraining
 from parity import batch_for, export_family, trained_adapter
 from peft_twin import PeftTwin
 from tiny_families import write_tiny_family
 
-from edge_sdk.runtimes.onnx import OnnxRuntime
 from hetlora.adapter import Tensor
 from hetlora.bundle import Bundle
 from hetlora.tensors import factor_keys
@@ -28,9 +28,9 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def _step(bundle: Bundle, decay: float, penalty: float) -> tuple[float, dict[str, Tensor]]:
     adapter = trained_adapter(bundle.manifest.adapter)
-    runtime = OnnxRuntime(bundle, adapter, pruning_decay=decay, pruning_penalty=penalty, threads=1)
-    loss = runtime.train_step(batch_for(bundle), learning_rate=0.0)
-    return loss, runtime.gradients()
+    graphs = GraphTraining(bundle, adapter, pruning_decay=decay, pruning_penalty=penalty)
+    loss = graphs.step(batch_for(bundle))
+    return loss, graphs.gradients()
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.25, 0.5, 0.7, 0.99])
@@ -68,6 +68,6 @@ def test_untrained_factors_give_a_finite_gradient(case: Case) -> None:
 
     bundle = case[1]
     fresh = initial_adapter(bundle.manifest.adapter, 4, np.random.default_rng(0))  # lora_B is zero
-    runtime = OnnxRuntime(bundle, fresh, pruning_decay=0.5, pruning_penalty=0.3, threads=1)
-    runtime.train_step(batch_for(bundle), learning_rate=0.0)
-    assert all(np.isfinite(gradient).all() for gradient in runtime.gradients().values())
+    graphs = GraphTraining(bundle, fresh, pruning_decay=0.5, pruning_penalty=0.3)
+    graphs.step(batch_for(bundle))
+    assert all(np.isfinite(gradient).all() for gradient in graphs.gradients().values())

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from parity import batch_for, check_training, export_family, trained_adapter
+from parity import batch_for, check_training, export_family, open_graphs, open_trainer, trained_adapter
 from peft_twin import PeftTwin
 from tiny_families import TINY_FAMILIES, write_tiny_family
+from trainers import trainer_of
 
-from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
+from edge_sdk.runtimes.onnx import OnnxModel
 from hetlora.bundle import Bundle
 from hetlora.graph_names import DECODER_INPUT_IDS, LABELS
 
@@ -35,14 +36,21 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_family_trains_as_torch_and_peft_do(case: Case, tmp_path: Path) -> None:
     batch, adapter = batch_for(case.bundle), trained_adapter(case.bundle.manifest.adapter)
-    check_training(case.bundle, adapter, batch, PeftTwin(case.bundle, case.model, adapter, tmp_path))
+    twin = PeftTwin(case.bundle, case.model, adapter, tmp_path)
+    check_training(open_trainer(case.bundle, adapter), batch, twin)
+
+
+def test_familys_own_graphs_train_as_torch_and_peft_do(case: Case, tmp_path: Path) -> None:
+    batch, adapter = batch_for(case.bundle), trained_adapter(case.bundle.manifest.adapter)
+    twin = PeftTwin(case.bundle, case.model, adapter, tmp_path)
+    check_training(open_graphs(case.bundle, adapter), batch, twin)
 
 
 def test_family_is_evaluated_as_torch_and_peft_do(case: Case, tmp_path: Path) -> None:
     batch, adapter = batch_for(case.bundle), trained_adapter(case.bundle.manifest.adapter)
-    runtime = OnnxRuntime(case.bundle, adapter, pruning_decay=1.0, pruning_penalty=0.0, threads=1)
+    trainer = trainer_of(case.bundle, adapter)
     twin = PeftTwin(case.bundle, case.model, adapter, tmp_path)
-    evaluation = runtime.evaluate(batch)
+    evaluation = trainer.evaluate(batch)
     assert abs(evaluation.loss - twin.loss(batch).item()) <= LOSS_TOLERANCE
     if evaluation.logits is not None:
         assert np.abs(evaluation.logits - twin.logits(batch).detach().numpy()).max() <= LOGITS_TOLERANCE
@@ -66,7 +74,8 @@ def test_one_bundle_trains_at_every_rank_as_torch_and_peft_do(
     rank: int, tiny_bundle: Bundle, tiny_model_folder: Path, tmp_path: Path
 ) -> None:
     batch, adapter = batch_for(tiny_bundle), trained_adapter(tiny_bundle.manifest.adapter, (rank,))
-    check_training(tiny_bundle, adapter, batch, PeftTwin(tiny_bundle, tiny_model_folder, adapter, tmp_path))
+    twin = PeftTwin(tiny_bundle, tiny_model_folder, adapter, tmp_path)
+    check_training(open_trainer(tiny_bundle, adapter), batch, twin)
 
 
 # Of ONNX Runtime's own operators those that its plain build has too: ContribOperators.md of version 1.20.

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import GraphProto
-from parity import batch_for, export_family, open_runtime, trained_adapter
+from parity import batch_for, export_family, open_graphs, trained_adapter
 from tiny_families import write_tiny_family
 
 from export.graphs.graph_edit import reads_of, subgraphs
@@ -22,8 +22,8 @@ def test_recomputation_changes_no_number(name: str, how: Recompute, tmp_path: Pa
     plain = export_family(name, model, tmp_path / "plain")
     again = export_family(name, model, tmp_path / "again", recompute=how)
     batch, adapter = batch_for(plain), trained_adapter(plain.manifest.adapter)
-    runtimes = [open_runtime(bundle, adapter) for bundle in (plain, again)]
-    losses = [[runtime.train_step(batch, learning_rate=1e-3) for _ in range(3)] for runtime in runtimes]
+    runtimes = [open_graphs(bundle, adapter) for bundle in (plain, again)]
+    losses = [[runtime.step(batch) for _ in range(3)] for runtime in runtimes]
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
     gradients = [runtime.gradients() for runtime in runtimes]
     for key, gradient in gradients[0].items():
