@@ -164,6 +164,7 @@ class Assignment(ABC):
         terms = Terms(
             plan=plan,
             rank=ready.choice.rank,
+            training=offer.training,
             example_count=ready.example_count,
             downloaded_bytes=tools.downloads.received_bytes - self._received_before,
         )

@@ -22,7 +22,7 @@ from edge_sdk.training.run_tensors import TABLE as RUN_TENSORS_TABLE
 from edge_sdk.training.run_tensors import keep_tensors
 from hetlora.errors import StateConflict, faults_in_words
 from hetlora.messages.common import Count, Message, PositiveCount
-from hetlora.messages.device import Offer, Plan, Report
+from hetlora.messages.device import Offer, Plan, Report, TrainingSettings
 from hetlora.stored_tensors import tensors_to_bytes
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ class Terms(Message):
 
     plan: Plan
     rank: PositiveCount  # as the device asked for it
+    training: TrainingSettings  # as it has decided to train
+    micro_batch: PositiveCount | None = None
     example_count: PositiveCount
     downloaded_bytes: Count
 

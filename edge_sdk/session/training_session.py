@@ -9,10 +9,11 @@ import numpy as np
 
 from edge_sdk.adapters.adapters import WholeAdapter
 from edge_sdk.batching.batches import batching_of, draw_batches
-from edge_sdk.events import RankPruned, StepDone, Submitted, Uploaded
+from edge_sdk.events import RankPruned, Resumed, StepDone, Submitted, Uploaded
 from edge_sdk.planning.peak_memory import peak_memory_bytes
 from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS, Assignment, Taken
 from edge_sdk.session.assignment_store import Terms
+from edge_sdk.session.resuming import Checkpoints, resumed
 from edge_sdk.session.updates import Update
 from edge_sdk.session.visit import Visit, outcome_of
 from edge_sdk.training.error_feedback import contract_with_feedback, kept_errors
@@ -75,7 +76,7 @@ class Session(Assignment):
         return self._taken(ready, *agreed)
 
     def _train(self, taken: Taken) -> TrainingResult:
-        tools, settings = self._with, self._offer.training
+        tools, settings = self._with, taken.terms.training
         trainer = open_trainer(
             taken.runtime,
             taken.bundle,
@@ -83,20 +84,25 @@ class Session(Assignment):
             settings,
             threads=tools.threads,
             parametrisation=taken.assigned.how,
+            micro_batch=taken.terms.micro_batch,
         )
-        batching = batching_of(taken.bundle, settings)
+        before = resumed(trainer, tools.assignments)
+        if before.losses:
+            tools.on_event(Resumed(len(before.losses)))
 
         def on_step(step: int, loss: float) -> None:
             tools.on_event(StepDone(step, settings.steps, loss))
             if step < settings.steps:
                 tools.watch.check(self._offer.conditions)
 
+        batching = batching_of(taken.bundle, settings)
         batches = draw_batches(
             batching.read(tools.examples),
             batching.collate,
             batch_size=batching.batch_size,
             always_full=batching.always_full,
             rng=np.random.default_rng(taken.plan.seed),
+            skip=len(before.losses),
         )
         return train_locally(
             trainer,
@@ -104,6 +110,8 @@ class Session(Assignment):
             settings,
             max_seconds=self._offer.round_seconds,
             on_step=on_step,
+            before=before,
+            keep=Checkpoints(trainer, tools.assignments, settings.steps).keep,
         )
 
     def _keep_adapters(self, taken: Taken, result: TrainingResult) -> None:
@@ -163,8 +171,13 @@ class Session(Assignment):
 
 
 def _as_agreed(offer: Offer, terms: Terms) -> Offer:
-    """An offer of the rank that it was taken at alone: memory may have become less since, and the time that
-    is left is used as far as it goes."""
+    """An offer of what was agreed alone: memory may have become less since, and the time that is left is used
+    as far as it goes."""
     return offer.model_copy(
-        update={"min_rank": terms.rank, "max_rank": terms.rank, "round_seconds": float(YEAR_SECONDS)}
+        update={
+            "min_rank": terms.rank,
+            "max_rank": terms.rank,
+            "training": terms.training,
+            "round_seconds": float(YEAR_SECONDS),
+        }
     )
