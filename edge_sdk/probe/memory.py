@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import psutil
 
 from edge_sdk.probe.cgroups import Group, groups
+from edge_sdk.probe.process_limits import process_limits
 from edge_sdk.probe.source import source
 from edge_sdk.probe.system import System, number, text, whole
 
@@ -28,7 +30,7 @@ class Memory:
 
 @source
 def measure_memory(system: System) -> Memory | None:
-    """The machine's memory, or that of this process's control group where it is less.
+    """The machine's memory, or what this process or its control group may have of it where that is less.
 
     A container or a systemd slice kills the process at its own limit, whatever the machine has left. Where a
     graphics processor shares the memory (Jetson), what that one holds is not free.
@@ -37,15 +39,20 @@ def measure_memory(system: System) -> Memory | None:
     if machine is None:
         return None
     total, available = machine.total_bytes, machine.available_bytes
+    for limit, used in (*_of_groups(system), *process_limits(system)):
+        if 0 <= limit < machine.total_bytes:
+            total, available = min(total, limit), min(available, max(0, limit - used))
+    return Memory(total, available)
+
+
+def _of_groups(system: System) -> Iterator[tuple[int, int]]:
+    """The limit of each control group that has one, and how much of it is used for good."""
     for group in groups(system, "memory"):
         limit_name, used_name = _FILES_OF_VERSION[group.is_version_2]
         limit, used = number(group.folder / limit_name), number(group.folder / used_name)
-        if limit is None or used is None or not 0 <= limit < machine.total_bytes:
-            continue
-        # Cached file pages count as used, but the kernel gives them up before it kills anyone.
-        free = max(0, limit - max(0, used - _inactive_file_bytes(group)))
-        total, available = min(total, limit), min(available, free)
-    return Memory(total, available)
+        if limit is not None and used is not None:
+            # Cached file pages count as used, but the kernel gives them up before it kills anyone.
+            yield limit, max(0, used - _inactive_file_bytes(group))
 
 
 def _of_machine(system: System) -> Memory | None:

@@ -154,6 +154,8 @@ CONTAINER: Files = {
     "proc/cpuinfo": _x86(4, "AMD EPYC 7B13", "fpu sse sse2 fma sse4_2 avx f16c avx2"),
     "proc/meminfo": "MemTotal:       65536000 kB\nMemFree:        30000000 kB\nMemAvailable:   40000000 kB",
     "proc/self/cgroup": "0::/",
+    "proc/self/limits": "Max data size             1073741824           unlimited            bytes",
+    "proc/self/status": "VmSize:\t  204800 kB\nVmData:\t  102400 kB",
     "proc/net/route": routes("eth0 00000000 010011AC 0003 0 0 0 00000000 0 0 0"),
     "proc/driver/nvidia/gpus/0000:01:00.0/information": (
         "Model: \t\t NVIDIA L4\nIRQ:   \t\t 139\nGPU UUID: \t GPU-deadbeef-0000-0000-0000-000000000000\n"

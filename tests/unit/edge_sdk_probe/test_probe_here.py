@@ -53,6 +53,26 @@ def test_what_every_machine_tells_is_known_and_no_runtime_is_loaded_for_it(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no kernel holds a process to such a limit")
+def test_limit_of_this_process_is_its_memory() -> None:
+    limited = """
+import resource
+resource.setrlimit(resource.RLIMIT_DATA, (400 * 2**20, 400 * 2**20))
+from edge_sdk.probe.memory import measure_memory
+from edge_sdk.probe.system import System
+memory = measure_memory(System())
+bytearray(memory.available_bytes - 8 * 2**20)  # is to be had
+try:
+    bytearray(memory.available_bytes + 8 * 2**20)
+except MemoryError:
+    print(memory.total_bytes)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", limited], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert int(done.stdout) == 400 * 2**20
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Probe]:
     """A device folder that has rates, and the probe that left them."""

@@ -73,6 +73,42 @@ def test_group_beyond_its_memory_has_nothing_free(tmp_path: Path) -> None:
     assert _free(tmp_path, **{CGROUP: "0::/", **limits}) == 0
 
 
+LIMITS = """Limit                     Soft Limit           Hard Limit           Units
+Max data size             {data:<20} unlimited            bytes
+Max resident set          1048576              unlimited            bytes
+Max address space         {space:<20} unlimited            bytes"""
+
+
+@pytest.mark.parametrize(
+    ("data", "space", "free"),
+    [
+        (64 * MIB, "unlimited", 24 * MIB),  # 40 MiB of data are held
+        ("unlimited", 96 * MIB, 16 * MIB),  # 80 MiB of addresses, files among them
+        (64 * MIB, 96 * MIB, 16 * MIB),
+        (32 * MIB, "unlimited", 0),
+    ],
+)
+def test_limit_of_the_process_itself_holds(
+    tmp_path: Path, data: int | str, space: int | str, free: int
+) -> None:
+    files = {
+        "proc/self/limits": LIMITS.format(data=data, space=space),
+        "proc/self/status": f"VmPeak:\t 90000 kB\nVmSize:\t {80 * 1024} kB\nVmData:\t {40 * 1024} kB",
+    }
+    assert _free(tmp_path, **files) == free
+
+
+def test_the_least_of_several_limits_holds(tmp_path: Path) -> None:
+    files = {
+        CGROUP: "0::/",
+        "sys/fs/cgroup/memory.max": 64 * MIB,
+        "sys/fs/cgroup/memory.current": 54 * MIB,
+        "proc/self/limits": LIMITS.format(data=64 * MIB, space="unlimited"),
+        "proc/self/status": f"VmData:\t {40 * 1024} kB",
+    }
+    assert _free(tmp_path, **files) == 10 * MIB
+
+
 @pytest.mark.parametrize("limit", ["max", str(2**63 - 4096)])
 def test_group_without_a_limit_leaves_the_machines_memory(tmp_path: Path, limit: str) -> None:
     files = {CGROUP: "0::/", "sys/fs/cgroup/memory.max": limit, "sys/fs/cgroup/memory.current": "1"}

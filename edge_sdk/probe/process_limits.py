@@ -1,0 +1,27 @@
+"""The limits of memory that this process has for itself: `ulimit`, or LimitAS= and LimitDATA= of systemd."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from edge_sdk.probe.system import System, text, whole
+
+# The kernel's names of limits, and of what counts against each. It holds nobody to its "Max resident set".
+_COUNTED: Final = {"Max address space": "VmSize", "Max data size": "VmData"}
+
+
+def process_limits(system: System) -> Iterator[tuple[int, int]]:
+    """For each limit its bytes, and how many of them are used; nothing where none is set.
+
+    Beyond one of these nobody is killed: the process is refused memory.
+    """
+    limits, used = text(system.proc / "self/limits"), text(system.proc / "self/status")
+    for name, counter in _COUNTED.items():
+        # The first number is the soft limit, which is the one that holds.
+        limit = re.search(rf"^{name}\s+(\d{{1,20}})\s", limits, re.MULTILINE)
+        counted = re.search(rf"^{counter}:\s*(\d{{1,15}}) kB$", used, re.MULTILINE)
+        size = whole(limit[1]) if limit else None
+        if size is not None and counted:
+            yield size, 1024 * int(counted[1])
