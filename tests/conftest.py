@@ -17,6 +17,7 @@ from hetlora.bundle import Bundle, open_bundle
 FIRST = (
     "test_executorch_parity.py",
     "test_conformance.py",
+    "test_memory_limits.py",
     "test_chaos.py",
     "test_rules_through_service.py",
     "test_engine_local.py",

@@ -34,28 +34,30 @@ LAYERS = 2
 POSITIONS = 64
 
 
-def write_tiny_model(folder: Path, *, seed: int = 0) -> Path:
+def write_tiny_model(
+    folder: Path, *, seed: int = 0, hidden: int = HIDDEN, layers: int = LAYERS, positions: int = POSITIONS
+) -> Path:
     """Write config.json, model.safetensors and the tokenizer; the same seed gives the same model."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = BertModel(_config())
+        model = BertModel(_config(hidden, layers, positions))
         with torch.no_grad():
             for parameter in model.parameters():
                 # No two weights equal, as in a trained model; fresh norms are all ones and biases all zeros.
                 parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
-    _tokenizer().save_pretrained(folder)
+    _tokenizer(positions).save_pretrained(folder)
     return folder
 
 
-def _config() -> BertConfig:
+def _config(hidden: int, layers: int, positions: int) -> BertConfig:
     return BertConfig(
         vocab_size=len(_vocabulary()),
-        hidden_size=HIDDEN,
-        num_hidden_layers=LAYERS,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
         num_attention_heads=4,
-        intermediate_size=2 * HIDDEN,
-        max_position_embeddings=POSITIONS,
+        intermediate_size=2 * hidden,
+        max_position_embeddings=positions,
     )
 
 
@@ -65,7 +67,7 @@ def _vocabulary() -> dict[str, int]:
     return {token: number for number, token in enumerate(tokens)}
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def _tokenizer(positions: int) -> PreTrainedTokenizerFast:
     vocabulary = _vocabulary()
     tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = BertNormalizer()
@@ -77,5 +79,5 @@ def _tokenizer() -> PreTrainedTokenizerFast:
         unk_token="[UNK]",
         cls_token="[CLS]",
         sep_token="[SEP]",
-        model_max_length=POSITIONS,
+        model_max_length=positions,
     )

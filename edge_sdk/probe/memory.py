@@ -39,20 +39,20 @@ def measure_memory(system: System) -> Memory | None:
     if machine is None:
         return None
     total, available = machine.total_bytes, machine.available_bytes
-    for limit, used in (*_of_groups(system), *process_limits(system)):
+    for limit, free in (*_of_groups(system), *process_limits(system)):
         if 0 <= limit < machine.total_bytes:
-            total, available = min(total, limit), min(available, max(0, limit - used))
+            total, available = min(total, limit), min(available, free)
     return Memory(total, available)
 
 
 def _of_groups(system: System) -> Iterator[tuple[int, int]]:
-    """The limit of each control group that has one, and how much of it is used for good."""
+    """The limit of each control group that has one, and how much below it is free."""
     for group in groups(system, "memory"):
         limit_name, used_name = _FILES_OF_VERSION[group.is_version_2]
         limit, used = number(group.folder / limit_name), number(group.folder / used_name)
         if limit is not None and used is not None:
             # Cached file pages count as used, but the kernel gives them up before it kills anyone.
-            yield limit, max(0, used - _inactive_file_bytes(group))
+            yield limit, max(0, limit - max(0, used - _inactive_file_bytes(group)))
 
 
 def _of_machine(system: System) -> Memory | None:

@@ -12,8 +12,13 @@ from edge_sdk.probe.system import System, text, whole
 _COUNTED: Final = {"Max address space": "VmSize", "Max data size": "VmData"}
 
 
+# Of what is left below such a limit, how much can be used: what is reserved counts, too, and runtimes reserve
+# ahead. ONNX Runtime's arena doubles, and held up to 1.8 times what it used.
+_USABLE_SHARE: Final = 0.8
+
+
 def process_limits(system: System) -> Iterator[tuple[int, int]]:
-    """For each limit its bytes, and how many of them are used; nothing where none is set.
+    """For each limit its bytes, and how many below it can still be used; nothing where none is set.
 
     Beyond one of these nobody is killed: the process is refused memory.
     """
@@ -24,4 +29,4 @@ def process_limits(system: System) -> Iterator[tuple[int, int]]:
         counted = re.search(rf"^{counter}:\s*(\d{{1,15}}) kB$", used, re.MULTILINE)
         size = whole(limit[1]) if limit else None
         if size is not None and counted:
-            yield size, 1024 * int(counted[1])
+            yield size, int(_USABLE_SHARE * max(0, size - 1024 * int(counted[1])))

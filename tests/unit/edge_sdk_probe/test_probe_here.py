@@ -61,9 +61,9 @@ resource.setrlimit(resource.RLIMIT_DATA, (400 * 2**20, 400 * 2**20))
 from edge_sdk.probe.memory import measure_memory
 from edge_sdk.probe.system import System
 memory = measure_memory(System())
-bytearray(memory.available_bytes - 8 * 2**20)  # is to be had
+bytearray(memory.available_bytes)  # is to be had
 try:
-    bytearray(memory.available_bytes + 8 * 2**20)
+    bytearray(2 * memory.available_bytes)
 except MemoryError:
     print(memory.total_bytes)
 """

@@ -82,9 +82,9 @@ Max address space         {space:<20} unlimited            bytes"""
 @pytest.mark.parametrize(
     ("data", "space", "free"),
     [
-        (64 * MIB, "unlimited", 24 * MIB),  # 40 MiB of data are held
-        ("unlimited", 96 * MIB, 16 * MIB),  # 80 MiB of addresses, files among them
-        (64 * MIB, 96 * MIB, 16 * MIB),
+        (65 * MIB, "unlimited", 20 * MIB),  # 40 MiB of data are held: 0.8 of 25 MiB can be used
+        ("unlimited", 100 * MIB, 16 * MIB),  # 80 MiB of addresses, files among them
+        (65 * MIB, 100 * MIB, 16 * MIB),
         (32 * MIB, "unlimited", 0),
     ],
 )
