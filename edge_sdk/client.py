@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
@@ -92,11 +92,17 @@ class EdgeClient:
         previous_encryption_key: the one before, for a device that may have been killed while it took the new.
         on_event: told what happens, from the thread that runs the client. What it raises fails the visit.
         runtime: opens training sessions; None is ONNX Runtime, or ExecuTorch where only that is installed.
-        http: the connection layer, for a private certificate authority, a proxy, or a test.
+        ca_file: PEM of who may vouch for the service; None leaves it to the usual authorities.
+        tls_pins: keys of which the service's certificate chain has to hold one, beside being verified, as
+            `hetlora tls pin` shows them: SHA-256 of SubjectPublicKeyInfo in base64. Several outlast a key.
+        proxy: by which to reach the service, http(s)://[USER:PASSWORD@]HOST[:PORT]; None leaves it to
+            HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY of the environment.
+        http: a connection layer of one's own, or of a test, in place of these three.
         clock: Unix seconds, for signatures and the age of what was measured.
 
     Raises:
-        SettingsError: an address, name, size, folder or key file that cannot be used.
+        SettingsError: an address, name, size, folder, key file, pin or proxy that cannot be used.
+        DependencyMissing: a SOCKS proxy without what httpx needs for it.
         StoreKeyWrong, StoreDamaged, DiskFull: see `edge_sdk.ExampleStore`; nothing is lost.
     """
 
@@ -125,6 +131,9 @@ class EdgeClient:
         previous_encryption_key: StoreKey | None = None,
         on_event: Callable[[Event], None] = _ignore,
         runtime: RuntimeFactory | None = None,
+        ca_file: Path | str | None = None,
+        tls_pins: Sequence[str] = (),
+        proxy: str | None = None,
         http: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -146,7 +155,15 @@ class EdgeClient:
             take_over(self._folder, self._database)
             identity = self._identities.identity()
             self._enrolment = enrolment_of(population, name, enrolment_token, identity)
-            self._transport = Transport(service_url, identity, http=http, clock=clock)
+            self._transport = Transport(
+                service_url,
+                identity,
+                ca_file=ca_file,
+                tls_pins=tls_pins,
+                proxy=proxy,
+                http=http,
+                clock=clock,
+            )
             opened.callback(self._transport.close)
             self.examples, self.held_out = open_stores(
                 self._folder.examples_file,

@@ -28,6 +28,7 @@ HetloraError
     ReplayedRequest         a signed request seen before
     ClockSkew               a signature made too long ago, or in the future
     NotPermitted            a known device or operator that may not do this
+    ProtocolUnsupported     a version of the protocol that the service does not speak
     NotFound                no such object, run, round or assignment
     StateConflict           the thing exists, but its state does not allow this
       OffsetMismatch        a part that does not begin where its upload ends
@@ -35,6 +36,7 @@ HetloraError
     IdempotencyKeyReused    an idempotency key that came with another request before
   UnavailableError          asking later, or elsewhere, may help
     ServiceUnreachable      no answer, or an answer that is no answer of ours
+      TlsPinMismatch        whoever answers has none of the keys that this device insists on
     ServiceFailed           the service met a fault of its own
     TooManyRequests         more requests than the service takes in a minute, or more bodies at a time
     BodyTooSlow             a request's body that stood still, or crept
@@ -259,6 +261,22 @@ class NotPermitted(RefusedError):
     status = 403
 
 
+class ProtocolUnsupported(RefusedError):
+    """A version of the protocol that the service does not speak.
+
+    `spoken` are the versions that it does, which travel as `protocol_versions` of the problem document.
+    """
+
+    code = "protocol_unsupported"
+    status = 422
+
+    def __init__(
+        self, what: str, *, got: object = None, expected: object = None, spoken: tuple[int, ...] = ()
+    ) -> None:
+        super().__init__(what, got=got, expected=expected)
+        self.spoken = spoken
+
+
 class NotFound(RefusedError):
     """No such object, run, round or assignment."""
 
@@ -294,34 +312,15 @@ class IdempotencyKeyReused(RefusedError):
 
 
 class UnavailableError(HetloraError):
-    """Asking later, or elsewhere, may help."""
+    """Asking later, or elsewhere, may help.
+
+    `retry_after_seconds`, where whoever was asked said when, travels as the header Retry-After (RFC 9110,
+    section 10.2.3).
+    """
 
     code = "unavailable"
     status = 503
     exit_code = 5
-
-
-class ServiceUnreachable(UnavailableError):
-    """No answer, or an answer that is no answer of ours."""
-
-    code = "service_unreachable"
-
-
-class ServiceFailed(UnavailableError):
-    """The service met a fault of its own."""
-
-    code = "service_failed"
-    status = 500
-
-
-class TooManyRequests(UnavailableError):
-    """More requests than the service takes in a minute, or more bodies at a time.
-
-    `retry_after_seconds` travels as the header Retry-After (RFC 9110, section 10.2.3).
-    """
-
-    code = "too_many_requests"
-    status = 429
 
     def __init__(
         self,
@@ -333,6 +332,32 @@ class TooManyRequests(UnavailableError):
     ) -> None:
         super().__init__(what, got=got, expected=expected)
         self.retry_after_seconds = retry_after_seconds
+
+
+class ServiceUnreachable(UnavailableError):
+    """No answer, or an answer that is no answer of ours."""
+
+    code = "service_unreachable"
+
+
+class TlsPinMismatch(ServiceUnreachable):
+    """Whoever answers has none of the keys that this device insists on."""
+
+    code = "tls_pin_mismatch"
+
+
+class ServiceFailed(UnavailableError):
+    """The service met a fault of its own."""
+
+    code = "service_failed"
+    status = 500
+
+
+class TooManyRequests(UnavailableError):
+    """More requests than the service takes in a minute, or more bodies at a time."""
+
+    code = "too_many_requests"
+    status = 429
 
 
 class BodyTooSlow(UnavailableError):

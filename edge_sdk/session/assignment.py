@@ -31,6 +31,7 @@ from edge_sdk.transport.uploads import Uploads
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import (
+    BodyTooSlow,
     ClockSkew,
     HetloraError,
     ReplayedRequest,
@@ -45,7 +46,10 @@ from hetlora.messages.device import CapabilityReport, Failure, Offer, Plan, Rece
 logger = logging.getLogger(__name__)
 
 # The service is away, ill or busy, or this device's clock is wrong: what was done is kept for a later visit.
-AWAY: Final = (ServiceUnreachable, ServiceFailed, TooManyRequests, ReplayedRequest, ClockSkew)
+AWAY: Final = (
+    *(ServiceUnreachable, ServiceFailed, TooManyRequests, BodyTooSlow),
+    *(ReplayedRequest, ClockSkew),
+)
 # After which conditions that did not hold are looked at again.
 NOT_ALLOWED_SECONDS: Final = 60.0
 # After a failure that the service could not be told, so that it named no time: longer than the few seconds

@@ -10,7 +10,8 @@ from typing import Final
 
 from edge_sdk.session.assignment import AWAY
 from edge_sdk.session.visit import Visit
-from hetlora.errors import TooManyRequests, UnavailableError
+from edge_sdk.transport.retries import full_jitter
+from hetlora.errors import UnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,13 @@ def keep_visiting(
             UnavailableError,
         ) as error:  # or this device: its disk is full
             absences += 1
-            longest = min(LONGEST_ABSENCE_SECONDS, FIRST_ABSENCE_SECONDS * 2 ** (absences - 1))
-            wait_seconds = jitter.uniform(0, longest) + _asked_seconds(error)
+            wait_seconds = full_jitter(
+                absences,
+                _asked_seconds(error),
+                jitter,
+                first_seconds=FIRST_ABSENCE_SECONDS,
+                longest_seconds=LONGEST_ABSENCE_SECONDS,
+            )
             logger.warning("event=visit_failed retry_seconds=%.1f error=%s", wait_seconds, error)
         else:
             absences = 0
@@ -51,5 +57,5 @@ def keep_visiting(
 
 def _asked_seconds(error: Exception) -> float:
     """How long the service asked to be left alone, if it did."""
-    asked = error.retry_after_seconds if isinstance(error, TooManyRequests) else None
+    asked = error.retry_after_seconds if isinstance(error, UnavailableError) else None
     return min(asked or 0.0, LONGEST_WAIT_SECONDS)

@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-import logging
 import random
-import re
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import httpx
-import stamina
 
 from edge_sdk.identity.identity import Identity
+from edge_sdk.transport.proxies import client_by_way_of
+from edge_sdk.transport.retries import ErrorAnswer, asked_seconds, retrying
+from edge_sdk.transport.tls import tls_context
 from hetlora import __version__
 from hetlora.digest import sha256_of
 from hetlora.errors import (
-    BodyTooSlow,
-    ChecksumMismatch,
-    ReplayedRequest,
+    HetloraError,
+    ServiceFailed,
     ServiceUnreachable,
     SettingsError,
-    TooManyRequests,
+    UnavailableError,
 )
 from hetlora.messages.common import error_of_answer
 from hetlora.signature import SignatureParameters, content_digest, signature_base, signature_header
 
-logger = logging.getLogger(__name__)
-# stamina warns of each retry without its cause, on standard error where an app configured no logging.
-logging.getLogger("stamina").addHandler(logging.NullHandler())
 Result = TypeVar("Result")
 
 # Control answers are small; what is larger is fetched as an object with a promised size.
 MAX_ANSWER_BYTES: Final = 1024 * 1024
-# Eight tries outlast a service that restarts (about 16 s of waiting on average), and give up in the time that
-# somebody would wait before looking for the fault.
-MAX_TRIES: Final = 8
-FIRST_WAIT_SECONDS: Final = 0.5
-LONGEST_WAIT_SECONDS: Final = 8.0
-# A visit that would wait longer ends, and another comes later.
-LONGEST_RETRY_AFTER_SECONDS: Final = 60.0
 # The last update of a round may have the service aggregate before it answers.
 TIMEOUT: Final = httpx.Timeout(60, connect=10)
-_PASSING: Final = {TooManyRequests.status, BodyTooSlow.status, ChecksumMismatch.status}
 
 
 class Transport:
@@ -56,11 +45,16 @@ class Transport:
         service_url: where the service answers, http or https.
         identity: the key that signs.
         clock: Unix seconds, for the signatures.
-        http: the connection layer; give one for a private certificate authority, a proxy, or a test.
+        ca_file, tls_pins: whom to take for the service; see `tls_context`.
+        proxy: by which to go there; see `client_by_way_of`.
+        http: a connection layer of one's own, or of a test, in place of the three.
         jitter: spreads the waits between tries.
+        sleep: waits between tries; None is the system's.
 
     Raises:
-        SettingsError: `service_url` is no http or https address, or one with a user or password.
+        SettingsError: `service_url` is no http or https address, or one with a user or password; pins without
+            https; or what stands in the way cannot be used.
+        DependencyMissing: a SOCKS proxy without what httpx needs for it.
     """
 
     def __init__(
@@ -69,19 +63,28 @@ class Transport:
         identity: Identity,
         *,
         clock: Callable[[], float] = time.time,
+        ca_file: Path | str | None = None,
+        tls_pins: Sequence[str] = (),
+        proxy: str | None = None,
         http: httpx.BaseTransport | None = None,
         jitter: random.Random | None = None,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         self.service_url = _checked(service_url)
         self.identity = identity  # another from the next request on, when it is set
         self._jitter = jitter or random.Random()
-        self._client = httpx.Client(
-            base_url=self.service_url,
+        self._sleep = sleep
+        self._client = _client(
+            service_url,
+            http,
+            ca_file,
+            tls_pins,
+            proxy,
+            base_url=service_url,
             auth=_DeviceSignature(self, clock),
             # Digests and ranges are over the bytes as they travel.
             headers={"Accept-Encoding": "identity", "User-Agent": f"hetlora-edge-sdk/{__version__}"},
             timeout=TIMEOUT,
-            transport=http,
         )
 
     def close(self) -> None:
@@ -115,21 +118,25 @@ class Transport:
         `LONGEST_RETRY_AFTER_SECONDS`.
         """
         try:
-            for attempt in stamina.retry_context(on=self._backoff(), attempts=MAX_TRIES, timeout=None):
-                with attempt:
-                    return action()
-        except _ErrorAnswer as answer:
-            told = error_of_answer(answer.status, answer.body, service_url=self.service_url)
-            if isinstance(told, TooManyRequests):
-                told.retry_after_seconds = answer.retry_after_seconds
-            raise told from answer
+            return retrying(action, self._jitter, self._sleep)
+        except ErrorAnswer as answer:
+            raise self._told(answer) from answer
         except httpx.HTTPError as error:
             raise ServiceUnreachable(
                 "the service does not answer",
                 got=f"{type(error).__name__}: {error}",
                 expected=f"a hetlora service at {self.service_url}",
             ) from error
-        raise AssertionError("the last try either returns or raises")
+
+    def _told(self, answer: ErrorAnswer) -> HetloraError:
+        """The error that an answer tells of, and when it says to come back."""
+        told = error_of_answer(answer.status, answer.body, service_url=self.service_url)
+        if type(told) is UnavailableError:
+            # Of a device's own faults there are such errors too; this one is the service's, and passes.
+            told = ServiceFailed(told.what, got=told.got, expected=told.expected)
+        if isinstance(told, UnavailableError):
+            told.retry_after_seconds = answer.retry_after_seconds
+        return told
 
     @contextmanager
     def open(
@@ -138,8 +145,7 @@ class Transport:
         """One signed try; for use within `retrying`, which gives its errors their types."""
         with self._client.stream(method, path, content=body, headers=headers) as response:
             if not response.is_success:
-                retry_after = response.headers.get("Retry-After", "")
-                raise _ErrorAnswer(response.status_code, _read(response), _seconds(retry_after))
+                raise ErrorAnswer(response.status_code, _read(response), asked_seconds(response.headers))
             yield response
 
     def ask(
@@ -149,21 +155,6 @@ class Transport:
         with self.open(method, path, body=body, headers=headers) as response:
             _read(response)  # or the connection could not be used again
             return response.headers
-
-    def _backoff(self) -> Callable[[Exception], bool | float]:
-        tries = 0
-
-        def wait_seconds(error: Exception) -> bool | float:
-            nonlocal tries
-            tries += 1
-            if not _worth_another_try(error):
-                return False
-            longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (tries - 1))
-            asked = error.retry_after_seconds if isinstance(error, _ErrorAnswer) else 0.0
-            logger.info("try=%d of=%d event=failed error=%r", tries, MAX_TRIES, error)
-            return asked + self._jitter.uniform(0, longest)
-
-        return wait_seconds
 
 
 class _DeviceSignature(httpx.Auth):
@@ -191,33 +182,22 @@ class _DeviceSignature(httpx.Auth):
         yield request
 
 
-class _ErrorAnswer(Exception):
-    """An answer that is no success, its body not parsed yet."""
-
-    def __init__(self, status: int, body: bytes, retry_after_seconds: float) -> None:
-        super().__init__(f"status {status}")
-        self.status = status
-        self.body = body
-        self.retry_after_seconds = retry_after_seconds
-
-
-def _worth_another_try(error: Exception) -> bool:
-    if isinstance(error, _ErrorAnswer):
-        # 460: damaged on its way; 408: held up on it.
-        passing = error.status >= 500 or error.status in _PASSING
-        passing = passing or _is_replay(error)
-        return passing and error.retry_after_seconds <= LONGEST_RETRY_AFTER_SECONDS
-    return isinstance(error, httpx.TransportError)
-
-
-def _is_replay(answer: _ErrorAnswer) -> bool:
-    told = error_of_answer(answer.status, answer.body, service_url="")
-    return isinstance(told, ReplayedRequest)
-
-
-def _seconds(retry_after: str) -> float:
-    """How long an answer asks to be left alone; 0 unless it says in seconds: a date needs a right clock."""
-    return float(retry_after) if re.fullmatch("[0-9]{1,9}", retry_after) else 0.0
+def _client(
+    service_url: str,
+    http: httpx.BaseTransport | None,
+    ca_file: Path | str | None,
+    pins: Sequence[str],
+    proxy: str | None,
+    **settings: Any,
+) -> httpx.Client:
+    if http is not None:
+        if ca_file or pins or proxy:
+            got = "http, and ca_file, tls_pins or proxy"
+            raise SettingsError("the way to the service is given twice", got=got, expected="one of them")
+        return httpx.Client(transport=http, **settings)
+    if pins and httpx.URL(service_url).scheme != "https":
+        raise SettingsError("pins are of keys of TLS", got=service_url, expected="an https address")
+    return client_by_way_of(proxy, tls_context(ca_file, pins), lambda: tls_context(ca_file), **settings)
 
 
 def _read(response: httpx.Response) -> bytes:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 
 from hetlora.cli.example_options import ExamplesKeyFileOption, read_key
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
-from hetlora.cli.trust import CaFileOption, trusted
+from hetlora.cli.trust import CaFileOption, PinOption, ProxyOption
 from hetlora.messages.management import DeviceDecision, DeviceDetails, DevicePreauthorization
 from hetlora.states import DeviceState
 
@@ -54,14 +53,23 @@ def rotate_key(
     folder: Annotated[Path, typer.Option(help="The device's folder.")],
     url: UrlOption = DEFAULT_URL,
     ca_file: CaFileOption = None,
+    pin: PinOption = None,
+    proxy: ProxyOption = None,
     examples_key_file: ExamplesKeyFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Give the device of this folder another key; its id stays, and the key so far opens nothing any more."""
     with part("edge"):
         from edge_sdk import EdgeClient
-    http = None if ca_file is None else httpx.HTTPTransport(verify=trusted(ca_file))
-    with EdgeClient(url, population, folder, http=http, encryption_key=read_key(examples_key_file)) as client:
+    with EdgeClient(
+        url,
+        population,
+        folder,
+        ca_file=ca_file,
+        tls_pins=pin or (),
+        proxy=proxy,
+        encryption_key=read_key(examples_key_file),
+    ) as client:
         client.rotate_key()
         if as_json:
             print_json({"device_id": client.device_id})

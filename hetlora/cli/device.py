@@ -11,7 +11,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import httpx
 import typer
 from pydantic import ValidationError
 
@@ -21,7 +20,7 @@ from hetlora.cli.example_options import ExamplesKeyFileOption, read_key
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.parts import part
-from hetlora.cli.trust import CaFileOption, trusted
+from hetlora.cli.trust import CaFileOption, PinOption, ProxyOption
 from hetlora.cli.visits import VisitTeller
 from hetlora.errors import DataError, HetloraError, SettingsError
 from hetlora.messages.device import CapabilityReport
@@ -46,6 +45,8 @@ def run_device(
     folder: Annotated[Path, typer.Option(help="Where this device keeps its key, examples and bundles.")],
     url: UrlOption = DEFAULT_URL,
     ca_file: CaFileOption = None,
+    pin: PinOption = None,
+    proxy: ProxyOption = None,
     enrolment_token: Annotated[
         str, typer.Option(envvar="HETLORA_ENROLMENT_TOKEN", help="Admits the device on its first visit.")
     ] = "",
@@ -132,7 +133,9 @@ def run_device(
             encryption_key=read_key(examples_key_file),
             adoption=Adoption(adopt.value, tolerance=adopt_tolerance),
             on_event=teller.on_event,
-            http=None if ca_file is None else httpx.HTTPTransport(verify=trusted(ca_file)),
+            ca_file=ca_file,
+            tls_pins=pin or (),
+            proxy=proxy,
         ) as client,
     ):
         if examples is not None:

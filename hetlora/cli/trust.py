@@ -1,4 +1,4 @@
-"""Whom a command trusts to be the service: the system's authorities, or those of one file."""
+"""Whom a command trusts to be the service, and by which way it goes there."""
 
 from __future__ import annotations
 
@@ -17,6 +17,22 @@ CaFileOption = Annotated[
         envvar="HETLORA_CA_FILE",
         help="PEM file of who may vouch for the service, instead of the system's authorities; a self-signed "
         "certificate vouches for itself.",
+    ),
+]
+PinOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="HETLORA_TLS_PINS",
+        help="A key that the service's certificate chain has to hold, as `hetlora tls pin` shows it; again "
+        "for others, of which one will do.",
+    ),
+]
+ProxyOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="HETLORA_PROXY",
+        help="Go by this proxy, http(s)://[USER:PASSWORD@]HOST[:PORT], whatever HTTPS_PROXY, HTTP_PROXY and "
+        "NO_PROXY say. Others can read a command line: a password is better given by HETLORA_PROXY.",
     ),
 ]
 
