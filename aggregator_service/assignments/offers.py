@@ -33,8 +33,8 @@ from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow
 from aggregator_service.storage.locks import lock_device, lock_run
 from aggregator_service.storage.passing import log_fault
 from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RankLimitRow, RoundRow, RunRow
-from hetlora.errors import ConditionsUnmet, MalformedMessage, NotPermitted, UnavailableError
-from hetlora.messages.common import PROTOCOL_VERSION, ObjectRef
+from hetlora.errors import ConditionsUnmet, NotPermitted, UnavailableError
+from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import CheckIn, CheckInAnswer, Offer, TaskKind
 from hetlora.states import LIVE_ASSIGNMENT, AssignmentState, RunState
 
@@ -77,11 +77,8 @@ def check_in(service: Service, device_id: str, message: CheckIn) -> CheckInAnswe
     """Answer a device that could work now; a device with a live assignment gets its offer again.
 
     Raises:
-        MalformedMessage: another protocol version.
         NotPermitted: the device belongs to another population.
     """
-    if message.protocol_version != PROTOCOL_VERSION:
-        raise MalformedMessage("protocol version", got=message.protocol_version, expected=PROTOCOL_VERSION)
     now = service.clock()
     with service.database.read() as session:
         device = session.get_one(DeviceRow, device_id)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from pydantic import ValidationError
 
 from edge_sdk.identity.identity import Identity
 from edge_sdk.transport.service import DeviceService
-from hetlora.errors import NotPermitted, SettingsError, UnknownDevice, faults_in_words
+from hetlora.errors import NotPermitted, ProtocolUnsupported, SettingsError, UnknownDevice, faults_in_words
+from hetlora.messages.common import PROTOCOL_VERSIONS
 from hetlora.messages.device import CheckIn, CheckInAnswer, DeviceStatus, EnrolRequest
 from hetlora.states import DeviceState
 
@@ -41,14 +42,34 @@ def check_in(
     request: CheckIn,
     enrolment: EnrolRequest,
     on_pending: Callable[[DeviceStatus], None],
+    spoken: Collection[int] = PROTOCOL_VERSIONS,
 ) -> CheckInAnswer:
-    """Check in, and enrol first where the service does not know the device.
+    """Check in at the newest version of the protocol that both speak, which the assignment then keeps to.
 
-    A device that an operator has to accept is told to come back, by `on_pending` too.
+    A service that the device is not known to is asked to enrol it first; a device that an operator has to
+    accept is told to come back, by `on_pending` too.
 
     Raises:
+        ProtocolUnsupported: the two have no version in common.
         RefusedError: the service does not admit the device.
     """
+    asked = request.model_copy(update={"protocol_version": max(spoken)})
+    try:
+        return _check_in(service, asked, enrolment, on_pending)
+    except ProtocolUnsupported as refusal:
+        common = max(set(spoken) & set(refusal.spoken), default=None)
+        if common in (None, asked.protocol_version):
+            raise
+        logger.info("protocol_version=%d of=%s event=older_service", common, sorted(spoken))
+    return _check_in(service, asked.model_copy(update={"protocol_version": common}), enrolment, on_pending)
+
+
+def _check_in(
+    service: DeviceService,
+    request: CheckIn,
+    enrolment: EnrolRequest,
+    on_pending: Callable[[DeviceStatus], None],
+) -> CheckInAnswer:
     try:
         return service.check_in(request)
     except UnknownDevice:

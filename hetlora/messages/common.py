@@ -20,6 +20,7 @@ from pydantic import (
 from hetlora.digest import Sha256
 from hetlora.errors import (
     HetloraError,
+    ProtocolUnsupported,
     RefusedError,
     ServiceFailed,
     ServiceUnreachable,
@@ -27,7 +28,10 @@ from hetlora.errors import (
     faults_in_words,
 )
 
-PROTOCOL_VERSION: Final = 1
+# All that this hetlora speaks, ascending: as a service with each device in the device's, as a device in the
+# newest that the service has too (docs/protocol.md, "Versions").
+PROTOCOL_VERSIONS: Final = (1,)
+PROTOCOL_VERSION: Final = PROTOCOL_VERSIONS[-1]
 # Beyond this, readers of JSON lose digits (RFC 7493, section 2.2), and soon after databases refuse.
 MAX_INTEGER: Final = 2**53 - 1
 # No lease, window or wait is longer: clocks and calendars overflow long after it.
@@ -112,6 +116,8 @@ class Problem(Message):
     instance: str | None = None  # urn:hetlora:request:ID, the request that it is about
     got: str | None = None
     expected: str | None = None
+    # Those that are spoken, with `protocol_unsupported`.
+    protocol_versions: tuple[Count, ...] | None = Field(default=None, exclude_if=lambda told: told is None)
 
 
 def problem_of(error: HetloraError) -> Problem:
@@ -124,6 +130,7 @@ def problem_of(error: HetloraError) -> Problem:
         code=error.code,
         got=error.got,
         expected=error.expected,
+        protocol_versions=error.spoken if isinstance(error, ProtocolUnsupported) else None,
     )
 
 
@@ -135,7 +142,10 @@ def error_of(problem: Problem) -> HetloraError:
     """
     unknown = ServiceFailed if problem.status >= 500 else RefusedError
     kind = error_classes().get(problem.code, unknown)
-    return kind(problem.detail, got=problem.got, expected=problem.expected)
+    error = kind(problem.detail, got=problem.got, expected=problem.expected)
+    if isinstance(error, ProtocolUnsupported):
+        error.spoken = problem.protocol_versions or ()
+    return error
 
 
 def parse_answer(kind: type[Answer], body: bytes, *, service_url: str) -> Answer:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from hetlora.messages.common import Count, Identifier, Message, Name, ObjectRef, PositiveCount, Timestamp
+from hetlora.errors import ProtocolUnsupported
+from hetlora.messages.common import (
+    PROTOCOL_VERSIONS,
+    Count,
+    Identifier,
+    Message,
+    Name,
+    ObjectRef,
+    PositiveCount,
+    Timestamp,
+)
 from hetlora.messages.conditions import ANY_TIME, Conditions, asks_nothing
 from hetlora.signature import is_of_small_order
 from hetlora.states import AssignmentState, DeviceState
@@ -91,7 +102,11 @@ def _is_zero(count: float) -> bool:
 
 
 class CheckIn(Message):
-    """A device says that it could work now."""
+    """A device says that it could work now.
+
+    Raises:
+        ProtocolUnsupported: of another version than `PROTOCOL_VERSIONS`, whatever else is in it.
+    """
 
     protocol_version: Count
     sdk_version: str = Field(max_length=32)
@@ -99,6 +114,20 @@ class CheckIn(Message):
     capabilities: CapabilityReport
     example_count: Count
     held_out_count: Count = Field(default=0, exclude_if=_is_zero)  # kept for evaluations; 0: offer none
+
+    @model_validator(mode="before")
+    @classmethod
+    def _version_is_spoken(cls, told: object) -> object:
+        """Before the fields are looked at: those of a newer version would be taken for mistakes."""
+        version = told.get("protocol_version") if isinstance(told, Mapping) else None
+        if type(version) is int and version not in PROTOCOL_VERSIONS:
+            raise ProtocolUnsupported(
+                "this version of the protocol is not spoken here",
+                got=version,
+                expected=" or ".join(map(str, PROTOCOL_VERSIONS)),
+                spoken=PROTOCOL_VERSIONS,
+            )
+        return told
 
 
 # How numbers travel from devices; int8 has a scale for each rank (docs/adr/0019-compressed-updates.md).

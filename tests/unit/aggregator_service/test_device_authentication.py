@@ -183,10 +183,19 @@ def test_device_of_another_population_is_refused(device: FakeDevice) -> None:
     assert problem(answer) == (403, "not_permitted")
 
 
-def test_another_protocol_version_is_refused(device: FakeDevice) -> None:
-    answer = device.send("POST", "/check-ins", {**CHECK_IN, "protocol_version": 2})
+@pytest.mark.parametrize("version", [0, 2])
+def test_another_protocol_version_is_told_those_that_are_spoken(device: FakeDevice, version: int) -> None:
+    # Fields that only a newer version has are not held against it.
+    told = {**CHECK_IN, "protocol_version": version, "of_a_newer_version": 1}
+    answer = device.send("POST", "/check-ins", told)
+    assert problem(answer) == (422, "protocol_unsupported")
+    assert (answer.json()["got"], answer.json()["expected"]) == (str(version), "1")
+    assert answer.json()["protocol_versions"] == [1]
+
+
+def test_protocol_version_that_is_no_number_is_refused_by_the_schema(device: FakeDevice) -> None:
+    answer = device.send("POST", "/check-ins", {**CHECK_IN, "protocol_version": "1"})
     assert problem(answer) == (422, "malformed_message")
-    assert (answer.json()["got"], answer.json()["expected"]) == ("2", "1")
 
 
 @pytest.mark.parametrize("population", ["keyboard", "camera"])
