@@ -20,6 +20,7 @@ from hetlora.manifest import (
     GraphFiles,
     Manifest,
     Precision,
+    PytorchFiles,
     ToolVersions,
 )
 from hetlora.messages.common import ObjectRef
@@ -49,6 +50,7 @@ def describe(
     weights_sha256: str,
     cost: CostModel,
     executorch: ExecutorchFiles | None,
+    pytorch: PytorchFiles | None,
     files: Mapping[str, ObjectRef],
 ) -> Manifest:
     """The manifest of what the model `source` was compiled to, and `files` hold."""
@@ -73,6 +75,7 @@ def describe(
         optimizer=ADAMW,
         graphs=FILES if TOKENIZER in files else FILES.model_copy(update={"tokenizer": None}),
         executorch=executorch,
+        pytorch=pytorch,
         initial_adapter=INITIAL_ADAPTER if INITIAL_ADAPTER in files else None,
         cost_model=cost,
         versions=_tool_versions(recipe.base),

@@ -21,6 +21,7 @@ from export.graphs.graph_edit import strip_notes
 from export.new_folder import whole_folder_or_none
 from export.peft.peft_adapter import to_bundle
 from export.prototype_classifier import PrototypeClassifier, embed_texts
+from export.pytorch_files import check_architecture, write_pytorch
 from export.quiet import quiet_libraries, report_to_nobody
 from export.recipe import Recipe, make_recipe
 from export.source.model_folder import ModelFolder, load_model, load_tokenizer, open_model
@@ -71,7 +72,8 @@ def export_bundle(
         last_layers: train in the last so many transformer blocks alone; the backward pass ends there.
         base: how the frozen weights are stored and kept in memory.
         recompute: activations that the backward pass makes anew: "none", "selective" or "layer".
-        runtimes: "onnx" is always written, "executorch" adds its programs.
+        runtimes: "onnx" is always written, "executorch" adds its programs, "pytorch" what its
+            model is built from.
         initial_adapter: what runs on this bundle begin with, such as PEFT's of `export.peft.peft_adapter`.
 
     The same inputs give the same bytes, and a failed export leaves nothing behind. The prototypes of
@@ -110,6 +112,8 @@ def _write_bundle(
     folder: Path,
     progress: Callable[[str], None],
 ) -> None:
+    if recipe.pytorch:
+        check_architecture(source.config, recipe.task)  # now, and not when the graphs are done
     weights = weight_paths(source.path)
     tokenizer = None if reads_images(recipe.task) else load_tokenizer(source, recipe.max_tokens)
     compiled = compile_model(source.config, recipe, progress)
@@ -138,6 +142,9 @@ def _write_bundle(
     executorch = None
     if recipe.executorch:
         executorch = _write_executorch(source, compiled, own.get(PROTOTYPES), folder, progress)
+    pytorch = None
+    if recipe.pytorch:
+        pytorch = write_pytorch(compiled.network.config, recipe.task, stored, folder / FILES.base_weights)
     manifest = describe(
         source,
         compiled,
@@ -145,6 +152,7 @@ def _write_bundle(
         weights_sha256=digest_of(weights),
         cost=cost,
         executorch=executorch,
+        pytorch=pytorch,
         files=_entries(folder),
     )
     (folder / MANIFEST_NAME).write_bytes(manifest.to_json())

@@ -10,7 +10,7 @@ from export.labels import parse_labels
 from hetlora.errors import ModelNotExportable
 from hetlora.manifest import MAX_TOKENS, Precision, Recompute, Task, has_decoder, takes_labels
 
-RUNTIMES: Final = ("onnx", "executorch")
+RUNTIMES: Final = ("onnx", "executorch", "pytorch")
 MIN_TOKENS: Final = 3  # one word between the two special tokens
 # So that neither scaling nor its products with weights leave float32; alpha / r is seldom above 64.
 _MAX_SCALING: Final = 1e6
@@ -21,7 +21,8 @@ class Recipe:
     """What becomes of a model; `make_recipe` checks it.
 
     `labels` gives the text to embed for each class, by its name, where the task takes labels. ONNX graphs are
-    always written, ExecuTorch's programs if `executorch` says so.
+    always written, ExecuTorch's programs if `executorch` says so,
+    and PyTorch's files if `pytorch` does.
     """
 
     task: Task
@@ -34,6 +35,7 @@ class Recipe:
     base: Precision
     recompute: Recompute
     executorch: bool
+    pytorch: bool
 
 
 def make_recipe(
@@ -52,19 +54,24 @@ def make_recipe(
         ModelNotExportable: a choice that there is not, two that do not go together, a number that no model
             fits, or labels as in `parse_labels`.
     """
+    wanted = {_choice("runtime", runtime, RUNTIMES) for runtime in runtimes}
     recipe = Recipe(
         task=_choice("task", task, get_args(Task)),
         labels=_labels(task, labels),
         targets=tuple(targets),
         base=_choice("precision of the base weights", base, get_args(Precision)),
         recompute=_choice("way of recomputing activations", recompute, get_args(Recompute)),
-        executorch="executorch" in {_choice("runtime", runtime, RUNTIMES) for runtime in runtimes},
+        executorch="executorch" in wanted,
+        pytorch="pytorch" in wanted,
         **sizes,
     )
     _check_range("max_tokens", recipe.max_tokens, MIN_TOKENS, MAX_TOKENS)
     _check_range("scaling", recipe.scaling, 1 / _MAX_SCALING, _MAX_SCALING)
-    if recipe.executorch:
-        _check_executorch(recipe)
+    if recipe.executorch and has_decoder(recipe.task):
+        raise ModelNotExportable(
+            "no task for ExecuTorch", got=repr(recipe.task), expected="one without a decoder of its own"
+        )
+    _check_float32(recipe)
     return recipe
 
 
@@ -89,12 +96,10 @@ def _labels(task: str, labels: Sequence[str] | Mapping[str, str]) -> dict[str, s
     return {}
 
 
-def _check_executorch(recipe: Recipe) -> None:
-    if has_decoder(recipe.task):
-        raise ModelNotExportable(
-            "no task for ExecuTorch", got=repr(recipe.task), expected="one without a decoder of its own"
-        )
-    if recipe.base != "float32":
-        raise ModelNotExportable(
-            "no precision of the base weights for ExecuTorch", got=repr(recipe.base), expected="float32"
-        )
+def _check_float32(recipe: Recipe) -> None:
+    """Neither reads quantised weights: copies of them in float32 would be memory that nobody planned."""
+    for name, is_wanted in (("ExecuTorch", recipe.executorch), ("PyTorch", recipe.pytorch)):
+        if is_wanted and recipe.base != "float32":
+            raise ModelNotExportable(
+                f"no precision of the base weights for {name}", got=repr(recipe.base), expected="float32"
+            )

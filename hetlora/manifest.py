@@ -142,6 +142,20 @@ class ExecutorchFiles(Message):
     portable: tuple[BundlePath, ...] = ()
 
 
+class PytorchFiles(Message):
+    """Paths, inside the bundle, of what PyTorch builds the model from; see `hetlora.pytorch_files`.
+
+    `weights` tells where in the graphs' base weights each of the model's lies, all in float32.
+    """
+
+    config: BundlePath
+    weights: BundlePath
+
+
+def _is_absent(section: object) -> bool:
+    return section is None
+
+
 class ToolVersions(Message):
     """What wrote the graphs, and the oldest formats a runtime must read."""
 
@@ -172,6 +186,7 @@ class Manifest(Message):
     optimizer: OptimizerInfo
     graphs: GraphFiles
     executorch: ExecutorchFiles | None = None
+    pytorch: PytorchFiles | None = Field(default=None, exclude_if=_is_absent)
     initial_adapter: BundlePath | None = None  # what runs begin with, where it is not fresh
     cost_model: CostModel
     versions: ToolVersions
@@ -223,6 +238,8 @@ def parse_manifest(data: bytes) -> Manifest:
     named = {*manifest.graphs.model_dump(exclude_none=True).values(), manifest.initial_adapter} - {None}
     if manifest.executorch is not None:
         named |= set(manifest.executorch.model_dump(exclude={"portable"}).values())
+    if manifest.pytorch is not None:
+        named |= set(manifest.pytorch.model_dump().values())
     unlisted = sorted(named - manifest.files.keys())
     if unlisted:
         raise BundleInvalid("manifest names graph files that it does not list", got=unlisted)

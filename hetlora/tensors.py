@@ -187,37 +187,47 @@ def write_peft_folder(
     """Write the folder that `peft.PeftModel.from_pretrained` loads.
 
     `frozen` factors by module, of any rank, are added as further ranks: PEFT's adapter is the sum of both.
-    PEFT scales B A by lora_alpha / r, so lora_alpha is `scaling * r`; modules whose rank differs from the
-    largest one get an entry in `rank_pattern` and `alpha_pattern`. Modules of rank 0 are left out. PEFT reads
-    the names there as regular expressions, and those of the targets as where a name ends: hence the patterns
-    of whole names, and that everything but them is excluded.
+    Modules of rank 0 are left out.
     """
     factors = {module.name: _beside(own, frozen.get(module.name)) for module, own in adapter}
     trained = {name: own.rank for name, own in factors.items() if own.rank > 0}
     if not trained:
         raise SpecMismatch("an adapter of rank 0 has no PEFT folder", expected="at least one trained module")
-    scaling, rank = adapter.spec.scaling, max(trained.values())
-    other = {f"^{re.escape(name)}": own for name, own in trained.items() if own != rank}
     config = {
         "peft_type": "LORA",
         "task_type": PEFT_TASK_TYPES[task],
         "base_model_name_or_path": base_model,
-        "r": rank,
-        "lora_alpha": scaling * rank,
-        "target_modules": list(trained),
-        "exclude_modules": f"(?!(?:{'|'.join(map(re.escape, trained))})$).*",
-        "rank_pattern": other,
-        "alpha_pattern": {name: scaling * own for name, own in other.items()},
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": all(name.rpartition(".")[2] in CONV1D_NAMES for name in trained),
-        "use_rslora": False,
+        **lora_settings(trained, adapter.spec.scaling),
         "inference_mode": True,
     }
     tensors = factor_tensors({name: factors[name] for name in trained})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_model.safetensors").write_bytes(tensors_to_bytes(tensors))
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def lora_settings(ranks: Mapping[str, int], scaling: float) -> dict[str, Any]:
+    """What `peft.LoraConfig` is to be told of modules by name, each of a rank above 0.
+
+    PEFT scales B A by lora_alpha / r, so lora_alpha is `scaling * r`; modules whose rank differs from the
+    largest one get an entry in `rank_pattern` and `alpha_pattern`. PEFT reads the names there as regular
+    expressions, and those of the targets as where a name ends: hence the patterns of whole names, and that
+    everything but them is excluded.
+    """
+    most = max(ranks.values())
+    other = {f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != most}
+    return {
+        "r": most,
+        "lora_alpha": scaling * most,
+        "target_modules": list(ranks),
+        "exclude_modules": f"(?!(?:{'|'.join(map(re.escape, ranks))})$).*",
+        "rank_pattern": other,
+        "alpha_pattern": {name: scaling * rank for name, rank in other.items()},
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": all(name.rpartition(".")[2] in CONV1D_NAMES for name in ranks),
+        "use_rslora": False,
+    }
 
 
 def _beside(own: LoraFactors, other: LoraFactors | None) -> LoraFactors:

@@ -86,7 +86,7 @@ def export(
     runtime: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="onnx|executorch",
+            metavar="onnx|executorch|pytorch",
             help="What shall run it; may be given again. ONNX graphs are always written.",
             show_default="onnx",
         ),

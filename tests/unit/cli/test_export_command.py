@@ -76,7 +76,7 @@ def test_causal_language_model_is_exported_as_asked(tiny_llama: Path, tmp_path: 
         pytest.param(["--task", "text-generation", "--labels", "a,b"], "takes no labels", id="labels"),
         pytest.param(["--labels", "a,b", "--base", "int3"], "float32, float16", id="base"),
         pytest.param(["--labels", "a,b", "--recompute", "all"], "none, selective, layer", id="recompute"),
-        pytest.param(["--labels", "a,b", "--runtime", "tflite"], "onnx, executorch", id="runtime"),
+        pytest.param(["--labels", "a,b", "--runtime", "tflite"], "onnx, executorch, pytorch", id="runtime"),
     ],
 )
 def test_choice_that_there_is_not_is_refused(

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from export.families import FAMILIES, Family
 from export.quiet import quiet_libraries
+from hetlora.pytorch_files import ARCHITECTURES
 
 TESTS = Path(__file__).parents[2]
 TINY = {family.configure().model_type: family for family in TINY_FAMILIES.values()}
@@ -29,6 +30,11 @@ def test_families_are_exactly_those_of_the_parity_tests() -> None:
 def test_families_named_for_executorch_are_those_of_its_parity_tests() -> None:
     tested = {TINY_FAMILIES[name].configure().model_type for name in EXECUTORCH_LAYERS}
     assert {family.architecture for family in FAMILIES if "executorch" in family.runtimes} == tested
+
+
+def test_families_named_for_pytorch_are_those_that_devices_build() -> None:
+    named = {(family.architecture, family.task) for family in FAMILIES if "pytorch" in family.runtimes}
+    assert named == {(name, task) for task, names in ARCHITECTURES.items() for name in names}
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.architecture)

@@ -49,6 +49,7 @@ def _refusal(model: Path, out: Path, **choices: object) -> str:
         ({"recompute": "some"}, "unknown way of recomputing activations"),
         ({"runtimes": ["tflite"]}, "unknown runtime; got 'tflite'"),
         ({"runtimes": ["onnx", "executorch"], "base": "int8"}, "for ExecuTorch; got 'int8'"),
+        ({"runtimes": ["pytorch"], "base": "int8"}, "for PyTorch; got 'int8'; expected float32"),
         (
             {"runtimes": ["executorch"], "task": "text2text-generation"},
             "no task for ExecuTorch; got 'text2text-generation'; expected one without a decoder of its own",
