@@ -1,6 +1,6 @@
 """ExecuTorch as a device uses it: its native runtime without the exporter, its failures in our words.
 
-The only file of the SDK that imports torch: ExecuTorch's Python bindings take and give its tensors alone.
+Imports torch: ExecuTorch's Python bindings take and give its tensors alone.
 """
 
 from __future__ import annotations

@@ -66,14 +66,23 @@ RULES = (
         never=(
             "export",
             "aggregator_service",
-            "transformers",
             "optimum",
             "onnxruntime.training",
             *ABOVE,
         ),
     ),
     # ExecuTorch's Python bindings take and give torch's tensors.
-    Rule("edge_sdk", never=("torch", "executorch"), spared=("edge_sdk/runtimes/executorch_library.py",)),
+    Rule("edge_sdk", never=("executorch",), spared=("edge_sdk/runtimes/executorch_library.py",)),
+    Rule(
+        "edge_sdk",
+        never=("torch",),
+        spared=("edge_sdk/runtimes/executorch_library.py", "edge_sdk/runtimes/pytorch_library.py"),
+    ),
+    Rule(
+        "edge_sdk",
+        never=("transformers", "peft", "accelerate"),
+        spared=("edge_sdk/runtimes/pytorch_library.py",),
+    ),
     Rule("edge_sdk", never=("onnxruntime",), spared=("edge_sdk/runtimes/onnx_library.py",)),
     Rule("aggregator_service", never=("export", "edge_sdk", "torch", *ABOVE)),
     Rule(
@@ -174,6 +183,9 @@ def test_every_file_keeps_the_import_rules() -> None:
         ("edge_sdk/runtimes/executorch.py", "import torch", "torch"),
         ("edge_sdk/runtimes/executorch.py", "from executorch.runtime import Runtime", "executorch.runtime"),
         ("edge_sdk/runtimes/executorch_library.py", "import executorch, export", "export"),
+        ("edge_sdk/runtimes/executorch_library.py", "import peft", "peft"),
+        ("edge_sdk/runtimes/pytorch.py", "from transformers import AutoModel", "transformers"),
+        ("edge_sdk/runtimes/pytorch_library.py", "import executorch", "executorch"),
         ("edge_sdk/runtimes/base.py", "from onnxruntime import InferenceSession", "onnxruntime"),
         ("edge_sdk/runtimes/onnx_library.py", "from onnxruntime import training", "onnxruntime.training"),
         ("edge_sdk/runtimes/onnx_library.py", "import onnxruntime.training.api", "onnxruntime.training.api"),
@@ -203,6 +215,7 @@ def test_forbidden_import_is_found(path: str, source: str, name: str) -> None:
             "edge_sdk/runtimes/onnx_library.py",
             "import onnxruntime\nfrom onnxruntime.capi import _pybind_state",
         ),
+        ("edge_sdk/runtimes/pytorch_library.py", "import torch, transformers.models.auto, peft, accelerate"),
         ("edge_sdk/client.py", "import exporters, torchless\nfrom .runtimes import base"),
         (
             "aggregator_service/rounds/rounds.py",

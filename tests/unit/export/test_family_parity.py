@@ -14,11 +14,16 @@ from tiny_families import TINY_FAMILIES, write_tiny_family
 from trainers import trainer_of
 
 from edge_sdk.runtimes.onnx import OnnxModel
+from edge_sdk.runtimes.pytorch import PytorchRuntime
 from hetlora.bundle import Bundle
 from hetlora.graph_names import DECODER_INPUT_IDS, LABELS
+from hetlora.tensors import to_tensors
 
 LOGITS_TOLERANCE = 1e-4  # float32, with sums in another order; logits reach 20
 LOSS_TOLERANCE = 2e-5
+# The same kernels in the same order, but for a classifier's head, which is written as the graphs have it.
+SAME_LOSS_TOLERANCE = 5e-6
+SAME_GRADIENT_TOLERANCE = 1e-5  # relative to the largest entry of the same tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,8 @@ class Case:
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     root = tmp_path_factory.mktemp(request.param)
     model = write_tiny_family(root / "model", request.param)
-    return Case(model, export_family(request.param, model, root / "bundle"))
+    bundle = export_family(request.param, model, root / "bundle", runtimes=("onnx", "pytorch"))
+    return Case(model, bundle)
 
 
 def test_family_trains_as_torch_and_peft_do(case: Case, tmp_path: Path) -> None:
@@ -67,6 +73,24 @@ def test_family_infers_as_torch_and_peft_do(case: Case, tmp_path: Path) -> None:
         read[:, 0] = generation.decoder_start_token_id
         batch[DECODER_INPUT_IDS] = read
     assert np.abs(OnnxModel(case.bundle, adapter).logits(batch) - expected).max() <= LOGITS_TOLERANCE
+
+
+def test_family_has_the_gradients_of_torch_and_peft_when_built_from_its_bundle(
+    case: Case, tmp_path: Path
+) -> None:
+    batch, adapter = batch_for(case.bundle), trained_adapter(case.bundle.manifest.adapter)
+    twin = PeftTwin(case.bundle, case.model, adapter, tmp_path)
+    expected = twin.loss(batch)
+    expected.backward()
+    runtime = PytorchRuntime(case.bundle, adapter.ranks, threads=1)
+    loss, gradients = runtime.gradients(batch, to_tensors(adapter))
+    assert abs(loss - expected.item()) <= SAME_LOSS_TOLERANCE
+    assert gradients.keys() == twin.factors.keys()
+    for key, gradient in gradients.items():
+        wanted = twin.factors[key].grad
+        assert wanted is not None
+        largest = np.abs(wanted.numpy()).max()
+        assert np.abs(gradient - wanted.numpy()).max() <= SAME_GRADIENT_TOLERANCE * largest, key
 
 
 @pytest.mark.parametrize("rank", [3, 8])

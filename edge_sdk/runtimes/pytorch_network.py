@@ -1,0 +1,207 @@
+"""A bundle's model in PyTorch under PEFT, with the head and the loss that its graphs have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from edge_sdk.runtimes.feeds import Feeds
+from edge_sdk.runtimes.pytorch_library import (
+    build_frozen,
+    factors_of,
+    import_libraries,
+    mapped_weights,
+    to_array,
+    with_lora,
+)
+from edge_sdk.runtimes.settings import capped_threads
+from hetlora.adapter import Tensor
+from hetlora.bundle import Bundle
+from hetlora.errors import BundleInvalid, DataError
+from hetlora.graph_names import ATTENTION_MASK, DECODER_INPUT_IDS, IGNORED_LABEL, INPUT_IDS, LABELS
+from hetlora.manifest import Manifest, PytorchFiles, has_decoder
+from hetlora.pytorch_files import (
+    MAX_CONFIG_BYTES,
+    MAX_WEIGHT_MAP_BYTES,
+    WeightMap,
+    parse_config,
+    parse_weight_map,
+)
+from hetlora.tensors import factor_keys
+
+# As in the graphs: cosines times 20, and a root that stays away from zero.
+_LOGIT_SCALE: Final = 20.0
+_EPSILON: Final = 1e-12
+_PROTOTYPES: Final = "prototypes"
+
+
+class PytorchNetwork:
+    """The model over its frozen weights; factors are given at each call, and may have other ranks each time.
+
+    On the first GPU that PyTorch sees; else on the processor, where the weights are mapped from their file.
+    `threads` limits PyTorch's threads in the whole process.
+
+    Raises:
+        DependencyMissing: PyTorch, transformers or PEFT is not installed.
+        SettingsError: `threads` is below 1.
+        BundleInvalid: the bundle has no files for PyTorch, or such as no model can be built from.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int | None) -> None:
+        threads = capped_threads(threads)
+        files = files_of(bundle.manifest)
+        self._manifest = bundle.manifest
+        self._libraries = import_libraries()
+        torch = self._libraries.torch
+        if threads is not None and threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        base = bundle.path(bundle.manifest.graphs.base_weights)
+        task = bundle.manifest.task
+        weights = parse_weight_map(
+            _read(bundle.path(files.weights), MAX_WEIGHT_MAP_BYTES), task, base_bytes=base.stat().st_size
+        )
+        config = parse_config(_read(bundle.path(files.config), MAX_CONFIG_BYTES), task, weights)
+        tensors = mapped_weights(torch, base, _with_prototypes(weights))
+        self._prototypes = tensors.pop(_PROTOTYPES, None)
+        if self._prototypes is not None:
+            self._prototypes = self._prototypes.to(self.device)
+        self._frozen = build_frozen(self._libraries, task, config, tensors, self.device)
+        self._model = self._frozen
+        self._ranks: dict[str, int] = {}
+        self._factors: dict[str, Any] = {}
+
+    def gradients(self, feeds: Feeds, factors: Mapping[str, Tensor]) -> tuple[float, dict[str, Tensor]]:
+        """The mean loss of a labelled batch, and its gradients by PEFT key, float32.
+
+        Raises:
+            DataError: the model refuses the values of the batch.
+            MemoryError: the GPU has no memory for it.
+        """
+        self._take(factors)
+        for parameter in self._factors.values():
+            parameter.grad = None
+        with _refusing(self._libraries.torch):
+            loss = self._loss(*self._scored(feeds))
+            loss.backward()
+        found = {key: to_array(own.grad) for key, own in self._factors.items()}
+        return float(loss.detach()), {key: found.get(key, np.zeros_like(own)) for key, own in factors.items()}
+
+    def evaluate(self, feeds: Feeds, factors: Mapping[str, Tensor]) -> tuple[float, Tensor]:
+        """The mean loss of a labelled batch, and its logits; errors as `gradients`."""
+        self._take(factors)
+        with self._libraries.torch.inference_mode(), _refusing(self._libraries.torch):
+            logits, labels = self._scored(feeds)
+            return float(self._loss(logits, labels)), to_array(logits)
+
+    def logits(self, feeds: Feeds, factors: Mapping[str, Tensor]) -> Tensor:
+        """The logits of a batch; errors as `gradients`."""
+        self._take(factors)
+        with self._libraries.torch.inference_mode(), _refusing(self._libraries.torch):
+            return to_array(self._answer(self._tensors(feeds)))
+
+    def take_ranks(self, ranks: Mapping[str, int]) -> None:
+        """Put PEFT's layers of these ranks beside those of the modules, by name; rank 0 is none.
+
+        Raises:
+            BundleInvalid: the model has no such layers.
+        """
+        trained = {name: rank for name, rank in ranks.items() if rank > 0}
+        if trained == self._ranks:
+            return
+        if self._ranks:
+            self._model.unload()  # in place: the frozen model has its own layers back
+        self._model, self._factors, self._ranks = self._frozen, {}, {}
+        if trained:
+            scaling = self._manifest.adapter.scaling
+            self._model = with_lora(self._libraries, self._frozen, trained, scaling)
+            self._factors = factors_of(self._model, trained)
+            self._ranks = trained
+
+    def _take(self, factors: Mapping[str, Tensor]) -> None:
+        """Let the model stand under these factors."""
+        torch, modules = self._libraries.torch, self._manifest.adapter.modules
+        self.take_ranks({module.name: len(factors[factor_keys(module.name)[0]]) for module in modules})
+        with torch.no_grad():
+            for key, parameter in self._factors.items():
+                parameter.copy_(torch.tensor(factors[key]))
+
+    def _tensors(self, feeds: Feeds) -> dict[str, Any]:
+        torch = self._libraries.torch
+        return {name: torch.tensor(array, device=self.device) for name, array in feeds.items()}
+
+    def _scored(self, feeds: Feeds) -> tuple[Any, Any]:
+        """Logits, and the label of each, flat."""
+        inputs = self._tensors(feeds)
+        labels = inputs.pop(LABELS)
+        if has_decoder(self._manifest.task):
+            inputs[DECODER_INPUT_IDS] = self._model.prepare_decoder_input_ids_from_labels(labels)
+        logits = self._answer(inputs)
+        return logits, labels
+
+    def _answer(self, inputs: dict[str, Any]) -> Any:
+        if INPUT_IDS in inputs:
+            words = self._model.get_input_embeddings().num_embeddings
+            if int(inputs[INPUT_IDS].max()) >= words:  # a GPU would not recover from it
+                raise DataError("tokens of a batch are out of range", expected=f"0 to {words - 1}")
+        answer = self._model(**inputs)
+        if self._prototypes is None:
+            return answer.logits
+        mask = inputs[ATTENTION_MASK].unsqueeze(-1).to(self._prototypes.dtype)
+        pooled = (answer.last_hidden_state * mask).sum(dim=1)
+        length = pooled.square().sum(dim=1, keepdim=True).add(_EPSILON).sqrt()
+        return _LOGIT_SCALE * (pooled / length) @ self._prototypes.T
+
+    def _loss(self, logits: Any, labels: Any) -> Any:
+        """The mean cross entropy of what counts; 0 where nothing does."""
+        if self._manifest.generates and not has_decoder(self._manifest.task):
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        counts = labels != IGNORED_LABEL
+        picked = logits.log_softmax(dim=-1).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        return -(picked * counts).sum() / counts.sum().clamp(min=1)
+
+
+@contextmanager
+def _refusing(torch: Any) -> Iterator[None]:
+    """Turns what PyTorch raises over a batch into errors of ours."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError("the GPU has no memory for the batch") from error
+    except (IndexError, RuntimeError) as error:
+        raise DataError(
+            "the model refuses the batch", got=error, expected="token numbers that the model knows"
+        ) from error
+
+
+def files_of(manifest: Manifest) -> PytorchFiles:
+    """The files of a bundle for PyTorch.
+
+    Raises:
+        BundleInvalid: it was exported without them, or its weights are not in float32.
+    """
+    if manifest.pytorch is None:
+        raise BundleInvalid("the bundle has no files for PyTorch", expected="one exported with them")
+    if manifest.base_precision != "float32":
+        raise BundleInvalid(
+            "PyTorch reads no quantised weights", got=manifest.base_precision, expected="float32"
+        )
+    return manifest.pytorch
+
+
+def _with_prototypes(weights: WeightMap) -> WeightMap:
+    if weights.prototypes is None:
+        return weights
+    return weights.model_copy(update={"weights": {**weights.weights, _PROTOTYPES: weights.prototypes}})
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(most + 1)  # one byte too many is enough to be refused
+    except OSError as error:
+        raise BundleInvalid(f"{path.name} of the bundle cannot be read", got=error.strerror) from error
