@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from edge_sdk.adapters.index import Comparison
 from edge_sdk.planning.planner import RankChoice
@@ -47,6 +48,14 @@ class StepDone:
     step: int
     steps: int
     loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutScored:
+    """What the device holds out was scored, before the first step of a round or after the last."""
+
+    when: Literal["before", "after"]
+    report: EvaluationReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +131,7 @@ Event = (
     | RankChosen
     | Downloaded
     | StepDone
+    | HeldOutScored
     | RankPruned
     | Uploaded
     | Submitted

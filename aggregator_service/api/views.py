@@ -125,6 +125,8 @@ def assignment_status(session: Session, row: AssignmentRow) -> AssignmentStatus:
         peak_memory_bytes=report.peak_memory_bytes if report else None,
         downloaded_bytes=report.downloaded_bytes if report else None,
         uploaded_bytes=row.update_bytes,
+        held_out_loss_before=report.held_out_loss_before if report else None,
+        held_out_loss_after=report.held_out_loss_after if report else None,
     )
 
 

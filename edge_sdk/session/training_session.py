@@ -13,6 +13,7 @@ from edge_sdk.events import RankPruned, Resumed, StepDone, Submitted, Uploaded
 from edge_sdk.planning.peak_memory import peak_memory_bytes
 from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS, Assignment, Taken
 from edge_sdk.session.assignment_store import Terms
+from edge_sdk.session.held_out import SCORING_SHARE, HeldOutScores
 from edge_sdk.session.resuming import Checkpoints, resumed
 from edge_sdk.session.updates import Update
 from edge_sdk.session.visit import Visit, outcome_of
@@ -44,7 +45,8 @@ class Session(Assignment):
     def _make_update(self) -> Update:
         taken = self._begin_or_resume()
         plan, begun = taken.plan, taken.begun
-        result = self._train(taken)
+        scores = self._scores(taken)
+        result = self._train(taken, scores)
         self._keep_adapters(taken, result)
         adapter = self._pruned(begun, result.adapter, plan.adaptation)
         tensors, errors = self._contracted(adapter, taken, result.cores)
@@ -58,6 +60,7 @@ class Session(Assignment):
             training_seconds=result.seconds,
             peak_memory_bytes=peak_memory_bytes(),
             downloaded_bytes=taken.terms.downloaded_bytes,
+            **scores.told(),
         )
         update = Update(tensors, report, errors)
         private = private_factors_to_bytes(adapter) if plan.adaptation.private_lora_B else None
@@ -75,7 +78,19 @@ class Session(Assignment):
         store.taken(*agreed)
         return self._taken(ready, *agreed)
 
-    def _train(self, taken: Taken) -> TrainingResult:
+    def _scores(self, taken: Taken) -> HeldOutScores:
+        tools, offer = self._with, self._offer
+        return HeldOutScores(
+            tools.held_out if offer.training.evaluate else None,
+            taken.bundle,
+            taken.terms.training,
+            seed=taken.plan.seed,
+            max_seconds=SCORING_SHARE * offer.round_seconds,
+            may_go_on=lambda: tools.watch.check(offer.conditions),
+            on_event=tools.on_event,
+        )
+
+    def _train(self, taken: Taken, scores: HeldOutScores) -> TrainingResult:
         tools, settings = self._with, taken.terms.training
         trainer = open_trainer(
             taken.runtime,
@@ -86,6 +101,8 @@ class Session(Assignment):
             parametrisation=taken.assigned.how,
             micro_batch=taken.terms.micro_batch,
         )
+        # Before a checkpoint is taken up: what is scored is the model as the round began with it.
+        scores.score_before(trainer)
         before = resumed(trainer, tools.assignments)
         if before.losses:
             tools.on_event(Resumed(len(before.losses)))
@@ -104,15 +121,17 @@ class Session(Assignment):
             rng=np.random.default_rng(taken.plan.seed),
             skip=len(before.losses),
         )
-        return train_locally(
+        result = train_locally(
             trainer,
             batches,
             settings,
-            max_seconds=self._offer.round_seconds,
+            max_seconds=self._offer.round_seconds - scores.seconds_to_keep,
             on_step=on_step,
             before=before,
             keep=Checkpoints(trainer, tools.assignments, settings.steps).keep,
         )
+        scores.score_after(trainer)
+        return result
 
     def _keep_adapters(self, taken: Taken, result: TrainingResult) -> None:
         """What the model stood under before and after training: not pruned, which is for the fleet's sake."""

@@ -97,6 +97,13 @@ def create(
             help="How devices tell what training changed: float16 is half the bytes, int8 a quarter."
         ),
     ] = RUN.training.upload_precision,
+    score_rounds: Annotated[
+        bool,
+        typer.Option(
+            "--score-rounds",
+            help="Devices tell their loss on what they hold out, before and after each round's training.",
+        ),
+    ] = RUN.training.evaluate,
     rule: Annotated[
         str,
         typer.Option(
@@ -194,6 +201,7 @@ def create(
                 max_tokens=max_tokens or manifest.max_tokens,
                 prune_by=prune_by,
                 upload_precision=upload_precision,
+                evaluate=score_rounds,
                 **asked,
             ),
             **chosen,

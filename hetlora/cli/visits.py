@@ -32,7 +32,16 @@ class VisitTeller:
 
     def on_event(self, event: Event) -> None:
         """Move the status line; with JSON only visits are told."""
-        from edge_sdk import Adopted, CheckedIn, Downloaded, Kept, RankChosen, RankPruned, StepDone
+        from edge_sdk import (
+            Adopted,
+            CheckedIn,
+            Downloaded,
+            HeldOutScored,
+            Kept,
+            RankChosen,
+            RankPruned,
+            StepDone,
+        )
 
         if self._as_json:
             return
@@ -43,6 +52,8 @@ class VisitTeller:
                 self._status.update(plain(f"downloaded {name}, {size_bytes / 1e6:.1f} MB"))
             case StepDone(step, steps, loss):
                 self._status.update(f"step {step} of {steps}, loss {loss:.3f}")
+            case HeldOutScored(when, report):
+                say(f"loss on {report.example_count} held-out examples {when} training: {report.loss:.3f}")
             case RankChosen(choice):
                 limit = "run" if choice.bound_by == "offer" else choice.bound_by
                 say(f"rank {choice.rank}: the limit is the {limit}'s")

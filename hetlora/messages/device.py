@@ -21,6 +21,7 @@ from hetlora.messages.common import (
     Timestamp,
 )
 from hetlora.messages.conditions import ANY_TIME, Conditions, asks_nothing
+from hetlora.messages.evaluation import MAX_LOSS
 from hetlora.signature import is_of_small_order
 from hetlora.states import AssignmentState, DeviceState
 
@@ -134,6 +135,10 @@ class CheckIn(Message):
 UploadPrecision = Literal["float32", "float16", "int8"]
 
 
+def _is_false(value: bool) -> bool:
+    return not value
+
+
 def _is_float32(precision: UploadPrecision) -> bool:
     return precision == "float32"
 
@@ -159,6 +164,8 @@ class TrainingSettings(Message):
     upload_precision: UploadPrecision = Field(default="float32", exclude_if=_is_float32)
     optimizer: OptimizerName = Field(default="adamw", exclude_if=_is_adamw)
     momentum: float = Field(default=0, ge=0, lt=1, exclude_if=_is_zero)  # of sgd
+    # Whether devices score what they hold out before the first step and after the last, and tell both losses.
+    evaluate: bool = Field(default=False, strict=True, exclude_if=_is_false)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -209,10 +216,6 @@ class StartRequest(Message):
     """The device takes the offer at the rank that it can afford."""
 
     rank: PositiveCount
-
-
-def _is_false(value: bool) -> bool:
-    return not value
 
 
 class Adaptation(Message):
@@ -283,7 +286,11 @@ class Plan(Message):
 
 
 class Report(Message):
-    """Status and metrics that go with an update."""
+    """Status and metrics that go with an update.
+
+    The losses of what a device holds out are there together, where it was asked for them and has any: means
+    over the same examples, or over the tokens of their answers.
+    """
 
     update: ObjectRef
     rank: Count  # after self-pruning
@@ -294,6 +301,8 @@ class Report(Message):
     training_seconds: float = Field(ge=0)
     peak_memory_bytes: Count
     downloaded_bytes: Count
+    held_out_loss_before: float | None = Field(default=None, ge=0, le=MAX_LOSS, exclude_if=_is_unknown)
+    held_out_loss_after: float | None = Field(default=None, ge=0, le=MAX_LOSS, exclude_if=_is_unknown)
 
 
 class Failure(Message):

@@ -199,6 +199,8 @@ class AssignmentStatus(Message):
     peak_memory_bytes: int | None
     downloaded_bytes: int | None
     uploaded_bytes: int | None
+    held_out_loss_before: float | None = None  # where the run asked, and the device holds something out
+    held_out_loss_after: float | None = None
 
 
 class DeviceDetails(Message):

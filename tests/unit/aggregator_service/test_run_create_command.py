@@ -127,3 +127,8 @@ def test_evaluation_devices_without_an_evaluation_are_refused(http: httpx.Client
     for options in (["--evaluation-devices", "5"], ["--evaluate-every", "1"]):
         done = CliRunner().invoke(app, [*words, *options, "--url", str(http.base_url), "--token", TOKEN])
         assert isinstance(done.exception, SettingsError)
+
+
+def test_run_asks_for_scores_of_rounds_only_where_it_is_told_to(http: httpx.Client, bundle: str) -> None:
+    assert created(http, bundle, "--score-rounds")["training"]["evaluate"] is True
+    assert "evaluate" not in created(http, bundle)["training"]

@@ -1,0 +1,119 @@
+"""How a round's training did on what the app holds out: scored before the first step, and after the last."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Final, Literal
+
+import numpy as np
+
+from edge_sdk.batching.batches import batching_of, check_examples, each_once
+from edge_sdk.events import Event, HeldOutScored
+from edge_sdk.examples import ExampleStore
+from edge_sdk.runtimes.base import Batch
+from edge_sdk.training.evaluation import Evaluated, evaluate_locally
+from hetlora.bundle import Bundle
+from hetlora.errors import DataError, TrainingDiverged
+from hetlora.messages.device import TrainingSettings
+from hetlora.messages.evaluation import EvaluationReport
+
+logger = logging.getLogger(__name__)
+
+# Of a round's time, what one of the two scorings may take; and how many batches are enough to tell a trend.
+SCORING_SHARE: Final = 0.1
+MOST_BATCHES: Final = 16
+
+
+class HeldOutScores:
+    """Two scores of one model on the same examples; none where nothing is held out, or cannot be scored.
+
+    A round does not fail for want of a score: examples that were deleted meanwhile, or a loss that means
+    nothing, leave it out. The order of the examples follows from `seed`, so that a round that is begun again
+    scores the same.
+
+    Args:
+        store: what is held out; None where nobody asks.
+        max_seconds: what the first scoring may take; the second has as many batches.
+        may_go_on: called before each batch; what it raises ends the round.
+    """
+
+    def __init__(
+        self,
+        store: ExampleStore | None,
+        bundle: Bundle,
+        settings: TrainingSettings,
+        *,
+        seed: int,
+        max_seconds: float,
+        may_go_on: Callable[[], object],
+        on_event: Callable[[Event], None],
+        timer: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._store = None if store is None or store.count() == 0 else store
+        self._bundle, self._settings, self._seed = bundle, settings, seed
+        self._max_seconds, self._timer = max_seconds, timer
+        self._may_go_on, self._on_event = may_go_on, on_event
+        self._reports: dict[Literal["before", "after"], EvaluationReport] = {}
+        self._batches = MOST_BATCHES
+        self.seconds_to_keep = 0.0  # what scoring has taken, and will take once more
+
+    def score_before(self, model: Evaluated) -> None:
+        """Score the model as a round begins with it."""
+        if self._store is None:
+            return
+        started = self._timer()
+        self._batches = self._score("before", model, self._store, self._max_seconds)
+        self.seconds_to_keep = 2 * (self._timer() - started)
+
+    def score_after(self, model: Evaluated) -> None:
+        """Score it again, on the same examples, where it was scored before."""
+        if self._store is not None and "before" in self._reports:
+            self._score("after", model, self._store, math.inf)
+
+    def told(self) -> dict[str, float]:
+        """The fields of a report: both losses, or none."""
+        counts = {report.example_count for report in self._reports.values()}
+        if len(self._reports) < 2 or len(counts) > 1:  # examples were deleted: it would compare two things
+            return {}
+        return {f"held_out_loss_{when}": report.loss for when, report in self._reports.items()}
+
+    def _score(
+        self,
+        when: Literal["before", "after"],
+        model: Evaluated,
+        store: ExampleStore,
+        max_seconds: float,
+    ) -> int:
+        """Score once and tell; how many batches there were."""
+        batches = 0
+
+        def on_batch() -> None:
+            nonlocal batches
+            batches += 1
+            self._may_go_on()
+
+        manifest = self._bundle.manifest
+        try:
+            check_examples(store, manifest.task, manifest.labels)
+            report = evaluate_locally(
+                model,
+                islice(self._drawn(store), self._batches),
+                manifest.task,
+                max_seconds=max_seconds,
+                on_batch=on_batch,
+                timer=self._timer,
+            )
+        except (DataError, TrainingDiverged) as error:
+            logger.warning("event=not_scored when=%s code=%s message=%s", when, error.code, error.what)
+            return batches
+        self._reports[when] = report
+        self._on_event(HeldOutScored(when, report))
+        return batches
+
+    def _drawn(self, store: ExampleStore) -> Iterator[tuple[Batch, int]]:
+        batching = batching_of(self._bundle, self._settings)
+        return each_once(batching.read(store), batching, rng=np.random.default_rng(self._seed))
