@@ -26,7 +26,7 @@ from benchmarks.step_runs import (
     run_in_turn,
     write_inputs,
 )
-from edge_sdk.planning.planner import Forecast, forecast_round, training_rate
+from edge_sdk.planning.forecast import Forecast, StepPlan, forecast_round, training_rate
 from edge_sdk.probe import measure_capabilities
 from hetlora.bundle import Bundle
 from hetlora.cli.output import JsonFlag, stderr, stdout
@@ -118,7 +118,8 @@ def bench_forecast(
                 runs = _measure(bundle, one, threads, plan, Path(scratch) / "inputs")
                 cost = bundle.manifest.cost_model
                 step = cost.step(batch=one.batch, tokens=one.tokens, rank=lora_rank)
-                forecast = forecast_round(cost, step, steps=1, flops_per_second=rate)
+                whole = StepPlan(one.batch, one.tokens, lora_rank, one.batch)
+                forecast = forecast_round(cost, whole, steps=1, flops_per_second=rate)
                 variant = Variant.of(bundle)
                 rows.append(
                     forecast_row(name, variant, one, step, forecast, runs, counted=_counted(cost, step))

@@ -1,59 +1,191 @@
-"""From what a device can do to the rank at which it trains."""
+"""From what a device can do to how it trains: rank, micro-batch, steps, and tokens of a text."""
 
 from __future__ import annotations
 
-import sys
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Final, Literal
 
 from edge_sdk.batching.sizes import fixed_sizes
-from hetlora.cost import CostModel, StepSize
-from hetlora.errors import DeviceTooSmall, RankOutOfRange
+from edge_sdk.planning.forecast import (
+    MIB,
+    UNCORRECTED,
+    Correction,
+    Forecast,
+    StepPlan,
+    forecast_round,
+    training_rate,
+)
+from edge_sdk.planning.ladder import lengths, micro_batches, ranks_of
+from hetlora.errors import DeviceTooSmall
 from hetlora.manifest import Manifest, reads_images
 from hetlora.messages.device import CapabilityReport, Offer
 from hetlora.rounding import bytes_per_rank
 
-MIB: Final = 1024 * 1024
-
 # Of the memory that is free now; the rest is for the app around the SDK and for the forecast's error.
 MEMORY_SHARE: Final = 0.7
-# The constants of memory and time were fitted to 104 measured steps, where the peak came out within 9 %
-# (docs/adr/0010-cost-model.md); `hetlora bench forecast` tries them on other models.
-# Resident size of Python, the SDK's libraries and an opened runtime before they hold a model.
-PROCESS_BYTES: Final = 96 * MIB
-# What the runtime keeps for each node of an opened graph.
-NODE_BYTES: Final = 13 * 1024
-# Memory over tensors that are alive: blocks of the allocator, and what kernels hold for a moment.
-LIVE_SHARE: Final = 1.15
-# The adapter, its gradient, AdamW's two moments, and the copies in which these enter and leave a step.
-COPIES_OF_ADAPTER: Final = 6
-# What nodes other than matrix products take, as operations of these for each byte that they write.
-FLOPS_PER_WRITTEN_BYTE: Final = 10
-# Share of the probe's matmul rate that a training step's products reach.
-TRAINING_EFFICIENCY: Final = 0.65
-# What each core beyond the first adds: not every kernel splits its work, and cores often come in pairs that
-# share one arithmetic unit.
-EXTRA_CORE_SHARE: Final = 0.5
+# Of the steps that are asked: a device that cannot take so many in the round's time has too little to say.
+LEAST_SHARE_OF_STEPS: Final = 0.5
 
 Limit = Literal["memory", "time", "traffic"]
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """What a round at some rank is expected to take; traffic is the adapter's, down and up."""
-
-    peak_bytes: int
-    seconds: float
-    traffic_bytes: int
+Bound = Literal["offer", "bundle"] | Limit
 
 
 @dataclass(frozen=True, slots=True)
 class RankChoice:
-    """The rank to train at, and what kept it from being higher."""
+    """How to train, and what kept the rank from being higher.
+
+    `micro_batch` rows of a batch go through the model at a time; longer texts than `max_tokens` are cut. The
+    forecast has as many steps as the round's time is expected to allow.
+    """
 
     rank: int
-    bound_by: Literal["offer", "bundle"] | Limit
+    bound_by: Bound
     forecast: Forecast
+    micro_batch: int
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What training at one rank would take, after all concessions, and the limit that it passes still."""
+
+    step: StepPlan
+    forecast: Forecast
+    passes: Limit | None
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """The arithmetic of one offer on one device.
+
+    Concessions come in this order, each only as far as it must (docs/adr/0024-planning.md): micro-batches
+    and steps are given up before rank, and rank before tokens.
+
+    Args:
+        capabilities: of the device, less what is to stay free for others.
+        example_count: that the device trains on; batches are no larger.
+        threads: that training may use, None for all.
+        correction: what real steps of this bundle took over what was forecast.
+        memory_share: of the free memory, how much a forecast may take.
+        longest_tokens: of the device's examples; None is unknown, and as many as the offer allows.
+        bundle_bytes: what is missing of the bundle.
+
+    Raises:
+        BundleInvalid: inputs of the manifest that no batch has.
+    """
+
+    capabilities: CapabilityReport
+    manifest: Manifest
+    offer: Offer
+    example_count: int
+    threads: int | None = None
+    correction: Correction = UNCORRECTED
+    memory_share: float = MEMORY_SHARE
+    longest_tokens: int | None = None
+    bundle_bytes: int = 0
+
+    def choose(self) -> RankChoice:
+        """The highest rank that fits the device.
+
+        A bundle stamped for one rank leaves that or nothing. A frozen adapter is not in the forecast: only
+        the plan tells of it, which is made for the rank chosen here.
+
+        Raises:
+            DeviceTooSmall: not even the lowest rank fits; the message says by how much.
+            RankOutOfRange: the offer leaves no rank, or not the one that the bundle is stamped for.
+        """
+        for max_tokens in self.lengths():
+            attempts = list(self.attempts(max_tokens))
+            fitting = list(takewhile(lambda attempt: attempt.passes is None, attempts))
+            if fitting:
+                return self._choice(fitting[-1], attempts[len(fitting) :], max_tokens)
+        raise self._too_small(attempts[0])
+
+    def lengths(self) -> list[int]:
+        """To how many tokens texts may be cut, the most first: what was asked, and what the run permits."""
+        stamped = fixed_sizes(self.manifest).tokens
+        training = self.offer.training
+        asked = stamped or min(training.max_tokens, self.manifest.max_tokens)
+        if stamped or training.min_tokens is None or reads_images(self.manifest.task):
+            return [asked]
+        return lengths(asked, min(training.min_tokens, asked))
+
+    def attempts(self, max_tokens: int) -> Iterator[Attempt]:
+        """What each rank of the offer would take, the lowest first.
+
+        Raises:
+            RankOutOfRange: see `choose`.
+        """
+        for rank in ranks_of(self.manifest, self.offer):
+            yield self._attempt(rank, max_tokens)
+
+    def _attempt(self, rank: int, max_tokens: int) -> Attempt:
+        sizes = fixed_sizes(self.manifest)
+        batch = sizes.rows or min(self.offer.training.batch_size, self.example_count)
+        tokens = sizes.tokens or min(max_tokens, self.longest_tokens or max_tokens)
+        if reads_images(self.manifest.task):
+            tokens = 1  # what a picture takes is counted by the picture, ranks included
+        for rows in micro_batches(batch) if sizes.rows is None else [batch]:
+            step = StepPlan(batch, tokens, self.offer.trained_rank or rank, rows)
+            forecast = self._forecast(rank, step)
+            if forecast.peak_bytes <= self.memory_bytes:
+                return self._within_time(rank, step, forecast)
+        return Attempt(replace(step, rank=rank), forecast, "memory")
+
+    def _within_time(self, rank: int, step: StepPlan, forecast: Forecast) -> Attempt:
+        asked = self.offer.training.steps
+        possible = min(asked, math.floor(self.offer.round_seconds / forecast.step_seconds))
+        least = math.ceil(LEAST_SHARE_OF_STEPS * asked)
+        forecast = replace(forecast, steps=max(possible, least))
+        traffic = self.capabilities.traffic_bytes_per_round
+        passes: Limit | None = None
+        if possible < least:
+            passes = "time"
+        elif traffic is not None and forecast.traffic_bytes > traffic:
+            passes = "traffic"
+        return Attempt(replace(step, rank=rank), forecast, passes)
+
+    def _forecast(self, rank: int, step: StepPlan) -> Forecast:
+        training, costs = self.offer.training, self.manifest.cost_model
+        sent_per_rank = bytes_per_rank(
+            self.manifest.adapter, costs.adapter_bytes_per_rank, training.upload_precision
+        )
+        return forecast_round(
+            costs,
+            step,
+            steps=training.steps,
+            flops_per_second=training_rate(self.capabilities, self.threads),
+            upload_bytes=rank * sent_per_rank,
+            bundle_bytes=self.bundle_bytes,
+            correction=self.correction,
+        )
+
+    @property
+    def memory_bytes(self) -> int:
+        """What a forecast of the peak may come to."""
+        return int(self.memory_share * self.capabilities.memory_available_bytes)
+
+    def _choice(self, best: Attempt, beyond: Sequence[Attempt], max_tokens: int) -> RankChoice:
+        unbound: Bound = "offer" if self.manifest.fixed_rank is None else "bundle"
+        bound_by = (beyond[0].passes if beyond else None) or unbound
+        return RankChoice(best.step.rank, bound_by, best.forecast, best.step.micro_batch, max_tokens)
+
+    def _too_small(self, lowest: Attempt) -> DeviceTooSmall:
+        forecast, traffic = lowest.forecast, self.capabilities.traffic_bytes_per_round
+        got, expected = {
+            "memory": (_in_mib(self.memory_bytes), f"{_in_mib(forecast.peak_bytes)} to train in"),
+            "time": (f"{self.offer.round_seconds:.1f} s", f"{forecast.seconds:.1f} s of training"),
+            "traffic": (f"{traffic} bytes", f"{forecast.traffic_bytes} bytes of traffic"),
+            None: ("all of it", "no more"),
+        }[lowest.passes]
+        return DeviceTooSmall(
+            f"not even rank {lowest.step.rank} fits this device, for lack of {lowest.passes}",
+            got=got,
+            expected=expected,
+        )
 
 
 def choose_rank(
@@ -64,135 +196,13 @@ def choose_rank(
     example_count: int,
     threads: int | None = None,
 ) -> RankChoice:
-    """The highest rank of the offer's ladder that fits the device.
-
-    What limits it: free memory, the round's time, and the traffic that the device allows itself. A bundle
-    stamped for one rank leaves that or nothing; stamped sizes of the batch count in full. A frozen adapter is
-    not in the forecast: only the plan tells of it, which is made for the rank chosen here.
+    """The highest rank of the offer's ladder that fits the device; see `Planner`, which takes more.
 
     Raises:
-        DeviceTooSmall: not even the lowest rank fits; the message says by how much.
-        RankOutOfRange: the offer leaves no rank, or not the one that the bundle is stamped for.
-        BundleInvalid: inputs of the manifest that no batch has.
+        DeviceTooSmall, RankOutOfRange, BundleInvalid: as `Planner`.
     """
-    sizes = fixed_sizes(manifest)
-    batch = sizes.rows or min(offer.training.batch_size, example_count)
-    tokens = sizes.tokens or min(offer.training.max_tokens, manifest.max_tokens)
-    if reads_images(manifest.task):
-        tokens = 1  # what a picture takes is counted by the picture, ranks included
-    sent_per_rank = bytes_per_rank(
-        manifest.adapter, manifest.cost_model.adapter_bytes_per_rank, offer.training.upload_precision
-    )
-    budget = _budget(capabilities, offer)
-    best: RankChoice | None = None
-    for rank in _ranks(manifest, offer):
-        forecast = forecast_round(
-            manifest.cost_model,
-            manifest.cost_model.step(batch=batch, tokens=tokens, rank=offer.trained_rank or rank),
-            steps=offer.training.steps,
-            flops_per_second=training_rate(capabilities, threads),
-            sent_bytes=rank * sent_per_rank,
-        )
-        limit = _limit_passed(forecast, budget)
-        if limit is not None and best is None:
-            raise DeviceTooSmall(
-                f"not even rank {rank} fits this device, for lack of {limit}",
-                got=_in_words(budget, limit),
-                expected=_in_words(forecast, limit),
-            )
-        if limit is not None and best is not None:
-            return replace(best, bound_by=limit)
-        best = RankChoice(rank, "offer" if manifest.fixed_rank is None else "bundle", forecast)
-    assert best is not None  # a ladder has at least one rung
-    return best
+    return Planner(capabilities, manifest, offer, example_count, threads).choose()
 
 
-def _ranks(manifest: Manifest, offer: Offer) -> list[int]:
-    ranks = ladder(offer.min_rank, min(offer.max_rank, manifest.adapter.max_rank))
-    if manifest.fixed_rank is None:
-        return ranks
-    if not ranks[0] <= manifest.fixed_rank <= ranks[-1]:
-        raise RankOutOfRange(
-            "the bundle is stamped for one rank, which the offer does not allow",
-            got=manifest.fixed_rank,
-            expected=f"{ranks[0]} to {ranks[-1]}",
-        )
-    return [manifest.fixed_rank]
-
-
-def _budget(capabilities: CapabilityReport, offer: Offer) -> Forecast:
-    traffic_bytes = capabilities.traffic_bytes_per_round
-    return Forecast(
-        int(MEMORY_SHARE * capabilities.memory_available_bytes),
-        offer.round_seconds,
-        sys.maxsize if traffic_bytes is None else traffic_bytes,
-    )
-
-
-def _limit_passed(forecast: Forecast, budget: Forecast) -> Limit | None:
-    if forecast.peak_bytes > budget.peak_bytes:
-        return "memory"
-    if forecast.seconds > budget.seconds:
-        return "time"
-    return "traffic" if forecast.traffic_bytes > budget.traffic_bytes else None
-
-
-def _in_words(forecast: Forecast, limit: Limit) -> str:
-    return {
-        "memory": f"{forecast.peak_bytes / MIB:.0f} MiB to train in",
-        "time": f"{forecast.seconds:.1f} s of training",
-        "traffic": f"{forecast.traffic_bytes} bytes of traffic",
-    }[limit]
-
-
-def ladder(min_rank: int, max_rank: int) -> list[int]:
-    """The ranks a device chooses from: both limits, and the powers of two between them.
-
-    Few distinct ranks, so that devices share one truncated adapter each, and steps wide enough that the noise
-    of a probe does not move a device up and down. Self-pruning lowers `max_rank` one by one: that limit is
-    itself on the ladder, so a device at the top keeps what pruning left it.
-
-    Raises:
-        RankOutOfRange: the limits leave no rank between them.
-    """
-    if not 1 <= min_rank <= max_rank:
-        raise RankOutOfRange("limits of a rank", got=f"{min_rank} to {max_rank}", expected="1 <= min <= max")
-    powers = (2**exponent for exponent in range(max_rank.bit_length()))
-    return sorted({min_rank, max_rank, *(rank for rank in powers if min_rank < rank < max_rank)})
-
-
-def forecast_round(
-    cost_model: CostModel,
-    step: StepSize,
-    *,
-    steps: int,
-    flops_per_second: float,
-    sent_bytes: int | None = None,
-) -> Forecast:
-    """What one round of `steps` such steps takes, from the bundle's cost model.
-
-    `sent_bytes` is what an update takes, where it is not all of what is trained, in float32.
-    """
-    adapter_bytes = step.rank * cost_model.adapter_bytes_per_rank
-    work = cost_model.flops.at(step) + FLOPS_PER_WRITTEN_BYTE * cost_model.written_bytes.at(step)
-    return Forecast(
-        PROCESS_BYTES
-        + NODE_BYTES * cost_model.graph_nodes
-        + cost_model.base_weight_bytes
-        + round(LIVE_SHARE * cost_model.peak_live_bytes(step))
-        + COPIES_OF_ADAPTER * adapter_bytes,
-        steps * work / flops_per_second,
-        adapter_bytes + (adapter_bytes if sent_bytes is None else sent_bytes),
-    )
-
-
-def training_rate(capabilities: CapabilityReport, threads: int | None) -> float:
-    """Operations per second in training, on `threads` of a measured device's cores or, if None, on all.
-
-    A profile given by hand stands for a device that uses all its cores, whatever simulates it.
-    """
-    cores = capabilities.cores
-    if threads is not None and capabilities.source == "measured":
-        cores = min(threads, cores)
-    one_core = capabilities.matmul_flops_per_second * TRAINING_EFFICIENCY
-    return one_core * (1 + EXTRA_CORE_SHARE * (cores - 1))
+def _in_mib(size_bytes: int) -> str:
+    return f"{size_bytes / MIB:.0f} MiB"

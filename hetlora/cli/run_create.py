@@ -76,6 +76,12 @@ def create(
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of an example; by default the bundle's.")
     ] = None,
+    min_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Devices that lack the memory may cut examples to so many; by default none may."
+        ),
+    ] = None,
     pruning_decay: Annotated[
         float | None,
         typer.Option(
@@ -199,6 +205,7 @@ def create(
                 batch_size=batch_size,
                 learning_rate=learning_rate,
                 max_tokens=max_tokens or manifest.max_tokens,
+                min_tokens=min_tokens,
                 prune_by=prune_by,
                 upload_precision=upload_precision,
                 evaluate=score_rounds,

@@ -166,6 +166,8 @@ class TrainingSettings(Message):
     momentum: float = Field(default=0, ge=0, lt=1, exclude_if=_is_zero)  # of sgd
     # Whether devices score what they hold out before the first step and after the last, and tell both losses.
     evaluate: bool = Field(default=False, strict=True, exclude_if=_is_false)
+    # To so many tokens a device may cut texts that it cannot train on otherwise; None: to `max_tokens` alone.
+    min_tokens: int | None = Field(default=None, strict=True, ge=1, le=8192, exclude_if=_is_unknown)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

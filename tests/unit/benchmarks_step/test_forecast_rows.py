@@ -5,7 +5,7 @@ import pytest
 from benchmarks.bench_forecast import SIZES, forecast_row, summary
 from benchmarks.llama import SMOLLM_135M
 from benchmarks.step_runs import Shape, StepRun, Variant
-from edge_sdk.planning.planner import Forecast
+from edge_sdk.planning.forecast import Forecast
 from hetlora.cost import StepSize
 
 INT8 = Variant("int8", "none")
@@ -15,8 +15,12 @@ def a_run(seconds: float, peak_bytes: int) -> StepRun:
     return StepRun(seconds, seconds, peak_bytes, first_loss=2.0, last_loss=1.0)
 
 
+def a_forecast(peak_bytes: int, seconds: float) -> Forecast:
+    return Forecast(peak_bytes, seconds, steps=1, download_bytes=0, upload_bytes=0)
+
+
 def test_error_is_the_forecast_over_the_measured_figure_less_one() -> None:
-    forecast = Forecast(peak_bytes=330, seconds=1.5, traffic_bytes=0)
+    forecast = a_forecast(330, 1.5)
     runs = [a_run(2.0, 300), a_run(1.0, 300), a_run(9.0, 300)]
     row = forecast_row("23M", INT8, Shape(2, 96), StepSize(2, 96, 4, 0), forecast, runs, counted={"flops": 7})
     # 330 / 300 and 1.5 / 2.0.
@@ -31,7 +35,7 @@ def test_errors_are_summed_up_without_their_signs() -> None:
     measured = [a_run(1.0, 100)]
     rows = [
         forecast_row("23M", INT8, Shape(1, 8), StepSize(1, 8, 4, 0), forecast, measured, counted={})
-        for forecast in (Forecast(90, 1.5, 0), Forecast(105, 0.8, 0), Forecast(100, 1.0, 0))
+        for forecast in (a_forecast(90, 1.5), a_forecast(105, 0.8), a_forecast(100, 1.0))
     ]
     # Memory 0.10, 0.05, 0 and time 0.5, 0.2, 0.
     assert summary(rows) == pytest.approx(

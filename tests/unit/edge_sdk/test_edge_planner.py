@@ -6,10 +6,19 @@ from fake_service import STRONG, FakeService, tiny_files, tiny_manifest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_sdk.planning import forecast as constants
 from edge_sdk.planning import planner
-from edge_sdk.planning.planner import Forecast, choose_rank, forecast_round, ladder, training_rate
+from edge_sdk.planning.forecast import (
+    Correction,
+    Forecast,
+    StepPlan,
+    forecast_round,
+    training_rate,
+)
+from edge_sdk.planning.ladder import ladder, lengths, micro_batches
+from edge_sdk.planning.planner import LEAST_SHARE_OF_STEPS, Planner, choose_rank
 from hetlora.adapter import AdapterSpec, ModuleSpec
-from hetlora.cost import CostModel, StepCost, StepSize
+from hetlora.cost import CostModel, StepCost
 from hetlora.errors import DeviceTooSmall, RankOutOfRange
 from hetlora.manifest import Manifest
 from hetlora.messages.device import CapabilityReport, Offer
@@ -49,8 +58,8 @@ def _available_for(peak_bytes: int) -> int:
     return int(peak_bytes / planner.MEMORY_SHARE) + 2
 
 
-def _step(rank: int) -> StepSize:
-    return COSTS.step(batch=4, tokens=8, rank=rank)
+def _step(rank: int, rows: int = 4) -> StepPlan:
+    return StepPlan(batch=4, tokens=8, rank=rank, micro_batch=rows)
 
 
 def test_forecast_adds_process_base_live_tensors_and_six_adapters() -> None:
@@ -58,7 +67,14 @@ def test_forecast_adds_process_base_live_tensors_and_six_adapters() -> None:
     # adapter 6 * 4 * 2 MB = 48 MB, base 50 MB. Time: 10 steps * 32 * (10 + 4) MFLOP = 4.48 GFLOP, 1 GFLOP/s.
     # Traffic: the adapter of 8 MB comes and goes.
     forecast = forecast_round(COSTS, _step(4), steps=10, flops_per_second=1e9)
-    assert forecast == Forecast(planner.PROCESS_BYTES + 149_520_000, pytest.approx(4.48), 16 * MB)
+    assert forecast == Forecast(
+        constants.PROCESS_BYTES + 149_520_000,
+        pytest.approx(0.448),
+        10,
+        download_bytes=8 * MB,
+        upload_bytes=8 * MB,
+    )
+    assert (forecast.seconds, forecast.traffic_bytes) == (pytest.approx(4.48), 16 * MB)
 
 
 def test_each_node_takes_memory_and_each_written_byte_takes_time() -> None:
@@ -72,7 +88,12 @@ def test_each_node_takes_memory_and_each_written_byte_takes_time() -> None:
 def test_peak_is_that_of_the_moment_with_the_most_alive() -> None:
     # A step of 4 x 8 tokens: 32 * 3 = 96 bytes at one moment, 50 + 4 * 8 * 8 = 306 at another.
     moments = (StepCost(per_token=3), StepCost(fixed=50, per_token_pair=1))
-    assert COSTS.model_copy(update={"live_bytes": moments}).peak_live_bytes(_step(1)) == 306
+    assert (
+        COSTS.model_copy(update={"live_bytes": moments}).peak_live_bytes(
+            COSTS.step(batch=4, tokens=8, rank=1)
+        )
+        == 306
+    )
 
 
 def test_strong_device_takes_the_highest_rank_offered() -> None:
@@ -80,21 +101,64 @@ def test_strong_device_takes_the_highest_rank_offered() -> None:
     assert (choice.rank, choice.bound_by) == (32, "offer")
 
 
-def test_memory_bounds_the_rank() -> None:
-    # Rank 8: 32 * 1.8 * 1.15 + 96 + 50 = 212.24 MB beside the process; rank 16 takes
-    # 32 * 2.6 * 1.15 + 192 + 50 = 337.68 MB.
-    available = _available_for(planner.PROCESS_BYTES + 220 * MB)
+def test_memory_costs_time_before_it_costs_rank() -> None:
+    # Rank 32 takes 32 * 4.2 * 1.15 + 384 + 50 = 588.56 MB with all 32 tokens at once, 511.28 MB with 16 and
+    # 472.64 MB with 8.
+    available = _available_for(constants.PROCESS_BYTES + 480 * MB)
     choice = choose_rank(_device(memory_available_bytes=available), MANIFEST, _offer(), example_count=100)
-    assert (choice.rank, choice.bound_by) == (8, "memory")
-    assert choice.forecast.peak_bytes == planner.PROCESS_BYTES + 212_240_000
+    assert (choice.rank, choice.bound_by, choice.micro_batch) == (32, "offer", 1)
+    assert choice.forecast.peak_bytes == constants.PROCESS_BYTES + 472_640_000
+    more = _available_for(constants.PROCESS_BYTES + 520 * MB)
+    choice = choose_rank(_device(memory_available_bytes=more), MANIFEST, _offer(), example_count=100)
+    assert (choice.rank, choice.micro_batch) == (32, 2)
 
 
-def test_time_bounds_the_rank() -> None:
-    # 320 tokens in all: rank 4 takes 4.48 GFLOP, rank 8 takes 5.76 GFLOP; the device does 0.5 GFLOP/s.
-    device = _device(cores=1, matmul_flops_per_second=0.5e9 / planner.TRAINING_EFFICIENCY)
-    choice = choose_rank(device, MANIFEST, _offer(round_seconds=10.0), example_count=100)
-    assert (choice.rank, choice.bound_by) == (4, "time")
-    assert choice.forecast.seconds == pytest.approx(8.96)
+def test_memory_bounds_the_rank_at_one_row_at_a_time() -> None:
+    # 8 tokens: rank 8 takes 8 * 1.8 * 1.15 + 96 + 50 = 162.56 MB, rank 16 takes 8 * 2.6 * 1.15 + 192 + 50
+    # = 265.92 MB. At rank 8 two rows go as well: 179.12 MB.
+    available = _available_for(constants.PROCESS_BYTES + 200 * MB)
+    choice = choose_rank(_device(memory_available_bytes=available), MANIFEST, _offer(), example_count=100)
+    assert (choice.rank, choice.bound_by, choice.micro_batch) == (8, "memory", 2)
+    assert choice.forecast.peak_bytes == constants.PROCESS_BYTES + 179_120_000
+
+
+def test_rank_that_fits_never_takes_fewer_rows_than_it_could() -> None:
+    assert choose_rank(_device(), MANIFEST, _offer(), example_count=100).micro_batch == 4
+
+
+def test_micro_batches_are_the_fewest_rows_of_each_number_of_parts() -> None:
+    assert micro_batches(16) == [16, 8, 6, 4, 3, 2, 1]
+    assert micro_batches(1) == [1]
+
+
+@given(batch=st.integers(1, 200), rows=st.integers(1, 200))
+def test_parts_of_a_batch_are_the_whole_batch(batch: int, rows: int) -> None:
+    parts = StepPlan(batch, 8, 4, min(rows, batch)).parts
+    assert sum(parts) == batch
+    assert max(parts) == parts[0] == min(rows, batch)
+
+
+def test_parts_take_the_time_of_what_each_step_through_the_graph_costs() -> None:
+    # 10 GFLOP for each pass through the graph, 4 rows: one pass or, three rows at a time, two.
+    costs = COSTS.model_copy(update={"flops": StepCost(fixed=10**10, per_text=10**9)})
+    whole = forecast_round(costs, _step(4), steps=1, flops_per_second=1e9)
+    parts = forecast_round(costs, _step(4, rows=3), steps=1, flops_per_second=1e9)
+    assert (whole.seconds, parts.seconds) == (pytest.approx(14.0), pytest.approx(24.0))
+
+
+def test_time_costs_steps_before_it_costs_rank() -> None:
+    # 320 tokens in 10 steps: rank 32 takes 13.44 GFLOP, rank 16 takes 8.32 GFLOP; 1 GFLOP/s has 7 s: half of
+    # the steps at rank 32, and 8 at rank 16.
+    device = _device(cores=1, matmul_flops_per_second=1e9 / constants.TRAINING_EFFICIENCY)
+    choice = choose_rank(device, MANIFEST, _offer(round_seconds=7.0), example_count=100)
+    assert (choice.rank, choice.bound_by, choice.forecast.steps) == (32, "offer", 5)
+    assert choice.forecast.seconds == pytest.approx(6.72)
+
+
+def test_time_bounds_the_rank_where_half_of_the_steps_do_not_fit() -> None:
+    device = _device(cores=1, matmul_flops_per_second=1e9 / constants.TRAINING_EFFICIENCY)
+    choice = choose_rank(device, MANIFEST, _offer(round_seconds=6.7), example_count=100)
+    assert (choice.rank, choice.bound_by, choice.forecast.steps) == (16, "time", 8)
 
 
 def test_traffic_bounds_the_rank() -> None:
@@ -124,7 +188,8 @@ def test_rank_that_is_trained_anyway_takes_the_memory_and_the_rank_taken_the_upl
     device = _device(traffic_bytes_per_round=50 * MB)
     choice = choose_rank(device, MANIFEST, offer, example_count=100)
     assert (choice.rank, choice.bound_by) == (8, "traffic")
-    assert choice.forecast.peak_bytes == planner.PROCESS_BYTES + 337_680_000
+    assert choice.forecast.peak_bytes == constants.PROCESS_BYTES + 337_680_000
+    assert choice.forecast.download_bytes == 32 * MB
     assert choice.forecast.traffic_bytes == 48 * MB
 
 
@@ -151,31 +216,39 @@ def test_pictures_are_counted_by_the_picture() -> None:
         update={"cost_model": COSTS, "adapter": SPEC_32}
     )
     choice = choose_rank(_device(), pictures, _offer(), example_count=100)
-    assert choice.forecast.peak_bytes == planner.PROCESS_BYTES + 453_320_000
+    assert choice.forecast.peak_bytes == constants.PROCESS_BYTES + 453_320_000
 
 
-def test_few_examples_make_small_batches_and_so_room_for_rank() -> None:
+def test_few_examples_make_small_batches() -> None:
     # With one example a batch is 8 tokens instead of 32: rank 16 takes 8 * 2.6 * 1.15 + 192 + 50 = 265.92 MB.
-    available = _available_for(planner.PROCESS_BYTES + 270 * MB)
-    device = _device(memory_available_bytes=available)
-    assert choose_rank(device, MANIFEST, _offer(), example_count=1).rank == 16
+    choice = choose_rank(_device(), MANIFEST, _offer(max_rank=16), example_count=1)
+    assert choice.micro_batch == 1
+    assert choice.forecast.peak_bytes == constants.PROCESS_BYTES + 265_920_000
+
+
+def test_short_examples_make_small_batches() -> None:
+    # No text is longer than 2 tokens, of 8: four of them are as many as one of 8.
+    planned = Planner(_device(), MANIFEST, _offer(max_rank=16), 100, longest_tokens=2).choose()
+    assert planned.forecast.peak_bytes == constants.PROCESS_BYTES + 265_920_000
+    assert planned.max_tokens == 8  # what is longer tomorrow is not cut
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"memory_available_bytes": 100 * planner.MIB}, "lack of memory; got 70 MiB .* expected 209 MiB"),
-        # 320 tokens * 12 MFLOP = 3.84 GFLOP at 4 MFLOP/s.
+        ({"memory_available_bytes": 100 * constants.MIB}, "lack of memory; got 70 MiB; expected 177 MiB"),
+        # 160 tokens in half of the steps * 12 MFLOP = 1.92 GFLOP at 2 MFLOP/s.
         (
-            {"cores": 1, "matmul_flops_per_second": 4e6 / planner.TRAINING_EFFICIENCY},
-            "time; got 600.0 s .* expected 960.0 s",
+            {"cores": 1, "matmul_flops_per_second": 2e6 / constants.TRAINING_EFFICIENCY},
+            "time; got 600.0 s; expected 960.0 s",
         ),
-        ({"traffic_bytes_per_round": 5}, "lack of traffic; got 5 bytes .* expected 8000000 bytes"),
+        ({"traffic_bytes_per_round": 5}, "lack of traffic; got 5 bytes; expected 8000000 bytes"),
     ],
     ids=["memory", "time", "traffic"],
 )
 def test_device_too_small_for_the_lowest_rank_says_by_how_much(changes: dict[str, int], message: str) -> None:
-    # Rank 2: 32 * 1.2 * 1.15 + 24 + 50 = 118.16 MB = 112.7 MiB beside the process of 96 MiB: 208.7 MiB.
+    # Rank 2, a row of 8 tokens at a time: 8 * 1.2 * 1.15 + 24 + 50 = 85.04 MB = 81.1 MiB beside the process
+    # of 96 MiB: 177.1 MiB.
     with pytest.raises(DeviceTooSmall, match=f"not even rank 2 fits .*{message}"):
         choose_rank(_device(**changes), MANIFEST, _offer(), example_count=100)
 
@@ -198,7 +271,7 @@ def test_stamped_rank_that_the_offer_does_not_allow_is_refused(rank: int, limits
 
 
 def test_device_too_small_for_the_stamped_rank_says_so_though_a_lower_one_would_fit() -> None:
-    device = _device(memory_available_bytes=_available_for(planner.PROCESS_BYTES + 220 * MB))
+    device = _device(memory_available_bytes=_available_for(constants.PROCESS_BYTES + 200 * MB))
     manifest = MANIFEST.model_copy(update={"fixed_rank": 16})  # rank 8 fits, see above
     with pytest.raises(DeviceTooSmall, match="not even rank 16 fits this device, for lack of memory"):
         choose_rank(device, manifest, _offer(), example_count=100)
@@ -206,11 +279,88 @@ def test_device_too_small_for_the_stamped_rank_says_so_though_a_lower_one_would_
 
 def test_stamped_batch_counts_in_full_however_few_the_examples() -> None:
     choice = choose_rank(_device(), stamped(MANIFEST, rows=8, tokens=64), _offer(), example_count=1)
-    expected = COSTS.step(batch=8, tokens=64, rank=4)
-    assert (
-        choice.forecast.peak_bytes
-        == forecast_round(COSTS, expected, steps=10, flops_per_second=1e9).peak_bytes
-    )
+    expected = forecast_round(COSTS, StepPlan(8, 64, 4, 8), steps=10, flops_per_second=1e9)
+    assert choice.forecast.peak_bytes == expected.peak_bytes
+    assert (choice.micro_batch, choice.max_tokens) == (8, 64)
+
+
+def test_stamped_batch_is_not_cut_into_parts_for_want_of_memory() -> None:
+    # 8 * 64 tokens at rank 4: 512 * 1.4 * 1.15 + 48 + 50 = 922.32 MB.
+    device = _device(memory_available_bytes=_available_for(constants.PROCESS_BYTES + 900 * MB))
+    with pytest.raises(DeviceTooSmall, match="not even rank 4 fits this device, for lack of memory"):
+        choose_rank(device, stamped(MANIFEST, rows=8, tokens=64), _offer(), example_count=100)
+
+
+def _lean(**changes: Any) -> tuple[CapabilityReport, Offer]:
+    """A device with room for 5 tokens at rank 2, 24 + 50 + 5 * 1.38 = 80.9 MB, and an offer of texts of 8."""
+    device = _device(memory_available_bytes=_available_for(constants.PROCESS_BYTES + 81 * MB))
+    return device, _offer(training=_offer().training.model_copy(update=changes))
+
+
+def test_texts_are_cut_before_a_device_declines_where_the_run_permits_it() -> None:
+    device, offer = _lean(min_tokens=3)
+    choice = choose_rank(device, MANIFEST, offer, example_count=100)
+    assert (choice.rank, choice.bound_by, choice.max_tokens, choice.micro_batch) == (2, "memory", 4, 1)
+    assert choice.forecast.peak_bytes == constants.PROCESS_BYTES + 79_520_000
+
+
+def test_texts_are_cut_no_shorter_than_the_run_permits() -> None:
+    with pytest.raises(DeviceTooSmall):
+        choose_rank(*_planned(*_lean(min_tokens=6)), example_count=100)
+    with pytest.raises(DeviceTooSmall):
+        choose_rank(*_planned(*_lean()), example_count=100)
+
+
+def _planned(device: CapabilityReport, offer: Offer) -> tuple[CapabilityReport, Manifest, Offer]:
+    return device, MANIFEST, offer
+
+
+def test_texts_are_not_cut_for_the_sake_of_rank() -> None:
+    device = _device(memory_available_bytes=_available_for(constants.PROCESS_BYTES + 90 * MB))
+    offer = _offer(training=_offer().training.model_copy(update={"min_tokens": 1}))
+    choice = choose_rank(device, MANIFEST, offer, example_count=100)
+    assert (choice.rank, choice.max_tokens) == (2, 8)
+
+
+def test_lengths_are_halves_down_to_the_least() -> None:
+    assert lengths(64, 10) == [64, 32, 16, 10]
+    assert lengths(64, 16) == [64, 32, 16]
+    assert lengths(8, 8) == lengths(8, 9) == [8]
+
+
+def test_correction_acts_on_the_model_and_not_on_the_process() -> None:
+    # 149.52 MB and 4.48 s as forecast; this device took half as much memory again, and twice the time.
+    measured = Correction(memory=1.5, seconds=2.0, watts=10.0)
+    forecast = forecast_round(COSTS, _step(4), steps=10, flops_per_second=1e9, correction=measured)
+    assert forecast.peak_bytes == constants.PROCESS_BYTES + 224_280_000
+    assert forecast.seconds == pytest.approx(8.96)
+    assert forecast.joules == pytest.approx(89.6)
+
+
+def test_without_a_sensor_nobody_knows_the_energy() -> None:
+    assert forecast_round(COSTS, _step(4), steps=10, flops_per_second=1e9).joules is None
+
+
+def test_device_that_measured_more_than_was_forecast_takes_a_lower_rank() -> None:
+    device = _device(memory_available_bytes=_available_for(constants.PROCESS_BYTES + 200 * MB))
+    # At one row rank 8 takes 162.56 MB and rank 4 takes 8 * 1.4 * 1.15 + 48 + 50 = 110.88 MB, as forecast.
+    planned = Planner(device, MANIFEST, _offer(), 100, correction=Correction(memory=1.5)).choose()
+    assert (planned.rank, planned.bound_by) == (4, "memory")
+
+
+def test_bundle_that_is_missing_is_told_and_is_no_traffic_of_the_round() -> None:
+    device = _device(traffic_bytes_per_round=50 * MB)
+    planned = Planner(device, MANIFEST, _offer(), 100, bundle_bytes=700 * MB).choose()
+    assert planned.rank == 8
+    assert (planned.forecast.bundle_bytes, planned.forecast.traffic_bytes) == (700 * MB, 32 * MB)
+
+
+def test_rank_that_pruning_left_is_never_passed_and_neither_is_the_measured_limit() -> None:
+    # The service remembers what pruning left a device as the offer's max_rank; memory allows 8, see above.
+    device = _device(memory_available_bytes=_available_for(constants.PROCESS_BYTES + 200 * MB))
+    pruned, able = _offer(max_rank=6), _offer(max_rank=13)
+    assert choose_rank(device, MANIFEST, pruned, example_count=100).rank == 6
+    assert choose_rank(device, MANIFEST, able, example_count=100).rank == 8
 
 
 def test_ladder_has_both_limits_and_the_powers_of_two_between() -> None:
@@ -241,10 +391,12 @@ def test_choice_fits_and_the_next_rung_does_not(
     offer = _offer(min_rank=min_rank, max_rank=max_rank, round_seconds=10.0)
 
     def fits(rank: int) -> bool:
-        forecast = forecast_round(COSTS, _step(rank), steps=10, flops_per_second=training_rate(device, None))
+        """With one row at a time and half of the steps, which is all that may be given up before the rank."""
+        step, rate = _step(rank, rows=1), training_rate(device, None)
+        forecast = forecast_round(COSTS, step, steps=10, flops_per_second=rate)
         return (
             forecast.peak_bytes <= planner.MEMORY_SHARE * memory
-            and forecast.seconds <= 10.0
+            and LEAST_SHARE_OF_STEPS * forecast.seconds <= 10.0
             and (traffic is None or forecast.traffic_bytes <= traffic)
         )
 
@@ -254,6 +406,8 @@ def test_choice_fits_and_the_next_rung_does_not(
         assert not fits(min_rank)
         return
     assert fits(choice.rank)
+    assert choice.forecast.peak_bytes <= planner.MEMORY_SHARE * memory
+    assert choice.forecast.seconds <= 10.0
     higher = [rank for rank in ladder(min_rank, max_rank) if rank > choice.rank]
     assert not any(fits(rank) for rank in higher)
     assert (choice.bound_by == "offer") == (not higher)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from recorded_systems import CONTAINER, recorded
 
-from edge_sdk.planning.planner import EXTRA_CORE_SHARE, TRAINING_EFFICIENCY, training_rate
+from edge_sdk.planning.forecast import EXTRA_CORE_SHARE, TRAINING_EFFICIENCY, training_rate
 from edge_sdk.probe.accelerator import Accelerator
 from edge_sdk.probe.memory import Memory, measure_memory
 from edge_sdk.probe.processor import Processor
