@@ -37,21 +37,27 @@ Bound = Literal["offer", "bundle"] | Limit
 class RankChoice:
     """How to train, and what kept the rank from being higher.
 
-    `micro_batch` rows of a batch go through the model at a time; longer texts than `max_tokens` are cut. The
-    forecast has as many steps as the round's time is expected to allow.
+    Longer texts than `max_tokens` are cut. The forecast is of `step`, and has as many of these as the round's
+    time is expected to allow.
     """
 
     rank: int
     bound_by: Bound
     forecast: Forecast
-    micro_batch: int
+    step: StepPlan
     max_tokens: int
+
+    @property
+    def micro_batch(self) -> int:
+        """How many rows of a batch go through the model at a time."""
+        return self.step.micro_batch
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """What training at one rank would take, after all concessions, and the limit that it passes still."""
 
+    rank: int
     step: StepPlan
     forecast: Forecast
     passes: Limit | None
@@ -133,7 +139,7 @@ class Planner:
             forecast = self._forecast(rank, step)
             if forecast.peak_bytes <= self.memory_bytes:
                 return self._within_time(rank, step, forecast)
-        return Attempt(replace(step, rank=rank), forecast, "memory")
+        return Attempt(rank, step, forecast, "memory")
 
     def _within_time(self, rank: int, step: StepPlan, forecast: Forecast) -> Attempt:
         asked = self.offer.training.steps
@@ -146,7 +152,7 @@ class Planner:
             passes = "time"
         elif traffic is not None and forecast.traffic_bytes > traffic:
             passes = "traffic"
-        return Attempt(replace(step, rank=rank), forecast, passes)
+        return Attempt(rank, step, forecast, passes)
 
     def _forecast(self, rank: int, step: StepPlan) -> Forecast:
         training, costs = self.offer.training, self.manifest.cost_model
@@ -171,7 +177,7 @@ class Planner:
     def _choice(self, best: Attempt, beyond: Sequence[Attempt], max_tokens: int) -> RankChoice:
         unbound: Bound = "offer" if self.manifest.fixed_rank is None else "bundle"
         bound_by = (beyond[0].passes if beyond else None) or unbound
-        return RankChoice(best.step.rank, bound_by, best.forecast, best.step.micro_batch, max_tokens)
+        return RankChoice(best.rank, bound_by, best.forecast, best.step, max_tokens)
 
     def _too_small(self, lowest: Attempt) -> DeviceTooSmall:
         forecast, traffic = lowest.forecast, self.capabilities.traffic_bytes_per_round
@@ -182,7 +188,7 @@ class Planner:
             None: ("all of it", "no more"),
         }[lowest.passes]
         return DeviceTooSmall(
-            f"not even rank {lowest.step.rank} fits this device, for lack of {lowest.passes}",
+            f"not even rank {lowest.rank} fits this device, for lack of {lowest.passes}",
             got=got,
             expected=expected,
         )

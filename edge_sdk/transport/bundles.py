@@ -52,6 +52,19 @@ class BundleCache:
             self._fetch(ref, path, MANIFEST_NAME)
         return parse_manifest(path.read_bytes())
 
+    def missing_bytes(self, ref: ObjectRef) -> int:
+        """How much of the bundle is still to be fetched, by the sizes of what is there.
+
+        Raises:
+            BodyTooLarge, BundleInvalid, DigestMismatch, ServiceUnreachable: as for `manifest`.
+        """
+        files = {self._folder / ref.sha256 / name: file for name, file in self.manifest(ref).files.items()}
+        return sum(
+            file.size_bytes
+            for path, file in files.items()
+            if not (path.is_file() and path.stat().st_size == file.size_bytes)
+        )
+
     def bundle(self, ref: ObjectRef) -> Bundle:
         """The whole bundle; only what is missing or damaged is fetched.
 

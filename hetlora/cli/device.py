@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
 from hetlora.cli import device_adapter
 from hetlora.cli.condition_options import ConditionsOption, conditions_of
+from hetlora.cli.device_profile import read_profile
 from hetlora.cli.example_options import ExamplesKeyFileOption, read_key
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
@@ -23,7 +23,6 @@ from hetlora.cli.parts import part
 from hetlora.cli.trust import CaFileOption, PinOption, ProxyOption
 from hetlora.cli.visits import VisitTeller
 from hetlora.errors import DataError, HetloraError, SettingsError
-from hetlora.messages.device import CapabilityReport
 
 if TYPE_CHECKING:
     from edge_sdk import ExampleStore
@@ -113,7 +112,7 @@ def run_device(
         raise SettingsError(
             "what is held out is given twice", got="--held-out and --held-out-share", expected="one of them"
         )
-    capabilities = None if profile is None else _read_profile(profile)
+    capabilities = None if profile is None else read_profile(profile)
     with (
         VisitTeller(as_json=as_json) as teller,
         EdgeClient(
@@ -184,15 +183,6 @@ def list_devices(
     columns = ["device_id", "name", "population", "state", "last_contact_at"]
     with connect(url, token, ca_file) as operator:
         print_items(operator.devices(population), columns, as_json=as_json, title="Devices")
-
-
-def _read_profile(path: Path) -> CapabilityReport:
-    try:
-        return CapabilityReport.model_validate_json(path.read_bytes()).model_copy(update={"source": "given"})
-    except (OSError, ValidationError) as error:
-        raise SettingsError(
-            f"profile {path} cannot be used", got=error, expected="a capability report"
-        ) from error
 
 
 def _fill(store: ExampleStore, path: Path) -> None:

@@ -21,6 +21,7 @@ from hetlora.cli import (
     doctor,
     export,
     key,
+    plan,
     population,
     probe,
     run,
@@ -64,6 +65,7 @@ app.command("bench", context_settings={"allow_extra_args": True, "allow_interspe
 )
 app.command("demo")(demo.demo)
 app.command("probe")(probe.probe)
+app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
 
 

@@ -157,6 +157,8 @@ class TrainingSettings(Message):
     batch_size: int = Field(default=16, strict=True, ge=1, le=4096)
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
     max_tokens: int = Field(default=64, strict=True, ge=1, le=8192)
+    # To so many tokens a device may cut texts that it cannot train on otherwise; None: to `max_tokens` alone.
+    min_tokens: int | None = Field(default=None, strict=True, ge=1, le=8192, exclude_if=_is_unknown)
     pruning_decay: float = Field(default=0.99, gt=0, le=1)  # gamma; 1 means no pruning
     pruning_penalty: float = Field(default=1e-3, ge=0)  # lambda
     prune_by: Literal["model", "module"] = "model"  # one decision for all modules, or one for each
@@ -166,8 +168,6 @@ class TrainingSettings(Message):
     momentum: float = Field(default=0, ge=0, lt=1, exclude_if=_is_zero)  # of sgd
     # Whether devices score what they hold out before the first step and after the last, and tell both losses.
     evaluate: bool = Field(default=False, strict=True, exclude_if=_is_false)
-    # To so many tokens a device may cut texts that it cannot train on otherwise; None: to `max_tokens` alone.
-    min_tokens: int | None = Field(default=None, strict=True, ge=1, le=8192, exclude_if=_is_unknown)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

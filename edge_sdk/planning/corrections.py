@@ -1,0 +1,77 @@
+"""What real steps took over their forecast, remembered for each bundle on this device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from edge_sdk.planning.forecast import Correction
+from edge_sdk.probe.cache import DAY_SECONDS
+from edge_sdk.session.database import DeviceDatabase
+from hetlora import __version__
+from hetlora.messages.device import CapabilityReport
+
+_TABLE: Final = """
+CREATE TABLE IF NOT EXISTS corrections (
+    bundle TEXT PRIMARY KEY,
+    circumstances TEXT NOT NULL,
+    memory REAL NOT NULL,
+    seconds REAL NOT NULL,
+    watts REAL,
+    taken_at REAL NOT NULL
+) WITHOUT ROWID, STRICT
+"""
+# A device has one bundle at a time, or a few.
+_MOST_BUNDLES: Final = 64
+
+
+def circumstances_of(capabilities: CapabilityReport, threads: int | None) -> str:
+    """What a correction depends on beside the bundle; to other sizes and ranks of that it carries over."""
+    return str((__version__, capabilities.architecture, capabilities.cores, threads))
+
+
+class Corrections:
+    """Corrections by bundle, believed as long as the probe's rates, under the circumstances of their time.
+
+    Args:
+        clock: Unix seconds. What is from the future is not believed: the clock was wrong then, or is now.
+
+    Raises:
+        DiskFull, StoreDamaged, UnavailableError: see `edge_sdk.session.database`.
+    """
+
+    def __init__(
+        self,
+        database: DeviceDatabase,
+        *,
+        ttl_seconds: float = DAY_SECONDS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._ttl_seconds = ttl_seconds
+        self._clock = clock
+        database.make(_TABLE)
+
+    def of(self, bundle: str, circumstances: str) -> Correction | None:
+        """What was measured of the bundle with this digest, if that was not too long ago."""
+        with self._database.reading() as database:
+            row = database.execute(
+                "SELECT memory, seconds, watts, taken_at FROM corrections"
+                " WHERE bundle = ? AND circumstances = ?",
+                (bundle, circumstances),
+            ).fetchone()
+        if row is None or not 0 <= self._clock() - row[3] < self._ttl_seconds:
+            return None
+        return Correction(*row[:3])
+
+    def keep(self, bundle: str, circumstances: str, correction: Correction) -> None:
+        """Remember what was measured just now, in the place of what was before."""
+        row = (bundle, circumstances, correction.memory, correction.seconds, correction.watts, self._clock())
+        with self._database.writing() as database:
+            database.execute("INSERT OR REPLACE INTO corrections VALUES (?, ?, ?, ?, ?, ?)", row)
+            database.execute(
+                "DELETE FROM corrections WHERE bundle NOT IN"
+                " (SELECT bundle FROM corrections ORDER BY taken_at DESC LIMIT ?)",
+                (_MOST_BUNDLES,),
+            )

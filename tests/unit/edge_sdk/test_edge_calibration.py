@@ -1,0 +1,186 @@
+"""A trial of real steps, and what it says of the forecast."""
+
+from __future__ import annotations
+
+import logging
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_bundle import stamped, tiny_files, tiny_manifest
+from fake_service import STRONG, FakeService
+
+from edge_sdk.planning.calibration import (
+    Trial,
+    correction_of,
+    plan_trial,
+    run_trial,
+    stretched,
+    trial_forecast,
+    trial_step,
+)
+from edge_sdk.planning.forecast import MIB, PROCESS_BYTES, Correction, Forecast, StepPlan
+from edge_sdk.planning.planner import MEMORY_SHARE, Planner
+from edge_sdk.probe.system import System
+from hetlora.cost import CostModel, StepCost
+from hetlora.errors import ConditionsUnmet, DeviceTooSmall
+from hetlora.graph_names import ATTENTION_MASK, INPUT_IDS, LABELS, PIXEL_VALUES
+from hetlora.manifest import Manifest
+
+MB = 1_000_000
+# 100 MB a row beside 50 MB, and a second a row at 1 GFLOP/s.
+COSTS = CostModel(
+    flops=StepCost(per_text=10**9),
+    written_bytes=StepCost(),
+    live_bytes=(StepCost(per_text=100 * MB),),
+    most_chunk_rows=0,
+    graph_nodes=0,
+    base_weight_bytes=50 * MB,
+    adapter_bytes_per_rank=0,
+)
+MANIFEST: Manifest = tiny_manifest(tiny_files()).model_copy(update={"cost_model": COSTS})
+FORECAST = Forecast(PROCESS_BYTES + 200 * MB, 2.0, 1, download_bytes=0, upload_bytes=0)
+
+
+def planner(manifest: Manifest = MANIFEST, *, free_bytes: int = 4 * 2**30, seconds: float = 600.0) -> Planner:
+    offer = FakeService().offer
+    assert offer is not None
+    training = offer.training.model_copy(update={"batch_size": 4, "steps": 10})
+    device = STRONG.model_copy(update={"memory_available_bytes": free_bytes, "matmul_flops_per_second": 1e9})
+    asked = offer.model_copy(update={"round_seconds": seconds, "training": training})
+    return Planner(device, manifest, asked, 100)
+
+
+def test_correction_is_what_was_measured_over_what_was_forecast() -> None:
+    trial = Trial(seconds=3.0, grown_bytes=300 * MB, watts=9.0)
+    assert correction_of(trial, FORECAST) == Correction(memory=1.5, seconds=1.5, watts=9.0)
+
+
+def test_memory_that_no_system_tells_is_taken_as_forecast() -> None:
+    assert correction_of(Trial(1.0, None, None), FORECAST) == Correction(memory=1.0, seconds=0.5)
+
+
+def test_memory_that_the_process_held_already_is_not_trusted_to_be_there_again() -> None:
+    assert correction_of(Trial(2.0, 10 * MB, None), FORECAST).memory == 0.7
+
+
+def test_device_whose_memory_no_forecast_can_tell_declines() -> None:
+    with pytest.raises(DeviceTooSmall, match=r"far more memory than was forecast; got 4\.1 times"):
+        correction_of(Trial(2.0, 820 * MB, None), FORECAST)
+
+
+@pytest.mark.parametrize(("seconds", "ratio"), [(0.1, 0.25), (20.0, 4.0)])
+def test_time_beyond_any_probe_is_bounded_and_told(
+    seconds: float, ratio: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert correction_of(Trial(seconds, 200 * MB, None), FORECAST).seconds == ratio
+    assert "event=probe_distrusted" in caplog.text
+
+
+def test_trial_counts_the_steps_after_the_first() -> None:
+    taken, times = count(1), iter([0.0, 0.5, 10.0, 10.7])  # of two steps, before and after each
+    trial = run_trial(lambda: lambda: next(taken), timer=lambda: next(times), system=System(Path("/absent")))
+    assert trial.seconds == pytest.approx(0.6)
+    assert next(taken) == 4
+
+
+def test_short_steps_are_repeated_until_their_median_means_something() -> None:
+    taken, clock = count(1), count()
+    run_trial(lambda: lambda: next(taken), timer=lambda: 0.01 * next(clock))
+    assert next(taken) - 1 == 1 + 10
+
+
+def test_trial_finds_the_memory_that_a_step_takes_for_a_moment() -> None:
+    def step() -> None:
+        np.ones(64 * MIB, np.uint8)
+
+    grown = run_trial(lambda: step).grown_bytes
+    assert grown is None or 60 * MIB < grown < 100 * MIB  # None: a system that keeps no peak
+
+
+def test_condition_that_is_lost_ends_the_trial_before_the_next_step() -> None:
+    taken: list[int] = []
+
+    def check() -> None:
+        if len(taken) == 2:
+            raise ConditionsUnmet("this device may not work now")
+
+    with pytest.raises(ConditionsUnmet):
+        run_trial(lambda: lambda: taken.append(1), check=check)
+    assert len(taken) == 2
+
+
+def test_battery_that_feeds_the_device_tells_its_power(tmp_path: Path) -> None:
+    battery = tmp_path / "sys/class/power_supply/BAT0"
+    battery.mkdir(parents=True)
+    for name, value in {"type": "Battery", "status": "Discharging", "power_now": "7500000"}.items():
+        (battery / name).write_text(value)
+    trial = run_trial(lambda: lambda: None, system=System(tmp_path / "proc", tmp_path / "sys"))
+    assert trial.watts == 7.5
+
+
+def test_trial_is_of_one_micro_batch_and_its_forecast_has_no_correction() -> None:
+    # Two rows at a time: 2 * 115 + 50 MB, two seconds of 1 GFLOP/s * 0.65 * 2.5.
+    corrected = planner()
+    forecast = trial_forecast(corrected, StepPlan(batch=4, tokens=8, rank=4, micro_batch=2))
+    assert trial_step(StepPlan(4, 8, 4, 2)) == StepPlan(2, 8, 4, 2)
+    assert forecast.peak_bytes == PROCESS_BYTES + 280 * MB
+    assert forecast.step_seconds == pytest.approx(2 / 0.65 / 2.5)
+
+
+def free_for(model_bytes: int, share: float) -> int:
+    return int((PROCESS_BYTES + model_bytes) / share) + 2
+
+
+def test_step_that_would_be_trained_is_the_one_that_is_tried() -> None:
+    # 280 MB is two rows at a time.
+    tried = plan_trial(planner(free_bytes=free_for(300 * MB, MEMORY_SHARE)))
+    assert tried == StepPlan(batch=4, tokens=8, rank=4, micro_batch=2)
+
+
+def test_device_that_is_nearly_large_enough_tries_the_smallest_step() -> None:
+    # One row takes 165 MB: more than 0.7 of the free memory, less than 0.9.
+    tried = plan_trial(planner(free_bytes=free_for(170 * MB, 0.9)))
+    assert tried == StepPlan(batch=4, tokens=8, rank=1, micro_batch=1)
+
+
+def test_device_that_is_far_too_small_declines_before_anything_is_loaded() -> None:
+    with pytest.raises(DeviceTooSmall, match="not even rank 1 fits this device, for lack of memory"):
+        plan_trial(planner(free_bytes=free_for(160 * MB, 0.9)))
+
+
+def test_device_that_may_be_fast_enough_is_tried() -> None:
+    # Half of 10 steps of 4 rows take 20 / (0.65 * 2.5) = 12.3 s; four times faster it would be 3.1.
+    assert plan_trial(planner(seconds=3.2)).rank == 1
+    with pytest.raises(DeviceTooSmall, match="lack of time"):
+        plan_trial(planner(seconds=3.0))
+
+
+def test_stamped_bundle_is_tried_with_the_rows_that_it_takes() -> None:
+    manifest = stamped(MANIFEST, rows=2, tokens=16)
+    tried = plan_trial(planner(manifest, free_bytes=free_for(290 * MB, 0.9)))
+    assert tried == StepPlan(batch=2, tokens=16, rank=4, micro_batch=2)
+
+
+def test_stretched_text_has_no_padding() -> None:
+    ids = np.array([[5, 6, 0], [7, 8, 9]])
+    batch: dict[str, Any] = {
+        INPUT_IDS: ids,
+        ATTENTION_MASK: (ids > 0).astype(np.int64),
+        LABELS: np.array([0, 1]),
+    }
+    whole = stretched(batch, MANIFEST, rows=3, tokens=4)
+    assert whole[INPUT_IDS].tolist() == [[5, 6, 0, 7], [8, 9, 5, 6], [0, 7, 8, 9]]
+    assert whole[ATTENTION_MASK].tolist() == [[1] * 4] * 3
+    assert whole[LABELS].tolist() == [0, 1, 0]
+
+
+def test_stretched_pictures_are_more_of_the_same_size() -> None:
+    pictures = tiny_manifest(tiny_files(), "image-classification")
+    batch = {PIXEL_VALUES: np.zeros((1, 3, 2, 2), np.float32), LABELS: np.array([1])}
+    whole = stretched(batch, pictures, rows=2, tokens=1)
+    assert whole[PIXEL_VALUES].shape == (2, 3, 2, 2)
+    assert whole[LABELS].tolist() == [1, 1]

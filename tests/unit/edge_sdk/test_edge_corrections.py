@@ -1,0 +1,59 @@
+"""What real steps took is remembered for a day, for its bundle and its circumstances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_service import NOW, STRONG
+
+from edge_sdk.planning.corrections import Corrections, circumstances_of
+from edge_sdk.planning.forecast import Correction
+from edge_sdk.probe.cache import DAY_SECONDS
+from edge_sdk.session.database import DeviceDatabase
+
+MEASURED = Correction(memory=1.25, seconds=0.5, watts=7.5)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[DeviceDatabase]:
+    database = DeviceDatabase(tmp_path / "device.sqlite")
+    yield database
+    database.close()
+
+
+def at(database: DeviceDatabase, seconds: float = 0.0) -> Corrections:
+    return Corrections(database, clock=lambda: NOW + seconds)
+
+
+def test_correction_is_known_until_its_day_is_over(database: DeviceDatabase) -> None:
+    at(database).keep("digest", "1 thread", MEASURED)
+    assert at(database, DAY_SECONDS - 1).of("digest", "1 thread") == MEASURED
+    assert at(database, DAY_SECONDS).of("digest", "1 thread") is None
+    assert at(database, -1).of("digest", "1 thread") is None  # a clock that was set back
+
+
+def test_correction_says_nothing_of_other_bundles_and_circumstances(database: DeviceDatabase) -> None:
+    at(database).keep("digest", "1 thread", MEASURED)
+    assert at(database).of("another", "1 thread") is None
+    assert at(database).of("digest", "2 threads") is None
+
+
+def test_newer_correction_takes_the_place_of_the_one_before(database: DeviceDatabase) -> None:
+    at(database).keep("digest", "1 thread", MEASURED)
+    at(database, 1).keep("digest", "1 thread", Correction(2.0, 3.0))
+    assert at(database, 2).of("digest", "1 thread") == Correction(2.0, 3.0, watts=None)
+
+
+def test_bundles_that_were_left_long_ago_are_forgotten(database: DeviceDatabase) -> None:
+    for second in range(70):
+        at(database, second).keep(f"digest {second}", "", MEASURED)
+    known = [second for second in range(70) if at(database, 70).of(f"digest {second}", "") is not None]
+    assert known == [*range(6, 70)]
+
+
+def test_other_cores_or_threads_are_other_circumstances() -> None:
+    fewer = STRONG.model_copy(update={"cores": 1})
+    told = {circumstances_of(device, threads) for device in (STRONG, fewer) for threads in (None, 1)}
+    assert len(told) == 4

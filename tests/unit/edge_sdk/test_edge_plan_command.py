@@ -1,0 +1,113 @@
+"""`hetlora plan`: the rank, why it is no higher, and what every rank would take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_bundle import bundle_on_disk
+from fake_service import STRONG
+from typer.testing import CliRunner
+
+from edge_sdk.planning.corrections import Corrections, circumstances_of
+from edge_sdk.planning.forecast import PROCESS_BYTES, Correction
+from edge_sdk.probe import measure_capabilities
+from edge_sdk.session.database import DeviceDatabase
+from hetlora.bundle import Bundle, open_bundle
+from hetlora.cli.main import app
+from hetlora.errors import DeviceTooSmall
+from hetlora.manifest import MANIFEST_NAME
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """Of up to rank 4; 100 MB are alive for each row, and 10 MB for each rank. The rest is nothing."""
+    bundle = bundle_on_disk(tmp_path / "bundle")
+    costs = bundle.manifest.cost_model.model_dump()
+    costs["live_bytes"] = [{"per_text": 100_000_000, "per_rank": 10_000_000}]
+    manifest = bundle.manifest.model_copy(update={"cost_model": type(bundle.manifest.cost_model)(**costs)})
+    (bundle.folder / MANIFEST_NAME).write_bytes(manifest.to_json())
+    return bundle
+
+
+def profile(tmp_path: Path, **changes: object) -> str:
+    path = tmp_path / "profile.json"
+    path.write_text(STRONG.model_copy(update=changes).model_dump_json())
+    return str(path)
+
+
+def told(bundle: Bundle, *words: str) -> Any:
+    asked = ["plan", "--bundle", str(bundle.folder), *words]
+    return CliRunner().invoke(app, asked, catch_exceptions=False)
+
+
+def test_strong_device_takes_what_the_run_allows(bundle: Bundle, tmp_path: Path) -> None:
+    done = told(bundle, "--profile", profile(tmp_path), "--batch-size", "4")
+    assert done.stdout == "rank 4: the run allows no higher rank\n"
+
+
+def test_lean_device_tells_what_it_gives_up(bundle: Bundle, tmp_path: Path) -> None:
+    # Of 1.15 * (100 + 10 * rank) MB at one row: rank 2 takes 138 MB and rank 4 161 MB.
+    free = int((PROCESS_BYTES + 150_000_000) / 0.7)
+    lean = profile(tmp_path, memory_available_bytes=free)
+    done = told(bundle, "--profile", lean, "--batch-size", "4", "--explain")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "rank 2: the next rank does not fit the memory, not even one row at a time"
+    assert lines[1] == "batches in 4 parts of up to 1 rows, for want of memory"
+    assert [line.rstrip("│ ").endswith("memory") for line in lines if line.startswith("│")] == [
+        False,
+        False,
+        True,
+    ]
+    assert "memory: 251 MB, 70% of what is free" in lines
+    assert "bundle: 1 modules trained, of up to rank 4" in lines
+
+
+def test_machines_get_every_rank_with_the_limit_that_it_passes(bundle: Bundle, tmp_path: Path) -> None:
+    free = int((PROCESS_BYTES + 150_000_000) / 0.7)
+    lean = profile(tmp_path, memory_available_bytes=free)
+    found = json.loads(told(bundle, "--profile", lean, "--batch-size", "4", "--json").stdout)
+    assert (found["fits"], found["choice"]["rank"], found["choice"]["bound_by"]) == (True, 2, "memory")
+    assert [(row["rank"], row["micro_batch"], row["passes"]) for row in found["ranks"]] == [
+        (1, 1, None),
+        (2, 1, None),
+        (4, 1, "memory"),
+    ]
+    assert found["correction"] is None
+
+
+def test_device_that_is_too_small_is_told_why_and_by_how_much(bundle: Bundle, tmp_path: Path) -> None:
+    small = profile(tmp_path, memory_available_bytes=100 * 2**20)
+    asked = ["plan", "--bundle", str(bundle.folder), "--profile", small, "--json"]
+    done = CliRunner().invoke(app, asked)
+    assert isinstance(done.exception, DeviceTooSmall)
+    found = json.loads(done.stdout)
+    assert (found["fits"], found["choice"]) == (False, None)
+    assert found["reason"].startswith("not even rank 1 fits this device, for lack of memory; got 70 MiB")
+    assert done.exception.exit_code == 5
+
+
+def test_settings_of_the_run_are_planned_with(bundle: Bundle, tmp_path: Path) -> None:
+    run = ("--max-rank", "3", "--steps", "7", "--batch-size", "5", "--max-tokens", "9", "--examples", "2")
+    choice = json.loads(told(bundle, "--profile", profile(tmp_path), *run, "--json").stdout)["choice"]
+    assert (choice["rank"], choice["steps"], choice["max_tokens"], choice["batch"]) == (3, 7, 9, 2)
+    assert choice["concessions"] == ["batches of 2 examples instead of 5: there are no more"]
+
+
+def test_what_real_steps_took_on_this_device_is_planned_with(bundle: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "device"
+    folder.mkdir()
+    digest = open_bundle(bundle.folder, verify=False).digest  # of the manifest as it is now
+    database = DeviceDatabase(folder / "device.sqlite")
+    here = circumstances_of(measure_capabilities(folder), None)
+    Corrections(database).keep(digest, here, Correction(memory=2.0, seconds=3.0))
+    database.close()
+    found = json.loads(told(bundle, "--folder", str(folder), "--batch-size", "1", "--json").stdout)
+    assert found["correction"] == {"memory": 2.0, "seconds": 3.0, "watts": None}
+    plain = json.loads(told(bundle, "--batch-size", "1", "--json").stdout)
+    assert plain["correction"] is None
+    # Rank 1 takes 1.15 * 110 MB and ten nodes, twice.
+    grown = [one["ranks"][0]["peak_bytes"] - PROCESS_BYTES for one in (found, plain)]
+    assert grown[0] == pytest.approx(2 * grown[1], abs=2)
