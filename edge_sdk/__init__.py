@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edge_sdk.adapters.adapters import Adapters
-    from edge_sdk.adapters.adoption import Adoption
     from edge_sdk.adapters.classification import Classified, TextClassifier
     from edge_sdk.adapters.generation import Generated, TextGenerator
     from edge_sdk.adapters.index import Comparison, StoredAdapter
+    from edge_sdk.adapters.policy import Adoption
     from edge_sdk.batching.tokens import TextEncoder
     from edge_sdk.client import EdgeClient
     from edge_sdk.events import (
@@ -59,7 +59,7 @@ _HOMES = {
     "AnyExample": "edge_sdk.examples",
     "Adapters": "edge_sdk.adapters.adapters",
     "Adopted": "edge_sdk.events",
-    "Adoption": "edge_sdk.adapters.adoption",
+    "Adoption": "edge_sdk.adapters.policy",
     "AwaitingApproval": "edge_sdk.events",
     "CapabilityReport": "hetlora.messages.device",
     "ChatExample": "edge_sdk.examples",

@@ -13,10 +13,12 @@ from typing import Self
 import httpx
 
 from edge_sdk.adapters.adapters import Adapters
-from edge_sdk.adapters.adoption import ALWAYS, Adopter, Adoption
+from edge_sdk.adapters.adoption import Adopter
+from edge_sdk.adapters.policy import ALWAYS, Adoption
 from edge_sdk.conditions import LeftAlone, Told, Watch
+from edge_sdk.defaults import DEFAULT_MAX_BYTES, DEFAULT_MAX_EXAMPLES, DEFAULT_PART_BYTES
 from edge_sdk.events import AwaitingApproval, CheckedIn, Downloaded, Event, GivenUp
-from edge_sdk.examples import DEFAULT_MAX_BYTES, DEFAULT_MAX_EXAMPLES, StoreKey, open_stores
+from edge_sdk.examples import StoreKey, open_stores
 from edge_sdk.folder import lock_folder, open_folder
 from edge_sdk.identity.enrolment import check_in, enrolment_of
 from edge_sdk.identity.identity_store import IdentityStore
@@ -35,7 +37,7 @@ from edge_sdk.transport.bundles import BundleCache
 from edge_sdk.transport.downloads import Downloads
 from edge_sdk.transport.service import DeviceService
 from edge_sdk.transport.transport import Transport
-from edge_sdk.transport.uploads import DEFAULT_PART_BYTES, Uploads
+from edge_sdk.transport.uploads import Uploads
 from edge_sdk.transport.verified_files import VerifiedFiles
 from hetlora import __version__
 from hetlora.errors import ConditionsUnmet, RefusedError, UnavailableError

@@ -1,19 +1,19 @@
-"""Whether a new adapter takes the place of the one in use: a policy, and the comparison that it asks for."""
+"""Whether a new adapter takes the place of the one in use: the comparison that a policy asks for."""
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 import numpy as np
 
 from edge_sdk.adapters.adapters import Adapters
 from edge_sdk.adapters.index import Comparison, StoredAdapter
+from edge_sdk.adapters.policy import Adoption
 from edge_sdk.batching.batches import batching_of, check_examples, each_once
 from edge_sdk.events import Adopted, Event, Kept
 from edge_sdk.examples import ExampleStore
@@ -26,47 +26,15 @@ from hetlora.errors import (
     ConditionsUnmet,
     DataError,
     HetloraError,
-    SettingsError,
     TrainingDiverged,
 )
 from hetlora.messages.evaluation import EvaluationReport
 
 logger = logging.getLogger(__name__)
 
-AdoptionPolicy = Literal["always", "if_not_worse"]
 # Of the time for a comparison; the rest is for the other adapter, on exactly the same examples.
 FIRST_SHARE: Final = 1 / 3
 _SEED: Final = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Adoption:
-    """When a new adapter is put in use.
-
-    Args:
-        policy: "always"; or "if_not_worse", where its loss on held-out examples is compared with that of the
-            one in use. Where nothing can be compared the new one is adopted, and the report says so.
-        tolerance: by how much the new loss may be above the other.
-        max_seconds: how long a comparison may take, up to the batch that is under way then.
-
-    Raises:
-        SettingsError: an argument that means nothing.
-    """
-
-    policy: AdoptionPolicy = "always"
-    tolerance: float = 0.0
-    max_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        if self.policy not in get_args(AdoptionPolicy):
-            raise SettingsError("policy of adoption", got=self.policy, expected=get_args(AdoptionPolicy))
-        if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
-            raise SettingsError("tolerance of adoption", got=self.tolerance, expected="0 or more")
-        if not (math.isfinite(self.max_seconds) and self.max_seconds > 0):
-            raise SettingsError("max_seconds of adoption", got=self.max_seconds, expected="above 0")
-
-
-ALWAYS: Final = Adoption()
 
 
 class _Verdict(Exception):

@@ -8,11 +8,9 @@ docs/adr/0017-example-store.md says why it is built so.
 from edge_sdk.examples.keys import StoreKey
 from edge_sdk.examples.kinds import AnyExample, ChatExample, ChatTurn, Example, ImageExample, TextExample
 from edge_sdk.examples.split import SplitExampleStore, open_stores
-from edge_sdk.examples.store import DEFAULT_MAX_BYTES, DEFAULT_MAX_EXAMPLES, ExampleStore
+from edge_sdk.examples.store import ExampleStore
 
 __all__ = [
-    "DEFAULT_MAX_BYTES",
-    "DEFAULT_MAX_EXAMPLES",
     "AnyExample",
     "ChatExample",
     "ChatTurn",

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self, overload
 
 from edge_sdk.database_file import BUSY_SECONDS, DatabaseFile
+from edge_sdk.defaults import DEFAULT_MAX_BYTES, DEFAULT_MAX_EXAMPLES
 from edge_sdk.examples.changes import Bounds, Changes, check_seconds
 from edge_sdk.examples.image_files import checked
 from edge_sdk.examples.keys import StoreKey, StoreKeys, resolved
@@ -21,8 +22,6 @@ from edge_sdk.examples.schema import fact, open_store, rekeyed, write_anew
 from edge_sdk.examples.token_rows import read_tokens, write_tokens
 from hetlora.errors import SettingsError, StoreKeyWrong, UnavailableError
 
-DEFAULT_MAX_EXAMPLES: Final = 10_000
-DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 DEFAULT_MAX_TOKEN_BYTES: Final = 32 * 1024 * 1024
 # What is done where its bytes are still to be overwritten.
 REMOVED: Final = "examples are removed"

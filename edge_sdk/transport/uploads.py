@@ -9,6 +9,7 @@ from typing import Final
 
 import httpx
 
+from edge_sdk.defaults import DEFAULT_PART_BYTES
 from edge_sdk.transport.service import DeviceService
 from edge_sdk.transport.transport import Transport
 from hetlora.digest import sha256_of
@@ -17,7 +18,6 @@ from hetlora.tus import PART_TYPE, VERSION, sha256_pair, smallest_part_bytes
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PART_BYTES: Final = 1024 * 1024
 # Refusals of a part, with no part taken between: whatever the service says then, it does not hold together.
 MOST_REFUSALS: Final = 3
 _LOCATION: Final = re.compile(r".*/device/v1/uploads/(?P<id>[A-Za-z0-9_-]{1,64})")

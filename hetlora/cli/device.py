@@ -106,8 +106,7 @@ def run_device(
     """
     with part("edge"):
         from edge_sdk import Adoption, EdgeClient
-        from edge_sdk.examples import DEFAULT_MAX_BYTES
-        from edge_sdk.transport.uploads import DEFAULT_PART_BYTES
+        from edge_sdk.defaults import DEFAULT_MAX_BYTES, DEFAULT_PART_BYTES
     if held_out is not None and held_out_share is not None:
         raise SettingsError(
             "what is held out is given twice", got="--held-out and --held-out-share", expected="one of them"

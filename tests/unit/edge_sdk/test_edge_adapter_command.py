@@ -13,7 +13,7 @@ from adapter_rounds import offer_round
 from fake_service import FakeService
 from typer.testing import CliRunner
 
-from edge_sdk.adapters.adoption import Adoption
+from edge_sdk.adapters.policy import Adoption
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Adopted, Kept
 from edge_sdk.folder import DeviceFolder

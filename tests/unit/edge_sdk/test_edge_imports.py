@@ -33,6 +33,18 @@ def test_import_of_the_package_alone_loads_no_library() -> None:
     assert _printed(program) == "[]"
 
 
+def test_client_that_is_named_and_not_made_loads_no_network_runtime_or_tokenizer() -> None:
+    """`hetlora bench install` tells the seconds that this is about."""
+    heavy = "httpx", "stamina", "tokenizers", "onnxruntime", "cryptography", "sqlite3", "psutil", "filelock"
+    program = f"""
+import sys
+from edge_sdk import EdgeClient
+print([name for name in {heavy} if name in sys.modules])
+print([name for name in sys.modules if name.startswith("edge_sdk.session")])
+"""
+    assert _printed(program).splitlines() == ["[]", "[]"]
+
+
 @pytest.mark.parametrize("name", edge_sdk.__all__)
 def test_public_name_is_loaded_on_first_use(name: str) -> None:
     assert not isinstance(getattr(edge_sdk, name), ModuleType)
