@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -40,7 +42,7 @@ from edge_sdk.transport.transport import Transport
 from edge_sdk.transport.uploads import Uploads
 from edge_sdk.transport.verified_files import VerifiedFiles
 from hetlora import __version__
-from hetlora.errors import ConditionsUnmet, RefusedError, UnavailableError
+from hetlora.errors import ConditionsUnmet, RefusedError, Stopped, UnavailableError
 from hetlora.messages.common import PROTOCOL_VERSION
 from hetlora.messages.conditions import ANY_TIME, Conditions
 from hetlora.messages.device import CapabilityReport, CheckIn, CheckInAnswer, Offer
@@ -222,8 +224,11 @@ class EdgeClient:
     ) -> None:
         self.close()
 
-    def run_once(self) -> Visit:
+    def run_once(self, *, stop: threading.Event | None = None) -> Visit:
         """Visit the service once, if this device may work now: check in and, if there is work for it, do it.
+
+        Where another thread sets `stop`, the visit ends with the step that is under way, and its assignment
+        stays this device's: a later visit goes on with it. So does one after a killed process.
 
         What stops an assignment (too small a device, no examples, a loss that is no number) is told to the
         service and in the `Visit`; it does not raise.
@@ -240,7 +245,8 @@ class EdgeClient:
                 store.remove_expired()
         if (reason := self._watch.unmet(self._left_alone.conditions())) is not None:
             return Visit("not_allowed", reason, NOT_ALLOWED_SECONDS)
-        self._adopter.settle(lambda: self._watch.check(ANY_TIME))  # what an earlier visit was cut off before
+        watch = replace(self._watch, stop=stop)
+        self._adopter.settle(lambda: watch.check(ANY_TIME))  # what an earlier visit was cut off before
         if self._identities.has_next():
             with suppress(RefusedError):  # the check-in tells what is wrong
                 self.rotate_key()
@@ -263,12 +269,14 @@ class EdgeClient:
             capabilities=self._capabilities.report,
             runtime=self._runtime,
             threads=self._threads,
-            watch=self._watch,
+            watch=watch,
             on_event=self._on_event,
         )
         work = EvaluationSession if answer.offer.kind == "evaluate" else Session
         try:
             visit = work(answer.offer, equipment).run()
+        except Stopped as stopped:
+            return Visit("stopped", stopped.what, 0.0, offer=answer.offer)
         finally:
             self._capabilities.note_download(self._downloads.bytes_per_second)
         if isinstance(visit.error, ConditionsUnmet):
@@ -280,14 +288,15 @@ class EdgeClient:
     ) -> None:
         """Visit again and again, at the pace that the service asks for, until `stop` is set.
 
-        Set `stop` from another thread, or from `on_visit`, which sees each visit. A visit under way is
-        finished first. A service that is away is tried again, less and less often, and so is a device that
+        Set `stop` from another thread, or from `on_visit`, which sees each visit. A visit under way ends as
+        `run_once` says. A service that is away is tried again, less and less often, and so is a device that
         cannot work, for want of disk space for example.
 
         Raises:
             RefusedError: the service does not admit this device.
         """
-        keep_visiting(self.run_once, stop or threading.Event(), on_visit)
+        stop = stop or threading.Event()
+        keep_visiting(partial(self.run_once, stop=stop), stop, on_visit)
 
     def _give_up_others(self, offer: Offer | None) -> None:
         """Drop work that is no longer this device's: the service alone knows when a lease ran out."""

@@ -7,6 +7,7 @@ network that may be anybody's (`unmetered`): it must not cost anyone money or a 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +18,7 @@ from edge_sdk.probe.memory import measure_memory
 from edge_sdk.probe.network import measure_network
 from edge_sdk.probe.system import System
 from edge_sdk.probe.temperature import measure_temperature
-from hetlora.errors import ConditionsUnmet, SettingsError
+from hetlora.errors import ConditionsUnmet, SettingsError, Stopped
 from hetlora.messages.conditions import ANY_TIME, Conditions, is_within
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Watch:
         is_idle: whether nobody uses the device.
         system: the machine that is asked.
         now: the device's own time of day.
+        stop: set by the app to end the visit.
 
     Raises:
         SettingsError: the app asks for an idle device, and does not tell when it is.
@@ -52,6 +54,7 @@ class Watch:
     is_idle: Told = None
     system: System = field(default_factory=System)
     now: Callable[[], datetime] = datetime.now
+    stop: threading.Event | None = None
 
     def __post_init__(self) -> None:
         if self.own.idle and self.is_idle is None:
@@ -65,10 +68,17 @@ class Watch:
         """Raise unless the device may work now.
 
         Raises:
-            ConditionsUnmet: it may not; the message says why.
+            Stopped: the app has asked for the end of the visit.
+            ConditionsUnmet: it may not work; the message says why.
         """
+        self.check_stop()
         if (reason := self.unmet(of_run)) is not None:
             raise ConditionsUnmet("this device may not work now", got=reason)
+
+    def check_stop(self) -> None:
+        """Raise Stopped if the app has asked for the end of the visit."""
+        if self.stop is not None and self.stop.is_set():
+            raise Stopped("this visit was asked to end")
 
     def metered(self, of_run: Conditions) -> str | None:
         """What keeps the device from sending now, in words."""

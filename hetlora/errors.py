@@ -44,6 +44,7 @@ HetloraError
     DependencyMissing       an optional part of hetlora is not installed
     DeviceTooSmall          no rank within the limits fits this device
     ConditionsUnmet         a device that may not work now: on its battery, in use, too hot
+      Stopped               a visit that was asked to end; its assignment stays the device's
     DiskFull                no disk space left to write to
     TrainingDiverged        the loss of local training is no longer a number
 """
@@ -389,6 +390,12 @@ class ConditionsUnmet(UnavailableError):
     """A device that may not work now: on its battery, in use, too hot."""
 
     code = "conditions_unmet"
+
+
+class Stopped(ConditionsUnmet):
+    """A visit that was asked to end; its assignment stays the device's."""
+
+    code = "stopped"
 
 
 class DiskFull(UnavailableError):

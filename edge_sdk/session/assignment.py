@@ -37,6 +37,7 @@ from hetlora.errors import (
     ReplayedRequest,
     ServiceFailed,
     ServiceUnreachable,
+    Stopped,
     TooManyRequests,
     UnavailableError,
 )
@@ -117,12 +118,12 @@ class Assignment(ABC):
         """Carry the assignment to its end; whatever stops it gives it back to the service.
 
         Raises:
-            ServiceUnreachable, ServiceFailed, ReplayedRequest, ClockSkew: the assignment stays this device's;
-                what was downloaded and trained lies on disk, and a later visit goes on from there.
+            ServiceUnreachable, ServiceFailed, ReplayedRequest, ClockSkew, Stopped: the assignment stays this
+                device's; what was downloaded and trained lies on disk, and a later visit goes on from there.
         """
         try:
             return self._work()
-        except AWAY:
+        except (*AWAY, Stopped):
             raise
         except Exception as error:
             return self._give_back(error)

@@ -167,6 +167,7 @@ class Session(Assignment):
 
     def _deliver(self, update: Update) -> Visit:
         tools, assignment_id = self._with, self._offer.assignment_id
+        tools.watch.check_stop()
         if (reason := tools.watch.metered(self._offer.conditions)) is not None:  # it waits for a later visit
             return Visit("not_allowed", reason, NOT_ALLOWED_SECONDS, offer=self._offer, choice=self._choice)
         tools.uploads.deliver(assignment_id, update.tensors)

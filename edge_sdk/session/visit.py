@@ -12,7 +12,7 @@ from hetlora.messages.device import Failure, Offer, Report
 from hetlora.messages.evaluation import EvaluationReport
 from hetlora.states import AssignmentState
 
-Outcome = Literal["no_work", "not_allowed", "accepted", "discarded", "failed"]
+Outcome = Literal["no_work", "not_allowed", "accepted", "discarded", "failed", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,8 @@ class Visit:
     """What happened when a device visited the service; `offer.kind` tells training from evaluating.
 
     `outcome` is "no_work"; "not_allowed", where conditions did not hold, so that the service was not asked
-    or an update waits for a network that costs nothing; or what became of the assignment: "accepted";
+    or an update waits for a network that costs nothing; "stopped", where the app asked for the end of it, so
+    that a later visit goes on with the assignment; or what became of the assignment: "accepted";
     "discarded", when the service had no more use for the update, as `reason` says; or "failed", when it was
     given back. `code` is the stable code of what went wrong, `error` the cause: beside "accepted" too, where
     the app's own `on_event` raised after the service had taken the update.

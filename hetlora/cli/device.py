@@ -99,7 +99,9 @@ def run_device(
     once: Annotated[bool, typer.Option(help="Visit the service once, then end.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Visit the service, work when there is work, come back when it says so; SIGTERM ends it in good order.
+    """Visit the service, work when there is work, come back when it says so.
+
+    SIGTERM ends it with the step that is under way; the next start goes on with the assignment.
 
     With --json, one object a line: what each visit came to. With --once, a failed visit ends with its error's
     exit code.
@@ -140,15 +142,15 @@ def run_device(
             _fill(client.examples, examples)
         if held_out is not None:
             _fill(client.held_out, held_out)
-        if once:
-            visit = client.run_once()
+        # In a thread of its own: a signal handler must not set an event that its own thread may wait for.
+        with _stopped_by_signals() as stop, ThreadPoolExecutor(1) as pool:
+            if not once:
+                pool.submit(client.run_forever, stop=stop, on_visit=teller.on_visit).result()
+                return
+            visit = pool.submit(client.run_once, stop=stop).result()
             teller.on_visit(visit)
             if isinstance(visit.error, HetloraError):
                 raise visit.error
-            return
-        # In a thread of its own: a signal handler must not set an event that its own thread may wait for.
-        with _stopped_by_signals() as stop, ThreadPoolExecutor(1) as pool:
-            pool.submit(client.run_forever, stop=stop, on_visit=teller.on_visit).result()
 
 
 @app.command()
