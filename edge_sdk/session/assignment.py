@@ -22,7 +22,7 @@ from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.session.assignment_store import AssignmentStore, Terms
 from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.session.plans import Assigned, Received, fetch_received, read_assigned
-from edge_sdk.session.visit import Visit, failure_of, outcome_of
+from edge_sdk.session.visit import Visit, failure_of, outcome_of, places_of
 from edge_sdk.training.private_factors import with_private_factors
 from edge_sdk.transport.bundles import BundleCache
 from edge_sdk.transport.downloads import Downloads
@@ -193,8 +193,10 @@ class Assignment(ABC):
 
     def _give_back(self, error: Exception) -> Visit:
         failure = failure_of(error)
-        log = logger.warning if isinstance(error, HetloraError) else logger.exception
-        log("assignment=%s code=%s message=%s", self._offer.assignment_id, failure.code, failure.message)
+        assignment_id = self._offer.assignment_id
+        logger.warning("assignment=%s code=%s message=%s", assignment_id, failure.code, failure.message)
+        if not isinstance(error, HetloraError):  # a fault of ours or of the app's: where, and not its words
+            logger.error("assignment=%s raised_at=\n%s", assignment_id, places_of(error))
         with suppress(UnavailableError):  # on a full disk; the next check-in makes up for it
             self._with.assignments.give_up_others(None)
         receipt = self._tell(failure)

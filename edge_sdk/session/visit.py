@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import traceback
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,3 +63,8 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return Failure(code=DiskFull.code, message="the device has no disk space left")
     return Failure(code="internal_error", message=type(error).__name__)
+
+
+def places_of(error: Exception) -> str:
+    """Where an error was raised, call by call, without what it says: that may quote an example."""
+    return "".join(traceback.format_tb(error.__traceback__))
