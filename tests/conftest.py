@@ -75,11 +75,11 @@ def tiny_bundle(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def executorch_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Bundle]]:
-    """Gives a model folder and its bundle with both kinds of programs, by its name in EXECUTORCH_LAYERS.
+    """Gives a model folder and its bundle for every runtime, by its name in EXECUTORCH_LAYERS.
 
     Lowering one takes half a minute: each is made once for all processes of a run. Not to be written to.
     """
-    from executorch_families import export_both
+    from executorch_families import export_for_all
 
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -91,6 +91,6 @@ def executorch_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
         with FileLock(root.with_suffix(".lock")):
             if (root / "bundle").exists():  # it appears whole, or not at all
                 return root / "model", open_bundle(root / "bundle")
-            return export_both(name, root)
+            return export_for_all(name, root)
 
     return made

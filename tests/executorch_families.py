@@ -1,4 +1,4 @@
-"""The families that are lowered to ExecuTorch in the tests, as bundles with both kinds of programs."""
+"""The families that are lowered to ExecuTorch in the tests, as bundles for every runtime."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ EXECUTORCH_LAYERS: Final = {
 }
 
 
-def export_both(name: str, root: Path) -> tuple[Path, Bundle]:
+def export_for_all(name: str, root: Path) -> tuple[Path, Bundle]:
     """The folder of a tiny model, and its bundle."""
     from parity import export_family
     from tiny_families import write_tiny_family
 
     model = write_tiny_family(root / "model", name, layers=EXECUTORCH_LAYERS[name])
-    return model, export_family(name, model, root / "bundle", runtimes=("onnx", "executorch"))
+    return model, export_family(name, model, root / "bundle", runtimes=("onnx", "executorch", "pytorch"))

@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, Literal, TypeVar, get_args
+
 from edge_sdk.runtimes.base import LogitsModel, RuntimeFactory
 from edge_sdk.training.parametrisation import Parametrisation
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
-from hetlora.errors import DependencyMissing
+from hetlora.errors import DependencyMissing, SettingsError
 from hetlora.manifest import Manifest
+
+RuntimeName = Literal["onnx", "executorch", "pytorch"]
+RUNTIMES: Final[tuple[RuntimeName, ...]] = get_args(RuntimeName)
+
+Opened = TypeVar("Opened")
 
 
 def runtime_for(manifest: Manifest) -> RuntimeFactory:
-    """The runtime that trains a bundle here: ONNX Runtime, or ExecuTorch where only that is installed.
+    """The first runtime of RUNTIMES that is installed here and that a bundle has files for.
 
-    Asked before a model is downloaded, so that a device without either need not begin.
+    Asked before a model is downloaded, so that a device without any need not begin.
 
     Raises:
-        DependencyMissing: neither can be used, or only ExecuTorch and the bundle has no programs for it.
+        DependencyMissing: none is.
     """
-    try:
+    return _first([partial(runtime_named, name) for name in _served_by(manifest)])
+
+
+def runtime_named(name: str) -> RuntimeFactory:
+    """One runtime, loaded when it is first needed.
+
+    Raises:
+        SettingsError: there is no such runtime.
+        DependencyMissing: it is not installed, or not so that it can train.
+    """
+    if name == "onnx":
         return onnx_runtime()
-    except DependencyMissing as first:
-        if manifest.executorch is None:
-            raise
-        try:
-            return executorch_runtime()
-        except DependencyMissing as second:
-            raise DependencyMissing(
-                "no runtime can train here",
-                got=f"{first.what} ({first.got}), and {second.what} ({second.got})",
-                expected=f"{first.expected}; or {second.expected}",
-            ) from second
+    if name == "executorch":
+        return executorch_runtime()
+    if name == "pytorch":
+        return pytorch_runtime()
+    raise SettingsError("unknown runtime", got=repr(name), expected=f"one of {', '.join(RUNTIMES)}")
 
 
 def open_model(
@@ -40,25 +53,33 @@ def open_model(
     threads: int | None = None,
     parametrisation: Parametrisation | None = None,
 ) -> LogitsModel:
-    """A bundle's model under an adapter: ONNX Runtime's, or ExecuTorch's where only that is installed.
+    """A bundle's model under an adapter, in the first runtime that it has files for and is installed here.
 
     `parametrisation` has the cores, frozen factors and amplification that the adapter was trained under.
 
     Raises:
-        DependencyMissing: neither is installed, or only ExecuTorch and the bundle has no programs for it.
-        BundleInvalid: the graph or the program cannot be loaded.
+        DependencyMissing: none is.
+        BundleInvalid: the graph, the program or the model cannot be loaded.
         SpecMismatch, RankOutOfRange: the adapter does not fit the bundle.
     """
-    from edge_sdk.runtimes.onnx import OnnxModel
 
-    try:
+    def onnx() -> LogitsModel:
+        from edge_sdk.runtimes.onnx import OnnxModel
+
         return OnnxModel(bundle, adapter, threads=threads, parametrisation=parametrisation)
-    except DependencyMissing:
-        if bundle.manifest.executorch is None:
-            raise
-    from edge_sdk.runtimes.executorch import ExecutorchModel
 
-    return ExecutorchModel(bundle, adapter, threads=threads, parametrisation=parametrisation)
+    def executorch() -> LogitsModel:
+        from edge_sdk.runtimes.executorch import ExecutorchModel
+
+        return ExecutorchModel(bundle, adapter, threads=threads, parametrisation=parametrisation)
+
+    def pytorch() -> LogitsModel:
+        from edge_sdk.runtimes.pytorch import PytorchModel
+
+        return PytorchModel(bundle, adapter, threads=threads, parametrisation=parametrisation)
+
+    models = {"onnx": onnx, "executorch": executorch, "pytorch": pytorch}
+    return _first([models[name] for name in _served_by(bundle.manifest)])
 
 
 def onnx_runtime() -> RuntimeFactory:
@@ -85,3 +106,39 @@ def executorch_runtime() -> RuntimeFactory:
 
     import_bindings()
     return ExecutorchRuntime
+
+
+def pytorch_runtime() -> RuntimeFactory:
+    """PyTorch with transformers and PEFT, loaded when they are first needed.
+
+    Raises:
+        DependencyMissing: one of them is not installed.
+    """
+    from edge_sdk.runtimes.pytorch import PytorchRuntime
+    from edge_sdk.runtimes.pytorch_library import import_libraries
+
+    import_libraries()
+    return PytorchRuntime
+
+
+def _served_by(manifest: Manifest) -> list[RuntimeName]:
+    """The runtimes that a bundle has files for, in the order of preference."""
+    sections = {"onnx": manifest.graphs, "executorch": manifest.executorch, "pytorch": manifest.pytorch}
+    return [name for name in RUNTIMES if sections[name] is not None]
+
+
+def _first(choices: Sequence[Callable[[], Opened]]) -> Opened:
+    """What the first of them that is installed gives."""
+    missing: list[DependencyMissing] = []
+    for choice in choices:
+        try:
+            return choice()
+        except DependencyMissing as error:
+            missing.append(error)
+    if len(missing) == 1:
+        raise missing[0]
+    raise DependencyMissing(
+        "no runtime is installed here that the bundle has files for",
+        got=", and ".join(f"{error.what} ({error.got})" for error in missing),
+        expected="; or ".join(str(error.expected) for error in missing),
+    ) from missing[-1]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.runtimes.base import Batch, Evaluation
+from edge_sdk.runtimes.base import Batch, Evaluation, Factors
 from edge_sdk.runtimes.factors import inference_factors
 from edge_sdk.runtimes.feeds import decoder_feeds, labelled_feeds
 from edge_sdk.runtimes.pytorch_network import PytorchNetwork
@@ -35,7 +35,7 @@ class PytorchRuntime:
         self._network = PytorchNetwork(bundle, threads=threads)
         self._network.take_ranks(ranks)
 
-    def gradients(self, batch: Batch, factors: Mapping[str, Tensor]) -> tuple[float, dict[str, Tensor]]:
+    def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
         """The mean loss of a batch without the penalty, and its gradients, float32 by PEFT key.
 
         Raises:
@@ -44,7 +44,7 @@ class PytorchRuntime:
         """
         return self._network.gradients(labelled_feeds(self._manifest, batch), factors)
 
-    def evaluate(self, batch: Batch, factors: Mapping[str, Tensor]) -> Evaluation:
+    def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:
         """Score a batch under these factors; errors as `gradients`."""
         loss, logits = self._network.evaluate(labelled_feeds(self._manifest, batch), factors)
         return Evaluation(loss=loss, logits=None if self._manifest.generates else logits)

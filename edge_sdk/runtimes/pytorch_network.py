@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from edge_sdk.runtimes.base import Factors
 from edge_sdk.runtimes.feeds import Feeds
 from edge_sdk.runtimes.pytorch_library import (
     build_frozen,
@@ -75,7 +76,7 @@ class PytorchNetwork:
         self._ranks: dict[str, int] = {}
         self._factors: dict[str, Any] = {}
 
-    def gradients(self, feeds: Feeds, factors: Mapping[str, Tensor]) -> tuple[float, dict[str, Tensor]]:
+    def gradients(self, feeds: Feeds, factors: Factors) -> tuple[float, dict[str, Tensor]]:
         """The mean loss of a labelled batch, and its gradients by PEFT key, float32.
 
         Raises:
@@ -91,14 +92,14 @@ class PytorchNetwork:
         found = {key: to_array(own.grad) for key, own in self._factors.items()}
         return float(loss.detach()), {key: found.get(key, np.zeros_like(own)) for key, own in factors.items()}
 
-    def evaluate(self, feeds: Feeds, factors: Mapping[str, Tensor]) -> tuple[float, Tensor]:
+    def evaluate(self, feeds: Feeds, factors: Factors) -> tuple[float, Tensor]:
         """The mean loss of a labelled batch, and its logits; errors as `gradients`."""
         self._take(factors)
         with self._libraries.torch.inference_mode(), _refusing(self._libraries.torch):
             logits, labels = self._scored(feeds)
             return float(self._loss(logits, labels)), to_array(logits)
 
-    def logits(self, feeds: Feeds, factors: Mapping[str, Tensor]) -> Tensor:
+    def logits(self, feeds: Feeds, factors: Factors) -> Tensor:
         """The logits of a batch; errors as `gradients`."""
         self._take(factors)
         with self._libraries.torch.inference_mode(), _refusing(self._libraries.torch):
@@ -122,7 +123,7 @@ class PytorchNetwork:
             self._factors = factors_of(self._model, trained)
             self._ranks = trained
 
-    def _take(self, factors: Mapping[str, Tensor]) -> None:
+    def _take(self, factors: Factors) -> None:
         """Let the model stand under these factors."""
         torch, modules = self._libraries.torch, self._manifest.adapter.modules
         self.take_ranks({module.name: len(factors[factor_keys(module.name)[0]]) for module in modules})

@@ -31,6 +31,14 @@ app = typer.Typer(no_args_is_help=True, help="Devices: run one here, or list a p
 app.add_typer(device_adapter.app, name="adapter")
 
 
+class RuntimeChoice(StrEnum):
+    """What trains, instead of the first of these that is installed and that a bundle has files for."""
+
+    ONNX = "onnx"
+    EXECUTORCH = "executorch"
+    PYTORCH = "pytorch"
+
+
 class AdoptionPolicy(StrEnum):
     """When a new adapter is put in use."""
 
@@ -77,6 +85,10 @@ def run_device(
     ] = None,
     name: Annotated[str, typer.Option(help="What operators see.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads that training may use.")] = None,
+    runtime: Annotated[
+        RuntimeChoice | None,
+        typer.Option(help="Train with this; else with the first that is installed and the bundle is for."),
+    ] = None,
     traffic_bytes: Annotated[
         int | None, typer.Option(min=0, help="What adapters may take over the network in a round, both ways.")
     ] = None,
@@ -109,6 +121,7 @@ def run_device(
     with part("edge"):
         from edge_sdk import Adoption, EdgeClient
         from edge_sdk.defaults import DEFAULT_MAX_BYTES, DEFAULT_PART_BYTES
+        from edge_sdk.runtimes import runtime_named
     if held_out is not None and held_out_share is not None:
         raise SettingsError(
             "what is held out is given twice", got="--held-out and --held-out-share", expected="one of them"
@@ -124,6 +137,7 @@ def run_device(
             name=name,
             capabilities=capabilities,
             threads=threads,
+            runtime=None if runtime is None else runtime_named(runtime.value),
             traffic_bytes_per_round=traffic_bytes,
             upload_part_bytes=upload_part_bytes or DEFAULT_PART_BYTES,
             conditions=conditions_of(condition or []),

@@ -6,17 +6,60 @@ from collections.abc import Callable
 
 import pytest
 
-from edge_sdk.runtimes import open_model, runtime_for
+from edge_sdk.runtimes import RUNTIMES, open_model, runtime_for, runtime_named
 from edge_sdk.runtimes.onnx import OnnxRuntime
+from edge_sdk.runtimes.pytorch import PytorchRuntime
 from hetlora.bundle import Bundle
-from hetlora.errors import DependencyMissing
-from hetlora.manifest import ExecutorchFiles, Manifest
+from hetlora.errors import DependencyMissing, SettingsError
+from hetlora.manifest import ExecutorchFiles, Manifest, PytorchFiles
 
 
 @pytest.fixture
 def manifest(tiny_bundle: Bundle) -> Manifest:
     files = ExecutorchFiles(training="training.pte", inference="inference.pte", base_weights="base.ptd")
     return tiny_bundle.manifest.model_copy(update={"executorch": files})
+
+
+@pytest.fixture
+def for_all(manifest: Manifest) -> Manifest:
+    return manifest.model_copy(update={"pytorch": PytorchFiles(config="config.json", weights="weights.json")})
+
+
+def test_pytorch_comes_last(for_all: Manifest, without: Callable[..., None]) -> None:
+    from edge_sdk.runtimes.executorch import ExecutorchRuntime
+
+    assert runtime_for(for_all) is OnnxRuntime
+    without("onnxruntime")
+    assert runtime_for(for_all) is ExecutorchRuntime
+    without("executorch")
+    assert runtime_for(for_all) is PytorchRuntime
+
+
+def test_device_with_none_of_three_is_told_what_is_wrong_with_each(
+    for_all: Manifest, without: Callable[..., None]
+) -> None:
+    without("onnxruntime", "executorch", "peft")
+    with pytest.raises(DependencyMissing) as caught:
+        runtime_for(for_all)
+    for words in ("ONNX Runtime", "ExecuTorch", "PyTorch, transformers or PEFT cannot be imported"):
+        assert words in str(caught.value.got)
+    assert "hetlora[edge-pytorch]" in str(caught.value.expected)
+
+
+def test_runtime_is_had_by_its_name() -> None:
+    assert [runtime_named(name).__name__ for name in RUNTIMES] == [
+        *("OnnxRuntime", "ExecutorchRuntime", "PytorchRuntime")
+    ]
+    with pytest.raises(
+        SettingsError, match=r"unknown runtime; got 'tflite'; expected one of onnx, executorch"
+    ):
+        runtime_named("tflite")
+
+
+def test_runtime_that_is_named_and_not_installed_is_missed(without: Callable[..., None]) -> None:
+    without("onnxruntime")
+    with pytest.raises(DependencyMissing, match="ONNX Runtime cannot be imported"):
+        runtime_named("onnx")
 
 
 def test_onnx_runtime_comes_first(manifest: Manifest) -> None:
