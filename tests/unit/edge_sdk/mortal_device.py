@@ -1,0 +1,80 @@
+"""A device in a process of its own, to be killed at any moment; what it does stands in a log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+
+from fake_service import STRONG
+from slow_runtime import SlowRuntime
+
+from edge_sdk.client import EdgeClient
+from edge_sdk.events import CheckedIn, Event, GivenUp, Resumed, StepDone
+from edge_sdk.examples import Example
+from edge_sdk.session.visit import Visit
+
+EXAMPLES = [
+    Example("snow and ice", "cold", "first"),
+    Example("sun and sand", "warm", "second"),
+    Example("ice", "cold", "third"),
+    Example("sand", "warm", "fourth"),
+    Example("and", "cold", "fifth"),
+]
+
+
+class Log(logging.Handler):
+    """Lines that are there when the process is killed after them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def write(self, line: str) -> None:
+        os.write(self._file, f"{line}\n".encode())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text.endswith("event=checkpoint"):
+            self.write(f"checkpoint {text.split()[0].removeprefix('step=')}")
+
+    def on_event(self, event: Event) -> None:
+        match event:
+            case CheckedIn(offer) if offer is not None:
+                self.write(f"offered {offer.assignment_id}")
+            case Resumed(step):
+                self.write(f"resumed {step}")
+            case StepDone(step):
+                self.write(f"step {step}")
+            case GivenUp(assignment_id):
+                self.write(f"given_up {assignment_id}")
+
+
+def live(url: str, folder: Path, log_file: Path, step_seconds: float, visits: int | None = None) -> None:
+    """Take part in rounds until killed, or for so many visits."""
+    log, stop = Log(log_file), threading.Event()
+    logger = logging.getLogger("edge_sdk.session.resuming")
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(log)
+    outcomes: list[str] = []
+
+    def on_visit(visit: Visit) -> None:
+        outcomes.append(visit.outcome)
+        log.write(f"visit {visit.outcome}")
+        if len(outcomes) == visits:
+            stop.set()
+
+    log.write("life")
+    with EdgeClient(
+        url,
+        "weather",
+        folder,
+        enrolment_token="token",
+        capabilities=STRONG,
+        runtime=SlowRuntime(step_seconds),
+        upload_part_bytes=100,
+        on_event=log.on_event,
+    ) as client:
+        client.examples.put_many(EXAMPLES)
+        client.run_forever(stop=stop, on_visit=on_visit)
