@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -13,13 +13,14 @@ import httpx
 
 from edge_sdk.transport.transport import Transport
 from hetlora.digest import sha256_of_file, verify_digest
-from hetlora.errors import BodyTooLarge, DigestMismatch, InputError, RefusedError
+from hetlora.errors import BodyTooLarge, DigestMismatch, InputError, RefusedError, ServiceUnreachable
 from hetlora.messages.common import ObjectRef
 
 logger = logging.getLogger(__name__)
 
 # A shorter stretch tells how long the way is, and not how wide.
 RATE_BYTES: Final = 256 * 1024
+_BINARY: Final = "application/octet-stream"
 
 
 class Downloads:
@@ -50,6 +51,7 @@ class Downloads:
         Raises:
             DigestMismatch: the service sent other bytes than promised, twice.
             BodyTooLarge: it sent more bytes than promised.
+            ServiceUnreachable: something else answers; what had arrived stays.
             HetloraError: see `Transport.exchange`.
         """
         part = self._folder / f"{ref.sha256}.part"
@@ -78,29 +80,43 @@ class Downloads:
         if part.stat().st_size > ref.size_bytes:
             part.unlink()
             part.touch()
-        while part.stat().st_size < ref.size_bytes:
-            # Each stretch that brought bytes starts the count of tries anew: a long download over a bad
-            # line is not given up while it moves.
-            self._transport.retrying(lambda: self._receive(ref, part, name))
+        while (size := part.stat().st_size) < ref.size_bytes:
+            try:
+                # Each stretch that brought bytes starts the count of tries anew: a long download over a bad
+                # line is not given up while it moves.
+                self._transport.retrying(lambda: self._receive(ref, part, name))
+            except InputError as error:
+                if size and type(error) is InputError:  # 416: there is no such range
+                    raise DigestMismatch(
+                        f"{name} is shorter than promised",
+                        got=f"{size} bytes",
+                        expected=f"{ref.size_bytes} bytes",
+                    ) from error
+                raise
 
     def _receive(self, ref: ObjectRef, part: Path, name: str) -> None:
         """One request for what is missing; returns early if the line is cut after progress."""
         had = part.stat().st_size
         headers = {"Range": f"bytes={had}-"} if had else None
         with self._transport.open("GET", f"/device/v1/objects/{ref.sha256}", headers=headers) as response:
-            resumed = response.headers.get("Content-Range", "").startswith(f"bytes {had}-")
+            if not _is_of_object(response, ref, had):
+                told = ("Content-Type", "Content-Length", "Content-Range", "ETag")
+                raise ServiceUnreachable(
+                    "the answer is not one of a hetlora service",
+                    got={header: response.headers.get(header) for header in told},
+                    expected=f"{name} from {self._transport.service_url}",
+                )
+            resumed = response.status_code == 206
             try:
-                with part.open("ab" if had and resumed else "wb") as file:
+                with part.open("ab" if resumed else "wb") as file:
                     self._copy(response, file.write, room_bytes=ref.size_bytes - file.tell(), name=name)
             except httpx.TransportError:
                 if part.stat().st_size <= had:
                     raise
                 return
-        size = part.stat().st_size
-        if size < ref.size_bytes:
-            raise DigestMismatch(
-                f"{name} is shorter than promised", got=f"{size} bytes", expected=f"{ref.size_bytes} bytes"
-            )
+        # What stands on the way may end an answer in good order, as if that were all.
+        if part.stat().st_size <= had:
+            raise httpx.RemoteProtocolError(f"{name} ended after {part.stat().st_size} bytes")
 
     def _copy(
         self, response: httpx.Response, write: Callable[[bytes], int], *, room_bytes: int, name: str
@@ -118,3 +134,18 @@ class Downloads:
     def _note_rate(self, size: int, seconds: float) -> None:
         if size >= RATE_BYTES and seconds > 0:
             self.bytes_per_second = size / seconds
+
+
+def _is_of_object(response: httpx.Response, ref: ObjectRef, had: int) -> bool:
+    """Whether a success is about the object, seen by its head alone: the page of a captive portal is none.
+
+    The less is known of it the less it may cost: what is there already is given up for a whole one only.
+    """
+    told: Mapping[str, str] = response.headers
+    if response.status_code == 206:
+        return told.get("Content-Range") == f"bytes {had}-{ref.size_bytes - 1}/{ref.size_bytes}"
+    if "ETag" in told:
+        return told["ETag"] == f'"{ref.sha256}"'
+    is_binary = told.get("Content-Type", _BINARY) == _BINARY
+    length = told.get("Content-Length", "" if had else str(ref.size_bytes))
+    return is_binary and length == str(ref.size_bytes)

@@ -89,16 +89,64 @@ def test_dead_line_is_given_up_and_half_is_kept_for_later(
     assert downloads.received_bytes == len(DATA)
 
 
+@pytest.mark.parametrize(
+    "whole", [{"ETag": f'"{REF.sha256}"'}, {"Content-Length": "5120"}], ids=["by name", "by length"]
+)
 def test_service_that_ignores_ranges_starts_over(
-    service: FakeService, downloads: Downloads, target: Path
+    service: FakeService, downloads: Downloads, target: Path, whole: dict[str, str]
 ) -> None:
     service.faults = [
         httpx.Response(200, content=pieces(DATA, cut_after=2)),
-        httpx.Response(200, content=pieces(DATA)),
+        httpx.Response(200, content=pieces(DATA), headers=whole),
     ]
     downloads.fetch(REF, target, name="data")
     assert target.read_bytes() == DATA
     assert downloads.received_bytes == len(DATA) + 2000
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        httpx.Response(200, html="<h1>Accept our terms</h1>"),
+        httpx.Response(200, content=pieces(b"<h1>Accept our terms</h1>")),
+        httpx.Response(200, json={"error": "log in"}),
+        httpx.Response(200, content=pieces(DATA), headers={"ETag": '"another"'}),
+        httpx.Response(206, content=pieces(DATA[2000:])),
+        httpx.Response(206, content=pieces(DATA), headers={"Content-Range": "bytes 0-5119/5120"}),
+        httpx.Response(206, content=pieces(DATA[2000:]), headers={"Content-Range": "bytes 2000-4000/4001"}),
+    ],
+    ids=["page", "bytes", "json", "another object", "no range", "another range", "another length"],
+)
+def test_answer_of_something_else_leaves_what_had_arrived(
+    service: FakeService, downloads: Downloads, target: Path, folder: DeviceFolder, stranger: httpx.Response
+) -> None:
+    service.faults = [httpx.Response(200, content=pieces(DATA, cut_after=2)), stranger]
+    with pytest.raises(ServiceUnreachable, match="not one of a hetlora service"):
+        downloads.fetch(REF, target, name="data")
+    assert [path.read_bytes() for path in _leftovers(folder)] == [DATA[:2000]]
+    downloads.fetch(REF, target, name="data")
+    assert downloads.received_bytes == len(DATA)
+
+
+def test_page_in_the_place_of_an_object_is_not_kept_for_its_beginning(
+    service: FakeService, downloads: Downloads, target: Path, folder: DeviceFolder
+) -> None:
+    service.faults = [httpx.Response(200, html="<h1>Accept our terms</h1>")]
+    with pytest.raises(ServiceUnreachable, match="not one of a hetlora service"):
+        downloads.fetch(REF, target, name="data")
+    assert [path.stat().st_size for path in _leftovers(folder)] == [0]
+
+
+def test_answer_that_ends_in_good_order_before_its_end_goes_on(
+    service: FakeService, downloads: Downloads, target: Path
+) -> None:
+    named = {"ETag": f'"{REF.sha256}"'}
+    service.faults = [
+        httpx.Response(200, content=pieces(DATA[:3000])),
+        httpx.Response(206, content=pieces(b""), headers=named | {"Content-Range": "bytes 3000-5119/5120"}),
+    ]
+    downloads.fetch(REF, target, name="data")
+    assert target.read_bytes() == DATA
 
 
 def test_damaged_leftover_is_found_out_and_fetched_again(

@@ -1,0 +1,159 @@
+"""How long devices wait: never less than they were asked to, spread over all that comes after it."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from contextlib import closing
+
+import httpx
+import pytest
+import stamina
+from fake_service import FakeService
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_sdk.client import EdgeClient
+from edge_sdk.folder import DeviceFolder
+from edge_sdk.identity.identity import load_or_create_identity
+from edge_sdk.session.visit import Visit
+from edge_sdk.session.visiting import keep_visiting
+from edge_sdk.transport.retries import MAX_TRIES, asked_seconds, full_jitter
+from edge_sdk.transport.transport import Transport
+from hetlora.errors import BodyTooSlow, HetloraError, ServiceFailed, TooManyRequests, UnavailableError
+
+MakeClient = Callable[..., EdgeClient]
+A_DAY = 24 * 3600.0
+
+
+@given(
+    failures=st.integers(1, 100_000),
+    asked=st.floats(0, 7 * A_DAY),
+    first=st.floats(0.01, 10),
+    longest=st.floats(10, 1000),
+    seed=st.integers(0, 2**32),
+)
+def test_wait_lies_between_what_was_asked_and_a_bound_that_doubles(
+    failures: int, asked: float, first: float, longest: float, seed: int
+) -> None:
+    waited = full_jitter(failures, asked, random.Random(seed), first_seconds=first, longest_seconds=longest)
+    bound = min(longest, first * 2.0 ** min(failures - 1, 1000))
+    assert asked <= waited <= asked + bound
+
+
+@given(failures=st.integers(1, 20), asked=st.floats(0, 60))
+def test_waits_of_a_fleet_fill_the_whole_window(failures: int, asked: float) -> None:
+    jitter = random.Random(0)
+    bound = min(8.0, 0.5 * 2 ** (failures - 1))
+    waits = sorted(
+        (full_jitter(failures, asked, jitter, first_seconds=0.5, longest_seconds=8.0) - asked) / bound
+        for _ in range(400)
+    )
+    # Of 400 evenly drawn shares none is further from its place than 0.15, but once in 10^7 draws.
+    assert all(abs(share - place / 400) < 0.15 for place, share in enumerate(waits))
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, 0.0),
+        ({"Retry-After": "12"}, 12.0),
+        ({"Retry-After": "-12"}, 0.0),
+        ({"Retry-After": "soon"}, 0.0),
+        ({"Retry-After": "Sun, 22 Nov 2026 12:01:30 GMT", "Date": "Sun, 22 Nov 2026 12:00:00 GMT"}, 90.0),
+        ({"Retry-After": "Sun, 22 Nov 2026 12:00:00 GMT", "Date": "Sun, 22 Nov 2026 12:01:30 GMT"}, 0.0),
+        ({"Retry-After": "Sun, 22 Nov 2026 12:01:30 GMT"}, 0.0),
+    ],
+    ids=["nothing", "seconds", "negative", "a word", "a date", "a date that is past", "a date by no clock"],
+)
+def test_answer_says_when_to_come_back(headers: dict[str, str], seconds: float) -> None:
+    assert asked_seconds(httpx.Headers(headers)) == seconds
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_window_that_is_asked_for_is_kept_to_between_tries(folder: DeviceFolder, status: int) -> None:
+    waits: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(status, headers={"Retry-After": "12"})
+
+    with (
+        stamina.set_testing(False),
+        closing(
+            Transport(
+                "http://service.test",
+                load_or_create_identity(folder.key_file),
+                http=httpx.MockTransport(answer),
+                sleep=waits.append,
+            )
+        ) as transport,
+        pytest.raises(UnavailableError),
+    ):
+        transport.exchange("GET", "/device/v1/x")
+    assert len(waits) == MAX_TRIES - 1
+    bounds = [min(8.0, 0.5 * 2**number) for number in range(MAX_TRIES - 1)]
+    assert all(12.0 <= wait <= 12.0 + bound for wait, bound in zip(waits, bounds, strict=True))
+
+
+@pytest.mark.parametrize("kind", [UnavailableError, ServiceFailed, TooManyRequests])
+def test_window_that_ended_a_visit_is_kept_to_before_the_next(kind: type[UnavailableError]) -> None:
+    waits: list[float] = []
+
+    class Noting(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0.0)
+            return False
+
+    stop = Noting()
+
+    def visit() -> Visit:
+        if len(waits) == 3:
+            stop.set()
+            return Visit("no_work", "", 0.0)
+        raise kind("later", retry_after_seconds=600.0)
+
+    keep_visiting(visit, stop, lambda visit: None)
+    assert all(600.0 <= wait <= 620.0 for wait in waits[:3])
+    assert waits[3:] == [0.0]
+
+
+def test_device_that_nobody_answers_for_weeks_is_still_there() -> None:
+    class Weeks(threading.Event):
+        visits = 0
+
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            assert timeout <= 300
+            return False
+
+    stop = Weeks()
+
+    def visit() -> Visit:
+        stop.visits += 1
+        if stop.visits == 5000:
+            stop.set()
+        raise ServiceFailed("away")
+
+    keep_visiting(visit, stop, lambda visit: None)
+    assert stop.visits == 5000
+
+
+@pytest.mark.parametrize("error", [UnavailableError("the database is away"), BodyTooSlow("it crept")])
+def test_work_is_kept_while_the_service_cannot_take_it(
+    service: FakeService, make_client: MakeClient, error: HetloraError
+) -> None:
+    client = make_client()
+    client.run_once()
+    # Check-in, start and the adapter pass; the upload does not.
+    service.script = [None, None, None, *[error] * 3]
+    with pytest.raises((ServiceFailed, BodyTooSlow)):
+        client.run_once()
+    assert service.failures == []
+    service.requests.clear()
+    assert client.run_once().outcome == "accepted"
+    assert [request.rsplit("/", 1)[1] for request in service.requests] == [
+        "check-ins",
+        "update",
+        "assignment-1:submit",
+    ]
