@@ -34,8 +34,9 @@ SEED: Final = 7
 # A loss is a mean of a few numbers around 3, each a sum in float32 whose order is a runtime's own; what the
 # updates before it differ by comes on top. The largest seen was 1e-6.
 LOSS_TOLERANCE: Final = 1e-5
-# Of how far training moved a module's B A, by the Frobenius norm: rounding of gradients, 1e-6 of their largest
-# entry, counts for more in small entries, as AdamW divides each by its own size. The largest seen was 4e-5.
+# Of how far training moved a module's B A, by the Frobenius norm: rounding of gradients, 1e-6 of their
+# largest entry, counts for more in small entries, as AdamW divides each by its own size. The largest
+# seen was 4e-5.
 UPDATE_TOLERANCE: Final = 5e-4
 # Of the most that AdamW moves an entry: the learning rate in each step. The largest seen was 6e-4.
 FACTOR_TOLERANCE: Final = 0.01 * STEPS * LEARNING_RATE
