@@ -16,16 +16,8 @@ from rich.table import Table
 from benchmarks.harness import RESULTS, begin, finish
 from benchmarks.llama import LlamaSize, export_llama, write_llama
 from benchmarks.options import Pairs, Seed, Threads, choices_of, counts_of, values_of
-from benchmarks.step_runs import (
-    Plan,
-    Shape,
-    StepRun,
-    Variant,
-    median_of,
-    our_command,
-    run_in_turn,
-    write_inputs,
-)
+from benchmarks.step_runs import Plan, StepRun, Variant, median_of, our_command, run_in_turn, write_inputs
+from benchmarks.step_shapes import Shape
 from edge_sdk.planning.forecast import Forecast, StepPlan, forecast_round, training_rate
 from edge_sdk.probe import measure_capabilities
 from hetlora.bundle import Bundle

@@ -17,7 +17,6 @@ from benchmarks.options import Pairs, Quick, Rank, Seed, Steps, Threads, WarmUp,
 from benchmarks.step_runs import (
     Command,
     Plan,
-    Shape,
     StepRun,
     Variant,
     column_of,
@@ -26,6 +25,7 @@ from benchmarks.step_runs import (
     run_in_turn,
     write_inputs,
 )
+from benchmarks.step_shapes import Shape
 from hetlora.cli.output import JsonFlag, stderr, stdout
 from hetlora.manifest import Precision, Recompute
 

@@ -17,7 +17,8 @@ from benchmarks.llama import SMOLLM_135M, export_llama, write_llama
 from benchmarks.options import Pairs, Quick, Rank, Seed, Steps, WarmUp, choices_of, counts_of, values_of
 from benchmarks.peers.training_step import NAME, PACKAGES
 from benchmarks.step_comparison import StepRow, compare
-from benchmarks.step_runs import Plan, Shape, Variant
+from benchmarks.step_runs import Plan, Variant
+from benchmarks.step_shapes import Shape
 from hetlora.cli.output import JsonFlag, stderr, stdout
 from hetlora.manifest import Precision, Recompute
 

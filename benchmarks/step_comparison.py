@@ -10,7 +10,6 @@ from typing import Final
 from benchmarks.harness import median_ratio
 from benchmarks.step_runs import (
     Plan,
-    Shape,
     StepRun,
     Variant,
     column_of,
@@ -20,6 +19,7 @@ from benchmarks.step_runs import (
     run_in_turn,
     write_inputs,
 )
+from benchmarks.step_shapes import Shape
 from hetlora.bundle import Bundle
 from hetlora.errors import HetloraError
 from hetlora.manifest import Precision, Recompute

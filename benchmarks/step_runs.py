@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ import numpy as np
 
 from benchmarks.harness import Measured, run_measured
 from benchmarks.peers.training_step import nonzero_adapter
+from benchmarks.step_shapes import Shape
 from hetlora.bundle import Bundle
-from hetlora.errors import SettingsError
 from hetlora.graph_names import ATTENTION_MASK, INPUT_IDS, LABELS
 from hetlora.manifest import Manifest, Precision, Recompute
 from hetlora.messages.device import TrainingSettings
@@ -26,29 +25,6 @@ _PEERS: Final = Path(__file__).parent / "peers"
 
 Command = Sequence[str | Path]
 Runner = Callable[[Command], Measured]
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The batch of one step, all its texts of the same length."""
-
-    batch: int
-    tokens: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `4x256`.
-
-        Raises:
-            SettingsError: anything else.
-        """
-        found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-        if found is None:
-            raise SettingsError("a shape of a batch", got=text, expected="texts x tokens, such as 4x256")
-        return cls(int(found[1]), int(found[2]))
-
-    def __str__(self) -> str:
-        return f"{self.batch}x{self.tokens}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ import pytest
 
 from benchmarks.bench_forecast import SIZES, forecast_row, summary
 from benchmarks.llama import SMOLLM_135M
-from benchmarks.step_runs import Shape, StepRun, Variant
+from benchmarks.step_runs import StepRun, Variant
+from benchmarks.step_shapes import Shape
 from edge_sdk.planning.forecast import Forecast
 from hetlora.cost import StepSize
 

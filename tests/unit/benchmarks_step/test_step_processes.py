@@ -9,7 +9,8 @@ import pytest
 from benchmarks.harness import run_measured
 from benchmarks.llama import LlamaSize, export_llama, write_llama
 from benchmarks.step_comparison import ATTENTIONS, compare
-from benchmarks.step_runs import Plan, Shape, our_command, write_inputs
+from benchmarks.step_runs import Plan, our_command, write_inputs
+from benchmarks.step_shapes import Shape
 from hetlora.bundle import Bundle
 
 pytestmark = pytest.mark.slow

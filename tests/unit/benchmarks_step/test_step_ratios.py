@@ -8,7 +8,8 @@ import pytest
 from benchmarks.bench_step import RECOMPUTE, app, variants_of
 from benchmarks.harness import Measured
 from benchmarks.step_comparison import step_row
-from benchmarks.step_runs import Command, Shape, StepRun, Variant, run_in_turn
+from benchmarks.step_runs import Command, StepRun, Variant, run_in_turn
+from benchmarks.step_shapes import Shape
 from hetlora.errors import HetloraError, SettingsError
 
 MB = 1_000_000

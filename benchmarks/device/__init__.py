@@ -1,0 +1,1 @@
+"""What a device takes of a bundle, measured on it: the sections of `hetlora bench device`."""

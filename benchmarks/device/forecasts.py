@@ -1,0 +1,158 @@
+"""Forecast and measured: peak memory and step time, before and after a device's trial of each bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from sys import executable
+from typing import Any, Final
+
+from rich.table import Table
+
+from benchmarks.device.section import Section, Setting
+from benchmarks.harness import run_measured
+from benchmarks.step_shapes import Shape
+from edge_sdk.planning.calibration import Trial, correction_of
+from edge_sdk.planning.forecast import UNCORRECTED, Correction, StepPlan, forecast_round, training_rate
+from edge_sdk.probe import ModelShape, RateCache, take_probe
+from hetlora.bundle import Bundle
+from hetlora.manifest import reads_images
+from hetlora.messages.device import CapabilityReport
+
+_PROCESS: Final = Path(__file__).parent / "step_process.py"
+WARM_UP: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastRow:
+    """One bundle at one rank and batch; an error is the forecast over what was measured, less one.
+
+    `memory_error` and `time_error` are of the forecast as a device has it, which tried the bundle at
+    another rank or size; the plain ones are of the forecast before that.
+    """
+
+    model: str
+    rank: int
+    shape: str
+    peak_bytes: int
+    seconds: float
+    memory_error: float
+    time_error: float
+    plain_memory_error: float
+    plain_time_error: float
+
+
+def forecast_section(setting: Setting, ranks: Sequence[int], shapes: Sequence[Shape]) -> Section:
+    """Try each bundle once, at the lowest rank and the smallest batch, then measure every rank and batch."""
+    rows: list[ForecastRow] = []
+    corrections = {}
+    for name, bundle in setting.bundles.items():
+        setting.tell(f"{name}: forecasts")
+        device = _capabilities(bundle, shapes[0], setting)
+        correction = _correction(bundle, _step(bundle, shapes[0], ranks[0]), device, setting)
+        corrections[name] = asdict(correction)
+        rows += _rows(name, bundle, device, correction, setting, product(ranks, shapes))
+    figures = {
+        "memory_error_max": max(abs(row.memory_error) for row in rows),
+        "time_error_max": max(abs(row.time_error) for row in rows),
+        "plain_memory_error_max": max(abs(row.plain_memory_error) for row in rows),
+        "plain_time_error_max": max(abs(row.plain_time_error) for row in rows),
+        "corrections": corrections,
+        "rows": [asdict(row) for row in rows],
+    }
+    return Section(figures, _table(rows))
+
+
+def _rows(
+    name: str,
+    bundle: Bundle,
+    device: CapabilityReport,
+    correction: Correction,
+    setting: Setting,
+    cases: Any,
+) -> Iterator[ForecastRow]:
+    rate = training_rate(device, setting.threads)
+    for rank, shape in cases:
+        step = _step(bundle, shape, rank)
+        told = _measured(bundle, step, setting, is_trial=False)
+        plain, own = (
+            forecast_round(bundle.manifest.cost_model, step, steps=1, flops_per_second=rate, correction=one)
+            for one in (UNCORRECTED, correction)
+        )
+        yield ForecastRow(
+            name,
+            rank,
+            str(shape) if step.tokens > 1 else str(shape.batch),
+            told["peak_bytes"],
+            round(told["seconds"], 4),
+            round(own.peak_bytes / told["peak_bytes"] - 1, 3),
+            round(own.seconds / told["seconds"] - 1, 3),
+            round(plain.peak_bytes / told["peak_bytes"] - 1, 3),
+            round(plain.seconds / told["seconds"] - 1, 3),
+        )
+
+
+def _step(bundle: Bundle, shape: Shape, rank: int) -> StepPlan:
+    tokens = 1 if reads_images(bundle.manifest.task) else min(shape.tokens, bundle.manifest.max_tokens)
+    return StepPlan(shape.batch, tokens, rank, shape.batch)
+
+
+def _capabilities(bundle: Bundle, shape: Shape, setting: Setting) -> CapabilityReport:
+    model = ModelShape.of(bundle.manifest, batch=shape.batch, tokens=shape.tokens)
+    return take_probe(setting.work, shape=model, cache=RateCache(setting.work / "rates.json")).report()
+
+
+def _correction(bundle: Bundle, step: StepPlan, device: CapabilityReport, setting: Setting) -> Correction:
+    told = _measured(bundle, step, setting, is_trial=True)
+    trial = Trial(told["seconds"], told["grown_bytes"], told["watts"])
+    rate = training_rate(device, setting.threads)
+    return correction_of(
+        trial, forecast_round(bundle.manifest.cost_model, step, steps=1, flops_per_second=rate)
+    )
+
+
+def _measured(bundle: Bundle, step: StepPlan, setting: Setting, *, is_trial: bool) -> dict[str, Any]:
+    path = setting.work / "config.json"
+    config = {
+        "bundle": str(bundle.folder.absolute()),
+        "step": asdict(step),
+        "threads": setting.threads,
+        "is_trial": is_trial,
+        "warm_up": WARM_UP,
+        "steps": setting.steps,
+    }
+    path.write_text(json.dumps(config))
+    return run_measured([executable, _PROCESS, path]).last_json()
+
+
+def _table(rows: Sequence[ForecastRow]) -> Table:
+    table = Table(title="Forecast and measured", title_justify="left")
+    table.add_column("model")
+    headings = (
+        "rank",
+        "batch",
+        "peak MB",
+        "seconds",
+        "memory error",
+        "time error",
+        "untried: memory",
+        "time",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row.model,
+            str(row.rank),
+            row.shape,
+            f"{row.peak_bytes / 1e6:.0f}",
+            f"{row.seconds:.3f}",
+            f"{row.memory_error:+.0%}",
+            f"{row.time_error:+.0%}",
+            f"{row.plain_memory_error:+.0%}",
+            f"{row.plain_time_error:+.0%}",
+        )
+    return table

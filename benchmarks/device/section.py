@@ -1,0 +1,32 @@
+"""What every section of the benchmark is given, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from hetlora.bundle import Bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The bundles by name, how many threads each process has, where files may be put, and whom to tell."""
+
+    bundles: Mapping[str, Bundle]
+    threads: int
+    steps: int
+    seed: int
+    work: Path
+    tell: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Figures for the JSON object, under names that no other section has, and a table for people."""
+
+    figures: Mapping[str, Any]
+    table: Table

@@ -1,0 +1,69 @@
+"""Steps of a bundle in a process of their own, as a device takes them; run with a config file.
+
+Prints one JSON object. It needs hetlora's edge part, and nothing of the other parts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edge_sdk.examples import AnyExample, Example, ExampleStore, ImageExample
+from edge_sdk.planning.calibration import run_trial
+from edge_sdk.planning.forecast import StepPlan
+from edge_sdk.planning.peak_memory import peak_memory_bytes
+from edge_sdk.planning.trial_steps import steps_of
+from edge_sdk.runtimes import runtime_for
+from hetlora.bundle import Bundle, open_bundle
+from hetlora.manifest import reads_images
+from hetlora.messages.device import TrainingSettings
+
+
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """What a device's trial has to say, or the seconds of the steps in `config` and the process's peak."""
+    importlib.import_module("edge_sdk.client")  # what an app holds
+    bundle = open_bundle(Path(config["bundle"]), verify=False)
+    runtime, step = runtime_for(bundle.manifest), StepPlan(**config["step"])
+    training = TrainingSettings(batch_size=step.batch, max_tokens=bundle.manifest.max_tokens)
+    with tempfile.TemporaryDirectory() as folder:
+        store = ExampleStore(Path(folder) / "examples.sqlite")
+        store.put_many(_examples(bundle, step.batch))
+        load = steps_of(bundle, runtime, store, step, training, config["threads"])
+        if config["is_trial"]:
+            told = asdict(run_trial(load))
+        else:
+            take = load()
+            seconds = [_seconds(take) for _ in range(config["warm_up"] + config["steps"])]
+            counted = seconds[config["warm_up"] :]
+            told = {"seconds": min(counted), "median_seconds": statistics.median(counted)}
+        store.close()
+    return {**told, "peak_bytes": peak_memory_bytes()}
+
+
+def _seconds(take: Any) -> float:
+    started = time.perf_counter()
+    take()
+    return time.perf_counter() - started
+
+
+def _examples(bundle: Bundle, count: int) -> list[AnyExample]:
+    manifest = bundle.manifest
+    labels = manifest.labels or ("wet",)
+    chosen = [labels[number % len(labels)] for number in range(count)]
+    if not reads_images(manifest.task):
+        return [Example(f"the rain falls {number}", label) for number, label in enumerate(chosen)]
+    _, channels, height, width = manifest.inputs[0].shape
+    shape = (int(height), int(width), int(channels))
+    blank = bytes(shape[0] * shape[1] * shape[2])
+    return [ImageExample(blank, label, shape=shape) for label in chosen]
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(json.loads(Path(sys.argv[1]).read_text()))))
