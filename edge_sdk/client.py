@@ -19,7 +19,7 @@ from edge_sdk.adapters.adoption import Adopter
 from edge_sdk.adapters.policy import ALWAYS, Adoption
 from edge_sdk.conditions import LeftAlone, Told, Watch
 from edge_sdk.defaults import DEFAULT_MAX_BYTES, DEFAULT_MAX_EXAMPLES, DEFAULT_PART_BYTES
-from edge_sdk.events import AwaitingApproval, CheckedIn, Downloaded, Event, GivenUp
+from edge_sdk.events import AwaitingApproval, CheckedIn, Downloaded, Event
 from edge_sdk.examples import StoreKey, open_stores
 from edge_sdk.folder import lock_folder, open_folder
 from edge_sdk.identity.enrolment import check_in, enrolment_of
@@ -31,6 +31,7 @@ from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS, Equipment
 from edge_sdk.session.assignment_store import AssignmentStore
 from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.session.evaluation_session import EvaluationSession
+from edge_sdk.session.giving_up import give_up_others
 from edge_sdk.session.take_over import take_over
 from edge_sdk.session.training_session import Session
 from edge_sdk.session.visit import Visit
@@ -45,7 +46,7 @@ from hetlora import __version__
 from hetlora.errors import ConditionsUnmet, RefusedError, Stopped, UnavailableError
 from hetlora.messages.common import PROTOCOL_VERSION
 from hetlora.messages.conditions import ANY_TIME, Conditions
-from hetlora.messages.device import CapabilityReport, CheckIn, CheckInAnswer, Offer
+from hetlora.messages.device import CapabilityReport, CheckIn, CheckInAnswer
 
 
 def _ignore(event: Event) -> None:
@@ -253,7 +254,7 @@ class EdgeClient:
                 self.rotate_key()
         answer = self._check_in(self._capabilities.report())
         self._on_event(CheckedIn(answer.offer, answer.reason))
-        self._give_up_others(answer.offer)
+        give_up_others(self._assignments, self._service, answer.offer, self._on_event)
         if answer.offer is None:
             return Visit("no_work", answer.reason, answer.retry_after_seconds)
         equipment = Equipment(
@@ -298,13 +299,6 @@ class EdgeClient:
         """
         stop = stop or threading.Event()
         keep_visiting(partial(self.run_once, stop=stop), stop, on_visit)
-
-    def _give_up_others(self, offer: Offer | None) -> None:
-        """Drop work that is no longer this device's: the service alone knows when a lease ran out."""
-        own = offer.assignment_id if offer is not None and offer.kind == "train" else None
-        given_up = self._assignments.give_up_others(own)
-        if given_up is not None:
-            self._on_event(GivenUp(given_up))
 
     def _check_in(self, capabilities: CapabilityReport) -> CheckInAnswer:
         request = CheckIn(

@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS assignment (
     run_id TEXT NOT NULL,
     progress TEXT NOT NULL,
     steps INTEGER NOT NULL,
+    trained_steps INTEGER NOT NULL,
     terms TEXT,
     trained TEXT,
     report TEXT
@@ -72,6 +73,7 @@ class _Row:
     run_id: str
     progress: Progress
     steps: int
+    trained_steps: int
     terms: str | None
     trained: str | None
     report: str | None
@@ -98,12 +100,11 @@ class AssignmentStore:
             row = _row(database)
             if row is None:
                 return None
-            trained = _parsed(Trained, row.trained)
             return AssignmentStatus(
                 row.assignment_id,
                 row.run_id,
                 row.progress,
-                0 if trained is None else trained.steps,
+                row.trained_steps,
                 row.steps,
                 parts_bytes(database),
             )
@@ -130,7 +131,7 @@ class AssignmentStore:
                 raise StateConflict("another assignment is under way", got=row.assignment_id)
             drop_parts(database)
             database.execute(
-                "INSERT OR REPLACE INTO assignment VALUES (1, ?, ?, ?, ?, NULL, NULL, NULL)",
+                "INSERT OR REPLACE INTO assignment VALUES (1, ?, ?, ?, ?, 0, NULL, NULL, NULL)",
                 (offer.assignment_id, offer.run_id, Progress.OFFERED, offer.training.steps),
             )
 
@@ -157,7 +158,9 @@ class AssignmentStore:
         """Forget all but the offer, as what is stored cannot be used."""
         with self._database.writing() as database:
             _move(database, Progress.OFFERED)
-            database.execute("UPDATE assignment SET terms = NULL, trained = NULL, report = NULL")
+            database.execute(
+                "UPDATE assignment SET trained_steps = 0, terms = NULL, trained = NULL, report = NULL"
+            )
             drop_parts(database)
 
     def checkpointed(self, checkpoint: Checkpoint) -> None:
@@ -166,6 +169,7 @@ class AssignmentStore:
         with self._database.writing() as database:
             _move(database, Progress.TRAINING)
             _tell(database, "trained", checkpoint.trained)
+            _note_steps(database, checkpoint.trained.steps)
             put_part(database, "checkpoint", state)
 
     def checkpoint(self) -> Checkpoint | None:
@@ -190,6 +194,7 @@ class AssignmentStore:
         with self._database.writing() as database:
             row = _move(database, Progress.TRAINED)
             _tell(database, "report", update.report)
+            _note_steps(database, update.report.steps)
             put_update(database, update)
             if private_factors is not None:
                 keep_tensors(database, "private_factors", row.run_id, private_factors)
@@ -212,14 +217,15 @@ class AssignmentStore:
 def put_trained(database: sqlite3.Connection, assignment_id: str, update: Update) -> None:
     """Have an update to deliver, of which no more is known, where there is nothing that is stored."""
     if _row(database) is None:
-        values = (assignment_id, "", Progress.TRAINED, update.report.steps, update.report.model_dump_json())
-        database.execute("INSERT INTO assignment VALUES (1, ?, ?, ?, ?, NULL, NULL, ?)", values)
+        steps = update.report.steps
+        values = (assignment_id, "", Progress.TRAINED, steps, steps, update.report.model_dump_json())
+        database.execute("INSERT INTO assignment VALUES (1, ?, ?, ?, ?, ?, NULL, NULL, ?)", values)
         put_update(database, update)
 
 
 def _row(database: sqlite3.Connection) -> _Row | None:
     found = database.execute(
-        "SELECT assignment_id, run_id, progress, steps, terms, trained, report FROM assignment"
+        "SELECT assignment_id, run_id, progress, steps, trained_steps, terms, trained, report FROM assignment"
     ).fetchone()
     return None if found is None else _Row(found[0], found[1], Progress(found[2]), *found[3:])
 
@@ -244,6 +250,10 @@ def _tell(
     database: sqlite3.Connection, column: Literal["terms", "trained", "report"], message: Message
 ) -> None:
     database.execute(f"UPDATE assignment SET {column} = ?", (message.model_dump_json(),))
+
+
+def _note_steps(database: sqlite3.Connection, trained_steps: int) -> None:
+    database.execute("UPDATE assignment SET trained_steps = ?", (trained_steps,))
 
 
 def _parsed(kind: type[Kind], text: str | None) -> Kind | None:

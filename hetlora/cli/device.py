@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hetlora.cli import device_adapter
+from hetlora.cli import device_adapter, device_status
 from hetlora.cli.condition_options import ConditionsOption, conditions_of
 from hetlora.cli.device_profile import read_profile
 from hetlora.cli.example_options import ExamplesKeyFileOption, read_key
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Devices: run one here, or list a population's.")
 app.add_typer(device_adapter.app, name="adapter")
+app.command("status")(device_status.status)
 
 
 class RuntimeChoice(StrEnum):

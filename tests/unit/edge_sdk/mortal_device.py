@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from multiprocessing.synchronize import Event as ProcessEvent
 from pathlib import Path
 
 from fake_service import STRONG
@@ -51,8 +52,15 @@ class Log(logging.Handler):
                 self.write(f"given_up {assignment_id}")
 
 
-def live(url: str, folder: Path, log_file: Path, step_seconds: float, visits: int | None = None) -> None:
-    """Take part in rounds until killed, or for so many visits."""
+def live(
+    url: str,
+    folder: Path,
+    log_file: Path,
+    step_seconds: float,
+    begun: ProcessEvent | None = None,
+    visits: int | None = None,
+) -> None:
+    """Take part in rounds until killed, or for so many visits; says when it has begun."""
     log, stop = Log(log_file), threading.Event()
     logger = logging.getLogger("edge_sdk.session.resuming")
     logger.setLevel(logging.DEBUG)
@@ -66,6 +74,8 @@ def live(url: str, folder: Path, log_file: Path, step_seconds: float, visits: in
             stop.set()
 
     log.write("life")
+    if begun is not None:
+        begun.set()
     with EdgeClient(
         url,
         "weather",

@@ -8,13 +8,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from device_tables import damage_part, stored_parts
+from device_tables import damage_part, kept_for_runs, stored_parts
 from fake_runtime import Opened
-from fake_service import PORTAL, FakeService, problem
+from fake_service import PORTAL, FakeService, problem, receipt
 
 from edge_sdk.client import EdgeClient
+from edge_sdk.events import Adopted, CheckedIn, Event, GivenUp, Submitted
 from edge_sdk.folder import DeviceFolder
-from hetlora.errors import ClockSkew, ServiceUnreachable
+from hetlora.errors import ClockSkew, NotFound, ServiceUnreachable
+from hetlora.messages.device import Adaptation, CheckInAnswer
+from hetlora.states import AssignmentState
 
 MakeClient = Callable[..., EdgeClient]
 
@@ -102,3 +105,44 @@ def test_update_survives_a_clock_that_is_found_wrong_at_the_upload(
         client.run_once()
 
     assert client.run_once().outcome == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("state", "events", "errors"),
+    [
+        (AssignmentState.ACCEPTED, [Submitted], {"run-1"}),
+        (AssignmentState.EXPIRED, [GivenUp], set()),
+        (AssignmentState.DISCARDED, [GivenUp], set()),
+        (None, [GivenUp], set()),
+    ],
+    ids=str,
+)
+def test_update_whose_receipt_was_lost_counts_if_it_was_accepted(
+    service: FakeService,
+    make_client: MakeClient,
+    folder: DeviceFolder,
+    state: AssignmentState | None,
+    events: list[type[Event]],
+    errors: set[str],
+) -> None:
+    service.adaptation = Adaptation(upload_precision="int8", error_feedback=True)
+    client = make_client()
+    service.faults = [*[None] * 13, *[httpx.ReadError("cut")] * 3]  # the answers to submit get lost
+    with pytest.raises(ServiceUnreachable):
+        client.run_once()
+    assert service.requests[-1].endswith(":submit")
+    told: list[Event] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/check-ins"):
+            nothing = CheckInAnswer(offer=None, retry_after_seconds=7, reason="the round is over")
+            return httpx.Response(200, content=nothing.model_dump_json())
+        if state is None:
+            return problem(NotFound("no such assignment"))
+        return httpx.Response(200, content=receipt(state).model_dump_json())
+
+    visit = make_client(http=httpx.MockTransport(answer), on_event=told.append).run_once()
+    assert visit.outcome == "no_work"
+    assert [type(event) for event in told] == [Adopted, CheckedIn, *events]
+    assert kept_for_runs(folder, "rounding_errors").keys() == errors
+    assert stored_parts(folder) == set()

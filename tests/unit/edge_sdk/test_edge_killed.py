@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from hetlora.messages.device import TrainingSettings
 
 STEPS = 60
 STEP_SECONDS = 0.01
+LONGEST_LIFE_SECONDS = 1.2  # a round takes two thirds of a second, and a first checkpoint half of that
 TRAINING = TrainingSettings(steps=STEPS, batch_size=2, learning_rate=0.01, max_tokens=8, pruning_decay=1.0)
 
 
@@ -36,11 +39,13 @@ class Life:
 
 
 @pytest.fixture(scope="module")
-def processes() -> ForkServerContext:
-    """Processes that begin with everything imported."""
+def processes() -> Iterator[ForkServerContext]:
+    """Processes that begin with everything imported, as the server that forks them has done that."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mortal_device"])
-    return context
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        yield context
 
 
 @pytest.fixture
@@ -55,14 +60,16 @@ def killed_at_random(
     rng = random.Random(kills)
     for _ in range(kills):
         service.expires = rng.random() < 0.1
-        process = processes.Process(target=live, args=(service.url, folder, log, STEP_SECONDS))
+        begun = processes.Event()
+        process = processes.Process(target=live, args=(service.url, folder, log, STEP_SECONDS, begun))
         process.start()
-        process.join(rng.uniform(0.0, 1.2))
+        assert begun.wait(60)
+        process.join(rng.uniform(0.0, LONGEST_LIFE_SECONDS))
         assert process.is_alive()  # it ends by no fault of its own
         process.kill()
         process.join()
     service.expires = False
-    process = processes.Process(target=live, args=(service.url, folder, log, STEP_SECONDS, 2))
+    process = processes.Process(target=live, args=(service.url, folder, log, STEP_SECONDS, None, 2))
     process.start()
     process.join(60)
     assert process.exitcode == 0
@@ -96,7 +103,8 @@ def check_goes_on_from_the_last_checkpoint(lives: list[Life]) -> None:
 def check_updates_are_undisturbed(service: RoundsService, tmp_path: Path) -> None:
     """Each is, bit for bit, what a device makes of the same plan that nothing happens to."""
     with RoundsService(bundle_on_disk(tmp_path / "again"), TRAINING) as other:
-        live(other.url, tmp_path / "undisturbed", tmp_path / "other.log", 0.0, visits=len(service.ended))
+        visits = len(service.ended)
+        live(other.url, tmp_path / "undisturbed", tmp_path / "other.log", 0.0, None, visits)
         assert service.digests.items() <= other.digests.items()
 
 
