@@ -13,8 +13,8 @@ from safetensors.numpy import load
 
 from edge_sdk.session.checkpoints import Checkpoint, Trained
 from edge_sdk.session.database import DeviceDatabase
-from edge_sdk.session.parts import TABLE as PARTS_TABLE
-from edge_sdk.session.parts import drop_parts, part, parts_bytes, put_part
+from edge_sdk.session.parts import TABLES as PARTS_TABLES
+from edge_sdk.session.parts import drop_parts, part, parts_bytes, put_part, put_tensors
 from edge_sdk.session.plans import Received
 from edge_sdk.session.progress import Progress, is_legal, is_over
 from edge_sdk.session.updates import Update, put_update, update_of
@@ -23,7 +23,6 @@ from edge_sdk.training.run_tensors import keep_tensors
 from hetlora.errors import StateConflict, faults_in_words
 from hetlora.messages.common import Count, Message, PositiveCount
 from hetlora.messages.device import Offer, Plan, Report, TrainingSettings
-from hetlora.stored_tensors import tensors_to_bytes
 
 logger = logging.getLogger(__name__)
 Kind = TypeVar("Kind", bound=Message)
@@ -92,7 +91,7 @@ class AssignmentStore:
 
     def __init__(self, database: DeviceDatabase) -> None:
         self._database = database
-        database.make(_TABLE, PARTS_TABLE, RUN_TENSORS_TABLE)
+        database.make(_TABLE, *PARTS_TABLES, RUN_TENSORS_TABLE)
 
     def status(self) -> AssignmentStatus | None:
         """What there is of the last assignment; None before the first."""
@@ -165,12 +164,11 @@ class AssignmentStore:
 
     def checkpointed(self, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint in the place of the one before."""
-        state = tensors_to_bytes(checkpoint.state)
         with self._database.writing() as database:
             _move(database, Progress.TRAINING)
             _tell(database, "trained", checkpoint.trained)
             _note_steps(database, checkpoint.trained.steps)
-            put_part(database, "checkpoint", state)
+            put_tensors(database, "checkpoint", checkpoint.state)
 
     def checkpoint(self) -> Checkpoint | None:
         """The last checkpoint."""

@@ -5,35 +5,55 @@ Each is one row, written and read within a transaction of the device's database.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sqlite3
-from typing import Final, Literal
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from numpy.typing import NDArray
 
 from hetlora.digest import sha256_of
+from hetlora.stored_tensors import write_tensors
 
 logger = logging.getLogger(__name__)
 
 Part = Literal["received", "frozen", "checkpoint", "update", "rounding_errors"]
 
-TABLE: Final = """
-CREATE TABLE IF NOT EXISTS assignment_parts (
-    name TEXT PRIMARY KEY,
-    sha256 TEXT NOT NULL,
-    data BLOB NOT NULL
+# Digests apart: to change a row is to write all of it, and bytes of one length are written where they lie.
+TABLES: Final = (
+    "CREATE TABLE IF NOT EXISTS assignment_parts (name TEXT PRIMARY KEY, data BLOB NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS part_digests (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL)",
 )
-"""
 
 
 def put_part(database: sqlite3.Connection, name: Part, data: bytes) -> None:
     """Keep a part in the place of the one of its name."""
-    database.execute(
-        "INSERT OR REPLACE INTO assignment_parts VALUES (?, ?, ?)", (name, sha256_of(data), data)
-    )
+    database.execute("INSERT OR REPLACE INTO assignment_parts VALUES (?, ?)", (name, data))
+    _put_digest(database, name, sha256_of(data))
+
+
+def put_tensors(database: sqlite3.Connection, name: Part, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Keep tensors as a safetensors file, of which no copy is in memory on the way."""
+    sizes: list[int] = []
+    write_tensors(tensors, lambda piece: sizes.append(len(piece)))
+    row_id = _row_of_size(database, name, sum(sizes))
+    digest = hashlib.sha256()
+    with database.blobopen("assignment_parts", "data", row_id) as blob:
+
+        def write(piece: memoryview) -> None:
+            digest.update(piece)
+            blob.write(piece)
+
+        write_tensors(tensors, write)
+    _put_digest(database, name, digest.hexdigest())
 
 
 def part(database: sqlite3.Connection, name: Part) -> bytes | None:
     """A part as it was kept; None where there is none, or its bytes are others."""
-    row = database.execute("SELECT sha256, data FROM assignment_parts WHERE name = ?", (name,)).fetchone()
+    row = database.execute(
+        "SELECT sha256, data FROM assignment_parts JOIN part_digests USING (name) WHERE name = ?", (name,)
+    ).fetchone()
     if row is None:
         return None
     sha256, data = row
@@ -46,9 +66,28 @@ def part(database: sqlite3.Connection, name: Part) -> bytes | None:
 def drop_parts(database: sqlite3.Connection, *names: Part) -> None:
     """Remove these parts, or all where none is named."""
     condition = f"name IN ({','.join('?' * len(names))})" if names else "TRUE"
-    database.execute(f"DELETE FROM assignment_parts WHERE {condition}", names)
+    for table in ("assignment_parts", "part_digests"):
+        database.execute(f"DELETE FROM {table} WHERE {condition}", names)
 
 
 def parts_bytes(database: sqlite3.Connection) -> dict[str, int]:
     """How large each part is that is kept."""
     return dict(database.execute("SELECT name, length(data) FROM assignment_parts ORDER BY name").fetchall())
+
+
+def _row_of_size(database: sqlite3.Connection, name: Part, size_bytes: int) -> int:
+    """The row of a part that is to be written over, of zeros unless it has this size."""
+    found = database.execute(
+        "SELECT rowid FROM assignment_parts WHERE name = ? AND length(data) = ?", (name, size_bytes)
+    ).fetchone()
+    if found is not None:
+        return int(found[0])
+    made = database.execute(
+        "INSERT OR REPLACE INTO assignment_parts VALUES (?, zeroblob(?))", (name, size_bytes)
+    )
+    assert made.lastrowid is not None
+    return made.lastrowid
+
+
+def _put_digest(database: sqlite3.Connection, name: Part, sha256: str) -> None:
+    database.execute("INSERT OR REPLACE INTO part_digests VALUES (?, ?)", (name, sha256))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -154,6 +155,20 @@ def test_last_checkpoint_takes_the_place_of_the_one_before(
     assert found is not None
     assert found.trained == Trained(steps=2, losses=(1.0, 0.5), seconds=1.0)
     assert found.state["lora_A"].tolist() == [2, 2, 2]
+
+
+def test_checkpoint_is_written_without_a_copy_in_memory(
+    store: AssignmentStore, offer: Offer, moves: dict[Progress, Act]
+) -> None:
+    bring(store, offer, moves, Progress.TAKEN)
+    checkpoint = checkpoint_after(1, width=5_000_000)  # 20 MB
+    tracemalloc.start()
+    try:
+        store.checkpointed(checkpoint)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1_000_000
 
 
 def test_trained_assignment_keeps_the_update_alone_and_a_delivered_one_nothing(
