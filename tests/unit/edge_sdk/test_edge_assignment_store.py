@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from device_tables import damage_part, kept_for_runs, stored_parts, tables
 from fake_service import FakeService
-from store_files import disk_of
+from store_files import bytes_in, disk_of
 
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.session.assignment_store import AssignmentStore, Terms
@@ -169,6 +169,26 @@ def test_checkpoint_is_written_without_a_copy_in_memory(
     finally:
         tracemalloc.stop()
     assert peak_bytes < 1_000_000
+
+
+@pytest.mark.parametrize("end", [Progress.TRAINED, Progress.GIVEN_UP])
+def test_no_byte_of_a_checkpoint_is_left_once_it_is_not_needed(
+    store: AssignmentStore,
+    folder: DeviceFolder,
+    offer: Offer,
+    moves: dict[Progress, Act],
+    end: Progress,
+) -> None:
+    bring(store, offer, moves, Progress.TAKEN)
+    for steps in (1, 2):
+        store.checkpointed(checkpoint_after(steps, width=5000))
+    learned = np.full(4, 2, np.float32).tobytes()
+    assert learned in bytes_in(folder.root)
+    if end is Progress.TRAINED:
+        moves[end](store)
+    else:
+        store.give_up_others(None)
+    assert learned not in bytes_in(folder.root)
 
 
 def test_trained_assignment_keeps_the_update_alone_and_a_delivered_one_nothing(
