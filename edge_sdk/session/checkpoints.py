@@ -21,10 +21,9 @@ FLUSH_SECONDS: Final = 0.01
 
 
 class Trained(Message):
-    """How far a training is: its steps, the loss of each before it, and the seconds that they took."""
+    """How far a training is: its steps, and the seconds that they took."""
 
     steps: PositiveCount
-    losses: tuple[float, ...]
     seconds: float
 
 

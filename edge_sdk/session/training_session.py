@@ -103,9 +103,9 @@ class Session(Assignment):
         )
         # Before a checkpoint is taken up: what is scored is the model as the round began with it.
         scores.score_before(trainer)
-        before = resumed(trainer, tools.assignments)
-        if before.losses:
-            tools.on_event(Resumed(len(before.losses)))
+        seconds_before = resumed(trainer, tools.assignments)
+        if trainer.steps_done:
+            tools.on_event(Resumed(trainer.steps_done))
 
         def on_step(step: int, loss: float) -> None:
             tools.on_event(StepDone(step, settings.steps, loss))
@@ -119,7 +119,7 @@ class Session(Assignment):
             batch_size=batching.batch_size,
             always_full=batching.always_full,
             rng=np.random.default_rng(taken.plan.seed),
-            skip=len(before.losses),
+            skip=trainer.steps_done,
         )
         result = train_locally(
             trainer,
@@ -127,7 +127,7 @@ class Session(Assignment):
             settings,
             max_seconds=self._offer.round_seconds - scores.seconds_to_keep,
             on_step=on_step,
-            before=before,
+            seconds_before=seconds_before,
             keep=Checkpoints(trainer, tools.assignments, settings.steps).keep,
         )
         scores.score_after(trainer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -11,22 +10,23 @@ from numpy.typing import NDArray
 
 from edge_sdk.batching.sizes import fixed_sizes
 from edge_sdk.runtimes.base import Batch, Evaluation, RuntimeFactory, TrainingRuntime
+from edge_sdk.training.divergence import Divergence
 from edge_sdk.training.flat_tensors import FlatTensors
+from edge_sdk.training.gradient_terms import add_proximal, clip_norm
 from edge_sdk.training.micro_batches import micro_batches
 from edge_sdk.training.optimizers import optimizer_for
 from edge_sdk.training.parametrisation import Parametrisation, TrainedNumbers
 from edge_sdk.training.penalty import add_to_tail, tail_penalty
+from edge_sdk.training.schedule import learning_rate_at
+from edge_sdk.training.trainer_state import Arrays, copied, places, put_back
 from hetlora.adapter import Adapter, Tensor
 from hetlora.bundle import Bundle
-from hetlora.errors import RankOutOfRange, SettingsError, SpecMismatch
+from hetlora.errors import RankOutOfRange, SettingsError, SpecMismatch, TrainingDiverged
 from hetlora.manifest import Manifest
 from hetlora.messages.device import TrainingSettings
-from hetlora.tensors import check_keys
 
-# What training can go on from, by key; safetensors take it as it is.
-TrainerState = Mapping[str, NDArray[Any]]
-
-_STEPS: Final = "steps"
+_COUNTS: Final = "counts"  # steps done, and how many losses were high running
+_LOSSES: Final = "losses"  # of the first step and of the last
 
 
 class Trainer:
@@ -34,7 +34,12 @@ class Trainer:
 
     A batch goes through the runtime in parts of at most `micro_batch` rows, or of as many as it takes; graphs
     that are stamped for a number of rows take that. HetLoRA's penalty acts on the adapter's own ranks alone,
-    frozen ones and amplification left out; cores have no ranks to prune and none.
+    frozen ones and amplification left out; cores have no ranks to prune and none. FedProx's term holds what
+    is trained to what it was when the trainer was made.
+
+    Attributes:
+        steps_done: how many steps were taken, also before a `restore`.
+        first_loss, last_loss: of the first and the last of them; NaN before any.
 
     Raises:
         SpecMismatch: the adapter is not of the manifest's specification, or cores or frozen factors do not
@@ -55,31 +60,39 @@ class Trainer:
         check_trainable(manifest, adapter)
         how = parametrisation or Parametrisation()
         self.steps_done = 0
+        self.first_loss = self.last_loss = math.nan
         self._runtime, self._manifest, self._settings = runtime, manifest, settings
+        self._divergence = Divergence(settings)
         self._most_rows = _most_rows(manifest, runtime, micro_batch)
         self._penalty = 0.0 if how.adaptation.trained == "core" else settings.pruning_penalty
         self._numbers = TrainedNumbers(adapter, how)
+        self._begun = self._numbers.flat.numbers.copy() if settings.proximal else None
         # Zeros that nobody has touched take no memory: what only evaluates has none of these.
         self._gradients = FlatTensors(self._numbers.flat.shapes)
         self._optimizer = optimizer_for(settings, manifest.optimizer, self._numbers.flat.shapes)
 
     def step(self, batch: Batch) -> float:
-        """Take one step over the whole of a batch and return the loss before it, pruning penalty included.
+        """Take one step over the whole of a batch and return the loss before it, with all penalties.
 
         `batch` holds the manifest's inputs and `labels`, as `edge_sdk.runtimes.feeds.labelled_feeds` has
-        them. A loss that is not finite is returned too, and leaves the adapter as it was.
+        them.
 
         Raises:
             DataError: an input is missing, has the wrong shape, or holds numbers outside its range.
+            TrainingDiverged: the loss says that training leads nowhere; the adapter is left as it was.
         """
         with np.errstate(over="ignore", invalid="ignore"):  # the loss tells, or the adapter
-            loss = self._differentiate(batch) + self._punish()
-            if math.isfinite(loss):
-                self.steps_done += 1
-                rates = [(part, rate * self._settings.learning_rate) for part, rate in self._numbers.rates]
-                self._optimizer.step(
-                    self._numbers.flat.numbers, self._gradients.numbers, rates, number=self.steps_done
-                )
+            loss = self._differentiate(batch) + self._punish() + self._hold()
+            if self.steps_done == 0:
+                self.first_loss = loss
+            self._divergence.check(loss, self.first_loss, number=self.steps_done + 1)
+            self._clip()
+            self.steps_done, self.last_loss = self.steps_done + 1, loss
+            rate = learning_rate_at(self._settings, self.steps_done)
+            rates = [(part, rate * share) for part, share in self._numbers.rates]
+            self._optimizer.step(
+                self._numbers.flat.numbers, self._gradients.numbers, rates, number=self.steps_done
+            )
         return loss
 
     def evaluate(self, batch: Batch) -> Evaluation:
@@ -119,62 +132,67 @@ class Trainer:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """A copy of all that `restore` needs to go on as if training had never stopped."""
-        tensors = {
-            f"{kind}/{key}": tensor
-            for kind, flat in self._kept.items()
-            for key, tensor in flat.copied().items()
-        }
-        return {**tensors, _STEPS: np.array([self.steps_done], np.int64)}
+        return copied(self._kept, self._progress())
 
-    def restore(self, state: TrainerState) -> None:
+    def restore(self, state: Arrays) -> None:
         """Go on from what `state` gave, of this adapter and of no other; nothing in it is trusted.
 
         Raises:
             SpecMismatch: tensors are missing, are too many, or have other shapes or dtypes; nothing has
                 changed then.
         """
-        places = {
-            f"{kind}/{key}": tensor
-            for kind, flat in self._kept.items()
-            for key, tensor in flat.tensors.items()
-        }
-        wanted: dict[str, NDArray[Any]] = {**places, _STEPS: np.zeros(1, np.int64)}
-        check_keys(state, wanted)
-        for key, own in wanted.items():
-            if (state[key].shape, state[key].dtype) != (own.shape, own.dtype):
-                raise SpecMismatch(
-                    f"{key} of what training is to go on from",
-                    got=f"{state[key].dtype} {state[key].shape}",
-                    expected=f"{own.dtype} {own.shape}",
-                )
-        for key, own in places.items():
-            own[...] = state[key]
-        self.steps_done = int(state[_STEPS][0])
+        progress = self._progress()
+        put_back(state, {**places(self._kept), **progress})
+        self.steps_done, self._divergence.high_steps = progress[_COUNTS].tolist()
+        self.first_loss, self.last_loss = progress[_LOSSES].tolist()
 
     @property
     def _kept(self) -> dict[str, FlatTensors]:
         return {"trained": self._numbers.flat, **self._optimizer.moments}
 
+    def _progress(self) -> dict[str, NDArray[Any]]:
+        return {
+            _COUNTS: np.array([self.steps_done, self._divergence.high_steps], np.int64),
+            _LOSSES: np.array([self.first_loss, self.last_loss], np.float64),
+        }
+
     def _differentiate(self, batch: Batch) -> float:
         """The loss of a batch without the penalty; its gradients are then in `_gradients`."""
         factors, loss = self._numbers.fed(), 0.0
         parts = micro_batches(self._manifest, batch, self._most_rows)
-        self._gradients.numbers.fill(0)
-        for part, share in parts:
+        for place, (part, share) in enumerate(parts):
             part_loss, gradients = self._runtime.gradients(part, factors)
             loss += share * part_loss
             for key, own in self._numbers.pulled_back(gradients).items():
-                self._gradients.tensors[key] += own if share == 1 else np.float32(share) * own
+                if place == 0:
+                    np.multiply(own, np.float32(share), out=self._gradients.tensors[key])
+                else:
+                    self._gradients.tensors[key] += np.float32(share) * own
         return loss
 
     def _punish(self) -> float:
-        """The penalty; its gradients are added to those that are there."""
+        """HetLoRA's penalty; its gradients are added to those that are there."""
         if self._penalty == 0:
             return 0.0
         value, slopes = tail_penalty(self._numbers.factors(), self._settings.pruning_decay)
         for key, gradient in self._gradients.tensors.items():
             add_to_tail(gradient, np.float32(self._penalty) * slopes[key])
         return self._penalty * value
+
+    def _hold(self) -> float:
+        """FedProx's term; its gradients are added to those that are there."""
+        if self._begun is None:
+            return 0.0
+        return add_proximal(
+            self._gradients.numbers, self._numbers.flat.numbers, self._begun, self._settings.proximal
+        )
+
+    def _clip(self) -> None:
+        if self._settings.max_gradient_norm is None:
+            return
+        norm = clip_norm(self._gradients.numbers, self._settings.max_gradient_norm)
+        if not math.isfinite(norm):
+            raise TrainingDiverged("norm of the gradients", got=norm, expected="a finite number")
 
 
 def open_trainer(

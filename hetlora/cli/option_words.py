@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from hetlora.errors import SettingsError
 from hetlora.messages.common import MAX_INTEGER, Message
 from hetlora.messages.only_with import options_of
 
@@ -77,3 +78,18 @@ def _written(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return json.dumps(value, separators=(",", ":"))
+
+
+def key_and_value(option: str, flag: str) -> tuple[str, Any]:
+    """What `key=value` says; numbers, lists and truth values are JSON's, all else is a word.
+
+    Raises:
+        SettingsError: it is not written like this.
+    """
+    key, equals, text = option.partition("=")
+    if not equals or not key:
+        raise SettingsError(flag, got=option, expected="key=value")
+    try:
+        return key, json.loads(text)
+    except ValueError:  # no JSON, or a number of more digits than Python reads
+        return key, text

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, cast, get_args
+from typing import Final, Literal, cast, get_args
 
 from pydantic import ValidationError
 
-from hetlora.cli.option_words import OptionHelp, options_in_words
+from hetlora.cli.option_words import OptionHelp, key_and_value, options_in_words
 from hetlora.errors import SettingsError, faults_in_words
 from hetlora.messages.common import Message
 from hetlora.messages.defence import METHODS, Defence
@@ -101,7 +100,7 @@ def _chosen(choice: _Choice, name: str, options: Sequence[str]) -> Message:
     if name not in choice.kinds:
         raise SettingsError(f"{choice.flag} has no such value", got=name, expected=", ".join(choice.kinds))
     kind, known = choice.kinds[name], choice.options(name)
-    values = dict(_key_and_value(option, choice.option_flag) for option in options)
+    values = dict(key_and_value(option, choice.option_flag) for option in options)
     unknown = sorted(values.keys() - (kind.model_fields.keys() - {choice.name_field}))
     if unknown:
         raise SettingsError(
@@ -124,14 +123,3 @@ def _chosen(choice: _Choice, name: str, options: Sequence[str]) -> Message:
 def _wanted(option: OptionHelp, flag: str) -> str:
     example = "" if option.example is None else f", such as {flag} {option.name}={option.example}"
     return f"{option.name}: {option.range}{example}"
-
-
-def _key_and_value(option: str, flag: str) -> tuple[str, Any]:
-    """Numbers, lists and truth values are JSON's; all else is a word."""
-    key, equals, text = option.partition("=")
-    if not equals or not key:
-        raise SettingsError(flag, got=option, expected="key=value")
-    try:
-        return key, json.loads(text)
-    except ValueError:  # no JSON, or a number of more digits than Python reads
-        return key, text

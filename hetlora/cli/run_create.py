@@ -20,6 +20,7 @@ from hetlora.cli.rule_options import (
     rule_of,
     server_optimizer_of,
 )
+from hetlora.cli.step_options import StepOptionsOption, step_options_of
 from hetlora.cli.trust import CaFileOption
 from hetlora.errors import SettingsError
 from hetlora.manifest import Manifest
@@ -72,7 +73,10 @@ def create(
         int, typer.Option(min=1, help="Optimizer steps of a device in one round.")
     ] = RUN.training.steps,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in one step.")] = RUN.training.batch_size,
-    learning_rate: Annotated[float, typer.Option(help="AdamW's learning rate.")] = RUN.training.learning_rate,
+    learning_rate: Annotated[
+        float, typer.Option(help="The learning rate of devices.")
+    ] = RUN.training.learning_rate,
+    step_option: StepOptionsOption = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of an example; by default the bundle's.")
     ] = None,
@@ -183,7 +187,8 @@ def create(
     )
     # What is not given is left to the rule's defaults.
     pruning = {"pruning_decay": pruning_decay, "pruning_penalty": pruning_penalty}
-    asked = {name: value for name, value in pruning.items() if value is not None}
+    asked: dict[str, Any] = {name: value for name, value in pruning.items() if value is not None}
+    asked |= step_options_of(step_option or []).model_dump()
     with connect(url, token, ca_file) as operator:
         digest, manifest = _published(operator, bundle)
         settings = RunSettings(

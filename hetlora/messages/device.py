@@ -22,6 +22,7 @@ from hetlora.messages.common import (
 )
 from hetlora.messages.conditions import ANY_TIME, Conditions, asks_nothing
 from hetlora.messages.evaluation import MAX_LOSS
+from hetlora.messages.step_options import StepOptions
 from hetlora.signature import is_of_small_order
 from hetlora.states import AssignmentState, DeviceState
 
@@ -98,7 +99,7 @@ class CapabilityReport(Message):
     download_bytes_per_second: float | None = Field(default=None, gt=0, exclude_if=_is_unknown)
 
 
-def _is_zero(count: float) -> bool:
+def _is_zero(count: int) -> bool:
     return count == 0
 
 
@@ -143,14 +144,7 @@ def _is_float32(precision: UploadPrecision) -> bool:
     return precision == "float32"
 
 
-OptimizerName = Literal["adamw", "sgd"]
-
-
-def _is_adamw(optimizer: OptimizerName) -> bool:
-    return optimizer == "adamw"
-
-
-class TrainingSettings(Message):
+class TrainingSettings(StepOptions):
     """How each device trains in one round, and how precisely it tells of it, frozen with the run."""
 
     steps: int = Field(default=10, strict=True, ge=1, le=100_000)
@@ -164,15 +158,13 @@ class TrainingSettings(Message):
     prune_by: Literal["model", "module"] = "model"  # one decision for all modules, or one for each
     # Left out where it asks for nothing: older devices need not know of it.
     upload_precision: UploadPrecision = Field(default="float32", exclude_if=_is_float32)
-    optimizer: OptimizerName = Field(default="adamw", exclude_if=_is_adamw)
-    momentum: float = Field(default=0, ge=0, lt=1, exclude_if=_is_zero)  # of sgd
     # Whether devices score what they hold out before the first step and after the last, and tell both losses.
     evaluate: bool = Field(default=False, strict=True, exclude_if=_is_false)
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.momentum and self.optimizer != "sgd":
-            raise ValueError("momentum is of sgd; adamw has its own")
+    def _is_warm_before_the_end(self) -> Self:
+        if self.warm_up_steps >= self.steps:
+            raise ValueError(f"warm_up_steps {self.warm_up_steps} leave nothing of {self.steps} steps")
         return self
 
 

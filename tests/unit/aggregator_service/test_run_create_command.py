@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 from service_operator import TOKEN, Operator
 from service_server import problem
 from typer.testing import CliRunner
@@ -33,6 +35,38 @@ def test_run_asks_for_the_precision_that_was_named(http: httpx.Client, bundle: s
     asked = created(http, bundle, "--upload-precision", "int8")
     assert asked["training"]["upload_precision"] == "int8"
     assert "upload_precision" not in created(http, bundle)["training"]
+
+
+def test_run_asks_for_the_steps_that_were_named(http: httpx.Client, bundle: str) -> None:
+    words = ("optimizer=sgd", "momentum=0.5", "schedule=cosine", "warm_up_steps=2", "proximal=0.01")
+    asked = created(http, bundle, *(part for word in words for part in ("--step-option", word)))["training"]
+    assert {
+        key: asked[key] for key in ("optimizer", "momentum", "schedule", "warm_up_steps", "proximal")
+    } == {
+        "optimizer": "sgd",
+        "momentum": 0.5,
+        "schedule": "cosine",
+        "warm_up_steps": 2,
+        "proximal": 0.01,
+    }
+    assert "max_gradient_norm" not in asked
+    assert "optimizer" not in created(http, bundle)["training"]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("momentum=0.5", "momentum does nothing with adamw; it belongs to sgd"),
+        ("rate=1", "--step-option has no such value; got rate; expected optimizer, momentum"),
+        ("optimizer", "--step-option; got optimizer; expected key=value"),
+        ("warm_up_steps=10", "warm_up_steps 10 leave nothing of 10 steps"),
+    ],
+)
+def test_steps_that_mean_nothing_are_refused(
+    word: str, message: str, http: httpx.Client, bundle: str
+) -> None:
+    with pytest.raises((SettingsError, ValidationError), match=re.escape(message)):
+        created(http, bundle, "--step-option", word)
 
 
 def test_run_prunes_by_the_model_unless_asked_otherwise(http: httpx.Client, bundle: str) -> None:
