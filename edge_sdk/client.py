@@ -26,6 +26,7 @@ from edge_sdk.identity.enrolment import check_in, enrolment_of
 from edge_sdk.identity.identity_store import IdentityStore
 from edge_sdk.identity.key_rotation import rotate_key
 from edge_sdk.planning.capabilities import Capabilities
+from edge_sdk.planning.corrections import Corrections
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS, Equipment
 from edge_sdk.session.assignment_store import AssignmentStore
@@ -158,6 +159,7 @@ class EdgeClient:
             self._database = opened.enter_context(closing(DeviceDatabase(self._folder.database)))
             self._assignments = AssignmentStore(self._database)
             self._identities = IdentityStore(self._database)
+            self._corrections = Corrections(self._database, clock=clock)
             take_over(self._folder, self._database)
             identity = self._identities.identity()
             self._enrolment = enrolment_of(population, name, enrolment_token, identity)
@@ -269,6 +271,7 @@ class EdgeClient:
             held_out=self.held_out,
             adopter=self._adopter,
             capabilities=self._capabilities.report,
+            corrections=self._corrections,
             runtime=self._runtime,
             threads=self._threads,
             watch=watch,

@@ -15,11 +15,13 @@ from edge_sdk.conditions import Watch
 from edge_sdk.events import Event, GivenBack, RankChosen
 from edge_sdk.examples import ExampleStore
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.planning.planner import RankChoice, choose_rank
+from edge_sdk.planning.corrections import Corrections
+from edge_sdk.planning.planner import RankChoice
 from edge_sdk.probe import ModelShape
 from edge_sdk.runtimes import runtime_for
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.session.assignment_store import AssignmentStore, Terms
+from edge_sdk.session.choosing import choose
 from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.session.plans import Assigned, Received, fetch_received, read_assigned
 from edge_sdk.session.visit import Visit, failure_of, outcome_of, places_of
@@ -73,6 +75,7 @@ class Equipment:
     held_out: ExampleStore
     adopter: Adopter
     capabilities: Callable[[ModelShape], CapabilityReport]  # as they are when it is asked
+    corrections: Corrections
     runtime: RuntimeFactory | None  # None: what `runtime_for` finds
     threads: int | None
     watch: Watch
@@ -145,15 +148,7 @@ class Assignment(ABC):
         check_examples(examples, manifest.task, manifest.labels)
         runtime = tools.runtime or runtime_for(manifest)
         example_count = examples.count()
-        asked = offer.training
-        shape = ModelShape.of(manifest, batch=asked.batch_size, tokens=asked.max_tokens)
-        choice = choose_rank(
-            self._within_reserve(tools.capabilities(shape)),
-            manifest,
-            offer,
-            example_count=example_count,
-            threads=tools.threads,
-        )
+        choice = choose(offer, manifest, runtime, examples, tools)
         self._choice = choice
         tools.on_event(RankChosen(choice))
         return Ready(manifest, runtime, choice, example_count)
@@ -169,7 +164,8 @@ class Assignment(ABC):
         terms = Terms(
             plan=plan,
             rank=ready.choice.rank,
-            training=offer.training,
+            training=offer.training.model_copy(update={"max_tokens": ready.choice.max_tokens}),
+            micro_batch=ready.choice.micro_batch,
             example_count=ready.example_count,
             downloaded_bytes=tools.downloads.received_bytes - self._received_before,
         )
@@ -179,12 +175,10 @@ class Assignment(ABC):
         rank = self._offer.trained_rank or terms.rank
         assigned = read_assigned(terms.plan, received, ready.manifest.adapter, rank=rank)
         bundle = self._with.bundles.bundle(self._offer.bundle)
+        # Where this goes on from a checkpoint there may be less memory now than there was.
+        rows = min(terms.micro_batch or ready.choice.micro_batch, ready.choice.micro_batch)
+        terms = terms.model_copy(update={"micro_batch": rows})
         return Taken(terms, bundle, ready.runtime, assigned, self._begun(assigned))
-
-    def _within_reserve(self, capabilities: CapabilityReport) -> CapabilityReport:
-        """What is left of the memory once others have what is theirs: or the first step would take it."""
-        left = capabilities.memory_available_bytes - self._with.watch.reserved_bytes(self._offer.conditions)
-        return capabilities.model_copy(update={"memory_available_bytes": max(0, left)})
 
     def _begun(self, assigned: Assigned) -> Adapter:
         if not assigned.how.adaptation.private_lora_B:

@@ -43,11 +43,12 @@ class EvaluationSession(Assignment):
             taken.runtime,
             taken.bundle,
             taken.begun,
-            self._offer.training,
+            taken.terms.training,
             threads=self._with.threads,
             parametrisation=taken.assigned.how,
+            micro_batch=taken.terms.micro_batch,
         )
-        batching = batching_of(taken.bundle, self._offer.training)
+        batching = batching_of(taken.bundle, taken.terms.training)
         batches = each_once(
             batching.read(self._with.held_out), batching, rng=np.random.default_rng(taken.plan.seed)
         )

@@ -1,0 +1,107 @@
+"""How an offer is taken: planned, tried where this device never ran the bundle, and planned again."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from edge_sdk.batching.batches import Source, batching_of
+from edge_sdk.examples import ExampleStore
+from edge_sdk.planning.calibration import (
+    correction_of,
+    plan_trial,
+    run_trial,
+    trial_forecast,
+)
+from edge_sdk.planning.corrections import circumstances_of
+from edge_sdk.planning.forecast import UNCORRECTED, Correction
+from edge_sdk.planning.planner import Planner, RankChoice
+from edge_sdk.planning.trial_steps import steps_of
+from edge_sdk.probe import ModelShape
+from edge_sdk.runtimes.base import RuntimeFactory
+from hetlora.manifest import Manifest, reads_images
+from hetlora.messages.device import CapabilityReport, Offer
+
+if TYPE_CHECKING:
+    from edge_sdk.session.assignment import Equipment
+
+logger = logging.getLogger(__name__)
+
+# More examples than these are not tokenised to find the longest: most of them would not be drawn.
+MOST_EXAMPLES_READ: Final = 1000
+_EXAMPLES_AT_A_TIME: Final = 64
+
+
+def choose(
+    offer: Offer, manifest: Manifest, runtime: RuntimeFactory, examples: ExampleStore, tools: Equipment
+) -> RankChoice:
+    """How this device takes an offer; a bundle that it never ran is fetched and tried first.
+
+    A profile by hand stands for another device, which nothing that is measured here would say anything of.
+
+    Raises:
+        DeviceTooSmall, RankOutOfRange, BundleInvalid: see `Planner`.
+        ConditionsUnmet: a condition was lost during the trial.
+    """
+    planner = _planner(offer, manifest, examples, tools)
+    if planner.capabilities.source == "given":
+        return planner.choose()
+    circumstances = circumstances_of(planner.capabilities, tools.threads)
+    known = tools.corrections.of(offer.bundle.sha256, circumstances)
+    if known is None and offer.kind == "train":
+        known = _tried(planner, runtime, examples, tools)
+        tools.corrections.keep(offer.bundle.sha256, circumstances, known)
+    longest = _longest_tokens(planner, examples, tools)
+    return replace(planner, correction=known or UNCORRECTED, longest_tokens=longest).choose()
+
+
+def _planner(offer: Offer, manifest: Manifest, examples: ExampleStore, tools: Equipment) -> Planner:
+    shape = ModelShape.of(manifest, batch=offer.training.batch_size, tokens=offer.training.max_tokens)
+    capabilities = tools.capabilities(shape)
+    reserved_bytes = tools.watch.reserved_bytes(offer.conditions)
+    return Planner(
+        _within_reserve(capabilities, reserved_bytes),
+        manifest,
+        offer,
+        examples.count(),
+        tools.threads,
+        bundle_bytes=tools.bundles.missing_bytes(offer.bundle),
+    )
+
+
+def _tried(planner: Planner, runtime: RuntimeFactory, examples: ExampleStore, tools: Equipment) -> Correction:
+    offer, step = planner.offer, plan_trial(planner)
+    taking = steps_of(
+        tools.bundles.bundle(offer.bundle), runtime, examples, step, offer.training, tools.threads
+    )
+    trial = run_trial(taking, check=lambda: tools.watch.check(offer.conditions), system=tools.watch.system)
+    correction = correction_of(trial, trial_forecast(planner, step))
+    logger.info("bundle=%s event=tried correction=%s", offer.bundle.sha256[:12], correction)
+    return correction
+
+
+def _longest_tokens(planner: Planner, examples: ExampleStore, tools: Equipment) -> int | None:
+    """Of the device's texts, where the tokenizer is there to tell."""
+    offer = planner.offer
+    if reads_images(planner.manifest.task) or tools.bundles.missing_bytes(offer.bundle):
+        return None
+    return longest_tokens(batching_of(tools.bundles.bundle(offer.bundle), offer.training).read(examples))
+
+
+def longest_tokens(source: Source) -> int | None:
+    """How many tokens the longest example has, or what is learned of it; None where there are too many."""
+    ids = source.ids()
+    if not 0 < len(ids) <= MOST_EXAMPLES_READ:
+        return None
+    longest = 0
+    for start in range(0, len(ids), _EXAMPLES_AT_A_TIME):
+        rows = source.get(ids[start : start + _EXAMPLES_AT_A_TIME])
+        longest = max([longest, *(max(len(row.ids), len(row.labels)) for row in rows)])
+    return longest or None
+
+
+def _within_reserve(capabilities: CapabilityReport, reserved_bytes: int) -> CapabilityReport:
+    """What is left of the memory once others have what is theirs: or the first step would take it."""
+    left = capabilities.memory_available_bytes - reserved_bytes
+    return capabilities.model_copy(update={"memory_available_bytes": max(0, left)})

@@ -1,0 +1,145 @@
+"""A device plans, tries what it never ran, plans again, and trains as planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from fake_runtime import Opened
+from fake_service import STRONG, FakeService
+
+from edge_sdk.batching.collation import TokenRow
+from edge_sdk.client import EdgeClient
+from edge_sdk.events import Event, RankChosen
+from edge_sdk.planning.forecast import PROCESS_BYTES
+from edge_sdk.planning.planner import MEMORY_SHARE
+from edge_sdk.session.choosing import MOST_EXAMPLES_READ, longest_tokens
+from hetlora.cost import StepCost
+from hetlora.graph_names import LABELS
+from hetlora.manifest import Manifest
+from hetlora.messages.conditions import Conditions
+
+MakeClient = Callable[..., EdgeClient]
+MB = 1_000_000
+
+
+def costing(**costs: object) -> FakeService:
+    """A service whose bundle costs what is said."""
+
+    def change(manifest: Manifest) -> Manifest:
+        return manifest.model_copy(update={"cost_model": manifest.cost_model.model_copy(update=costs)})
+
+    return FakeService(change=change)
+
+
+@pytest.fixture
+def heavy_rows() -> FakeService:
+    """A row takes 115 MB."""
+    return costing(live_bytes=(StepCost(per_text=100 * MB),))
+
+
+def test_bundle_is_tried_once_and_trained_from_then_on(make_client: MakeClient, opened: Opened) -> None:
+    client = make_client(capabilities=None, runtime=opened)
+    assert client.run_once().outcome == "accepted"
+    assert len(opened.runtimes) == 2  # a trial and a training
+    assert client.run_once().outcome == "accepted"
+    assert len(opened.runtimes) == 3
+
+
+def test_bundle_is_tried_again_with_other_threads(make_client: MakeClient, opened: Opened) -> None:
+    make_client(capabilities=None, runtime=opened).run_once()
+    make_client(capabilities=None, runtime=opened, threads=1).run_once()
+    assert len(opened.runtimes) == 4
+
+
+def test_trial_leaves_nothing_of_itself_in_the_update(service: FakeService, make_client: MakeClient) -> None:
+    make_client(capabilities=None).run_once()
+    make_client().run_once()  # a profile by hand is not tried
+    tried, untried = service.updates
+    assert tried.factors["query"].lora_B.tolist() == untried.factors["query"].lora_B.tolist()
+
+
+def test_profile_by_hand_is_not_tried(make_client: MakeClient, opened: Opened) -> None:
+    make_client(runtime=opened).run_once()
+    assert len(opened.runtimes) == 1
+
+
+def test_device_that_is_far_too_small_declines_before_it_fetches_the_bundle(
+    make_client: MakeClient, opened: Opened
+) -> None:
+    service = costing(base_weight_bytes=2**50)
+    visit = make_client(capabilities=None, runtime=opened, http=service.http).run_once()
+    assert (visit.outcome, visit.code) == ("failed", "device_too_small")
+    assert "for lack of memory" in visit.reason
+    assert service.fetched() == ["manifest.json"]
+    assert opened.runtimes == []
+
+
+def test_condition_that_is_lost_in_a_trial_gives_the_place_back(make_client: MakeClient) -> None:
+    answers = iter([True, True, True])  # before the visit, the offer and the trial's first step
+
+    def is_charging() -> bool:
+        return next(answers, False)
+
+    charging = Conditions(charging=True)
+    visit = make_client(capabilities=None, conditions=charging, is_charging=is_charging).run_once()
+    assert (visit.outcome, visit.code) == ("failed", "conditions_unmet")
+
+
+def free_for(model_bytes: int) -> int:
+    return int((PROCESS_BYTES + model_bytes) / MEMORY_SHARE) + 2
+
+
+def test_lean_device_trains_row_by_row(
+    heavy_rows: FakeService, make_client: MakeClient, opened: Opened
+) -> None:
+    lean = STRONG.model_copy(update={"memory_available_bytes": free_for(150 * MB)})
+    visit = make_client(capabilities=lean, runtime=opened, http=heavy_rows.http).run_once()
+    assert visit.choice is not None
+    assert (visit.outcome, visit.choice.rank, visit.choice.micro_batch) == ("accepted", 4, 1)
+    [training] = opened.runtimes
+    # Three steps of two examples, one at a time.
+    assert [len(batch[LABELS]) for batch in training.batches] == [1] * 6
+
+
+def test_texts_are_cut_as_planned_where_the_run_permits_it(make_client: MakeClient, opened: Opened) -> None:
+    service = costing(live_bytes=(StepCost(per_token=100 * MB),))
+    assert service.offer is not None
+    training = service.offer.training.model_copy(update={"min_tokens": 1})
+    service.offer = service.offer.model_copy(update={"training": training})
+    lean = STRONG.model_copy(update={"memory_available_bytes": free_for(260 * MB)})  # two tokens
+    visit = make_client(capabilities=lean, runtime=opened, http=service.http).run_once()
+    assert visit.choice is not None
+    assert (visit.outcome, visit.choice.max_tokens) == ("accepted", 2)
+    assert {batch["input_ids"].shape for batch in opened.runtimes[0].batches} == {(1, 2)}
+
+
+def test_app_is_told_the_plan_that_follows_from_the_trial(make_client: MakeClient) -> None:
+    events: list[Event] = []
+    make_client(capabilities=None, on_event=events.append).run_once()
+    [chosen] = [event.choice for event in events if isinstance(event, RankChosen)]
+    assert chosen.rank == 4
+    assert chosen.step.tokens == 3  # of the longest of its two examples, and not the 8 of the run
+
+
+class Rows:
+    """So many examples, of which one is the longest."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def ids(self) -> list[int]:
+        return [*range(self._count)]
+
+    def get(self, ids: Sequence[int]) -> list[TokenRow]:
+        return [TokenRow([1] * (9 if number == 70 else 2), [], [1] * 3) for number in ids]
+
+
+def test_longest_example_counts_wherever_it_lies() -> None:
+    assert longest_tokens(Rows(70)) == 3  # of what is learned
+    assert longest_tokens(Rows(71)) == 9
+    assert longest_tokens(Rows(0)) is None
+
+
+def test_thousands_of_examples_are_not_read_for_their_lengths() -> None:
+    assert longest_tokens(Rows(MOST_EXAMPLES_READ + 1)) is None
