@@ -31,15 +31,16 @@ BATCH_SIZE: Final = 12
 RANKS: Final = (4, 1, 3)  # go round over the modules
 SEED: Final = 7
 
-# A loss is a mean of a few numbers around 3, each a sum in float32 whose order is a runtime's own; what the
-# updates before it differ by comes on top. The largest seen was 1e-6.
+# Each is some ten times the largest difference seen: 1e-6, 3e-6 and 3e-5 of what it is compared with.
+# A loss is a mean of sums in float32 around 3, whose order is a runtime's own; on top comes what the steps
+# before it differ by.
 LOSS_TOLERANCE: Final = 1e-5
-# Of how far training moved a module's B A, by the Frobenius norm: rounding of gradients, 1e-6 of their
-# largest entry, counts for more in small entries, as AdamW divides each by its own size. The largest
-# seen was 4e-5.
-UPDATE_TOLERANCE: Final = 5e-4
-# Of the most that AdamW moves an entry: the learning rate in each step. The largest seen was 6e-4.
-FACTOR_TOLERANCE: Final = 0.01 * STEPS * LEARNING_RATE
+# Of how far training moved a module's B A, in Frobenius norm. A gradient is rounded at 1e-6 of its largest
+# entry.
+UPDATE_TOLERANCE: Final = 3e-5
+# Of a factor's entry, over the most that AdamW moves one: the learning rate in each step. It divides every
+# gradient by its own size, so that rounding counts for as much in a small entry as in a large one.
+FACTOR_TOLERANCE: Final = 4e-4
 
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "adamw": {},
@@ -111,10 +112,10 @@ def test_same_round_gives_the_same_update_on_every_runtime(
     begun = trained_adapter(bundle.manifest.adapter, RANKS)
     reference, *others = (_round(name, bundle, begun, store, **settings) for name in reversed(RUNTIMES))
     assert len(others) == 2
-    scale = settings.get("learning_rate", LEARNING_RATE) / LEARNING_RATE
+    farthest = STEPS * settings.get("learning_rate", LEARNING_RATE)
     for other in others:
         assert np.abs(np.subtract(other.losses, reference.losses)).max() <= LOSS_TOLERANCE
-        assert _worst_entry(other.adapter, reference.adapter) <= FACTOR_TOLERANCE * scale
+        assert _worst_entry(other.adapter, reference.adapter) <= FACTOR_TOLERANCE * farthest
         assert _worst_module(other.adapter, reference.adapter, begun) <= UPDATE_TOLERANCE
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hetlora.errors import BundleInvalid
+from hetlora.manifest import parse_manifest
 from hetlora.pytorch_files import WeightMap, WeightPlace, parse_config, parse_weight_map
 
 # Two rows of three numbers, and behind them three more: 36 bytes.
@@ -121,3 +122,19 @@ def test_nesting_as_deep_as_a_file_may_be_ends_in_an_answer() -> None:
     assert parse_config(nested, "text-generation", WEIGHTS)["model_type"] == "gpt2"
     with pytest.raises(BundleInvalid, match="is no JSON"):
         parse_config(b"[" * 500_000, "text-generation", WEIGHTS)
+
+
+def test_manifest_that_has_no_such_section_is_written_as_ever(manifest_fields: dict[str, Any]) -> None:
+    manifest = parse_manifest(json.dumps(manifest_fields).encode())
+    assert manifest.pytorch is None
+    assert b"pytorch" not in manifest.to_json()
+
+
+def test_section_names_files_that_the_manifest_lists(manifest_fields: dict[str, Any]) -> None:
+    listed = [*manifest_fields["files"]][:2]
+    manifest_fields["pytorch"] = {"config": listed[0], "weights": listed[1]}
+    manifest = parse_manifest(json.dumps(manifest_fields).encode())
+    assert parse_manifest(manifest.to_json()) == manifest
+    manifest_fields["pytorch"]["config"] = "config.json"
+    with pytest.raises(BundleInvalid, match=r"does not list; got \['config.json'\]"):
+        parse_manifest(json.dumps(manifest_fields).encode())
