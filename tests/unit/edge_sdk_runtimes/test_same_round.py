@@ -45,6 +45,14 @@ FACTOR_TOLERANCE: Final = 4e-4
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "adamw": {},
     "with penalty": {"pruning_decay": 0.5, "pruning_penalty": 0.05},
+    "all that a run may ask": {
+        "pruning_decay": 0.5,
+        "pruning_penalty": 0.05,
+        "proximal": 10.0,
+        "max_gradient_norm": 0.1,
+        "schedule": "cosine",
+        "warm_up_steps": 2,
+    },
     "sgd": {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.1},
 }
 
