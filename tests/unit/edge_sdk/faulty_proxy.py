@@ -41,7 +41,9 @@ WITHOUT_FLIPS: Final[tuple[Kind, ...]] = (
     *("refused", "silent", "cut up", "cut down", "ended down", "silent down"),
     *("slow", "twice", "portal", "garbage"),
 )
-MOST_BYTES: Final = 10_000
+# Two requests or so; a tenth of the largest object.
+MOST_BYTES_UP: Final = 2_000
+MOST_BYTES_DOWN: Final = 10_000
 ALL_FAULTS: Final[tuple[Kind, ...]] = (*WITHOUT_FLIPS, "flipped up", "flipped down")
 
 
@@ -56,11 +58,12 @@ class Fault:
 def drawn_faults(chance: random.Random, kinds: tuple[Kind, ...], share: float) -> Iterator[Fault]:
     """Faults without end: a `share` of all connections has one of any kind, and none lasts for long.
 
-    As many end within their first hundred bytes as between the hundredth and the ten-thousandth.
+    As many end within their first hundred bytes down as between the hundredth and the last.
     """
     while True:
         kind = chance.choice(kinds) if chance.random() < share else "cut down"
-        yield Fault(kind, int(MOST_BYTES ** chance.random()))
+        most = MOST_BYTES_UP if kind.endswith("up") else MOST_BYTES_DOWN
+        yield Fault(kind, int(most ** chance.random()))
 
 
 class FaultyProxy(Relay):
