@@ -171,6 +171,14 @@ def test_pin_of_another_form_is_refused(tmp_path: Path, pin: str) -> None:
         _transport(tmp_path, "https://service.test", tls_pins=(pin,))
 
 
+def test_folder_is_free_again_after_a_pin_that_was_refused(front: TlsFront, client_of: MakeClient) -> None:
+    with pytest.raises(SettingsError) as kept:
+        client_of(front.url, "no pin")
+    with client_of(front.url, front.pin) as client:
+        assert client.run_once().outcome == "accepted"
+    assert kept.value.got == "no pin"
+
+
 def test_pins_want_tls(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="pins are of keys of TLS"):
         _transport(tmp_path, "http://service.test", tls_pins=(NO_PIN,))
