@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -38,6 +39,15 @@ class RuntimeChoice(StrEnum):
     ONNX = "onnx"
     EXECUTORCH = "executorch"
     PYTORCH = "pytorch"
+
+
+class LogLevel(StrEnum):
+    """From which kind of message on a device's log is told."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 class AdoptionPolicy(StrEnum):
@@ -109,6 +119,13 @@ def run_device(
     adopt_tolerance: Annotated[
         float, typer.Option(min=0.0, help="By how much it may be above with --adopt if_not_worse.")
     ] = 0.0,
+    log_level: Annotated[
+        LogLevel,
+        typer.Option(
+            envvar="HETLORA_DEVICE_LOG_LEVEL",
+            help="What of the log goes to standard error; nothing of examples is ever in it.",
+        ),
+    ] = LogLevel.WARNING,
     once: Annotated[bool, typer.Option(help="Visit the service once, then end.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -123,6 +140,7 @@ def run_device(
         from edge_sdk import Adoption, EdgeClient
         from edge_sdk.defaults import DEFAULT_MAX_BYTES, DEFAULT_PART_BYTES
         from edge_sdk.runtimes import runtime_named
+    logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s %(message)s")
     if held_out is not None and held_out_share is not None:
         raise SettingsError(
             "what is held out is given twice", got="--held-out and --held-out-share", expected="one of them"

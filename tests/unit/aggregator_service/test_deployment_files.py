@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import httpx
 import kubernetes_validate
 import promql_parser
 import pytest
+import typer
 import yaml
 from fake_device import FakeDevice
 from service_bundle import make_adapter
@@ -23,11 +24,13 @@ from service_figures import figures_of
 from service_operator import Operator
 
 from aggregator_service.settings import ENVIRONMENT_PREFIX, Settings
+from hetlora.cli.main import app
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose"
 KUBERNETES = DEPLOY / "kubernetes"
+OF_DEVICES = (DEPLOY / "systemd" / "hetlora-device.service", DEPLOY / "systemd" / "device.env.example")
 
 
 def read_yaml(path: Path) -> Any:
@@ -72,11 +75,22 @@ def selectors(query: str) -> list[promql_parser.VectorSelector]:
     return found
 
 
+def named_in(files: Iterable[Path]) -> set[str]:
+    """The variables of the environment that stand in files."""
+    return {name for file in files for name in re.findall(rf"{ENVIRONMENT_PREFIX}[A-Z_]+", file.read_text())}
+
+
+def test_every_variable_of_a_device_is_an_option_of_its_command() -> None:
+    run = typer.main.get_command(app).commands["device"].commands["run"]
+    options = {parameter.envvar for parameter in run.params}
+    unit, example = OF_DEVICES
+    assert named_in([example]) <= options | named_in([unit])
+
+
 def test_every_variable_in_the_files_is_a_setting() -> None:
-    files = [path for path in DEPLOY.rglob("*") if path.is_file()]
-    named = {name for file in files for name in re.findall(rf"{ENVIRONMENT_PREFIX}[A-Z_]+", file.read_text())}
-    assert named <= {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    assert "HETLORA_DATABASE_URL" in named
+    files = [path for path in DEPLOY.rglob("*") if path.is_file() and path not in OF_DEVICES]
+    assert named_in(files) <= {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    assert "HETLORA_DATABASE_URL" in named_in(files)
 
 
 def test_queries_name_only_figures_and_labels_that_a_service_tells(
@@ -239,12 +253,16 @@ def test_linter_finds_nothing_in_the_dockerfile() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_systemd_takes_the_unit_and_finds_it_hardened(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "started_as"),
+    [("hetlora@.service", "hetlora@8440.service"), ("hetlora-device.service", "hetlora-device.service")],
+)
+def test_systemd_takes_the_unit_and_finds_it_hardened(tmp_path: Path, name: str, started_as: str) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("NO SYSTEMD: the unit of deploy/systemd stays unchecked")
-    text = (DEPLOY / "systemd" / "hetlora@.service").read_text()
-    unit = tmp_path / "hetlora@8440.service"
+    text = (DEPLOY / "systemd" / name).read_text()
+    unit = tmp_path / started_as
     # The command has to exist for it to be verified.
     unit.write_text(text.replace("/opt/hetlora/bin/hetlora", sys.executable))
     verified = subprocess.run([analyze, "verify", unit], capture_output=True, text=True, check=False)

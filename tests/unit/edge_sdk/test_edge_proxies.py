@@ -17,7 +17,7 @@ from fake_service import STRONG
 from http_proxy import HttpProxy
 
 from edge_sdk.client import EdgeClient
-from edge_sdk.identity.identity import load_or_create_identity
+from edge_sdk.identity.identity import new_identity
 from edge_sdk.transport.transport import Transport
 from hetlora import testing
 from hetlora.errors import (
@@ -244,6 +244,6 @@ def test_socks_without_its_package_says_what_to_install(tmp_path: Path) -> None:
 
 
 def _open(folder: Path, proxy: str | None) -> None:
-    identity = load_or_create_identity(folder / "key.pem")
+    identity = new_identity()
     with closing(Transport("https://service.test", identity, proxy=proxy)):
         pass

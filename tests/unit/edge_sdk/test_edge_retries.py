@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.identity.identity import load_or_create_identity
+from edge_sdk.identity.identity import new_identity
 from edge_sdk.session.visit import Visit
 from edge_sdk.session.visiting import keep_visiting
 from edge_sdk.transport.retries import MAX_TRIES, asked_seconds, full_jitter
@@ -83,7 +83,7 @@ def test_window_that_is_asked_for_is_kept_to_between_tries(folder: DeviceFolder,
         closing(
             Transport(
                 "http://service.test",
-                load_or_create_identity(folder.key_file),
+                new_identity(),
                 http=httpx.MockTransport(answer),
                 sleep=waits.append,
             )

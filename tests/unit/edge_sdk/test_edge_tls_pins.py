@@ -20,7 +20,7 @@ from fake_service import STRONG
 from typer.testing import CliRunner
 
 from edge_sdk.client import EdgeClient
-from edge_sdk.identity.identity import load_or_create_identity
+from edge_sdk.identity.identity import new_identity
 from edge_sdk.session.visit import Visit
 from edge_sdk.transport.transport import Transport
 from hetlora import testing
@@ -203,7 +203,7 @@ def test_file_of_authorities_that_cannot_be_used_is_told(tmp_path: Path, content
 
 
 def _transport(folder: Path, url: str, **given: Any) -> None:
-    identity = load_or_create_identity(folder / "key.pem")
+    identity = new_identity()
     with closing(Transport(url, identity, **given)):
         pass
 
