@@ -5,49 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, suppress
-from dataclasses import replace
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import httpx
-
-from edge_sdk.adapters.adapters import Adapters
-from edge_sdk.adapters.adoption import Adopter
 from edge_sdk.adapters.policy import ALWAYS, Adoption
-from edge_sdk.conditions import LeftAlone, Told, Watch
 from edge_sdk.defaults import DEFAULT_MAX_BYTES, DEFAULT_MAX_EXAMPLES, DEFAULT_PART_BYTES
-from edge_sdk.events import AwaitingApproval, CheckedIn, Downloaded, Event
-from edge_sdk.examples import StoreKey, open_stores
-from edge_sdk.folder import lock_folder, open_folder
-from edge_sdk.identity.enrolment import check_in, enrolment_of
-from edge_sdk.identity.identity_store import IdentityStore
-from edge_sdk.identity.key_rotation import rotate_key
-from edge_sdk.planning.capabilities import Capabilities
-from edge_sdk.planning.corrections import Corrections
-from edge_sdk.runtimes.base import RuntimeFactory
-from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS, Equipment
-from edge_sdk.session.assignment_store import AssignmentStore
-from edge_sdk.session.database import DeviceDatabase
-from edge_sdk.session.evaluation_session import EvaluationSession
-from edge_sdk.session.giving_up import give_up_others
-from edge_sdk.session.take_over import take_over
-from edge_sdk.session.training_session import Session
-from edge_sdk.session.visit import Visit
-from edge_sdk.session.visiting import keep_visiting
-from edge_sdk.transport.bundles import BundleCache
-from edge_sdk.transport.downloads import Downloads
-from edge_sdk.transport.service import DeviceService
-from edge_sdk.transport.transport import Transport
-from edge_sdk.transport.uploads import Uploads
-from edge_sdk.transport.verified_files import VerifiedFiles
-from hetlora import __version__
-from hetlora.errors import ConditionsUnmet, RefusedError, Stopped, UnavailableError
-from hetlora.messages.common import PROTOCOL_VERSION
 from hetlora.messages.conditions import ANY_TIME, Conditions
-from hetlora.messages.device import CapabilityReport, CheckIn, CheckInAnswer
+
+# What works is imported where a client is made: an app that names the class has not asked for it yet.
+if TYPE_CHECKING:
+    import httpx
+
+    from edge_sdk.conditions import Told
+    from edge_sdk.events import Event
+    from edge_sdk.examples import StoreKey
+    from edge_sdk.runtimes.base import RuntimeFactory
+    from edge_sdk.session.visit import Visit
+    from hetlora.messages.device import CapabilityReport
 
 
 def _ignore(event: Event) -> None:
@@ -144,26 +121,41 @@ class EdgeClient:
         http: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._threads = threads
-        self._watch = Watch(conditions, is_charging, is_metered, is_idle)
-        self._left_alone = LeftAlone(clock)
-        self._on_event = on_event
-        self._runtime = runtime
-        self._folder = open_folder(Path(folder))
-        self._capabilities = Capabilities(
-            self._folder, given=capabilities, traffic_bytes_per_round=traffic_bytes_per_round, clock=clock
+        from edge_sdk.adapters.adapters import Adapters
+        from edge_sdk.adapters.adoption import Adopter
+        from edge_sdk.conditions import LeftAlone, Watch
+        from edge_sdk.events import Downloaded
+        from edge_sdk.examples import open_stores
+        from edge_sdk.folder import lock_folder, open_folder
+        from edge_sdk.identity.enrolment import enrolment_of
+        from edge_sdk.identity.identity_store import IdentityStore
+        from edge_sdk.planning.capabilities import Capabilities
+        from edge_sdk.planning.corrections import Corrections
+        from edge_sdk.session.assignment import Equipment
+        from edge_sdk.session.assignment_store import AssignmentStore
+        from edge_sdk.session.database import DeviceDatabase
+        from edge_sdk.session.take_over import take_over
+        from edge_sdk.session.visits import Visits
+        from edge_sdk.transport.bundles import BundleCache
+        from edge_sdk.transport.downloads import Downloads
+        from edge_sdk.transport.service import DeviceService
+        from edge_sdk.transport.transport import Transport
+        from edge_sdk.transport.uploads import Uploads
+        from edge_sdk.transport.verified_files import VerifiedFiles
+
+        watch = Watch(conditions, is_charging, is_metered, is_idle)
+        place = open_folder(Path(folder))
+        measured = Capabilities(
+            place, given=capabilities, traffic_bytes_per_round=traffic_bytes_per_round, clock=clock
         )
         with ExitStack() as opened:
-            self._lock = lock_folder(self._folder)
-            opened.callback(self._lock.release)
-            self._database = opened.enter_context(closing(DeviceDatabase(self._folder.database)))
-            self._assignments = AssignmentStore(self._database)
-            self._identities = IdentityStore(self._database)
-            self._corrections = Corrections(self._database, clock=clock)
-            take_over(self._folder, self._database)
-            identity = self._identities.identity()
-            self._enrolment = enrolment_of(population, name, enrolment_token, identity)
-            self._transport = Transport(
+            opened.callback(lock_folder(place).release)
+            database = opened.enter_context(closing(DeviceDatabase(place.database)))
+            identities = IdentityStore(database)
+            take_over(place, database)
+            identity = identities.identity()
+            enrolment = enrolment_of(population, name, enrolment_token, identity)
+            transport = Transport(
                 service_url,
                 identity,
                 ca_file=ca_file,
@@ -172,10 +164,10 @@ class EdgeClient:
                 http=http,
                 clock=clock,
             )
-            opened.callback(self._transport.close)
+            opened.callback(transport.close)
             self.examples, self.held_out = open_stores(
-                self._folder.examples_file,
-                self._folder.held_out_file,
+                place.examples_file,
+                place.held_out_file,
                 held_out_share,
                 max_examples=max_examples,
                 max_bytes=max_example_bytes,
@@ -186,21 +178,37 @@ class EdgeClient:
             )
             opened.callback(self.held_out.close)
             opened.callback(self.examples.close)
-            self._service = DeviceService(self._transport)
-            self._downloads = Downloads(
-                self._transport, self._folder.downloads, lambda name, size: on_event(Downloaded(name, size))
+            self.adapters = Adapters(place, threads=threads)
+            downloads = Downloads(
+                transport, place.downloads, lambda name, size: on_event(Downloaded(name, size))
             )
-            self._uploads = Uploads(self._transport, part_bytes=upload_part_bytes)
-            verified = VerifiedFiles(self._database, self._folder.bundles, clock=clock)
-            self._bundles = BundleCache(self._folder.bundles, self._downloads, verified)
+            equipment = Equipment(
+                service=DeviceService(transport),
+                downloads=downloads,
+                uploads=Uploads(transport, part_bytes=upload_part_bytes),
+                bundles=BundleCache(
+                    place.bundles, downloads, VerifiedFiles(database, place.bundles, clock=clock)
+                ),
+                folder=place,
+                database=database,
+                assignments=AssignmentStore(database),
+                examples=self.examples,
+                held_out=self.held_out,
+                adopter=Adopter(self.adapters, adoption, self.held_out, runtime, threads, on_event),
+                capabilities=measured.report,
+                corrections=Corrections(database, clock=clock),
+                runtime=runtime,
+                threads=threads,
+                watch=watch,
+                on_event=on_event,
+            )
+            self._visits = Visits(enrolment, transport, identities, measured, LeftAlone(clock), equipment)
             self._opened = opened.pop_all()
-        self.adapters = Adapters(self._folder, threads=threads)
-        self._adopter = Adopter(self.adapters, adoption, self.held_out, runtime, threads, on_event)
 
     @property
     def device_id(self) -> str:
         """This device's name at the service, made from its first public key."""
-        return self._transport.identity.device_id
+        return self._visits.transport.identity.device_id
 
     def rotate_key(self) -> None:
         """Replace this device's key at the service and in its folder; its id stays, the key so far is void.
@@ -211,7 +219,7 @@ class EdgeClient:
             ServiceUnreachable, ServiceFailed, TooManyRequests: see `run_once`.
             RefusedError: the service does not know this device, or does not admit it; its key stays.
         """
-        rotate_key(self._transport, self._identities)
+        self._visits.rotate_key()
 
     def close(self) -> None:
         """Close connections, the example stores and the database."""
@@ -244,49 +252,7 @@ class EdgeClient:
             RefusedError: the service does not admit this device; the subclass says why.
             UnavailableError: this system does not tell what planning needs; give `capabilities` by hand.
         """
-        for store in (self.examples, self.held_out):
-            with suppress(UnavailableError):  # a disk that is full, for one: whatever expired is not drawn
-                store.remove_expired()
-        if (reason := self._watch.unmet(self._left_alone.conditions())) is not None:
-            return Visit("not_allowed", reason, NOT_ALLOWED_SECONDS)
-        watch = replace(self._watch, stop=stop)
-        self._adopter.settle(lambda: watch.check(ANY_TIME))  # what an earlier visit was cut off before
-        if self._identities.has_next():
-            with suppress(RefusedError):  # the check-in tells what is wrong
-                self.rotate_key()
-        answer = self._check_in(self._capabilities.report())
-        self._on_event(CheckedIn(answer.offer, answer.reason))
-        give_up_others(self._assignments, self._service, answer.offer, self._on_event)
-        if answer.offer is None:
-            return Visit("no_work", answer.reason, answer.retry_after_seconds)
-        equipment = Equipment(
-            service=self._service,
-            downloads=self._downloads,
-            uploads=self._uploads,
-            bundles=self._bundles,
-            folder=self._folder,
-            database=self._database,
-            assignments=self._assignments,
-            examples=self.examples,
-            held_out=self.held_out,
-            adopter=self._adopter,
-            capabilities=self._capabilities.report,
-            corrections=self._corrections,
-            runtime=self._runtime,
-            threads=self._threads,
-            watch=watch,
-            on_event=self._on_event,
-        )
-        work = EvaluationSession if answer.offer.kind == "evaluate" else Session
-        try:
-            visit = work(answer.offer, equipment).run()
-        except Stopped as stopped:
-            return Visit("stopped", stopped.what, 0.0, offer=answer.offer)
-        finally:
-            self._capabilities.note_download(self._downloads.bytes_per_second)
-        if isinstance(visit.error, ConditionsUnmet):
-            self._left_alone.note(answer.offer.conditions)
-        return visit
+        return self._visits.once(stop)
 
     def run_forever(
         self, *, stop: threading.Event | None = None, on_visit: Callable[[Visit], None] = lambda visit: None
@@ -300,21 +266,7 @@ class EdgeClient:
         Raises:
             RefusedError: the service does not admit this device.
         """
-        stop = stop or threading.Event()
-        keep_visiting(partial(self.run_once, stop=stop), stop, on_visit)
+        from edge_sdk.session.visiting import keep_visiting
 
-    def _check_in(self, capabilities: CapabilityReport) -> CheckInAnswer:
-        request = CheckIn(
-            protocol_version=PROTOCOL_VERSION,
-            sdk_version=__version__,
-            population=self._enrolment.population,
-            capabilities=capabilities,
-            example_count=self.examples.count(),
-            held_out_count=self.held_out.count(),
-        )
-        return check_in(
-            self._service,
-            request,
-            self._enrolment.model_copy(update={"public_key": self._transport.identity.public_key}),
-            on_pending=lambda status: self._on_event(AwaitingApproval(status.device_id)),
-        )
+        stop = stop or threading.Event()
+        keep_visiting(partial(self._visits.once, stop), stop, on_visit)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from store_files import bytes_in
 
 from edge_sdk import Adoption, EdgeClient, Event, StepDone, Visit
+from edge_sdk.folder import DeviceFolder
+from edge_sdk.identity.identity import key_to_pem
+from edge_sdk.identity.identity_store import IdentityStore
+from edge_sdk.session.database import DeviceDatabase
 from hetlora.bundle import Bundle
 from hetlora.errors import ServiceFailed
 from hetlora.messages.device import TrainingSettings
@@ -87,12 +91,11 @@ def visit(service: FakeService, tmp_path: Path, told: Told) -> Callable[..., Vis
 
 def secrets(folder: Path) -> set[str]:
     """In the forms in which they might be told."""
-    pem = (folder / "device_key.pem").read_bytes()
-    private = serialization.load_pem_private_key(pem, None).private_bytes(
-        serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()
-    )
+    with closing(DeviceDatabase(DeviceFolder(folder).database)) as database:
+        key = IdentityStore(database).identity().key
+    private, pem = key.private_bytes_raw(), key_to_pem(key)
     keys = (STORE_KEY, private)
-    written = {form for key in keys for form in (key.hex(), base64.b64encode(key).decode(), repr(key)[2:-1])}
+    written = {form for own in keys for form in (own.hex(), base64.b64encode(own).decode(), repr(own)[2:-1])}
     return {TEXT, "zanzibar", LABEL, KEY, TOKEN, pem.decode().splitlines()[1], *written}
 
 
