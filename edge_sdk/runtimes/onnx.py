@@ -52,9 +52,9 @@ class OnnxRuntime:
         check_stamped_ranks(ranks, manifest.fixed_rank)
         self._bundle, self._threads = bundle, threads
         self._bindings = import_training_bindings()
-        self._state = load_as_checkpoint(
-            self._bindings, fed_factors(_zeros(manifest.adapter, ranks), manifest.fixed_rank)
-        )
+        opened_with = fed_factors(_zeros(manifest.adapter, ranks), manifest.fixed_rank)
+        self._state = load_as_checkpoint(self._bindings, opened_with)
+        self._parameters = {key: self._state.get_parameter(key) for key in opened_with}
         self._module = self._open_module()
 
     @property
@@ -77,7 +77,7 @@ class OnnxRuntime:
             raise batch_refused(error) from error
         finally:
             self._module.lazy_reset_grad()
-        answers = {key: self._state.get_parameter(key).grad.numpy() for key in factors}
+        answers = {key: self._parameters[key].grad.numpy() for key in factors}
         return float(fetches[0].numpy()), own_shapes(answers, factors)
 
     def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:
@@ -100,7 +100,7 @@ class OnnxRuntime:
         bindings = self._bindings
         for key, tensor in fed_factors(factors, self._bundle.manifest.fixed_rank).items():
             value = bindings.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor), self._device)
-            self._state.get_parameter(key).copy_from(self._state, value)
+            self._parameters[key].copy_from(self._state, value)
 
     def _open_module(self) -> Any:
         manifest = self._bundle.manifest

@@ -78,6 +78,20 @@ def test_evaluation_has_the_loss_of_the_first_step_and_logits_of_classes_alone(b
         assert evaluation.logits is None
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_micro_batches_take_the_step_of_the_whole_batch(bundle: Bundle, rows: int) -> None:
+    small = _batch(bundle)
+    batch = {name: np.concatenate([array] * 2 + [array[:1]]) for name, array in small.items()}
+    adapter = trained_adapter(bundle.manifest.adapter, RANKS)
+    whole, parts = (trainer_of(bundle, adapter, micro_batch=most) for most in (None, rows))
+    for _ in range(2):
+        assert parts.step(batch) == pytest.approx(whole.step(batch), abs=LOSS_TOLERANCE)
+        gradients = whole.gradients()
+        for key, gradient in parts.gradients().items():
+            largest = np.abs(gradients[key]).max(initial=0)
+            assert np.abs(gradient - gradients[key]).max(initial=0) <= 1e-4 * largest, key
+
+
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_batch_in_which_no_label_counts_teaches_nothing(family: str, family_bundle: FamilyBundle) -> None:
     bundle = family_bundle(family)[1]

@@ -9,11 +9,27 @@ import numpy as np
 import pytest
 import torch
 from executorch_families import EXECUTORCH_LAYERS
-from parity import MAX_TOKENS, batch_for, check_first_step, check_training, open_trainer, trained_adapter
+from parity import (
+    DECAY,
+    GRADIENT_TOLERANCE,
+    LOSS_TOLERANCE,
+    MAX_TOKENS,
+    PENALTY,
+    batch_for,
+    check_first_step,
+    check_training,
+    open_trainer,
+    trained_adapter,
+)
 from peft_twin import PeftTwin
 
-from edge_sdk.runtimes.executorch import ExecutorchModel, ExecutorchRuntime
+from edge_sdk.runtimes.executorch import ExecutorchModel, ExecutorchRuntime, programs_of
+from edge_sdk.runtimes.executorch_library import Program
+from edge_sdk.runtimes.factors import fed_factors
+from edge_sdk.runtimes.signature import training_signature
 from hetlora.bundle import Bundle
+from hetlora.graph_names import PRUNING_DECAY, PRUNING_PENALTY
+from hetlora.tensors import to_tensors
 
 pytestmark = pytest.mark.slow  # lowering a model takes half a minute
 
@@ -46,6 +62,36 @@ def test_first_step_is_that_of_torch_at_every_rank_and_size(
     batch = batch_for(bundle, rows=rows, tokens=tokens)
     trainer = open_trainer(bundle, adapter, ExecutorchRuntime)
     check_first_step(trainer, batch, PeftTwin(bundle, model, adapter, tmp_path))
+
+
+def test_penalty_of_the_program_itself_is_that_of_torch(case: Case, tmp_path: Path) -> None:
+    model, bundle = case
+    batch, adapter = batch_for(bundle), trained_adapter(bundle.manifest.adapter)
+    files = programs_of(bundle.manifest)
+    signature = {
+        key: (dtype, tuple(map(str, sizes)))
+        for key, (dtype, sizes) in training_signature(bundle.manifest).items()
+    }
+    program = Program(
+        bundle.path(files.training), bundle.path(files.base_weights), inputs=signature, threads=1
+    )
+    fed = {
+        **batch,
+        PRUNING_DECAY: np.array(DECAY, np.float64),
+        PRUNING_PENALTY: np.array(PENALTY, np.float32),
+        **fed_factors(to_tensors(adapter)),
+    }
+    loss, *gradients = program.run([fed[key] for key in signature])
+    twin = PeftTwin(bundle, model, adapter, tmp_path)
+    expected = twin.loss(batch, pruning_decay=DECAY, pruning_penalty=PENALTY)
+    expected.backward()
+    assert abs(float(loss) - expected.item()) <= LOSS_TOLERANCE
+    for key, gradient in zip(fed_factors(to_tensors(adapter)), gradients, strict=True):
+        wanted = twin.factors[key].grad
+        assert wanted is not None
+        assert np.abs(gradient - wanted.numpy()).max() <= GRADIENT_TOLERANCE * np.abs(wanted.numpy()).max(), (
+            key
+        )
 
 
 def test_logits_are_those_of_torch_under_adapters_that_are_swapped(case: Case, tmp_path: Path) -> None:
