@@ -40,7 +40,7 @@ class PytorchRuntime:
 
         Raises:
             DataError: an input is missing, has the wrong shape, or holds numbers outside its range.
-            MemoryError: the GPU has no memory for the batch.
+            MemoryError: there is no memory for the batch.
         """
         return self._network.gradients(labelled_feeds(self._manifest, batch), factors)
 

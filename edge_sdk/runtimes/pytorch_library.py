@@ -85,11 +85,22 @@ def mapped_weights(torch: Any, path: Path, weights: WeightMap) -> dict[str, Any]
         BundleInvalid: the file cannot be mapped.
     """
     try:
-        numbers = path.stat().st_size // 4
-        whole = torch.from_file(str(path), shared=False, size=numbers, dtype=torch.float32)
-    except (OSError, RuntimeError) as error:
+        whole = torch.from_file(str(path), shared=False, size=size_of(path) // 4, dtype=torch.float32)
+    except RuntimeError as error:
         raise BundleInvalid(f"{path.name} cannot be mapped", got=type(error).__name__) from error
     return {name: view_of(whole, place) for name, place in weights.weights.items()}
+
+
+def size_of(path: Path) -> int:
+    """How many bytes a file of a bundle has.
+
+    Raises:
+        BundleInvalid: it is not there.
+    """
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise BundleInvalid(f"{path.name} of the bundle cannot be read", got=error.strerror) from error
 
 
 def view_of(whole: Any, place: WeightPlace) -> Any:
@@ -210,9 +221,9 @@ def factors_of(adapted: Any, modules: Iterable[str]) -> dict[str, Any]:
 
 
 def to_array(tensor: Any) -> Tensor:
-    """A copy in float32 that numpy owns."""
-    copied: Tensor = tensor.detach().float().cpu().numpy().copy()
-    return copied
+    """The numbers in float32, where they are if they are in memory."""
+    numbers: Tensor = tensor.detach().float().cpu().numpy()
+    return numbers
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,7 @@ from edge_sdk.runtimes.pytorch_library import (
     factors_of,
     import_libraries,
     mapped_weights,
+    size_of,
     to_array,
     with_lora,
 )
@@ -44,7 +46,8 @@ class PytorchNetwork:
     """The model over its frozen weights; factors are given at each call, and may have other ranks each time.
 
     On the first GPU that PyTorch sees; else on the processor, where the weights are mapped from their file.
-    `threads` limits PyTorch's threads in the whole process.
+    `threads` limits PyTorch's threads in the whole process. Calls from several threads wait for each other:
+    the factors stand in the model while it answers.
 
     Raises:
         DependencyMissing: PyTorch, transformers or PEFT is not installed.
@@ -61,48 +64,38 @@ class PytorchNetwork:
         if threads is not None and threads != torch.get_num_threads():
             torch.set_num_threads(threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        base = bundle.path(bundle.manifest.graphs.base_weights)
-        task = bundle.manifest.task
-        weights = parse_weight_map(
-            _read(bundle.path(files.weights), MAX_WEIGHT_MAP_BYTES), task, base_bytes=base.stat().st_size
-        )
-        config = parse_config(_read(bundle.path(files.config), MAX_CONFIG_BYTES), task, weights)
-        tensors = mapped_weights(torch, base, _with_prototypes(weights))
-        self._prototypes = tensors.pop(_PROTOTYPES, None)
-        if self._prototypes is not None:
-            self._prototypes = self._prototypes.to(self.device)
-        self._frozen = build_frozen(self._libraries, task, config, tensors, self.device)
+        self._frozen, self._prototypes = self._built(bundle, files)
         self._model = self._frozen
         self._ranks: dict[str, int] = {}
         self._factors: dict[str, Any] = {}
+        self._lock = Lock()
 
     def gradients(self, feeds: Feeds, factors: Factors) -> tuple[float, dict[str, Tensor]]:
         """The mean loss of a labelled batch, and its gradients by PEFT key, float32.
 
         Raises:
             DataError: the model refuses the values of the batch.
-            MemoryError: the GPU has no memory for it.
+            MemoryError: there is no memory for it.
         """
-        self._take(factors)
-        for parameter in self._factors.values():
-            parameter.grad = None
-        with _refusing(self._libraries.torch):
+        with self._lock, in_our_words(self._libraries.torch):
+            self._take(factors)
+            for parameter in self._factors.values():
+                parameter.grad = None
             loss = self._loss(*self._scored(feeds))
-            loss.backward()
-        found = {key: to_array(own.grad) for key, own in self._factors.items()}
-        return float(loss.detach()), {key: found.get(key, np.zeros_like(own)) for key, own in factors.items()}
+            if self._factors:
+                loss.backward()
+            found = {key: to_array(own.grad) for key, own in self._factors.items()}
+            return float(loss.detach()), {key: found.get(key, np.zeros_like(factors[key])) for key in factors}
 
     def evaluate(self, feeds: Feeds, factors: Factors) -> tuple[float, Tensor]:
         """The mean loss of a labelled batch, and its logits; errors as `gradients`."""
-        self._take(factors)
-        with self._libraries.torch.inference_mode(), _refusing(self._libraries.torch):
+        with self._answering(factors):
             logits, labels = self._scored(feeds)
             return float(self._loss(logits, labels)), to_array(logits)
 
     def logits(self, feeds: Feeds, factors: Factors) -> Tensor:
         """The logits of a batch; errors as `gradients`."""
-        self._take(factors)
-        with self._libraries.torch.inference_mode(), _refusing(self._libraries.torch):
+        with self._answering(factors):
             return to_array(self._answer(self._tensors(feeds)))
 
     def take_ranks(self, ranks: Mapping[str, int]) -> None:
@@ -131,12 +124,37 @@ class PytorchNetwork:
             for key, parameter in self._factors.items():
                 parameter.copy_(torch.tensor(factors[key]))
 
+    @contextmanager
+    def _answering(self, factors: Factors) -> Iterator[None]:
+        torch = self._libraries.torch
+        with self._lock, in_our_words(torch):
+            self._take(factors)
+            with torch.inference_mode():
+                yield
+
+    def _built(self, bundle: Bundle, files: PytorchFiles) -> tuple[Any, Any]:
+        """The frozen model, and the prototypes of a classifier of text."""
+        torch, task = self._libraries.torch, self._manifest.task
+        base = bundle.path(self._manifest.graphs.base_weights)
+        told = _read(bundle.path(files.weights), MAX_WEIGHT_MAP_BYTES)
+        weights = parse_weight_map(told, task, base_bytes=size_of(base))
+        config = parse_config(_read(bundle.path(files.config), MAX_CONFIG_BYTES), task, weights)
+        tensors = mapped_weights(torch, base, _with_prototypes(weights))
+        prototypes = tensors.pop(_PROTOTYPES, None)
+        frozen = build_frozen(self._libraries, task, config, tensors, self.device)
+        if prototypes is None:
+            return frozen, None
+        wanted = (len(self._manifest.labels), frozen.config.hidden_size)
+        if tuple(prototypes.shape) != wanted:
+            raise BundleInvalid("shape of the prototypes", got=tuple(prototypes.shape), expected=wanted)
+        return frozen, prototypes.to(self.device)
+
     def _tensors(self, feeds: Feeds) -> dict[str, Any]:
         torch = self._libraries.torch
         return {name: torch.tensor(array, device=self.device) for name, array in feeds.items()}
 
     def _scored(self, feeds: Feeds) -> tuple[Any, Any]:
-        """Logits, and the label of each, flat."""
+        """Logits, and the labels that say what they ought to be."""
         inputs = self._tensors(feeds)
         labels = inputs.pop(LABELS)
         if has_decoder(self._manifest.task):
@@ -167,13 +185,19 @@ class PytorchNetwork:
 
 
 @contextmanager
-def _refusing(torch: Any) -> Iterator[None]:
-    """Turns what PyTorch raises over a batch into errors of ours."""
+def in_our_words(torch: Any) -> Iterator[None]:
+    """Turn what PyTorch raises over a batch into errors of ours.
+
+    Raises:
+        DataError: the model refuses the values of the batch.
+        MemoryError: there is no memory for it.
+    """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError("the GPU has no memory for the batch") from error
     except (IndexError, RuntimeError) as error:
+        # A processor's allocator has no error of its own.
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise MemoryError("there is no memory for the batch") from error
         raise DataError(
             "the model refuses the batch", got=error, expected="token numbers that the model knows"
         ) from error

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from parity import batch_for, export_family, trained_adapter
 from tiny_families import write_tiny_family
 
 from edge_sdk.runtimes.base import Batch
 from edge_sdk.runtimes.onnx import OnnxModel
 from edge_sdk.runtimes.pytorch import PytorchModel, PytorchRuntime
+from edge_sdk.runtimes.pytorch_network import in_our_words
 from hetlora.adapter import Adapter, initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid, DataError, DependencyMissing, SettingsError
@@ -51,6 +55,7 @@ def _open(bundle: Bundle, *ranks: int) -> PytorchRuntime:
 
 def _with_file(bundle: Bundle, folder: Path, name: str, data: bytes) -> Bundle:
     """The bundle with another file in place of one of its own."""
+    folder.mkdir(exist_ok=True)
     for other in bundle.manifest.files:
         (folder / other).symlink_to(bundle.path(other))
     (folder / name).unlink()
@@ -182,6 +187,41 @@ def test_weight_that_is_not_there_is_named(bundle: Bundle, tmp_path: Path) -> No
         _open(_with_file(bundle, tmp_path, "weights.json", json.dumps(told).encode()))
 
 
+def test_prototypes_of_another_number_of_labels_are_refused(tmp_path: Path) -> None:
+    model = write_tiny_family(tmp_path / "model", "bert")
+    bundle = export_family("bert", model, tmp_path / "bundle", runtimes=("pytorch",))
+    told = json.loads(bundle.path("weights.json").read_text())
+    told["prototypes"]["shape"] = [2, 32]
+    changed = _with_file(bundle, tmp_path / "changed", "weights.json", json.dumps(told).encode())
+    with pytest.raises(BundleInvalid, match=r"prototypes; got \(2, 32\); expected \(3, 32\)"):
+        _open(changed)
+
+
+def test_bundle_without_its_weights_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    changed = _with_file(bundle, tmp_path, "base.bin", b"")
+    with pytest.raises(BundleInvalid, match="leads beyond the base weights"):
+        _open(changed)
+    changed.path("base.bin").unlink()
+    with pytest.raises(BundleInvalid, match=r"base\.bin of the bundle cannot be read"):
+        _open(changed)
+
+
+def test_threads_that_ask_for_other_adapters_get_their_own_answers(bundle: Bundle, batch: Batch) -> None:
+    opened = PytorchModel(bundle, threads=1)
+    adapters = [_adapter(bundle, *ranks) for ranks in ((1,), (4,), (2, 3))]
+    alone = [opened.logits(batch, adapter=adapter) for adapter in adapters]
+    with ThreadPoolExecutor(3) as pool:
+        asked = adapters * 10
+        together = list(pool.map(lambda adapter: opened.logits(batch, adapter=adapter), asked))
+    for place, logits in enumerate(together):
+        assert (logits == alone[place % 3]).all()
+
+
+def test_lack_of_memory_is_no_fault_of_the_batch() -> None:
+    with pytest.raises(MemoryError, match="no memory for the batch"), in_our_words(torch):
+        torch.empty(2**46)
+
+
 def test_layer_that_is_none_is_refused(bundle: Bundle) -> None:
     with pytest.raises(BundleInvalid, match="cannot be adapted"):
         PytorchRuntime(bundle, {"transformer.h.0.attn.nowhere": 2}, threads=1)
@@ -212,12 +252,11 @@ print([name for name in heavy if name in sys.modules], loss > 0)
 """
 
 
+@pytest.mark.slow  # the libraries take six seconds to import
 def test_device_needs_nothing_of_the_exporter(bundle: Bundle, batch: Batch) -> None:
-    import pickle
-
     adapter = _adapter(bundle)
     given = pickle.dumps((bundle, adapter.ranks, to_tensors(adapter), dict(batch)))
-    done = subprocess.run([sys.executable, "-c", DEVICE], input=given, capture_output=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", DEVICE], input=given, capture_output=True, timeout=240)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode().splitlines()[-1] == "[] True"
     assert done.stderr == b""
