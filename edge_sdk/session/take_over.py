@@ -65,8 +65,9 @@ def take_over(
 def _old_files(folder: DeviceFolder) -> list[Path]:
     """The key last: while it is there, all that belongs to it is."""
     found = [path for name in (*_RUN_FOLDERS, "updates") for path in sorted((folder.root / name).glob("*"))]
-    alone = [folder.root / "device_id.part", _next_key_file(folder), _device_id_file(folder), folder.key_file]
-    return [path for path in (*found, *alone) if path.is_file()]
+    half_written = [folder.root / "device_id.part", *folder.root.glob("device_key*.pem.*")]
+    alone = [_next_key_file(folder), _device_id_file(folder), folder.key_file]
+    return [path for path in (*found, *half_written, *alone) if path.is_file()]
 
 
 def _next_key_file(folder: DeviceFolder) -> Path:

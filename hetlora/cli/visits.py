@@ -36,10 +36,12 @@ class VisitTeller:
             Adopted,
             CheckedIn,
             Downloaded,
+            GivenUp,
             HeldOutScored,
             Kept,
             RankChosen,
             RankPruned,
+            Resumed,
             StepDone,
         )
 
@@ -59,6 +61,10 @@ class VisitTeller:
                 say(f"rank {choice.rank}: the limit is the {limit}'s")
             case RankPruned(old_rank, new_rank):
                 say(f"rank {old_rank} pruned to {new_rank}")
+            case Resumed(step):
+                say(f"training goes on after step {step}")
+            case GivenUp(assignment_id):
+                say(f"{assignment_id} is no longer this device's: what was trained for it is dropped")
             case Adopted(comparison) if comparison.new_loss is not None:
                 say(in_words(comparison))
             case Kept(comparison):

@@ -33,6 +33,7 @@ FILES = [
     "device_id",
     "device_key.next.pem",
     "device_key.pem",
+    "device_key.pem.4711",
     "private_factors/run-1.safetensors",
     "private_factors/run-2.safetensors",
     "rounding_errors/run-1.safetensors",
@@ -58,6 +59,7 @@ def old(folder: DeviceFolder, key: Identity) -> DeviceFolder:
     write_key(folder.key_file, key)
     write_key(folder.root / "device_key.next.pem", new_identity())
     (folder.root / "device_id").write_text(f"{key.first_id}\n")
+    write_key(folder.root / "device_key.pem.4711", new_identity())  # of a process that was killed over it
     for at, (kind, run) in enumerate(
         [("private_factors", "run-2"), ("private_factors", "run-1"), ("rounding_errors", "run-1")]
     ):
