@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import httpx
 import typer
@@ -13,8 +13,6 @@ from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
 from hetlora.cli.trust import CaFileOption, ProxyOption
 from hetlora.errors import ServiceUnreachable, SettingsError
-
-TIMEOUT_SECONDS: Final = 20.0
 
 app = typer.Typer(no_args_is_help=True, help="TLS: certificates to serve with, and pins of keys.")
 
@@ -75,10 +73,11 @@ def show_pins(
     with part("edge"):
         from edge_sdk.transport.proxies import client_by_way_of
         from edge_sdk.transport.tls import pins_of, tls_context
+        from edge_sdk.transport.transport import TIMEOUT
     if not url.startswith("https://"):
         raise SettingsError("pins are of keys of TLS", expected="https://HOST[:PORT]")
     context = tls_context(ca_file)
-    with client_by_way_of(proxy, context, lambda: context, timeout=TIMEOUT_SECONDS) as client:
+    with client_by_way_of(proxy, context, lambda: context, timeout=TIMEOUT) as client:
         try:
             with client.stream("HEAD", url) as answer:
                 pins = pins_of(answer.extensions["network_stream"].get_extra_info("ssl_object"))

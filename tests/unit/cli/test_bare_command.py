@@ -36,6 +36,14 @@ def test_missing_part_is_named_with_the_command_that_installs_it() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_pins_want_the_edge_part() -> None:
+    done = bare("tls", "pin", "https://127.0.0.1:9")
+
+    assert done.returncode == 5
+    assert "hetlora[edge]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_families_of_models_are_listed() -> None:
     done = bare("export", "--list-models", "--json")
 
