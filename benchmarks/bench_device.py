@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -47,6 +47,13 @@ def bench_device(
     ] = "2x64,8x96",
     threads: Threads = 1,
     steps: Annotated[int, typer.Option(min=1, help="Steps of a process that count, after two others.")] = 5,
+    clock: Annotated[
+        Literal["wall", "processor"],
+        typer.Option(
+            help="How steps are timed: on a machine that others use, too, the processor's time of one thread "
+            "is what the wall's would be without them."
+        ),
+    ] = "wall",
     seed: Seed = 0,
     results: Annotated[
         Path,
@@ -56,8 +63,9 @@ def bench_device(
 ) -> None:
     """Set what a device forecasts beside what it then takes, in a process for each rank and batch.
 
-    Each bundle is tried once, as a device tries it before it promises to train: some steps at the lowest rank
-    and the first batch. What those took over their forecast corrects the forecasts of all others.
+    Each bundle is tried once, as a device tries it before it promises to train: some steps at the last rank
+    and batch, which a device with room for them would plan. What those took over their forecast corrects the
+    forecasts of all others. Of a process's steps the fastest counts: other work only slows one down.
 
     Read: `memory_error_max` and `time_error_max` (the largest error of a forecast over the measured figure,
     less one, without its sign), the same before the trial as `plain_...`, and `rows`.
@@ -67,12 +75,13 @@ def bench_device(
     beginning = begin()
     chosen = choices_of(section, "section", [*SECTIONS])
     ranks, shapes = counts_of(rank, "rank"), [Shape.parse(text) for text in values_of(shape, "shape")]
-    figures: dict[str, Any] = {"threads": threads}
+    figures: dict[str, Any] = {"threads": threads, "clock": clock}
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
         setting = Setting(
             _bundles(bundle or [], choices_of(model, "model", [*MODELS]), models or Path(scratch), seed),
             threads,
             steps,
+            clock,
             seed,
             Path(scratch),
             _tell,

@@ -46,13 +46,13 @@ class ForecastRow:
 
 
 def forecast_section(setting: Setting, ranks: Sequence[int], shapes: Sequence[Shape]) -> Section:
-    """Try each bundle once, at the lowest rank and the smallest batch, then measure every rank and batch."""
+    """Try each bundle once, at the last rank and batch, then measure every rank and batch."""
     rows: list[ForecastRow] = []
     corrections = {}
     for name, bundle in setting.bundles.items():
         setting.tell(f"{name}: forecasts")
-        device = _capabilities(bundle, shapes[0], setting)
-        correction = _correction(bundle, _step(bundle, shapes[0], ranks[0]), device, setting)
+        device = _capabilities(bundle, shapes[-1], setting)
+        correction = _correction(bundle, _step(bundle, shapes[-1], ranks[-1]), device, setting)
         corrections[name] = asdict(correction)
         rows += _rows(name, bundle, device, correction, setting, product(ranks, shapes))
     figures = {
@@ -121,6 +121,7 @@ def _measured(bundle: Bundle, step: StepPlan, setting: Setting, *, is_trial: boo
         "step": asdict(step),
         "threads": setting.threads,
         "is_trial": is_trial,
+        "clock": setting.clock,
         "warm_up": WARM_UP,
         "steps": setting.steps,
     }

@@ -14,11 +14,15 @@ from hetlora.bundle import Bundle
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The bundles by name, how many threads each process has, where files may be put, and whom to tell."""
+    """The bundles by name, how each process runs, where files may be put, and whom to tell.
+
+    `clock` is of steps: "wall", or "processor" for the time that a process had a processor.
+    """
 
     bundles: Mapping[str, Bundle]
     threads: int
     steps: int
+    clock: str
     seed: int
     work: Path
     tell: Callable[[str], None]

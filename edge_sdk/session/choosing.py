@@ -49,11 +49,14 @@ def choose(
         return planner.choose()
     circumstances = circumstances_of(planner.capabilities, tools.threads)
     known = tools.corrections.of(offer.bundle.sha256, circumstances)
+    tried = None
     if known is None and offer.kind == "train":
-        known = _tried(planner, runtime, examples, tools)
-        tools.corrections.keep(offer.bundle.sha256, circumstances, known)
+        tried = _tried(planner, runtime, examples, tools)
     longest = _longest_tokens(planner, examples, tools)
-    return replace(planner, correction=known or UNCORRECTED, longest_tokens=longest).choose()
+    choice = replace(planner, correction=known or tried or UNCORRECTED, longest_tokens=longest).choose()
+    if tried is not None:  # and did not make the device decline: that may have been one bad moment
+        tools.corrections.keep(offer.bundle.sha256, circumstances, tried)
+    return choice
 
 
 def _planner(offer: Offer, manifest: Manifest, examples: ExampleStore, tools: Equipment) -> Planner:

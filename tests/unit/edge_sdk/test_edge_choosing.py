@@ -11,9 +11,10 @@ from fake_service import STRONG, FakeService
 from edge_sdk.batching.collation import TokenRow
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Event, RankChosen
-from edge_sdk.planning.forecast import PROCESS_BYTES
+from edge_sdk.planning.forecast import EXTRA_CORE_SHARE, PROCESS_BYTES
 from edge_sdk.planning.planner import MEMORY_SHARE
 from edge_sdk.session.choosing import MOST_EXAMPLES_READ, longest_tokens
+from edge_sdk.session.visit import Visit
 from hetlora.cost import StepCost
 from hetlora.graph_names import LABELS
 from hetlora.manifest import Manifest
@@ -50,6 +51,27 @@ def test_bundle_is_tried_again_with_other_threads(make_client: MakeClient, opene
     make_client(capabilities=None, runtime=opened).run_once()
     make_client(capabilities=None, runtime=opened, threads=1).run_once()
     assert len(opened.runtimes) == 4
+
+
+def test_trial_that_makes_a_device_decline_is_not_remembered(make_client: MakeClient, opened: Opened) -> None:
+    service = costing(flops=StepCost(per_text=100), written_bytes=StepCost())
+
+    def visit(threads: int | None, round_seconds: float) -> Visit:
+        assert service.offer is not None
+        service.offer = service.offer.model_copy(update={"round_seconds": round_seconds})
+        client = make_client(capabilities=None, runtime=opened, threads=threads, http=service.http)
+        return client.run_once()
+
+    # The bundle costs next to nothing, so that a real step takes more than four times as long as forecast,
+    # which is the most that is believed: on one thread two of three steps take this.
+    first = visit(None, 600.0).choice
+    assert first is not None
+    cores = service.check_ins[-1].capabilities.cores
+    two_steps = 2 * first.forecast.step_seconds * (1 + EXTRA_CORE_SHARE * (cores - 1))
+    assert visit(1, 0.5 * two_steps).code == "device_too_small"
+    assert len(opened.runtimes) == 3
+    assert visit(1, 600.0).outcome == "accepted"
+    assert len(opened.runtimes) == 5  # tried anew, and trained
 
 
 def test_trial_leaves_nothing_of_itself_in_the_update(service: FakeService, make_client: MakeClient) -> None:
