@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import tomllib
 from pathlib import Path
 from typing import get_args
 
@@ -53,3 +54,15 @@ def test_every_path_in_the_readmes_tree_exists() -> None:
         path = folders[depth] / name
         folders[depth + 1 :] = [path]
         assert path.exists(), f"{path.relative_to(ROOT)} is in the README's tree only"
+
+
+def test_what_a_device_loads_is_pinned_and_a_part_of_what_its_extra_asks_for() -> None:
+    pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    lines = (ROOT / "deploy" / "edge-requirements.txt").read_text().splitlines()
+    bare = {line for line in lines if not line.startswith("#")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = {
+        re.match(r"[\w-]+", one)[0]
+        for one in (*project["dependencies"], *project["optional-dependencies"]["edge"])
+    }
+    assert asked <= bare <= pinned

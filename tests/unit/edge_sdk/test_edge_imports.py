@@ -35,7 +35,7 @@ def test_import_of_the_package_alone_loads_no_library() -> None:
 
 def test_client_that_is_named_and_not_made_loads_no_network_runtime_or_tokenizer() -> None:
     """`hetlora bench install` tells the seconds that this is about."""
-    heavy = "httpx", "stamina", "tokenizers", "onnxruntime", "cryptography", "sqlite3", "psutil", "filelock"
+    heavy = "numpy", "httpx", "stamina", "tokenizers", "onnxruntime", "cryptography", "sqlite3", "psutil"
     program = f"""
 import sys
 from edge_sdk import EdgeClient
