@@ -34,16 +34,21 @@ class Checkpoints:
 
     def __init__(self, trainer: Trainer, store: AssignmentStore, steps: int) -> None:
         self._trainer, self._store, self._steps = trainer, store, steps
+        self._seconds = 0.0
         self._pace = CheckpointPace(sum(own.nbytes for own in trainer.state().values()))
 
     def keep(self, seconds: float) -> None:
         """Keep one, if it is due and another step follows; where it cannot be kept, training goes on."""
+        self._seconds = seconds
+        if self._trainer.steps_done < self._steps and self._pace.is_due():
+            self.keep_now()
+
+    def keep_now(self) -> None:
+        """Keep one, due or not, for a training that is about to be left."""
         steps = self._trainer.steps_done
-        if steps == self._steps or not self._pace.is_due():
-            return
 
         def write() -> None:
-            trained = Trained(steps=steps, seconds=seconds)
+            trained = Trained(steps=steps, seconds=self._seconds)
             self._store.checkpointed(Checkpoint(trained, self._trainer.state()))
             logger.debug("step=%d event=checkpoint", steps)
 

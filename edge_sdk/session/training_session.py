@@ -25,6 +25,7 @@ from edge_sdk.training.pruning import self_prune
 from edge_sdk.training.trainer import open_trainer
 from hetlora.adapter import Adapter, Tensor
 from hetlora.digest import sha256_of
+from hetlora.errors import Stopped
 from hetlora.messages.common import YEAR_SECONDS, ObjectRef
 from hetlora.messages.device import Adaptation, Offer, Report
 from hetlora.partial import contract
@@ -121,15 +122,20 @@ class Session(Assignment):
             rng=np.random.default_rng(taken.plan.seed),
             skip=trainer.steps_done,
         )
-        result = train_locally(
-            trainer,
-            batches,
-            settings,
-            max_seconds=self._offer.round_seconds - scores.seconds_to_keep,
-            on_step=on_step,
-            seconds_before=seconds_before,
-            keep=Checkpoints(trainer, tools.assignments, settings.steps).keep,
-        )
+        checkpoints = Checkpoints(trainer, tools.assignments, settings.steps)
+        try:
+            result = train_locally(
+                trainer,
+                batches,
+                settings,
+                max_seconds=self._offer.round_seconds - scores.seconds_to_keep,
+                on_step=on_step,
+                seconds_before=seconds_before,
+                keep=checkpoints.keep,
+            )
+        except Stopped:
+            checkpoints.keep_now()
+            raise
         scores.score_after(trainer)
         return result
 

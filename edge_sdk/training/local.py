@@ -40,8 +40,8 @@ def train_locally(
     """Take the plan's steps, at least one, and no further one once `max_seconds` have passed.
 
     Steps that the trainer had done before it was restored are among them. A late update is thrown away whole,
-    an early one with fewer steps counts. `on_step` is told the number of the step, from 1, and its loss;
-    `keep` after that the seconds so far, with those that a process before this one took.
+    an early one with fewer steps counts. `keep` is told the seconds so far, with those that a process before
+    this one took; `on_step` after that the number of the step, from 1, and its loss.
 
     Raises:
         TrainingDiverged: the losses say that training leads nowhere; see `Trainer.step`.
@@ -50,9 +50,9 @@ def train_locally(
     started = timer()
     while trainer.steps_done < settings.steps:
         loss = trainer.step(next(batches))
-        on_step(trainer.steps_done, loss)
         seconds = timer() - started
         keep(seconds_before + seconds)
+        on_step(trainer.steps_done, loss)
         if seconds >= max_seconds:
             break
     return TrainingResult(

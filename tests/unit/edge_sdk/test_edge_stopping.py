@@ -45,8 +45,9 @@ def test_visit_ends_with_the_step_under_way_and_gives_nothing_back(
     assert (visit.outcome, visit.offer, visit.error) == ("stopped", service.offer, None)
     assert app.steps == [1]
     assert asked(service) == ["assignment-1:start"]
-    app.stop.clear()
-    assert make_client().run_once(stop=threading.Event()).outcome == "accepted"
+    later = StopsAt(lambda event: False)
+    assert make_client(on_event=later).run_once(stop=later.stop).outcome == "accepted"
+    assert later.steps[0] == 2
 
 
 def test_trained_update_waits_for_the_next_visit(service: FakeService, make_client: MakeClient) -> None:
