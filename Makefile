@@ -39,6 +39,7 @@ check: $(INSTALLED) ## Check format, lint, types, and dependencies for known vul
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy examples
 	@$(BIN)/python .ci/audit.py
 
 format: $(INSTALLED) ## Mend format and what lint can mend
