@@ -138,9 +138,11 @@ class Trainer:
         """Go on from what `state` gave, of this adapter and of no other; nothing in it is trusted.
 
         Raises:
-            SpecMismatch: tensors are missing, are too many, or have other shapes or dtypes; nothing has
-                changed then.
+            SpecMismatch: tensors are missing, are too many, or have other shapes or dtypes, or a count is
+                below 0; nothing has changed then.
         """
+        if _COUNTS in state and (state[_COUNTS] < 0).any():
+            raise SpecMismatch("counts of what training is to go on from", got=state[_COUNTS].tolist())
         progress = self._progress()
         put_back(state, {**places(self._kept), **progress})
         self.steps_done, self._divergence.high_steps = progress[_COUNTS].tolist()

@@ -138,9 +138,10 @@ def test_training_that_was_interrupted_goes_on_bit_for_bit(settings: TrainingSet
         {"trained/" + LORA_B: np.zeros((6, 3), np.float32)},
         {"trained/" + LORA_B: np.zeros((6, 2), np.float16)},
         {"counts": np.zeros(3, np.int64)},
+        {"counts": np.array([-1, 0])},
         {"another": np.zeros(1, np.float32)},
     ],
-    ids=["rank", "dtype", "counts", "unknown"],
+    ids=["rank", "dtype", "counts", "below 0", "unknown"],
 )
 def test_state_of_something_else_is_refused_and_changes_nothing(wrong: dict[str, Tensor]) -> None:
     trainer = Trainer(QuadraticRuntime(), adapter_of(2), MANIFEST, DESCENT)
