@@ -100,12 +100,14 @@ def test_round_is_trained_and_scored_where_pytorch_alone_is_installed(
 
 
 def test_device_trains_with_the_runtime_that_its_command_names(
-    bundle: Bundle, tiny_bundle: Bundle, run: Callable[..., Result]
+    bundle: Bundle, tiny_bundle: Bundle, run: Callable[..., Result], tmp_path: Path
 ) -> None:
     with _service(bundle) as service:
-        done = run(service, "--runtime", "pytorch")
+        done = run(service, "--runtime", "pytorch", "--held-out", str(tmp_path / "texts.json"))
         assert done.exit_code == 0, done.output
         assert len(service.updates) == 1
+    for when in ("before", "after"):
+        assert f"loss on 3 held-out examples {when} training: " in done.output
     with _service(tiny_bundle) as service:  # it has no files for PyTorch, and ONNX Runtime could train it
         assert isinstance(run(service, "--runtime", "pytorch").exception, BundleInvalid)
         assert [failure.code for failure in service.failures] == [BundleInvalid.code]
