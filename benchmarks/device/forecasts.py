@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -16,7 +16,14 @@ from benchmarks.device.section import Section, Setting
 from benchmarks.harness import run_measured
 from benchmarks.step_shapes import Shape
 from edge_sdk.planning.calibration import Trial, correction_of
-from edge_sdk.planning.forecast import UNCORRECTED, Correction, StepPlan, forecast_round, training_rate
+from edge_sdk.planning.forecast import (
+    UNCORRECTED,
+    Correction,
+    Forecast,
+    StepPlan,
+    forecast_round,
+    training_rate,
+)
 from edge_sdk.probe import ModelShape, RateCache, take_probe
 from hetlora.bundle import Bundle
 from hetlora.manifest import reads_images
@@ -55,15 +62,32 @@ def forecast_section(setting: Setting, ranks: Sequence[int], shapes: Sequence[Sh
         correction = _correction(bundle, _step(bundle, shapes[-1], ranks[-1]), device, setting)
         corrections[name] = asdict(correction)
         rows += _rows(name, bundle, device, correction, setting, product(ranks, shapes))
-    figures = {
-        "memory_error_max": max(abs(row.memory_error) for row in rows),
-        "time_error_max": max(abs(row.time_error) for row in rows),
-        "plain_memory_error_max": max(abs(row.plain_memory_error) for row in rows),
-        "plain_time_error_max": max(abs(row.plain_time_error) for row in rows),
-        "corrections": corrections,
-        "rows": [asdict(row) for row in rows],
-    }
+    figures = {**largest_errors(rows), "corrections": corrections, "rows": [asdict(row) for row in rows]}
     return Section(figures, _table(rows))
+
+
+def largest_errors(rows: Sequence[ForecastRow]) -> dict[str, float]:
+    """The largest of each error, without its sign."""
+    names = ("memory_error", "time_error", "plain_memory_error", "plain_time_error")
+    return {f"{name}_max": max(abs(getattr(row, name)) for row in rows) for name in names}
+
+
+def row_of(
+    model: str, shape: str, rank: int, told: Mapping[str, float], plain: Forecast, own: Forecast
+) -> ForecastRow:
+    """Set the forecast of one step before and after the trial beside what a process told of it."""
+    peak_bytes, seconds = int(told["peak_bytes"]), told["seconds"]
+    return ForecastRow(
+        model,
+        rank,
+        shape,
+        peak_bytes,
+        round(seconds, 4),
+        round(own.peak_bytes / peak_bytes - 1, 3),
+        round(own.seconds / seconds - 1, 3),
+        round(plain.peak_bytes / peak_bytes - 1, 3),
+        round(plain.seconds / seconds - 1, 3),
+    )
 
 
 def _rows(
@@ -72,7 +96,7 @@ def _rows(
     device: CapabilityReport,
     correction: Correction,
     setting: Setting,
-    cases: Any,
+    cases: Iterable[tuple[int, Shape]],
 ) -> Iterator[ForecastRow]:
     rate = training_rate(device, setting.threads)
     for rank, shape in cases:
@@ -82,17 +106,8 @@ def _rows(
             forecast_round(bundle.manifest.cost_model, step, steps=1, flops_per_second=rate, correction=one)
             for one in (UNCORRECTED, correction)
         )
-        yield ForecastRow(
-            name,
-            rank,
-            str(shape) if step.tokens > 1 else str(shape.batch),
-            told["peak_bytes"],
-            round(told["seconds"], 4),
-            round(own.peak_bytes / told["peak_bytes"] - 1, 3),
-            round(own.seconds / told["seconds"] - 1, 3),
-            round(plain.peak_bytes / told["peak_bytes"] - 1, 3),
-            round(plain.seconds / told["seconds"] - 1, 3),
-        )
+        sizes = str(shape) if step.tokens > 1 else str(shape.batch)
+        yield row_of(name, sizes, rank, told, plain, own)
 
 
 def _step(bundle: Bundle, shape: Shape, rank: int) -> StepPlan:

@@ -94,7 +94,9 @@ def correction_of(trial: Trial, forecast: Forecast) -> Correction:
     """
     memory = 1.0
     if trial.grown_bytes is not None:
-        memory = trial.grown_bytes / (forecast.peak_bytes - PROCESS_BYTES)
+        # The process counts on both sides: what it grows by at any first step, threads and caches, is of the
+        # size of a small model.
+        memory = (PROCESS_BYTES + trial.grown_bytes) / forecast.peak_bytes
     least, most = MEMORY_RATIOS
     if memory > most:
         raise DeviceTooSmall(

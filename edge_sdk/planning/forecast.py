@@ -33,8 +33,8 @@ EXTRA_CORE_SHARE: Final = 0.5
 class Correction:
     """What real steps of a bundle took on this device over what was forecast of them.
 
-    `memory` is of all but the process, `seconds` of a step's time; `watts` is what the device then drew, None
-    where no sensor tells.
+    `memory` is of the peak, the process's own share included; `seconds` of a step's time; `watts` is what the
+    device then drew, None where no sensor tells.
     """
 
     memory: float = 1.0
@@ -109,14 +109,15 @@ def forecast_round(
     """
     adapter_bytes = step.rank * cost_model.adapter_bytes_per_rank
     largest = cost_model.step(batch=step.parts[0], tokens=step.tokens, rank=step.rank)
-    model_bytes = (
-        NODE_BYTES * cost_model.graph_nodes
+    peak_bytes = (
+        PROCESS_BYTES
+        + NODE_BYTES * cost_model.graph_nodes
         + cost_model.base_weight_bytes
         + round(LIVE_SHARE * cost_model.peak_live_bytes(largest))
         + COPIES_OF_ADAPTER * adapter_bytes
     )
     return Forecast(
-        PROCESS_BYTES + round(correction.memory * model_bytes),
+        round(correction.memory * peak_bytes),
         correction.seconds * work_of(cost_model, step) / flops_per_second,
         steps,
         adapter_bytes,

@@ -41,7 +41,7 @@ COSTS = CostModel(
     adapter_bytes_per_rank=0,
 )
 MANIFEST: Manifest = tiny_manifest(tiny_files()).model_copy(update={"cost_model": COSTS})
-FORECAST = Forecast(PROCESS_BYTES + 200 * MB, 2.0, 1, download_bytes=0, upload_bytes=0)
+FORECAST = Forecast(2 * PROCESS_BYTES, 2.0, 1, download_bytes=0, upload_bytes=0)
 
 
 def planner(manifest: Manifest = MANIFEST, *, free_bytes: int = 4 * 2**30, seconds: float = 600.0) -> Planner:
@@ -54,8 +54,14 @@ def planner(manifest: Manifest = MANIFEST, *, free_bytes: int = 4 * 2**30, secon
 
 
 def test_correction_is_what_was_measured_over_what_was_forecast() -> None:
-    trial = Trial(seconds=3.0, grown_bytes=300 * MB, watts=9.0)
+    # The model was forecast to take as much as the process, and took twice that.
+    trial = Trial(seconds=3.0, grown_bytes=2 * PROCESS_BYTES, watts=9.0)
     assert correction_of(trial, FORECAST) == Correction(memory=1.5, seconds=1.5, watts=9.0)
+
+
+def test_what_any_first_step_adds_to_a_process_says_little_of_a_small_model() -> None:
+    small = Forecast(PROCESS_BYTES + MB, 2.0, 1, download_bytes=0, upload_bytes=0)
+    assert 1.1 < correction_of(Trial(2.0, 12 * MB, None), small).memory < 1.2
 
 
 def test_memory_that_no_system_tells_is_taken_as_forecast() -> None:
@@ -63,12 +69,12 @@ def test_memory_that_no_system_tells_is_taken_as_forecast() -> None:
 
 
 def test_memory_that_the_process_held_already_is_not_trusted_to_be_there_again() -> None:
-    assert correction_of(Trial(2.0, 10 * MB, None), FORECAST).memory == 0.7
+    assert correction_of(Trial(2.0, 10 * MB, None), FORECAST).memory == 0.7  # and not 0.55
 
 
 def test_device_whose_memory_no_forecast_can_tell_declines() -> None:
     with pytest.raises(DeviceTooSmall, match=r"far more memory than was forecast; got 4\.1 times"):
-        correction_of(Trial(2.0, 820 * MB, None), FORECAST)
+        correction_of(Trial(2.0, 7 * PROCESS_BYTES + 21 * MB, None), FORECAST)
 
 
 @pytest.mark.parametrize(("seconds", "ratio"), [(0.1, 0.25), (20.0, 4.0)])

@@ -328,11 +328,11 @@ def test_lengths_are_halves_down_to_the_least() -> None:
     assert lengths(8, 8) == lengths(8, 9) == [8]
 
 
-def test_correction_acts_on_the_model_and_not_on_the_process() -> None:
-    # 149.52 MB and 4.48 s as forecast; this device took half as much memory again, and twice the time.
+def test_correction_acts_on_peak_and_time() -> None:
+    # 149.52 MB beside the process and 4.48 s as forecast; this device took 1.5 and 2 times that.
     measured = Correction(memory=1.5, seconds=2.0, watts=10.0)
     forecast = forecast_round(COSTS, _step(4), steps=10, flops_per_second=1e9, correction=measured)
-    assert forecast.peak_bytes == constants.PROCESS_BYTES + 224_280_000
+    assert forecast.peak_bytes == 1.5 * (constants.PROCESS_BYTES + 149_520_000)
     assert forecast.seconds == pytest.approx(8.96)
     assert forecast.joules == pytest.approx(89.6)
 
@@ -343,8 +343,8 @@ def test_without_a_sensor_nobody_knows_the_energy() -> None:
 
 def test_device_that_measured_more_than_was_forecast_takes_a_lower_rank() -> None:
     device = _device(memory_available_bytes=_available_for(constants.PROCESS_BYTES + 200 * MB))
-    # At one row rank 8 takes 162.56 MB and rank 4 takes 8 * 1.4 * 1.15 + 48 + 50 = 110.88 MB, as forecast.
-    planned = Planner(device, MANIFEST, _offer(), 100, correction=Correction(memory=1.5)).choose()
+    # Of 300.7 MB rank 8 takes 100.7 + 162.6 MB at one row and rank 4 takes 100.7 + 110.9 MB, as forecast.
+    planned = Planner(device, MANIFEST, _offer(), 100, correction=Correction(memory=1.25)).choose()
     assert (planned.rank, planned.bound_by) == (4, "memory")
 
 
