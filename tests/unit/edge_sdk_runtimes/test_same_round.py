@@ -22,7 +22,8 @@ from hetlora.bundle import Bundle
 from hetlora.messages.device import TrainingSettings
 from hetlora.tensors import to_tensors
 
-pytestmark = pytest.mark.slow  # lowering a model takes half a minute
+# Lowering a model of two layers takes a minute, and several on a machine that is busy.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STEPS: Final = 6
 LEARNING_RATE: Final = 1e-3
