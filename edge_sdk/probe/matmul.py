@@ -25,9 +25,12 @@ _MODEL_SECONDS: Final = 0.3
 _CACHE_LINE: Final = 64
 # Where malloc puts what is large, after its own note. Left to chance, the place makes 15 % of difference.
 _BEYOND_LINE: Final = 16
+# Kernels for registers of any length (SVE) set flags of overflow, of which numpy would warn.
+_no_warnings: Final = np.errstate(all="ignore")
 
 
 @source
+@_no_warnings
 def measure_matmul(
     *, seconds: float = _MATMUL_SECONDS, timer: Callable[[], float] = time.perf_counter
 ) -> float:
@@ -38,6 +41,7 @@ def measure_matmul(
 
 
 @source
+@_no_warnings
 def measure_model_matmul(
     shape: ModelShape, *, seconds: float = _MODEL_SECONDS, timer: Callable[[], float] = time.perf_counter
 ) -> float | None:
