@@ -3,8 +3,8 @@
     python tests/aarch64/user_space.py [FOLDER]
 
 It needs `apt-get` and `dpkg-deb` with Debian's keys, this Python's pip, their servers and 1.5 GB; no root.
-Nothing is installed outside of the folder. `FOLDER/bin/python` is then a Python on a Cortex-A76, as a Raspberry
-Pi 5 has it, or on the processor that HETLORA_AARCH64_CPU names in the emulator's words.
+Nothing is installed outside of the folder. `FOLDER/bin/python` is then a Python on a Cortex-A76, as a
+Raspberry Pi 5 has it, or on the processor that HETLORA_AARCH64_CPU names in the emulator's words.
 """
 
 from __future__ import annotations

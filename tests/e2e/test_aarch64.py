@@ -65,8 +65,8 @@ def train(python: Path | str, bundle: Bundle, folder: Path) -> Round:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
     """A one-layer BERT whose programs leave transposition to the portable kernels.
 
-    In those that are exported by default XNNPACK of executorch 1.3.1 dies on an emulated aarch64, and 1.4.1 does
-    not load with a torch without CUDA: docs/adr/0027-emulated-aarch64.md.
+    In those that are exported by default XNNPACK of executorch 1.3.1 dies on an emulated aarch64, and 1.4.1
+    does not load with a torch without CUDA: docs/adr/0027-emulated-aarch64.md.
     """
     from executorch_families import export_both
 
