@@ -151,7 +151,7 @@ class EdgeClient:
         with ExitStack() as opened:
             opened.callback(lock_folder(place).release)
             database = opened.enter_context(closing(DeviceDatabase(place.database)))
-            identities = IdentityStore(database)
+            identities, assignments = IdentityStore(database), AssignmentStore(database)
             take_over(place, database)
             identity = identities.identity()
             enrolment = enrolment_of(population, name, enrolment_token, identity)
@@ -191,7 +191,7 @@ class EdgeClient:
                 ),
                 folder=place,
                 database=database,
-                assignments=AssignmentStore(database),
+                assignments=assignments,
                 examples=self.examples,
                 held_out=self.held_out,
                 adopter=Adopter(self.adapters, adoption, self.held_out, runtime, threads, on_event),
