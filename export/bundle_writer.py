@@ -59,6 +59,7 @@ def export_bundle(
     base: str = "float32",
     recompute: str = "none",
     runtimes: Collection[str] = ("onnx",),
+    xnnpack_transposes: bool = True,
     initial_adapter: Adapter | None = None,
     revision: str | None = None,
     progress: Callable[[str], None] = report_to_nobody,
@@ -74,6 +75,8 @@ def export_bundle(
         recompute: activations that the backward pass makes anew: "none", "selective" or "layer".
         runtimes: "onnx" is always written, "executorch" adds its programs, "pytorch" what its
             model is built from.
+        xnnpack_transposes: whether ExecuTorch's XNNPACK transposes too: faster, and on some boards it
+            crashes.
         initial_adapter: what runs on this bundle begin with, such as PEFT's of `export.peft.peft_adapter`.
 
     The same inputs give the same bytes, and a failed export leaves nothing behind. The prototypes of
@@ -97,6 +100,7 @@ def export_bundle(
         max_tokens=max_tokens,
         base=base,
         recompute=recompute,
+        xnnpack_transposes=xnnpack_transposes,
     )
     if recipe.executorch:
         require_executorch()  # now, and not when the ONNX graphs are done
@@ -224,5 +228,6 @@ def _write_executorch(
         max_batch=_EXECUTORCH_BATCH,
         max_tokens=recipe.max_tokens,
         base=model,
+        xnnpack_transposes=recipe.xnnpack_transposes,
         progress=progress,
     )

@@ -21,8 +21,7 @@ class Recipe:
     """What becomes of a model; `make_recipe` checks it.
 
     `labels` gives the text to embed for each class, by its name, where the task takes labels. ONNX graphs are
-    always written, ExecuTorch's programs if `executorch` says so,
-    and PyTorch's files if `pytorch` does.
+    always written, ExecuTorch's programs if `executorch` says so, and PyTorch's files if `pytorch` does.
     """
 
     task: Task
@@ -36,6 +35,7 @@ class Recipe:
     recompute: Recompute
     executorch: bool
     pytorch: bool
+    xnnpack_transposes: bool
 
 
 def make_recipe(
@@ -46,6 +46,7 @@ def make_recipe(
     base: str,
     recompute: str,
     runtimes: Collection[str],
+    xnnpack_transposes: bool,
     **sizes: Any,
 ) -> Recipe:
     """The recipe of `export_bundle`'s arguments; what depends on the model is checked against it later.
@@ -63,6 +64,7 @@ def make_recipe(
         recompute=_choice("way of recomputing activations", recompute, get_args(Recompute)),
         executorch="executorch" in wanted,
         pytorch="pytorch" in wanted,
+        xnnpack_transposes=xnnpack_transposes,
         **sizes,
     )
     _check_range("max_tokens", recipe.max_tokens, MIN_TOKENS, MAX_TOKENS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hetlora.bundle import Bundle
 
@@ -15,10 +15,11 @@ EXECUTORCH_LAYERS: Final = {
 }
 
 
-def export_for_all(name: str, root: Path) -> tuple[Path, Bundle]:
+def export_for_all(name: str, root: Path, **options: Any) -> tuple[Path, Bundle]:
     """The folder of a tiny model, and its bundle."""
     from parity import export_family
     from tiny_families import write_tiny_family
 
     model = write_tiny_family(root / "model", name, layers=EXECUTORCH_LAYERS[name])
-    return model, export_family(name, model, root / "bundle", runtimes=("onnx", "executorch", "pytorch"))
+    runtimes = ("onnx", "executorch", "pytorch")
+    return model, export_family(name, model, root / "bundle", runtimes=runtimes, **options)

@@ -29,6 +29,7 @@ def write_executorch(
     max_batch: int,
     max_tokens: int,
     base: nn.Module | None = None,
+    xnnpack_transposes: bool = True,
     progress: Callable[[str], None] = report_to_nobody,
 ) -> ExecutorchFiles:
     """Compile a model with LoRA into `training.pte`, `inference.pte` and `base.ptd` inside `folder`.
@@ -39,6 +40,8 @@ def write_executorch(
             training.
         base: the part of `model` in which the specification's module names are found, if not the whole.
         task: says how the logits are scored, see `LOSSES`.
+        xnnpack_transposes: whether XNNPACK transposes too: faster, and on some boards it crashes
+            (docs/adr/0027-emulated-aarch64.md).
         max_batch, max_tokens: the programs take any size up to these; they plan their memory for the largest.
 
     The same model, specification and limits give the same bytes. What XNNPACK refuses is written for the
@@ -62,15 +65,16 @@ def write_executorch(
         from export.executorch.graph import trace_inference, trace_training
         from export.executorch.lowering import lower, merge_weights, xnnpack
 
+        delegate = xnnpack(transposes=xnnpack_transposes)
         progress("tracing the inference program")
         traced = trace_inference(adapted, inputs, limits)
         progress("lowering the inference program")
         # First: of an operator without a kernel it knows the module, which the backward pass has forgotten.
-        inference = lower(traced, "inference", xnnpack())
+        inference = lower(traced, "inference", delegate)
         progress("tracing the training program")
         joint = trace_training(adapted, inputs, limits, loss, label_axes=1 if loss is class_loss else 2)
         progress("lowering the training program")
-        training = lower(joint, "training", xnnpack())
+        training = lower(joint, "training", delegate)
         weights = merge_weights([inference, training])
     (folder / FILES.inference).write_bytes(inference.program)
     (folder / FILES.training).write_bytes(training.program)

@@ -50,9 +50,13 @@ class Lowered:
     refusal: str | None
 
 
-def xnnpack() -> XnnpackPartitioner:
-    """Hands XNNPACK the arithmetic and leaves what only moves numbers to the portable kernels."""
-    configs = [config for config in ALL_PARTITIONER_CONFIGS if config.__name__ not in _NOT_DELEGATED]
+def xnnpack(*, transposes: bool = True) -> XnnpackPartitioner:
+    """Hands XNNPACK the arithmetic and leaves what only moves numbers to the portable kernels.
+
+    Transpositions go with the products that they stand between, unless `transposes` is false.
+    """
+    left = _NOT_DELEGATED if transposes else {*_NOT_DELEGATED, "PermuteConfig"}
+    configs = [config for config in ALL_PARTITIONER_CONFIGS if config.__name__ not in left]
     return XnnpackPartitioner(configs=configs)
 
 

@@ -91,6 +91,12 @@ def export(
             show_default="onnx",
         ),
     ] = None,
+    xnnpack_transposes: Annotated[
+        bool,
+        typer.Option(
+            help="Have ExecuTorch's XNNPACK transpose too, which is faster; or not, for boards on which it crashes."
+        ),
+    ] = True,
     revision: Annotated[str | None, typer.Option(help="Hub revision to pin.")] = None,
     list_models: Annotated[
         bool, typer.Option("--list-models", help="Show the tested families of models; needs no MODEL.")
@@ -131,6 +137,7 @@ def export(
             base=base,
             recompute=recompute,
             runtimes=runtime or ["onnx"],
+            xnnpack_transposes=xnnpack_transposes,
             initial_adapter=start,
             revision=revision,
             progress=lambda step: status.update(f"Exporting: {step}"),

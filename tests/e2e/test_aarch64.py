@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -62,22 +61,15 @@ def train(python: Path | str, bundle: Bundle, folder: Path) -> Round:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A one-layer BERT whose programs leave transposition to the portable kernels.
 
     In those that are exported by default XNNPACK of executorch 1.3.1 dies on an emulated aarch64, and 1.4.1
     does not load with a torch without CUDA: docs/adr/0027-emulated-aarch64.md.
     """
-    from executorch_families import export_both
+    from executorch_families import export_for_all
 
-    from export.executorch.files import require_executorch
-
-    require_executorch()  # quietly: its own imports warn
-    from export.executorch import lowering
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lowering, "_NOT_DELEGATED", {*lowering._NOT_DELEGATED, "PermuteConfig"})
-        yield export_both("bert", tmp_path_factory.mktemp("aarch64"))[1]
+    return export_for_all("bert", tmp_path_factory.mktemp("aarch64"), xnnpack_transposes=False)[1]
 
 
 def test_a_round_on_aarch64_gives_the_update_that_it_gives_here(bundle: Bundle, tmp_path: Path) -> None:
