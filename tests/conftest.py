@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from hetlora.bundle import Bundle, open_bundle
+
+# Laws are searched for counterexamples, not timed: the machine may be busy.
+settings.register_profile("laws", deadline=None)
+settings.load_profile("laws")
 
 # The files that take longest, in this order, so that no core waits for one of them at the end.
 FIRST = (

@@ -94,7 +94,7 @@ def export(
     xnnpack_transposes: Annotated[
         bool,
         typer.Option(
-            help="Have ExecuTorch's XNNPACK transpose too, which is faster; or not, for boards on which it crashes."
+            help="Have ExecuTorch's XNNPACK transpose too: faster; or not, for boards where it crashes."
         ),
     ] = True,
     revision: Annotated[str | None, typer.Option(help="Hub revision to pin.")] = None,

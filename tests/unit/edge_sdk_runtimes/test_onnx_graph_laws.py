@@ -97,7 +97,7 @@ _models = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=60)  # the machine may be busy
+@settings(max_examples=60)
 @given(_models)
 def test_every_file_that_onnx_finds_is_found(model: ModelProto) -> None:
     found = [sorted(entry) for entry in external_data(model.SerializeToString())]

@@ -10,7 +10,6 @@ from hypothesis import settings
 
 from hetlora.cost import StepCost
 
-# A shared machine makes single examples slow; only the whole run has a limit.
 settings.register_profile("grammar", deadline=None, max_examples=60)
 settings.load_profile("grammar")
 
