@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
+from rich.progress import Progress
 
 from benchmarks.device.forecasts import forecast_section
 from benchmarks.device.models import MODELS, bundles_in
-from benchmarks.device.plot import draw_errors
+from benchmarks.device.overhead import overhead_section
+from benchmarks.device.plot import draw
+from benchmarks.device.probes import probe_section
+from benchmarks.device.resume import resume_section
 from benchmarks.device.section import Section, Setting
+from benchmarks.device.traffic import traffic_section
 from benchmarks.harness import RESULTS, begin, finish
 from benchmarks.options import Seed, Threads, choices_of, counts_of, values_of
 from benchmarks.step_shapes import Shape
@@ -23,7 +28,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 SectionOf = Callable[[Setting, Sequence[int], Sequence[Shape]], Section]
 # In the order in which they are measured; the figures of all stand side by side in the JSON object.
-SECTIONS: Final[Mapping[str, SectionOf]] = {"forecast": forecast_section}
+SECTIONS: Final[Mapping[str, SectionOf]] = {
+    "forecast": forecast_section,
+    "overhead": overhead_section,
+    "resume": resume_section,
+    "traffic": traffic_section,
+    "probe": probe_section,
+}
 
 
 @app.command()
@@ -47,6 +58,17 @@ def bench_device(
     ] = "2x64,8x96",
     threads: Threads = 1,
     steps: Annotated[int, typer.Option(min=1, help="Steps of a process that count, after two others.")] = 5,
+    pairs: Annotated[int, typer.Option(min=1, help="Steps beside bare ones that count.")] = 40,
+    starts: Annotated[int, typer.Option(min=1, help="How often a killed round is gone on with.")] = 5,
+    probes: Annotated[int, typer.Option(min=2, help="Fresh probes.")] = 6,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="For a phone-class board: each model at the first and the last rank with the first batch, "
+            "fewer steps, starts and probes.",
+        ),
+    ] = False,
     clock: Annotated[
         Literal["wall", "processor"],
         typer.Option(
@@ -61,48 +83,59 @@ def bench_device(
     ] = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
-    """Set what a device forecasts beside what it then takes, in a process for each rank and batch.
+    """Measure what a round takes of this device, each part in processes of its own.
 
-    Each bundle is tried once, as a device tries it before it promises to train: some steps at the last rank
-    and batch, which a device with room for them would plan. What those took over their forecast corrects the
-    forecasts of all others. Of a process's steps the fastest counts: other work only slows one down.
+    - **forecast**: peak memory and step time as forecast and as measured, at each rank and batch. A bundle is
+      tried once, as a device tries it before it promises to train: some steps at the last rank and batch.
+      What those took over their forecast corrects all others. Of a process's steps the fastest counts.
+    - **overhead**: the SDK's steps, with all that a session does in between, beside ONNX Runtime's bare ones.
+    - **resume**: a round is killed; from opening its folder to the first new step, less what a round takes
+      that begins, in steps. And how many steps lie between two checkpoints.
+    - **traffic**: bytes of the files that go down and up, at each rank and precision.
+    - **probe**: how far fresh probes lie from their median.
 
     Read: `memory_error_max` and `time_error_max` (the largest error of a forecast over the measured figure,
-    less one, without its sign), the same before the trial as `plain_...`, and `rows`.
+    less one, without its sign), the same before the trial as `plain_...`, and `rows`; `overhead_max`,
+    `resume_steps_max`, `probe_deviation_max`, and the rows of each part under its name.
 
-    Example, on a board that has `hetlora[edge,bench]`: `hetlora bench device --models models/`
+    Example, on a board that has `hetlora[edge,bench]`: `hetlora bench device --models models/ --quick`
     """
     beginning = begin()
     chosen = choices_of(section, "section", [*SECTIONS])
     ranks, shapes = counts_of(rank, "rank"), [Shape.parse(text) for text in values_of(shape, "shape")]
+    if quick:
+        ranks, shapes = [*dict.fromkeys((ranks[0], ranks[-1]))], shapes[:1]
+        steps, pairs, starts, probes = min(steps, 2), min(pairs, 10), min(starts, 2), min(probes, 3)
     figures: dict[str, Any] = {"threads": threads, "clock": clock}
-    with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
-        setting = Setting(
-            _bundles(bundle or [], choices_of(model, "model", [*MODELS]), models or Path(scratch), seed),
-            threads,
-            steps,
-            clock,
-            seed,
-            Path(scratch),
-            _tell,
+    with (
+        tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch,
+        Progress(console=stderr, transient=True) as progress,
+    ):
+        bar = progress.add_task("", total=len(chosen))
+
+        def tell(what: str) -> None:
+            progress.update(bar, description=what)
+
+        bundles = _bundles(
+            bundle or [], choices_of(model, "model", [*MODELS]), models or Path(scratch), seed, tell
         )
+        work = Path(scratch)
+        setting = Setting(bundles, threads, steps, clock, seed, pairs, starts, probes, work, tell)
         for name in chosen:
             done = SECTIONS[name](setting, ranks, shapes)
             figures |= done.figures
+            progress.advance(bar)
             if not as_json:
                 stdout.print(done.table)
-    if "rows" in figures:
-        results.mkdir(parents=True, exist_ok=True)
-        draw_errors(figures["rows"], results / "device.png")
+    results.mkdir(parents=True, exist_ok=True)
+    draw(figures, results / "device.png")
     packages = ("onnxruntime-training-cpu", "numpy")
     finish("device", figures, beginning=beginning, seed=seed, packages=packages, results=results)
 
 
-def _bundles(own: Sequence[Path], names: Sequence[str], folder: Path, seed: int) -> dict[str, Bundle]:
+def _bundles(
+    own: Sequence[Path], names: Sequence[str], folder: Path, seed: int, tell: Callable[[str], None]
+) -> dict[str, Bundle]:
     if own:
         return {path.name: open_bundle(path) for path in own}
-    return bundles_in(folder, names, seed=seed, tell=_tell)
-
-
-def _tell(progress: str) -> None:
-    stderr.print(progress, style="dim", markup=False)
+    return bundles_in(folder, names, seed=seed, tell=tell)

@@ -16,7 +16,8 @@ from hetlora.bundle import Bundle
 class Setting:
     """The bundles by name, how each process runs, where files may be put, and whom to tell.
 
-    `clock` is of steps: "wall", or "processor" for the time that a process had a processor.
+    `clock` is of steps: "wall", or "processor" for the time that a process had a processor. `pairs` are steps
+    beside bare ones, `starts` those of killed rounds, `probes` fresh ones.
     """
 
     bundles: Mapping[str, Bundle]
@@ -24,6 +25,9 @@ class Setting:
     steps: int
     clock: str
     seed: int
+    pairs: int
+    starts: int
+    probes: int
     work: Path
     tell: Callable[[str], None]
 

@@ -16,14 +16,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edge_sdk.examples import AnyExample, Example, ExampleStore, ImageExample
+from benchmarks.device.examples import examples_of
+from edge_sdk.examples import ExampleStore
 from edge_sdk.planning.calibration import run_trial
 from edge_sdk.planning.forecast import StepPlan
 from edge_sdk.planning.peak_memory import peak_memory_bytes
 from edge_sdk.planning.trial_steps import steps_of
 from edge_sdk.runtimes import runtime_for
-from hetlora.bundle import Bundle, open_bundle
-from hetlora.manifest import reads_images
+from hetlora.bundle import open_bundle
 from hetlora.messages.device import TrainingSettings
 
 
@@ -36,7 +36,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     training = TrainingSettings(batch_size=step.batch, max_tokens=bundle.manifest.max_tokens)
     with tempfile.TemporaryDirectory() as folder:
         store = ExampleStore(Path(folder) / "examples.sqlite")
-        store.put_many(_examples(bundle, step.batch))
+        store.put_many(examples_of(bundle.manifest, step.batch))
         load = steps_of(bundle, runtime, store, step, training, config["threads"])
         if config["is_trial"]:
             told = asdict(run_trial(load, timer=timer))
@@ -53,18 +53,6 @@ def _seconds(take: Callable[[], object], timer: Callable[[], float]) -> float:
     started = timer()
     take()
     return timer() - started
-
-
-def _examples(bundle: Bundle, count: int) -> list[AnyExample]:
-    manifest = bundle.manifest
-    labels = manifest.labels or ("wet",)
-    chosen = [labels[number % len(labels)] for number in range(count)]
-    if not reads_images(manifest.task):
-        return [Example(f"the rain falls {number}", label) for number, label in enumerate(chosen)]
-    _, channels, height, width = manifest.inputs[0].shape
-    shape = (int(height), int(width), int(channels))
-    blank = bytes(shape[0] * shape[1] * shape[2])
-    return [ImageExample(blank, label, shape=shape) for label in chosen]
 
 
 if __name__ == "__main__":

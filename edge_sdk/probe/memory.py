@@ -39,18 +39,21 @@ def measure_memory(system: System) -> Memory | None:
     if machine is None:
         return None
     total, available = machine.total_bytes, machine.available_bytes
-    for limit, free in (*_of_groups(system), *process_limits(system)):
+    for limit, free in (*_of_groups(system, total), *process_limits(system)):
         if 0 <= limit < machine.total_bytes:
             total, available = min(total, limit), min(available, free)
     return Memory(total, available)
 
 
-def _of_groups(system: System) -> Iterator[tuple[int, int]]:
-    """The limit of each control group that has one, and how much below it is free."""
+def _of_groups(system: System, machine_bytes: int) -> Iterator[tuple[int, int]]:
+    """The limit of each control group that has one below the machine's, and how much below it is free."""
     for group in groups(system, "memory"):
         limit_name, used_name = _FILES_OF_VERSION[group.is_version_2]
-        limit, used = number(group.folder / limit_name), number(group.folder / used_name)
-        if limit is not None and used is not None:
+        limit = number(group.folder / limit_name)
+        if limit is None or limit >= machine_bytes:
+            continue  # what is in it is not looked up: this is asked between any two steps
+        used = number(group.folder / used_name)
+        if used is not None:
             # Cached file pages count as used, but the kernel gives them up before it kills anyone.
             yield limit, max(0, limit - max(0, used - _inactive_file_bytes(group)))
 

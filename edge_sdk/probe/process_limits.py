@@ -22,11 +22,15 @@ def process_limits(system: System) -> Iterator[tuple[int, int]]:
 
     Beyond one of these nobody is killed: the process is refused memory.
     """
-    limits, used = text(system.proc / "self/limits"), text(system.proc / "self/status")
+    limits = text(system.proc / "self/limits")
     for name, counter in _COUNTED.items():
         # The first number is the soft limit, which is the one that holds.
         limit = re.search(rf"^{name}\s+(\d{{1,20}})\s", limits, re.MULTILINE)
-        counted = re.search(rf"^{counter}:\s*(\d{{1,15}}) kB$", used, re.MULTILINE)
         size = whole(limit[1]) if limit else None
-        if size is not None and counted:
+        if size is None:
+            continue
+        counted = re.search(
+            rf"^{counter}:\s*(\d{{1,15}}) kB$", text(system.proc / "self/status"), re.MULTILINE
+        )
+        if counted:
             yield size, int(_USABLE_SHARE * max(0, size - 1024 * int(counted[1])))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 
 from edge_sdk.session.assignment_store import AssignmentStore
 from edge_sdk.session.checkpoints import Checkpoint, CheckpointPace, Trained
@@ -32,10 +34,16 @@ def resumed(trainer: Trainer, store: AssignmentStore) -> float:
 class Checkpoints:
     """Keeps checkpoints of a trainer that takes so many steps, each when it is due."""
 
-    def __init__(self, trainer: Trainer, store: AssignmentStore, steps: int) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        store: AssignmentStore,
+        steps: int,
+        timer: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._trainer, self._store, self._steps = trainer, store, steps
         self._seconds = 0.0
-        self._pace = CheckpointPace(sum(own.nbytes for own in trainer.state().values()))
+        self._pace = CheckpointPace(sum(own.nbytes for own in trainer.state().values()), timer)
 
     def keep(self, seconds: float) -> None:
         """Keep one, if it is due and another step follows; where it cannot be kept, training goes on."""

@@ -32,10 +32,10 @@ def tail_penalty(factors: Mapping[str, LoraFactors], pruning_decay: float) -> tu
 
 def add_to_tail(gradient: Tensor, tail: Tensor) -> None:
     """Add, in place, what concerns the last ranks of a factor alone."""
-    gradient[
-        tuple(slice(size - last, None) for size, last in zip(gradient.shape, tail.shape, strict=True))
-    ] += tail
+    rows, columns = tail.shape
+    gradient[gradient.shape[0] - rows :, gradient.shape[1] - columns :] += tail
 
 
 def _norm(tensor: Tensor) -> float:
-    return math.sqrt(float(np.square(tensor, dtype=np.float64).sum()) + NORM_EPSILON)
+    numbers = tensor.ravel().astype(np.float64)
+    return math.sqrt(float(numbers @ numbers) + NORM_EPSILON)

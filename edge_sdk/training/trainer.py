@@ -176,7 +176,7 @@ class Trainer:
         """HetLoRA's penalty; its gradients are added to those that are there."""
         if self._penalty == 0:
             return 0.0
-        value, slopes = tail_penalty(self._numbers.factors(), self._settings.pruning_decay)
+        value, slopes = tail_penalty(self._numbers.factors, self._settings.pruning_decay)
         for key, gradient in self._gradients.tensors.items():
             add_to_tail(gradient, np.float32(self._penalty) * slopes[key])
         return self._penalty * value
