@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from benchmarks.device.process import run_process
+from benchmarks.device.process import batch_in_words, run_process
 from benchmarks.device.section import Section, Setting
 from benchmarks.harness import median_ratio
 from benchmarks.step_shapes import Shape
@@ -47,7 +47,7 @@ def overhead_section(setting: Setting, ranks: Sequence[int], shapes: Sequence[Sh
         for shape in dict.fromkeys((shapes[0], shapes[-1])):
             setting.tell(f"{name} {shape}: overhead")
             told = run_process("overhead", bundle, ranks[0], shape, setting, steps=setting.pairs + WARM_UP)
-            rows.append(overhead_row(name, ranks[0], str(shape), told))
+            rows.append(overhead_row(name, ranks[0], batch_in_words(bundle, shape), told))
     figures = {
         "overhead_max": max(row.overhead for row in rows),
         "processor_overhead_max": max(row.processor_overhead for row in rows),

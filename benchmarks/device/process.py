@@ -22,6 +22,11 @@ def run_process(
     return run_measured([executable, script(name), config]).last_json()
 
 
+def batch_in_words(bundle: Bundle, shape: Shape) -> str:
+    """The batch of a row: texts x tokens, or how many pictures."""
+    return str(shape.batch) if reads_images(bundle.manifest.task) else str(shape)
+
+
 def script(name: str) -> Path:
     """Where the script of a process lies."""
     return Path(__file__).parent / f"{name}_process.py"

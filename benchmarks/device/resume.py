@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from benchmarks.device.process import config_file, run_process, script
+from benchmarks.device.process import batch_in_words, config_file, run_process, script
 from benchmarks.device.section import Section, Setting
 from benchmarks.step_shapes import Shape
 from hetlora.bundle import Bundle
@@ -112,7 +112,7 @@ def _measured(name: str, bundle: Bundle, rank: int, shape: Shape, setting: Setti
     trained = _killed(config_file(bundle, rank, shape, setting, steps=_STEPS, **more))
     pairs = [(gone_on(killed), gone_on(taken)) for _ in range(setting.starts)]
     shutil.rmtree(root)
-    return resume_row(name, rank, str(shape), trained, pairs)
+    return resume_row(name, rank, batch_in_words(bundle, shape), trained, pairs)
 
 
 def _killed(config: Path) -> dict[str, Any]:

@@ -46,8 +46,9 @@ def measure_write_rate(
 ) -> float | None:
     """Bytes per second that are safe on the disk (fsync), a good one of up to 256 parts of 1 MiB.
 
-    The file of 16 MiB has no name and goes with the process, whatever ends it. Unknown where the disk is nearly full. A
-    card with a cache of its own keeps the rate for short writes, as a checkpoint's are, and no longer.
+    The file of 16 MiB has no name and goes with the process, whatever ends it. Unknown where the disk is
+    nearly full. A card with a cache of its own keeps the rate for short writes, as a checkpoint's are, and
+    no longer.
     """
     if shutil.disk_usage(folder).free < _LEAST_FREE_BYTES:
         return None
