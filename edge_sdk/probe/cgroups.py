@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from edge_sdk.probe.system import System, text
@@ -17,13 +17,19 @@ class Group:
     is_version_2: bool
 
 
-def groups(system: System, controller: str) -> Iterator[Group]:
+def groups(system: System, controller: str) -> tuple[Group, ...]:
     """The groups of one controller, such as "memory", that hold this process, the innermost first.
 
     The limits of all of them hold. Inside a container the path that the kernel tells may not exist at all.
     """
-    mount = system.sys / "fs/cgroup"
-    for line in text(system.proc / "self/cgroup").splitlines():
+    return _groups_in(text(system.proc / "self/cgroup"), system.sys / "fs/cgroup", controller)
+
+
+# A process seldom changes its groups, and is asked between any two steps.
+@lru_cache(maxsize=4)
+def _groups_in(told: str, mount: Path, controller: str) -> tuple[Group, ...]:
+    found: list[Group] = []
+    for line in told.splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         is_version_2 = controllers == ""
         below = PurePosixPath(path)
@@ -32,4 +38,5 @@ def groups(system: System, controller: str) -> Iterator[Group]:
         if is_version_2 or controller in controllers.split(","):
             root = mount if is_version_2 else mount / controller
             inner = below.relative_to("/")
-            yield from (Group(root / part, is_version_2) for part in (inner, *inner.parents))
+            found += [Group(root / part, is_version_2) for part in (inner, *inner.parents)]
+    return tuple(found)
