@@ -19,7 +19,7 @@ from edge_sdk.training.parametrisation import Parametrisation
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.errors import AdapterUnusable, InputError, NoAdapter, UnavailableError
-from hetlora.messages.device import Offer
+from hetlora.messages.device import Offer, TrainingSettings
 from hetlora.plan_adapter import frozen_from_bytes, sent_from_bytes, sent_tensors
 from hetlora.stored_tensors import tensors_to_bytes
 from hetlora.tensors import factor_tensors
@@ -146,15 +146,27 @@ class Adapters:
             raise AdapterUnusable(f"the {stored.kind} adapter does not fit its bundle", got=error) from error
         return bundle, WholeAdapter(sent.adapter, Parametrisation(stored.adaptation, frozen, sent.cores))
 
-    def keep_round(self, offer: Offer, sent: WholeAdapter, trained: WholeAdapter) -> None:
+    def keep_round(
+        self,
+        offer: Offer,
+        sent: WholeAdapter,
+        trained: WholeAdapter,
+        *,
+        training: TrainingSettings,
+        micro_batch: int,
+    ) -> None:
         """Keep what a round sent and what training made of it, both or neither; nothing is in use by that.
 
-        A device that cannot keep them goes on without: its update is worth more.
+        `training` and `micro_batch` are as they were agreed, not as they were offered. A device that cannot
+        keep adapters goes on without: its update is worth more.
         """
         try:
             with self._files.locked():
                 try:
-                    entries = [self._stored(offer, "global", sent), self._stored(offer, "local", trained)]
+                    entries = [
+                        self._stored(offer, "global", sent, training, micro_batch),
+                        self._stored(offer, "local", trained, training, micro_batch),
+                    ]
                     self._files.change(lambda index: index.after_round(*entries))
                 except OSError:
                     self._files.drop_others(self.index())  # the update needs the room
@@ -166,7 +178,27 @@ class Adapters:
         """Keep a comparison and do as it says; False if another adapter was put in use meanwhile."""
         return self._files.change(lambda index: index.decided(comparison)) is not None
 
-    def _stored(self, offer: Offer, kind: AdapterKind, whole: WholeAdapter) -> StoredAdapter:
+    def begin_comparison(self) -> int:
+        """Note that one begins; how many about the same adapter were cut off before it.
+
+        Raises:
+            OSError: it cannot be noted.
+        """
+        changed = self._files.change(lambda index: index.comparison_begun())
+        return 0 if changed is None else changed.comparisons_cut_off - 1
+
+    def put_off_comparison(self) -> None:
+        """Note that the one that was begun ended undecided; errors as `begin_comparison`."""
+        self._files.change(lambda index: index.comparison_put_off())
+
+    def _stored(
+        self,
+        offer: Offer,
+        kind: AdapterKind,
+        whole: WholeAdapter,
+        training: TrainingSettings,
+        micro_batch: int,
+    ) -> StoredAdapter:
         how = whole.how
         tensors = self._files.put(tensors_to_bytes(sent_tensors(whole.adapter, how.cores)))
         frozen = None
@@ -178,7 +210,8 @@ class Adapters:
             round_index=offer.round_index,
             bundle=offer.bundle.sha256,
             rank=whole.adapter.rank,
-            training=offer.training,
+            training=training,
+            micro_batch=micro_batch,
             adaptation=how.adaptation,
             tensors=tensors,
             frozen=frozen,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, Literal
 
 import numpy as np
@@ -26,14 +28,20 @@ from hetlora.errors import (
     ConditionsUnmet,
     DataError,
     HetloraError,
+    NoExamples,
+    StoreDamaged,
     TrainingDiverged,
 )
+from hetlora.manifest import Manifest
+from hetlora.messages.device import TrainingSettings
 from hetlora.messages.evaluation import EvaluationReport
 
 logger = logging.getLogger(__name__)
 
 # Of the time for a comparison; the rest is for the other adapter, on exactly the same examples.
 FIRST_SHARE: Final = 1 / 3
+# So often a comparison may end with its process, killed for its memory perhaps, before it is done without.
+MOST_CUT_OFF: Final = 2
 _SEED: Final = 0
 
 
@@ -71,11 +79,13 @@ class Adopter:
             comparison = self._compared(new, in_use, may_go_on)
             if not self.adapters.decide(comparison):
                 return None
-        except ConditionsUnmet as error:
-            logger.info("event=adoption_put_off reason=%s", error.got)
-            return None
-        except OSError as error:  # no room, say: what is in use stays so
-            logger.warning("event=adoption_put_off error=%s", error)
+        except BaseException as error:
+            with suppress(OSError):  # this process outlived the comparison, which was not cut off therefore
+                self.adapters.put_off_comparison()
+            if not isinstance(error, (ConditionsUnmet, OSError)):  # OSError: what is in use stays so
+                raise
+            reason = error.got if isinstance(error, ConditionsUnmet) else error
+            logger.warning("event=adoption_put_off reason=%s", reason)
             return None
         logger.info("event=%s kind=%s reason=%s", comparison.outcome, new.kind, comparison.reason)
         self.on_event(Adopted(comparison) if comparison.outcome == "adopted" else Kept(comparison))
@@ -119,11 +129,19 @@ class Adopter:
             raise _Verdict("adopted", "no adapter was in use before, and nothing was compared")
         if in_use.bundle != new.bundle:
             raise _Verdict("adopted", "it is of another bundle, and nothing was compared")
-        ids = self.held_out.ids()
+        if self.adapters.begin_comparison() >= MOST_CUT_OFF:
+            raise _Verdict("kept", "each comparison with it ended with its process")
+        score = partial(
+            self._score,
+            training=_training_of_both(new, in_use),
+            micro_batch=min(new.micro_batch, in_use.micro_batch),
+            ids=self.held_out.ids(),
+            may_go_on=may_go_on,
+        )
         started, all_seconds = self.timer(), self.adoption.max_seconds
         try:
-            first = self._score(new, ids, all_seconds * FIRST_SHARE, may_go_on)
-        except DataError as error:  # none held out, or none of it can be scored: no fault of the adapter
+            first = score(new, max_seconds=all_seconds * FIRST_SHARE)
+        except NoExamples as error:  # or none that can be scored: no fault of the adapter
             raise _Verdict("adopted", f"nothing was compared, as {error.what}") from error
         except ConditionsUnmet:
             raise
@@ -132,7 +150,7 @@ class Adopter:
         figures["new_held_out"] = first
         left = max(all_seconds - (self.timer() - started), 0)
         try:
-            second = self._score(in_use, ids, left, may_go_on, most=first.example_count)
+            second = score(in_use, max_seconds=left, most=first.example_count)
         except (AdapterUnusable, TrainingDiverged) as error:
             raise _Verdict("adopted", f"the one in use cannot be scored: {_in_words(error)}") from error
         except ConditionsUnmet:
@@ -146,6 +164,9 @@ class Adopter:
     def _score(
         self,
         stored: StoredAdapter,
+        *,
+        training: TrainingSettings,
+        micro_batch: int,
         ids: Sequence[int],
         max_seconds: float,
         may_go_on: Callable[[], object],
@@ -153,16 +174,17 @@ class Adopter:
     ) -> EvaluationReport:
         bundle, whole = self.adapters.read(stored)
         manifest = bundle.manifest
-        check_examples(self.held_out, manifest.task, manifest.labels)
+        self._check_held_out(manifest)
         model = open_trainer(
             self.runtime or runtime_for(manifest),
             bundle,
             whole.adapter,
-            stored.training,
+            training,
             threads=self.threads,
             parametrisation=whole.how,
+            micro_batch=micro_batch,
         )
-        batching = batching_of(bundle, stored.training)
+        batching = batching_of(bundle, training)
         batches = each_once(batching.read(self.held_out), batching, rng=np.random.default_rng(_SEED), ids=ids)
         return evaluate_locally(
             model,
@@ -172,6 +194,20 @@ class Adopter:
             on_batch=may_go_on,
             timer=self.timer,
         )
+
+    def _check_held_out(self, manifest: Manifest) -> None:
+        try:
+            check_examples(self.held_out, manifest.task, manifest.labels)
+        except StoreDamaged:
+            raise
+        except DataError as error:  # what the bundle has no place for is as good as not there
+            raise NoExamples(error.what) from error
+
+
+def _training_of_both(new: StoredAdapter, in_use: StoredAdapter) -> TrainingSettings:
+    """The settings for one comparison: no longer texts than this device has agreed to for either."""
+    longest = min(new.training.max_tokens, in_use.training.max_tokens)
+    return new.training.model_copy(update={"max_tokens": longest})
 
 
 def _up_to(batches: Iterator[tuple[Batch, int]], most: int | None) -> Iterator[tuple[Batch, int]]:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from hetlora.digest import Sha256
 from hetlora.errors import NoAdapter
-from hetlora.messages.common import Count, Identifier, Message, ObjectRef, Timestamp
+from hetlora.messages.common import Count, Identifier, Message, ObjectRef, PositiveCount, Timestamp
 from hetlora.messages.device import Adaptation, TrainingSettings
 from hetlora.messages.evaluation import EvaluationReport
 
@@ -19,7 +19,8 @@ class StoredAdapter(Message):
     """An adapter that lies on this device, and what is known of it.
 
     A "global" one is what a plan sent, "local" what this device's training made of that; `round_index` is the
-    round in which that was. `held_out` are the figures of the last comparison that it was in.
+    round in which that was. `training` and `micro_batch` are what this device agreed to, having the memory.
+    `held_out` are the figures of the last comparison that it was in.
     """
 
     kind: AdapterKind
@@ -28,6 +29,7 @@ class StoredAdapter(Message):
     bundle: Sha256  # of the manifest
     rank: Count
     training: TrainingSettings
+    micro_batch: PositiveCount = 1  # rows at a time; one where nobody noted it
     adaptation: Adaptation
     tensors: ObjectRef
     frozen: ObjectRef | None = None
@@ -46,12 +48,17 @@ class StoredAdapter(Message):
         return self.held_out.correct_count / self.held_out.example_count
 
     def is_same(self, other: StoredAdapter | None) -> bool:
-        """Whether it is this adapter, whatever was measured of either."""
-        return other is not None and self.scored(None) == other.scored(None)
+        """Whether it is this adapter, whatever was measured of either, and however it was made."""
+        return other is not None and self._identity() == other._identity()
 
     def scored(self, held_out: EvaluationReport | None) -> StoredAdapter:
         """The same with other figures."""
         return self.model_copy(update={"held_out": held_out})
+
+    def _identity(self) -> tuple[object, ...]:
+        """A round that was cut off and is trained once more may come to the same with other micro-batches."""
+        made_in = (self.kind, self.run_id, self.round_index, self.bundle)
+        return *made_in, self.adaptation, self.tensors, self.frozen
 
 
 class Comparison(Message):
@@ -91,6 +98,7 @@ class AdapterIndex(Message):
     newest_global: StoredAdapter | None = None
     newest_local: StoredAdapter | None = None
     is_undecided: bool = Field(default=False, strict=True)  # what a round left was not yet adopted or refused
+    comparisons_cut_off: Count = 0  # of what is undecided: begun, and not ended as far as is known
     report: Comparison | None = None
 
     @property
@@ -119,7 +127,7 @@ class AdapterIndex(Message):
 
     def after_round(self, sent: StoredAdapter, trained: StoredAdapter) -> AdapterIndex:
         """With what a round left: nothing is in use by that."""
-        known = self._with(newest_global=sent, newest_local=trained, is_undecided=True)
+        known = self._with(newest_global=sent, newest_local=trained, is_undecided=True, comparisons_cut_off=0)
         # A round that was cut off is trained once more, and may have been decided about by then.
         followed = sent if self.following == "global" else trained
         return known._with(is_undecided=False) if followed.is_same(self.current) else known
@@ -159,7 +167,15 @@ class AdapterIndex(Message):
             known = known._scored(in_use, comparison.in_use_held_out)
         if comparison.outcome == "adopted":
             known = known._in_use(known.candidate or new)
-        return known._with(is_undecided=False, report=comparison)
+        return known._with(is_undecided=False, comparisons_cut_off=0, report=comparison)
+
+    def comparison_begun(self) -> AdapterIndex:
+        """With a comparison that is cut off unless more is heard of it."""
+        return self._with(comparisons_cut_off=self.comparisons_cut_off + 1)
+
+    def comparison_put_off(self) -> AdapterIndex:
+        """With a comparison that ended undecided, and was not cut off."""
+        return self._with(comparisons_cut_off=max(self.comparisons_cut_off - 1, 0))
 
     def _in_use(self, wanted: StoredAdapter) -> AdapterIndex:
         if wanted.is_same(self.current):

@@ -144,7 +144,11 @@ class Session(Assignment):
         how = taken.assigned.how
         trained = Parametrisation(how.adaptation, how.frozen, result.cores)
         self._with.adopter.adapters.keep_round(
-            self._offer, WholeAdapter(taken.begun, how), WholeAdapter(result.adapter, trained)
+            self._offer,
+            WholeAdapter(taken.begun, how),
+            WholeAdapter(result.adapter, trained),
+            training=taken.terms.training,
+            micro_batch=taken.terms.micro_batch or 1,
         )
 
     def _pruned(self, begun: Adapter, trained: Adapter, adaptation: Adaptation) -> Adapter:

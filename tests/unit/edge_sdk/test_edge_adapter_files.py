@@ -51,10 +51,13 @@ def offer_of(bundle: str, index: int) -> Offer:
 def keep(adapters: Adapters, bundle: str, index: int) -> None:
     """A round that sends the number `index` and makes 1 more of it, beside frozen factors of its own."""
     how = Parametrisation(Adaptation(), dict(adapter_of(2, b=-1 - index).factors))
+    offer = offer_of(bundle, index)
     adapters.keep_round(
-        offer_of(bundle, index),
+        offer,
         WholeAdapter(adapter_of(2, b=index), how),
         WholeAdapter(adapter_of(3, b=index + 1), how),
+        training=offer.training,
+        micro_batch=2,
     )
 
 

@@ -325,7 +325,8 @@ def test_both_are_scored_on_the_same_examples_in_the_time_that_there_is(
     client, timer = careful(), iter(times)
     assert service.offer is not None
     new = WholeAdapter(adapter_of(4, b=0.5), Parametrisation())
-    client.adapters.keep_round(service.offer.model_copy(update={"round_index": 1}), new, new)
+    offer = service.offer.model_copy(update={"round_index": 1})
+    client.adapters.keep_round(offer, new, new, training=offer.training, micro_batch=2)
     comparison = Adopter(
         client.adapters,
         Adoption("if_not_worse", max_seconds=9),
