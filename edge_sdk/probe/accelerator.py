@@ -1,4 +1,4 @@
-"""What computes beside the processor. Nothing here trains on it yet: it is told to operators."""
+"""What computes beside the processor, as operators are told; no plan reckons with it."""
 
 from __future__ import annotations
 

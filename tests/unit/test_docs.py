@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import re
+import sqlite3
 import tomllib
+from contextlib import closing
 from pathlib import Path
 from typing import get_args
 
+from edge_sdk.client import EdgeClient
 from edge_sdk.session.visit import failure_of
 from hetlora.errors import error_classes
 from hetlora.messages.rules import AnyRule
@@ -43,6 +46,21 @@ def test_every_rule_stands_in_the_page_of_the_rules() -> None:
     names = [kind.model_fields["name"].default for kind in get_args(AnyRule)]
 
     assert sorted(documented) == sorted(names)
+
+
+def test_every_table_of_a_new_device_stands_in_the_page_of_its_database(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "adr" / "0023-device-database.md").read_text(encoding="utf-8")
+    section = page.partition("## What lies in it")[2].partition("And beside it")[0]
+    cells = re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE)
+    documented = {name for cell in cells for name in re.findall(r"`([a-z_]+)`", cell)}
+
+    EdgeClient("http://service.test", "weather", tmp_path, enrolment_token="token").close()
+    with closing(sqlite3.connect(tmp_path / "device.sqlite")) as database:
+        made = database.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        ).fetchall()
+
+    assert sorted(documented) == sorted(name for (name,) in made)
 
 
 def test_every_path_in_the_readmes_tree_exists() -> None:
