@@ -6,15 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from e2e_fleet import TinyFleet
+from e2e_fleet import TinyFleet, wait_until
 
 from benchmarks.fleet import POPULATION
 from benchmarks.processes import COMMAND
+from edge_sdk.adapters.files import AdapterFiles
 from hetlora.bundle import Bundle
 from hetlora.errors import DeviceTooSmall
 from hetlora.messages.management import RunStatus
@@ -88,8 +90,9 @@ def start_run(wide_fleet: TinyFleet) -> Iterator[Callable[..., RunStatus]]:
     """Starts a run that takes three updates; whatever it has by then, it ends with the test."""
     runs: list[RunStatus] = []
 
-    def start(training: dict[str, int], min_rank: int = 4) -> RunStatus:
-        runs.append(wide_fleet.start_run(rounds=1, goal_count=3, min_rank=min_rank, training=training))
+    def start(training: dict[str, int], **settings: int) -> RunStatus:
+        usual = {"rounds": 1, "goal_count": 3, "min_rank": 4}
+        runs.append(wide_fleet.start_run(training=training, **(usual | settings)))
         return runs[-1]
 
     yield start
@@ -98,17 +101,30 @@ def start_run(wide_fleet: TinyFleet) -> Iterator[Callable[..., RunStatus]]:
             wide_fleet.operator.move_run(run.run_id, "stop")
 
 
-def visit(fleet: TinyFleet, limit_bytes: int, kind: str = "data") -> Visited:
-    """One visit of a new device whose process may have so much; it measures itself what that leaves it."""
+def new_device(fleet: TinyFleet) -> Path:
+    """The folder of a device that nobody knows yet."""
     folder = fleet.work / f"device-{len(list(fleet.work.iterdir()))}"
     folder.mkdir()
+    return folder
+
+
+def visit(
+    fleet: TinyFleet,
+    limit_bytes: int,
+    kind: str = "data",
+    *,
+    folder: Path | None = None,
+    options: Sequence[str] = (),
+) -> Visited:
+    """One visit of a device whose process may have so much; it measures itself what that leaves it."""
+    folder = folder or new_device(fleet)
     # 150 words each: longer than any batch.
     rows = [("snow rain sun wind bread " * 30, label) for label in fleet.bundle.manifest.labels * 6]
     examples = folder / "rows.json"
     examples.write_text(json.dumps(rows))
     command = ["prlimit", f"--{kind}={limit_bytes}", *COMMAND, "device", "run", "--once", "--json"]
     command += ["--url", fleet.service.url, "--population", POPULATION, "--threads", "1"]
-    command += ["--folder", str(folder / "device"), "--examples", str(examples)]
+    command += ["--folder", str(folder / "device"), "--examples", str(examples), *options]
     done = subprocess.run(
         command,
         env={**os.environ, "HETLORA_ENROLMENT_TOKEN": fleet.enrolment_token},
@@ -162,3 +178,30 @@ def test_device_of_few_addresses_is_never_refused_one(
 
     assert visits[0].trained_within_its_limit or visits[0].declined_for_memory
     assert [one.trained_within_its_limit for one in visits[1:]] == [True, True]
+
+
+def test_adapters_are_compared_in_the_memory_that_training_was_planned_for(
+    wide_fleet: TinyFleet, start_run: Callable[..., RunStatus]
+) -> None:
+    # All that is held out goes into one batch of the run, and the few examples to train on do not.
+    run = start_run({"steps": 2, "batch_size": 256, "max_tokens": 128}, rounds=2, goal_count=1, max_rank=4)
+    folder = new_device(wide_fleet)
+    held_out = folder / "held_out.json"
+    held_out.write_text(json.dumps([(f"wind {number} " * 90, "weather") for number in range(200)]))
+    options = ["--held-out", str(held_out), "--adopt", "if_not_worse"]
+
+    def round_of(number: int) -> Visited:
+        done = visit(wide_fleet, LIMITS[0], folder=folder, options=options)
+        wait_until(lambda: wide_fleet.operator.run(run.run_id).rounds_committed == number, f"round {number}")
+        return done
+
+    visits = [round_of(1), round_of(2)]
+
+    assert [one.trained_within_its_limit for one in visits] == [True, True]
+    index = AdapterFiles(folder / "device" / "adapters").index()
+    report = index.report
+    assert report is not None
+    assert (report.new.round_index, report.new.micro_batch <= 18) == (1, True)
+    assert report.new_held_out is not None, report.reason
+    assert report.in_use_held_out is not None, report.reason
+    assert report.new_held_out.example_count == report.in_use_held_out.example_count == 200
