@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Literal
 
-import numpy as np
-
 from edge_sdk.adapters.adapters import Adapters
 from edge_sdk.adapters.index import Comparison, StoredAdapter
 from edge_sdk.adapters.policy import Adoption
-from edge_sdk.batching.batches import batching_of, check_examples, each_once
+from edge_sdk.batching.batches import check_examples
 from edge_sdk.events import Adopted, Event, Kept
 from edge_sdk.examples import ExampleStore
 from edge_sdk.runtimes import runtime_for
-from edge_sdk.runtimes.base import Batch, RuntimeFactory
-from edge_sdk.training.evaluation import evaluate_locally
+from edge_sdk.runtimes.base import RuntimeFactory
+from edge_sdk.training.scoring import score
 from edge_sdk.training.trainer import open_trainer
 from hetlora.errors import (
     AdapterUnusable,
@@ -131,7 +129,7 @@ class Adopter:
             raise _Verdict("adopted", "it is of another bundle, and nothing was compared")
         if self.adapters.begin_comparison() >= MOST_CUT_OFF:
             raise _Verdict("kept", "each comparison with it ended with its process")
-        score = partial(
+        scored = partial(
             self._score,
             training=_training_of_both(new, in_use),
             micro_batch=min(new.micro_batch, in_use.micro_batch),
@@ -140,7 +138,7 @@ class Adopter:
         )
         started, all_seconds = self.timer(), self.adoption.max_seconds
         try:
-            first = score(new, max_seconds=all_seconds * FIRST_SHARE)
+            first = scored(new, max_seconds=all_seconds * FIRST_SHARE)
         except NoExamples as error:  # or none that can be scored: no fault of the adapter
             raise _Verdict("adopted", f"nothing was compared, as {error.what}") from error
         except ConditionsUnmet:
@@ -150,7 +148,7 @@ class Adopter:
         figures["new_held_out"] = first
         left = max(all_seconds - (self.timer() - started), 0)
         try:
-            second = score(in_use, max_seconds=left, most=first.example_count)
+            second = scored(in_use, max_seconds=left, most_examples=first.example_count)
         except (AdapterUnusable, TrainingDiverged) as error:
             raise _Verdict("adopted", f"the one in use cannot be scored: {_in_words(error)}") from error
         except ConditionsUnmet:
@@ -170,7 +168,7 @@ class Adopter:
         ids: Sequence[int],
         max_seconds: float,
         may_go_on: Callable[[], object],
-        most: int | None = None,
+        most_examples: int | None = None,
     ) -> EvaluationReport:
         bundle, whole = self.adapters.read(stored)
         manifest = bundle.manifest
@@ -184,14 +182,16 @@ class Adopter:
             parametrisation=whole.how,
             micro_batch=micro_batch,
         )
-        batching = batching_of(bundle, training)
-        batches = each_once(batching.read(self.held_out), batching, rng=np.random.default_rng(_SEED), ids=ids)
-        return evaluate_locally(
+        return score(
             model,
-            _up_to(batches, most),
-            manifest.task,
+            self.held_out,
+            bundle,
+            training,
+            seed=_SEED,
             max_seconds=max_seconds,
-            on_batch=may_go_on,
+            may_go_on=may_go_on,
+            ids=ids,
+            most_examples=most_examples,
             timer=self.timer,
         )
 
@@ -208,16 +208,6 @@ def _training_of_both(new: StoredAdapter, in_use: StoredAdapter) -> TrainingSett
     """The settings for one comparison: no longer texts than this device has agreed to for either."""
     longest = min(new.training.max_tokens, in_use.training.max_tokens)
     return new.training.model_copy(update={"max_tokens": longest})
-
-
-def _up_to(batches: Iterator[tuple[Batch, int]], most: int | None) -> Iterator[tuple[Batch, int]]:
-    """Whole batches until they have `most` examples."""
-    seen = 0
-    for batch, count in batches:
-        yield batch, count
-        seen += count
-        if most is not None and seen >= most:
-            return
 
 
 def _in_words(error: Exception) -> str:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
-
-from edge_sdk.batching.batches import batching_of, each_once
 from edge_sdk.events import Evaluated
 from edge_sdk.session.assignment import Assignment, Taken
 from edge_sdk.session.visit import Visit, outcome_of
-from edge_sdk.training.evaluation import evaluate_locally
+from edge_sdk.training.scoring import score
 from edge_sdk.training.trainer import open_trainer
 from hetlora.messages.evaluation import EvaluationReport
 
@@ -48,15 +45,12 @@ class EvaluationSession(Assignment):
             parametrisation=taken.assigned.how,
             micro_batch=taken.terms.micro_batch,
         )
-        batching = batching_of(taken.bundle, taken.terms.training)
-        batches = each_once(
-            batching.read(self._with.held_out), batching, rng=np.random.default_rng(taken.plan.seed)
-        )
-        task = taken.bundle.manifest.task
-        return evaluate_locally(
+        return score(
             model,
-            batches,
-            task,
+            self._with.held_out,
+            taken.bundle,
+            taken.terms.training,
+            seed=taken.plan.seed,
             max_seconds=self._offer.round_seconds,
-            on_batch=lambda: self._with.watch.check(self._offer.conditions),
+            may_go_on=lambda: self._with.watch.check(self._offer.conditions),
         )
