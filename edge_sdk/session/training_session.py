@@ -202,12 +202,12 @@ class Session(Assignment):
 
 def _as_agreed(offer: Offer, terms: Terms) -> Offer:
     """An offer of what was agreed alone: memory may have become less since, and the time that is left is used
-    as far as it goes."""
+    as far as it goes. Texts are not cut further: the batches to come would be others than those of before."""
     return offer.model_copy(
         update={
             "min_rank": terms.rank,
             "max_rank": terms.rank,
-            "training": terms.training,
+            "training": terms.training.model_copy(update={"min_tokens": None}),
             "round_seconds": float(YEAR_SECONDS),
         }
     )

@@ -18,13 +18,18 @@ from edge_sdk.client import EdgeClient
 from edge_sdk.events import Event, GivenUp, Resumed, StepDone
 from edge_sdk.examples import Example
 from edge_sdk.folder import DeviceFolder, open_folder
+from edge_sdk.planning.forecast import PROCESS_BYTES
+from edge_sdk.planning.planner import MEMORY_SHARE
+from hetlora.cost import StepCost
 from hetlora.errors import ClockSkew
+from hetlora.manifest import Manifest
 from hetlora.messages.device import TrainingSettings
 
 WORDS = ("snow", "ice", "sun", "sand", "and")
 STEPS = 40
 # So that a first checkpoint, which is due after a third of a second, comes long before the last step.
 STEP_SECONDS = 0.02
+MB = 1_000_000
 
 
 class Killed(BaseException):
@@ -209,3 +214,22 @@ def test_device_that_has_less_memory_by_then_gives_the_work_back(device: Device)
     assert device.visit(capabilities=small) == "failed"
     assert [failure.code for failure in device.service.failures] == ["device_too_small"]
     assert stored_parts(device.folder) == set()
+
+
+def test_length_that_was_agreed_is_planned_for_with_the_memory_of_now(
+    folder: DeviceFolder, training: TrainingSettings
+) -> None:
+    permitting = training.model_copy(update={"min_tokens": 1})
+    service = FakeService(training=permitting, change=_token_costs_100_mb)
+    device = Device(service, folder, SlowRuntime(STEP_SECONDS))
+    device.visit(killed_after=30)
+    # 1.15 * 100 MB a token: room for texts of two, and eight were agreed.
+    for_two = int((PROCESS_BYTES + 260 * MB) / MEMORY_SHARE)
+    small = STRONG.model_copy(update={"memory_available_bytes": for_two})
+    assert device.visit(capabilities=small) == "failed"
+    assert [failure.code for failure in service.failures] == ["device_too_small"]
+
+
+def _token_costs_100_mb(manifest: Manifest) -> Manifest:
+    costs = manifest.cost_model.model_copy(update={"live_bytes": (StepCost(per_token=100 * MB),)})
+    return manifest.model_copy(update={"cost_model": costs})
