@@ -11,6 +11,7 @@ from edge_sdk.runtimes.settings import capped_threads
 from hetlora.errors import BundleInvalid, DataError, DependencyMissing
 
 _TORCH_FRONT_END: Final = "onnxruntime.training.ortmodule"
+_LACK_OF_MEMORY: Final = ("bad_alloc", "Failed to allocate memory", "BFCArena::Extend")
 
 
 def import_onnxruntime() -> Any:
@@ -78,6 +79,7 @@ def open_session(graph: Path, threads: int | None) -> Any:
 
     Raises:
         BundleInvalid: the graph, or the file of weights beside it, cannot be loaded.
+        MemoryError: there is no memory for it.
     """
     onnxruntime = import_onnxruntime()
     try:
@@ -92,15 +94,24 @@ def open_session(graph: Path, threads: int | None) -> Any:
         raise graph_refused(graph, error) from error
 
 
-def graph_refused(graph: Path, error: Exception) -> BundleInvalid:
+def graph_refused(graph: Path, error: Exception) -> BundleInvalid | MemoryError:
     """What to raise when the library cannot load a graph."""
+    if _is_lack_of_memory(error):
+        return MemoryError(f"there is no memory for {graph.name}")
     return BundleInvalid(
         f"{graph.name} cannot be loaded", got=error, expected="a graph for ONNX Runtime 1.19"
     )
 
 
-def batch_refused(error: Exception) -> DataError:
+def batch_refused(error: Exception) -> DataError | MemoryError:
     """What to raise when a kernel fails on a batch whose names and shapes were right."""
+    if _is_lack_of_memory(error):
+        return MemoryError("there is no memory for the batch")
     return DataError(
         "the model refuses the batch", got=error, expected="token numbers and lengths that the model knows"
     )
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    # The arena, and whoever catches what C++ throws, have words for it and no class.
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _LACK_OF_MEMORY)

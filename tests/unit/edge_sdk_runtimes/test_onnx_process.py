@@ -65,3 +65,45 @@ def test_training_and_inference_import_neither_torch_nor_onnx_though_they_are_in
         check=True,
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+LITTLE_MEMORY = """
+import resource
+import sys
+from pathlib import Path
+import numpy as np
+import psutil
+from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
+from edge_sdk.training.trainer import open_trainer
+from hetlora.adapter import initial_adapter
+from hetlora.bundle import open_bundle
+from hetlora.messages.device import TrainingSettings
+
+bundle = open_bundle(Path(sys.argv[1]))
+adapter = initial_adapter(bundle.manifest.adapter, 2, np.random.default_rng(0))
+tokens = np.full((64, 32), 5)
+batch = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.zeros_like(tokens)}
+labelled = {**batch, "labels": np.zeros(len(tokens), np.int64)}
+trainer = open_trainer(OnnxRuntime, bundle, adapter, TrainingSettings(), threads=1)
+model = OnnxModel(bundle, threads=1)
+held = psutil.Process().memory_info().data
+resource.setrlimit(resource.RLIMIT_DATA, (held + 2**18, held + 2**18))
+for work in (lambda: trainer.step(labelled), lambda: trainer.evaluate(labelled), lambda: model.logits(batch)):
+    try:
+        work()
+    except Exception as error:
+        print(type(error).__name__, repr(error.__cause__))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no kernel holds a process to such a limit")
+def test_lack_of_memory_is_told_as_such_and_not_as_a_fault_of_the_batch(tiny_bundle: Bundle) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY, str(tiny_bundle.folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    print(done.stdout)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["MemoryError"] * 3
