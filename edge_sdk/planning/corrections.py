@@ -8,6 +8,7 @@ from typing import Final
 
 from edge_sdk.planning.forecast import Correction
 from edge_sdk.probe.cache import DAY_SECONDS
+from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.session.database import DeviceDatabase
 from hetlora import __version__
 from hetlora.messages.device import CapabilityReport
@@ -26,9 +27,10 @@ CREATE TABLE IF NOT EXISTS corrections (
 _MOST_BUNDLES: Final = 64
 
 
-def circumstances_of(capabilities: CapabilityReport, threads: int | None) -> str:
+def circumstances_of(capabilities: CapabilityReport, threads: int | None, runtime: RuntimeFactory) -> str:
     """What a correction depends on beside the bundle; to other sizes and ranks of that it carries over."""
-    return str((__version__, capabilities.architecture, capabilities.cores, threads))
+    name = getattr(runtime, "__qualname__", type(runtime).__qualname__)
+    return str((__version__, capabilities.architecture, capabilities.cores, threads, name))
 
 
 class Corrections:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.training.trainer import open_trainer
 from hetlora.adapter import initial_adapter
 from hetlora.bundle import Bundle
+from hetlora.errors import TrainingDiverged
 from hetlora.messages.device import TrainingSettings
 
 
@@ -27,7 +29,9 @@ def steps_of(
 ) -> Callable[[], Callable[[], object]]:
     """What loads a bundle under a fresh adapter, and answers what takes a step of it.
 
-    The steps are of one micro-batch of examples, repeated until it is as large as planned.
+    The steps are of one micro-batch of examples, repeated until it is as large as planned. They leave the
+    adapter where it is, and a loss that says that training leads nowhere ends none of them: a trial may take
+    more steps than the run, of other batches, and is of memory and time alone.
 
     Raises:
         NoExamples, DataError, BundleInvalid: see `draw_batches` and `batching_of`.
@@ -46,7 +50,13 @@ def steps_of(
 
     def load() -> Callable[[], object]:
         adapter = initial_adapter(bundle.manifest.adapter, step.rank, rng)
-        trainer = open_trainer(runtime, bundle, adapter, training, threads=threads)
-        return lambda: trainer.step(batch)
+        still = training.model_copy(update={"learning_rate": 0.0})
+        trainer = open_trainer(runtime, bundle, adapter, still, threads=threads)
+
+        def take() -> None:
+            with suppress(TrainingDiverged):
+                trainer.step(batch)
+
+        return take
 
     return load

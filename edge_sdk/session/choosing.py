@@ -15,11 +15,12 @@ from edge_sdk.planning.calibration import (
     trial_forecast,
 )
 from edge_sdk.planning.corrections import circumstances_of
-from edge_sdk.planning.forecast import UNCORRECTED, Correction
+from edge_sdk.planning.forecast import MIB, UNCORRECTED, Correction
 from edge_sdk.planning.planner import Planner, RankChoice
 from edge_sdk.planning.trial_steps import steps_of
 from edge_sdk.probe import ModelShape
 from edge_sdk.runtimes.base import RuntimeFactory
+from hetlora.errors import DeviceTooSmall
 from hetlora.manifest import Manifest, reads_images
 from hetlora.messages.device import CapabilityReport, Offer
 
@@ -47,7 +48,7 @@ def choose(
     planner = _planner(offer, manifest, examples, tools)
     if planner.capabilities.source == "given":
         return planner.choose()
-    circumstances = circumstances_of(planner.capabilities, tools.threads)
+    circumstances = circumstances_of(planner.capabilities, tools.threads, runtime)
     known = tools.corrections.of(offer.bundle.sha256, circumstances)
     tried = None
     if known is None and offer.kind == "train":
@@ -78,8 +79,18 @@ def _tried(planner: Planner, runtime: RuntimeFactory, examples: ExampleStore, to
     taking = steps_of(
         tools.bundles.bundle(offer.bundle), runtime, examples, step, offer.training, tools.threads
     )
-    trial = run_trial(taking, check=lambda: tools.watch.check(offer.conditions), system=tools.watch.system)
-    correction = correction_of(trial, trial_forecast(planner, step))
+    forecast = trial_forecast(planner, step)
+    try:
+        trial = run_trial(
+            taking, check=lambda: tools.watch.check(offer.conditions), system=tools.watch.system
+        )
+    except MemoryError as error:
+        raise DeviceTooSmall(
+            "a step takes more memory than this device gives",
+            got="no memory for a batch",
+            expected=f"{forecast.peak_bytes / MIB:.0f} MiB, as was forecast",
+        ) from error
+    correction = correction_of(trial, forecast)
     logger.info("bundle=%s event=tried correction=%s", offer.bundle.sha256[:12], correction)
     return correction
 

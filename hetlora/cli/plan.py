@@ -15,7 +15,7 @@ from hetlora.bundle import Bundle, open_bundle
 from hetlora.cli.device_profile import read_profile
 from hetlora.cli.output import JsonFlag, plain, print_json, say, stdout
 from hetlora.cli.parts import part
-from hetlora.errors import DeviceTooSmall
+from hetlora.errors import DependencyMissing, DeviceTooSmall
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import CapabilityReport, Offer, TrainingSettings
 
@@ -140,13 +140,18 @@ def _correction(
 ) -> Correction | None:
     from edge_sdk.folder import DeviceFolder
     from edge_sdk.planning.corrections import Corrections, circumstances_of
+    from edge_sdk.runtimes import runtime_for
     from edge_sdk.session.database import DeviceDatabase
 
     if folder is None or not DeviceFolder(folder).database.is_file():
         return None
+    try:
+        runtime = runtime_for(bundle.manifest)
+    except DependencyMissing:  # nothing can have been measured
+        return None
     database = DeviceDatabase(DeviceFolder(folder).database)
     try:
-        return Corrections(database).of(bundle.digest, circumstances_of(device, threads))
+        return Corrections(database).of(bundle.digest, circumstances_of(device, threads, runtime))
     finally:
         database.close()
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pytest
-from fake_runtime import Opened
+from fake_bundle import bundle_on_disk
+from fake_runtime import Opened, QuadraticRuntime
 from fake_service import STRONG, FakeService
+from slow_runtime import SlowRuntime
 
 from edge_sdk.batching.collation import TokenRow
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Event, RankChosen
-from edge_sdk.planning.forecast import EXTRA_CORE_SHARE, PROCESS_BYTES
+from edge_sdk.examples import ExampleStore
+from edge_sdk.planning.forecast import EXTRA_CORE_SHARE, PROCESS_BYTES, StepPlan
 from edge_sdk.planning.planner import MEMORY_SHARE
+from edge_sdk.planning.trial_steps import steps_of
+from edge_sdk.runtimes.base import Batch, Factors
 from edge_sdk.session.choosing import MOST_EXAMPLES_READ, longest_tokens
 from edge_sdk.session.visit import Visit
+from hetlora.adapter import Tensor
+from hetlora.bundle import Bundle
 from hetlora.cost import StepCost
 from hetlora.graph_names import LABELS
 from hetlora.manifest import Manifest
 from hetlora.messages.conditions import Conditions
+from hetlora.messages.device import TrainingSettings
 
 MakeClient = Callable[..., EdgeClient]
 MB = 1_000_000
@@ -51,6 +60,58 @@ def test_bundle_is_tried_again_with_other_threads(make_client: MakeClient, opene
     make_client(capabilities=None, runtime=opened).run_once()
     make_client(capabilities=None, runtime=opened, threads=1).run_once()
     assert len(opened.runtimes) == 4
+
+
+def test_bundle_is_tried_again_with_another_runtime(make_client: MakeClient, opened: Opened) -> None:
+    make_client(capabilities=None, runtime=SlowRuntime()).run_once()
+    make_client(capabilities=None, runtime=opened).run_once()
+    assert len(opened.runtimes) == 2
+
+
+def test_run_that_leaps_at_each_step_does_not_diverge_in_its_trial(make_client: MakeClient) -> None:
+    # Each step at this rate takes what is trained to 9 times its distance and the loss to 81 times. The run
+    # takes three, of which two are high, where three running are too many; a trial takes more.
+    training = TrainingSettings(
+        steps=3, learning_rate=10, optimizer="sgd", pruning_decay=1, pruning_penalty=0, divergence_factor=1.5
+    )
+    service = FakeService(training=training)
+    assert make_client(capabilities=None, http=service.http).run_once().outcome == "accepted"
+
+
+def test_loss_that_is_no_number_is_no_verdict_of_a_trial(tmp_path: Path) -> None:
+    bundle = bundle_on_disk(tmp_path / "bundle")
+    runtime = Broken(float("nan"))
+    with ExampleStore(tmp_path / "examples") as examples:
+        examples.put("snow", "cold")
+        plan = StepPlan(batch=1, tokens=3, rank=2, micro_batch=1)
+        step = steps_of(bundle, runtime, examples, plan, TrainingSettings(), None)()
+        step()
+    assert len(runtime.batches) == 1
+
+
+def test_step_without_memory_for_it_is_told_by_the_trial(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    visit = make_client(capabilities=None, runtime=Broken(MemoryError())).run_once()
+    assert (visit.outcome, visit.code) == ("failed", "device_too_small")
+    assert [request for request in service.requests if ":start" in request] == []
+
+
+class Broken(QuadraticRuntime):
+    """Opens itself; its loss is this number, or there is this error instead."""
+
+    def __init__(self, loss: float | Exception) -> None:
+        super().__init__()
+        self._loss = loss
+
+    def __call__(self, bundle: Bundle, ranks: Mapping[str, int], *, threads: int | None) -> Broken:
+        return self
+
+    def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
+        _, slopes = super().gradients(batch, factors)
+        if isinstance(self._loss, Exception):
+            raise self._loss
+        return self._loss, slopes
 
 
 def test_trial_that_makes_a_device_decline_is_not_remembered(make_client: MakeClient, opened: Opened) -> None:

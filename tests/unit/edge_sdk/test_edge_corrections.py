@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from fake_service import NOW, STRONG
+from slow_runtime import SlowRuntime
 
 from edge_sdk.planning.corrections import Corrections, circumstances_of
 from edge_sdk.planning.forecast import Correction
 from edge_sdk.probe.cache import DAY_SECONDS
+from edge_sdk.runtimes.onnx import OnnxRuntime
+from edge_sdk.runtimes.pytorch import PytorchRuntime
 from edge_sdk.session.database import DeviceDatabase
 
 MEASURED = Correction(memory=1.25, seconds=0.5, watts=7.5)
@@ -53,7 +56,13 @@ def test_bundles_that_were_left_long_ago_are_forgotten(database: DeviceDatabase)
     assert known == [*range(6, 70)]
 
 
-def test_other_cores_or_threads_are_other_circumstances() -> None:
+def test_other_cores_threads_or_runtimes_are_other_circumstances() -> None:
     fewer = STRONG.model_copy(update={"cores": 1})
-    told = {circumstances_of(device, threads) for device in (STRONG, fewer) for threads in (None, 1)}
-    assert len(told) == 4
+    told = {
+        circumstances_of(device, threads, runtime)
+        for device in (STRONG, fewer)
+        for threads in (None, 1)
+        for runtime in (OnnxRuntime, PytorchRuntime, SlowRuntime())
+    }
+    assert len(told) == 12
+    assert circumstances_of(STRONG, 1, SlowRuntime()) == circumstances_of(STRONG, 1, SlowRuntime(1.0))

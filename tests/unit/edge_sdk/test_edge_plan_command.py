@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from edge_sdk.planning.corrections import Corrections, circumstances_of
 from edge_sdk.planning.forecast import PROCESS_BYTES, Correction
 from edge_sdk.probe import measure_capabilities
+from edge_sdk.runtimes.onnx import OnnxRuntime
 from edge_sdk.session.database import DeviceDatabase
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.cli.main import app
@@ -101,7 +102,7 @@ def test_what_real_steps_took_on_this_device_is_planned_with(bundle: Bundle, tmp
     folder.mkdir()
     digest = open_bundle(bundle.folder, verify=False).digest  # of the manifest as it is now
     database = DeviceDatabase(folder / "device.sqlite")
-    here = circumstances_of(measure_capabilities(folder), None)
+    here = circumstances_of(measure_capabilities(folder), None, OnnxRuntime)
     Corrections(database).keep(digest, here, Correction(memory=2.0, seconds=3.0))
     database.close()
     found = json.loads(told(bundle, "--folder", str(folder), "--batch-size", "1", "--json").stdout)
