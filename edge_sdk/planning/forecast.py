@@ -102,17 +102,19 @@ def forecast_round(
     upload_bytes: int | None = None,
     bundle_bytes: int = 0,
     correction: Correction = UNCORRECTED,
+    scores: bool = False,
 ) -> Forecast:
     """What a round of `steps` such steps takes, from the bundle's cost model.
 
-    `upload_bytes` is what an update takes, where it is not all of what is trained, in float32.
+    `upload_bytes` is what an update takes, where it is not all of what is trained, in float32. With `scores`
+    the graph that scores lies beside the one that trains, with weights of its own.
     """
+    graphs = 2 if scores else 1
     adapter_bytes = step.rank * cost_model.adapter_bytes_per_rank
     largest = cost_model.step(batch=step.parts[0], tokens=step.tokens, rank=step.rank)
     peak_bytes = (
         PROCESS_BYTES
-        + NODE_BYTES * cost_model.graph_nodes
-        + cost_model.base_weight_bytes
+        + graphs * (NODE_BYTES * cost_model.graph_nodes + cost_model.base_weight_bytes)
         + round(LIVE_SHARE * cost_model.peak_live_bytes(largest))
         + COPIES_OF_ADAPTER * adapter_bytes
     )

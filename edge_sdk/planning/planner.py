@@ -76,8 +76,10 @@ class Planner:
         threads: that training may use, None for all.
         correction: what real steps of this bundle took over what was forecast.
         memory_share: of the free memory, how much a forecast may take.
-        longest_tokens: of the device's examples; None is unknown, and as many as the offer allows.
+        longest_tokens: of the device's examples, those that are scored included; None is unknown, and as many
+            as the offer allows.
         bundle_bytes: what is missing of the bundle.
+        scores: whether the round is scored on what is held out.
 
     Raises:
         BundleInvalid: inputs of the manifest that no batch has.
@@ -92,6 +94,7 @@ class Planner:
     memory_share: float = MEMORY_SHARE
     longest_tokens: int | None = None
     bundle_bytes: int = 0
+    scores: bool = False
 
     def choose(self) -> RankChoice:
         """The highest rank that fits the device.
@@ -167,6 +170,7 @@ class Planner:
             upload_bytes=rank * sent_per_rank,
             bundle_bytes=self.bundle_bytes,
             correction=self.correction,
+            scores=self.scores,
         )
 
     @property

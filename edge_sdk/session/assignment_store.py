@@ -11,7 +11,7 @@ from safetensors.numpy import load
 
 from edge_sdk.session.assignment_row import TABLE as ROW_TABLE
 from edge_sdk.session.assignment_row import end, move, note_steps, parsed, row_of, tell
-from edge_sdk.session.checkpoints import Checkpoint, Trained
+from edge_sdk.session.checkpoints import Checkpoint, FirstScore, Trained
 from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.session.parts import TABLES as PARTS_TABLES
 from edge_sdk.session.parts import drop_parts, part, parts_bytes, put_part, put_tensors
@@ -156,6 +156,13 @@ class AssignmentStore:
         except SafetensorError as error:
             logger.warning("event=checkpoint_unusable error=%s", error)
             return None
+
+    def first_score(self) -> FirstScore | None:
+        """What the model of the round was scored at before its first step, as the last checkpoint has it."""
+        with self._database.reading() as database:
+            row = row_of(database)
+        trained = None if row is None else parsed(Trained, row.trained)
+        return None if trained is None else trained.first_score
 
     def trained(self, update: Update, private_factors: bytes | None) -> None:
         """Training is over: keep the update, and drop what it was made from.

@@ -9,6 +9,7 @@ from typing import Final
 
 from hetlora.adapter import Tensor
 from hetlora.messages.common import Message, PositiveCount
+from hetlora.messages.evaluation import EvaluationReport
 
 # What checkpoints may take of the time that training takes.
 TIME_SHARE: Final = 0.03
@@ -20,11 +21,20 @@ FIRST_BYTES_PER_SECOND: Final = 20e6
 FLUSH_SECONDS: Final = 0.01
 
 
+class FirstScore(Message):
+    """How the model did before the first step, over so many batches, and the seconds that it took."""
+
+    report: EvaluationReport
+    batches: PositiveCount
+    seconds: float
+
+
 class Trained(Message):
-    """How far a training is: its steps, and the seconds that they took."""
+    """How far a training is: its steps, and the seconds that they took; what it was scored at before."""
 
     steps: PositiveCount
     seconds: float
+    first_score: FirstScore | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

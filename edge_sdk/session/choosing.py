@@ -71,6 +71,7 @@ def _planner(offer: Offer, manifest: Manifest, examples: ExampleStore, tools: Eq
         examples.count(),
         tools.threads,
         bundle_bytes=tools.bundles.missing_bytes(offer.bundle),
+        scores=offer.kind == "train" and offer.training.evaluate and tools.held_out.count() > 0,
     )
 
 
@@ -96,11 +97,14 @@ def _tried(planner: Planner, runtime: RuntimeFactory, examples: ExampleStore, to
 
 
 def _longest_tokens(planner: Planner, examples: ExampleStore, tools: Equipment) -> int | None:
-    """Of the device's texts, where the tokenizer is there to tell."""
+    """Of the device's texts, those that are scored included, where the tokenizer is there to tell."""
     offer = planner.offer
     if reads_images(planner.manifest.task) or tools.bundles.missing_bytes(offer.bundle):
         return None
-    return longest_tokens(batching_of(tools.bundles.bundle(offer.bundle), offer.training).read(examples))
+    read = batching_of(tools.bundles.bundle(offer.bundle), offer.training).read
+    longest = [longest_tokens(read(store)) for store in (examples, *([tools.held_out] * planner.scores))]
+    known = [tokens for tokens in longest if tokens is not None]
+    return max(known) if len(known) == len(longest) else None
 
 
 def longest_tokens(source: Source) -> int | None:

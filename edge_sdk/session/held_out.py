@@ -15,9 +15,11 @@ from edge_sdk.batching.batches import batching_of, check_examples, each_once
 from edge_sdk.events import Event, HeldOutScored
 from edge_sdk.examples import ExampleStore
 from edge_sdk.runtimes.base import Batch
+from edge_sdk.session.checkpoints import FirstScore
+from edge_sdk.session.visit import failure_of
 from edge_sdk.training.evaluation import Evaluated, evaluate_locally
 from hetlora.bundle import Bundle
-from hetlora.errors import DataError, TrainingDiverged
+from hetlora.errors import DataError, Stopped, TrainingDiverged
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.evaluation import EvaluationReport
 
@@ -27,18 +29,28 @@ logger = logging.getLogger(__name__)
 SCORING_SHARE: Final = 0.1
 MOST_BATCHES: Final = 16
 
+When = Literal["before", "after"]
+# What leaves a score out. After the last step nothing is worth the steps that were taken.
+_NO_SCORE: Final[dict[When, tuple[type[Exception], ...]]] = {
+    "before": (DataError, TrainingDiverged, MemoryError),
+    "after": (Exception,),
+}
+
 
 class HeldOutScores:
     """Two scores of one model on the same examples; none where nothing is held out, or cannot be scored.
 
-    A round does not fail for want of a score: examples that were deleted meanwhile, or a loss that means
-    nothing, leave it out. The order of the examples follows from `seed`, so that a round that is begun again
-    scores the same.
+    A round does not fail for want of a score: examples that were deleted meanwhile, a loss that means nothing
+    and lack of memory leave it out, and once training is done so does all but `Stopped`. The order of the
+    examples follows from `seed`, so that a round that is begun again scores the same.
 
     Args:
         store: what is held out; None where nobody asks.
         max_seconds: what the first scoring may take; the second has as many batches.
-        may_go_on: called before each batch; what it raises ends the round.
+        may_go_on: called before each batch; what it raises before the first step ends the round.
+
+    Attributes:
+        first: the score before the first step, for who goes on with this round in another process.
     """
 
     def __init__(
@@ -57,17 +69,25 @@ class HeldOutScores:
         self._bundle, self._settings, self._seed = bundle, settings, seed
         self._max_seconds, self._timer = max_seconds, timer
         self._may_go_on, self._on_event = may_go_on, on_event
-        self._reports: dict[Literal["before", "after"], EvaluationReport] = {}
+        self._reports: dict[When, EvaluationReport] = {}
         self._batches = MOST_BATCHES
+        self.first: FirstScore | None = None
         self.seconds_to_keep = 0.0  # what scoring has taken, and will take once more
 
-    def score_before(self, model: Evaluated) -> None:
-        """Score the model as a round begins with it."""
+    def score_before(self, model: Evaluated, known: FirstScore | None = None) -> None:
+        """Score the model as a round begins with it, unless that is known of a process before this one."""
         if self._store is None:
+            return
+        if known is not None:
+            self.first, self._batches, self.seconds_to_keep = known, known.batches, known.seconds
+            self._reports["before"] = known.report
             return
         started = self._timer()
         self._batches = self._score("before", model, self._store, self._max_seconds)
-        self.seconds_to_keep = 2 * (self._timer() - started)
+        seconds = self._timer() - started
+        self.seconds_to_keep = 2 * seconds
+        if (report := self._reports.get("before")) is not None:
+            self.first = FirstScore(report=report, batches=self._batches, seconds=seconds)
 
     def score_after(self, model: Evaluated) -> None:
         """Score it again, on the same examples, where it was scored before."""
@@ -83,7 +103,7 @@ class HeldOutScores:
 
     def _score(
         self,
-        when: Literal["before", "after"],
+        when: When,
         model: Evaluated,
         store: ExampleStore,
         max_seconds: float,
@@ -107,8 +127,11 @@ class HeldOutScores:
                 on_batch=on_batch,
                 timer=self._timer,
             )
-        except (DataError, TrainingDiverged) as error:
-            logger.warning("event=not_scored when=%s code=%s message=%s", when, error.code, error.what)
+        except Stopped:
+            raise
+        except _NO_SCORE[when] as error:
+            failure = failure_of(error)
+            logger.warning("event=not_scored when=%s code=%s message=%s", when, failure.code, failure.message)
             return batches
         self._reports[when] = report
         self._on_event(HeldOutScored(when, report))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from edge_sdk.session.assignment_store import AssignmentStore
-from edge_sdk.session.checkpoints import Checkpoint, CheckpointPace, Trained
+from edge_sdk.session.checkpoints import Checkpoint, CheckpointPace, FirstScore, Trained
 from edge_sdk.training.trainer import Trainer
 from hetlora.errors import SpecMismatch, UnavailableError
 
@@ -39,9 +39,11 @@ class Checkpoints:
         trainer: Trainer,
         store: AssignmentStore,
         steps: int,
+        first_score: FirstScore | None = None,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._trainer, self._store, self._steps = trainer, store, steps
+        self._first_score = first_score
         self._seconds = 0.0
         self._pace = CheckpointPace(sum(own.nbytes for own in trainer.state().values()), timer)
 
@@ -56,7 +58,7 @@ class Checkpoints:
         steps = self._trainer.steps_done
 
         def write() -> None:
-            trained = Trained(steps=steps, seconds=self._seconds)
+            trained = Trained(steps=steps, seconds=self._seconds, first_score=self._first_score)
             self._store.checkpointed(Checkpoint(trained, self._trainer.state()))
             logger.debug("step=%d event=checkpoint", steps)
 

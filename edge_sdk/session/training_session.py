@@ -103,7 +103,7 @@ class Session(Assignment):
             micro_batch=taken.terms.micro_batch,
         )
         # Before a checkpoint is taken up: what is scored is the model as the round began with it.
-        scores.score_before(trainer)
+        scores.score_before(trainer, tools.assignments.first_score())
         seconds_before = resumed(trainer, tools.assignments)
         if trainer.steps_done:
             tools.on_event(Resumed(trainer.steps_done))
@@ -122,7 +122,7 @@ class Session(Assignment):
             rng=np.random.default_rng(taken.plan.seed),
             skip=trainer.steps_done,
         )
-        checkpoints = Checkpoints(trainer, tools.assignments, settings.steps)
+        checkpoints = Checkpoints(trainer, tools.assignments, settings.steps, scores.first)
         try:
             result = train_locally(
                 trainer,
@@ -133,10 +133,10 @@ class Session(Assignment):
                 seconds_before=seconds_before,
                 keep=checkpoints.keep,
             )
+            scores.score_after(trainer)
         except Stopped:
             checkpoints.keep_now()
             raise
-        scores.score_after(trainer)
         return result
 
     def _keep_adapters(self, taken: Taken, result: TrainingResult) -> None:

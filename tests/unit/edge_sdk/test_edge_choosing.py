@@ -205,6 +205,19 @@ def test_app_is_told_the_plan_that_follows_from_the_trial(make_client: MakeClien
     assert chosen.step.tokens == 3  # of the longest of its two examples, and not the 8 of the run
 
 
+def test_longest_of_the_texts_that_are_scored_is_planned_for(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    assert service.offer is not None
+    training = service.offer.training.model_copy(update={"evaluate": True})
+    service.offer = service.offer.model_copy(update={"training": training})
+    client = make_client(capabilities=None)
+    client.held_out.put("snow and ice and sun and", "cold")
+    choice = client.run_once().choice
+    assert choice is not None
+    assert choice.step.tokens == 6
+
+
 class Rows:
     """So many examples, of which one is the longest."""
 

@@ -15,7 +15,7 @@ from edge_sdk.examples import Example, ExampleStore
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.runtimes.base import Batch, Evaluation
 from edge_sdk.session.held_out import MOST_BATCHES, HeldOutScores
-from hetlora.errors import ConditionsUnmet
+from hetlora.errors import ConditionsUnmet, Stopped
 from hetlora.graph_names import LABELS
 from hetlora.messages.device import TrainingSettings
 
@@ -121,6 +121,54 @@ def test_condition_that_is_lost_while_scoring_ends_the_round(
     store.put("snow", "cold")
     with pytest.raises(ConditionsUnmet):
         scores(store, may_go_on=refuse).score_before(Told())
+
+
+@pytest.mark.parametrize("error", [ConditionsUnmet("not now"), MemoryError(), OSError("a disk that is gone")])
+def test_round_that_is_trained_to_its_end_does_not_fail_for_want_of_a_score(
+    store: ExampleStore, scores: Callable[..., HeldOutScores], error: Exception
+) -> None:
+    store.put("snow", "cold")
+    looks = iter([None, error])
+    scored = scores(store, may_go_on=lambda: _raise(next(looks)))
+    scored.score_before(Told())
+    scored.score_after(Told())
+    assert scored.told() == {}
+
+
+def test_stop_ends_the_second_scoring(store: ExampleStore, scores: Callable[..., HeldOutScores]) -> None:
+    store.put("snow", "cold")
+    looks = iter([None, Stopped("this visit was asked to end")])
+    scored = scores(store, may_go_on=lambda: _raise(next(looks)))
+    scored.score_before(Told())
+    with pytest.raises(Stopped):
+        scored.score_after(Told())
+
+
+def _raise(error: Exception | None) -> None:
+    if error is not None:
+        raise error
+
+
+def test_lack_of_memory_for_the_first_score_costs_the_score_and_not_the_round(
+    store: ExampleStore, scores: Callable[..., HeldOutScores]
+) -> None:
+    store.put("snow", "cold")
+    scored = scores(store, may_go_on=lambda: _raise(MemoryError()))
+    scored.score_before(Told())
+    assert (scored.first, scored.told()) == (None, {})
+
+
+def test_first_score_of_another_process_is_taken_as_it_is(
+    store: ExampleStore, scores: Callable[..., HeldOutScores]
+) -> None:
+    store.put("snow", "cold")
+    before, after = scores(store), scores(store)
+    before.score_before(Told())
+    model = Told()
+    after.score_before(model, before.first)
+    assert model.batches == []
+    after.score_after(model)
+    assert after.told() == {"held_out_loss_before": np.log(2), "held_out_loss_after": np.log(2)}
 
 
 def test_at_most_so_many_batches_are_scored(

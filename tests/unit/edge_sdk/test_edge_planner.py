@@ -85,6 +85,13 @@ def test_each_node_takes_memory_and_each_written_byte_takes_time() -> None:
     assert forecast.seconds - plain.seconds == pytest.approx(1.0)  # 4 * 25 MB * 10 operations a byte
 
 
+def test_graph_that_scores_lies_beside_the_one_that_trains() -> None:
+    costs = COSTS.model_copy(update={"graph_nodes": 1000})
+    plain = forecast_round(costs, _step(4), steps=1, flops_per_second=1e9)
+    scored = forecast_round(costs, _step(4), steps=1, flops_per_second=1e9, scores=True)
+    assert scored.peak_bytes - plain.peak_bytes == 50 * MB + 1000 * 13 * 1024
+
+
 def test_peak_is_that_of_the_moment_with_the_most_alive() -> None:
     # A step of 4 x 8 tokens: 32 * 3 = 96 bytes at one moment, 50 + 4 * 8 * 8 = 306 at another.
     moments = (StepCost(per_token=3), StepCost(fixed=50, per_token_pair=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +16,13 @@ from slow_runtime import SlowRuntime
 from store_files import disk_of
 
 from edge_sdk.client import EdgeClient
-from edge_sdk.events import Event, GivenUp, Resumed, StepDone
+from edge_sdk.events import Event, GivenUp, HeldOutScored, Resumed, StepDone
 from edge_sdk.examples import Example
 from edge_sdk.folder import DeviceFolder, open_folder
 from edge_sdk.planning.forecast import PROCESS_BYTES
 from edge_sdk.planning.planner import MEMORY_SHARE
+from edge_sdk.runtimes.base import Batch, Factors
+from hetlora.adapter import Tensor
 from hetlora.cost import StepCost
 from hetlora.errors import ClockSkew
 from hetlora.manifest import Manifest
@@ -228,6 +231,57 @@ def test_length_that_was_agreed_is_planned_for_with_the_memory_of_now(
     small = STRONG.model_copy(update={"memory_available_bytes": for_two})
     assert device.visit(capabilities=small) == "failed"
     assert [failure.code for failure in service.failures] == ["device_too_small"]
+
+
+def test_model_is_scored_once_before_its_first_step_however_often_it_is_cut_off(
+    folder: DeviceFolder, training: TrainingSettings
+) -> None:
+    service = FakeService(training=training.model_copy(update={"evaluate": True}))
+    device = Device(service, folder, SlowRuntime(STEP_SECONDS))
+
+    def hold_out(client: EdgeClient) -> None:
+        client.held_out.put("rain", "cold")
+
+    assert device.visit(killed_after=30, before=hold_out) == "killed"
+    assert device.visit() == "accepted"
+    assert [event.when for event in device.events if isinstance(event, HeldOutScored)] == ["before", "after"]
+    assert service.reports[0].held_out_loss_before == pytest.approx(0.6931, abs=1e-4)
+
+
+def test_stop_while_the_trained_model_is_scored_costs_no_step(
+    folder: DeviceFolder, training: TrainingSettings
+) -> None:
+    service = FakeService(training=training.model_copy(update={"evaluate": True}))
+    stop = threading.Event()
+
+    @dataclass
+    class StoppedBeforeTheSecondScore(SlowRuntime):
+        def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
+            if len(self.read) == 2 * (STEPS - 1):  # this is the last step
+                stop.set()
+            return super().gradients(batch, factors)
+
+    def client(runtime: SlowRuntime) -> EdgeClient:
+        return EdgeClient(
+            "http://service.test",
+            "weather",
+            folder.root,
+            enrolment_token="token",
+            capabilities=STRONG,
+            runtime=runtime,
+            http=service.http,
+            clock=lambda: NOW,
+        )
+
+    with client(StoppedBeforeTheSecondScore()) as first:
+        first.examples.put_many([*_examples()])
+        first.held_out.put("rain", "cold")
+        assert first.run_once(stop=stop).outcome == "stopped"
+    again = SlowRuntime()
+    with client(again) as second:
+        assert second.run_once().outcome == "accepted"
+    assert again.read == []
+    assert service.reports[0].steps == STEPS
 
 
 def _token_costs_100_mb(manifest: Manifest) -> Manifest:
