@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from edge_sdk.planning.forecast import Correction
@@ -11,6 +12,7 @@ from edge_sdk.probe.cache import DAY_SECONDS
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.session.database import DeviceDatabase
 from hetlora import __version__
+from hetlora.errors import DeviceTooSmall
 from hetlora.messages.device import CapabilityReport
 
 _TABLE: Final = """
@@ -23,6 +25,15 @@ CREATE TABLE IF NOT EXISTS corrections (
     taken_at REAL NOT NULL
 ) WITHOUT ROWID, STRICT
 """
+# A trial that ended with its process, which the kernel may have killed for want of memory.
+_TRIALS_TABLE: Final = """
+CREATE TABLE IF NOT EXISTS trials_under_way (
+    bundle TEXT PRIMARY KEY,
+    circumstances TEXT NOT NULL,
+    begun_at REAL NOT NULL
+) WITHOUT ROWID, STRICT
+"""
+CUT_OFF_SECONDS: Final = 3600.0
 # A device has one bundle at a time, or a few.
 _MOST_BUNDLES: Final = 64
 
@@ -53,7 +64,7 @@ class Corrections:
         self._database = database
         self._ttl_seconds = ttl_seconds
         self._clock = clock
-        database.make(_TABLE)
+        database.make(_TABLE, _TRIALS_TABLE)
 
     def of(self, bundle: str, circumstances: str) -> Correction | None:
         """What was measured of the bundle with this digest, if that was not too long ago."""
@@ -77,3 +88,30 @@ class Corrections:
                 " (SELECT bundle FROM corrections ORDER BY taken_at DESC LIMIT ?)",
                 (_MOST_BUNDLES,),
             )
+
+    @contextmanager
+    def trying(self, bundle: str, circumstances: str) -> Iterator[None]:
+        """Note that a trial is under way for as long as it is.
+
+        Raises:
+            DeviceTooSmall: one was within the last hour when its process ended, as it would be again.
+        """
+        now = self._clock()
+        with self._database.writing() as database:
+            found = database.execute(
+                "SELECT begun_at FROM trials_under_way WHERE bundle = ? AND circumstances = ?",
+                (bundle, circumstances),
+            ).fetchone()
+            if found is not None and 0 <= now - found[0] < CUT_OFF_SECONDS:
+                raise DeviceTooSmall(
+                    "the process ended while it tried this bundle, perhaps for want of memory",
+                    got=f"{now - found[0]:.0f} s ago",
+                    expected=f"to be tried again after {CUT_OFF_SECONDS:.0f} s",
+                )
+            row = (bundle, circumstances, now)
+            database.execute("INSERT OR REPLACE INTO trials_under_way VALUES (?, ?, ?)", row)
+        try:
+            yield
+        finally:
+            with self._database.writing() as database:
+                database.execute("DELETE FROM trials_under_way WHERE bundle = ?", (bundle,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -116,6 +117,7 @@ class Assignment(ABC):
         self._with = equipment
         self._choice: RankChoice | None = None
         self._received_before = equipment.downloads.received_bytes
+        self._came_at = time.monotonic()
 
     def run(self) -> Visit:
         """Carry the assignment to its end; whatever stops it gives it back to the service.
@@ -130,6 +132,11 @@ class Assignment(ABC):
             raise
         except Exception as error:
             return self._give_back(error)
+
+    @property
+    def _seconds_left(self) -> float:
+        """Of the time that the offer gives, which began when it came: a model may have been fetched since."""
+        return max(self._offer.round_seconds - (time.monotonic() - self._came_at), 0.0)
 
     @abstractmethod
     def _work(self) -> Visit:

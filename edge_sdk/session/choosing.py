@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -35,14 +37,21 @@ _EXAMPLES_AT_A_TIME: Final = 64
 
 
 def choose(
-    offer: Offer, manifest: Manifest, runtime: RuntimeFactory, examples: ExampleStore, tools: Equipment
+    offer: Offer,
+    manifest: Manifest,
+    runtime: RuntimeFactory,
+    examples: ExampleStore,
+    tools: Equipment,
+    *,
+    timer: Callable[[], float] = time.monotonic,
 ) -> RankChoice:
     """How this device takes an offer; a bundle that it never ran is fetched and tried first.
 
     A profile by hand stands for another device, which nothing that is measured here would say anything of.
 
     Raises:
-        DeviceTooSmall, RankOutOfRange, BundleInvalid: see `Planner`.
+        DeviceTooSmall, RankOutOfRange, BundleInvalid: see `Planner`; the last trial of the bundle ended with
+            its process.
         ConditionsUnmet: a condition was lost during the trial.
     """
     planner = _planner(offer, manifest, examples, tools)
@@ -52,7 +61,11 @@ def choose(
     known = tools.corrections.of(offer.bundle.sha256, circumstances)
     tried = None
     if known is None and offer.kind == "train":
-        tried = _tried(planner, runtime, examples, tools)
+        plan_trial(planner)  # it may decline, and then nothing is fetched
+        if planner.bundle_bytes:
+            planner = _planner(_fetched(offer, tools, timer), manifest, examples, tools)
+        with tools.corrections.trying(offer.bundle.sha256, circumstances):
+            tried = _tried(planner, runtime, examples, tools)
     longest = _longest_tokens(planner, examples, tools)
     choice = replace(planner, correction=known or tried or UNCORRECTED, longest_tokens=longest).choose()
     if tried is not None:  # and did not make the device decline: that may have been one bad moment
@@ -75,12 +88,17 @@ def _planner(offer: Offer, manifest: Manifest, examples: ExampleStore, tools: Eq
     )
 
 
+def _fetched(offer: Offer, tools: Equipment, timer: Callable[[], float]) -> Offer:
+    """An offer with the time that is left of it once its bundle is here, which may be hours later."""
+    started = timer()
+    tools.bundles.bundle(offer.bundle)
+    return offer.model_copy(update={"round_seconds": offer.round_seconds - (timer() - started)})
+
+
 def _tried(planner: Planner, runtime: RuntimeFactory, examples: ExampleStore, tools: Equipment) -> Correction:
     offer, step = planner.offer, plan_trial(planner)
-    taking = steps_of(
-        tools.bundles.bundle(offer.bundle), runtime, examples, step, offer.training, tools.threads
-    )
-    forecast = trial_forecast(planner, step)
+    bundle, forecast = tools.bundles.bundle(offer.bundle), trial_forecast(planner, step)
+    taking = steps_of(bundle, runtime, examples, step, offer.training, tools.threads)
     try:
         trial = run_trial(
             taking, check=lambda: tools.watch.check(offer.conditions), system=tools.watch.system

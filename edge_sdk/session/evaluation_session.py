@@ -51,6 +51,6 @@ class EvaluationSession(Assignment):
             taken.bundle,
             taken.terms.training,
             seed=taken.plan.seed,
-            max_seconds=self._offer.round_seconds,
+            max_seconds=self._seconds_left,
             may_go_on=lambda: self._with.watch.check(self._offer.conditions),
         )

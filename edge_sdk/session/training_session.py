@@ -86,7 +86,7 @@ class Session(Assignment):
             taken.bundle,
             taken.terms.training,
             seed=taken.plan.seed,
-            max_seconds=SCORING_SHARE * offer.round_seconds,
+            max_seconds=SCORING_SHARE * self._seconds_left,
             may_go_on=lambda: tools.watch.check(offer.conditions),
             on_event=tools.on_event,
         )
@@ -128,7 +128,7 @@ class Session(Assignment):
                 trainer,
                 batches,
                 settings,
-                max_seconds=self._offer.round_seconds - scores.seconds_to_keep,
+                max_seconds=self._seconds_left - scores.seconds_to_keep,
                 on_step=on_step,
                 seconds_before=seconds_before,
                 keep=checkpoints.keep,

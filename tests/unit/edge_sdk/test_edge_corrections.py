@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from edge_sdk.probe.cache import DAY_SECONDS
 from edge_sdk.runtimes.onnx import OnnxRuntime
 from edge_sdk.runtimes.pytorch import PytorchRuntime
 from edge_sdk.session.database import DeviceDatabase
+from hetlora.errors import DeviceTooSmall
 
 MEASURED = Correction(memory=1.25, seconds=0.5, watts=7.5)
 
@@ -54,6 +56,37 @@ def test_bundles_that_were_left_long_ago_are_forgotten(database: DeviceDatabase)
         at(database, second).keep(f"digest {second}", "", MEASURED)
     known = [second for second in range(70) if at(database, 70).of(f"digest {second}", "") is not None]
     assert known == [*range(6, 70)]
+
+
+def test_bundle_whose_trial_ended_with_its_process_is_not_tried_for_an_hour(
+    database: DeviceDatabase, tmp_path: Path
+) -> None:
+    with at(database).trying("digest", "1 thread"):
+        shutil.copytree(tmp_path, tmp_path.with_name("as a kill would leave it"))
+    left = DeviceDatabase(tmp_path.with_name("as a kill would leave it") / "device.sqlite")
+    refused = pytest.raises(DeviceTooSmall, match=r"ended while it tried this bundle.*got 3599 s ago")
+    with refused, at(left, 3599).trying("digest", "1 thread"):
+        pass
+    for bundle, circumstances in (("another", "1 thread"), ("digest", "2 threads")):
+        with at(left, 3599).trying(bundle, circumstances):
+            pass
+    left.close()
+
+
+def test_trial_that_was_cut_off_long_ago_is_made_again(database: DeviceDatabase, tmp_path: Path) -> None:
+    with at(database).trying("digest", "1 thread"):
+        shutil.copytree(tmp_path, tmp_path.with_name("copy"))
+    left = DeviceDatabase(tmp_path.with_name("copy") / "device.sqlite")
+    with at(left, 3600).trying("digest", "1 thread"):
+        pass
+    left.close()
+
+
+def test_trial_that_fails_or_ends_leaves_the_way_free(database: DeviceDatabase) -> None:
+    with pytest.raises(MemoryError), at(database).trying("digest", "1 thread"):
+        raise MemoryError
+    with at(database).trying("digest", "1 thread"):
+        pass
 
 
 def test_other_cores_threads_or_runtimes_are_other_circumstances() -> None:
