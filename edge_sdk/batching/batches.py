@@ -11,8 +11,8 @@ import numpy as np
 
 from edge_sdk.batching.collation import KINDS, Collate, ImageCollation, collate_for
 from edge_sdk.batching.sizes import fixed_sizes
-from edge_sdk.batching.tokenised import Tokenised, encoding_of
-from edge_sdk.batching.tokens import text_encoder
+from edge_sdk.batching.tokenised import Shortened, Tokenised, encoding_of
+from edge_sdk.batching.tokens import TextEncoder, text_encoder
 from edge_sdk.examples import ExampleStore
 from edge_sdk.runtimes.base import Batch
 from hetlora.bundle import Bundle
@@ -74,8 +74,10 @@ class Batching:
     read: Callable[[ExampleStore], Source] = _as_they_are
 
 
-def batching_of(bundle: Bundle, settings: TrainingSettings) -> Batching:
+def batching_of(bundle: Bundle, settings: TrainingSettings, *, longest_tokens: int | None = None) -> Batching:
     """The batches of a run, in the sizes that a bundle leaves it.
+
+    `longest_tokens` is of the longest text that memory was planned for: one that has grown since is cut.
 
     Raises:
         BundleInvalid: inputs that neither text nor images can fill.
@@ -87,14 +89,24 @@ def batching_of(bundle: Bundle, settings: TrainingSettings) -> Batching:
     encoder = text_encoder(bundle, max_tokens=settings.max_tokens)
     rows = encoder.sizes.rows
     collation = collate_for(manifest.task, manifest.labels, encoder)
-    encoding = encoding_of(manifest, max_tokens=encoder.max_tokens)
+
+    def rows_of(store: ExampleStore, cut: TextEncoder) -> Tokenised:
+        make = collate_for(manifest.task, manifest.labels, cut).row
+        return Tokenised(store, make, encoding_of(manifest, max_tokens=cut.max_tokens))
+
+    def read(store: ExampleStore) -> Source:
+        rows = rows_of(store, encoder)
+        if longest_tokens is None or longest_tokens >= encoder.max_tokens:
+            return rows
+        return Shortened(rows, rows_of(store, encoder.cut_to(longest_tokens)), longest_tokens)
+
     return Batching(
         collation.batch,
         batch_size=min(rows or settings.batch_size, settings.batch_size)
         if manifest.generates
         else rows or settings.batch_size,
         always_full=rows is not None and not manifest.generates,
-        read=lambda store: Tokenised(store, collation.row, encoding),
+        read=read,
     )
 
 

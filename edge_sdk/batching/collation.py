@@ -38,6 +38,11 @@ class TokenRow:
     type_ids: list[int]
     labels: list[int]
 
+    @property
+    def length(self) -> int:
+        """How many tokens it takes of a batch: what is read, or what is learned of it."""
+        return max(len(self.ids), len(self.labels))
+
 
 class TextCollation:
     """How examples of text become a batch, each first a row of tokens that does not depend on the others.

@@ -67,6 +67,24 @@ class Tokenised:
         return [rows[row_id] for row_id in ids if row_id in rows]
 
 
+class Shortened:
+    """Rows as they are, but for those that are longer than so many tokens: these come from elsewhere."""
+
+    def __init__(self, rows: Tokenised, shorter: Tokenised, most_tokens: int) -> None:
+        self._rows, self._shorter, self._most_tokens = rows, shorter, most_tokens
+
+    def ids(self) -> list[int]:
+        """Row numbers for `get`, oldest first."""
+        return self._rows.ids()
+
+    def get(self, ids: Sequence[int]) -> list[TokenRow]:
+        """The tokens of these rows; see `Tokenised`."""
+        rows = self._rows.get(ids)
+        if all(row.length <= self._most_tokens for row in rows):
+            return rows
+        return self._shorter.get(ids)
+
+
 def _packed(row: TokenRow) -> bytes:
     parts = (row.ids, row.type_ids, row.labels)
     return _COUNTS.pack(*map(len, parts)) + b"".join(np.array(part, "<i4").tobytes() for part in parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from itertools import takewhile
 from pathlib import Path
 
@@ -61,6 +62,12 @@ class TextEncoder:
         # large vocabulary's seconds and memory twice.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+
+    def cut_to(self, max_tokens: int) -> TextEncoder:
+        """The same, with the same tokenizer, for texts of at most so many tokens."""
+        shorter = copy(self)
+        shorter.max_tokens = min(max_tokens, self.max_tokens)
+        return shorter
 
     def encode(self, texts: Sequence[str]) -> dict[str, NDArray[np.int64]]:
         """Arrays (texts, tokens) int64 by input name, padded to the longest of these, or to fixed sizes."""

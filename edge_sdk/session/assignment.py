@@ -173,6 +173,7 @@ class Assignment(ABC):
             rank=ready.choice.rank,
             training=offer.training.model_copy(update={"max_tokens": ready.choice.max_tokens}),
             micro_batch=ready.choice.micro_batch,
+            longest_tokens=ready.choice.step.tokens,
             example_count=ready.example_count,
             downloaded_bytes=tools.downloads.received_bytes - self._received_before,
         )
@@ -183,8 +184,10 @@ class Assignment(ABC):
         assigned = read_assigned(terms.plan, received, ready.manifest.adapter, rank=rank)
         bundle = self._with.bundles.bundle(self._offer.bundle)
         # Where this goes on from a checkpoint there may be less memory now than there was.
-        rows = min(terms.micro_batch or ready.choice.micro_batch, ready.choice.micro_batch)
-        terms = terms.model_copy(update={"micro_batch": rows})
+        step = ready.choice.step
+        rows = min(terms.micro_batch or step.micro_batch, step.micro_batch)
+        tokens = min(terms.longest_tokens or step.tokens, step.tokens)
+        terms = terms.model_copy(update={"micro_batch": rows, "longest_tokens": tokens})
         return Taken(terms, bundle, ready.runtime, assigned, self._begun(assigned))
 
     def _begun(self, assigned: Assigned) -> Adapter:

@@ -34,6 +34,7 @@ class Terms(Message):
     rank: PositiveCount  # as the device asked for it
     training: TrainingSettings  # as it has decided to train
     micro_batch: PositiveCount | None = None
+    longest_tokens: PositiveCount | None = None  # of the texts that it has planned for
     example_count: PositiveCount
     downloaded_bytes: Count
 

@@ -133,7 +133,7 @@ def longest_tokens(source: Source) -> int | None:
     longest = 0
     for start in range(0, len(ids), _EXAMPLES_AT_A_TIME):
         rows = source.get(ids[start : start + _EXAMPLES_AT_A_TIME])
-        longest = max([longest, *(max(len(row.ids), len(row.labels)) for row in rows)])
+        longest = max([longest, *(row.length for row in rows)])
     return longest or None
 
 

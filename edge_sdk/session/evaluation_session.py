@@ -50,6 +50,7 @@ class EvaluationSession(Assignment):
             self._with.held_out,
             taken.bundle,
             taken.terms.training,
+            longest_tokens=taken.terms.longest_tokens,
             seed=taken.plan.seed,
             max_seconds=self._seconds_left,
             may_go_on=lambda: self._with.watch.check(self._offer.conditions),

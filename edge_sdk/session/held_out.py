@@ -46,6 +46,7 @@ class HeldOutScores:
 
     Args:
         store: what is held out; None where nobody asks.
+        longest_tokens: as `batching_of` has it.
         max_seconds: what the first scoring may take; the second has as many batches.
         may_go_on: called before each batch; what it raises before the first step ends the round.
 
@@ -59,6 +60,7 @@ class HeldOutScores:
         bundle: Bundle,
         settings: TrainingSettings,
         *,
+        longest_tokens: int | None = None,
         seed: int,
         max_seconds: float,
         may_go_on: Callable[[], object],
@@ -67,6 +69,7 @@ class HeldOutScores:
     ) -> None:
         self._store = None if store is None or store.count() == 0 else store
         self._bundle, self._settings, self._seed = bundle, settings, seed
+        self._longest_tokens = longest_tokens
         self._max_seconds, self._timer = max_seconds, timer
         self._may_go_on, self._on_event = may_go_on, on_event
         self._reports: dict[When, EvaluationReport] = {}
@@ -138,5 +141,5 @@ class HeldOutScores:
         return batches
 
     def _drawn(self, store: ExampleStore) -> Iterator[tuple[Batch, int]]:
-        batching = batching_of(self._bundle, self._settings)
+        batching = batching_of(self._bundle, self._settings, longest_tokens=self._longest_tokens)
         return each_once(batching.read(store), batching, rng=np.random.default_rng(self._seed))

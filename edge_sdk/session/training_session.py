@@ -85,6 +85,7 @@ class Session(Assignment):
             tools.held_out if offer.training.evaluate else None,
             taken.bundle,
             taken.terms.training,
+            longest_tokens=taken.terms.longest_tokens,
             seed=taken.plan.seed,
             max_seconds=SCORING_SHARE * self._seconds_left,
             may_go_on=lambda: tools.watch.check(offer.conditions),
@@ -113,7 +114,7 @@ class Session(Assignment):
             if step < settings.steps:
                 tools.watch.check(self._offer.conditions)
 
-        batching = batching_of(taken.bundle, settings)
+        batching = batching_of(taken.bundle, settings, longest_tokens=taken.terms.longest_tokens)
         batches = draw_batches(
             batching.read(tools.examples),
             batching.collate,

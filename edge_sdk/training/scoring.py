@@ -22,6 +22,7 @@ def score(
     bundle: Bundle,
     settings: TrainingSettings,
     *,
+    longest_tokens: int | None = None,
     seed: int,
     max_seconds: float,
     may_go_on: Callable[[], object],
@@ -33,13 +34,13 @@ def score(
 
     It ends with the batch in which `max_seconds` are over, or `most_examples` are scored; with `ids` it is of
     these examples alone. So one that has as many as another before it, of the same seed and ids, is of the
-    very same examples. `may_go_on` is called before each batch.
+    very same examples. `longest_tokens` is as in `batching_of`. `may_go_on` is called before each batch.
 
     Raises:
         BundleInvalid: see `batching_of`.
         NoExamples, TrainingDiverged: see `evaluate_locally`.
     """
-    batching = batching_of(bundle, settings)
+    batching = batching_of(bundle, settings, longest_tokens=longest_tokens)
     batches = each_once(batching.read(store), batching, rng=np.random.default_rng(seed), ids=ids)
     return evaluate_locally(
         model,

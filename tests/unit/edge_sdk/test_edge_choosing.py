@@ -218,6 +218,19 @@ def test_longest_of_the_texts_that_are_scored_is_planned_for(
     assert choice.step.tokens == 6
 
 
+def test_text_that_grows_after_the_plan_is_cut_to_the_length_that_was_planned_for(
+    make_client: MakeClient, opened: Opened
+) -> None:
+    def grow(event: Event) -> None:
+        if isinstance(event, RankChosen):
+            client.examples.put("snow and ice and sun and sand", "cold", key="first")
+
+    client = make_client(capabilities=None, runtime=opened, on_event=grow)
+    assert client.run_once().outcome == "accepted"
+    _, training = opened.runtimes
+    assert {batch["input_ids"].shape for batch in training.batches} == {(2, 3)}
+
+
 class Rows:
     """So many examples, of which one is the longest."""
 
