@@ -187,7 +187,10 @@ class EdgeClient:
                 downloads=downloads,
                 uploads=Uploads(transport, part_bytes=upload_part_bytes),
                 bundles=BundleCache(
-                    place.bundles, downloads, VerifiedFiles(database, place.bundles, clock=clock)
+                    place.bundles,
+                    downloads,
+                    VerifiedFiles(database, place.bundles, clock=clock),
+                    needed=lambda: self.adapters.index().bundle_digests(),
                 ),
                 folder=place,
                 database=database,

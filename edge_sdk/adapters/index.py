@@ -125,6 +125,10 @@ class AdapterIndex(Message):
         refs = (ref for own in self.stored().values() for ref in (own.tensors, own.frozen))
         return {ref.sha256 for ref in refs if ref is not None}
 
+    def bundle_digests(self) -> set[str]:
+        """The bundles that these adapters belong to."""
+        return {own.bundle for own in self.stored().values()}
+
     def after_round(self, sent: StoredAdapter, trained: StoredAdapter) -> AdapterIndex:
         """With what a round left: nothing is in use by that."""
         known = self._with(newest_global=sent, newest_local=trained, is_undecided=True, comparisons_cut_off=0)

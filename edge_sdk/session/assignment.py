@@ -155,6 +155,7 @@ class Assignment(ABC):
         check_examples(examples, manifest.task, manifest.labels)
         runtime = tools.runtime or runtime_for(manifest)
         example_count = examples.count()
+        tools.bundles.make_room(offer.bundle)  # or the plan would be for a disk that need not be full
         choice = choose(offer, manifest, runtime, examples, tools)
         self._choice = choice
         tools.on_event(RankChosen(choice))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -27,10 +29,26 @@ class BundleCache:
     A file is hashed when a process first uses it, unless `verified` knows it; after that its size is checked
     at each use. A file that fails is fetched again. Interrupted downloads continue, as each file stands on
     its own.
+
+    Where the disk has no room for a bundle, others go, the one that was not used for longest first.
+
+    Args:
+        needed: names the bundles that stay all the same, by digest.
+        free_bytes: how much the disk of a folder has free.
     """
 
-    def __init__(self, folder: Path, downloads: Downloads, verified: VerifiedFiles) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        downloads: Downloads,
+        verified: VerifiedFiles,
+        *,
+        needed: Callable[[], Collection[str]] = frozenset,
+        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+    ) -> None:
         self._folder = folder
+        self._needed = needed
+        self._free_bytes = free_bytes
         self._downloads = downloads
         self._verified = verified
         self._hashed: set[Path] = set()
@@ -53,17 +71,23 @@ class BundleCache:
         return parse_manifest(path.read_bytes())
 
     def missing_bytes(self, ref: ObjectRef) -> int:
-        """How much of the bundle is still to be fetched, by the sizes of what is there.
+        """How much of the bundle is still to be fetched, by the sizes of what is there, parts of files too.
 
         Raises:
             BodyTooLarge, BundleInvalid, DigestMismatch, ServiceUnreachable: as for `manifest`.
         """
-        files = {self._folder / ref.sha256 / name: file for name, file in self.manifest(ref).files.items()}
-        return sum(
-            file.size_bytes
-            for path, file in files.items()
-            if not (path.is_file() and path.stat().st_size == file.size_bytes)
-        )
+        return self._wanted_bytes(self._missing_by_size(ref).values())
+
+    def make_room(self, ref: ObjectRef) -> None:
+        """Have the disk hold what is missing of a bundle, if it can.
+
+        First what is left of other downloads goes, then bundles that nothing needs.
+
+        Raises:
+            DeviceTooSmall: the disk has no room for what is missing.
+            BodyTooLarge, BundleInvalid, DigestMismatch, ServiceUnreachable: as for `manifest`.
+        """
+        self._make_room(ref, self._missing_by_size(ref).values())
 
     def bundle(self, ref: ObjectRef) -> Bundle:
         """The whole bundle; only what is missing or damaged is fetched.
@@ -79,10 +103,53 @@ class BundleCache:
             for relative, file in manifest.files.items()
             if not self._holds(folder / relative, file)
         }
-        _check_room(self._folder, sum(file.size_bytes for file in missing.values()))
+        self._make_room(ref, missing.values())
         for relative, file in missing.items():
             self._fetch(file, folder / relative, relative)
+        os.utime(folder)  # used now: see `_others`
         return open_bundle(folder, verify=False, digest=ref.sha256)
+
+    def _missing_by_size(self, ref: ObjectRef) -> Mapping[str, ObjectRef]:
+        folder = self._folder / ref.sha256
+        return {
+            name: file
+            for name, file in self.manifest(ref).files.items()
+            if not ((folder / name).is_file() and (folder / name).stat().st_size == file.size_bytes)
+        }
+
+    def _wanted_bytes(self, files: Collection[ObjectRef]) -> int:
+        return sum(file.size_bytes - self._downloads.arrived_bytes(file) for file in files)
+
+    def _make_room(self, ref: ObjectRef, missing: Collection[ObjectRef]) -> None:
+        wanted_bytes = self._wanted_bytes(missing)
+        if self._has_room(wanted_bytes):
+            return
+        self._downloads.drop_leftovers(but=missing)
+        for folder in self._others(ref):
+            if self._has_room(wanted_bytes):
+                return
+            self._remove(folder)
+        if not self._has_room(wanted_bytes):
+            raise DeviceTooSmall(
+                "the disk has no room for the bundle",
+                got=f"{self._free_bytes(self._folder)} bytes free",
+                expected=f"{wanted_bytes} and {DISK_RESERVE_BYTES} in reserve",
+            )
+
+    def _has_room(self, wanted_bytes: int) -> bool:
+        return not wanted_bytes or wanted_bytes + DISK_RESERVE_BYTES <= self._free_bytes(self._folder)
+
+    def _others(self, ref: ObjectRef) -> list[Path]:
+        """What may go, the one that was not used for longest first."""
+        kept = {ref.sha256, *self._needed()}
+        folders = [path for path in self._folder.iterdir() if path.name not in kept and path.is_dir()]
+        return sorted(folders, key=lambda path: path.stat().st_mtime_ns)
+
+    def _remove(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)  # what an app has open stays on some systems
+        self._verified.forget(folder)
+        self._hashed = {path for path in self._hashed if folder not in path.parents}
+        logger.info("bundle=%s event=removed", folder.name)
 
     def _holds(self, path: Path, ref: ObjectRef) -> bool:
         if not path.is_file():
@@ -108,13 +175,3 @@ class BundleCache:
         self._downloads.fetch(ref, path, name=name)
         self._verified.note(path, ref.sha256)
         self._hashed.add(path)
-
-
-def _check_room(folder: Path, wanted_bytes: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if wanted_bytes and wanted_bytes + DISK_RESERVE_BYTES > free:
-        raise DeviceTooSmall(
-            "the disk has no room for the bundle",
-            got=f"{free} bytes free",
-            expected=f"{wanted_bytes} and {DISK_RESERVE_BYTES} in reserve",
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +54,7 @@ class Downloads:
             ServiceUnreachable: something else answers; what had arrived stays.
             HetloraError: see `Transport.exchange`.
         """
-        part = self._folder / f"{ref.sha256}.part"
+        part = self._part(ref)
         try:
             self._fill(ref, part, name)
             if sha256_of_file(part) != ref.sha256:
@@ -70,10 +70,20 @@ class Downloads:
         os.replace(part, target)
         self._on_file(name, ref.size_bytes)
 
-    def drop_leftovers(self) -> None:
-        """Remove what is left of interrupted downloads, for when nothing is to be continued."""
+    def arrived_bytes(self, ref: ObjectRef) -> int:
+        """How much of an object is here from a download that was interrupted."""
+        part = self._part(ref)
+        return min(part.stat().st_size, ref.size_bytes) if part.is_file() else 0
+
+    def drop_leftovers(self, but: Collection[ObjectRef] = ()) -> None:
+        """Remove what is left of interrupted downloads, but those of objects that are to be continued."""
+        continued = {self._part(ref) for ref in but}
         for path in self._folder.iterdir():
-            path.unlink()
+            if path not in continued:
+                path.unlink()
+
+    def _part(self, ref: ObjectRef) -> Path:
+        return self._folder / f"{ref.sha256}.part"
 
     def _fill(self, ref: ObjectRef, part: Path, name: str) -> None:
         part.touch()

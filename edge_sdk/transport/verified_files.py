@@ -66,5 +66,11 @@ class VerifiedFiles:
                 (self._name(path), sha256, now.st_size, now.st_mtime_ns, self._clock()),
             )
 
+    def forget(self, folder: Path) -> None:
+        """The files below a folder are no longer there; on a full disk their rows stay, and say nothing."""
+        below = f"{self._name(folder)}/"
+        with suppress(UnavailableError), self._database.writing() as database:
+            database.execute("DELETE FROM verified_files WHERE substr(path, 1, ?) = ?", (len(below), below))
+
     def _name(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
