@@ -99,7 +99,8 @@ class AssignmentStore:
             if row is not None and not is_over(row.progress):
                 if row.assignment_id == offer.assignment_id:
                     told = (offer.run_id, offer.training.steps)  # one that was taken over has told neither
-                    database.execute("UPDATE assignment SET run_id = ?, steps = ?", told)
+                    if (row.run_id, row.steps) != told:  # to write takes room: the disk may be full
+                        database.execute("UPDATE assignment SET run_id = ?, steps = ?", told)
                     return
                 raise StateConflict("another assignment is under way", got=row.assignment_id)
             drop_parts(database)
@@ -186,12 +187,17 @@ class AssignmentStore:
             report = None if row is None else parsed(Report, row.report)
             return None if report is None else update_of(database, report)
 
-    def delivered(self, errors: bytes = b"") -> None:
-        """The service has answered for the update; what rounding has left out is kept for the run."""
+    def delivered(self, errors: bytes = b"", private_factors: bytes | None = None) -> None:
+        """The service has answered for the update; what rounding has left out is kept for the run.
+
+        `private_factors` are of an update that could not be stored, or they would be kept already.
+        """
         with self._database.writing() as database:
             row = end(database, Progress.DELIVERED)
             if errors:
                 keep_tensors(database, "rounding_errors", row.run_id, errors)
+            if private_factors is not None:
+                keep_tensors(database, "private_factors", row.run_id, private_factors)
         self._database.overwrite_removed()
 
 

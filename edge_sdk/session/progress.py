@@ -23,8 +23,9 @@ _ALWAYS = {_P.OFFERED, _P.GIVEN_UP}
 # A state that is not a key is final: its assignment gives way to the next offer.
 LEGAL_MOVES: Final[dict[Progress, set[Progress]]] = {
     _P.OFFERED: {_P.TAKEN, *_ALWAYS},
-    _P.TAKEN: {_P.TRAINING, _P.TRAINED, *_ALWAYS},  # trained before a checkpoint was due
-    _P.TRAINING: {_P.TRAINING, _P.TRAINED, *_ALWAYS},
+    # Trained before a checkpoint was due; and delivered without having been stored, on a full disk.
+    _P.TAKEN: {_P.TRAINING, _P.TRAINED, _P.DELIVERED, *_ALWAYS},
+    _P.TRAINING: {_P.TRAINING, _P.TRAINED, _P.DELIVERED, *_ALWAYS},
     _P.TRAINED: {_P.DELIVERED, *_ALWAYS},
 }
 

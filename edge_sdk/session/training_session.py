@@ -25,7 +25,7 @@ from edge_sdk.training.pruning import self_prune
 from edge_sdk.training.trainer import open_trainer
 from hetlora.adapter import Adapter, Tensor
 from hetlora.digest import sha256_of
-from hetlora.errors import Stopped
+from hetlora.errors import Stopped, UnavailableError
 from hetlora.messages.common import YEAR_SECONDS, ObjectRef
 from hetlora.messages.device import Adaptation, Offer, Report
 from hetlora.partial import contract
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 class Session(Assignment):
     """Takes an offer, trains, and delivers; used once."""
+
+    _not_kept: bytes | None = None  # private factors of an update that could not be stored
 
     def _work(self) -> Visit:
         store = self._with.assignments
@@ -64,9 +66,16 @@ class Session(Assignment):
             **scores.told(),
         )
         update = Update(tensors, report, errors)
-        private = private_factors_to_bytes(adapter) if plan.adaptation.private_lora_B else None
-        self._with.assignments.trained(update, private)
+        self._keep(update, private_factors_to_bytes(adapter) if plan.adaptation.private_lora_B else None)
         return update
+
+    def _keep(self, update: Update, private_factors: bytes | None) -> None:
+        """Store what is to be delivered; on a full disk it is delivered all the same, out of memory."""
+        try:
+            self._with.assignments.trained(update, private_factors)
+        except UnavailableError as error:
+            logger.warning("assignment=%s event=update_not_kept error=%s", self._offer.assignment_id, error)
+            self._not_kept = private_factors
 
     def _begin_or_resume(self) -> Taken:
         store, examples = self._with.assignments, self._with.examples
@@ -186,7 +195,7 @@ class Session(Assignment):
         receipt = tools.service.submit(assignment_id, update.report)
         # Nothing was sent, as it were, where the service had no more use for it.
         is_accepted = outcome_of(receipt.state) == "accepted"
-        tools.assignments.delivered(update.errors if is_accepted else b"")
+        self._note_delivered(update.errors if is_accepted else b"")
         tools.downloads.drop_leftovers()
         tools.on_event(Submitted(update.report, receipt))
         tools.adopter.settle(lambda: tools.watch.check(self._offer.conditions))
@@ -199,6 +208,15 @@ class Session(Assignment):
             choice=self._choice,
             report=update.report,
         )
+
+    def _note_delivered(self, errors: bytes) -> None:
+        """On a full disk an update that is stored stays so: before the next assignment it is asked about."""
+        try:
+            self._with.assignments.delivered(errors, self._not_kept)
+        except UnavailableError as error:
+            logger.warning(
+                "assignment=%s event=delivery_not_noted error=%s", self._offer.assignment_id, error
+            )
 
 
 def _as_agreed(offer: Offer, terms: Terms) -> Offer:
