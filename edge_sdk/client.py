@@ -264,10 +264,12 @@ class EdgeClient:
 
         Set `stop` from another thread, or from `on_visit`, which sees each visit. A visit under way ends as
         `run_once` says. A service that is away is tried again, less and less often, and so is a device that
-        cannot work, for want of disk space for example.
+        cannot work, for want of disk space for example, or as `on_event` raised.
 
         Raises:
             RefusedError: the service does not admit this device.
+            InputError: something of this device cannot be used, a store that is damaged for one.
+            Exception: what `on_visit` raises.
         """
         from edge_sdk.session.visiting import keep_visiting
 

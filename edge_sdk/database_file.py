@@ -15,6 +15,8 @@ BUSY_SECONDS: Final = 30.0
 _PRAGMAS: Final = ("journal_mode = WAL", "secure_delete = ON")
 # Also where a limit of the process, and not the disk, refuses to have a file grow.
 _NO_ROOM: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
+# A worn card, a disk that the system has mounted for reading alone, a folder that is gone: it may pass.
+_NO_ACCESS: Final = ("SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
 
 
 class DatabaseFile:
@@ -39,6 +41,7 @@ class DatabaseFile:
         self._name = name
         self._lock = threading.RLock()
         self._owes_overwriting = False
+        self._is_open = False
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600)
@@ -57,6 +60,7 @@ class DatabaseFile:
             if isinstance(error, sqlite3.Error):
                 raise self._unopened(error) from error
             raise
+        self._is_open = True
 
     def close(self) -> None:
         """Close the file; the last to do so leaves nothing beside it."""
@@ -68,7 +72,8 @@ class DatabaseFile:
         """A transaction that holds the only right to write; an error within undoes all of it.
 
         Raises:
-            DiskFull, StoreDamaged, UnavailableError: see the classes; another process writes on and on.
+            DiskFull, StoreDamaged, UnavailableError: see the classes; another process writes on and on, or
+                the system refuses to read or write.
         """
         with self._lock, self._errors_in_words():
             self._database.execute("BEGIN IMMEDIATE")
@@ -86,6 +91,7 @@ class DatabaseFile:
 
         Raises:
             StoreDamaged: bytes that are no database's.
+            UnavailableError: the system refuses to read.
         """
         with self._lock, self._errors_in_words():
             self._database.execute("BEGIN")
@@ -145,6 +151,8 @@ class DatabaseFile:
                 raise StoreDamaged(f"{self._name} is damaged", got=f"{error} ({self.path})") from error
             if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
                 raise UnavailableError(f"{self._name} is in use", got=error) from error
+            if self._is_open and name.startswith(_NO_ACCESS):
+                raise UnavailableError(f"{self._name} cannot be read or written", got=name) from error
             raise
 
     def _unopened(self, error: Exception) -> SettingsError:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Final
 
 from edge_sdk.session.assignment import AWAY
-from edge_sdk.session.visit import Visit
+from edge_sdk.session.visit import Visit, places_of
 from edge_sdk.transport.retries import full_jitter
-from hetlora.errors import UnavailableError
+from hetlora.errors import HetloraError, InputError, RefusedError, UnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +29,16 @@ def keep_visiting(
 
     Raises:
         RefusedError: the service does not admit this device.
+        InputError: something of it cannot be used, a damaged store for one, which no waiting mends.
     """
     absences = 0
     jitter = random.Random()
     while not stop.is_set():
         try:
             visit = visit_once()
-        except (
-            *AWAY,
-            UnavailableError,
-        ) as error:  # or this device: its disk is full
+        except Exception as error:  # this device is ill too: a full disk, an app that raises at an event
+            if isinstance(error, (RefusedError, InputError)) and not isinstance(error, AWAY):
+                raise
             absences += 1
             wait_seconds = full_jitter(
                 absences,
@@ -47,12 +47,20 @@ def keep_visiting(
                 first_seconds=FIRST_ABSENCE_SECONDS,
                 longest_seconds=LONGEST_ABSENCE_SECONDS,
             )
-            logger.warning("event=visit_failed retry_seconds=%.1f error=%s", wait_seconds, error)
+            _log(error, wait_seconds)
         else:
             absences = 0
             wait_seconds = min(visit.retry_after_seconds, LONGEST_WAIT_SECONDS)
             on_visit(visit)
         stop.wait(wait_seconds)
+
+
+def _log(error: Exception, wait_seconds: float) -> None:
+    known = isinstance(error, HetloraError)
+    told = error if known else type(error).__name__  # what others say may quote an example
+    logger.warning("event=visit_failed retry_seconds=%.1f error=%s", wait_seconds, told)
+    if not known:
+        logger.error("event=visit_failed raised_at=\n%s", places_of(error))
 
 
 def _asked_seconds(error: Exception) -> float:

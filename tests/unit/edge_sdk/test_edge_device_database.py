@@ -11,7 +11,7 @@ import pytest
 from store_files import disk_of
 
 from edge_sdk.session.database import SCHEMA_VERSION, DeviceDatabase
-from hetlora.errors import DiskFull, SettingsError, StoreDamaged
+from hetlora.errors import DiskFull, SettingsError, StoreDamaged, UnavailableError
 
 TABLE = "CREATE TABLE IF NOT EXISTS rates (name TEXT PRIMARY KEY, per_second REAL NOT NULL)"
 
@@ -81,3 +81,33 @@ def test_transaction_that_does_not_fit_the_disk_changes_nothing(tmp_path: Path) 
             database.execute("INSERT INTO tensors VALUES (zeroblob(1000000))")
         with own.reading() as database:
             assert database.execute("SELECT count(*) FROM tensors").fetchone() == (0,)
+
+
+def refuse(own: DeviceDatabase, name: str) -> None:
+    """What SQLite does where the system refuses, within a transaction."""
+    refusal = sqlite3.OperationalError("disk I/O error")
+    refusal.sqlite_errorname = name
+    with own.writing() as database:
+        database.execute("INSERT INTO rates VALUES ('disk', 1)")
+        raise refusal
+
+
+@pytest.mark.parametrize(
+    "name", ["SQLITE_IOERR_FSYNC", "SQLITE_IOERR_READ", "SQLITE_READONLY", "SQLITE_CANTOPEN"]
+)
+def test_card_that_refuses_for_once_is_told_as_what_may_pass(tmp_path: Path, name: str) -> None:
+    with closing(DeviceDatabase(tmp_path / "device.sqlite")) as own:
+        own.make(TABLE)
+        with pytest.raises(UnavailableError, match=f"cannot be read or written; got {name}"):
+            refuse(own, name)
+        with own.reading() as database:
+            assert database.execute("SELECT count(*) FROM rates").fetchone() == (0,)
+
+
+def test_database_that_may_not_be_written_says_so(tmp_path: Path) -> None:
+    with closing(DeviceDatabase(tmp_path / "device.sqlite")) as own:
+        own.make(TABLE)
+        with own.reading() as database:
+            database.execute("PRAGMA query_only = ON")
+        with pytest.raises(UnavailableError, match="got SQLITE_READONLY"), own.writing() as database:
+            database.execute("INSERT INTO rates VALUES ('disk', 1)")

@@ -15,13 +15,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_sdk.client import EdgeClient
+from edge_sdk.events import CheckedIn, Event
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.identity.identity import new_identity
 from edge_sdk.session.visit import Visit
 from edge_sdk.session.visiting import keep_visiting
 from edge_sdk.transport.retries import MAX_TRIES, asked_seconds, full_jitter
 from edge_sdk.transport.transport import Transport
-from hetlora.errors import BodyTooSlow, HetloraError, ServiceFailed, TooManyRequests, UnavailableError
+from hetlora.errors import (
+    BodyTooSlow,
+    HetloraError,
+    ServiceFailed,
+    SettingsError,
+    StoreDamaged,
+    TooManyRequests,
+    UnavailableError,
+    UnknownDevice,
+)
 
 MakeClient = Callable[..., EdgeClient]
 A_DAY = 24 * 3600.0
@@ -137,6 +147,41 @@ def test_device_that_nobody_answers_for_weeks_is_still_there() -> None:
 
     keep_visiting(visit, stop, lambda visit: None)
     assert stop.visits == 5000
+
+
+def test_app_that_raises_once_is_visited_for_again(
+    service: FakeService, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unhurried(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            return self.is_set()
+
+    def raise_once(event: Event) -> None:
+        if isinstance(event, CheckedIn) and not raised:
+            raised.append(event)
+            raise RuntimeError(text)
+
+    def on_visit(visit: Visit) -> None:
+        visits.append(visit.outcome)
+        stop.set()
+
+    text = "where is my parcel"
+    raised: list[Event] = []
+    visits: list[str] = []
+    stop = Unhurried()
+    make_client(on_event=raise_once).run_forever(stop=stop, on_visit=on_visit)
+    assert (len(raised), visits) == (1, ["accepted"])
+    assert "in raise_once" in caplog.text  # where it was raised, and not what it says
+    assert text not in caplog.text
+
+
+@pytest.mark.parametrize("error", [UnknownDevice("who"), SettingsError("no"), StoreDamaged("torn")])
+def test_what_no_waiting_mends_ends_the_visits(error: HetloraError) -> None:
+    def visit() -> Visit:
+        raise error
+
+    with pytest.raises(type(error)):
+        keep_visiting(visit, threading.Event(), lambda visit: None)
 
 
 @pytest.mark.parametrize("error", [UnavailableError("the database is away"), BodyTooSlow("it crept")])
