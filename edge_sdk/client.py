@@ -59,7 +59,7 @@ class EdgeClient:
             after the last part that arrived.
         threads: how many threads training may use; None leaves it to the runtime.
         conditions: when this device may work; a run may ask more, never less. They are looked at before each
-            visit, between any two steps, and before an update goes up; a file under way is finished.
+            visit, before each request for a file, between any two steps, and before an update goes up.
         is_charging, is_metered, is_idle: what the app knows of the device where that is asked, better than
             the system; None, or an answer of None, is unknown. Without `is_idle` no device is idle; without
             `is_metered` ethernet and Wi-Fi cost nothing.
@@ -242,8 +242,8 @@ class EdgeClient:
     def run_once(self, *, stop: threading.Event | None = None) -> Visit:
         """Visit the service once, if this device may work now: check in and, if there is work for it, do it.
 
-        Where another thread sets `stop`, the visit ends with the step that is under way, and its assignment
-        stays this device's: a later visit goes on with it. So does one after a killed process.
+        Where another thread sets `stop`, the visit ends with the step or the request that is under way, and
+        its assignment stays this device's: a later visit goes on with it. So does one after a killed process.
 
         What stops an assignment (too small a device, no examples, a loss that is no number) is told to the
         service and in the `Visit`; it does not raise.

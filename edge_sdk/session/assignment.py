@@ -126,8 +126,10 @@ class Assignment(ABC):
             ServiceUnreachable, ServiceFailed, ReplayedRequest, ClockSkew, Stopped: the assignment stays this
                 device's; what was downloaded and trained lies on disk, and a later visit goes on from there.
         """
+        tools = self._with
         try:
-            return self._work()
+            with tools.downloads.only_while(lambda: tools.watch.check(self._offer.conditions)):
+                return self._work()
         except (*AWAY, Stopped):
             raise
         except Exception as error:

@@ -42,6 +42,17 @@ class Visits:
         Raises:
             HetloraError: see `EdgeClient.run_once`.
         """
+        try:
+            with self.transport.ended_by(stop):
+                return self._visit(stop)
+        except Stopped as stopped:
+            return Visit("stopped", stopped.what, 0.0)
+
+    def rotate_key(self) -> None:
+        """Replace the device's key; see `EdgeClient.rotate_key`."""
+        rotate_key(self.transport, self.identities)
+
+    def _visit(self, stop: threading.Event | None) -> Visit:
         tools = self.equipment
         for store in (tools.examples, tools.held_out):
             with suppress(UnavailableError):  # a disk that is full, for one: whatever expired is not drawn
@@ -59,10 +70,6 @@ class Visits:
         if answer.offer is None:
             return Visit("no_work", answer.reason, answer.retry_after_seconds)
         return self._work(answer.offer, replace(tools, watch=watch))
-
-    def rotate_key(self) -> None:
-        """Replace the device's key; see `EdgeClient.rotate_key`."""
-        rotate_key(self.transport, self.identities)
 
     def _work(self, offer: Offer, tools: Equipment) -> Visit:
         work = EvaluationSession if offer.kind == "evaluate" else Session

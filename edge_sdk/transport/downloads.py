@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +43,16 @@ class Downloads:
         # Of the newest stretch that was long enough to tell; None before one.
         self.bytes_per_second: float | None = None
         self._timer = timer
+        self._check: Callable[[], object] = _allowed
+
+    @contextmanager
+    def only_while(self, check: Callable[[], object]) -> Iterator[None]:
+        """Call `check` before each request meanwhile; what it raises ends a download; a later one goes on."""
+        self._check = check
+        try:
+            yield
+        finally:
+            self._check = _allowed
 
     def fetch(self, ref: ObjectRef, target: Path, *, name: str) -> None:
         """Bring an object to `target`; the file appears there whole and verified, or not at all.
@@ -52,7 +63,7 @@ class Downloads:
             DigestMismatch: the service sent other bytes than promised, twice.
             BodyTooLarge: it sent more bytes than promised.
             ServiceUnreachable: something else answers; what had arrived stays.
-            HetloraError: see `Transport.exchange`.
+            HetloraError: see `Transport.exchange`, and what `only_while` was given.
         """
         part = self._part(ref)
         try:
@@ -106,6 +117,7 @@ class Downloads:
 
     def _receive(self, ref: ObjectRef, part: Path, name: str) -> None:
         """One request for what is missing; returns early if the line is cut after progress."""
+        self._check()  # each goes by the network of its moment
         had = part.stat().st_size
         headers = {"Range": f"bytes={had}-"} if had else None
         with self._transport.open("GET", f"/device/v1/objects/{ref.sha256}", headers=headers) as response:
@@ -144,6 +156,10 @@ class Downloads:
     def _note_rate(self, size: int, seconds: float) -> None:
         if size >= RATE_BYTES and seconds > 0:
             self.bytes_per_second = size / seconds
+
+
+def _allowed() -> None:
+    pass
 
 
 def _is_of_object(response: httpx.Response, ref: ObjectRef, had: int) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import secrets
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,6 +25,7 @@ from hetlora.errors import (
     ServiceFailed,
     ServiceUnreachable,
     SettingsError,
+    Stopped,
     UnavailableError,
 )
 from hetlora.messages.common import error_of_answer
@@ -90,6 +93,20 @@ class Transport:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    @contextmanager
+    def ended_by(self, stop: threading.Event | None) -> Iterator[None]:
+        """Have `stop` end the wait between two tries meanwhile, with Stopped; None changes nothing.
+
+        A request that is under way is not ended, nor is the first try of another kept back.
+        """
+        before = self._sleep
+        if stop is not None:
+            self._sleep = partial(_wait, stop)
+        try:
+            yield
+        finally:
+            self._sleep = before
 
     def exchange(
         self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None
@@ -180,6 +197,11 @@ class _DeviceSignature(httpx.Auth):
         request.headers["Signature-Input"] = parameters.header()
         request.headers["Signature"] = signature_header(identity.sign(base))
         yield request
+
+
+def _wait(stop: threading.Event, seconds: float) -> None:
+    if stop.wait(seconds):
+        raise Stopped("this visit was asked to end")
 
 
 def _client(

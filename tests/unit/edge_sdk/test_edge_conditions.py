@@ -85,6 +85,20 @@ def test_update_that_is_ready_waits_for_a_network_that_costs_nothing(
     assert not any(isinstance(event, StepDone) for event in trained[steps:])
 
 
+def test_network_that_begins_to_cost_ends_the_list_of_downloads(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    visit = make_client(
+        conditions=Conditions(unmetered=True), is_metered=lambda: len(service.fetched()) == 3
+    ).run_once()
+    assert visit.code == "conditions_unmet"
+    first = service.fetched()
+    assert len(first) == 3
+    assert make_client(is_metered=lambda: False).run_once().outcome == "accepted"
+    # What had arrived was not fetched again.
+    assert sorted(service.fetched()) == sorted(["manifest.json", *service.files, "global adapter"])
+
+
 def test_memory_that_is_to_stay_free_is_taken_off_before_a_rank_is_chosen(
     service: FakeService, make_client: MakeClient
 ) -> None:

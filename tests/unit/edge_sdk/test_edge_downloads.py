@@ -9,7 +9,7 @@ from edge_sdk.folder import DeviceFolder
 from edge_sdk.transport.downloads import RATE_BYTES, Downloads
 from edge_sdk.transport.transport import Transport
 from hetlora.digest import sha256_of
-from hetlora.errors import BodyTooLarge, DigestMismatch, NotFound, ServiceUnreachable
+from hetlora.errors import BodyTooLarge, ConditionsUnmet, DigestMismatch, NotFound, ServiceUnreachable
 from hetlora.messages.common import ObjectRef
 
 DATA = bytes(range(256)) * 20  # 5120 bytes, six pieces of up to 1000
@@ -135,6 +135,22 @@ def test_page_in_the_place_of_an_object_is_not_kept_for_its_beginning(
     with pytest.raises(ServiceUnreachable, match="not one of a hetlora service"):
         downloads.fetch(REF, target, name="data")
     assert [path.stat().st_size for path in _leftovers(folder)] == [0]
+
+
+def test_request_that_is_not_allowed_any_more_is_not_made_and_what_arrived_stays(
+    service: FakeService, downloads: Downloads, target: Path, folder: DeviceFolder
+) -> None:
+    def check() -> None:
+        if service.requests:
+            raise ConditionsUnmet("this device may not work now")
+
+    service.faults = [httpx.Response(200, content=pieces(DATA, cut_after=2))]
+    with pytest.raises(ConditionsUnmet), downloads.only_while(check):
+        downloads.fetch(REF, target, name="data")
+    assert len(service.requests) == 1
+    assert [path.stat().st_size for path in _leftovers(folder)] == [2000]
+    downloads.fetch(REF, target, name="data")
+    assert downloads.received_bytes == len(DATA)
 
 
 def test_answer_that_ends_in_good_order_before_its_end_goes_on(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import httpx
 from adapter_rounds import offer_round
 from fake_service import FakeService
 
@@ -80,6 +81,42 @@ def test_visits_end_when_asked_in_the_middle_of_one(make_client: MakeClient) -> 
     make_client(on_event=app).run_forever(stop=app.stop, on_visit=visits.append)
     assert [visit.outcome for visit in visits] == ["stopped"]
     assert app.steps == [1]
+
+
+def test_visit_ends_between_two_tries_at_a_service_that_is_silent(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    stop = threading.Event()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        stop.set()  # while the device waits for an answer
+        raise httpx.ReadTimeout("silent", request=request)
+
+    asked: list[str] = []
+    visit = make_client(http=httpx.MockTransport(answer)).run_once(stop=stop)
+    assert (visit.outcome, visit.offer, asked) == ("stopped", None, ["/device/v1/check-ins"])
+
+
+def test_upload_that_is_tried_again_and_again_ends_and_is_gone_on_with(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    app = StopsAt(lambda event: False)
+    client = make_client(on_event=app)
+    client.run_once()
+    taken = len(app.steps)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/update"):
+            app.stop.set()
+            return httpx.Response(503, headers={"Retry-After": "60"})
+        return service.http.handle_request(request)
+
+    visit = make_client(on_event=app, http=httpx.MockTransport(answer)).run_once(stop=app.stop)
+    assert (visit.outcome, visit.offer) == ("stopped", service.offer)
+    assert len(app.steps) == 2 * taken
+    assert make_client(on_event=app).run_once().outcome == "accepted"
+    assert len(app.steps) == 2 * taken
 
 
 def test_evaluation_ends_too(service: FakeService, make_client: MakeClient) -> None:
