@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 _RUN_FOLDERS: Final[tuple[Kind, ...]] = ("private_factors", "rounding_errors")
 
+# With the number of the process that wrote it. Whatever else lies beside is its owner's, a backup for one.
+_HALF_WRITTEN_KEY: Final = re.compile(r"device_key(\.next)?\.pem\.[0-9]+")
+
 
 def take_over(
     folder: DeviceFolder, database: DeviceDatabase, remove: Callable[[Path], None] = Path.unlink
@@ -65,7 +68,8 @@ def take_over(
 def _old_files(folder: DeviceFolder) -> list[Path]:
     """The key last: while it is there, all that belongs to it is."""
     found = [path for name in (*_RUN_FOLDERS, "updates") for path in sorted((folder.root / name).glob("*"))]
-    half_written = [folder.root / "device_id.part", *folder.root.glob("device_key*.pem.*")]
+    beside = (path for path in folder.root.glob("device_key*") if _HALF_WRITTEN_KEY.fullmatch(path.name))
+    half_written = [folder.root / "device_id.part", *sorted(beside)]
     alone = [_next_key_file(folder), _device_id_file(folder), folder.key_file]
     return [path for path in (*found, *half_written, *alone) if path.is_file()]
 

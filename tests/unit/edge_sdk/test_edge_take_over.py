@@ -134,6 +134,13 @@ def test_files_are_in_the_database_and_gone(old: DeviceFolder, key: Identity) ->
     assert not (old.root / "updates").exists()
 
 
+@pytest.mark.parametrize("name", ["device_key.pem.bak", "device_key_old.pem.1", "device_key.pem.1.gz"])
+def test_copy_of_a_key_that_its_owner_made_stays(old: DeviceFolder, name: str) -> None:
+    write_key(old.root / name, new_identity())
+    taken_over(old)
+    assert files_of_before(old) == [name]
+
+
 @pytest.mark.parametrize("files_removed", range(len(FILES)))
 def test_process_killed_on_the_way_loses_nothing(
     old: DeviceFolder, key: Identity, files_removed: int
