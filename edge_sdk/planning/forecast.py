@@ -103,11 +103,13 @@ def forecast_round(
     bundle_bytes: int = 0,
     correction: Correction = UNCORRECTED,
     scores: bool = False,
+    proximal: bool = False,
 ) -> Forecast:
     """What a round of `steps` such steps takes, from the bundle's cost model.
 
     `upload_bytes` is what an update takes, where it is not all of what is trained, in float32. With `scores`
-    the graph that scores lies beside the one that trains, with weights of its own.
+    the graph that scores lies beside the one that trains, with weights of its own; with
+    `proximal` a copy of what training began with.
     """
     graphs = 2 if scores else 1
     adapter_bytes = step.rank * cost_model.adapter_bytes_per_rank
@@ -116,7 +118,7 @@ def forecast_round(
         PROCESS_BYTES
         + graphs * (NODE_BYTES * cost_model.graph_nodes + cost_model.base_weight_bytes)
         + round(LIVE_SHARE * cost_model.peak_live_bytes(largest))
-        + COPIES_OF_ADAPTER * adapter_bytes
+        + (COPIES_OF_ADAPTER + proximal) * adapter_bytes
     )
     return Forecast(
         round(correction.memory * peak_bytes),

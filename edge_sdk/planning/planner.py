@@ -171,6 +171,7 @@ class Planner:
             bundle_bytes=self.bundle_bytes,
             correction=self.correction,
             scores=self.scores,
+            proximal=training.proximal > 0,
         )
 
     @property

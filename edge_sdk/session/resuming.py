@@ -45,7 +45,7 @@ class Checkpoints:
         self._trainer, self._store, self._steps = trainer, store, steps
         self._first_score = first_score
         self._seconds = 0.0
-        self._pace = CheckpointPace(sum(own.nbytes for own in trainer.state().values()), timer)
+        self._pace = CheckpointPace(sum(own.nbytes for own in trainer.state_in_place().values()), timer)
 
     def keep(self, seconds: float) -> None:
         """Keep one, if it is due and another step follows; where it cannot be kept, training goes on."""
@@ -59,7 +59,7 @@ class Checkpoints:
 
         def write() -> None:
             trained = Trained(steps=steps, seconds=self._seconds, first_score=self._first_score)
-            self._store.checkpointed(Checkpoint(trained, self._trainer.state()))
+            self._store.checkpointed(Checkpoint(trained, self._trainer.state_in_place()))
             logger.debug("step=%d event=checkpoint", steps)
 
         try:

@@ -18,7 +18,7 @@ from edge_sdk.training.optimizers import optimizer_for
 from edge_sdk.training.parametrisation import Parametrisation, TrainedNumbers
 from edge_sdk.training.penalty import add_to_tail, tail_penalty
 from edge_sdk.training.schedule import learning_rate_at
-from edge_sdk.training.trainer_state import Arrays, copied, places, put_back
+from edge_sdk.training.trainer_state import Arrays, places, put_back
 from hetlora.adapter import Adapter, Tensor
 from hetlora.bundle import Bundle
 from hetlora.errors import RankOutOfRange, SettingsError, SpecMismatch, TrainingDiverged
@@ -132,7 +132,11 @@ class Trainer:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """A copy of all that `restore` needs to go on as if training had never stopped."""
-        return copied(self._kept, self._progress())
+        return {key: own.copy() for key, own in self.state_in_place().items()}
+
+    def state_in_place(self) -> dict[str, NDArray[Any]]:
+        """The same where it lies, good until the next step: a copy would be of up to three adapters."""
+        return {**places(self._kept), **self._progress()}
 
     def restore(self, state: Arrays) -> None:
         """Go on from what `state` gave, of this adapter and of no other; nothing in it is trusted.

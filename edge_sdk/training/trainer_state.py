@@ -1,4 +1,4 @@
-"""What training can go on from, as tensors by key: copied out, and put back where it fits."""
+"""What training can go on from, as tensors by key: where they lie, and put back where it fits."""
 
 from __future__ import annotations
 
@@ -17,14 +17,6 @@ Arrays = Mapping[str, NDArray[Any]]
 def places(kinds: Mapping[str, FlatTensors]) -> dict[str, NDArray[Any]]:
     """Tensors of several kinds, such as what is trained and its moments, each under its kind and key."""
     return {f"{kind}/{key}": tensor for kind, flat in kinds.items() for key, tensor in flat.tensors.items()}
-
-
-def copied(kinds: Mapping[str, FlatTensors], others: Arrays) -> dict[str, NDArray[Any]]:
-    """A copy of them, and of others beside; safetensors take it as it is."""
-    tensors = {
-        f"{kind}/{key}": tensor for kind, flat in kinds.items() for key, tensor in flat.copied().items()
-    }
-    return {**tensors, **{key: own.copy() for key, own in others.items()}}
 
 
 def put_back(state: Arrays, into: Arrays) -> None:

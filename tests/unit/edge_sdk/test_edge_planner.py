@@ -92,6 +92,14 @@ def test_graph_that_scores_lies_beside_the_one_that_trains() -> None:
     assert scored.peak_bytes - plain.peak_bytes == 50 * MB + 1000 * 13 * 1024
 
 
+def test_run_that_holds_to_its_beginning_needs_a_copy_of_it() -> None:
+    held = _offer(training=_offer().training.model_copy(update={"proximal": 0.1}))
+    plain, more = (
+        choose_rank(_device(), MANIFEST, offer, example_count=100).forecast for offer in (_offer(), held)
+    )
+    assert more.peak_bytes - plain.peak_bytes == 32 * 2 * MB  # rank 32
+
+
 def test_peak_is_that_of_the_moment_with_the_most_alive() -> None:
     # A step of 4 x 8 tokens: 32 * 3 = 96 bytes at one moment, 50 + 4 * 8 * 8 = 306 at another.
     moments = (StepCost(per_token=3), StepCost(fixed=50, per_token_pair=1))

@@ -214,3 +214,12 @@ def test_trainer_leaves_the_adapter_that_it_was_given_alone() -> None:
     expected = to_tensors(adapter_of(2))
     for adapter in (begun, before):
         assert all((tensor == expected[key]).all() for key, tensor in to_tensors(adapter).items())
+
+
+def test_state_in_place_is_what_is_trained_and_no_copy_of_it() -> None:
+    trainer = Trainer(QuadraticRuntime(), adapter_of(2), MANIFEST, DESCENT)
+    held, copy = trainer.state_in_place()["trained/" + LORA_B], trainer.state()["trained/" + LORA_B]
+    before = copy.tolist()
+    trainer.step(batch_of([0, 1]))
+    assert np.array_equal(held, trainer.state()["trained/" + LORA_B])
+    assert copy.tolist() == before != held.tolist()
