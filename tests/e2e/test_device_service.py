@@ -18,6 +18,7 @@ from hetlora.states import AssignmentState, RunState
 pytestmark = pytest.mark.slow
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
+CREDENTIALS = "/run/credentials/hetlora-device.service"
 STEPS = 400
 
 
@@ -39,7 +40,7 @@ def settings(fleet: TinyFleet, work: Path) -> dict[str, str]:
         "https://fl.example.org": fleet.service.url,
         "from-your-operator": fleet.enrolment_token,
         "support-intents": POPULATION,
-        "/etc/hetlora/examples.csv": str(examples),
+        f"{CREDENTIALS}/examples.csv": str(examples),
     }.items():
         assert stands in text
         text = text.replace(stands, here)

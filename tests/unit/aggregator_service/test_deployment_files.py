@@ -269,3 +269,13 @@ def test_systemd_takes_the_unit_and_finds_it_hardened(tmp_path: Path, name: str,
     assert (verified.returncode, verified.stderr) == (0, "")
     exposure = [analyze, "security", "--offline=true", "--threshold=20", unit]  # of 100
     assert subprocess.run(exposure, capture_output=True, check=False).returncode == 0
+
+
+def test_examples_of_a_device_lie_in_a_file_of_roots_alone_and_come_as_a_credential() -> None:
+    unit = (DEPLOY / "systemd" / "hetlora-device.service").read_text()
+    [(name, path)] = re.findall(r"^LoadCredential=([^:\n]+):(\S+)$", unit, re.MULTILINE)
+    options = (DEPLOY / "systemd" / "device.env.example").read_text()
+    assert f"--examples /run/credentials/hetlora-device.service/{name} " in options
+    assert re.findall(
+        r"^install -m (\d+) \S+ (\S+csv)", (ROOT / "docs/devices.md").read_text(), re.MULTILINE
+    ) == [("0600", path)]
