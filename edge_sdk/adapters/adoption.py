@@ -129,15 +129,15 @@ class Adopter:
             raise _Verdict("adopted", "it is of another bundle, and nothing was compared")
         if self.adapters.begin_comparison() >= MOST_CUT_OFF:
             raise _Verdict("kept", "each comparison with it ended with its process")
-        scored = partial(
-            self._score,
-            training=_training_of_both(new, in_use),
-            micro_batch=min(new.micro_batch, in_use.micro_batch),
-            ids=self.held_out.ids(),
-            may_go_on=may_go_on,
-        )
         started, all_seconds = self.timer(), self.adoption.max_seconds
         try:
+            scored = partial(
+                self._score,
+                training=_training_of_both(new, in_use),
+                micro_batch=min(new.micro_batch, in_use.micro_batch),
+                ids=self.held_out.ids(),
+                may_go_on=may_go_on,
+            )
             first = scored(new, max_seconds=all_seconds * FIRST_SHARE)
         except NoExamples as error:  # or none that can be scored: no fault of the adapter
             raise _Verdict("adopted", f"nothing was compared, as {error.what}") from error

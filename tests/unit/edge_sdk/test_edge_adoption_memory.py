@@ -254,16 +254,17 @@ def test_batch_that_a_runtime_refuses_is_no_reason_to_adopt_unseen(
     assert b_in_use(client.adapters) == 0.25
 
 
+@pytest.mark.parametrize("asked", ["ids", "kinds"])
 def test_damaged_held_out_store_is_no_reason_to_adopt_unseen(
-    service: FakeService, careful: MakeClient, events: list[Event], tmp_path: Path
+    asked: str, service: FakeService, careful: MakeClient, events: list[Event], tmp_path: Path
 ) -> None:
-    class Damaged(ExampleStore):
-        def kinds(self) -> dict[str, int]:
-            raise StoreDamaged("the store is damaged")
+    def damaged(store: ExampleStore) -> None:
+        raise StoreDamaged("the store is damaged")
 
+    damaged_store = type("DamagedStore", (ExampleStore,), {asked: damaged})
     client = careful()
     leave_undecided(service, client, rows=1, tokens=8)
-    with Damaged(tmp_path / "damaged.sqlite") as held_out:
+    with damaged_store(tmp_path / "damaged.sqlite") as held_out:
         adopter = Adopter(client.adapters, CAREFUL, held_out, quadratic, None, events.append)
         comparison = adopter.settle()
     assert comparison is not None
