@@ -9,7 +9,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
-from parity import batch_for, check_first_step, export_family, open_runtime, trained_adapter
+from parity import batch_for, check_first_step, export_family, open_trainer, trained_adapter
 from peft_twin import PeftTwin
 from safetensors.numpy import load_file, save_file
 from tiny_families import write_tiny_family
@@ -61,7 +61,7 @@ def test_step_equals_torch_on_the_decoded_weights(name: str, precision: Precisio
     _round_model(model, precision)
     adapter = trained_adapter(bundle.manifest.adapter)
     twin = PeftTwin(bundle, model, adapter, tmp_path / "peft")
-    check_first_step(open_runtime(bundle, adapter), batch_for(bundle), twin)
+    check_first_step(open_trainer(bundle, adapter), batch_for(bundle), twin)
 
 
 @pytest.mark.parametrize(("precision", "share"), [("bfloat16", 0.5), ("int8", 0.28), ("int4", 0.2)])
