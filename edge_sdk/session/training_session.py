@@ -27,7 +27,7 @@ from hetlora.adapter import Adapter, Tensor
 from hetlora.digest import sha256_of
 from hetlora.errors import Stopped, UnavailableError
 from hetlora.messages.common import YEAR_SECONDS, ObjectRef
-from hetlora.messages.device import Adaptation, Offer, Report
+from hetlora.messages.device import Adaptation, Offer, Report, TrainingSettings
 from hetlora.partial import contract
 from hetlora.sent_parts import sends_whole_ranks
 from hetlora.stored_tensors import tensors_to_bytes
@@ -157,9 +157,16 @@ class Session(Assignment):
             self._offer,
             WholeAdapter(taken.begun, how),
             WholeAdapter(result.adapter, trained),
-            training=taken.terms.training,
+            training=self._as_planned(taken.terms.training),
             micro_batch=taken.terms.micro_batch or 1,
         )
+
+    def _as_planned(self, training: TrainingSettings) -> TrainingSettings:
+        """What is held out may be longer than what was trained on, which is what memory was planned for."""
+        if self._choice is None:
+            return training
+        longest = min(training.max_tokens, self._choice.step.tokens)
+        return training.model_copy(update={"max_tokens": longest})
 
     def _pruned(self, begun: Adapter, trained: Adapter, adaptation: Adaptation) -> Adapter:
         if not sends_whole_ranks(adaptation):

@@ -119,6 +119,20 @@ def test_round_of_a_lean_device_is_compared_row_by_row(careful: MakeClient, open
     assert [{rows for rows, _ in sizes(runtime)} for runtime in opened.runtimes] == [{1}, {1}, {1}]
 
 
+def test_held_out_texts_are_cut_to_the_longest_that_was_trained_on(
+    service: FakeService, careful: MakeClient, opened: Opened
+) -> None:
+    careful(capabilities=None).run_once()
+    offer_round(service, 1, b=0.5)
+    client = careful(capabilities=None, runtime=opened)
+    client.held_out.put("snow " * 8, "cold", key="long")
+    assert client.run_once().outcome == "accepted"
+    report = client.adapters.report()
+    assert report is not None
+    assert report.new_loss is not None
+    assert [{tokens for _, tokens in sizes(runtime)} for runtime in opened.runtimes] == [{3}, {3}, {3}]
+
+
 def test_adapter_of_before_is_compared_row_by_row(service: FakeService, careful: MakeClient) -> None:
     client = careful()
     current = client.adapters.current()
