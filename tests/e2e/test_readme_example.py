@@ -27,6 +27,8 @@ def test_example_trains_and_delivers(fleet: TinyFleet, tmp_path: Path) -> None:
         "from your operator": fleet.enrolment_token,
         '"delivery"': '"weather"',
         '"refund"': '"food"',
+        # A machine with a loopback alone does not know what its network costs; an app may say it.
+        "on_event=show,": "on_event=show, is_metered=lambda: False,",
     }.items():
         assert stands in example
         example = example.replace(stands, here)
