@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_fleet import TinyFleet
+from e2e_fleet import TinyFleet, wait_until
 
 from benchmarks.fleet import POPULATION
 from benchmarks.processes import COMMAND
@@ -53,11 +53,12 @@ def test_second_adapter_is_put_in_use_unless_it_is_worse_on_what_is_held_out(
     )
     run = fleet.start_run(rounds=2, goal_count=1, training=training)
 
-    first, second = hetlora("device", "run", *options), hetlora("device", "run", *options)
-
-    assert fleet.finished(run).state is RunState.COMPLETED
+    first = hetlora("device", "run", *options)
     assert "round 1: accepted" in first
+    wait_until(lambda: fleet.operator.run(run.run_id).rounds_committed == 1, "the second round")
+    second = hetlora("device", "run", *options)
     assert "round 2: accepted" in second
+    assert fleet.finished(run).state is RunState.COMPLETED
     found = adapters(folder)
     assert found["report"]["outcome"] == outcome
     new, in_use = (found["report"][f"{name}_held_out"]["loss"] for name in ("new", "in_use"))

@@ -130,7 +130,8 @@ def test_held_out_texts_are_cut_to_the_longest_that_was_trained_on(
     report = client.adapters.report()
     assert report is not None
     assert report.new_loss is not None
-    assert [{tokens for _, tokens in sizes(runtime)} for runtime in opened.runtimes] == [{3}, {3}, {3}]
+    # Before these there may be a trial, which is of any length that the run allows.
+    assert [{tokens for _, tokens in sizes(runtime)} for runtime in opened.runtimes[-3:]] == [{3}, {3}, {3}]
 
 
 def test_adapter_of_before_is_compared_row_by_row(service: FakeService, careful: MakeClient) -> None:
