@@ -1,7 +1,8 @@
 """Builds a Linux for aarch64 in a folder: Debian's Python, a device's packages, and an emulator to run it.
 
-    python tests/aarch64/user_space.py [FOLDER]
+    python tests/aarch64/user_space.py MIRROR [FOLDER]
 
+MIRROR is the address of one of Debian's mirrors, as in the sources of apt.
 It needs `apt-get` and `dpkg-deb` with Debian's keys, this Python's pip, their servers and 1.5 GB; no root.
 Nothing is installed outside of the folder. `FOLDER/bin/python` is then a Python on a Cortex-A76, as a
 Raspberry Pi 5 has it, or on the processor that HETLORA_AARCH64_CPU names in the emulator's words.
@@ -20,7 +21,6 @@ ROOT: Final = Path(__file__).parents[2]
 DEFAULT_FOLDER: Final = ROOT / "build" / "aarch64"
 PYTHON: Final = "bin/python"
 
-_MIRROR: Final = "http://deb.debian.org/debian"
 _KEYS: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # The emulator of bookworm itself shows programs the processor of the host in /proc/cpuinfo.
 _EMULATOR_SUITE: Final = "bookworm-backports"
@@ -35,7 +35,7 @@ _PACKAGES: Final = (
 _PLATFORMS: Final = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 
 
-def build(folder: Path) -> Path:
+def build(mirror: str, folder: Path) -> Path:
     """Fill the folder and return its Python; one that is there already is kept.
 
     Raises:
@@ -45,8 +45,8 @@ def build(folder: Path) -> Path:
     if python.exists():
         return python
     system, packages, emulator = folder / "system", folder / "packages", folder / "emulator"
-    _unpack("amd64", _EMULATOR_SUITE, ["qemu-user"], emulator, with_dependencies=False)
-    _unpack("arm64", "bookworm", _LIBRARIES, system)
+    _unpack(mirror, "amd64", _EMULATOR_SUITE, ["qemu-user"], emulator, with_dependencies=False)
+    _unpack(mirror, "arm64", "bookworm", _LIBRARIES, system)
     _install(_PACKAGES, packages)
     _install(_RUNTIME, packages, "--no-deps")
     python.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,13 @@ def build(folder: Path) -> Path:
 
 
 def _unpack(
-    architecture: str, suite: str, names: Sequence[str], into: Path, *, with_dependencies: bool = True
+    mirror: str,
+    architecture: str,
+    suite: str,
+    names: Sequence[str],
+    into: Path,
+    *,
+    with_dependencies: bool = True,
 ) -> None:
     """Unpack Debian's packages for one architecture, with a state of apt of their own."""
     state = into.with_suffix(".apt")
@@ -67,7 +73,7 @@ def _unpack(
         (state / part).mkdir(parents=True, exist_ok=True)
     (state / "status").touch()
     sources = state / "sources.list"
-    sources.write_text(f"deb [arch={architecture} signed-by={_KEYS}] {_MIRROR} {suite} main\n")
+    sources.write_text(f"deb [arch={architecture} signed-by={_KEYS}] {mirror} {suite} main\n")
     options = {
         "APT::Architecture": architecture,
         "APT::Architectures": architecture,
@@ -105,4 +111,6 @@ def _run(command: Sequence[str], where: Path | None = None) -> None:
 
 
 if __name__ == "__main__":
-    print(build(Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else DEFAULT_FOLDER))
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    print(build(sys.argv[1], Path(sys.argv[2]).absolute() if len(sys.argv) == 3 else DEFAULT_FOLDER))
