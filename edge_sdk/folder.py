@@ -19,7 +19,7 @@ class DeviceFolder:
 
     @property
     def database(self) -> Path:
-        """What the device must not lose: see `edge_sdk.session.database`."""
+        """What the device must not lose: see `edge_sdk.device_database`."""
         return self.root / "device.sqlite"
 
     @property

@@ -12,11 +12,11 @@ import numpy as np
 
 from benchmarks.device.examples import examples_of
 from edge_sdk.batching.batches import batching_of, draw_batches
+from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.examples import ExampleStore
 from edge_sdk.runtimes import runtime_for
 from edge_sdk.runtimes.base import Batch
 from edge_sdk.session.assignment_store import AssignmentStore, Terms
-from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.session.plans import Received, read_assigned
 from edge_sdk.training.trainer import Trainer, open_trainer
 from hetlora.adapter import initial_adapter

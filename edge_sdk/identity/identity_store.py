@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
+from edge_sdk.device_database import NAME, DeviceDatabase
 from edge_sdk.identity.identity import Identity, key_of_pem, key_to_pem, new_identity
-from edge_sdk.session.database import NAME, DeviceDatabase
 
 # One row. A key to come is one that may or may not be in force already.
 _TABLE: Final = """

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.planning.forecast import Correction
 from edge_sdk.probe.cache import DAY_SECONDS
 from edge_sdk.runtimes.base import RuntimeFactory
-from edge_sdk.session.database import DeviceDatabase
 from hetlora import __version__
 from hetlora.errors import DeviceTooSmall
 from hetlora.messages.device import CapabilityReport
@@ -51,7 +51,7 @@ class Corrections:
         clock: Unix seconds. What is from the future is not believed: the clock was wrong then, or is now.
 
     Raises:
-        DiskFull, StoreDamaged, UnavailableError: see `edge_sdk.session.database`.
+        DiskFull, StoreDamaged, UnavailableError: see `edge_sdk.device_database`.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ from typing import Final
 from edge_sdk.adapters.adoption import Adopter
 from edge_sdk.batching.batches import check_examples
 from edge_sdk.conditions import Watch
+from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.events import Event, GivenBack, RankChosen
 from edge_sdk.examples import ExampleStore
 from edge_sdk.folder import DeviceFolder
@@ -23,7 +24,6 @@ from edge_sdk.runtimes import runtime_for
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.session.assignment_store import AssignmentStore, Terms
 from edge_sdk.session.choosing import choose
-from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.session.plans import Assigned, Received, fetch_received, read_assigned
 from edge_sdk.session.visit import Visit, failure_of, outcome_of, places_of
 from edge_sdk.training.private_factors import with_private_factors

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
+from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.session.assignment_row import TABLE as ROW_TABLE
 from edge_sdk.session.assignment_row import end, move, note_steps, parsed, row_of, tell
 from edge_sdk.session.checkpoints import Checkpoint, FirstScore, Trained
-from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.session.parts import TABLES as PARTS_TABLES
 from edge_sdk.session.parts import drop_parts, part, parts_bytes, put_part, put_tensors
 from edge_sdk.session.plans import Received

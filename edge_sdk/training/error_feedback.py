@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edge_sdk.session.database import DeviceDatabase
+from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.training.run_tensors import fitted, kept_tensors
 from hetlora.adapter import Adapter, AdapterSpec, Tensor
 from hetlora.errors import InputError, SpecMismatch

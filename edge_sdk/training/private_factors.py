@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from edge_sdk.session.database import DeviceDatabase
+from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.training.run_tensors import fitted, kept_tensors
 from hetlora.adapter import Adapter, LoraFactors, Tensor
 from hetlora.errors import InputError

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from edge_sdk.session.database import DeviceDatabase
+from edge_sdk.device_database import DeviceDatabase
 from hetlora.adapter import Tensor
 from hetlora.digest import sha256_of
 from hetlora.errors import StoreDamaged

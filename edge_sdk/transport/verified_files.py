@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from edge_sdk.session.database import DeviceDatabase
+from edge_sdk.device_database import DeviceDatabase
 from hetlora.errors import UnavailableError
 
 DAY_SECONDS: Final = 24 * 3600.0

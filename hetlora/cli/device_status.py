@@ -23,10 +23,10 @@ def status(
     It may be asked while the device runs.
     """
     with part("edge"):
+        from edge_sdk.device_database import DeviceDatabase
         from edge_sdk.folder import DeviceFolder
         from edge_sdk.identity.identity_store import IdentityStore
         from edge_sdk.session.assignment_store import AssignmentStore
-        from edge_sdk.session.database import DeviceDatabase
     path = DeviceFolder(folder).database
     if not path.is_file():
         raise SettingsError("no device runs in this folder", got=folder, expected=f"{path.name} in it")

@@ -138,10 +138,10 @@ def _device(
 def _correction(
     bundle: Bundle, folder: Path | None, device: CapabilityReport, threads: int | None
 ) -> Correction | None:
+    from edge_sdk.device_database import DeviceDatabase
     from edge_sdk.folder import DeviceFolder
     from edge_sdk.planning.corrections import Corrections, circumstances_of
     from edge_sdk.runtimes import runtime_for
-    from edge_sdk.session.database import DeviceDatabase
 
     if folder is None or not DeviceFolder(folder).database.is_file():
         return None

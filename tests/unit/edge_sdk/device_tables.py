@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
+from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.identity.identity import Identity
 from edge_sdk.identity.identity_store import IdentityStore
-from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.session.parts import parts_bytes
 from edge_sdk.training.run_tensors import TABLE, Kind, keep_tensors
 

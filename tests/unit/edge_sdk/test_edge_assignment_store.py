@@ -12,10 +12,10 @@ from device_tables import damage_part, kept_for_runs, stored_parts, tables
 from fake_service import FakeService
 from store_files import bytes_in, disk_of
 
+from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.session.assignment_store import AssignmentStore, Terms
 from edge_sdk.session.checkpoints import Checkpoint, Trained
-from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.session.plans import Received
 from edge_sdk.session.progress import LEGAL_MOVES, Progress, is_legal, is_over
 from edge_sdk.session.updates import Update

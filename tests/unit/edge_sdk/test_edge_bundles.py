@@ -10,8 +10,8 @@ import pytest
 from fake_bundle import tiny_files
 from fake_service import FakeService
 
+from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.transport import bundles
 from edge_sdk.transport.bundles import BundleCache
 from edge_sdk.transport.downloads import Downloads

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from store_files import disk_of
 
-from edge_sdk.session.database import SCHEMA_VERSION, DeviceDatabase
+from edge_sdk.device_database import SCHEMA_VERSION, DeviceDatabase
 from hetlora.errors import DiskFull, SettingsError, StoreDamaged, UnavailableError
 
 TABLE = "CREATE TABLE IF NOT EXISTS rates (name TEXT PRIMARY KEY, per_second REAL NOT NULL)"

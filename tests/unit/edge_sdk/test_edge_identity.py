@@ -10,10 +10,10 @@ from contextlib import closing
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.identity.identity import Identity
 from edge_sdk.identity.identity_store import IdentityStore
-from edge_sdk.session.database import DeviceDatabase
 from hetlora.errors import SettingsError
 
 

@@ -11,11 +11,11 @@ from fake_bundle import bundle_on_disk
 from fake_service import STRONG
 from typer.testing import CliRunner
 
+from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.planning.corrections import Corrections, circumstances_of
 from edge_sdk.planning.forecast import PROCESS_BYTES, Correction
 from edge_sdk.probe import measure_capabilities
 from edge_sdk.runtimes.onnx import OnnxRuntime
-from edge_sdk.session.database import DeviceDatabase
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.cli.main import app
 from hetlora.errors import DeviceTooSmall

@@ -12,10 +12,10 @@ import pytest
 from store_files import bytes_in
 
 from edge_sdk import Adoption, EdgeClient, Event, StepDone, Visit
+from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.identity.identity import key_to_pem
 from edge_sdk.identity.identity_store import IdentityStore
-from edge_sdk.session.database import DeviceDatabase
 from hetlora.bundle import Bundle
 from hetlora.errors import ServiceFailed
 from hetlora.messages.device import TrainingSettings

@@ -13,8 +13,8 @@ import pytest
 from fake_service import FakeService
 
 from edge_sdk.client import EdgeClient
+from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.transport.bundles import DISK_RESERVE_BYTES, BundleCache
 from edge_sdk.transport.downloads import Downloads
 from edge_sdk.transport.transport import Transport

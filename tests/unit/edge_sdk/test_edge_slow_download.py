@@ -12,11 +12,11 @@ from fake_runtime import Opened
 from fake_service import STRONG, FakeService
 
 from edge_sdk.conditions import Watch
+from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.examples import ExampleStore
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.planning.corrections import Corrections
 from edge_sdk.session.choosing import choose
-from edge_sdk.session.database import DeviceDatabase
 from hetlora.bundle import Bundle
 from hetlora.errors import DeviceTooSmall
 from hetlora.messages.common import ObjectRef

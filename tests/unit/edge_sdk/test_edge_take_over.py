@@ -15,11 +15,11 @@ from fake_bundle import adapter_of
 from fake_service import FakeService
 
 from edge_sdk.client import EdgeClient
+from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.identity.identity import Identity, key_to_pem, new_identity
 from edge_sdk.identity.identity_store import IdentityStore
 from edge_sdk.session.assignment_store import AssignmentStore
-from edge_sdk.session.database import DeviceDatabase
 from edge_sdk.session.take_over import take_over
 from hetlora.digest import sha256_of
 from hetlora.errors import SettingsError
