@@ -122,18 +122,18 @@ class EdgeClient:
         clock: Callable[[], float] = time.time,
     ) -> None:
         from edge_sdk.adapters.adapters import Adapters
-        from edge_sdk.adapters.adoption import Adopter
         from edge_sdk.conditions import LeftAlone, Watch
         from edge_sdk.device_database import DeviceDatabase
         from edge_sdk.events import Downloaded
         from edge_sdk.examples import open_stores
         from edge_sdk.folder import lock_folder, open_folder
-        from edge_sdk.identity.enrolment import enrolment_of
         from edge_sdk.identity.identity_store import IdentityStore
         from edge_sdk.planning.capabilities import Capabilities
         from edge_sdk.planning.corrections import Corrections
+        from edge_sdk.session.adoption import Adopter
         from edge_sdk.session.assignment import Equipment
         from edge_sdk.session.assignment_store import AssignmentStore
+        from edge_sdk.session.enrolment import enrolment_of
         from edge_sdk.session.take_over import take_over
         from edge_sdk.session.visits import Visits
         from edge_sdk.transport.bundles import BundleCache

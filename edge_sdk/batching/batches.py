@@ -10,13 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from edge_sdk.batching.collation import KINDS, Collate, ImageCollation, collate_for
-from edge_sdk.batching.sizes import fixed_sizes
 from edge_sdk.batching.tokenised import Shortened, Tokenised, encoding_of
 from edge_sdk.batching.tokens import TextEncoder, text_encoder
 from edge_sdk.examples import ExampleStore
 from edge_sdk.runtimes.base import Batch
 from hetlora.bundle import Bundle
 from hetlora.errors import DataError, NoExamples
+from hetlora.fixed_sizes import fixed_sizes
 from hetlora.manifest import Task, reads_images
 from hetlora.messages.device import TrainingSettings
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from edge_sdk.batching.chats import chat_format, rendered
 from edge_sdk.batching.images import ImageScaler
-from edge_sdk.batching.sizes import FixedSizes, fixed_sizes
 from edge_sdk.batching.tokens import TextEncoder, padded
 from edge_sdk.examples.kinds import KIND_OF, AnyExample, ChatExample, Example, ImageExample, Kind, TextExample
 from edge_sdk.runtimes.base import Batch
 from hetlora.errors import DataError
+from hetlora.fixed_sizes import FixedSizes, fixed_sizes
 from hetlora.graph_names import IGNORED_LABEL, LABELS, PIXEL_VALUES
 from hetlora.manifest import Manifest, Task, has_decoder, takes_labels
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
-from edge_sdk.batching.sizes import ANY_SIZES, FixedSizes, fixed_sizes
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid, DataError
+from hetlora.fixed_sizes import ANY_SIZES, FixedSizes, fixed_sizes
 from hetlora.graph_names import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
 from hetlora.manifest import TensorInput
 

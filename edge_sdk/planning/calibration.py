@@ -12,7 +12,6 @@ from typing import Final
 import numpy as np
 import psutil
 
-from edge_sdk.batching.sizes import fixed_sizes
 from edge_sdk.planning.forecast import (
     PROCESS_BYTES,
     Correction,
@@ -27,6 +26,7 @@ from edge_sdk.probe.power import measure_processor_joules, measure_watts
 from edge_sdk.probe.system import System
 from edge_sdk.runtimes.base import Batch
 from hetlora.errors import DeviceTooSmall
+from hetlora.fixed_sizes import fixed_sizes
 from hetlora.graph_names import ATTENTION_MASK
 from hetlora.manifest import Manifest, reads_images
 

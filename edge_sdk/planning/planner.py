@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Final, Literal
 
-from edge_sdk.batching.sizes import fixed_sizes
 from edge_sdk.planning.forecast import (
     MIB,
     UNCORRECTED,
@@ -20,6 +19,7 @@ from edge_sdk.planning.forecast import (
 )
 from edge_sdk.planning.ladder import lengths, micro_batches, ranks_of
 from hetlora.errors import DeviceTooSmall
+from hetlora.fixed_sizes import fixed_sizes
 from hetlora.manifest import Manifest, reads_images
 from hetlora.messages.device import CapabilityReport, Offer
 from hetlora.rounding import bytes_per_rank

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final, Self
 
-from edge_sdk.batching.sizes import fixed_sizes
+from hetlora.fixed_sizes import fixed_sizes
 from hetlora.manifest import Manifest, reads_images
 
 # A larger product goes at the same rate, and a burst has to be short: at these sizes it takes 67 MFLOP, 2 ms

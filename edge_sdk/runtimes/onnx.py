@@ -9,7 +9,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.batching.sizes import fixed_sizes
 from edge_sdk.runtimes.base import Batch, Evaluation, Factors
 from edge_sdk.runtimes.factors import check_stamped_ranks, fed_factors, inference_factors, own_shapes
 from edge_sdk.runtimes.feeds import Feeds, decoder_feeds, labelled_feeds
@@ -26,6 +25,7 @@ from edge_sdk.runtimes.signature import eval_signature, inference_signature, tra
 from edge_sdk.training.parametrisation import Parametrisation
 from hetlora.adapter import Adapter, AdapterSpec, Tensor
 from hetlora.bundle import Bundle
+from hetlora.fixed_sizes import fixed_sizes
 from hetlora.graph_names import LOGITS, LOSS, PRUNING_DECAY, PRUNING_PENALTY
 from hetlora.tensors import factor_keys
 

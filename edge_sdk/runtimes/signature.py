@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge_sdk.batching.sizes import fixed_sizes
+from hetlora.fixed_sizes import fixed_sizes
 from hetlora.graph_names import DECODER_INPUT_IDS, LABELS, PRUNING_DECAY, PRUNING_PENALTY
 from hetlora.manifest import Manifest, has_decoder
 from hetlora.tensors import factor_keys
@@ -17,18 +17,18 @@ Signature = dict[str, tuple[str, Sizes]]
 
 
 def inference_signature(manifest: Manifest) -> Signature:
-    """Inputs of the inference graph; errors as `edge_sdk.batching.sizes.fixed_sizes`."""
+    """Inputs of the inference graph; errors as `hetlora.fixed_sizes.fixed_sizes`."""
     own = {DECODER_INPUT_IDS: ("int64", target_sizes(manifest))} if has_decoder(manifest.task) else {}
     return {**_inputs(manifest), **own, **_factors(manifest)}
 
 
 def eval_signature(manifest: Manifest) -> Signature:
-    """Inputs of the eval graph; errors as `edge_sdk.batching.sizes.fixed_sizes`."""
+    """Inputs of the eval graph; errors as `hetlora.fixed_sizes.fixed_sizes`."""
     return {**_inputs(manifest), LABELS: ("int64", label_sizes(manifest)), **_factors(manifest)}
 
 
 def training_signature(manifest: Manifest) -> Signature:
-    """Inputs of the training graph; errors as `edge_sdk.batching.sizes.fixed_sizes`."""
+    """Inputs of the training graph; errors as `hetlora.fixed_sizes.fixed_sizes`."""
     penalty: Signature = {PRUNING_DECAY: ("float64", ()), PRUNING_PENALTY: ("float32", ())}
     labels: Signature = {LABELS: ("int64", label_sizes(manifest))}
     return {**_inputs(manifest), **labels, **penalty, **_factors(manifest)}

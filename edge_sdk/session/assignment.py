@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from edge_sdk.adapters.adoption import Adopter
 from edge_sdk.batching.batches import check_examples
 from edge_sdk.conditions import Watch
 from edge_sdk.device_database import DeviceDatabase
@@ -22,6 +21,7 @@ from edge_sdk.planning.planner import RankChoice
 from edge_sdk.probe import ModelShape
 from edge_sdk.runtimes import runtime_for
 from edge_sdk.runtimes.base import RuntimeFactory
+from edge_sdk.session.adoption import Adopter
 from edge_sdk.session.assignment_store import AssignmentStore, Terms
 from edge_sdk.session.choosing import choose
 from edge_sdk.session.plans import Assigned, Received, fetch_received, read_assigned

@@ -8,7 +8,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_sdk.batching.sizes import fixed_sizes
 from edge_sdk.runtimes.base import Batch, Evaluation, RuntimeFactory, TrainingRuntime
 from edge_sdk.training.divergence import Divergence
 from edge_sdk.training.flat_tensors import FlatTensors
@@ -22,6 +21,7 @@ from edge_sdk.training.trainer_state import Arrays, places, put_back
 from hetlora.adapter import Adapter, Tensor
 from hetlora.bundle import Bundle
 from hetlora.errors import RankOutOfRange, SettingsError, SpecMismatch, TrainingDiverged
+from hetlora.fixed_sizes import fixed_sizes
 from hetlora.manifest import Manifest
 from hetlora.messages.device import TrainingSettings
 

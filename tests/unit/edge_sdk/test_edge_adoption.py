@@ -21,12 +21,12 @@ from fake_runtime import QuadraticRuntime, quadratic
 from fake_service import FakeService
 
 from edge_sdk.adapters.adapters import Adapters, WholeAdapter
-from edge_sdk.adapters.adoption import Adopter
 from edge_sdk.adapters.policy import Adoption
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Adopted, Event, Kept, StepDone, Submitted
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.runtimes.base import Batch, Evaluation, Factors
+from edge_sdk.session.adoption import Adopter
 from edge_sdk.training.parametrisation import Parametrisation
 from hetlora.errors import ServiceUnreachable, SettingsError
 from hetlora.messages.conditions import Conditions

@@ -14,7 +14,6 @@ from fake_runtime import Opened, QuadraticRuntime, quadratic
 from fake_service import STRONG, FakeService
 
 from edge_sdk.adapters.adapters import WholeAdapter
-from edge_sdk.adapters.adoption import MOST_CUT_OFF, Adopter
 from edge_sdk.adapters.index import StoredAdapter
 from edge_sdk.adapters.policy import Adoption
 from edge_sdk.client import EdgeClient
@@ -24,6 +23,7 @@ from edge_sdk.folder import DeviceFolder
 from edge_sdk.planning.forecast import PROCESS_BYTES
 from edge_sdk.planning.planner import MEMORY_SHARE
 from edge_sdk.runtimes.base import Batch, Evaluation, Factors
+from edge_sdk.session.adoption import MOST_CUT_OFF, Adopter
 from edge_sdk.training.parametrisation import Parametrisation
 from hetlora.cost import StepCost
 from hetlora.errors import DataError, StoreDamaged

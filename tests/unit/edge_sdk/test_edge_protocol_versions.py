@@ -8,7 +8,7 @@ import pytest
 from fake_service import STRONG, FakeService, problem
 
 from edge_sdk.client import EdgeClient
-from edge_sdk.identity.enrolment import check_in, enrolment_of
+from edge_sdk.session.enrolment import check_in, enrolment_of
 from edge_sdk.transport.service import DeviceService
 from edge_sdk.transport.transport import Transport
 from hetlora.errors import ProtocolUnsupported, RefusedError

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from fake_bundle import tiny_files, tiny_manifest
 
-from edge_sdk.batching.sizes import FixedSizes, fixed_sizes
 from hetlora.errors import BundleInvalid
+from hetlora.fixed_sizes import FixedSizes, fixed_sizes
 from hetlora.manifest import Manifest, Task, TensorInput
 
 
