@@ -16,18 +16,23 @@ class Group:
     folder: Path
     is_version_2: bool
 
+    def file(self, name: str) -> str:
+        """The path of one of its files."""
+        return f"{self.folder}/{name}"
+
 
 def groups(system: System, controller: str) -> tuple[Group, ...]:
     """The groups of one controller, such as "memory", that hold this process, the innermost first.
 
     The limits of all of them hold. Inside a container the path that the kernel tells may not exist at all.
     """
-    return _groups_in(text(system.proc / "self/cgroup"), system.sys / "fs/cgroup", controller)
+    return _groups_in(text(f"{system.proc}/self/cgroup"), system.sys, controller)
 
 
 # A process seldom changes its groups, and is asked between any two steps.
 @lru_cache(maxsize=4)
-def _groups_in(told: str, mount: Path, controller: str) -> tuple[Group, ...]:
+def _groups_in(told: str, sys: Path, controller: str) -> tuple[Group, ...]:
+    mount = sys / "fs/cgroup"
     found: list[Group] = []
     for line in told.splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]

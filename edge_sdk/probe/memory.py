@@ -14,6 +14,10 @@ from edge_sdk.probe.process_limits import process_limits
 from edge_sdk.probe.source import source
 from edge_sdk.probe.system import System, number, text, whole
 
+# Both in kB, in this order since the kernel has the second (3.14).
+_OF_MACHINE: Final = re.compile(
+    r"^MemTotal:\s*(\d{1,15}) kB$.*?^MemAvailable:\s*(\d{1,15}) kB$", re.MULTILINE | re.DOTALL
+)
 _FILES_OF_VERSION: Final = {
     True: ("memory.max", "memory.current"),
     False: ("memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -49,29 +53,27 @@ def _of_groups(system: System, machine_bytes: int) -> Iterator[tuple[int, int]]:
     """The limit of each control group that has one below the machine's, and how much below it is free."""
     for group in groups(system, "memory"):
         limit_name, used_name = _FILES_OF_VERSION[group.is_version_2]
-        limit = number(group.folder / limit_name)
+        limit = number(group.file(limit_name))
         if limit is None or limit >= machine_bytes:
             continue  # what is in it is not looked up: this is asked between any two steps
-        used = number(group.folder / used_name)
+        used = number(group.file(used_name))
         if used is not None:
             # Cached file pages count as used, but the kernel gives them up before it kills anyone.
             yield limit, max(0, limit - max(0, used - _inactive_file_bytes(group)))
 
 
 def _of_machine(system: System) -> Memory | None:
-    if system.is_here:
-        machine = psutil.virtual_memory()
-        return Memory(machine.total, machine.available)
-    fields = dict(re.findall(r"^(\w+):\s*(\d{1,15}) kB$", text(system.proc / "meminfo"), re.MULTILINE))
-    if "MemTotal" not in fields or "MemAvailable" not in fields:
+    told = _OF_MACHINE.search(text(f"{system.proc}/meminfo"))
+    if told is not None:
+        return Memory(1024 * int(told[1]), 1024 * int(told[2]))
+    if not system.is_here:
         return None
-    return Memory(1024 * int(fields["MemTotal"]), 1024 * int(fields["MemAvailable"]))
+    machine = psutil.virtual_memory()
+    return Memory(machine.total, machine.available)
 
 
 def _inactive_file_bytes(group: Group) -> int:
-    fields = dict(
-        line.split(" ", 1) for line in text(group.folder / "memory.stat").splitlines() if " " in line
-    )
+    fields = dict(line.split(" ", 1) for line in text(group.file("memory.stat")).splitlines() if " " in line)
     # Version 1 has the sum over the groups below under a name of its own.
     size = whole(fields.get("total_inactive_file", fields.get("inactive_file", "0")))
     return max(0, size or 0)

@@ -22,7 +22,7 @@ def process_limits(system: System) -> Iterator[tuple[int, int]]:
 
     Beyond one of these nobody is killed: the process is refused memory.
     """
-    limits = text(system.proc / "self/limits")
+    limits = text(f"{system.proc}/self/limits")
     for name, counter in _COUNTED.items():
         # The first number is the soft limit, which is the one that holds.
         limit = re.search(rf"^{name}\s+(\d{{1,20}})\s", limits, re.MULTILINE)
@@ -30,7 +30,7 @@ def process_limits(system: System) -> Iterator[tuple[int, int]]:
         if size is None:
             continue
         counted = re.search(
-            rf"^{counter}:\s*(\d{{1,15}}) kB$", text(system.proc / "self/status"), re.MULTILINE
+            rf"^{counter}:\s*(\d{{1,15}}) kB$", text(f"{system.proc}/self/status"), re.MULTILINE
         )
         if counted:
             yield size, int(_USABLE_SHARE * max(0, size - 1024 * int(counted[1])))

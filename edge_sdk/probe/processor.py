@@ -78,10 +78,10 @@ def measure_cpu_quota(system: System) -> float | None:
     quotas = []
     for group in groups(system, "cpu"):
         if group.is_version_2:
-            quota, period, *_ = [*text(group.folder / "cpu.max").split(), "", ""]
+            quota, period, *_ = [*text(group.file("cpu.max")).split(), "", ""]
             used, of = whole(quota), whole(period)
         else:
-            used, of = number(group.folder / "cpu.cfs_quota_us"), number(group.folder / "cpu.cfs_period_us")
+            used, of = number(group.file("cpu.cfs_quota_us")), number(group.file("cpu.cfs_period_us"))
         if used is not None and of is not None and used > 0 and of > 0:  # "max" and -1 are none
             quotas.append(used / of)
     return min(quotas, default=None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from edge_sdk.probe.source import source
-from edge_sdk.probe.system import System, number, text, whole
+from edge_sdk.probe.system import System, below, number, text, whole
 
 # What kernels call sensors of the processor: x86_pkg_temp, cpu-thermal, cpu_thermal, CPU-therm, tj-thermal.
 _OF_PROCESSOR: Final = re.compile(r"cpu|pkg|core|soc|^tj|k10temp|zenpower", re.IGNORECASE)
@@ -51,9 +51,11 @@ def measure_throttling(system: System) -> bool | None:
 
 def _sensors(system: System) -> Iterator[tuple[str, float]]:
     """What each sensor measures, and its degrees."""
-    places = [(zone / "type", zone / "temp") for zone in system.sys.glob("class/thermal/thermal_zone*")]
+    zones = below(system.sys / "class/thermal", "thermal_zone")
+    places = [(zone / "type", zone / "temp") for zone in zones]
     # Drivers of AMD's processors have no thermal zone.
-    places += [(path.parent / "name", path) for path in system.sys.glob("class/hwmon/hwmon*/temp*_input")]
+    for chip in below(system.sys / "class/hwmon", "hwmon"):
+        places += [(chip / "name", path) for path in below(chip, "temp") if path.name.endswith("_input")]
     for kind, value in places:
         thousandths = number(value)
         if thousandths is not None and thousandths // 1000 in _PLAUSIBLE_CELSIUS:
