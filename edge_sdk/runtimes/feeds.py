@@ -104,9 +104,9 @@ def _check_length(manifest: Manifest, name: str, array: NDArray[np.int64]) -> No
 
 
 def _check_range(name: str, numbers: NDArray[np.int64], of: int, end: int | None, or_else: str = "") -> None:
-    below = numbers < 0
-    strange = int((below if end is None else below | (numbers >= end)).sum())
-    if strange:
+    if numbers.size and (numbers.min() < 0 or (end is not None and numbers.max() >= end)):
+        below = numbers < 0
+        strange = int((below if end is None else below | (numbers >= end)).sum())
         raise DataError(
             f"{name} of a batch are out of range",
             got=f"{strange} of {of}",
@@ -125,7 +125,7 @@ def _array(batch: Batch, tensor: TensorInput) -> NDArray[Any]:
     if tensor.dtype == "int64":
         return _whole_numbers(batch, tensor.name)
     array = _present(batch, tensor.name)
-    if not np.issubdtype(array.dtype, np.floating):
+    if array.dtype.kind != "f":
         raise DataError(f"dtype of {tensor.name} in a batch", got=array.dtype, expected="float32")
     with np.errstate(over="ignore"):  # becomes infinity, which is refused below
         single = np.ascontiguousarray(array, dtype=np.float32)
@@ -136,7 +136,7 @@ def _array(batch: Batch, tensor: TensorInput) -> NDArray[Any]:
 
 def _whole_numbers(batch: Batch, name: str) -> NDArray[np.int64]:
     array = _present(batch, name)
-    if not np.issubdtype(array.dtype, np.integer):
+    if array.dtype.kind not in "iu":
         raise DataError(f"dtype of {name} in a batch", got=array.dtype, expected="int64")
     if array.dtype == np.uint64 and (array > np.iinfo(np.int64).max).any():
         raise DataError(f"{name} of a batch are out of range", expected="numbers of int64")

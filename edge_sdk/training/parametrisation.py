@@ -63,9 +63,9 @@ class TrainedNumbers:
         self.flat = FlatTensors.holding(begun)
         self.tensors = self.flat.tensors
         # Views of what is stepped, made once: to make and check them anew took a small model 2 % of a step.
-        whole = {**to_tensors(adapter), **self.tensors}
+        self._whole = {**to_tensors(adapter), **self.tensors}
         self.factors: Mapping[str, LoraFactors] = {
-            name: LoraFactors(*(whole[key] for key in factor_keys(name))) for name in adapter.factors
+            name: LoraFactors(*(self._whole[key] for key in factor_keys(name))) for name in adapter.factors
         }
 
     @property
@@ -77,6 +77,8 @@ class TrainedNumbers:
 
     def fed(self) -> dict[str, Tensor]:
         """The factors that the model stands under, by PEFT key: they themselves if nothing acts on them."""
+        if self._is_plain:
+            return dict(self._whole)
         fed: dict[str, Tensor] = {}
         amplification = self._how.adaptation.amplification
         for name, own in self.factors.items():
@@ -94,6 +96,8 @@ class TrainedNumbers:
 
     def pulled_back(self, gradients: Gradients) -> dict[str, Tensor]:
         """The gradients of `tensors`, given those of `fed()`; views of these where they are the same."""
+        if self._is_plain:
+            return {key: gradients[key] for key in self.tensors}
         pulled = {}
         amplification = self._how.adaptation.amplification
         for name, rank in self._given.ranks.items():
@@ -124,6 +128,12 @@ class TrainedNumbers:
             if not np.isfinite(self.tensors[core_key(name)]).all():
                 raise NonFiniteValues(f"core of {name} holds values that are not finite")
         return {name: self.tensors[core_key(name)].copy() for name in names}
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether a graph is fed the adapter itself."""
+        adaptation = self._how.adaptation
+        return adaptation.amplification == 1 and adaptation.trained != "core" and not self._how.frozen
 
     def _steps(self, key: str) -> bool:
         trained = self._how.adaptation.trained

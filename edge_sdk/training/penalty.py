@@ -12,28 +12,42 @@ from hetlora.algebra import NORM_EPSILON, pruned_rank
 from hetlora.tensors import factor_keys
 
 
-def tail_penalty(factors: Mapping[str, LoraFactors], pruning_decay: float) -> tuple[float, dict[str, Tensor]]:
-    """HetLoRA's sum over modules of ||B[:, c:]|| ||A[c:]||, c = floor(gamma r), and its gradients.
+class TailPenalty:
+    """The sum over modules of ||B[:, c:]|| ||A[c:]||, c = floor(gamma r).
 
-    Factors are by module name, gradients by PEFT key and of the tails alone: A[c:] and B[:, c:]. Under each
-    root stands NORM_EPSILON too, as in the training graphs.
+    Views of the tails are made once: of a small model's step, to make them anew took 1 %.
+
+    Args:
+        factors: by module name; looked at as they stand whenever the penalty is asked for.
+        gradients: of what is trained of them, by PEFT key, in the same shapes.
+        pruning_decay: gamma.
     """
-    total = 0.0
-    gradients: dict[str, Tensor] = {}
-    for name, own in factors.items():
-        keep = pruned_rank(own.rank, pruning_decay)
-        tail_A, tail_B = own.lora_A[keep:], own.lora_B[:, keep:]
-        norm_A, norm_B = _norm(tail_A), _norm(tail_B)
-        slopes = norm_B / norm_A * tail_A, norm_A / norm_B * tail_B
-        total += norm_A * norm_B
-        gradients.update(zip(factor_keys(name), slopes, strict=True))
-    return total, gradients
 
+    def __init__(
+        self, factors: Mapping[str, LoraFactors], gradients: Mapping[str, Tensor], pruning_decay: float
+    ) -> None:
+        self._tails = []
+        for name, own in factors.items():
+            keep = pruned_rank(own.rank, pruning_decay)
+            key_A, key_B = factor_keys(name)
+            slope_A = gradients[key_A][keep:] if key_A in gradients else None
+            slope_B = gradients[key_B][:, keep:] if key_B in gradients else None
+            self._tails.append((own.lora_A[keep:], own.lora_B[:, keep:], slope_A, slope_B))
 
-def add_to_tail(gradient: Tensor, tail: Tensor) -> None:
-    """Add, in place, what concerns the last ranks of a factor alone."""
-    rows, columns = tail.shape
-    gradient[gradient.shape[0] - rows :, gradient.shape[1] - columns :] += tail
+    def add(self, weight: float) -> float:
+        """Add the penalty's gradients, so many times, to those that are there, and return it as many times.
+
+        Under each root stands NORM_EPSILON too, as in the training graphs.
+        """
+        total = 0.0
+        for tail_A, tail_B, slope_A, slope_B in self._tails:
+            norm_A, norm_B = _norm(tail_A), _norm(tail_B)
+            total += norm_A * norm_B
+            if slope_A is not None:
+                slope_A += np.float32(weight * norm_B / norm_A) * tail_A
+            if slope_B is not None:
+                slope_B += np.float32(weight * norm_A / norm_B) * tail_B
+        return weight * total
 
 
 def _norm(tensor: Tensor) -> float:

@@ -15,7 +15,7 @@ from edge_sdk.training.gradient_terms import add_proximal, clip_norm
 from edge_sdk.training.micro_batches import micro_batches
 from edge_sdk.training.optimizers import optimizer_for
 from edge_sdk.training.parametrisation import Parametrisation, TrainedNumbers
-from edge_sdk.training.penalty import add_to_tail, tail_penalty
+from edge_sdk.training.penalty import TailPenalty
 from edge_sdk.training.schedule import learning_rate_at
 from edge_sdk.training.trainer_state import Arrays, places, put_back
 from hetlora.adapter import Adapter, Tensor
@@ -64,11 +64,15 @@ class Trainer:
         self._runtime, self._manifest, self._settings = runtime, manifest, settings
         self._divergence = Divergence(settings)
         self._most_rows = _most_rows(manifest, runtime, micro_batch)
-        self._penalty = 0.0 if how.adaptation.trained == "core" else settings.pruning_penalty
         self._numbers = TrainedNumbers(adapter, how)
         self._begun = self._numbers.flat.numbers.copy() if settings.proximal else None
         # Zeros that nobody has touched take no memory: what only evaluates has none of these.
         self._gradients = FlatTensors(self._numbers.flat.shapes)
+        self._penalty = (
+            TailPenalty(self._numbers.factors, self._gradients.tensors, settings.pruning_decay)
+            if settings.pruning_penalty and how.adaptation.trained != "core"
+            else None
+        )
         self._optimizer = optimizer_for(settings, manifest.optimizer, self._numbers.flat.shapes)
 
     def step(self, batch: Batch) -> float:
@@ -178,12 +182,7 @@ class Trainer:
 
     def _punish(self) -> float:
         """HetLoRA's penalty; its gradients are added to those that are there."""
-        if self._penalty == 0:
-            return 0.0
-        value, slopes = tail_penalty(self._numbers.factors, self._settings.pruning_decay)
-        for key, gradient in self._gradients.tensors.items():
-            add_to_tail(gradient, np.float32(self._penalty) * slopes[key])
-        return self._penalty * value
+        return 0.0 if self._penalty is None else self._penalty.add(self._settings.pruning_penalty)
 
     def _hold(self) -> float:
         """FedProx's term; its gradients are added to those that are there."""
