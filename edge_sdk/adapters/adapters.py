@@ -14,8 +14,8 @@ from edge_sdk.adapters.generation import TextGenerator
 from edge_sdk.adapters.index import AdapterIndex, AdapterKind, Comparison, StoredAdapter
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.runtimes import open_model
-from edge_sdk.runtimes.base import LogitsModel
-from edge_sdk.training.parametrisation import Parametrisation
+from edge_sdk.runtimes.base import Factors, LogitsModel
+from edge_sdk.training.parametrisation import Parametrisation, TrainedNumbers
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.errors import AdapterUnusable, InputError, NoAdapter, UnavailableError
@@ -34,17 +34,20 @@ class WholeAdapter:
     adapter: Adapter
     how: Parametrisation
 
+    def factors(self) -> Factors:
+        """The factors that the model stands under, as in training.
+
+        Raises:
+            SpecMismatch: cores or frozen factors are not of this adapter.
+        """
+        return TrainedNumbers(self.adapter, self.how).fed()
+
 
 class ModelOpener(Protocol):
-    """Opens a bundle's model under an adapter: `edge_sdk.runtimes.open_model`."""
+    """Opens a bundle's model under finished factors: `edge_sdk.runtimes.open_model`."""
 
     def __call__(
-        self,
-        bundle: Bundle,
-        adapter: Adapter | None = None,
-        *,
-        threads: int | None = None,
-        parametrisation: Parametrisation | None = None,
+        self, bundle: Bundle, factors: Factors | None = None, *, threads: int | None = None
     ) -> LogitsModel: ...
 
 
@@ -232,8 +235,7 @@ class Adapters:
         self._bundle(_in_use(self.index()))  # to hash a model takes long: nobody waits for that
         with self._held():  # or its files may go while they are read
             bundle, whole = self.read(_in_use(self.index()))
-        model = self._opener(bundle, whole.adapter, threads=self._threads, parametrisation=whole.how)
-        return bundle, model
+        return bundle, self._opener(bundle, whole.factors(), threads=self._threads)
 
     @contextmanager
     def _held(self) -> Iterator[None]:

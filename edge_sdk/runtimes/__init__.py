@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Literal, TypeVar, get_args
 
-from edge_sdk.runtimes.base import LogitsModel, RuntimeFactory
-from edge_sdk.training.parametrisation import Parametrisation
-from hetlora.adapter import Adapter
+from edge_sdk.runtimes.base import Factors, LogitsModel, RuntimeFactory
 from hetlora.bundle import Bundle
 from hetlora.errors import DependencyMissing, SettingsError
 from hetlora.manifest import Manifest
@@ -46,37 +44,32 @@ def runtime_named(name: str) -> RuntimeFactory:
     raise SettingsError("unknown runtime", got=repr(name), expected=f"one of {', '.join(RUNTIMES)}")
 
 
-def open_model(
-    bundle: Bundle,
-    adapter: Adapter | None = None,
-    *,
-    threads: int | None = None,
-    parametrisation: Parametrisation | None = None,
-) -> LogitsModel:
-    """A bundle's model under an adapter, in the first runtime that it has files for and is installed here.
+def open_model(bundle: Bundle, factors: Factors | None = None, *, threads: int | None = None) -> LogitsModel:
+    """A bundle's model under factors, in the first runtime that it has files for and is installed here.
 
-    `parametrisation` has the cores, frozen factors and amplification that the adapter was trained under.
+    `factors` by PEFT key are finished: those of `hetlora.tensors.to_tensors(adapter)`, or with what stood
+    beside an adapter when it was trained (`TrainedNumbers.fed`); None is the untrained model.
 
     Raises:
         DependencyMissing: none is.
         BundleInvalid: the graph, the program or the model cannot be loaded.
-        SpecMismatch, RankOutOfRange: the adapter does not fit the bundle.
+        SpecMismatch, RankOutOfRange, NonFiniteValues: the factors do not fit the bundle.
     """
 
     def onnx() -> LogitsModel:
         from edge_sdk.runtimes.onnx import OnnxModel
 
-        return OnnxModel(bundle, adapter, threads=threads, parametrisation=parametrisation)
+        return OnnxModel(bundle, factors, threads=threads)
 
     def executorch() -> LogitsModel:
         from edge_sdk.runtimes.executorch import ExecutorchModel
 
-        return ExecutorchModel(bundle, adapter, threads=threads, parametrisation=parametrisation)
+        return ExecutorchModel(bundle, factors, threads=threads)
 
     def pytorch() -> LogitsModel:
         from edge_sdk.runtimes.pytorch import PytorchModel
 
-        return PytorchModel(bundle, adapter, threads=threads, parametrisation=parametrisation)
+        return PytorchModel(bundle, factors, threads=threads)
 
     models = {"onnx": onnx, "executorch": executorch, "pytorch": pytorch}
     return _first([models[name] for name in _served_by(bundle.manifest)])

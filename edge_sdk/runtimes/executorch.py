@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from edge_sdk.runtimes.base import Batch, Evaluation, Factors
 from edge_sdk.runtimes.executorch_library import Array, Program
-from edge_sdk.runtimes.factors import fed_factors, inference_factors, own_shapes
+from edge_sdk.runtimes.factors import fed_factors, own_shapes
 from edge_sdk.runtimes.feeds import input_feeds, labelled_feeds
 from edge_sdk.runtimes.losses import mean_loss
+from edge_sdk.runtimes.model import FactorModel
 from edge_sdk.runtimes.signature import Signature, inference_signature, training_signature
-from edge_sdk.training.parametrisation import Parametrisation
-from hetlora.adapter import Adapter, AdapterSpec, Tensor
+from hetlora.adapter import AdapterSpec, Tensor
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid, RankOutOfRange
 from hetlora.graph_names import LABELS
@@ -85,55 +85,30 @@ class ExecutorchRuntime:
         return ExecutorchModel(self._bundle, threads=self._threads)
 
 
-class ExecutorchModel:
-    """A bundle's model under one adapter, or untrained where none is given.
-
-    An adapter is nothing but input: ranks may be unequal or 0, and another one can be had for one call.
-    `parametrisation` has what stands beside the adapter given here: cores, frozen factors, amplification.
+class ExecutorchModel(FactorModel):
+    """A bundle's model under finished factors, or untrained where none are given.
 
     Raises:
         DependencyMissing: ExecuTorch is not installed.
-        SpecMismatch: the adapter is not of the bundle's specification, or what stands beside it not of it.
-        RankOutOfRange: with the frozen factors it has more ranks than the programs were compiled for.
+        SpecMismatch, NonFiniteValues: as `FactorModel`.
         SettingsError: `threads` is below 1.
         BundleInvalid: the bundle has no ExecuTorch programs, or they cannot be loaded or take other inputs
             than the manifest has.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        adapter: Adapter | None = None,
-        *,
-        threads: int | None = None,
-        parametrisation: Parametrisation | None = None,
-    ) -> None:
-        self._manifest = bundle.manifest
-        if adapter is not None and parametrisation is not None:
-            _check_ranks(adapter.spec, parametrisation.ranks(adapter))
-        self._factors = inference_factors(self._manifest.adapter, adapter, how=parametrisation)
-        files = programs_of(self._manifest)
+    def __init__(self, bundle: Bundle, factors: Factors | None = None, *, threads: int | None = None) -> None:
+        manifest = bundle.manifest
+        super().__init__(manifest, factors)
+        files = programs_of(manifest)
         self._program = Program(
             bundle.path(files.inference),
             bundle.path(files.base_weights),
-            inputs=_of_any_size(self._manifest, inference_signature(self._manifest)),
+            inputs=_of_any_size(manifest, inference_signature(manifest)),
             threads=threads,
         )
 
-    def logits(self, batch: Batch, *, adapter: Adapter | None = None) -> NDArray[np.float32]:
-        """Logits in float32, (batch, labels) or (batch, tokens, vocabulary), under `adapter` if given.
-
-        `batch` holds the manifest's inputs; anything else in it is ignored.
-
-        Raises:
-            DataError: an input is missing, of the wrong shape, or holds numbers that are no tokens.
-            SpecMismatch: the adapter is not of the bundle's specification.
-        """
-        factors = self._factors if adapter is None else inference_factors(self._manifest.adapter, adapter)
-        return self.logits_of(batch, factors)
-
     def logits_of(self, batch: Batch, factors: Factors) -> NDArray[np.float32]:
-        """The same under factors as the program takes them, by PEFT key in its order."""
+        """The same under factors as the program takes them, in its order."""
         feeds = input_feeds(self._manifest, batch)
         inputs = [feeds[tensor.name] for tensor in self._manifest.inputs]
         answers = [

@@ -1,4 +1,4 @@
-"""An adapter's factors as the graphs take them: every rank is 1 or more, or what they are stamped for."""
+"""Factors as the graphs take them: every rank is 1 or more, or what the graphs are stamped for."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from edge_sdk.runtimes.base import Factors
-from edge_sdk.training.parametrisation import Parametrisation, TrainedNumbers
-from hetlora.adapter import Adapter, AdapterSpec, Tensor, initial_adapter
+from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, Tensor, check_module
 from hetlora.errors import RankOutOfRange, SpecMismatch
-from hetlora.tensors import to_tensors
+from hetlora.tensors import check_keys, factor_keys
 
 
 def check_adapter(spec: AdapterSpec, adapter: Adapter) -> None:
@@ -23,23 +22,31 @@ def check_adapter(spec: AdapterSpec, adapter: Adapter) -> None:
         raise SpecMismatch("the adapter is not of this bundle's specification")
 
 
-def inference_factors(
-    spec: AdapterSpec,
-    adapter: Adapter | None,
-    fixed_rank: int | None = None,
-    how: Parametrisation | None = None,
-) -> dict[str, Tensor]:
-    """`fed_factors` of an adapter, or of none: the untrained model; errors as `check_adapter` and those.
-
-    With `how` the cores, frozen factors and amplification are in them that it was trained under.
+def checked_factors(spec: AdapterSpec, factors: Factors) -> dict[str, Tensor]:
+    """Factors of a specification's modules in their order, float32; of any rank, as frozen ones add to it.
 
     Raises:
-        SpecMismatch: cores or frozen factors are not of this adapter.
+        SpecMismatch: they are of other modules, or have other widths.
+        NonFiniteValues: a factor holds NaN or infinity.
     """
-    if adapter is None:
-        adapter = initial_adapter(spec, 0, np.random.default_rng(0))
-    check_adapter(spec, adapter)
-    return fed_factors(to_tensors(adapter) if how is None else TrainedNumbers(adapter, how).fed(), fixed_rank)
+    check_keys(factors, [key for name in spec.by_name for key in factor_keys(name)])
+    checked: dict[str, Tensor] = {}
+    for module in spec.modules:
+        keys = factor_keys(module.name)
+        own = LoraFactors(*(factors[key] for key in keys))
+        check_module(module, own, max_rank=own.rank)
+        checked.update(zip(keys, (own.lora_A, own.lora_B), strict=True))
+    return checked
+
+
+def zero_factors(spec: AdapterSpec, ranks: Mapping[str, int]) -> dict[str, Tensor]:
+    """Factors of these ranks by module name, all zeros: the untrained model."""
+    factors = {}
+    for module in spec.modules:
+        lora_A, lora_B = factor_keys(module.name)
+        factors[lora_A] = np.zeros((ranks[module.name], module.in_features), np.float32)
+        factors[lora_B] = np.zeros((module.out_features, ranks[module.name]), np.float32)
+    return factors
 
 
 def check_stamped_ranks(ranks: Mapping[str, int], fixed_rank: int | None) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.runtimes.base import Batch, Evaluation, Factors
-from edge_sdk.runtimes.factors import check_stamped_ranks, fed_factors, inference_factors, own_shapes
+from edge_sdk.runtimes.factors import check_stamped_ranks, fed_factors, own_shapes, zero_factors
 from edge_sdk.runtimes.feeds import Feeds, decoder_feeds, labelled_feeds
+from edge_sdk.runtimes.model import FactorModel
 from edge_sdk.runtimes.onnx_checkpoint import load_as_checkpoint
 from edge_sdk.runtimes.onnx_graph import checked_graph
 from edge_sdk.runtimes.onnx_library import (
@@ -22,12 +23,10 @@ from edge_sdk.runtimes.onnx_library import (
     session_options,
 )
 from edge_sdk.runtimes.signature import eval_signature, inference_signature, training_signature
-from edge_sdk.training.parametrisation import Parametrisation
-from hetlora.adapter import Adapter, AdapterSpec, Tensor
+from hetlora.adapter import Tensor
 from hetlora.bundle import Bundle
 from hetlora.fixed_sizes import fixed_sizes
 from hetlora.graph_names import LOGITS, LOSS, PRUNING_DECAY, PRUNING_PENALTY
-from hetlora.tensors import factor_keys
 
 # What the training graph takes beside a batch: the penalty is the trainer's.
 _NO_PENALTY: Final[Feeds] = {PRUNING_DECAY: np.array(1, np.float64), PRUNING_PENALTY: np.array(0, np.float32)}
@@ -52,7 +51,8 @@ class OnnxRuntime:
         check_stamped_ranks(ranks, manifest.fixed_rank)
         self._bundle, self._threads = bundle, threads
         self._bindings = import_training_bindings()
-        opened_with = fed_factors(_zeros(manifest.adapter, ranks), manifest.fixed_rank)
+        # A graph that may take any rank learns it from the factors that it is opened with.
+        opened_with = fed_factors(zero_factors(manifest.adapter, ranks), manifest.fixed_rank)
         self._state = load_as_checkpoint(self._bindings, opened_with)
         self._parameters = {key: self._state.get_parameter(key) for key in opened_with}
         self._module = self._open_module()
@@ -129,64 +129,32 @@ class OnnxRuntime:
         return open_session(graph, self._threads)
 
 
-class OnnxModel:
-    """A bundle's model under one adapter, or untrained where none is given.
+class OnnxModel(FactorModel):
+    """A bundle's model under finished factors, or untrained where none are given.
 
-    The base weights are mapped from the bundle's file, and an adapter is nothing but input: ranks may be
-    unequal or 0, and another adapter can be had for one call. `parametrisation` has what stands beside the
-    adapter given here: cores, frozen factors, amplification. Plain `onnxruntime` is enough.
+    The base weights are mapped from the bundle's file. Plain `onnxruntime` is enough.
 
     Raises:
         DependencyMissing: ONNX Runtime is not installed.
-        SpecMismatch: the adapter is not of the bundle's specification, or what stands beside it not of it.
-        RankOutOfRange: the adapter has a larger rank than the graphs are stamped for.
+        SpecMismatch, RankOutOfRange, NonFiniteValues: as `FactorModel`.
         SettingsError: `threads` is below 1.
         BundleInvalid: the inference graph cannot be loaded, takes other inputs than the manifest has, or
             reads another file than the base weights.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        adapter: Adapter | None = None,
-        *,
-        threads: int | None = None,
-        parametrisation: Parametrisation | None = None,
-    ) -> None:
-        self._manifest = bundle.manifest
-        self._factors = self._fed(adapter, parametrisation)
-        signature = inference_signature(self._manifest)
-        graph = checked_graph(bundle, self._manifest.graphs.inference, inputs=signature, outputs=[LOGITS])
+    def __init__(self, bundle: Bundle, factors: Factors | None = None, *, threads: int | None = None) -> None:
+        manifest = bundle.manifest
+        super().__init__(manifest, factors, fixed_rank=manifest.fixed_rank)
+        signature = inference_signature(manifest)
+        graph = checked_graph(bundle, manifest.graphs.inference, inputs=signature, outputs=[LOGITS])
         self._session = open_session(graph, threads)
 
-    def logits(self, batch: Batch, *, adapter: Adapter | None = None) -> NDArray[np.float32]:
-        """Logits in float32, (batch, labels) or (batch, tokens, vocabulary), under `adapter` if given.
-
-        `batch` holds the manifest's inputs, and DECODER_INPUT_IDS for a model with a decoder of its own;
-        anything else in it is ignored.
-
-        Raises:
-            DataError: an input is missing, of the wrong shape, or holds numbers that are no tokens.
-            SpecMismatch, RankOutOfRange: as when opening.
-        """
+    def logits_of(self, batch: Batch, factors: Factors) -> NDArray[np.float32]:
+        """The same under factors as the graph takes them, by PEFT key."""
         feeds = decoder_feeds(self._manifest, batch)
-        factors = self._factors if adapter is None else self._fed(adapter)
         try:
             (logits,) = self._session.run([LOGITS], {**feeds, **factors})
         except Exception as error:  # the bindings' exceptions share no base class
             raise batch_refused(error) from error
         answer: NDArray[np.float32] = logits
         return answer
-
-    def _fed(self, adapter: Adapter | None, how: Parametrisation | None = None) -> Feeds:
-        return inference_factors(self._manifest.adapter, adapter, self._manifest.fixed_rank, how)
-
-
-def _zeros(spec: AdapterSpec, ranks: Mapping[str, int]) -> dict[str, Tensor]:
-    """Factors of these ranks: a graph that may take any learns them from those that it is opened with."""
-    factors = {}
-    for module in spec.modules:
-        lora_A, lora_B = factor_keys(module.name)
-        factors[lora_A] = np.zeros((ranks[module.name], module.in_features), np.float32)
-        factors[lora_B] = np.zeros((module.out_features, ranks[module.name]), np.float32)
-    return factors

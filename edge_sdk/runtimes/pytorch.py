@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.runtimes.base import Batch, Evaluation, Factors
-from edge_sdk.runtimes.factors import inference_factors
 from edge_sdk.runtimes.feeds import decoder_feeds, labelled_feeds
+from edge_sdk.runtimes.model import FactorModel
 from edge_sdk.runtimes.pytorch_network import PytorchNetwork
-from edge_sdk.training.parametrisation import Parametrisation
-from hetlora.adapter import Adapter, Tensor
+from hetlora.adapter import Tensor
 from hetlora.bundle import Bundle
 
 
@@ -50,38 +49,18 @@ class PytorchRuntime:
         return Evaluation(loss=loss, logits=None if self._manifest.generates else logits)
 
 
-class PytorchModel:
-    """A bundle's model under one adapter, or untrained where none is given: a `LogitsModel`.
-
-    An adapter is nothing but input: ranks may be unequal or 0, and another one can be had for one call.
-    `parametrisation` has what stands beside the adapter given here: cores, frozen factors, amplification.
+class PytorchModel(FactorModel):
+    """A bundle's model under finished factors, or untrained where none are given.
 
     Raises:
-        SpecMismatch: the adapter is not of the bundle's specification, or what stands beside it not of it.
+        SpecMismatch, NonFiniteValues: as `FactorModel`.
         DependencyMissing, SettingsError, BundleInvalid: as `PytorchRuntime`.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        adapter: Adapter | None = None,
-        *,
-        threads: int | None = None,
-        parametrisation: Parametrisation | None = None,
-    ) -> None:
-        self._manifest = bundle.manifest
-        self._factors = inference_factors(self._manifest.adapter, adapter, how=parametrisation)
+    def __init__(self, bundle: Bundle, factors: Factors | None = None, *, threads: int | None = None) -> None:
+        super().__init__(bundle.manifest, factors)
         self._network = PytorchNetwork(bundle, threads=threads)
 
-    def logits(self, batch: Batch, *, adapter: Adapter | None = None) -> NDArray[np.float32]:
-        """Logits in float32, (batch, labels) or (batch, tokens, vocabulary), under `adapter` if given.
-
-        `batch` holds the manifest's inputs, and DECODER_INPUT_IDS for a model with a decoder of its own;
-        anything else in it is ignored.
-
-        Raises:
-            DataError: an input is missing, of the wrong shape, or holds numbers that are no tokens.
-            SpecMismatch: the adapter is not of the bundle's specification.
-        """
-        factors = self._factors if adapter is None else inference_factors(self._manifest.adapter, adapter)
+    def logits_of(self, batch: Batch, factors: Factors) -> NDArray[np.float32]:
+        """The same under factors as the network takes them, by PEFT key."""
         return self._network.logits(decoder_feeds(self._manifest, batch), factors)

@@ -17,7 +17,7 @@ from hetlora.cli.operator import TOKEN_FILE
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.evaluation import EvaluationFigures
 from hetlora.states import EvaluationState, RunState
-from hetlora.tensors import adapter_from_bytes
+from hetlora.tensors import adapter_from_bytes, to_tensors
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def computed(fleet: TinyFleet, version: str, rank: int, devices: range) -> Evalu
     """What the devices should come to: softmax of the inference graph's logits, in float64."""
     manifest = fleet.bundle.manifest
     whole = adapter_from_bytes(fleet.operator.adapter_bytes(version), manifest.adapter)
-    model = OnnxModel(fleet.bundle, truncate(whole, rank))
+    model = OnnxModel(fleet.bundle, to_tensors(truncate(whole, rank)))
     encoder = text_encoder(fleet.bundle, max_tokens=TOKENS)
     losses, rights = [], []
     for device in devices:

@@ -25,7 +25,7 @@ from hetlora.messages.device import TrainingSettings
 from hetlora.messages.evaluation import EvaluationFigures
 from hetlora.messages.management import RunStatus
 from hetlora.states import RunState
-from hetlora.tensors import adapter_from_bytes
+from hetlora.tensors import adapter_from_bytes, to_tensors
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,9 @@ def loss_of(bundle: Bundle, adapter: Adapter) -> float:
     """What the inference graph's logits make of ANSWER after OTHER: the mean over its tokens and its end."""
     encoder = text_encoder(bundle)
     told, answer = encoder.prompt_ids(OTHER), encoder.ids(ANSWER, ends=True)
-    logits = OnnxModel(bundle, adapter).logits(encoder.arrays([told + answer]))[0].astype(np.float64)
+    logits = (
+        OnnxModel(bundle, to_tensors(adapter)).logits(encoder.arrays([told + answer]))[0].astype(np.float64)
+    )
     scored = logits[len(told) - 1 : -1]
     shares = np.exp(scored) / np.exp(scored).sum(axis=1, keepdims=True)
     return float(-np.log(shares[np.arange(len(answer)), answer]).mean())

@@ -28,7 +28,7 @@ from hetlora.errors import (
     SettingsError,
     SpecMismatch,
 )
-from hetlora.tensors import adapter_from_bytes
+from hetlora.tensors import adapter_from_bytes, to_tensors
 
 TASK = "text-generation"
 TOLERANCE = 1e-4  # float32, with sums in another order; logits reach 20
@@ -84,7 +84,7 @@ def exported(tiny: TinyPeft, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 def logits_of(bundle: Bundle, file: Path) -> np.ndarray:
     adapter = adapter_from_bytes(file.read_bytes(), bundle.manifest.adapter)
     batch = {"input_ids": IDS, "attention_mask": np.ones_like(IDS)}
-    return OnnxModel(bundle, adapter, threads=1).logits(batch)
+    return OnnxModel(bundle, to_tensors(adapter), threads=1).logits(batch)
 
 
 def test_bundle_made_for_an_adapter_answers_as_peft_does(

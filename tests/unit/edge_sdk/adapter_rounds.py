@@ -10,11 +10,11 @@ from fake_service import FakeService
 from numpy.typing import NDArray
 
 from edge_sdk.adapters.adapters import Adapters
-from edge_sdk.runtimes.base import Batch, LogitsModel
-from edge_sdk.training.parametrisation import Parametrisation
+from edge_sdk.runtimes.base import Batch, Factors, LogitsModel
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.graph_names import INPUT_IDS
+from hetlora.tensors import factor_keys
 
 
 def offer_round(service: FakeService, index: int, b: float) -> None:
@@ -37,22 +37,23 @@ def b_of(adapter: Adapter) -> float:
     return float(b)
 
 
+def fed_b(factors: Factors) -> float:
+    """The one number of the adapter's lora_B that a model was opened with; frozen columns come after it."""
+    [b] = set(factors[factor_keys("query")[1]][:, 0].tolist())
+    return float(b)
+
+
 @dataclass
 class Opener:
     """Opens models that take every text for the first class, the more surely the larger lora_B is."""
 
-    opened: list[tuple[Bundle, Adapter | None, Parametrisation | None]] = field(default_factory=list)
+    opened: list[tuple[Bundle, Factors | None]] = field(default_factory=list)
 
     def __call__(
-        self,
-        bundle: Bundle,
-        adapter: Adapter | None = None,
-        *,
-        threads: int | None = None,
-        parametrisation: Parametrisation | None = None,
+        self, bundle: Bundle, factors: Factors | None = None, *, threads: int | None = None
     ) -> LogitsModel:
-        self.opened.append((bundle, adapter, parametrisation))
-        return Model(0.0 if adapter is None else b_of(adapter))
+        self.opened.append((bundle, factors))
+        return Model(0.0 if factors is None else fed_b(factors))
 
 
 @dataclass

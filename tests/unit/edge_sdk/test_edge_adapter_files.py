@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from adapter_rounds import Opener, b_of
+from adapter_rounds import Opener, b_of, fed_b
 from fake_bundle import adapter_of, bundle_on_disk
 from fake_service import FakeService
 from hypothesis import given, settings
@@ -169,7 +169,7 @@ def test_files_of_a_model_that_is_being_opened_stay_until_they_are_read(tmp_path
     opener = Opener()
     Adapters(folder, files=Interrupted(folder.adapters), opener=opener).model()
     others.join()
-    assert [b_of(adapter) for _, adapter, _ in opener.opened if adapter is not None] == [0.0]
+    assert [fed_b(factors) for _, factors in opener.opened if factors is not None] == [0.0]
     assert numbers(Adapters(folder))["current"] == (3, 3.0, -4.0)
 
 

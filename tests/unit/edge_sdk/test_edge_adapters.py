@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from adapter_rounds import Opener, b_in_use, b_of, offer_round
+from adapter_rounds import Opener, b_in_use, b_of, fed_b, offer_round
 from fake_bundle import adapter_of
 from fake_runtime import Opened
 from fake_service import FakeService
@@ -26,7 +26,7 @@ from hetlora.errors import AdapterUnusable, BundleInvalid, NoAdapter
 from hetlora.messages.device import Adaptation
 from hetlora.plan_adapter import sent_tensors
 from hetlora.stored_tensors import tensors_to_bytes
-from hetlora.tensors import factor_tensors
+from hetlora.tensors import factor_keys, factor_tensors
 
 MakeClient = Callable[..., EdgeClient]
 
@@ -139,14 +139,20 @@ def test_everything_that_a_model_stands_under_is_kept_with_the_adapter(
     service.frozen = tensors_to_bytes(factor_tensors(frozen))
     service.adaptation = Adaptation(trained="lora_B", amplification=2.0)
     make_client(runtime=opened).run_once()
-    opener = Opener()
-    Adapters(folder, opener=opener).model()
-    [(bundle, adapter, how)] = opener.opened
-    assert how is not None
-    assert how.frozen is not None
-    assert adapter is not None
-    assert (bundle.digest, b_of(adapter), how.adaptation) == (service.bundle.sha256, 0.25, service.adaptation)
-    np.testing.assert_array_equal(how.frozen["query"].lora_A, frozen["query"].lora_A)
+    adapters = Adapters(folder, opener=(opener := Opener()))
+    adapters.model()
+    [(bundle, fed)] = opener.opened
+    current = adapters.current()
+    assert current is not None
+    assert fed is not None
+    whole = adapters.read(current)[1]
+    assert whole.how.frozen is not None
+    assert (bundle.digest, b_of(whole.adapter)) == (service.bundle.sha256, 0.25)
+    assert whole.how.adaptation == service.adaptation
+    np.testing.assert_array_equal(whole.how.frozen["query"].lora_A, frozen["query"].lora_A)
+    own, (key_A, key_B) = whole.adapter.factors["query"], factor_keys("query")
+    np.testing.assert_array_equal(fed[key_A], np.concatenate([2 * own.lora_A, np.full((7, 4), 3)]))
+    np.testing.assert_array_equal(fed[key_B], np.concatenate([own.lora_B, np.full((6, 7), 5)], axis=1))
     assert len(adapter_files(folder)) == 3  # both adapters, and once what both have
 
 
@@ -198,7 +204,7 @@ def test_generator_goes_on_under_the_adapter_in_use(make_client: MakeClient, fol
     with pytest.raises(BundleInvalid):
         adapters.classifier()
     adapters.generator()
-    assert [b_of(adapter) for _, adapter, _ in opener.opened if adapter] == [0.25, 0.25]
+    assert [fed_b(factors) for _, factors in opener.opened if factors] == [0.25, 0.25]
 
 
 def test_adapter_whose_bundle_is_gone_is_told_so_and_nothing_is_deleted(
@@ -233,7 +239,7 @@ def test_adapter_of_a_bundle_before_goes_with_that_bundle(
     adapters.model()
     adapters.roll_back()
     adapters.model()
-    assert [bundle.digest for bundle, _, _ in opener.opened] == [other.bundle.sha256, service.bundle.sha256]
+    assert [bundle.digest for bundle, _ in opener.opened] == [other.bundle.sha256, service.bundle.sha256]
     shutil.rmtree(folder.bundles / service.bundle.sha256)
     with pytest.raises(AdapterUnusable):
         Adapters(folder, opener=opener).model()
@@ -279,7 +285,7 @@ def test_app_reads_and_chooses_in_other_threads_while_rounds_go_on(
             except Exception as error:
                 faults.append(error)
                 return
-        seen.update(b_of(adapter) for _, adapter, _ in opener.opened if adapter is not None)
+        seen.update(fed_b(factors) for _, factors in opener.opened if factors is not None)
 
     threads = [threading.Thread(target=answer) for _ in range(2)]
     for thread in threads:

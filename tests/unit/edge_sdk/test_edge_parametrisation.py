@@ -7,21 +7,35 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_bundle import tiny_files, tiny_manifest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_sdk.runtimes.factors import fed_factors, inference_factors
+from edge_sdk.runtimes.base import Batch, Factors
+from edge_sdk.runtimes.factors import fed_factors
+from edge_sdk.runtimes.model import FactorModel
 from edge_sdk.training.parametrisation import Parametrisation, TrainedNumbers
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, Tensor
 from hetlora.errors import NonFiniteValues, RankOutOfRange, SpecMismatch
 from hetlora.messages.device import Adaptation
 from hetlora.partial_tensors import core_key
-from hetlora.tensors import factor_keys
+from hetlora.tensors import factor_keys, to_tensors
 
 SPEC = AdapterSpec((ModuleSpec("k", 3, 2), ModuleSpec("q", 2, 4)), scaling=2.0, max_rank=2)
 K_A, K_B = factor_keys("k")
 SHAPES_AT_5 = {"k": ((5, 3), (2, 5)), "q": ((5, 2), (4, 5))}
 TRAINED: list[Any] = ["both", "lora_A", "lora_B", "core"]
+
+
+class Told(FactorModel):
+    """Answers with the factors that it is fed."""
+
+    def __init__(self, factors: Factors | None, fixed_rank: int | None = None) -> None:
+        manifest = tiny_manifest(tiny_files()).model_copy(update={"adapter": SPEC})
+        super().__init__(manifest, factors, fixed_rank=fixed_rank)
+
+    def logits_of(self, batch: Batch, factors: Factors) -> Any:
+        return factors
 
 
 def factors(rank_k: int, rank_q: int, rng: np.random.Generator) -> dict[str, LoraFactors]:
@@ -62,20 +76,43 @@ def test_model_that_infers_is_fed_as_the_one_that_trained() -> None:
     adapter = Adapter(SPEC, factors(1, 2, np.random.default_rng(0)))
     frozen = factors(3, 1, np.random.default_rng(1))  # k: 4 ranks together, where the specification has 2
     how = Parametrisation(Adaptation(trained="lora_B", amplification=3.0), frozen)
-    fed, trained = inference_factors(SPEC, adapter, how=how), TrainedNumbers(adapter, how).fed()
-    assert fed.keys() == trained.keys()
+    trained = TrainedNumbers(adapter, how).fed()
+    fed = Told(trained).logits({})
+    assert list(fed) == list(trained)
     assert all((fed[key] == trained[key]).all() for key in fed)
     assert fed[K_A].shape == (4, 3)
-    plain = inference_factors(SPEC, adapter, how=Parametrisation())
-    assert all((plain[key] == tensor).all() for key, tensor in inference_factors(SPEC, adapter).items())
+    assert list(Told(dict(reversed(trained.items()))).logits({})) == list(trained)  # programs go by order
+    plain = Told(TrainedNumbers(adapter, Parametrisation()).fed()).logits({})
+    assert all((plain[key] == own).all() for key, own in Told(None).logits({}, adapter=adapter).items())
+
+
+def test_model_that_nothing_is_given_stands_under_zeros() -> None:
+    untrained = Told(None).logits({})
+    assert untrained[K_A].shape == (1, 3)
+    assert not any(tensor.any() for tensor in untrained.values())
 
 
 def test_stamped_model_that_infers_takes_no_more_ranks_than_its_own() -> None:
-    adapter, how = Adapter(SPEC, factors(1, 1, np.random.default_rng(0))), Parametrisation()
-    assert inference_factors(SPEC, adapter, 2, how)[K_A].shape == (2, 3)
+    adapter = Adapter(SPEC, factors(1, 1, np.random.default_rng(0)))
+    assert Told(to_tensors(adapter), 2).logits({})[K_A].shape == (2, 3)
     beside = Parametrisation(Adaptation(), factors(2, 0, np.random.default_rng(1)))
     with pytest.raises(RankOutOfRange, match="stamped for one rank; got 3; expected 2"):
-        inference_factors(SPEC, adapter, 2, beside)
+        Told(TrainedNumbers(adapter, beside).fed(), 2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused"),
+    [
+        ({K_A: np.zeros((2, 4))}, SpecMismatch),
+        ({K_A: np.zeros((2, 3)), K_B: np.zeros((2, 1))}, SpecMismatch),
+        ({"base_model.model.v.lora_A.weight": np.zeros((1, 3))}, SpecMismatch),
+        ({K_B: np.full((2, 1), np.nan)}, NonFiniteValues),
+    ],
+)
+def test_factors_of_no_such_model_are_refused(changed: dict[str, Any], refused: type[Exception]) -> None:
+    whole = to_tensors(Adapter(SPEC, factors(1, 1, np.random.default_rng(0))))
+    with pytest.raises(refused):
+        Told({**whole, **changed})
 
 
 @settings(deadline=None)  # the machine may be busy

@@ -20,6 +20,7 @@ from edge_sdk.runtimes.onnx_graph import checked_graph
 from hetlora.adapter import initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid
+from hetlora.tensors import to_tensors
 
 GRAPHS = ("training", "eval", "inference")
 
@@ -34,7 +35,7 @@ def _open(bundle: Bundle, graph: str, batch: Batch) -> object:
     """Use a bundle so that a graph of it is opened."""
     adapter = initial_adapter(bundle.manifest.adapter, 2, np.random.default_rng(0))
     if graph == "inference":
-        return OnnxModel(bundle, adapter, threads=1).logits(batch)
+        return OnnxModel(bundle, to_tensors(adapter), threads=1).logits(batch)
     trainer = trainer_of(bundle, adapter)
     return trainer.evaluate(batch) if graph == "eval" else None
 

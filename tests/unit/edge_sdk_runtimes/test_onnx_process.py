@@ -42,6 +42,7 @@ from edge_sdk.training.trainer import open_trainer
 from hetlora.adapter import initial_adapter
 from hetlora.bundle import open_bundle
 from hetlora.messages.device import TrainingSettings
+from hetlora.tensors import to_tensors
 
 bundle = open_bundle(Path(sys.argv[1]))
 adapter = initial_adapter(bundle.manifest.adapter, 2, np.random.default_rng(0))
@@ -49,7 +50,7 @@ tokens = np.array([[2, 4, 5, 3], [2, 6, 7, 3]])
 batch = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.zeros_like(tokens)}
 trainer = open_trainer(OnnxRuntime, bundle, adapter, TrainingSettings(), threads=1)
 trainer.step({**batch, "labels": np.array([0, 1])})
-OnnxModel(bundle, trainer.adapter()).logits(batch)
+OnnxModel(bundle, to_tensors(trainer.adapter())).logits(batch)
 heavy = {"torch", "transformers", "optimum", "onnx", "onnxruntime.training", "onnxruntime.training.ortmodule"}
 print(sorted(heavy & sys.modules.keys()))
 """

@@ -72,7 +72,7 @@ def test_evaluation_has_the_loss_of_the_first_step_and_logits_of_classes_alone(b
     assert first == pytest.approx(evaluation.loss, abs=LOSS_TOLERANCE)
     if bundle.manifest.task == "image-classification":
         assert evaluation.logits is not None
-        own = OnnxModel(bundle, trained_adapter(bundle.manifest.adapter, RANKS)).logits(batch)
+        own = OnnxModel(bundle, to_tensors(trained_adapter(bundle.manifest.adapter, RANKS))).logits(batch)
         assert np.abs(evaluation.logits - own).max() <= LOSS_TOLERANCE
     else:
         assert evaluation.logits is None

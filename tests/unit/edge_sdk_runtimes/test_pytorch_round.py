@@ -22,6 +22,7 @@ from hetlora.bundle import Bundle
 from hetlora.cli.main import app
 from hetlora.errors import BundleInvalid, DependencyMissing
 from hetlora.messages.device import CapabilityReport, TrainingSettings
+from hetlora.tensors import to_tensors
 from hetlora.testing import FakeService
 
 EXAMPLES = [Example("snow rain sun", "weather"), Example("bread soup", "food"), Example("ball goal", "sport")]
@@ -91,7 +92,7 @@ def test_round_is_trained_and_scored_where_pytorch_alone_is_installed(
         visit = client.run_once()
         assert visit.outcome == "accepted", visit.reason
         [report] = service.reports
-        model = open_model(bundle, service.updates[0], threads=1)
+        model = open_model(bundle, to_tensors(service.updates[0]), threads=1)
     assert expected is not None
     for name in ("first_loss", "last_loss", "held_out_loss_before", "held_out_loss_after"):
         assert getattr(report, name) == pytest.approx(getattr(expected, name), abs=1e-4), name

@@ -18,6 +18,7 @@ from edge_sdk.runtimes.onnx import OnnxModel
 from export.stamping import stamp
 from hetlora.adapter import Adapter, AdapterSpec
 from hetlora.bundle import Bundle
+from hetlora.tensors import to_tensors
 
 RANK = 4
 TOLERANCE = 1e-5  # fixed sizes may choose other kernels
@@ -71,7 +72,7 @@ def test_stamped_bundle_generates_the_text_of_the_symbolic_one(
     stamped = stamp(bundle, tmp_path / "stamped", rank=RANK, batch=batch, tokens=12)
     adapter = telling_adapter(bundle.manifest.adapter, 3)
     answers = [
-        TextGenerator(each, OnnxModel(each, adapter, threads=1)).generate(
+        TextGenerator(each, OnnxModel(each, to_tensors(adapter), threads=1)).generate(
             " ".join(WORDS[:3]), max_new_tokens=6
         )
         for each in (stamped, bundle)

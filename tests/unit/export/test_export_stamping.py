@@ -17,6 +17,7 @@ from edge_sdk.runtimes.onnx import OnnxModel
 from export.stamping import stamp
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.errors import BundleInvalid, DataError, ModelNotExportable, RankOutOfRange
+from hetlora.tensors import to_tensors
 
 RANK, ROWS, TOKENS = 3, 2, 9
 TOLERANCE = 1e-5  # fixed sizes may choose other kernels
@@ -66,7 +67,9 @@ def test_stamped_logits_are_those_of_the_symbolic_graph(bundle: Bundle, batch: B
     stamped = stamp(bundle, tmp_path / "stamped", rank=RANK, batch=ROWS, tokens=tokens)
     adapter = trained_adapter(bundle.manifest.adapter, (RANK,))
     read = {**batch, "decoder_input_ids": np.ones((ROWS, TOKENS), np.int64)}
-    ours, theirs = (OnnxModel(each, adapter, threads=1).logits(read) for each in (stamped, bundle))
+    ours, theirs = (
+        OnnxModel(each, to_tensors(adapter), threads=1).logits(read) for each in (stamped, bundle)
+    )
     assert np.abs(ours - theirs).max() <= TOLERANCE
 
 
@@ -82,7 +85,7 @@ def test_graph_itself_refuses_another_rank(tiny_bundle: Bundle, tmp_path: Path) 
     batch, other = batch_for(tiny_bundle), trained_adapter(tiny_bundle.manifest.adapter, (RANK + 1,))
     blind = replace(stamped, manifest=stamped.manifest.model_copy(update={"fixed_rank": None}))
     with pytest.raises(DataError, match="Expected: 3"):
-        OnnxModel(blind, other, threads=1).logits(batch)
+        OnnxModel(blind, to_tensors(other), threads=1).logits(batch)
     trainer = trainer_of(blind, other)
     with pytest.raises(DataError):
         trainer.step(batch)
@@ -93,7 +96,9 @@ def test_smaller_ranks_answer_as_in_the_symbolic_graph(bundle: Bundle, batch: Ba
     read = {**batch, "decoder_input_ids": np.ones((ROWS, TOKENS), np.int64)}
     smaller = trained_adapter(bundle.manifest.adapter, (2, 0, 4))
     for adapter in (None, smaller):
-        ours, theirs = (OnnxModel(each, adapter, threads=1).logits(read) for each in (stamped, bundle))
+        ours, theirs = (
+            OnnxModel(each, to_tensors(adapter), threads=1).logits(read) for each in (stamped, bundle)
+        )
         assert np.abs(ours - theirs).max() <= TOLERANCE
 
 
@@ -113,7 +118,7 @@ def test_another_size_of_the_batch_is_refused(bundle: Bundle, batch: Batch, tmp_
     stamped = stamp(bundle, tmp_path / "stamped", rank=RANK, batch=ROWS + 1)
     adapter = trained_adapter(bundle.manifest.adapter, (RANK,))
     with pytest.raises(DataError, match="in a batch"):
-        OnnxModel(stamped, adapter, threads=1).logits(batch)
+        OnnxModel(stamped, to_tensors(adapter), threads=1).logits(batch)
 
 
 def test_weights_are_shared_and_the_stamped_bundle_is_whole(tiny_bundle: Bundle, tmp_path: Path) -> None:
