@@ -141,6 +141,8 @@ def first_round(case: Case) -> tuple[Offer, Terms, Received]:
         plan=plan,
         rank=case.rank,
         training=case.training,
+        micro_batch=case.batch,
+        longest_tokens=case.tokens,
         example_count=case.batch * _BATCHES,
         downloaded_bytes=len(sent),
     )

@@ -131,7 +131,23 @@ class Planner:
         for rank in ranks_of(self.manifest, self.offer):
             yield self._attempt(rank, max_tokens)
 
+    def rows_for(self, rank: int, tokens: int) -> int:
+        """The most rows at a time that there is memory for, at this rank and with texts of so many tokens.
+
+        Raises:
+            DeviceTooSmall: there is none for the fewest.
+            BundleInvalid: see the class.
+        """
+        attempt = self._within_memory(rank, tokens)
+        if attempt.passes is not None:
+            raise self._too_small(attempt)
+        return attempt.step.micro_batch
+
     def _attempt(self, rank: int, max_tokens: int) -> Attempt:
+        attempt = self._within_memory(rank, max_tokens)
+        return attempt if attempt.passes is not None else self._within_time(attempt)
+
+    def _within_memory(self, rank: int, max_tokens: int) -> Attempt:
         sizes = fixed_sizes(self.manifest)
         batch = sizes.rows or min(self.offer.training.batch_size, self.example_count)
         tokens = sizes.tokens or min(max_tokens, self.longest_tokens or max_tokens)
@@ -141,11 +157,11 @@ class Planner:
             step = StepPlan(batch, tokens, self.offer.trained_rank or rank, rows)
             forecast = self._forecast(rank, step)
             if forecast.peak_bytes <= self.memory_bytes:
-                return self._within_time(rank, step, forecast)
+                return Attempt(rank, step, forecast, None)
         return Attempt(rank, step, forecast, "memory")
 
-    def _within_time(self, rank: int, step: StepPlan, forecast: Forecast) -> Attempt:
-        asked = self.offer.training.steps
+    def _within_time(self, attempt: Attempt) -> Attempt:
+        asked, forecast = self.offer.training.steps, attempt.forecast
         possible = min(asked, math.floor(self.offer.round_seconds / forecast.step_seconds))
         least = math.ceil(LEAST_SHARE_OF_STEPS * asked)
         forecast = replace(forecast, steps=max(possible, least))
@@ -155,7 +171,7 @@ class Planner:
             passes = "time"
         elif traffic is not None and forecast.traffic_bytes > traffic:
             passes = "traffic"
-        return Attempt(rank, step, forecast, passes)
+        return replace(attempt, forecast=forecast, passes=passes)
 
     def _forecast(self, rank: int, step: StepPlan) -> Forecast:
         training, costs = self.offer.training, self.manifest.cost_model

@@ -85,12 +85,11 @@ class Equipment:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A device that can do the work of an offer, at the rank of its choice."""
+    """A device that may work on an offer now, and has what that is to be learned from."""
 
     manifest: Manifest
     runtime: RuntimeFactory
-    choice: RankChoice
-    example_count: int
+    examples: ExampleStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,38 +145,38 @@ class Assignment(ABC):
 
     def _take(self, examples: ExampleStore) -> Taken:
         """Choose a rank, take the offer at it, and fetch what it needs, for work on these examples."""
-        ready = self._prepare(examples, self._offer)
+        ready = self._prepare(examples)
         return self._taken(ready, *self._agree(ready))
 
-    def _prepare(self, examples: ExampleStore, offer: Offer) -> Ready:
-        """Look whether this device can do the work now, and at which rank of the offer."""
-        tools = self._with
+    def _prepare(self, examples: ExampleStore) -> Ready:
+        """Look whether this device may do the work now, and has examples and a runtime for it."""
+        offer, tools = self._offer, self._with
         tools.watch.check(offer.conditions)
         manifest = tools.bundles.manifest(offer.bundle)
         check_examples(examples, manifest.task, manifest.labels)
         runtime = tools.runtime or runtime_for(manifest)
-        example_count = examples.count()
         tools.bundles.make_room(offer.bundle)  # or the plan would be for a disk that need not be full
-        choice = choose(offer, manifest, runtime, examples, tools)
-        self._choice = choice
-        tools.on_event(RankChosen(choice))
-        return Ready(manifest, runtime, choice, example_count)
+        return Ready(manifest, runtime, examples)
 
     def _agree(self, ready: Ready) -> tuple[Terms, Received]:
-        """Take the offer at the rank that was chosen, and fetch bundle and adapter."""
+        """Choose a rank, take the offer at it, and fetch bundle and adapter."""
         offer, tools = self._offer, self._with
-        plan = tools.service.start(offer.assignment_id, StartRequest(rank=ready.choice.rank), offer.kind)
+        example_count = ready.examples.count()
+        choice = choose(offer, ready.manifest, ready.runtime, ready.examples, tools)
+        self._choice = choice
+        tools.on_event(RankChosen(choice))
+        plan = tools.service.start(offer.assignment_id, StartRequest(rank=choice.rank), offer.kind)
         tools.bundles.bundle(offer.bundle)
         received = fetch_received(
             plan, ready.manifest.adapter, downloads=tools.downloads, folder=tools.folder.downloads
         )
         terms = Terms(
             plan=plan,
-            rank=ready.choice.rank,
-            training=offer.training.model_copy(update={"max_tokens": ready.choice.max_tokens}),
-            micro_batch=ready.choice.micro_batch,
-            longest_tokens=ready.choice.step.tokens,
-            example_count=ready.example_count,
+            rank=choice.rank,
+            training=offer.training.model_copy(update={"max_tokens": choice.max_tokens}),
+            micro_batch=choice.micro_batch,
+            longest_tokens=choice.step.tokens,
+            example_count=example_count,
             downloaded_bytes=tools.downloads.received_bytes - self._received_before,
         )
         return terms, received
@@ -186,11 +185,6 @@ class Assignment(ABC):
         rank = self._offer.trained_rank or terms.rank
         assigned = read_assigned(terms.plan, received, ready.manifest.adapter, rank=rank)
         bundle = self._with.bundles.bundle(self._offer.bundle)
-        # Where this goes on from a checkpoint there may be less memory now than there was.
-        step = ready.choice.step
-        rows = min(terms.micro_batch or step.micro_batch, step.micro_batch)
-        tokens = min(terms.longest_tokens or step.tokens, step.tokens)
-        terms = terms.model_copy(update={"micro_batch": rows, "longest_tokens": tokens})
         return Taken(terms, bundle, ready.runtime, assigned, self._begun(assigned))
 
     def _begun(self, assigned: Assigned) -> Adapter:

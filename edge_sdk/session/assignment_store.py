@@ -33,8 +33,8 @@ class Terms(Message):
     plan: Plan
     rank: PositiveCount  # as the device asked for it
     training: TrainingSettings  # as it has decided to train
-    micro_batch: PositiveCount | None = None
-    longest_tokens: PositiveCount | None = None  # of the texts that it has planned for
+    micro_batch: PositiveCount
+    longest_tokens: PositiveCount  # of the texts that it has planned for
     example_count: PositiveCount
     downloaded_bytes: Count
 

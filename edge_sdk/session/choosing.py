@@ -1,4 +1,7 @@
-"""How an offer is taken: planned, tried where this device never ran the bundle, and planned again."""
+"""How an offer is taken: planned, tried where this device never ran the bundle, and planned again.
+
+And how work that was cut off goes on: as it was agreed, where the memory is there.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ from hetlora.messages.device import CapabilityReport, Offer
 
 if TYPE_CHECKING:
     from edge_sdk.session.assignment import Equipment
+    from edge_sdk.session.assignment_store import Terms
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +75,30 @@ def choose(
     if tried is not None:  # and did not make the device decline: that may have been one bad moment
         tools.corrections.keep(offer.bundle.sha256, circumstances, tried)
     return choice
+
+
+def rows_as_agreed(
+    offer: Offer,
+    terms: Terms,
+    manifest: Manifest,
+    runtime: RuntimeFactory,
+    examples: ExampleStore,
+    tools: Equipment,
+) -> int:
+    """How many rows at a time go on with what was agreed, in the memory of now; no more than were.
+
+    Nothing is chosen, tried or read anew, but for the memory. A correction that is no longer believed is left
+    out.
+
+    Raises:
+        DeviceTooSmall, BundleInvalid: see `Planner.rows_for`.
+    """
+    planner = _planner(offer, manifest, examples, tools)
+    if planner.capabilities.source != "given":
+        circumstances = circumstances_of(planner.capabilities, tools.threads, runtime)
+        known = tools.corrections.of(offer.bundle.sha256, circumstances)
+        planner = replace(planner, correction=known or UNCORRECTED)
+    return min(terms.micro_batch, planner.rows_for(terms.rank, terms.longest_tokens))
 
 
 def _planner(offer: Offer, manifest: Manifest, examples: ExampleStore, tools: Equipment) -> Planner:

@@ -13,7 +13,9 @@ from edge_sdk.events import RankPruned, Resumed, StepDone, Submitted, Uploaded
 from edge_sdk.planning.peak_memory import peak_memory_bytes
 from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS, Assignment, Taken
 from edge_sdk.session.assignment_store import Terms
+from edge_sdk.session.choosing import rows_as_agreed
 from edge_sdk.session.held_out import SCORING_SHARE, HeldOutScores
+from edge_sdk.session.plans import Received
 from edge_sdk.session.resuming import Checkpoints, resumed
 from edge_sdk.session.updates import Update
 from edge_sdk.session.visit import Visit, outcome_of
@@ -26,8 +28,8 @@ from edge_sdk.training.trainer import open_trainer
 from hetlora.adapter import Adapter, Tensor
 from hetlora.digest import sha256_of
 from hetlora.errors import Stopped, UnavailableError
-from hetlora.messages.common import YEAR_SECONDS, ObjectRef
-from hetlora.messages.device import Adaptation, Offer, Report, TrainingSettings
+from hetlora.messages.common import ObjectRef
+from hetlora.messages.device import Adaptation, Report, TrainingSettings
 from hetlora.partial import contract
 from hetlora.sent_parts import sends_whole_ranks
 from hetlora.stored_tensors import tensors_to_bytes
@@ -78,15 +80,21 @@ class Session(Assignment):
             self._not_kept = private_factors
 
     def _begin_or_resume(self) -> Taken:
-        store, examples = self._with.assignments, self._with.examples
+        store = self._with.assignments
         agreed = store.agreed()
         if agreed is not None:
-            return self._taken(self._prepare(examples, _as_agreed(self._offer, agreed[0])), *agreed)
+            return self._resume(*agreed)
         store.begin_anew()
-        ready = self._prepare(examples, self._offer)
+        ready = self._prepare(self._with.examples)
         agreed = self._agree(ready)
         store.taken(*agreed)
         return self._taken(ready, *agreed)
+
+    def _resume(self, terms: Terms, received: Received) -> Taken:
+        """Go on as agreed, in smaller parts of a batch where there is less memory than there was."""
+        ready = self._prepare(self._with.examples)
+        rows = rows_as_agreed(self._offer, terms, ready.manifest, ready.runtime, ready.examples, self._with)
+        return self._taken(ready, terms.model_copy(update={"micro_batch": rows}), received)
 
     def _scores(self, taken: Taken) -> HeldOutScores:
         tools, offer = self._with, self._offer
@@ -157,16 +165,9 @@ class Session(Assignment):
             self._offer,
             WholeAdapter(taken.begun, how),
             WholeAdapter(result.adapter, trained),
-            training=self._as_planned(taken.terms.training),
-            micro_batch=taken.terms.micro_batch or 1,
+            training=_as_planned(taken.terms),
+            micro_batch=taken.terms.micro_batch,
         )
-
-    def _as_planned(self, training: TrainingSettings) -> TrainingSettings:
-        """What is held out may be longer than what was trained on, which is what memory was planned for."""
-        if self._choice is None:
-            return training
-        longest = min(training.max_tokens, self._choice.step.tokens)
-        return training.model_copy(update={"max_tokens": longest})
 
     def _pruned(self, begun: Adapter, trained: Adapter, adaptation: Adaptation) -> Adapter:
         if not sends_whole_ranks(adaptation):
@@ -226,14 +227,7 @@ class Session(Assignment):
             )
 
 
-def _as_agreed(offer: Offer, terms: Terms) -> Offer:
-    """An offer of what was agreed alone: memory may have become less since, and the time that is left is used
-    as far as it goes. Texts are not cut further: the batches to come would be others than those of before."""
-    return offer.model_copy(
-        update={
-            "min_rank": terms.rank,
-            "max_rank": terms.rank,
-            "training": terms.training.model_copy(update={"min_tokens": None}),
-            "round_seconds": float(YEAR_SECONDS),
-        }
-    )
+def _as_planned(terms: Terms) -> TrainingSettings:
+    """What is held out may be longer than what was trained on, which is what memory was planned for."""
+    longest = min(terms.training.max_tokens, terms.longest_tokens)
+    return terms.training.model_copy(update={"max_tokens": longest})

@@ -53,7 +53,15 @@ def terms(offer: Offer) -> Terms:
         seed=5,
         lease_expires_at=offer.lease_expires_at,
     )
-    return Terms(plan=plan, rank=4, training=offer.training, example_count=2, downloaded_bytes=30)
+    return Terms(
+        plan=plan,
+        rank=4,
+        training=offer.training,
+        micro_batch=2,
+        longest_tokens=8,
+        example_count=2,
+        downloaded_bytes=30,
+    )
 
 
 def checkpoint_after(steps: int, width: int = 3) -> Checkpoint:

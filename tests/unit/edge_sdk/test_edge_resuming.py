@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,17 @@ from slow_runtime import SlowRuntime
 from store_files import disk_of
 
 from edge_sdk.client import EdgeClient
-from edge_sdk.events import Event, GivenUp, HeldOutScored, Resumed, StepDone
+from edge_sdk.events import Event, GivenUp, HeldOutScored, RankChosen, Resumed, StepDone
 from edge_sdk.examples import Example
 from edge_sdk.folder import DeviceFolder, open_folder
 from edge_sdk.planning.forecast import PROCESS_BYTES
 from edge_sdk.planning.planner import MEMORY_SHARE
 from edge_sdk.runtimes.base import Batch, Factors
 from hetlora.adapter import Tensor
+from hetlora.bundle import Bundle
 from hetlora.cost import StepCost
 from hetlora.errors import ClockSkew
+from hetlora.graph_names import INPUT_IDS
 from hetlora.manifest import Manifest
 from hetlora.messages.device import TrainingSettings
 
@@ -231,6 +233,52 @@ def test_length_that_was_agreed_is_planned_for_with_the_memory_of_now(
     small = STRONG.model_copy(update={"memory_available_bytes": for_two})
     assert device.visit(capabilities=small) == "failed"
     assert [failure.code for failure in service.failures] == ["device_too_small"]
+
+
+def test_less_memory_by_then_takes_fewer_rows_at_a_time(
+    folder: DeviceFolder, training: TrainingSettings
+) -> None:
+    service = FakeService(training=training, change=_token_costs_100_mb)
+    runtime = Counting(STEP_SECONDS)
+    device = Device(service, folder, runtime)
+    device.visit(killed_after=30)
+    assert runtime.rows == [2] * 30
+    runtime.rows.clear()
+    # 1.15 * 100 MB a token: room for one text of eight, and two are a batch.
+    for_one = int((PROCESS_BYTES + 1000 * MB) / MEMORY_SHARE)
+    small = STRONG.model_copy(update={"memory_available_bytes": for_one})
+    assert device.visit(capabilities=small) == "accepted"
+    assert runtime.rows == [1] * 2 * (STEPS - device.resumed_after()[0])
+
+
+def test_measured_device_goes_on_without_a_trial_or_a_second_choice(
+    folder: DeviceFolder, training: TrainingSettings
+) -> None:
+    runtime = Counting(STEP_SECONDS)
+    device = Device(FakeService(training=training), folder, runtime)
+    assert device.visit(capabilities=None, killed_after=30) == "killed"
+    assert runtime.opened == 2  # a trial, and the training
+    # What the trial told is not believed under other circumstances; what was agreed stays so.
+    assert device.visit(capabilities=None, threads=1) == "accepted"
+    assert runtime.opened == 3
+    assert len([event for event in device.events if isinstance(event, RankChosen)]) == 1
+    assert device.service.reports[0].steps == STEPS
+
+
+@dataclass
+class Counting(SlowRuntime):
+    """Counts how often it is opened, and the rows of each part of a batch."""
+
+    opened: int = 0
+    rows: list[int] = field(default_factory=list)
+
+    def __call__(self, bundle: Bundle, ranks: Mapping[str, int], *, threads: int | None) -> Counting:
+        self.opened += 1
+        return self
+
+    def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
+        self.rows.append(len(batch[INPUT_IDS]))
+        return super().gradients(batch, factors)
 
 
 def test_model_is_scored_once_before_its_first_step_however_often_it_is_cut_off(
