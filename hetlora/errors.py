@@ -43,6 +43,7 @@ HetloraError
     PortInUse               the address to listen on is taken
     DependencyMissing       an optional part of hetlora is not installed
     DeviceTooSmall          no rank within the limits fits this device
+    NoProgress              a training whose process ended several times before it came any further
     ConditionsUnmet         a device that may not work now: on its battery, in use, too hot
       Stopped               a visit that was asked to end; its assignment stays the device's
     DiskFull                no disk space left to write to
@@ -384,6 +385,12 @@ class DeviceTooSmall(UnavailableError):
     """No rank within the limits fits this device."""
 
     code = "device_too_small"
+
+
+class NoProgress(UnavailableError):
+    """A training whose process ended several times before it came any further."""
+
+    code = "no_progress"
 
 
 class ConditionsUnmet(UnavailableError):

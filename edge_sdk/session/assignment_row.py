@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS assignment (
     progress TEXT NOT NULL,
     steps INTEGER NOT NULL,
     trained_steps INTEGER NOT NULL,
+    starts INTEGER NOT NULL,
     terms TEXT,
     trained TEXT,
     report TEXT
@@ -35,13 +36,17 @@ CREATE TABLE IF NOT EXISTS assignment (
 
 @dataclass(frozen=True, slots=True)
 class AssignmentRow:
-    """What is known of the one assignment; the last three are JSON of messages."""
+    """What is known of the one assignment; the last three are JSON of messages.
+
+    `starts` are those of its training since the last checkpoint.
+    """
 
     assignment_id: str
     run_id: str
     progress: Progress
     steps: int
     trained_steps: int
+    starts: int
     terms: str | None
     trained: str | None
     report: str | None
@@ -50,7 +55,8 @@ class AssignmentRow:
 def row_of(database: sqlite3.Connection) -> AssignmentRow | None:
     """The row, if there is one."""
     found = database.execute(
-        "SELECT assignment_id, run_id, progress, steps, trained_steps, terms, trained, report FROM assignment"
+        "SELECT assignment_id, run_id, progress, steps, trained_steps, starts, terms, trained, report"
+        " FROM assignment"
     ).fetchone()
     return None if found is None else AssignmentRow(found[0], found[1], Progress(found[2]), *found[3:])
 
@@ -85,8 +91,8 @@ def tell(
 
 
 def note_steps(database: sqlite3.Connection, trained_steps: int) -> None:
-    """Keep how many steps are trained."""
-    database.execute("UPDATE assignment SET trained_steps = ?", (trained_steps,))
+    """Keep how many steps are trained, and on the disk: there is progress."""
+    database.execute("UPDATE assignment SET trained_steps = ?, starts = 0", (trained_steps,))
 
 
 def parsed(kind: type[Kind], text: str | None) -> Kind | None:

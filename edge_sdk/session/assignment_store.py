@@ -105,7 +105,7 @@ class AssignmentStore:
                 raise StateConflict("another assignment is under way", got=row.assignment_id)
             drop_parts(database)
             database.execute(
-                "INSERT OR REPLACE INTO assignment VALUES (1, ?, ?, ?, ?, 0, NULL, NULL, NULL)",
+                "INSERT OR REPLACE INTO assignment VALUES (1, ?, ?, ?, ?, 0, 0, NULL, NULL, NULL)",
                 (offer.assignment_id, offer.run_id, Progress.OFFERED, offer.training.steps),
             )
 
@@ -159,6 +159,22 @@ class AssignmentStore:
             logger.warning("event=checkpoint_unusable error=%s", error)
             return None
 
+    def starts(self) -> int:
+        """How often training was begun since the last checkpoint, and ended with its process or goes on."""
+        with self._database.reading() as database:
+            row = row_of(database)
+        return 0 if row is None else row.starts
+
+    def count_start(self) -> None:
+        """The training begins; a checkpoint sets the count to 0."""
+        with self._database.writing() as database:
+            database.execute("UPDATE assignment SET starts = starts + 1")
+
+    def uncount_start(self) -> None:
+        """It has ended, and its process has not."""
+        with self._database.writing() as database:
+            database.execute("UPDATE assignment SET starts = starts - 1 WHERE starts > 0")
+
     def first_score(self) -> FirstScore | None:
         """What the model of the round was scored at before its first step, as the last checkpoint has it."""
         with self._database.reading() as database:
@@ -206,5 +222,5 @@ def put_trained(database: sqlite3.Connection, assignment_id: str, update: Update
     if row_of(database) is None:
         steps = update.report.steps
         values = (assignment_id, "", Progress.TRAINED, steps, steps, update.report.model_dump_json())
-        database.execute("INSERT INTO assignment VALUES (1, ?, ?, ?, ?, ?, NULL, NULL, ?)", values)
+        database.execute("INSERT INTO assignment VALUES (1, ?, ?, ?, ?, ?, 0, NULL, NULL, ?)", values)
         put_update(database, update)

@@ -16,7 +16,7 @@ from edge_sdk.session.assignment_store import Terms
 from edge_sdk.session.choosing import rows_as_agreed
 from edge_sdk.session.held_out import SCORING_SHARE, HeldOutScores
 from edge_sdk.session.plans import Received
-from edge_sdk.session.resuming import Checkpoints, resumed
+from edge_sdk.session.resuming import Checkpoints, counted_start, resumed
 from edge_sdk.session.updates import Update
 from edge_sdk.session.visit import Visit, outcome_of
 from edge_sdk.training.error_feedback import contract_with_feedback, kept_errors
@@ -49,6 +49,10 @@ class Session(Assignment):
 
     def _make_update(self) -> Update:
         taken = self._begin_or_resume()
+        with counted_start(self._with.assignments):
+            return self._trained(taken)
+
+    def _trained(self, taken: Taken) -> Update:
         plan, begun = taken.plan, taken.begun
         scores = self._scores(taken)
         result = self._train(taken, scores)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
+from dataclasses import dataclass
 from multiprocessing.synchronize import Event as ProcessEvent
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from slow_runtime import SlowRuntime
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import CheckedIn, Event, GivenUp, Resumed, StepDone
 from edge_sdk.examples import Example
+from edge_sdk.runtimes.base import Batch, Factors
 from edge_sdk.session.visit import Visit
+from hetlora.adapter import Tensor
 
 EXAMPLES = [
     Example("snow and ice", "cold", "first"),
@@ -23,6 +27,19 @@ EXAMPLES = [
     Example("sand", "warm", "fourth"),
     Example("and", "cold", "fifth"),
 ]
+
+
+@dataclass
+class DeadlyRuntime(SlowRuntime):
+    """The process is killed in the step of this number, counted from 1 in each."""
+
+    deadly_step: int = 1
+
+    def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
+        self.deadly_step -= 1
+        if self.deadly_step == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().gradients(batch, factors)
 
 
 class Log(logging.Handler):
@@ -59,8 +76,12 @@ def live(
     step_seconds: float,
     begun: ProcessEvent | None = None,
     visits: int | None = None,
+    deadly_step: int | None = None,
 ) -> None:
-    """Take part in rounds until killed, or for so many visits; says when it has begun."""
+    """Take part in rounds until killed, or for so many visits; says when it has begun.
+
+    With `deadly_step` it is the first such step of a training that kills it.
+    """
     log, stop = Log(log_file), threading.Event()
     logger = logging.getLogger("edge_sdk.session.resuming")
     logger.setLevel(logging.DEBUG)
@@ -73,6 +94,9 @@ def live(
         if len(outcomes) == visits:
             stop.set()
 
+    runtime = SlowRuntime(step_seconds)
+    if deadly_step is not None:
+        runtime = DeadlyRuntime(step_seconds, deadly_step=deadly_step)
     log.write("life")
     if begun is not None:
         begun.set()
@@ -82,7 +106,7 @@ def live(
         folder,
         enrolment_token="token",
         capabilities=STRONG,
-        runtime=SlowRuntime(step_seconds),
+        runtime=runtime,
         upload_part_bytes=100,
         on_event=log.on_event,
     ) as client:

@@ -164,6 +164,27 @@ def test_last_checkpoint_takes_the_place_of_the_one_before(
     assert found.state["lora_A"].tolist() == [2, 2, 2]
 
 
+def test_starts_are_counted_from_checkpoint_to_checkpoint(
+    store: AssignmentStore, offer: Offer, moves: dict[Progress, Act]
+) -> None:
+    assert store.starts() == 0
+    bring(store, offer, moves, Progress.TAKEN)
+    store.count_start()
+    store.count_start()
+    assert store.starts() == 2
+    store.begin_anew()  # what was fetched is damaged: that is no progress
+    assert store.starts() == 2
+    moves[Progress.TAKEN](store)
+    store.checkpointed(checkpoint_after(1))
+    assert store.starts() == 0
+    store.uncount_start()  # the start in which that was
+    store.count_start()
+    assert store.starts() == 1
+    store.give_up_others(None)
+    store.offered(offer)
+    assert store.starts() == 0
+
+
 def test_checkpoint_is_written_without_a_copy_in_memory(
     store: AssignmentStore, offer: Offer, moves: dict[Progress, Act]
 ) -> None:

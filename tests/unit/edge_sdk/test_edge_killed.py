@@ -20,6 +20,7 @@ from rounds_service import RoundsService
 
 from edge_sdk.adapters.files import AdapterFiles
 from edge_sdk.folder import DeviceFolder, open_folder
+from hetlora.errors import NoProgress
 from hetlora.messages.device import TrainingSettings
 
 STEPS = 60
@@ -100,6 +101,15 @@ def check_goes_on_from_the_last_checkpoint(lives: list[Life]) -> None:
         last[life.assignment_id] = max([last.get(life.assignment_id, 0), life.resumed, *life.checkpoints])
 
 
+def check_only_work_without_a_checkpoint_was_given_back(service: RoundsService, lives: list[Life]) -> None:
+    given_back = [assignment_id for assignment_id, how in service.ended.items() if how == "failed"]
+    assert [failure.code for failure in service.failures] == [NoProgress.code] * len(given_back)
+    for assignment_id in given_back:
+        *_, first, second, third, last = (life for life in lives if life.assignment_id == assignment_id)
+        assert not any(life.checkpoints for life in (first, second, third, last))
+        assert last.steps == []
+
+
 def check_updates_are_undisturbed(service: RoundsService, tmp_path: Path) -> None:
     """Each is, bit for bit, what a device makes of the same plan that nothing happens to."""
     with RoundsService(bundle_on_disk(tmp_path / "again"), TRAINING) as other:
@@ -126,8 +136,8 @@ def survives(service: RoundsService, tmp_path: Path, processes: ForkServerContex
     log = tmp_path / "log"
     killed_at_random(service, tmp_path / "device", log, processes, kills)
     lives = list(lives_in(log))
-    assert service.failures == []
-    assert set(service.ended.values()) <= {"accepted", "expired"}
+    assert set(service.ended.values()) <= {"accepted", "expired", "failed"}
+    check_only_work_without_a_checkpoint_was_given_back(service, lives)
     check_goes_on_from_the_last_checkpoint(lives)
     check_updates_are_undisturbed(service, tmp_path)
     check_nothing_is_left_over(open_folder(tmp_path / "device"))
