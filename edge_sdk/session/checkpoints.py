@@ -22,10 +22,9 @@ FLUSH_SECONDS: Final = 0.01
 
 
 class FirstScore(Message):
-    """How the model did before the first step, over so many batches, and the seconds that it took."""
+    """How the model did before the first step, and the seconds that it took."""
 
     report: EvaluationReport
-    batches: PositiveCount
     seconds: float
 
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from typing import Final, Literal
 
-import numpy as np
-
-from edge_sdk.batching.batches import batching_of, check_examples, each_once
+from edge_sdk.batching.batches import check_examples
 from edge_sdk.events import Event, HeldOutScored
 from edge_sdk.examples import ExampleStore
-from edge_sdk.runtimes.base import Batch
 from edge_sdk.session.checkpoints import FirstScore
 from edge_sdk.session.visit import failure_of
-from edge_sdk.training.evaluation import Evaluated, evaluate_locally
+from edge_sdk.training.evaluation import Evaluated
+from edge_sdk.training.scoring import score
 from hetlora.bundle import Bundle
 from hetlora.errors import DataError, Stopped, TrainingDiverged
 from hetlora.messages.device import TrainingSettings
@@ -25,7 +22,8 @@ from hetlora.messages.evaluation import EvaluationReport
 
 logger = logging.getLogger(__name__)
 
-# Of a round's time, what one of the two scorings may take; and how many batches are enough to tell a trend.
+# Of a round's time, what one of the two scorings may take; and how many of the run's batches are enough to
+# tell a trend.
 SCORING_SHARE: Final = 0.1
 MOST_BATCHES: Final = 16
 
@@ -47,7 +45,7 @@ class HeldOutScores:
     Args:
         store: what is held out; None where nobody asks.
         longest_tokens: as `batching_of` has it.
-        max_seconds: what the first scoring may take; the second has as many batches.
+        max_seconds: what the first scoring may take; the second has as many examples.
         may_go_on: called before each batch; what it raises before the first step ends the round.
 
     Attributes:
@@ -73,7 +71,6 @@ class HeldOutScores:
         self._max_seconds, self._timer = max_seconds, timer
         self._may_go_on, self._on_event = may_go_on, on_event
         self._reports: dict[When, EvaluationReport] = {}
-        self._batches = MOST_BATCHES
         self.first: FirstScore | None = None
         self.seconds_to_keep = 0.0  # what scoring has taken, and will take once more
 
@@ -82,20 +79,22 @@ class HeldOutScores:
         if self._store is None:
             return
         if known is not None:
-            self.first, self._batches, self.seconds_to_keep = known, known.batches, known.seconds
+            self.first, self.seconds_to_keep = known, known.seconds
             self._reports["before"] = known.report
             return
         started = self._timer()
-        self._batches = self._score("before", model, self._store, self._max_seconds)
+        most = MOST_BATCHES * self._settings.batch_size
+        self._score("before", model, self._store, max_seconds=self._max_seconds, most_examples=most)
         seconds = self._timer() - started
         self.seconds_to_keep = 2 * seconds
         if (report := self._reports.get("before")) is not None:
-            self.first = FirstScore(report=report, batches=self._batches, seconds=seconds)
+            self.first = FirstScore(report=report, seconds=seconds)
 
     def score_after(self, model: Evaluated) -> None:
         """Score it again, on the same examples, where it was scored before."""
-        if self._store is not None and "before" in self._reports:
-            self._score("after", model, self._store, math.inf)
+        if self._store is not None and self.first is not None:
+            most = self.first.report.example_count
+            self._score("after", model, self._store, max_seconds=math.inf, most_examples=most)
 
     def told(self) -> dict[str, float]:
         """The fields of a report: both losses, or none."""
@@ -105,29 +104,22 @@ class HeldOutScores:
         return {f"held_out_loss_{when}": report.loss for when, report in self._reports.items()}
 
     def _score(
-        self,
-        when: When,
-        model: Evaluated,
-        store: ExampleStore,
-        max_seconds: float,
-    ) -> int:
-        """Score once and tell; how many batches there were."""
-        batches = 0
-
-        def on_batch() -> None:
-            nonlocal batches
-            batches += 1
-            self._may_go_on()
-
+        self, when: When, model: Evaluated, store: ExampleStore, *, max_seconds: float, most_examples: int
+    ) -> None:
+        """Score once and tell."""
         manifest = self._bundle.manifest
         try:
             check_examples(store, manifest.task, manifest.labels)
-            report = evaluate_locally(
+            report = score(
                 model,
-                islice(self._drawn(store), self._batches),
-                manifest.task,
+                store,
+                self._bundle,
+                self._settings,
+                longest_tokens=self._longest_tokens,
+                seed=self._seed,
                 max_seconds=max_seconds,
-                on_batch=on_batch,
+                may_go_on=self._may_go_on,
+                most_examples=most_examples,
                 timer=self._timer,
             )
         except Stopped:
@@ -135,11 +127,6 @@ class HeldOutScores:
         except _NO_SCORE[when] as error:
             failure = failure_of(error)
             logger.warning("event=not_scored when=%s code=%s message=%s", when, failure.code, failure.message)
-            return batches
+            return
         self._reports[when] = report
         self._on_event(HeldOutScored(when, report))
-        return batches
-
-    def _drawn(self, store: ExampleStore) -> Iterator[tuple[Batch, int]]:
-        batching = batching_of(self._bundle, self._settings, longest_tokens=self._longest_tokens)
-        return each_once(batching.read(store), batching, rng=np.random.default_rng(self._seed))
