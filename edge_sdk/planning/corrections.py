@@ -25,7 +25,8 @@ CREATE TABLE IF NOT EXISTS corrections (
     taken_at REAL NOT NULL
 ) WITHOUT ROWID, STRICT
 """
-# A trial that ended with its process, which the kernel may have killed for want of memory.
+# Trials that are under way, or ended with nothing measured: for want of memory, or with their process, which
+# the kernel may have killed for that.
 _TRIALS_TABLE: Final = """
 CREATE TABLE IF NOT EXISTS trials_under_way (
     bundle TEXT PRIMARY KEY,
@@ -91,10 +92,10 @@ class Corrections:
 
     @contextmanager
     def trying(self, bundle: str, circumstances: str) -> Iterator[None]:
-        """Note that a trial is under way for as long as it is.
+        """Note that a trial is under way; the note stays where the trial ends in a MemoryError.
 
         Raises:
-            DeviceTooSmall: one was within the last hour when its process ended, as it would be again.
+            DeviceTooSmall: within the last hour one ended so, or with its process, as it would again.
         """
         now = self._clock()
         with self._database.writing() as database:
@@ -104,7 +105,7 @@ class Corrections:
             ).fetchone()
             if found is not None and 0 <= now - found[0] < CUT_OFF_SECONDS:
                 raise DeviceTooSmall(
-                    "the process ended while it tried this bundle, perhaps for want of memory",
+                    "a trial of this bundle ended for want of memory, or with its process",
                     got=f"{now - found[0]:.0f} s ago",
                     expected=f"to be tried again after {CUT_OFF_SECONDS:.0f} s",
                 )
@@ -112,6 +113,13 @@ class Corrections:
             database.execute("INSERT OR REPLACE INTO trials_under_way VALUES (?, ?, ?)", row)
         try:
             yield
-        finally:
-            with self._database.writing() as database:
-                database.execute("DELETE FROM trials_under_way WHERE bundle = ?", (bundle,))
+        except MemoryError:
+            raise
+        except BaseException:
+            self._forget_trial(bundle)
+            raise
+        self._forget_trial(bundle)
+
+    def _forget_trial(self, bundle: str) -> None:
+        with self._database.writing() as database:
+            database.execute("DELETE FROM trials_under_way WHERE bundle = ?", (bundle,))

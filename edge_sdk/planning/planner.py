@@ -28,6 +28,8 @@ from hetlora.rounding import bytes_per_rank
 MEMORY_SHARE: Final = 0.7
 # Of the steps that are asked: a device that cannot take so many in the round's time has too little to say.
 LEAST_SHARE_OF_STEPS: Final = 0.5
+# Real steps that took so many times the memory that was forecast leave no forecast to rely on.
+MOST_TIMES_THE_MEMORY: Final = 4.0
 
 Limit = Literal["memory", "time", "traffic"]
 Bound = Literal["offer", "bundle"] | Limit
@@ -103,15 +105,25 @@ class Planner:
         the plan tells of it, which is made for the rank chosen here.
 
         Raises:
-            DeviceTooSmall: not even the lowest rank fits; the message says by how much.
+            DeviceTooSmall: not even the lowest rank fits, and the message says by how much; or real steps
+                took far more memory than was forecast.
             RankOutOfRange: the offer leaves no rank, or not the one that the bundle is stamped for.
         """
+        self._check_correction()
         for max_tokens in self.lengths():
             attempts = list(self.attempts(max_tokens))
             fitting = list(takewhile(lambda attempt: attempt.passes is None, attempts))
             if fitting:
                 return self._choice(fitting[-1], attempts[len(fitting) :], max_tokens)
         raise self._too_small(attempts[0])
+
+    def _check_correction(self) -> None:
+        if self.correction.memory > MOST_TIMES_THE_MEMORY:
+            raise DeviceTooSmall(
+                "a step took far more memory than was forecast",
+                got=f"{self.correction.memory:.1f} times as much",
+                expected=f"up to {MOST_TIMES_THE_MEMORY:g} times",
+            )
 
     def lengths(self) -> list[int]:
         """To how many tokens texts may be cut, the most first: what was asked, and what the run permits."""

@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from edge_sdk.batching.batches import Source, batching_of
 from edge_sdk.examples import ExampleStore
-from edge_sdk.planning.calibration import (
-    correction_of,
-    plan_trial,
-    run_trial,
-    trial_forecast,
-)
+from edge_sdk.planning.calibration import correction_of, plan_trial, run_trial, trial_forecast
 from edge_sdk.planning.corrections import circumstances_of
 from edge_sdk.planning.forecast import MIB, UNCORRECTED, Correction
 from edge_sdk.planning.planner import Planner, RankChoice
@@ -54,8 +49,8 @@ def choose(
     A profile by hand stands for another device, which nothing that is measured here would say anything of.
 
     Raises:
-        DeviceTooSmall, RankOutOfRange, BundleInvalid: see `Planner`; the last trial of the bundle ended with
-            its process.
+        DeviceTooSmall, RankOutOfRange, BundleInvalid: see `Planner`; or a trial of the bundle ends for want
+            of memory, or did within the last hour.
         ConditionsUnmet: a condition was lost during the trial.
     """
     planner = _planner(offer, manifest, examples, tools)
@@ -63,18 +58,15 @@ def choose(
         return planner.choose()
     circumstances = circumstances_of(planner.capabilities, tools.threads, runtime)
     known = tools.corrections.of(offer.bundle.sha256, circumstances)
-    tried = None
     if known is None and offer.kind == "train":
         plan_trial(planner)  # it may decline, and then nothing is fetched
         if planner.bundle_bytes:
             planner = _planner(_fetched(offer, tools, timer), manifest, examples, tools)
-        with tools.corrections.trying(offer.bundle.sha256, circumstances):
-            tried = _tried(planner, runtime, examples, tools)
+        known = _tried(planner, runtime, examples, tools, circumstances)
+        # Also where it makes the device decline, which then loads no model to find that out again.
+        tools.corrections.keep(offer.bundle.sha256, circumstances, known)
     longest = _longest_tokens(planner, examples, tools)
-    choice = replace(planner, correction=known or tried or UNCORRECTED, longest_tokens=longest).choose()
-    if tried is not None:  # and did not make the device decline: that may have been one bad moment
-        tools.corrections.keep(offer.bundle.sha256, circumstances, tried)
-    return choice
+    return replace(planner, correction=known or UNCORRECTED, longest_tokens=longest).choose()
 
 
 def rows_as_agreed(
@@ -123,14 +115,17 @@ def _fetched(offer: Offer, tools: Equipment, timer: Callable[[], float]) -> Offe
     return offer.model_copy(update={"round_seconds": offer.round_seconds - (timer() - started)})
 
 
-def _tried(planner: Planner, runtime: RuntimeFactory, examples: ExampleStore, tools: Equipment) -> Correction:
+def _tried(
+    planner: Planner, runtime: RuntimeFactory, examples: ExampleStore, tools: Equipment, circumstances: str
+) -> Correction:
     offer, step = planner.offer, plan_trial(planner)
     bundle, forecast = tools.bundles.bundle(offer.bundle), trial_forecast(planner, step)
     taking = steps_of(bundle, runtime, examples, step, offer.training, tools.threads)
     try:
-        trial = run_trial(
-            taking, check=lambda: tools.watch.check(offer.conditions), system=tools.watch.system
-        )
+        with tools.corrections.trying(offer.bundle.sha256, circumstances):
+            trial = run_trial(
+                taking, check=lambda: tools.watch.check(offer.conditions), system=tools.watch.system
+            )
     except MemoryError as error:
         raise DeviceTooSmall(
             "a step takes more memory than this device gives",

@@ -16,7 +16,7 @@ from edge_sdk.planning.forecast import Correction
 from edge_sdk.probe.cache import DAY_SECONDS
 from edge_sdk.runtimes.onnx import OnnxRuntime
 from edge_sdk.runtimes.pytorch import PytorchRuntime
-from hetlora.errors import DeviceTooSmall
+from hetlora.errors import ConditionsUnmet, DeviceTooSmall
 
 MEASURED = Correction(memory=1.25, seconds=0.5, watts=7.5)
 
@@ -64,7 +64,9 @@ def test_bundle_whose_trial_ended_with_its_process_is_not_tried_for_an_hour(
     with at(database).trying("digest", "1 thread"):
         shutil.copytree(tmp_path, tmp_path.with_name("as a kill would leave it"))
     left = DeviceDatabase(tmp_path.with_name("as a kill would leave it") / "device.sqlite")
-    refused = pytest.raises(DeviceTooSmall, match=r"ended while it tried this bundle.*got 3599 s ago")
+    refused = pytest.raises(
+        DeviceTooSmall, match=r"a trial of this bundle ended .* with its process; got 3599 s ago"
+    )
     with refused, at(left, 3599).trying("digest", "1 thread"):
         pass
     for bundle, circumstances in (("another", "1 thread"), ("digest", "2 threads")):
@@ -83,9 +85,22 @@ def test_trial_that_was_cut_off_long_ago_is_made_again(database: DeviceDatabase,
 
 
 def test_trial_that_fails_or_ends_leaves_the_way_free(database: DeviceDatabase) -> None:
+    with pytest.raises(ConditionsUnmet), at(database).trying("digest", "1 thread"):
+        raise ConditionsUnmet("this device may not work now")
+    for _ in range(2):
+        with at(database).trying("digest", "1 thread"):
+            pass
+
+
+def test_trial_that_ended_for_want_of_memory_is_not_made_again_for_an_hour(database: DeviceDatabase) -> None:
     with pytest.raises(MemoryError), at(database).trying("digest", "1 thread"):
         raise MemoryError
-    with at(database).trying("digest", "1 thread"):
+    with (
+        pytest.raises(DeviceTooSmall, match="ended for want of memory"),
+        at(database, 3599).trying("digest", "1 thread"),
+    ):
+        pass
+    with at(database, 3600).trying("digest", "1 thread"):
         pass
 
 
