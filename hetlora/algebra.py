@@ -106,14 +106,3 @@ def module_tail_norm(factors: LoraFactors, keep: int) -> float:
     """||lora_B[:, keep:]||_F * ||lora_A[keep:, :]||_F of one module, in float64."""
     lora_A, lora_B = factors.lora_A[keep:].astype(np.float64), factors.lora_B[:, keep:].astype(np.float64)
     return float(np.linalg.norm(lora_B)) * float(np.linalg.norm(lora_A))
-
-
-def tail_norm(adapter: Adapter, keep: int) -> float:
-    """Sum over modules of ||lora_B[:, keep:]||_F * ||lora_A[keep:, :]||_F, HetLoRA's pruning criterion.
-
-    Raises:
-        RankOutOfRange: `keep` is negative.
-    """
-    if keep < 0:
-        raise RankOutOfRange("a rank cannot be negative", got=keep)
-    return sum(module_tail_norm(factors, keep) for _, factors in adapter)

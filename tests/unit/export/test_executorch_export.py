@@ -13,8 +13,8 @@ from export.bundle_writer import export_bundle
 from export.executorch.files import write_executorch
 from export.executorch.program import AdaptedModel, class_loss, next_token_loss, tail_norms
 from export.quiet import quiet_libraries
-from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
-from hetlora.algebra import pruned_rank, tail_norm
+from hetlora.adapter import AdapterSpec, LoraFactors, ModuleSpec
+from hetlora.algebra import module_tail_norm, pruned_rank
 from hetlora.errors import DependencyMissing, ModelNotExportable
 from hetlora.manifest import TensorInput
 
@@ -199,9 +199,7 @@ def test_next_token_loss_is_the_shifted_cross_entropy_of_torch(tokens: int) -> N
 def test_tail_norms_are_those_of_the_algebra(decay: float) -> None:
     rng = np.random.default_rng(0)
     lora_A, lora_B = rng.standard_normal((10, 6)), rng.standard_normal((4, 10))
-    spec = AdapterSpec((ModuleSpec("layer", 16, 14),), 2.0, 10)
-    padded = LoraFactors(np.pad(lora_A, ((0, 0), (0, 10))), np.pad(lora_B, ((0, 10), (0, 0))))
-    expected = tail_norm(Adapter(spec, {"layer": padded}), pruned_rank(10, decay))
+    expected = module_tail_norm(LoraFactors(lora_A, lora_B), pruned_rank(10, decay))
     factors = ((torch.tensor(lora_A, dtype=torch.float32), torch.tensor(lora_B, dtype=torch.float32)),)
     got = tail_norms(factors, torch.tensor(decay, dtype=torch.float64))
     assert float(got) == pytest.approx(expected, rel=1e-5, abs=2e-12)
