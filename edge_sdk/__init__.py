@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         ImageExample,
         TextExample,
     )
-    from edge_sdk.planning.planner import RankChoice, choose_rank
+    from edge_sdk.planning.planner import RankChoice
     from edge_sdk.probe import measure_capabilities
     from edge_sdk.runtimes.onnx import OnnxModel
     from edge_sdk.session.visit import Visit
@@ -94,7 +94,6 @@ _HOMES = {
     "TextGenerator": "edge_sdk.adapters.generation",
     "Uploaded": "edge_sdk.events",
     "Visit": "edge_sdk.session.visit",
-    "choose_rank": "edge_sdk.planning.planner",
     "measure_capabilities": "edge_sdk.probe",
 }
 
@@ -137,7 +136,6 @@ __all__ = [
     "TextGenerator",
     "Uploaded",
     "Visit",
-    "choose_rank",
     "measure_capabilities",
 ]
 

@@ -3,53 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from edge_sdk.planning.forecast import Correction
-from edge_sdk.planning.planner import Attempt, Limit, Planner, RankChoice
+from edge_sdk.planning.planner import Planner, RankChoice
 from hetlora.manifest import Manifest, reads_images
-
-
-@dataclass(frozen=True, slots=True)
-class RankRow:
-    """What training at one rank would take; `passes` is the limit that nothing but a lower rank keeps to."""
-
-    rank: int
-    micro_batch: int
-    steps: int
-    peak_bytes: int
-    step_seconds: float
-    seconds: float
-    download_bytes: int
-    upload_bytes: int
-    joules: float | None
-    passes: Limit | None
-
-    @classmethod
-    def of(cls, attempt: Attempt) -> RankRow:
-        """The figures of an attempt."""
-        forecast = attempt.forecast
-        return cls(
-            attempt.rank,
-            attempt.step.micro_batch,
-            forecast.steps,
-            forecast.peak_bytes,
-            forecast.step_seconds,
-            forecast.seconds,
-            forecast.download_bytes,
-            forecast.upload_bytes,
-            forecast.joules,
-            attempt.passes,
-        )
-
-
-def rows_of(planner: Planner, max_tokens: int) -> list[RankRow]:
-    """What each rank of the offer would take, texts being cut to so many tokens.
-
-    Raises:
-        RankOutOfRange, BundleInvalid: see `Planner`.
-    """
-    return [RankRow.of(attempt) for attempt in planner.attempts(max_tokens)]
 
 
 def bound_in_words(choice: RankChoice) -> str:

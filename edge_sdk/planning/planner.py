@@ -227,21 +227,5 @@ class Planner:
         )
 
 
-def choose_rank(
-    capabilities: CapabilityReport,
-    manifest: Manifest,
-    offer: Offer,
-    *,
-    example_count: int,
-    threads: int | None = None,
-) -> RankChoice:
-    """The highest rank of the offer's ladder that fits the device; see `Planner`, which takes more.
-
-    Raises:
-        DeviceTooSmall, RankOutOfRange, BundleInvalid: as `Planner`.
-    """
-    return Planner(capabilities, manifest, offer, example_count, threads).choose()
-
-
 def _in_mib(size_bytes: int) -> str:
     return f"{size_bytes / MIB:.0f} MiB"

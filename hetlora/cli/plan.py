@@ -20,9 +20,8 @@ from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import CapabilityReport, Offer, TrainingSettings
 
 if TYPE_CHECKING:
-    from edge_sdk.planning.explanation import RankRow
     from edge_sdk.planning.forecast import Correction
-    from edge_sdk.planning.planner import Planner, RankChoice
+    from edge_sdk.planning.planner import Attempt, Planner, RankChoice
 
 USUAL: Final = TrainingSettings()
 
@@ -157,17 +156,15 @@ def _correction(
 
 
 def _tell(planner: Planner, known: Correction | None, explain: bool, as_json: bool) -> None:
-    from edge_sdk.planning.explanation import rows_of
-
     try:
         choice, refusal = planner.choose(), None
     except DeviceTooSmall as error:
         choice, refusal = None, error
-    rows = rows_of(planner, planner.lengths()[-1] if choice is None else choice.max_tokens)
+    attempts = list(planner.attempts(planner.lengths()[-1] if choice is None else choice.max_tokens))
     if as_json:
-        print_json(_as_object(planner, choice, refusal, rows, known))
+        print_json(_as_object(planner, choice, refusal, attempts, known))
     elif choice is not None or explain:
-        _print(planner, choice, rows if explain else [], known)
+        _print(planner, choice, attempts if explain else [], known)
     if refusal is not None:
         raise refusal
 
@@ -176,7 +173,7 @@ def _as_object(
     planner: Planner,
     choice: RankChoice | None,
     refusal: DeviceTooSmall | None,
-    rows: Sequence[RankRow],
+    attempts: Sequence[Attempt],
     known: Correction | None,
 ) -> dict[str, Any]:
     from edge_sdk.planning.explanation import concessions
@@ -197,12 +194,12 @@ def _as_object(
         "choice": chosen,
         "memory_budget_bytes": planner.memory_bytes,
         "correction": None if known is None else asdict(known),
-        "ranks": [asdict(row) for row in rows],
+        "ranks": [_row(attempt) for attempt in attempts],
     }
 
 
 def _print(
-    planner: Planner, choice: RankChoice | None, rows: Sequence[RankRow], known: Correction | None
+    planner: Planner, choice: RankChoice | None, attempts: Sequence[Attempt], known: Correction | None
 ) -> None:
     from edge_sdk.planning.explanation import (
         bound_in_words,
@@ -213,8 +210,8 @@ def _print(
 
     if choice is not None:
         say(f"rank {choice.rank}: {bound_in_words(choice)}", *concessions(planner, choice))
-    if rows:
-        stdout.print(_table(rows))
+    if attempts:
+        stdout.print(_table(attempts))
         say(
             f"memory: {planner.memory_bytes / 1e6:.0f} MB, {planner.memory_share:.0%} of what is free",
             f"time: {planner.offer.round_seconds:.0f} s",
@@ -223,23 +220,40 @@ def _print(
         )
 
 
-def _table(rows: Sequence[RankRow]) -> Table:
+def _row(attempt: Attempt) -> dict[str, Any]:
+    forecast = attempt.forecast
+    return {
+        "rank": attempt.rank,
+        "micro_batch": attempt.step.micro_batch,
+        "steps": forecast.steps,
+        "peak_bytes": forecast.peak_bytes,
+        "step_seconds": forecast.step_seconds,
+        "seconds": forecast.seconds,
+        "download_bytes": forecast.download_bytes,
+        "upload_bytes": forecast.upload_bytes,
+        "joules": forecast.joules,
+        "passes": attempt.passes,
+    }
+
+
+def _table(attempts: Sequence[Attempt]) -> Table:
     table = Table(title="What each rank would take", title_justify="left")
     headings = ("rank", "rows at a time", "steps", "peak MB", "s a step", "s in all", "down MB", "up MB", "J")
     for heading in headings:
         table.add_column(heading, justify="right")
     table.add_column("too much")
-    for row in rows:
+    for attempt in attempts:
+        forecast = attempt.forecast
         table.add_row(
-            str(row.rank),
-            str(row.micro_batch),
-            str(row.steps),
-            f"{row.peak_bytes / 1e6:.0f}",
-            f"{row.step_seconds:.3g}",
-            f"{row.seconds:.3g}",
-            f"{row.download_bytes / 1e6:.2f}",
-            f"{row.upload_bytes / 1e6:.2f}",
-            "unknown" if row.joules is None else f"{row.joules:.3g}",
-            plain(row.passes),
+            str(attempt.rank),
+            str(attempt.step.micro_batch),
+            str(forecast.steps),
+            f"{forecast.peak_bytes / 1e6:.0f}",
+            f"{forecast.step_seconds:.3g}",
+            f"{forecast.seconds:.3g}",
+            f"{forecast.download_bytes / 1e6:.2f}",
+            f"{forecast.upload_bytes / 1e6:.2f}",
+            "unknown" if forecast.joules is None else f"{forecast.joules:.3g}",
+            plain(attempt.passes),
         )
     return table

@@ -16,7 +16,7 @@ from edge_sdk.planning.forecast import (
     training_rate,
 )
 from edge_sdk.planning.ladder import ladder, lengths, micro_batches
-from edge_sdk.planning.planner import LEAST_SHARE_OF_STEPS, Planner, choose_rank
+from edge_sdk.planning.planner import LEAST_SHARE_OF_STEPS, Planner
 from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.cost import CostModel, StepCost
 from hetlora.errors import DeviceTooSmall, RankOutOfRange
@@ -95,7 +95,7 @@ def test_graph_that_scores_lies_beside_the_one_that_trains() -> None:
 def test_run_that_holds_to_its_beginning_needs_a_copy_of_it() -> None:
     held = _offer(training=_offer().training.model_copy(update={"proximal": 0.1}))
     plain, more = (
-        choose_rank(_device(), MANIFEST, offer, example_count=100).forecast for offer in (_offer(), held)
+        Planner(_device(), MANIFEST, offer, example_count=100).choose().forecast for offer in (_offer(), held)
     )
     assert more.peak_bytes - plain.peak_bytes == 32 * 2 * MB  # rank 32
 
@@ -112,7 +112,7 @@ def test_peak_is_that_of_the_moment_with_the_most_alive() -> None:
 
 
 def test_strong_device_takes_the_highest_rank_offered() -> None:
-    choice = choose_rank(_device(), MANIFEST, _offer(), example_count=100)
+    choice = Planner(_device(), MANIFEST, _offer(), example_count=100).choose()
     assert (choice.rank, choice.bound_by) == (32, "offer")
 
 
@@ -120,11 +120,13 @@ def test_memory_costs_time_before_it_costs_rank() -> None:
     # Rank 32 takes 32 * 4.2 * 1.15 + 384 + 50 = 588.56 MB with all 32 tokens at once, 511.28 MB with 16 and
     # 472.64 MB with 8.
     available = _available_for(constants.PROCESS_BYTES + 480 * MB)
-    choice = choose_rank(_device(memory_available_bytes=available), MANIFEST, _offer(), example_count=100)
+    choice = Planner(
+        _device(memory_available_bytes=available), MANIFEST, _offer(), example_count=100
+    ).choose()
     assert (choice.rank, choice.bound_by, choice.micro_batch) == (32, "offer", 1)
     assert choice.forecast.peak_bytes == constants.PROCESS_BYTES + 472_640_000
     more = _available_for(constants.PROCESS_BYTES + 520 * MB)
-    choice = choose_rank(_device(memory_available_bytes=more), MANIFEST, _offer(), example_count=100)
+    choice = Planner(_device(memory_available_bytes=more), MANIFEST, _offer(), example_count=100).choose()
     assert (choice.rank, choice.micro_batch) == (32, 2)
 
 
@@ -132,13 +134,15 @@ def test_memory_bounds_the_rank_at_one_row_at_a_time() -> None:
     # 8 tokens: rank 8 takes 8 * 1.8 * 1.15 + 96 + 50 = 162.56 MB, rank 16 takes 8 * 2.6 * 1.15 + 192 + 50
     # = 265.92 MB. At rank 8 two rows go as well: 179.12 MB.
     available = _available_for(constants.PROCESS_BYTES + 200 * MB)
-    choice = choose_rank(_device(memory_available_bytes=available), MANIFEST, _offer(), example_count=100)
+    choice = Planner(
+        _device(memory_available_bytes=available), MANIFEST, _offer(), example_count=100
+    ).choose()
     assert (choice.rank, choice.bound_by, choice.micro_batch) == (8, "memory", 2)
     assert choice.forecast.peak_bytes == constants.PROCESS_BYTES + 179_120_000
 
 
 def test_rank_that_fits_never_takes_fewer_rows_than_it_could() -> None:
-    assert choose_rank(_device(), MANIFEST, _offer(), example_count=100).micro_batch == 4
+    assert Planner(_device(), MANIFEST, _offer(), example_count=100).choose().micro_batch == 4
 
 
 def test_micro_batches_are_the_fewest_rows_of_each_number_of_parts() -> None:
@@ -165,21 +169,21 @@ def test_time_costs_steps_before_it_costs_rank() -> None:
     # 320 tokens in 10 steps: rank 32 takes 13.44 GFLOP, rank 16 takes 8.32 GFLOP; 1 GFLOP/s has 7 s: half of
     # the steps at rank 32, and 8 at rank 16.
     device = _device(cores=1, matmul_flops_per_second=1e9 / constants.TRAINING_EFFICIENCY)
-    choice = choose_rank(device, MANIFEST, _offer(round_seconds=7.0), example_count=100)
+    choice = Planner(device, MANIFEST, _offer(round_seconds=7.0), example_count=100).choose()
     assert (choice.rank, choice.bound_by, choice.forecast.steps) == (32, "offer", 5)
     assert choice.forecast.seconds == pytest.approx(6.72)
 
 
 def test_time_bounds_the_rank_where_half_of_the_steps_do_not_fit() -> None:
     device = _device(cores=1, matmul_flops_per_second=1e9 / constants.TRAINING_EFFICIENCY)
-    choice = choose_rank(device, MANIFEST, _offer(round_seconds=6.7), example_count=100)
+    choice = Planner(device, MANIFEST, _offer(round_seconds=6.7), example_count=100).choose()
     assert (choice.rank, choice.bound_by, choice.forecast.steps) == (16, "time", 8)
 
 
 def test_traffic_bounds_the_rank() -> None:
     # 2 MB per rank, down and up: rank 8 takes 32 MB, rank 16 takes 64 MB.
     device = _device(traffic_bytes_per_round=50 * MB)
-    choice = choose_rank(device, MANIFEST, _offer(), example_count=100)
+    choice = Planner(device, MANIFEST, _offer(), example_count=100).choose()
     assert (choice.rank, choice.bound_by) == (8, "traffic")
 
 
@@ -193,7 +197,7 @@ def test_update_in_fewer_bytes_leaves_traffic_for_a_higher_rank(
 ) -> None:
     training = _offer().training.model_copy(update={"upload_precision": precision})
     device = _device(traffic_bytes_per_round=50 * MB)
-    choice = choose_rank(device, MANIFEST, _offer(training=training), example_count=100)
+    choice = Planner(device, MANIFEST, _offer(training=training), example_count=100).choose()
     assert (choice.rank, choice.bound_by, choice.forecast.traffic_bytes) == (rank, "traffic", traffic)
 
 
@@ -201,7 +205,7 @@ def test_rank_that_is_trained_anyway_takes_the_memory_and_the_rank_taken_the_upl
     # Trained at rank 16 whatever is taken: 337.68 MB beside the process, 32 MB down, and 2 MB a rank up.
     offer = _offer().model_copy(update={"trained_rank": 16})
     device = _device(traffic_bytes_per_round=50 * MB)
-    choice = choose_rank(device, MANIFEST, offer, example_count=100)
+    choice = Planner(device, MANIFEST, offer, example_count=100).choose()
     assert (choice.rank, choice.bound_by) == (8, "traffic")
     assert choice.forecast.peak_bytes == constants.PROCESS_BYTES + 337_680_000
     assert choice.forecast.download_bytes == 32 * MB
@@ -230,13 +234,13 @@ def test_pictures_are_counted_by_the_picture() -> None:
     pictures = tiny_manifest(tiny_files(), "image-classification").model_copy(
         update={"cost_model": COSTS, "adapter": SPEC_32}
     )
-    choice = choose_rank(_device(), pictures, _offer(), example_count=100)
+    choice = Planner(_device(), pictures, _offer(), example_count=100).choose()
     assert choice.forecast.peak_bytes == constants.PROCESS_BYTES + 453_320_000
 
 
 def test_few_examples_make_small_batches() -> None:
     # With one example a batch is 8 tokens instead of 32: rank 16 takes 8 * 2.6 * 1.15 + 192 + 50 = 265.92 MB.
-    choice = choose_rank(_device(), MANIFEST, _offer(max_rank=16), example_count=1)
+    choice = Planner(_device(), MANIFEST, _offer(max_rank=16), example_count=1).choose()
     assert choice.micro_batch == 1
     assert choice.forecast.peak_bytes == constants.PROCESS_BYTES + 265_920_000
 
@@ -265,16 +269,16 @@ def test_device_too_small_for_the_lowest_rank_says_by_how_much(changes: dict[str
     # Rank 2, a row of 8 tokens at a time: 8 * 1.2 * 1.15 + 24 + 50 = 85.04 MB = 81.1 MiB beside the process
     # of 96 MiB: 177.1 MiB.
     with pytest.raises(DeviceTooSmall, match=f"not even rank 2 fits .*{message}"):
-        choose_rank(_device(**changes), MANIFEST, _offer(), example_count=100)
+        Planner(_device(**changes), MANIFEST, _offer(), example_count=100).choose()
 
 
 def test_bundle_limits_the_rank_of_a_generous_offer() -> None:
-    assert choose_rank(_device(), MANIFEST, _offer(max_rank=512), example_count=100).rank == 32
+    assert Planner(_device(), MANIFEST, _offer(max_rank=512), example_count=100).choose().rank == 32
 
 
 def test_stamped_bundle_leaves_one_rank() -> None:
     manifest = MANIFEST.model_copy(update={"fixed_rank": 6})
-    choice = choose_rank(_device(), manifest, _offer(), example_count=100)
+    choice = Planner(_device(), manifest, _offer(), example_count=100).choose()
     assert (choice.rank, choice.bound_by) == (6, "bundle")
 
 
@@ -282,18 +286,18 @@ def test_stamped_bundle_leaves_one_rank() -> None:
 def test_stamped_rank_that_the_offer_does_not_allow_is_refused(rank: int, limits: str) -> None:
     manifest = MANIFEST.model_copy(update={"fixed_rank": rank})
     with pytest.raises(RankOutOfRange, match=f"stamped for one rank.*; got {rank}; expected {limits}"):
-        choose_rank(_device(), manifest, _offer(), example_count=100)
+        Planner(_device(), manifest, _offer(), example_count=100).choose()
 
 
 def test_device_too_small_for_the_stamped_rank_says_so_though_a_lower_one_would_fit() -> None:
     device = _device(memory_available_bytes=_available_for(constants.PROCESS_BYTES + 200 * MB))
     manifest = MANIFEST.model_copy(update={"fixed_rank": 16})  # rank 8 fits, see above
     with pytest.raises(DeviceTooSmall, match="not even rank 16 fits this device, for lack of memory"):
-        choose_rank(device, manifest, _offer(), example_count=100)
+        Planner(device, manifest, _offer(), example_count=100).choose()
 
 
 def test_stamped_batch_counts_in_full_however_few_the_examples() -> None:
-    choice = choose_rank(_device(), stamped(MANIFEST, rows=8, tokens=64), _offer(), example_count=1)
+    choice = Planner(_device(), stamped(MANIFEST, rows=8, tokens=64), _offer(), example_count=1).choose()
     expected = forecast_round(COSTS, StepPlan(8, 64, 4, 8), steps=10, flops_per_second=1e9)
     assert choice.forecast.peak_bytes == expected.peak_bytes
     assert (choice.micro_batch, choice.max_tokens) == (8, 64)
@@ -303,7 +307,7 @@ def test_stamped_batch_is_not_cut_into_parts_for_want_of_memory() -> None:
     # 8 * 64 tokens at rank 4: 512 * 1.4 * 1.15 + 48 + 50 = 922.32 MB.
     device = _device(memory_available_bytes=_available_for(constants.PROCESS_BYTES + 900 * MB))
     with pytest.raises(DeviceTooSmall, match="not even rank 4 fits this device, for lack of memory"):
-        choose_rank(device, stamped(MANIFEST, rows=8, tokens=64), _offer(), example_count=100)
+        Planner(device, stamped(MANIFEST, rows=8, tokens=64), _offer(), example_count=100).choose()
 
 
 def _lean(**changes: Any) -> tuple[CapabilityReport, Offer]:
@@ -314,16 +318,16 @@ def _lean(**changes: Any) -> tuple[CapabilityReport, Offer]:
 
 def test_texts_are_cut_before_a_device_declines_where_the_run_permits_it() -> None:
     device, offer = _lean(min_tokens=3)
-    choice = choose_rank(device, MANIFEST, offer, example_count=100)
+    choice = Planner(device, MANIFEST, offer, example_count=100).choose()
     assert (choice.rank, choice.bound_by, choice.max_tokens, choice.micro_batch) == (2, "memory", 4, 1)
     assert choice.forecast.peak_bytes == constants.PROCESS_BYTES + 79_520_000
 
 
 def test_texts_are_cut_no_shorter_than_the_run_permits() -> None:
     with pytest.raises(DeviceTooSmall):
-        choose_rank(*_planned(*_lean(min_tokens=6)), example_count=100)
+        Planner(*_planned(*_lean(min_tokens=6)), example_count=100).choose()
     with pytest.raises(DeviceTooSmall):
-        choose_rank(*_planned(*_lean()), example_count=100)
+        Planner(*_planned(*_lean()), example_count=100).choose()
 
 
 def _planned(device: CapabilityReport, offer: Offer) -> tuple[CapabilityReport, Manifest, Offer]:
@@ -333,7 +337,7 @@ def _planned(device: CapabilityReport, offer: Offer) -> tuple[CapabilityReport, 
 def test_texts_are_not_cut_for_the_sake_of_rank() -> None:
     device = _device(memory_available_bytes=_available_for(constants.PROCESS_BYTES + 90 * MB))
     offer = _offer(training=_offer().training.model_copy(update={"min_tokens": 1}))
-    choice = choose_rank(device, MANIFEST, offer, example_count=100)
+    choice = Planner(device, MANIFEST, offer, example_count=100).choose()
     assert (choice.rank, choice.max_tokens) == (2, 8)
 
 
@@ -374,8 +378,8 @@ def test_rank_that_pruning_left_is_never_passed_and_neither_is_the_measured_limi
     # The service remembers what pruning left a device as the offer's max_rank; memory allows 8, see above.
     device = _device(memory_available_bytes=_available_for(constants.PROCESS_BYTES + 200 * MB))
     pruned, able = _offer(max_rank=6), _offer(max_rank=13)
-    assert choose_rank(device, MANIFEST, pruned, example_count=100).rank == 6
-    assert choose_rank(device, MANIFEST, able, example_count=100).rank == 8
+    assert Planner(device, MANIFEST, pruned, example_count=100).choose().rank == 6
+    assert Planner(device, MANIFEST, able, example_count=100).choose().rank == 8
 
 
 def test_ladder_has_both_limits_and_the_powers_of_two_between() -> None:
@@ -416,7 +420,7 @@ def test_choice_fits_and_the_next_rung_does_not(
         )
 
     try:
-        choice = choose_rank(device, MANIFEST, offer, example_count=100)
+        choice = Planner(device, MANIFEST, offer, example_count=100).choose()
     except DeviceTooSmall:
         assert not fits(min_rank)
         return
