@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmarks.device.section import Section, Setting
 from benchmarks.harness import run_measured
 from benchmarks.step_shapes import Shape
-from edge_sdk.planning.calibration import Trial, correction_of
+from edge_sdk.planning.calibration import correction_of
 from edge_sdk.planning.forecast import (
     UNCORRECTED,
     Correction,
@@ -24,6 +24,7 @@ from edge_sdk.planning.forecast import (
     forecast_round,
     training_rate,
 )
+from edge_sdk.planning.trial import Trial
 from edge_sdk.probe import ModelShape, RateCache, take_probe
 from hetlora.bundle import Bundle
 from hetlora.manifest import reads_images

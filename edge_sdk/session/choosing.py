@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from edge_sdk.batching.batches import Source, batching_of
 from edge_sdk.examples import ExampleStore
-from edge_sdk.planning.calibration import correction_of, plan_trial, run_trial, trial_forecast
+from edge_sdk.planning.calibration import correction_of, plan_trial, trial_forecast
 from edge_sdk.planning.corrections import circumstances_of
 from edge_sdk.planning.forecast import MIB, UNCORRECTED, Correction
 from edge_sdk.planning.planner import Planner, RankChoice
-from edge_sdk.planning.trial_steps import steps_of
+from edge_sdk.planning.trial import run_trial, steps_of
 from edge_sdk.probe import ModelShape
 from edge_sdk.runtimes.base import RuntimeFactory
 from hetlora.errors import DeviceTooSmall
