@@ -25,8 +25,8 @@ from edge_sdk.session.adoption import Adopter
 from edge_sdk.session.assignment_store import AssignmentStore, Terms
 from edge_sdk.session.choosing import choose
 from edge_sdk.session.plans import Assigned, Received, fetch_received, read_assigned
+from edge_sdk.session.run_tensors import with_kept_factors
 from edge_sdk.session.visit import Visit, failure_of, outcome_of, places_of
-from edge_sdk.training.private_factors import with_private_factors
 from edge_sdk.transport.bundles import BundleCache
 from edge_sdk.transport.downloads import Downloads
 from edge_sdk.transport.service import DeviceService
@@ -190,7 +190,7 @@ class Assignment(ABC):
     def _begun(self, assigned: Assigned) -> Adapter:
         if not assigned.how.adaptation.private_lora_B:
             return assigned.received
-        return with_private_factors(self._with.database, self._offer.run_id, assigned.received)
+        return with_kept_factors(self._with.database, self._offer.run_id, assigned.received)
 
     def _give_back(self, error: Exception) -> Visit:
         failure = failure_of(error)

@@ -17,9 +17,9 @@ from edge_sdk.session.parts import TABLES as PARTS_TABLES
 from edge_sdk.session.parts import drop_parts, part, parts_bytes, put_part, put_tensors
 from edge_sdk.session.plans import Received
 from edge_sdk.session.progress import Progress, is_over
+from edge_sdk.session.run_tensors import TABLE as RUN_TENSORS_TABLE
+from edge_sdk.session.run_tensors import keep_tensors
 from edge_sdk.session.updates import Update, put_update, update_of
-from edge_sdk.training.run_tensors import TABLE as RUN_TENSORS_TABLE
-from edge_sdk.training.run_tensors import keep_tensors
 from hetlora.errors import StateConflict
 from hetlora.messages.common import Count, Message, PositiveCount
 from hetlora.messages.device import Offer, Plan, Report, TrainingSettings

@@ -23,8 +23,8 @@ from edge_sdk.folder import DeviceFolder
 from edge_sdk.identity.identity import key_of_pem
 from edge_sdk.identity.identity_store import identity_row, put_identity
 from edge_sdk.session.assignment_store import put_trained
+from edge_sdk.session.run_tensors import Kind, keep_tensors
 from edge_sdk.session.updates import Update
-from edge_sdk.training.run_tensors import Kind, keep_tensors
 from hetlora.digest import sha256_of
 from hetlora.errors import SettingsError
 from hetlora.messages.device import Report

@@ -17,9 +17,10 @@ from edge_sdk.session.choosing import rows_as_agreed
 from edge_sdk.session.held_out import SCORING_SHARE, HeldOutScores
 from edge_sdk.session.plans import Received
 from edge_sdk.session.resuming import Checkpoints, counted_start, resumed
+from edge_sdk.session.run_tensors import kept_errors
 from edge_sdk.session.updates import Update
 from edge_sdk.session.visit import Visit, outcome_of
-from edge_sdk.training.error_feedback import contract_with_feedback, kept_errors
+from edge_sdk.training.error_feedback import contract_with_feedback
 from edge_sdk.training.local import TrainingResult, train_locally
 from edge_sdk.training.parametrisation import Parametrisation
 from edge_sdk.training.private_factors import private_factors_to_bytes

@@ -11,21 +11,18 @@ half a step of the last rounding, however many rounds there were (docs/adr/0019-
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 import numpy as np
 
-from edge_sdk.device_database import DeviceDatabase
-from edge_sdk.training.run_tensors import fitted, kept_tensors
+from edge_sdk.training.fitting import fitted
 from hetlora.adapter import Adapter, AdapterSpec, Tensor
-from hetlora.errors import InputError, SpecMismatch
+from hetlora.errors import SpecMismatch
 from hetlora.messages.device import Adaptation
 from hetlora.partial import contract, expand
 from hetlora.sent_parts import sent_places
+from hetlora.stored_tensors import Tensors
 from hetlora.tensors import factor_keys, from_tensors, to_tensors
-
-logger = logging.getLogger(__name__)
 
 # What rounding has left out, by the PEFT key of its factor; at the rank that the factor had when it was sent.
 RoundingErrors = Mapping[str, Tensor]
@@ -56,19 +53,18 @@ def contract_with_feedback(
     return data, {**errors, **{key: (own - seen[key]).astype(np.float32) for key, own in owed.items()}}
 
 
-def kept_errors(database: DeviceDatabase, run_id: str, spec: AdapterSpec) -> dict[str, Tensor]:
-    """What rounding has left out in a run so far; nothing where none of this model are whole."""
-    try:
-        tensors = kept_tensors(database, "rounding_errors", run_id) or {}
-        widths = _widths(spec)
-        for key, tensor in tensors.items():
-            axis, width = widths.get(key, (0, -1))
-            if tensor.ndim != 2 or tensor.shape[axis] != width:
-                raise SpecMismatch(f"shape of {key}", got=tensor.shape, expected="a factor of this model")
-        return {key: np.asarray(tensor).astype(np.float32) for key, tensor in tensors.items()}
-    except InputError as error:
-        logger.warning("run=%s event=rounding_errors_lost error=%s", run_id, error)
-        return {}
+def checked_errors(kept: Tensors, spec: AdapterSpec) -> dict[str, Tensor]:
+    """Errors that were kept in an earlier round, as float32.
+
+    Raises:
+        SpecMismatch: they are of another model.
+    """
+    widths = _widths(spec)
+    for key, tensor in kept.items():
+        axis, width = widths.get(key, (0, -1))
+        if tensor.ndim != 2 or tensor.shape[axis] != width:
+            raise SpecMismatch(f"shape of {key}", got=tensor.shape, expected="a factor of this model")
+    return {key: np.asarray(tensor).astype(np.float32) for key, tensor in kept.items()}
 
 
 def _widths(spec: AdapterSpec) -> dict[str, tuple[int, int]]:

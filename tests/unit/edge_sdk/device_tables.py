@@ -11,7 +11,7 @@ from edge_sdk.folder import DeviceFolder
 from edge_sdk.identity.identity import Identity
 from edge_sdk.identity.identity_store import IdentityStore
 from edge_sdk.session.parts import parts_bytes
-from edge_sdk.training.run_tensors import TABLE, Kind, keep_tensors
+from edge_sdk.session.run_tensors import TABLE, Kind, keep_tensors
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from safetensors.numpy import load
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder
+from edge_sdk.session.run_tensors import KEPT_RUNS
 from edge_sdk.training.private_factors import private_factors_to_bytes
-from edge_sdk.training.run_tensors import KEPT_RUNS
 from hetlora.adapter import Adapter, Tensor
 from hetlora.messages.device import Adaptation
 from hetlora.tensors import adapter_to_bytes, factor_keys

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from typing import Final, Literal
 
-import numpy as np
-
 from edge_sdk.device_database import DeviceDatabase
-from hetlora.adapter import Tensor
+from edge_sdk.training.error_feedback import checked_errors
+from edge_sdk.training.private_factors import with_private_factors
+from hetlora.adapter import Adapter, AdapterSpec, Tensor
 from hetlora.digest import sha256_of
-from hetlora.errors import StoreDamaged
+from hetlora.errors import InputError, StoreDamaged
 from hetlora.partial_tensors import read_partial
 from hetlora.stored_tensors import Tensors
+
+logger = logging.getLogger(__name__)
 
 KEPT_RUNS: Final = 4
 
@@ -67,9 +70,23 @@ def kept_tensors(database: DeviceDatabase, kind: Kind, run_id: str) -> Tensors |
     return read_partial(row[1])
 
 
-def fitted(kept: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A factor at another rank: its leading ranks, or zeros beyond them."""
-    result = np.zeros(shape, np.float32)
-    common = tuple(slice(min(sizes)) for sizes in zip(kept.shape, shape, strict=True))
-    result[common] = kept[common]
-    return result
+def with_kept_factors(database: DeviceDatabase, run_id: str, received: Adapter) -> Adapter:
+    """The adapter received, under the lora_B that was kept in an earlier round of the run.
+
+    Where there is none, or it cannot be used, training begins with the one received.
+    """
+    try:
+        kept = kept_tensors(database, "private_factors", run_id)
+        return received if kept is None else with_private_factors(kept, received)
+    except InputError as error:
+        logger.warning("run=%s event=private_factors_lost error=%s", run_id, error)
+        return received
+
+
+def kept_errors(database: DeviceDatabase, run_id: str, spec: AdapterSpec) -> dict[str, Tensor]:
+    """What rounding has left out in a run so far; nothing where none of this model are whole."""
+    try:
+        return checked_errors(kept_tensors(database, "rounding_errors", run_id) or {}, spec)
+    except InputError as error:
+        logger.warning("run=%s event=rounding_errors_lost error=%s", run_id, error)
+        return {}
