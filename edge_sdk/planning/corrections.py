@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from edge_sdk.device_database import DeviceDatabase
+from edge_sdk.freshness import DAY_SECONDS, is_fresh
 from edge_sdk.planning.forecast import Correction
-from edge_sdk.probe.cache import DAY_SECONDS
 from edge_sdk.runtimes.base import RuntimeFactory
 from hetlora import __version__
 from hetlora.errors import DeviceTooSmall
@@ -49,7 +49,7 @@ class Corrections:
     """Corrections by bundle, believed as long as the probe's rates, under the circumstances of their time.
 
     Args:
-        clock: Unix seconds. What is from the future is not believed: the clock was wrong then, or is now.
+        clock: Unix seconds.
 
     Raises:
         DiskFull, StoreDamaged, UnavailableError: see `edge_sdk.device_database`.
@@ -75,7 +75,7 @@ class Corrections:
                 " WHERE bundle = ? AND circumstances = ?",
                 (bundle, circumstances),
             ).fetchone()
-        if row is None or not 0 <= self._clock() - row[3] < self._ttl_seconds:
+        if row is None or not is_fresh(row[3], self._clock(), self._ttl_seconds):
             return None
         return Correction(*row[:3])
 
@@ -103,7 +103,7 @@ class Corrections:
                 "SELECT begun_at FROM trials_under_way WHERE bundle = ? AND circumstances = ?",
                 (bundle, circumstances),
             ).fetchone()
-            if found is not None and 0 <= now - found[0] < CUT_OFF_SECONDS:
+            if found is not None and is_fresh(found[0], now, CUT_OFF_SECONDS):
                 raise DeviceTooSmall(
                     "a trial of this bundle ended for want of memory, or with its process",
                     got=f"{now - found[0]:.0f} s ago",

@@ -12,11 +12,11 @@ from typing import Final, Literal
 
 from pydantic import Field, ValidationError
 
+from edge_sdk.freshness import DAY_SECONDS, is_fresh
 from hetlora.messages.common import Message
 
 logger = logging.getLogger(__name__)
 
-DAY_SECONDS: Final = 24 * 3600.0
 _MOST_BYTES: Final = 64 * 1024
 
 
@@ -49,7 +49,7 @@ class RateCache:
         path: the file; None remembers nothing.
         ttl_seconds: for how long a rate is believed.
         fresh: measure whatever the file has, and keep that.
-        clock: Unix seconds. A rate from the future is not believed: the clock was wrong then, or is now.
+        clock: Unix seconds.
     """
 
     def __init__(
@@ -81,8 +81,10 @@ class RateCache:
         entry = self._read().rates.get(name)
         if entry is None or entry.circumstances != circumstances:
             return None
-        age_seconds = self._clock() - entry.taken_at
-        return KeptRate(entry.per_second, age_seconds) if 0 <= age_seconds < self._ttl_seconds else None
+        now = self._clock()
+        if not is_fresh(entry.taken_at, now, self._ttl_seconds):
+            return None
+        return KeptRate(entry.per_second, now - entry.taken_at)
 
     def keep(self, name: str, circumstances: str, per_second: float) -> KeptRate:
         """Remember a rate that was measured just now, in the place of the one before."""

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from edge_sdk.device_database import DeviceDatabase
+from edge_sdk.freshness import is_fresh
 from hetlora.errors import UnavailableError
-
-DAY_SECONDS: Final = 24 * 3600.0
 
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS verified_files (
@@ -33,8 +32,7 @@ class VerifiedFiles:
 
     Args:
         folder: what paths are taken from, so that the folder can be moved.
-        clock: Unix seconds. What was verified in the future is not believed: the clock was wrong then, or is
-            now.
+        clock: Unix seconds.
     """
 
     def __init__(
@@ -53,7 +51,7 @@ class VerifiedFiles:
         now = path.stat()
         if known is None or known[:3] != (sha256, now.st_size, now.st_mtime_ns):
             return False
-        return bool(0 <= self._clock() - known[3] < DAY_SECONDS)
+        return is_fresh(known[3], self._clock())
 
     def note(self, path: Path, sha256: str) -> None:
         """The file was verified just now; on a full disk it will be once more."""

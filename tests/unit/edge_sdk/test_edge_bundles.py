@@ -12,11 +12,12 @@ from fake_service import FakeService
 
 from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.folder import DeviceFolder
+from edge_sdk.freshness import DAY_SECONDS
 from edge_sdk.transport import bundles
 from edge_sdk.transport.bundles import BundleCache
 from edge_sdk.transport.downloads import Downloads
 from edge_sdk.transport.transport import Transport
-from edge_sdk.transport.verified_files import DAY_SECONDS, VerifiedFiles
+from edge_sdk.transport.verified_files import VerifiedFiles
 from hetlora.bundle import verify_files
 from hetlora.digest import sha256_of
 from hetlora.errors import BodyTooLarge, BundleInvalid, DeviceTooSmall, DigestMismatch

@@ -11,9 +11,9 @@ from fake_service import NOW, STRONG
 from slow_runtime import SlowRuntime
 
 from edge_sdk.device_database import DeviceDatabase
+from edge_sdk.freshness import DAY_SECONDS
 from edge_sdk.planning.corrections import Corrections, circumstances_of
 from edge_sdk.planning.forecast import Correction
-from edge_sdk.probe.cache import DAY_SECONDS
 from edge_sdk.runtimes.onnx import OnnxRuntime
 from edge_sdk.runtimes.pytorch import PytorchRuntime
 from hetlora.errors import ConditionsUnmet, DeviceTooSmall
