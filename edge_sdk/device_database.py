@@ -6,13 +6,13 @@ are missing. docs/adr/0023-device-database.md says what lies in it, and what bes
 
 from __future__ import annotations
 
-import os
-import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from edge_sdk.database_file import BUSY_SECONDS, DatabaseFile
 from hetlora.errors import SettingsError
+from hetlora.private_files import check_private
 
 NAME: Final = "the device's database"
 SCHEMA_VERSION: Final = 1
@@ -30,7 +30,8 @@ class DeviceDatabase(DatabaseFile):
     """
 
     def __init__(self, path: Path, *, busy_seconds: float = BUSY_SECONDS) -> None:
-        _check_owner_alone(path)
+        with suppress(OSError):  # it is made, for its owner alone, or cannot be opened
+            check_private(path, str(path))  # it holds the device's key
         super().__init__(path, NAME, busy_seconds=busy_seconds, survives_power_loss=True)
         try:
             self._check_version()
@@ -55,13 +56,3 @@ class DeviceDatabase(DatabaseFile):
                 )
             if version < SCHEMA_VERSION:
                 database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def _check_owner_alone(path: Path) -> None:
-    """It holds the device's key."""
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-    except OSError:
-        return  # it is made, for its owner alone, or cannot be opened
-    if os.name == "posix" and mode & 0o077:
-        raise SettingsError(f"{path} is open to other users", got=f"mode {mode:04o}", expected="mode 0600")

@@ -7,10 +7,8 @@ next takes nothing twice.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sqlite3
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +26,7 @@ from edge_sdk.session.updates import Update
 from hetlora.digest import sha256_of
 from hetlora.errors import SettingsError
 from hetlora.messages.device import Report
+from hetlora.private_files import check_private
 
 logger = logging.getLogger(__name__)
 
@@ -99,16 +98,12 @@ def _take_identity(folder: DeviceFolder, rows: sqlite3.Connection) -> None:
 
 def _key_in(path: Path) -> bytes | None:
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        check_private(path, f"key file {path}")
         pem = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise SettingsError(f"key file {path} cannot be read", got=error.strerror) from error
-    if os.name == "posix" and mode & 0o077:
-        raise SettingsError(
-            f"key file {path} is open to other users", got=f"mode {mode:04o}", expected="mode 0600"
-        )
     key_of_pem(pem, str(path))
     return pem
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
-import stat
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hetlora.errors import SettingsError
+from hetlora.private_files import check_private
 
 ExamplesKeyFileOption = Annotated[
     Path | None,
@@ -32,14 +31,10 @@ def read_key(path: Path | None) -> bytes | None:
     if path is None:
         return None
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        check_private(path, f"key file {path}")
         text = path.read_bytes()
     except OSError as error:
         raise SettingsError(f"key file {path} cannot be read", got=error.strerror) from error
-    if os.name == "posix" and mode & 0o077:
-        raise SettingsError(
-            f"key file {path} is open to other users", got=f"mode {mode:04o}", expected="mode 0600"
-        )
     try:
         return base64.b64decode(text.strip(), validate=True)
     except binascii.Error as error:
