@@ -17,7 +17,7 @@ from typing import Final, Self
 import httpx
 import psutil
 
-from edge_sdk.planning.peak_memory import peak_memory_bytes
+from edge_sdk.probe.peak_memory import peak_memory_bytes
 from hetlora.cli.operator import TOKEN_FILE, Operator
 from hetlora.errors import ServiceFailed, ServiceUnreachable
 

@@ -19,8 +19,8 @@ from typing import Any
 from benchmarks.device.examples import examples_of
 from edge_sdk.examples import ExampleStore
 from edge_sdk.planning.forecast import StepPlan
-from edge_sdk.planning.peak_memory import peak_memory_bytes
 from edge_sdk.planning.trial import run_trial, steps_of
+from edge_sdk.probe.peak_memory import peak_memory_bytes
 from edge_sdk.runtimes import runtime_for
 from hetlora.bundle import open_bundle
 from hetlora.messages.device import TrainingSettings

@@ -15,7 +15,7 @@ import psutil
 from edge_sdk.batching.batches import batching_of, draw_batches
 from edge_sdk.examples import ExampleStore
 from edge_sdk.planning.forecast import StepPlan
-from edge_sdk.planning.peak_memory import peak_memory_bytes, reset_peak_memory
+from edge_sdk.probe.peak_memory import peak_memory_bytes, reset_peak_memory
 from edge_sdk.probe.power import measure_processor_joules, measure_watts
 from edge_sdk.probe.system import System
 from edge_sdk.runtimes.base import Batch, RuntimeFactory

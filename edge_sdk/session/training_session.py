@@ -10,7 +10,7 @@ import numpy as np
 from edge_sdk.adapters.adapters import WholeAdapter
 from edge_sdk.batching.batches import batching_of, draw_batches
 from edge_sdk.events import RankPruned, Resumed, StepDone, Submitted, Uploaded
-from edge_sdk.planning.peak_memory import peak_memory_bytes
+from edge_sdk.probe.peak_memory import peak_memory_bytes
 from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS, Assignment, Taken
 from edge_sdk.session.assignment_store import Terms
 from edge_sdk.session.choosing import rows_as_agreed

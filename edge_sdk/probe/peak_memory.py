@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
-from typing import Final
 
 import psutil
 
-_PROC: Final = Path("/proc")
+from edge_sdk.probe.system import System, text
 
 
-def peak_memory_bytes(pid: int | None = None, *, proc: Path = _PROC) -> int:
+def peak_memory_bytes(pid: int | None = None, *, system: System | None = None) -> int:
     """The most resident memory that a process, by default this one, has had since its start, or a reset.
 
     What it holds now, where the system keeps no peak of it: a number for a report must not cost the work.
@@ -22,7 +20,8 @@ def peak_memory_bytes(pid: int | None = None, *, proc: Path = _PROC) -> int:
         return int(held.peak_wset)
     if sys.platform == "linux":
         # Not ru_maxrss: a child inherits that from whatever process started it.
-        peak = re.search(r"^VmHWM:\s*(\d+) kB$", _text(proc / f"{pid or 'self'}/status"), re.MULTILINE)
+        status = text((system or System()).proc / f"{pid or 'self'}/status")
+        peak = re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)
         return int(peak[1]) * 1024 if peak else int(held.rss)
     if pid is not None:
         return int(held.rss)
@@ -32,20 +31,13 @@ def peak_memory_bytes(pid: int | None = None, *, proc: Path = _PROC) -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere but on macOS
 
 
-def reset_peak_memory(*, proc: Path = _PROC) -> bool:
+def reset_peak_memory() -> bool:
     """Have `peak_memory_bytes` begin anew with what this process holds now; False where no system does that.
 
     Linux alone does, and some of its sandboxes do not.
     """
     try:
-        (proc / "self/clear_refs").write_text("5")
+        (System().proc / "self/clear_refs").write_text("5")
     except OSError:
         return False
     return True
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -6,7 +6,8 @@ import numpy as np
 import psutil
 import pytest
 
-from edge_sdk.planning.peak_memory import peak_memory_bytes
+from edge_sdk.probe.peak_memory import peak_memory_bytes
+from edge_sdk.probe.system import System
 
 MIB = 2**20
 
@@ -29,5 +30,5 @@ def test_peak_memory_of_another_process_is_its_own() -> None:
 def test_kernel_that_keeps_no_peak_costs_only_the_peak(tmp_path: Path, status: str) -> None:
     (tmp_path / "self").mkdir()
     (tmp_path / "self/status").write_text(status)
-    assert 10 * MIB < peak_memory_bytes(proc=tmp_path) < peak_memory_bytes() + MIB
-    assert 10 * MIB < peak_memory_bytes(proc=tmp_path / "absent") < peak_memory_bytes() + MIB
+    assert 10 * MIB < peak_memory_bytes(system=System(tmp_path)) < peak_memory_bytes() + MIB
+    assert 10 * MIB < peak_memory_bytes(system=System(tmp_path / "absent")) < peak_memory_bytes() + MIB
