@@ -18,12 +18,12 @@ from edge_sdk.probe.memory import measure_memory
 from edge_sdk.probe.network import measure_network
 from edge_sdk.probe.system import System
 from edge_sdk.probe.temperature import measure_temperature
+from edge_sdk.units import MIB
 from hetlora.errors import ConditionsUnmet, SettingsError, Stopped
 from hetlora.messages.conditions import ANY_TIME, Conditions, is_within
 
 logger = logging.getLogger(__name__)
 
-MIB: Final = 1024 * 1024
 LEFT_ALONE_SECONDS: Final = 3600.0
 
 # What an app knows of its device: None, or a call that answers None or raises, is unknown.

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from edge_sdk.units import MIB
 from hetlora.cost import CostModel
 from hetlora.messages.device import CapabilityReport
-
-MIB: Final = 1024 * 1024
 
 # The constants of memory and time were fitted to 104 measured steps, where the peak came out within 9 %
 # (docs/adr/0010-cost-model.md); `hetlora bench forecast` tries them on other models.

@@ -9,7 +9,6 @@ from itertools import takewhile
 from typing import Final, Literal
 
 from edge_sdk.planning.forecast import (
-    MIB,
     UNCORRECTED,
     Correction,
     Forecast,
@@ -18,6 +17,7 @@ from edge_sdk.planning.forecast import (
     training_rate,
 )
 from edge_sdk.planning.ladder import lengths, micro_batches, ranks_of
+from edge_sdk.units import MIB
 from hetlora.errors import DeviceTooSmall
 from hetlora.fixed_sizes import fixed_sizes
 from hetlora.manifest import Manifest, reads_images

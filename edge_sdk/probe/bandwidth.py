@@ -12,8 +12,8 @@ import numpy as np
 from edge_sdk.probe.bursts import good_seconds
 from edge_sdk.probe.source import source
 from edge_sdk.probe.system import System, text
+from edge_sdk.units import MIB
 
-MIB: Final = 1024 * 1024
 _BANDWIDTH_SECONDS: Final = 0.3
 # A block and its copy pass the cache four times together. They are also what the process has once held, which
 # the peak of its memory tells from then on: so they stay below what any training takes.

@@ -12,8 +12,8 @@ from typing import Final
 
 from edge_sdk.probe.bursts import good_of
 from edge_sdk.probe.source import source
+from edge_sdk.units import MIB
 
-MIB: Final = 1024 * 1024
 # No further part after this: a slow card takes as long for the first few.
 _WRITE_SECONDS: Final = 0.8
 _PART_BYTES: Final = 1 * MIB

@@ -15,11 +15,12 @@ from edge_sdk.batching.batches import Source, batching_of
 from edge_sdk.examples import ExampleStore
 from edge_sdk.planning.calibration import correction_of, plan_trial, trial_forecast
 from edge_sdk.planning.corrections import circumstances_of
-from edge_sdk.planning.forecast import MIB, UNCORRECTED, Correction
+from edge_sdk.planning.forecast import UNCORRECTED, Correction
 from edge_sdk.planning.planner import Planner, RankChoice
 from edge_sdk.planning.trial import run_trial, steps_of
 from edge_sdk.probe import ModelShape
 from edge_sdk.runtimes.base import RuntimeFactory
+from edge_sdk.units import MIB
 from hetlora.errors import DeviceTooSmall
 from hetlora.manifest import Manifest, reads_images
 from hetlora.messages.device import CapabilityReport, Offer

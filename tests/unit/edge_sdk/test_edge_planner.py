@@ -17,6 +17,7 @@ from edge_sdk.planning.forecast import (
 )
 from edge_sdk.planning.ladder import ladder, lengths, micro_batches
 from edge_sdk.planning.planner import LEAST_SHARE_OF_STEPS, Planner
+from edge_sdk.units import MIB
 from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.cost import CostModel, StepCost
 from hetlora.errors import DeviceTooSmall, RankOutOfRange
@@ -255,7 +256,7 @@ def test_short_examples_make_small_batches() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"memory_available_bytes": 100 * constants.MIB}, "lack of memory; got 70 MiB; expected 177 MiB"),
+        ({"memory_available_bytes": 100 * MIB}, "lack of memory; got 70 MiB; expected 177 MiB"),
         # 160 tokens in half of the steps * 12 MFLOP = 1.92 GFLOP at 2 MFLOP/s.
         (
             {"cores": 1, "matmul_flops_per_second": 2e6 / constants.TRAINING_EFFICIENCY},

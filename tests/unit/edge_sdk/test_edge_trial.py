@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from fake_bundle import tiny_files, tiny_manifest
 
-from edge_sdk.planning.forecast import MIB
 from edge_sdk.planning.trial import run_trial, stretched
 from edge_sdk.probe.system import System
+from edge_sdk.units import MIB
 from hetlora.errors import ConditionsUnmet
 from hetlora.graph_names import ATTENTION_MASK, INPUT_IDS, LABELS, PIXEL_VALUES
 
