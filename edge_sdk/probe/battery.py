@@ -32,7 +32,7 @@ def measure_battery(system: System) -> Battery | None:
     """
     folder = system.sys / "class/power_supply"
     if folder.is_dir():
-        return battery_of([path for path in sorted(folder.iterdir()) if _feeds_the_system(path)])
+        return battery_of([path for path in sorted(folder.iterdir()) if feeds_the_system(path)])
     if not (system.is_here and hasattr(psutil, "sensors_battery")):
         return None
     told = psutil.sensors_battery()
@@ -62,6 +62,6 @@ def from_psutil(percent: float, is_plugged: bool | None) -> Battery:
     return Battery(percent if 0 <= percent <= 100 else None, is_charging, is_plugged)
 
 
-def _feeds_the_system(supply: Path) -> bool:
+def feeds_the_system(supply: Path) -> bool:
     """Not the battery of a mouse."""
     return text(supply / "scope") != "Device"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from edge_sdk.probe.battery import feeds_the_system
 from edge_sdk.probe.source import source
 from edge_sdk.probe.system import System, number, text
 
@@ -53,7 +54,7 @@ def _rails(system: System) -> Iterator[tuple[str, float]]:
 
 def _batteries(system: System) -> Iterator[Path]:
     for supply in system.sys.glob("class/power_supply/*"):
-        if text(supply / "type") == "Battery" and text(supply / "scope") != "Device":
+        if text(supply / "type") == "Battery" and feeds_the_system(supply):
             yield supply
 
 
