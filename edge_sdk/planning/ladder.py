@@ -41,7 +41,7 @@ def ranks_of(manifest: Manifest, offer: Offer) -> list[int]:
     return [manifest.fixed_rank]
 
 
-def micro_batches(batch: int) -> list[int]:
+def rows_at_a_time(batch: int) -> list[int]:
     """Rows to take at a time of a batch, the most first: each the fewest for its number of parts.
 
     So 16 rows go as 16, 8, 6 (in three parts), 4, 3, 2 or 1.

@@ -16,7 +16,7 @@ from edge_sdk.planning.forecast import (
     forecast_round,
     training_rate,
 )
-from edge_sdk.planning.ladder import lengths, micro_batches, ranks_of
+from edge_sdk.planning.ladder import lengths, ranks_of, rows_at_a_time
 from edge_sdk.units import MIB
 from hetlora.errors import DeviceTooSmall
 from hetlora.fixed_sizes import fixed_sizes
@@ -165,7 +165,7 @@ class Planner:
         tokens = sizes.tokens or min(max_tokens, self.longest_tokens or max_tokens)
         if reads_images(self.manifest.task):
             tokens = 1  # what a picture takes is counted by the picture, ranks included
-        for rows in micro_batches(batch) if sizes.rows is None else [batch]:
+        for rows in rows_at_a_time(batch) if sizes.rows is None else [batch]:
             step = StepPlan(batch, tokens, self.offer.trained_rank or rank, rows)
             forecast = self._forecast(rank, step)
             if forecast.peak_bytes <= self.memory_bytes:

@@ -15,7 +15,7 @@ from edge_sdk.planning.forecast import (
     forecast_round,
     training_rate,
 )
-from edge_sdk.planning.ladder import ladder, lengths, micro_batches
+from edge_sdk.planning.ladder import ladder, lengths, rows_at_a_time
 from edge_sdk.planning.planner import LEAST_SHARE_OF_STEPS, Planner
 from edge_sdk.units import MIB
 from hetlora.adapter import AdapterSpec, ModuleSpec
@@ -146,9 +146,9 @@ def test_rank_that_fits_never_takes_fewer_rows_than_it_could() -> None:
     assert Planner(_device(), MANIFEST, _offer(), example_count=100).choose().micro_batch == 4
 
 
-def test_micro_batches_are_the_fewest_rows_of_each_number_of_parts() -> None:
-    assert micro_batches(16) == [16, 8, 6, 4, 3, 2, 1]
-    assert micro_batches(1) == [1]
+def test_rows_at_a_time_are_the_fewest_rows_of_each_number_of_parts() -> None:
+    assert rows_at_a_time(16) == [16, 8, 6, 4, 3, 2, 1]
+    assert rows_at_a_time(1) == [1]
 
 
 @given(batch=st.integers(1, 200), rows=st.integers(1, 200))
