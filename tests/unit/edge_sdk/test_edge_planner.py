@@ -1,45 +1,29 @@
+"""Which rank a device takes, what it gives up for it, and when it declines."""
+
+from __future__ import annotations
+
 from typing import Any
 
 import pytest
-from fake_bundle import stamped
-from fake_service import STRONG, FakeService, tiny_files, tiny_manifest
+from fake_bundle import stamped, tiny_files, tiny_manifest
+from fake_service import STRONG, FakeService
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_costs import COSTS, MANIFEST, MB, SPEC_32, step_of
 
 from edge_sdk.planning import forecast as constants
 from edge_sdk.planning import planner
 from edge_sdk.planning.forecast import (
     Correction,
-    Forecast,
     StepPlan,
     forecast_round,
     training_rate,
 )
-from edge_sdk.planning.ladder import ladder, lengths, rows_at_a_time
+from edge_sdk.planning.ladder import ladder
 from edge_sdk.planning.planner import LEAST_SHARE_OF_STEPS, Planner
 from edge_sdk.units import MIB
-from hetlora.adapter import AdapterSpec, ModuleSpec
-from hetlora.cost import CostModel, StepCost
 from hetlora.errors import DeviceTooSmall, RankOutOfRange
-from hetlora.manifest import Manifest
 from hetlora.messages.device import CapabilityReport, Offer
-
-MB = 1_000_000
-
-# Per token: 1 MB alive at rank 0 and 0.1 MB more per rank; 10 MFLOP and 1 MFLOP more per rank.
-COSTS = CostModel(
-    flops=StepCost(per_token=10 * MB, per_token_per_rank=MB),
-    written_bytes=StepCost(),
-    live_bytes=(StepCost(per_token=MB, per_token_per_rank=MB // 10),),
-    most_chunk_rows=0,
-    graph_nodes=0,
-    base_weight_bytes=50 * MB,
-    adapter_bytes_per_rank=2 * MB,
-)
-SPEC_32 = AdapterSpec((ModuleSpec("query", 64, 64),), scaling=1.0, max_rank=32)
-MANIFEST: Manifest = tiny_manifest(tiny_files()).model_copy(
-    update={"cost_model": COSTS, "adapter": SPEC_32, "max_tokens": 64}
-)
 
 
 def _offer(**changes: object) -> Offer:
@@ -59,57 +43,12 @@ def _available_for(peak_bytes: int) -> int:
     return int(peak_bytes / planner.MEMORY_SHARE) + 2
 
 
-def _step(rank: int, rows: int = 4) -> StepPlan:
-    return StepPlan(batch=4, tokens=8, rank=rank, micro_batch=rows)
-
-
-def test_forecast_adds_process_base_live_tensors_and_six_adapters() -> None:
-    # 32 tokens, rank 4: 32 * (1 + 0.4) MB = 44.8 MB alive and 0.15 of that in the allocator = 51.52 MB,
-    # adapter 6 * 4 * 2 MB = 48 MB, base 50 MB. Time: 10 steps * 32 * (10 + 4) MFLOP = 4.48 GFLOP, 1 GFLOP/s.
-    # Traffic: the adapter of 8 MB comes and goes.
-    forecast = forecast_round(COSTS, _step(4), steps=10, flops_per_second=1e9)
-    assert forecast == Forecast(
-        constants.PROCESS_BYTES + 149_520_000,
-        pytest.approx(0.448),
-        10,
-        download_bytes=8 * MB,
-        upload_bytes=8 * MB,
-    )
-    assert (forecast.seconds, forecast.traffic_bytes) == (pytest.approx(4.48), 16 * MB)
-
-
-def test_each_node_takes_memory_and_each_written_byte_takes_time() -> None:
-    plain = forecast_round(COSTS, _step(4), steps=1, flops_per_second=1e9)
-    costs = COSTS.model_copy(update={"graph_nodes": 1000, "written_bytes": StepCost(per_text=25 * MB)})
-    forecast = forecast_round(costs, _step(4), steps=1, flops_per_second=1e9)
-    assert forecast.peak_bytes - plain.peak_bytes == 1000 * 13 * 1024
-    assert forecast.seconds - plain.seconds == pytest.approx(1.0)  # 4 * 25 MB * 10 operations a byte
-
-
-def test_graph_that_scores_lies_beside_the_one_that_trains() -> None:
-    costs = COSTS.model_copy(update={"graph_nodes": 1000})
-    plain = forecast_round(costs, _step(4), steps=1, flops_per_second=1e9)
-    scored = forecast_round(costs, _step(4), steps=1, flops_per_second=1e9, scores=True)
-    assert scored.peak_bytes - plain.peak_bytes == 50 * MB + 1000 * 13 * 1024
-
-
 def test_run_that_holds_to_its_beginning_needs_a_copy_of_it() -> None:
     held = _offer(training=_offer().training.model_copy(update={"proximal": 0.1}))
     plain, more = (
         Planner(_device(), MANIFEST, offer, example_count=100).choose().forecast for offer in (_offer(), held)
     )
     assert more.peak_bytes - plain.peak_bytes == 32 * 2 * MB  # rank 32
-
-
-def test_peak_is_that_of_the_moment_with_the_most_alive() -> None:
-    # A step of 4 x 8 tokens: 32 * 3 = 96 bytes at one moment, 50 + 4 * 8 * 8 = 306 at another.
-    moments = (StepCost(per_token=3), StepCost(fixed=50, per_token_pair=1))
-    assert (
-        COSTS.model_copy(update={"live_bytes": moments}).peak_live_bytes(
-            COSTS.step(batch=4, tokens=8, rank=1)
-        )
-        == 306
-    )
 
 
 def test_strong_device_takes_the_highest_rank_offered() -> None:
@@ -144,26 +83,6 @@ def test_memory_bounds_the_rank_at_one_row_at_a_time() -> None:
 
 def test_rank_that_fits_never_takes_fewer_rows_than_it_could() -> None:
     assert Planner(_device(), MANIFEST, _offer(), example_count=100).choose().micro_batch == 4
-
-
-def test_rows_at_a_time_are_the_fewest_rows_of_each_number_of_parts() -> None:
-    assert rows_at_a_time(16) == [16, 8, 6, 4, 3, 2, 1]
-    assert rows_at_a_time(1) == [1]
-
-
-@given(batch=st.integers(1, 200), rows=st.integers(1, 200))
-def test_parts_of_a_batch_are_the_whole_batch(batch: int, rows: int) -> None:
-    parts = StepPlan(batch, 8, 4, min(rows, batch)).parts
-    assert sum(parts) == batch
-    assert max(parts) == parts[0] == min(rows, batch)
-
-
-def test_parts_take_the_time_of_what_each_step_through_the_graph_costs() -> None:
-    # 10 GFLOP for each pass through the graph, 4 rows: one pass or, three rows at a time, two.
-    costs = COSTS.model_copy(update={"flops": StepCost(fixed=10**10, per_text=10**9)})
-    whole = forecast_round(costs, _step(4), steps=1, flops_per_second=1e9)
-    parts = forecast_round(costs, _step(4, rows=3), steps=1, flops_per_second=1e9)
-    assert (whole.seconds, parts.seconds) == (pytest.approx(14.0), pytest.approx(24.0))
 
 
 def test_time_costs_steps_before_it_costs_rank() -> None:
@@ -211,23 +130,6 @@ def test_rank_that_is_trained_anyway_takes_the_memory_and_the_rank_taken_the_upl
     assert choice.forecast.peak_bytes == constants.PROCESS_BYTES + 337_680_000
     assert choice.forecast.download_bytes == 32 * MB
     assert choice.forecast.traffic_bytes == 48 * MB
-
-
-def test_each_core_beyond_the_first_adds_half_of_one() -> None:
-    # Four cores of 2 GFLOP/s: 2 * 0.65 * (1 + 3 / 2) = 3.25 GFLOP/s in training.
-    device = _device(source="measured", cores=4, matmul_flops_per_second=2e9)
-    assert training_rate(device, None) == pytest.approx(3.25e9)
-
-
-def test_fewer_threads_use_fewer_cores() -> None:
-    device = _device(source="measured", cores=4, matmul_flops_per_second=2e9)
-    assert training_rate(device, 1) == pytest.approx(1.3e9)
-    assert training_rate(device, 9) == pytest.approx(3.25e9)
-
-
-def test_profile_by_hand_uses_all_its_cores_whatever_simulates_it() -> None:
-    device = _device(source="given", cores=4)
-    assert training_rate(device, 1) == training_rate(device, None)
 
 
 def test_pictures_are_counted_by_the_picture() -> None:
@@ -311,28 +213,24 @@ def test_stamped_batch_is_not_cut_into_parts_for_want_of_memory() -> None:
         Planner(device, stamped(MANIFEST, rows=8, tokens=64), _offer(), example_count=100).choose()
 
 
-def _lean(**changes: Any) -> tuple[CapabilityReport, Offer]:
+def _lean(**changes: Any) -> Planner:
     """A device with room for 5 tokens at rank 2, 24 + 50 + 5 * 1.38 = 80.9 MB, and an offer of texts of 8."""
     device = _device(memory_available_bytes=_available_for(constants.PROCESS_BYTES + 81 * MB))
-    return device, _offer(training=_offer().training.model_copy(update=changes))
+    offer = _offer(training=_offer().training.model_copy(update=changes))
+    return Planner(device, MANIFEST, offer, example_count=100)
 
 
 def test_texts_are_cut_before_a_device_declines_where_the_run_permits_it() -> None:
-    device, offer = _lean(min_tokens=3)
-    choice = Planner(device, MANIFEST, offer, example_count=100).choose()
+    choice = _lean(min_tokens=3).choose()
     assert (choice.rank, choice.bound_by, choice.max_tokens, choice.micro_batch) == (2, "memory", 4, 1)
     assert choice.forecast.peak_bytes == constants.PROCESS_BYTES + 79_520_000
 
 
 def test_texts_are_cut_no_shorter_than_the_run_permits() -> None:
     with pytest.raises(DeviceTooSmall):
-        Planner(*_planned(*_lean(min_tokens=6)), example_count=100).choose()
+        _lean(min_tokens=6).choose()
     with pytest.raises(DeviceTooSmall):
-        Planner(*_planned(*_lean()), example_count=100).choose()
-
-
-def _planned(device: CapabilityReport, offer: Offer) -> tuple[CapabilityReport, Manifest, Offer]:
-    return device, MANIFEST, offer
+        _lean().choose()
 
 
 def test_texts_are_not_cut_for_the_sake_of_rank() -> None:
@@ -340,25 +238,6 @@ def test_texts_are_not_cut_for_the_sake_of_rank() -> None:
     offer = _offer(training=_offer().training.model_copy(update={"min_tokens": 1}))
     choice = Planner(device, MANIFEST, offer, example_count=100).choose()
     assert (choice.rank, choice.max_tokens) == (2, 8)
-
-
-def test_lengths_are_halves_down_to_the_least() -> None:
-    assert lengths(64, 10) == [64, 32, 16, 10]
-    assert lengths(64, 16) == [64, 32, 16]
-    assert lengths(8, 8) == lengths(8, 9) == [8]
-
-
-def test_correction_acts_on_peak_and_time() -> None:
-    # 149.52 MB beside the process and 4.48 s as forecast; this device took 1.5 and 2 times that.
-    measured = Correction(memory=1.5, seconds=2.0, watts=10.0)
-    forecast = forecast_round(COSTS, _step(4), steps=10, flops_per_second=1e9, correction=measured)
-    assert forecast.peak_bytes == 1.5 * (constants.PROCESS_BYTES + 149_520_000)
-    assert forecast.seconds == pytest.approx(8.96)
-    assert forecast.joules == pytest.approx(89.6)
-
-
-def test_without_a_sensor_nobody_knows_the_energy() -> None:
-    assert forecast_round(COSTS, _step(4), steps=10, flops_per_second=1e9).joules is None
 
 
 def test_device_that_measured_more_than_was_forecast_takes_a_lower_rank() -> None:
@@ -383,17 +262,6 @@ def test_rank_that_pruning_left_is_never_passed_and_neither_is_the_measured_limi
     assert Planner(device, MANIFEST, able, example_count=100).choose().rank == 8
 
 
-def test_ladder_has_both_limits_and_the_powers_of_two_between() -> None:
-    assert ladder(1, 32) == [1, 2, 4, 8, 16, 32]
-    assert ladder(3, 31) == [3, 4, 8, 16, 31]
-    assert ladder(5, 5) == [5]
-
-
-def test_limits_without_a_rank_between_them_are_refused() -> None:
-    with pytest.raises(RankOutOfRange, match="got 8 to 4"):
-        ladder(8, 4)
-
-
 @settings(deadline=None)  # the machine may be busy
 @given(
     memory=st.integers(0, 4 * 2**30),
@@ -412,7 +280,7 @@ def test_choice_fits_and_the_next_rung_does_not(
 
     def fits(rank: int) -> bool:
         """With one row at a time and half of the steps, which is all that may be given up before the rank."""
-        step, rate = _step(rank, rows=1), training_rate(device, None)
+        step, rate = step_of(rank, rows=1), training_rate(device, None)
         forecast = forecast_round(COSTS, step, steps=10, flops_per_second=rate)
         return (
             forecast.peak_bytes <= planner.MEMORY_SHARE * memory
