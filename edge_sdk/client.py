@@ -142,8 +142,10 @@ class EdgeClient:
         from edge_sdk.transport.transport import Transport
         from edge_sdk.transport.uploads import Uploads
         from edge_sdk.transport.verified_files import VerifiedFiles
+        from edge_sdk.transport.way import Way
 
         watch = Watch(conditions, is_charging, is_metered, is_idle)
+        way = Way(ca_file, tls_pins, proxy, http)
         place = open_folder(Path(folder))
         measured = Capabilities(
             place, given=capabilities, traffic_bytes_per_round=traffic_bytes_per_round, clock=clock
@@ -155,15 +157,7 @@ class EdgeClient:
             take_over(place, database)
             identity = identities.identity()
             enrolment = enrolment_of(population, name, enrolment_token, identity)
-            transport = Transport(
-                service_url,
-                identity,
-                ca_file=ca_file,
-                tls_pins=tls_pins,
-                proxy=proxy,
-                http=http,
-                clock=clock,
-            )
+            transport = Transport(service_url, identity, way, clock=clock)
             opened.callback(transport.close)
             self.examples, self.held_out = open_stores(
                 place.examples_file,

@@ -6,18 +6,16 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import httpx
 
 from edge_sdk.identity.identity import Identity
-from edge_sdk.transport.proxies import client_by_way_of
 from edge_sdk.transport.retries import ErrorAnswer, asked_seconds, retrying
-from edge_sdk.transport.tls import tls_context
+from edge_sdk.transport.way import STRAIGHT, Way
 from hetlora import __version__
 from hetlora.digest import sha256_of
 from hetlora.errors import (
@@ -47,43 +45,31 @@ class Transport:
     Args:
         service_url: where the service answers, http or https.
         identity: the key that signs.
+        way: whom to take for the service, and by which proxy to go there.
         clock: Unix seconds, for the signatures.
-        ca_file, tls_pins: whom to take for the service; see `tls_context`.
-        proxy: by which to go there; see `client_by_way_of`.
-        http: a connection layer of one's own, or of a test, in place of the three.
         jitter: spreads the waits between tries.
         sleep: waits between tries; None is the system's.
 
     Raises:
-        SettingsError: `service_url` is no http or https address, or one with a user or password; pins without
-            https; or what stands in the way cannot be used.
-        DependencyMissing: a SOCKS proxy without what httpx needs for it.
+        SettingsError, DependencyMissing: see `checked_address` and `Way.client`.
     """
 
     def __init__(
         self,
         service_url: str,
         identity: Identity,
+        way: Way = STRAIGHT,
         *,
         clock: Callable[[], float] = time.time,
-        ca_file: Path | str | None = None,
-        tls_pins: Sequence[str] = (),
-        proxy: str | None = None,
-        http: httpx.BaseTransport | None = None,
         jitter: random.Random | None = None,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
-        self.service_url = _checked(service_url)
+        self.service_url = checked_address(service_url)
         self.identity = identity  # another from the next request on, when it is set
         self._jitter = jitter or random.Random()
         self._sleep = sleep
-        self._client = _client(
+        self._client = way.client(
             service_url,
-            http,
-            ca_file,
-            tls_pins,
-            proxy,
-            base_url=service_url,
             auth=_DeviceSignature(self, clock),
             # Digests and ranges are over the bytes as they travel.
             headers={"Accept-Encoding": "identity", "User-Agent": f"hetlora-edge-sdk/{__version__}"},
@@ -204,24 +190,6 @@ def _wait(stop: threading.Event, seconds: float) -> None:
         raise Stopped("this visit was asked to end")
 
 
-def _client(
-    service_url: str,
-    http: httpx.BaseTransport | None,
-    ca_file: Path | str | None,
-    pins: Sequence[str],
-    proxy: str | None,
-    **settings: Any,
-) -> httpx.Client:
-    if http is not None:
-        if ca_file or pins or proxy:
-            got = "http, and ca_file, tls_pins or proxy"
-            raise SettingsError("the way to the service is given twice", got=got, expected="one of them")
-        return httpx.Client(transport=http, **settings)
-    if pins and httpx.URL(service_url).scheme != "https":
-        raise SettingsError("pins are of keys of TLS", got=service_url, expected="an https address")
-    return client_by_way_of(proxy, tls_context(ca_file, pins), lambda: tls_context(ca_file), **settings)
-
-
 def _read(response: httpx.Response) -> bytes:
     data = bytearray()
     for piece in response.iter_bytes():
@@ -235,7 +203,12 @@ def _read(response: httpx.Response) -> bytes:
     return bytes(data)
 
 
-def _checked(service_url: str) -> str:
+def checked_address(service_url: str) -> str:
+    """The address of a service as it was given.
+
+    Raises:
+        SettingsError: it is no http or https address, or one with a user or password.
+    """
     try:
         url = httpx.URL(service_url)
     except httpx.InvalidURL as error:

@@ -71,13 +71,12 @@ def show_pins(
     Example: `hetlora tls pin https://fl.example.org:8440`
     """
     with part("edge"):
-        from edge_sdk.transport.proxies import client_by_way_of
-        from edge_sdk.transport.tls import pins_of, tls_context
-        from edge_sdk.transport.transport import TIMEOUT
+        from edge_sdk.transport.tls import pins_of
+        from edge_sdk.transport.transport import TIMEOUT, checked_address
+        from edge_sdk.transport.way import Way
     if not url.startswith("https://"):
         raise SettingsError("pins are of keys of TLS", expected="https://HOST[:PORT]")
-    context = tls_context(ca_file)
-    with client_by_way_of(proxy, context, lambda: context, timeout=TIMEOUT) as client:
+    with Way(ca_file, proxy=proxy).client(checked_address(url), timeout=TIMEOUT) as client:
         try:
             with client.stream("HEAD", url) as answer:
                 pins = pins_of(answer.extensions["network_stream"].get_extra_info("ssl_object"))

@@ -29,6 +29,7 @@ from aggregator_service.settings import Settings
 from edge_sdk.identity.identity import Identity
 from edge_sdk.transport.transport import Transport
 from edge_sdk.transport.uploads import Uploads
+from edge_sdk.transport.way import Way
 from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.errors import ServiceUnreachable
 from hetlora.tensors import adapter_to_bytes
@@ -136,7 +137,7 @@ def test_update_arrives_by_a_way_that_sends_requests_twice(
 ) -> None:
     way = SendingTwice()
     identity, clock = Identity(device.key), lambda: device.clock().timestamp()
-    with closing(Transport(str(http.base_url), identity, clock=clock, http=way)) as transport:
+    with closing(Transport(str(http.base_url), identity, Way(http=way), clock=clock)) as transport:
         Uploads(transport, part_bytes=PART_BYTES).deliver(assignment_id, DATA)
     # Each part was asked for twice, and so was where the upload stands after it.
     assert way.requests > 2 * len(DATA) / PART_BYTES

@@ -13,6 +13,7 @@ from fake_service import NOW, STRONG, FakeService
 from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder, open_folder
 from edge_sdk.transport.transport import Transport
+from edge_sdk.transport.way import Way
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ def transport(service: FakeService, folder: DeviceFolder) -> Iterator[Transport]
     """A transport of a device that the service knows."""
     identity = identity_in(folder)
     service.door.keys[identity.device_id] = identity.public_key
-    transport = Transport("http://service.test", identity, clock=lambda: NOW, http=service.http)
+    transport = Transport("http://service.test", identity, Way(http=service.http), clock=lambda: NOW)
     yield transport
     transport.close()
 

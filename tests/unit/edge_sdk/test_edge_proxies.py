@@ -19,6 +19,7 @@ from http_proxy import HttpProxy
 from edge_sdk.client import EdgeClient
 from edge_sdk.identity.identity import new_identity
 from edge_sdk.transport.transport import Transport
+from edge_sdk.transport.way import Way
 from hetlora import testing
 from hetlora.errors import (
     AuthenticationFailed,
@@ -245,5 +246,5 @@ def test_socks_without_its_package_says_what_to_install(tmp_path: Path) -> None:
 
 def _open(folder: Path, proxy: str | None) -> None:
     identity = new_identity()
-    with closing(Transport("https://service.test", identity, proxy=proxy)):
+    with closing(Transport("https://service.test", identity, Way(proxy=proxy))):
         pass

@@ -22,6 +22,7 @@ from edge_sdk.session.visit import Visit
 from edge_sdk.session.visiting import keep_visiting
 from edge_sdk.transport.retries import MAX_TRIES, asked_seconds, full_jitter
 from edge_sdk.transport.transport import Transport
+from edge_sdk.transport.way import Way
 from hetlora.errors import (
     BodyTooSlow,
     HetloraError,
@@ -94,7 +95,7 @@ def test_window_that_is_asked_for_is_kept_to_between_tries(folder: DeviceFolder,
             Transport(
                 "http://service.test",
                 new_identity(),
-                http=httpx.MockTransport(answer),
+                Way(http=httpx.MockTransport(answer)),
                 sleep=waits.append,
             )
         ) as transport,

@@ -23,6 +23,7 @@ from edge_sdk.client import EdgeClient
 from edge_sdk.identity.identity import new_identity
 from edge_sdk.session.visit import Visit
 from edge_sdk.transport.transport import Transport
+from edge_sdk.transport.way import Way
 from hetlora import testing
 from hetlora.cli.main import app
 from hetlora.errors import NoExamples, ServiceUnreachable, SettingsError, TlsPinMismatch
@@ -204,7 +205,7 @@ def test_file_of_authorities_that_cannot_be_used_is_told(tmp_path: Path, content
 
 def _transport(folder: Path, url: str, **given: Any) -> None:
     identity = new_identity()
-    with closing(Transport(url, identity, **given)):
+    with closing(Transport(url, identity, Way(**given))):
         pass
 
 

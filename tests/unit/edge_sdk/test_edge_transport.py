@@ -10,6 +10,7 @@ from edge_sdk.folder import DeviceFolder
 from edge_sdk.identity.identity import new_identity
 from edge_sdk.transport.service import DeviceService
 from edge_sdk.transport.transport import MAX_ANSWER_BYTES, Transport
+from edge_sdk.transport.way import Way
 from hetlora.errors import (
     ClockSkew,
     NonFiniteValues,
@@ -41,8 +42,8 @@ def _transport_to(folder: DeviceFolder, answer: Answering, **given: object) -> T
     return Transport(
         "http://service.test",
         identity,
+        Way(http=httpx.MockTransport(answer)),
         clock=lambda: NOW,
-        http=httpx.MockTransport(answer),
         **given,  # type: ignore[arg-type]
     )
 
@@ -67,7 +68,7 @@ def test_signature_covers_a_path_in_front_of_the_services_own(folder: DeviceFold
         return httpx.Response(200)
 
     identity = new_identity()
-    transport = Transport("http://service.test/fl/", identity, http=httpx.MockTransport(answer))
+    transport = Transport("http://service.test/fl/", identity, Way(http=httpx.MockTransport(answer)))
     transport.exchange("GET", "/device/v1/objects/0")
     assert seen == ["/fl/device/v1/objects/0"]
 
