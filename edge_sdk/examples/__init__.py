@@ -8,7 +8,7 @@ docs/adr/0017-example-store.md says why it is built so.
 from edge_sdk.examples.keys import StoreKey
 from edge_sdk.examples.kinds import AnyExample, ChatExample, ChatTurn, Example, ImageExample, TextExample
 from edge_sdk.examples.split import SplitExampleStore, open_stores
-from edge_sdk.examples.store import ExampleStore
+from edge_sdk.examples.store import ExampleStore, StoreOptions
 
 __all__ = [
     "AnyExample",
@@ -19,6 +19,7 @@ __all__ = [
     "ImageExample",
     "SplitExampleStore",
     "StoreKey",
+    "StoreOptions",
     "TextExample",
     "open_stores",
 ]

@@ -6,7 +6,7 @@ import hmac
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Unpack
 
 from edge_sdk.examples.changes import Changes, check_seconds
 from edge_sdk.examples.encoding import content_of, kind_of
@@ -14,14 +14,14 @@ from edge_sdk.examples.image_files import checked
 from edge_sdk.examples.keys import KEY_BYTES, StoreKey, resolved
 from edge_sdk.examples.kinds import AnyExample
 from edge_sdk.examples.schema import fact, set_fact
-from edge_sdk.examples.store import UNDER_NEW_KEY, ExampleStore
+from edge_sdk.examples.store import UNDER_NEW_KEY, ExampleStore, StoreOptions
 from hetlora.errors import SettingsError
 
 _DRAWN: Final = 2**64  # numbers that a hash is read as
 
 
 def open_stores(
-    examples_file: Path, held_out_file: Path, share: float | None, **options: Any
+    examples_file: Path, held_out_file: Path, share: float | None, **options: Unpack[StoreOptions]
 ) -> tuple[ExampleStore, ExampleStore]:
     """The store to train on and the one to evaluate on; without a share, each has what is put into it.
 
@@ -31,8 +31,9 @@ def open_stores(
     Raises:
         SettingsError, StoreKeyWrong, StoreDamaged, DiskFull: see `ExampleStore`; none is left open then.
     """
-    for name in ("encryption_key", "previous_encryption_key"):  # a keystore is asked once
-        options[name] = resolved(options.get(name))
+    # A keystore is asked once.
+    options["encryption_key"] = resolved(options.get("encryption_key"))
+    options["previous_encryption_key"] = resolved(options.get("previous_encryption_key"))
     held_out = ExampleStore(held_out_file, **options)
     try:
         if share is None:
@@ -73,7 +74,9 @@ class SplitExampleStore(ExampleStore):
         SettingsError: a share that is none, or see `ExampleStore`.
     """
 
-    def __init__(self, path: Path, held_out: ExampleStore, share: float, **options: Any) -> None:
+    def __init__(
+        self, path: Path, held_out: ExampleStore, share: float, **options: Unpack[StoreOptions]
+    ) -> None:
         if not 0 <= share < 1:
             raise SettingsError("held_out_share", got=share, expected="0 or more, and below 1")
         super().__init__(path, **options)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, overload
+from typing import Final, Self, TypedDict, overload
 
 from edge_sdk.database_file import BUSY_SECONDS, DatabaseFile
 from edge_sdk.defaults import DEFAULT_MAX_BYTES, DEFAULT_MAX_EXAMPLES
@@ -26,6 +26,19 @@ DEFAULT_MAX_TOKEN_BYTES: Final = 32 * 1024 * 1024
 # What is done where its bytes are still to be overwritten.
 REMOVED: Final = "examples are removed"
 UNDER_NEW_KEY: Final = "the example store is under the new key"
+
+
+class StoreOptions(TypedDict, total=False):
+    """What an `ExampleStore` takes beside its file, for whoever hands it on; what each is stands there."""
+
+    max_examples: int
+    max_bytes: int
+    max_token_bytes: int
+    keep_seconds: float | None
+    encryption_key: StoreKey | None
+    previous_encryption_key: StoreKey | None
+    busy_seconds: float
+    clock: Callable[[], float]
 
 
 class ExampleStore:
