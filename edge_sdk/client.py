@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -121,48 +121,23 @@ class EdgeClient:
         http: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        from edge_sdk.adapters.adapters import Adapters
         from edge_sdk.conditions import LeftAlone, Watch
-        from edge_sdk.device_database import DeviceDatabase
-        from edge_sdk.events import Downloaded
-        from edge_sdk.examples import open_stores
-        from edge_sdk.folder import lock_folder, open_folder
-        from edge_sdk.identity.identity_store import IdentityStore
         from edge_sdk.planning.capabilities import Capabilities
-        from edge_sdk.planning.corrections import Corrections
-        from edge_sdk.session.adoption import Adopter
-        from edge_sdk.session.assignment import Equipment
-        from edge_sdk.session.assignment_store import AssignmentStore
         from edge_sdk.session.enrolment import enrolment_of
-        from edge_sdk.session.take_over import take_over
+        from edge_sdk.session.opening import equip, open_examples, open_kept, open_line
         from edge_sdk.session.visits import Visits
-        from edge_sdk.transport.bundles import BundleCache
-        from edge_sdk.transport.downloads import Downloads
-        from edge_sdk.transport.service import DeviceService
-        from edge_sdk.transport.transport import Transport
-        from edge_sdk.transport.uploads import Uploads
-        from edge_sdk.transport.verified_files import VerifiedFiles
         from edge_sdk.transport.way import Way
 
-        watch = Watch(conditions, is_charging, is_metered, is_idle)
-        way = Way(ca_file, tls_pins, proxy, http)
-        place = open_folder(Path(folder))
-        measured = Capabilities(
-            place, given=capabilities, traffic_bytes_per_round=traffic_bytes_per_round, clock=clock
-        )
+        way, watch = Way(ca_file, tls_pins, proxy, http), Watch(conditions, is_charging, is_metered, is_idle)
         with ExitStack() as opened:
-            opened.callback(lock_folder(place).release)
-            database = opened.enter_context(closing(DeviceDatabase(place.database)))
-            identities, assignments = IdentityStore(database), AssignmentStore(database)
-            take_over(place, database)
-            identity = identities.identity()
-            enrolment = enrolment_of(population, name, enrolment_token, identity)
-            transport = Transport(service_url, identity, way, clock=clock)
-            opened.callback(transport.close)
-            self.examples, self.held_out = open_stores(
-                place.examples_file,
-                place.held_out_file,
+            kept = open_kept(Path(folder), clock, opened)
+            measured = Capabilities(kept.folder, capabilities, traffic_bytes_per_round, clock=clock)
+            transport = open_line(service_url, kept, way, clock, opened)
+            enrolment = enrolment_of(population, name, enrolment_token, transport.identity)
+            self.examples, self.held_out = open_examples(
+                kept,
                 held_out_share,
+                opened,
                 max_examples=max_examples,
                 max_bytes=max_example_bytes,
                 keep_seconds=keep_examples_seconds,
@@ -170,36 +145,21 @@ class EdgeClient:
                 previous_encryption_key=previous_encryption_key,
                 clock=clock,
             )
-            opened.callback(self.held_out.close)
-            opened.callback(self.examples.close)
-            self.adapters = Adapters(place, threads=threads)
-            downloads = Downloads(
-                transport, place.downloads, lambda name, size: on_event(Downloaded(name, size))
-            )
-            equipment = Equipment(
-                service=DeviceService(transport),
-                downloads=downloads,
-                uploads=Uploads(transport, part_bytes=upload_part_bytes),
-                bundles=BundleCache(
-                    place.bundles,
-                    downloads,
-                    VerifiedFiles(database, place.bundles, clock=clock),
-                    needed=lambda: self.adapters.index().bundle_digests(),
-                ),
-                folder=place,
-                database=database,
-                assignments=assignments,
-                examples=self.examples,
-                held_out=self.held_out,
-                adopter=Adopter(self.adapters, adoption, self.held_out, runtime, threads, on_event),
-                capabilities=measured.report,
-                corrections=Corrections(database, clock=clock),
+            tools = equip(
+                kept,
+                transport,
+                self.examples,
+                self.held_out,
+                upload_part_bytes=upload_part_bytes,
+                adoption=adoption,
+                measured=measured,
                 runtime=runtime,
                 threads=threads,
                 watch=watch,
                 on_event=on_event,
             )
-            self._visits = Visits(enrolment, transport, identities, measured, LeftAlone(clock), equipment)
+            self.adapters = tools.adopter.adapters
+            self._visits = Visits(enrolment, transport, kept.identities, measured, LeftAlone(clock), tools)
             self._opened = opened.pop_all()
 
     @property

@@ -30,9 +30,9 @@ class Capabilities:
     def __init__(
         self,
         folder: DeviceFolder,
-        *,
         given: CapabilityReport | None,
         traffic_bytes_per_round: int | None,
+        *,
         clock: Callable[[], float],
     ) -> None:
         if given is not None and traffic_bytes_per_round is not None:
