@@ -19,7 +19,7 @@ from benchmarks.options import Pairs, Seed, Threads, choices_of, counts_of, valu
 from benchmarks.step_runs import Plan, StepRun, Variant, median_of, our_command, run_in_turn, write_inputs
 from benchmarks.step_shapes import Shape
 from edge_sdk.planning.forecast import Forecast, StepPlan, forecast_round, training_rate
-from edge_sdk.probe import measure_capabilities
+from edge_sdk.probe import take_probe
 from hetlora.bundle import Bundle
 from hetlora.cli.output import JsonFlag, stderr, stdout
 from hetlora.cost import CostModel, StepSize
@@ -99,7 +99,7 @@ def bench_forecast(
     ]
     ranks = counts_of(rank, "rank")
     shapes = [Shape.parse(text) for text in values_of(shape, "shape")]
-    capabilities = measure_capabilities(Path())
+    capabilities = take_probe(Path()).report()
     rate = training_rate(capabilities, threads)
     rows = []
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:

@@ -10,7 +10,7 @@ from edge_sdk.probe.cache import RateCache
 from edge_sdk.probe.model_shape import ModelShape
 from edge_sdk.probe.report import Probe
 from edge_sdk.probe.system import System
-from edge_sdk.probe.taking import measure_capabilities, take_probe
+from edge_sdk.probe.taking import kept_rates, measure_capabilities, take_probe
 from hetlora.messages.device import CapabilityReport
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Probe",
     "RateCache",
     "System",
+    "kept_rates",
     "measure_capabilities",
     "take_probe",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from edge_sdk.folder import DeviceFolder
 from edge_sdk.probe.accelerator import measure_accelerator
 from edge_sdk.probe.battery import measure_battery
 from edge_sdk.probe.cache import RateCache
@@ -73,17 +74,25 @@ def take_probe(
     )
 
 
+def kept_rates(folder: Path | None, *, fresh: bool = False) -> RateCache:
+    """The rates that a device folder keeps, if it is there; `fresh` has them measured again."""
+    if folder is None or not folder.is_dir():
+        return RateCache(fresh=fresh)
+    return RateCache(DeviceFolder(folder).rates_file, fresh=fresh)
+
+
 def measure_capabilities(
     folder: Path, *, shape: ModelShape | None = None, traffic_bytes_per_round: int | None = None
 ) -> CapabilityReport:
-    """What the planner and the service are told of this device, measured anew.
+    """What the planner and the service are told of this device, with the rates that its folder keeps.
 
     Args:
-        folder: where the device folder lies, or would lie.
+        folder: the device folder, or where it would lie.
         shape: the model that is to be trained, if it is known.
         traffic_bytes_per_round: what adapters may take over the network in a round; nobody can measure that.
 
     Raises:
         UnavailableError: see `Probe.report`.
     """
-    return take_probe(folder, shape=shape).report(traffic_bytes_per_round=traffic_bytes_per_round)
+    probe = take_probe(folder, shape=shape, cache=kept_rates(folder))
+    return probe.report(traffic_bytes_per_round=traffic_bytes_per_round)

@@ -19,7 +19,7 @@ from hetlora.cli.condition_options import ConditionsOption, conditions_of
 from hetlora.cli.device_profile import read_profile
 from hetlora.cli.example_options import ExamplesKeyFileOption, read_key
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
-from hetlora.cli.output import JsonFlag, print_items, print_json, say
+from hetlora.cli.output import JsonFlag, print_items
 from hetlora.cli.parts import part
 from hetlora.cli.trust import CaFileOption, PinOption, ProxyOption
 from hetlora.cli.visits import VisitTeller
@@ -92,7 +92,8 @@ def run_device(
     ] = None,
     examples_key_file: ExamplesKeyFileOption = None,
     profile: Annotated[
-        Path | None, typer.Option(help="Capabilities by hand, as `hetlora device probe --json` prints them.")
+        Path | None,
+        typer.Option(help="Capabilities by hand, as `hetlora probe --report --json` prints them."),
     ] = None,
     name: Annotated[str, typer.Option(help="What operators see.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads that training may use.")] = None,
@@ -184,25 +185,6 @@ def run_device(
             teller.on_visit(visit)
             if isinstance(visit.error, HetloraError):
                 raise visit.error
-
-
-@app.command()
-def probe(
-    folder: Annotated[Path, typer.Option(help="Where the device folder would lie.")] = Path(),
-    as_json: JsonFlag = False,
-) -> None:
-    """Measure what the planner and the service are told of this machine; `hetlora probe` tells more."""
-    with part("edge"):
-        from edge_sdk import measure_capabilities
-    report = measure_capabilities(folder)
-    if as_json:
-        print_json(report)
-        return
-    say(
-        f"{report.cores} cores, {report.matmul_flops_per_second / 1e9:.1f} GFLOP/s in float32 on one",
-        f"{report.memory_available_bytes / 1e9:.1f} of {report.memory_total_bytes / 1e9:.1f} GB memory free",
-        f"{report.disk_free_bytes / 1e9:.1f} GB disk free",
-    )
 
 
 @app.command("list")

@@ -11,7 +11,7 @@ from hetlora.messages.device import CapabilityReport
 
 
 def read_profile(path: Path) -> CapabilityReport:
-    """Read what `hetlora device probe --json` prints; it counts as given.
+    """Read what `hetlora probe --report --json` prints; it counts as given.
 
     Raises:
         SettingsError: there is no such file, or it is none of a device's capabilities.

@@ -31,7 +31,7 @@ def plan(
     profile: Annotated[
         Path | None,
         typer.Option(
-            help="Another device, as `hetlora device probe --json` told of it; this one if not given."
+            help="Another device, as `hetlora probe --report --json` told of it; this one if not given."
         ),
     ] = None,
     folder: Annotated[
@@ -124,14 +124,12 @@ def _offer(
 def _device(
     bundle: Bundle, profile: Path | None, folder: Path | None, training: TrainingSettings
 ) -> CapabilityReport:
-    from edge_sdk.folder import DeviceFolder
-    from edge_sdk.probe import ModelShape, RateCache, take_probe
+    from edge_sdk.probe import ModelShape, kept_rates, take_probe
 
     if profile is not None:
         return read_profile(profile)
-    kept = DeviceFolder(folder).rates_file if folder is not None and folder.is_dir() else None
     shape = ModelShape.of(bundle.manifest, batch=training.batch_size, tokens=training.max_tokens)
-    return take_probe(folder or Path(), shape=shape, cache=RateCache(kept)).report()
+    return take_probe(folder or Path(), shape=shape, cache=kept_rates(folder)).report()
 
 
 def _correction(

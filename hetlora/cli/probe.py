@@ -12,7 +12,7 @@ from rich.table import Table
 from hetlora.bundle import open_bundle
 from hetlora.cli.output import JsonFlag, plain, print_json, stdout
 from hetlora.cli.parts import part
-from hetlora.messages.device import TrainingSettings
+from hetlora.messages.device import CapabilityReport, TrainingSettings
 
 if TYPE_CHECKING:
     from edge_sdk.probe import ModelShape, Probe
@@ -34,6 +34,9 @@ def probe(
         Path | None,
         typer.Option(help="A bundle's folder: the processor is tried at the shapes of this model, too."),
     ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Only what the service is told, and `--profile` takes.")
+    ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Measure rates again that the device folder has.")
     ] = False,
@@ -41,22 +44,21 @@ def probe(
 ) -> None:
     """Measure what this machine can do, in under three seconds; what it does not tell is unknown.
 
-    The service is told less: `hetlora device probe --json` prints that.
+    Example: `hetlora probe --report --json > board.json`, for `hetlora plan --profile board.json` elsewhere
     """
     with part("edge"):
-        from edge_sdk.folder import DeviceFolder
-        from edge_sdk.probe import RateCache, take_probe
-    kept = DeviceFolder(folder).rates_file if folder is not None and folder.is_dir() else None
+        from edge_sdk.probe import kept_rates, take_probe
     found = take_probe(
         folder or Path(),
         shape=None if bundle is None else _shape(bundle),
-        cache=RateCache(kept, fresh=fresh),
+        cache=kept_rates(folder, fresh=fresh),
     )
+    told = found.report() if report else None
     if as_json:
-        print_json(found)
+        print_json(told or found)
         return
-    table = Table("what", "measured", title="Probe", title_justify="left")
-    for what, measured in rows_of(found):
+    table = Table("what", "measured", title="Probe" if told is None else "Report", title_justify="left")
+    for what, measured in rows_of(found) if told is None else rows_of_report(told):
         table.add_row(what, plain(measured))
     stdout.print(table)
 
@@ -83,6 +85,15 @@ def rows_of(found: Probe) -> Iterator[tuple[str, str]]:
     told = found.accelerator
     yield "accelerator", UNKNOWN if told is None else _joined(told.kind, told.name)
     yield from _rates(found.rates)
+
+
+def rows_of_report(report: CapabilityReport) -> Iterator[tuple[str, str]]:
+    """What the service is told, named as it is told it; what is unknown is left out of that."""
+    for name, value in report.model_dump().items():
+        if value is None:
+            yield name.replace("_", " "), "no limit"  # of traffic
+        else:
+            yield name.replace("_", " "), value if isinstance(value, str) else f"{value:,.0f}"
 
 
 def _processor(processor: Processor | None) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from edge_sdk.probe.processor import Processor
 from edge_sdk.probe.rates import Rates
 from edge_sdk.probe.report import Probe
 from hetlora.cli.main import app
-from hetlora.cli.probe import rows_of
+from hetlora.cli.probe import rows_of, rows_of_report
 from hetlora.errors import BundleInvalid
 from hetlora.messages.device import CapabilityReport
 
@@ -52,11 +52,12 @@ def test_table_has_a_line_for_each_thing(tmp_path: Path) -> None:
         assert what in done.stdout
 
 
-def test_report_for_a_profile_is_printed_as_the_service_is_told_it() -> None:
-    done = CliRunner().invoke(app, ["device", "probe", "--json"], catch_exceptions=False)
-    report = CapabilityReport.model_validate_json(done.stdout)
+def test_report_for_a_profile_is_printed_as_the_service_is_told_it(tmp_path: Path) -> None:
+    first, second = (told("--folder", str(tmp_path), "--report") for _ in range(2))
+    report = CapabilityReport.model_validate(first)
     assert report.source == "measured"
     assert report.architecture is not None
+    assert second["matmul_flops_per_second"] == first["matmul_flops_per_second"]  # kept in the folder
 
 
 KNOWN = Probe(
@@ -97,6 +98,28 @@ def test_values_are_shown_in_words() -> None:
         "downloads": "unknown",
         "rates measured": "up to 2.0 h ago",
     }
+
+
+def test_report_is_shown_by_the_names_that_a_profile_has() -> None:
+    assert dict(rows_of_report(KNOWN.report())) == {
+        "source": "measured",
+        "cores": "1",
+        "memory total bytes": "8,000,000,000",
+        "memory available bytes": "2,500,000,000",
+        "matmul flops per second": "1,500,000,000",
+        "disk free bytes": "3,000,000,000",
+        "traffic bytes per round": "no limit",
+        "architecture": "aarch64",
+        "accelerator": "tegra",
+        "network": "wifi",
+        "memory bandwidth bytes per second": "6,000,000,000",
+    }
+
+
+def test_report_is_a_table_for_people(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["probe", "--folder", str(tmp_path), "--report"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "matmul flops per second" in done.stdout
 
 
 def test_what_no_machine_told_is_shown_as_unknown() -> None:
