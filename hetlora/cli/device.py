@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_sdk.defaults import DEFAULT_MAX_BYTES, DEFAULT_PART_BYTES
 from hetlora.cli import device_adapter, device_status
 from hetlora.cli.condition_options import ConditionsOption, conditions_of
 from hetlora.cli.device_profile import read_profile
@@ -60,7 +61,10 @@ class AdoptionPolicy(StrEnum):
 @app.command("run")
 def run_device(
     population: Annotated[str, typer.Option(help="The population to take part in.")],
-    folder: Annotated[Path, typer.Option(help="Where this device keeps its key, examples and bundles.")],
+    folder: Annotated[
+        Path,
+        typer.Option(help="Where this device keeps its key, examples and bundles: one folder is one device."),
+    ],
     url: UrlOption = DEFAULT_URL,
     ca_file: CaFileOption = None,
     pin: PinOption = None,
@@ -77,19 +81,31 @@ def run_device(
     ] = None,
     held_out: Annotated[
         Path | None,
-        typer.Option(help="The same to evaluate adapters on, where a run asks for it; never trained on."),
+        typer.Option(
+            help="The same to evaluate adapters on, where a run or --adopt asks for it; never trained on."
+        ),
     ] = None,
     held_out_share: Annotated[
         float | None,
-        typer.Option(min=0, max=0.99, help="The share of --examples to hold out instead, always the same."),
+        typer.Option(
+            min=0,
+            max=0.99,
+            help="With --examples: the share of them to hold out, always the same; not beside --held-out.",
+        ),
     ] = None,
     keep_examples_seconds: Annotated[
-        float | None, typer.Option(min=1, help="Remove examples for good when they are as old as this.")
+        float | None,
+        typer.Option(
+            min=1,
+            help="With --examples or --held-out: remove for good what they bring when it is as old as this.",
+        ),
     ] = None,
     max_example_bytes: Annotated[
-        int | None,
-        typer.Option(min=1, help="What examples may take; the oldest go first. 256 MiB if not given."),
-    ] = None,
+        int,
+        typer.Option(
+            min=1, help="What examples may take, and what is held out once more; the oldest go first."
+        ),
+    ] = DEFAULT_MAX_BYTES,
     examples_key_file: ExamplesKeyFileOption = None,
     profile: Annotated[
         Path | None,
@@ -102,23 +118,30 @@ def run_device(
         typer.Option(help="Train with this; else with the first that is installed and the bundle is for."),
     ] = None,
     traffic_bytes: Annotated[
-        int | None, typer.Option(min=0, help="What adapters may take over the network in a round, both ways.")
+        int | None,
+        typer.Option(
+            min=0,
+            help="What adapters may take over the network in a round, both ways; not beside --profile, which "
+            "has it.",
+        ),
     ] = None,
     upload_part_bytes: Annotated[
-        int | None,
+        int,
         typer.Option(
             min=1,
             help="An update that is larger goes up in parts of this size, and goes on after the last that "
-            "arrived; 1 MiB if not given.",
+            "arrived.",
         ),
-    ] = None,
+    ] = DEFAULT_PART_BYTES,
     condition: ConditionsOption = None,
     adopt: Annotated[
         AdoptionPolicy,
-        typer.Option(help="Put a new adapter in use always, or if its loss on --held-out is not above."),
+        typer.Option(
+            help="Put a new adapter in use always, or if its loss on what is held out is not above."
+        ),
     ] = AdoptionPolicy.ALWAYS,
     adopt_tolerance: Annotated[
-        float, typer.Option(min=0.0, help="By how much it may be above with --adopt if_not_worse.")
+        float, typer.Option(min=0.0, help="With --adopt if_not_worse: by how much it may be above.")
     ] = 0.0,
     log_level: Annotated[
         LogLevel,
@@ -136,10 +159,12 @@ def run_device(
 
     With --json, one object a line: what each visit came to. With --once, a failed visit ends with its error's
     exit code.
+
+    Example: `hetlora device run --url https://fl.example.org --population support-intents --folder device/
+    --enrolment-token TOKEN --examples texts.csv --held-out-share 0.1 --condition charging`
     """
     with part("edge"):
         from edge_sdk import Adoption, EdgeClient
-        from edge_sdk.defaults import DEFAULT_MAX_BYTES, DEFAULT_PART_BYTES
         from edge_sdk.runtimes import runtime_named
     logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s %(message)s")
     if held_out is not None and held_out_share is not None:
@@ -159,9 +184,9 @@ def run_device(
             threads=threads,
             runtime=None if runtime is None else runtime_named(runtime.value),
             traffic_bytes_per_round=traffic_bytes,
-            upload_part_bytes=upload_part_bytes or DEFAULT_PART_BYTES,
+            upload_part_bytes=upload_part_bytes,
             conditions=conditions_of(condition or []),
-            max_example_bytes=max_example_bytes or DEFAULT_MAX_BYTES,
+            max_example_bytes=max_example_bytes,
             keep_examples_seconds=keep_examples_seconds,
             held_out_share=held_out_share,
             encryption_key=read_key(examples_key_file),
