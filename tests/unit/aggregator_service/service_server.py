@@ -1,59 +1,25 @@
-"""The application behind a real socket."""
+"""Clients of the application behind a real socket, and its refusals."""
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
+from quick_server import listening
 
-from aggregator_service.server import listen
 from aggregator_service.settings import Settings
-
-
-class QuickServer(uvicorn.Server):
-    """Stops at once, where uvicorn looks ten times a second and then gives connections a tenth to close."""
-
-    async def main_loop(self) -> None:
-        while not self.should_exit:
-            await asyncio.sleep(0.005)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for listener in (*self.servers, *(sockets or ())):
-            listener.close()
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
-        while self.server_state.connections or self.server_state.tasks:
-            await asyncio.sleep(0.002)
-        for server in self.servers:
-            await server.wait_closed()
-        await self.lifespan.shutdown()
 
 
 @contextmanager
 def served(app: FastAPI, settings: Settings) -> Iterator[httpx.Client]:
     """A client of the application, which runs in a thread of its own."""
-    with listen(settings) as listener:
-        config = uvicorn.Config(app, log_config=None, access_log=False, http="h11", loop="asyncio")
-        server = QuickServer(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            while not server.started:
-                assert thread.is_alive(), "the application did not start"
-                time.sleep(0.002)
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            with httpx.Client(base_url=url, verify=False) as client:  # reading certificates takes 30 ms
-                yield client
-        finally:
-            server.should_exit = True
-            thread.join()
+    with (
+        listening(app, settings) as url,
+        httpx.Client(base_url=url, verify=False) as client,  # reading certificates takes 30 ms
+    ):
+        yield client
 
 
 def problem(answer: httpx.Response) -> tuple[int, str]:
