@@ -12,9 +12,10 @@ from contextlib import closing, contextmanager, suppress
 import httpx
 import pytest
 import stamina
-from cutting_proxy import Cut, cutting
+from cutting_proxy import Cut, CuttingProxy
 from fake_clock import FakeClock
 from fake_device import FakeDevice
+from relay import address_of
 from service_bundle import make_adapter
 from service_objects import kept_updates, stored_parts
 from service_operator import Operator
@@ -59,15 +60,10 @@ def uploads_of(device: FakeDevice, url: str, part_bytes: int = PART_BYTES) -> It
         yield Uploads(transport, part_bytes=part_bytes)
 
 
-def address_of(http: httpx.Client) -> tuple[str, int]:
-    assert http.base_url.port is not None
-    return http.base_url.host, http.base_url.port
-
-
 def test_update_passes_a_line_that_never_carries_it_whole(
     http: httpx.Client, device: FakeDevice, assignment_id: str, service: Service
 ) -> None:
-    with cutting(address_of(http), then=Cut(up=60_000)) as proxy:
+    with CuttingProxy(address_of(http.base_url), then=Cut(up=60_000)) as proxy:
         with (
             uploads_of(device, proxy.url, part_bytes=len(DATA)) as whole,
             pytest.raises(ServiceUnreachable),
@@ -91,7 +87,7 @@ def test_update_arrives_whole_over_a_line_that_is_cut_anywhere(
         Cut(up=chance.randrange(1, 50_000)) if chance.random() < 0.6 else Cut(down=chance.randrange(0, 300))
         for _ in range(12)
     ]
-    with cutting(address_of(http), *cuts) as proxy:
+    with CuttingProxy(address_of(http.base_url), *cuts) as proxy:
         while True:  # a visit that gives up is followed by the next; every line ends up whole
             with suppress(ServiceUnreachable), uploads_of(device, proxy.url) as parts:
                 parts.deliver(assignment_id, DATA)
@@ -107,12 +103,12 @@ def test_device_that_was_killed_sends_only_what_is_missing(
 ) -> None:
     # Enough for creation and four parts; afterwards there is no line at all.
     with (
-        cutting(address_of(http), Cut(up=4 * PART_BYTES + 9_000), then=Cut(up=1)) as proxy,
+        CuttingProxy(address_of(http.base_url), Cut(up=4 * PART_BYTES + 9_000), then=Cut(up=1)) as proxy,
         uploads_of(device, proxy.url) as killed,
         pytest.raises(ServiceUnreachable),
     ):
         killed.deliver(assignment_id, DATA)
-    with cutting(address_of(http)) as proxy, uploads_of(device, proxy.url) as restarted:
+    with CuttingProxy(address_of(http.base_url)) as proxy, uploads_of(device, proxy.url) as restarted:
         restarted.deliver(assignment_id, DATA)
         missing = len(DATA) - 4 * PART_BYTES
         assert missing < sum(proxy.sent) < missing + 9_000
@@ -152,7 +148,7 @@ def half_sent(device: FakeDevice, upload_id: str, offset: int, part: bytes) -> I
     headers = device.signed("PATCH", path, part) | TUS | PART
     headers |= {"Upload-Offset": str(offset), "Content-Length": str(len(part)), "Host": "service.test"}
     lines = [f"PATCH {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-    with socket.create_connection(address_of(device.http)) as torn:
+    with socket.create_connection(address_of(device.http.base_url)) as torn:
         torn.sendall("\r\n".join(lines).encode() + part[:-1])
         yield
 

@@ -8,13 +8,12 @@ import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from relay import Relay
+from relay import Relay, address_of
 
 from edge_sdk.transport.tls import pin_of
 
@@ -78,9 +77,7 @@ class TlsFront(Relay):
 
     def __init__(self, service_url: str, context: ssl.SSLContext, pin: str) -> None:
         super().__init__()
-        url = httpx.URL(service_url)
-        assert url.port is not None
-        self._target, self.context, self.pin = (url.host, url.port), context, pin
+        self._target, self.context, self.pin = address_of(service_url), context, pin
         self.heard = b""
 
     @property

@@ -36,10 +36,6 @@ class HttpProxy(Relay):
         self.asked: list[str] = []
         self.carried = b""
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
     def handle(self, device: socket.socket) -> None:
         head, rest = read_head(device)
         method, target, _ = head.split(b"\r\n")[0].split(b" ")

@@ -27,6 +27,7 @@ from faulty_proxy import (
     drawn_faults,
 )
 from real_service import TOKEN, real_service
+from relay import address_of
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.session.visit import Visit
@@ -81,12 +82,6 @@ class Stage:
     folder: Path
     visits: list[Visit] = field(default_factory=list)
 
-    @property
-    def target(self) -> tuple[str, int]:
-        url = httpx.URL(self.service_url)
-        assert url.port is not None
-        return url.host, url.port
-
     def work(self, url: str, http: httpx.BaseTransport, **given: Any) -> Waiting:
         """Visit until the run is over; what was waited for comes back."""
         waiting = Waiting(self.clock, lambda: is_final(self.operator.run(self.run_id).state))
@@ -139,8 +134,8 @@ def stage(tmp_path: Path, bundle: Bundle) -> Iterator[Stage]:
 def test_rounds_end_accepted_once_over_plain_http(stage: Stage, seed: int) -> None:
     chance = random.Random(seed)
     faults = drawn_faults(chance, WITHOUT_FLIPS, share=0.7)
-    with FaultyProxy(stage.target, faults) as proxy:
-        stage.work(f"http://127.0.0.1:{proxy.port}", BadLine(chance, share=0.05))
+    with FaultyProxy(address_of(stage.service_url), faults) as proxy:
+        stage.work(proxy.url, BadLine(chance, share=0.05))
     stage.check()
     assert proxy.connections > 10
     assert len(proxy.met) > 5
@@ -169,8 +164,8 @@ def test_line_that_is_cut_every_20_kilobytes_brings_100_of_them_little_more_than
         while True:
             yield Fault("cut down", 20_000)
 
-    with FaultyProxy(stage.target, cuts()) as proxy:
-        stage.work(f"http://127.0.0.1:{proxy.port}", BadLine(random.Random(0), share=0.0))
+    with FaultyProxy(address_of(stage.service_url), cuts()) as proxy:
+        stage.work(proxy.url, BadLine(random.Random(0), share=0.0))
     stage.check()
     assert BASE_BYTES < proxy.down_bytes < 2 * BASE_BYTES
 
@@ -182,8 +177,8 @@ def test_bit_that_flips_in_an_object_over_plain_http_costs_that_object_once_more
         while True:
             yield Fault("slow", 10**9)
 
-    with FaultyProxy(stage.target, flips()) as proxy:
-        stage.work(f"http://127.0.0.1:{proxy.port}", BadLine(random.Random(0), share=0.0))
+    with FaultyProxy(address_of(stage.service_url), flips()) as proxy:
+        stage.work(proxy.url, BadLine(random.Random(0), share=0.0))
     stage.check()
     assert 2 * BASE_BYTES < proxy.down_bytes < 3 * BASE_BYTES
 
@@ -216,7 +211,7 @@ def test_hours_without_network_cost_time_and_nothing_else(stage: Stage) -> None:
     away_until = [0.0]
     stamina.set_testing(True, attempts=2)
     faults = drawn_faults(random.Random(1), WITHOUT_FLIPS, share=0.3)
-    with FaultyProxy(stage.target, faults, lambda: stage.clock.now < away_until[0]) as proxy:
+    with FaultyProxy(address_of(stage.service_url), faults, lambda: stage.clock.now < away_until[0]) as proxy:
 
         class Gone(BadLine):
             """The network goes as soon as the first update is in, and is away until the evening."""
@@ -226,7 +221,7 @@ def test_hours_without_network_cost_time_and_nothing_else(stage: Stage) -> None:
                     away_until[0] = stage.clock.now + 8 * HOUR
                 return super().handle_request(request)
 
-        waiting = stage.work(f"http://127.0.0.1:{proxy.port}", Gone(random.Random(1), share=0.0))
+        waiting = stage.work(proxy.url, Gone(random.Random(1), share=0.0))
     stage.check()
     assert len(waiting.waits) > 100
     assert max(waiting.waits) <= 300.0

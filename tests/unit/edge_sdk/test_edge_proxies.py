@@ -8,13 +8,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from certificates import Authority, TlsFront
 from fake_bundle import bundle_on_disk
 from fake_runtime import quadratic
 from fake_service import STRONG
 from http_proxy import HttpProxy
+from relay import address_of
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.identity.identity import new_identity
@@ -55,9 +55,7 @@ def service(tmp_path: Path) -> Iterator[testing.FakeService]:
 
 @pytest.fixture
 def place(service: testing.FakeService) -> Place:
-    url = httpx.URL(service.url)
-    assert url.port is not None
-    return url.host, url.port
+    return address_of(service.url)
 
 
 @pytest.fixture

@@ -11,7 +11,16 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+import httpx
+
 PIECE_BYTES = 4096
+
+
+def address_of(url: httpx.URL | str) -> tuple[str, int]:
+    """Host and port of a service, as sockets take them."""
+    url = httpx.URL(url)
+    assert url.port is not None
+    return url.host, url.port
 
 
 def cut_off(opened: socket.socket) -> None:
@@ -34,6 +43,10 @@ class Relay(ABC):
     @property
     def port(self) -> int:
         return int(self._listener.getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0))
