@@ -1,4 +1,4 @@
-"""A line on which all goes wrong that does between a device and its service, and a clock for its hours."""
+"""A line on which all goes wrong that does between a device and its service, and hours of it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import httpx
+from device_clock import Clock
 from relay import Relay, cut_off
 
 PAGE: Final = b"<html><h1>Accept our terms to go online</h1></html>"
@@ -201,16 +202,6 @@ class BadLine(httpx.HTTPTransport):
             raise httpx.ConnectError("[Errno -3] Temporary failure in name resolution")
         request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), 0.4)
         return super().handle_request(request)
-
-
-@dataclass
-class Clock:
-    """Unix seconds that pass when somebody waits."""
-
-    now: float = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Waiting(threading.Event):

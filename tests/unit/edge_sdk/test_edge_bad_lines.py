@@ -13,6 +13,7 @@ import httpx
 import pytest
 import stamina
 from certificates import Authority, TlsFront
+from device_clock import Clock
 from fake_bundle import bundle_on_disk, tiny_files, tiny_manifest
 from fake_runtime import quadratic
 from fake_service import STRONG
@@ -20,7 +21,6 @@ from faulty_proxy import (
     ALL_FAULTS,
     WITHOUT_FLIPS,
     BadLine,
-    Clock,
     Fault,
     FaultyProxy,
     Waiting,

@@ -3,10 +3,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from device_clock import Clock
 from fake_bundle import tiny_files
 from fake_service import FakeService
 
@@ -28,14 +28,6 @@ from hetlora.messages.common import ObjectRef
 @pytest.fixture
 def downloads(transport: Transport, folder: DeviceFolder) -> Downloads:
     return Downloads(transport, folder.downloads)
-
-
-@dataclass
-class Clock:
-    now: float = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

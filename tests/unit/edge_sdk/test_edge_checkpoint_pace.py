@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 
 import pytest
+from device_clock import Clock
 
 from edge_sdk.session.checkpoints import CheckpointPace
 
 MB = 1_000_000
 
 
-@dataclass
-class Timer:
-    now: float = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def checkpointed_steps(state_bytes: int, step_seconds: float, write_seconds: float, steps: int) -> list[int]:
     """After which steps a checkpoint was made, where all take their time."""
-    timer = Timer()
+    timer = Clock(100)
     pace = CheckpointPace(state_bytes, timer)
     made = []
 
@@ -58,7 +50,7 @@ def test_checkpoints_take_three_percent_at_most(step_seconds: float, write_secon
 
 
 def test_checkpoint_that_fails_is_tried_again_when_the_next_is_due() -> None:
-    timer = Timer()
+    timer = Clock(100)
     pace = CheckpointPace(1000, timer)
 
     def fail() -> None:

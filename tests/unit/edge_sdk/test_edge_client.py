@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import stat
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
+from device_clock import Stop
 from fake_service import NOW, PORTAL, FakeService, problem
 from store_files import bytes_in, wrapped_keys
 
@@ -155,21 +155,6 @@ def test_run_forever_outlasts_a_captive_portal(service: FakeService, make_client
     visits: list[Visit] = []
     make_client().run_forever(stop=stop, on_visit=visits.append)
     assert [visit.outcome for visit in visits] == ["no_work"]
-
-
-class Stop(threading.Event):
-    """An event that notes how long it was waited for, does not wait, and is set after some waits."""
-
-    def __init__(self, *, after: int) -> None:
-        super().__init__()
-        self._after = after
-        self.waits: list[float] = []
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self.waits.append(-1.0 if timeout is None else timeout)
-        if len(self.waits) == self._after:
-            self.set()
-        return self.is_set()
 
 
 def test_second_client_of_one_folder_is_refused(folder: DeviceFolder, make_client: MakeClient) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from device_clock import Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -17,20 +18,12 @@ from hetlora.errors import DataError, SettingsError, StoreDamaged
 KEY = bytes(range(32))
 
 
-class Clock:
-    def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def _texts(store: ExampleStore) -> list[str]:
     return [example.text for example in store if isinstance(example, Example)]
 
 
 def test_expired_example_is_neither_drawn_nor_counted(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(1000)
     with ExampleStore(tmp_path / "examples.sqlite", clock=clock) as store:
         store.put("soon", "x", keep_seconds=10)
         store.put(TextExample("later", expires_at=1020))
@@ -47,7 +40,7 @@ def test_expired_example_is_neither_drawn_nor_counted(tmp_path: Path) -> None:
 
 
 def test_store_tells_how_many_expired(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(1000)
     with ExampleStore(tmp_path / "examples.sqlite", keep_seconds=10, clock=clock) as store:
         store.put_many([Example("a", "x"), Example("b", "x"), Example("c", "x", expires_at=5000)])
         clock.now += 10
@@ -55,7 +48,7 @@ def test_store_tells_how_many_expired(tmp_path: Path) -> None:
 
 
 def test_what_an_example_says_goes_before_the_stores_default_and_a_put_before_both(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(1000)
     with ExampleStore(tmp_path / "examples.sqlite", keep_seconds=10, clock=clock) as store:
         store.put("as the store has it", "x")
         store.put(Example("as it says", "x", expires_at=1030))
@@ -64,7 +57,7 @@ def test_what_an_example_says_goes_before_the_stores_default_and_a_put_before_bo
 
 
 def test_example_that_has_expired_already_replaces_and_is_gone(tmp_path: Path) -> None:
-    with ExampleStore(tmp_path / "examples.sqlite", clock=Clock()) as store:
+    with ExampleStore(tmp_path / "examples.sqlite", clock=Clock(1000)) as store:
         store.put("old", "x", key="k")
         store.put(Example("new", "x", "k", expires_at=999))
         store.put(Example("without a key", "x", expires_at=999))
@@ -201,7 +194,7 @@ class Keeping(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = Clock()
+        self.clock = Clock(1000)
         self.held: list[tuple[str, str | None, float | None]] = []
         self.key: bytes | None = None
         self.folder = self.base / f"{next(self.numbers)}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from device_clock import Clock
 from store_files import bytes_in, wrapped_keys, write_first_release
 
 from edge_sdk.examples import Example, ExampleStore, ImageExample, SplitExampleStore
@@ -17,17 +18,9 @@ SECRET = "the password is 1234"
 KEY = bytes(range(32))
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000)
 
 
 @pytest.fixture(params=[None, KEY], ids=["root in the file", "encrypted"])

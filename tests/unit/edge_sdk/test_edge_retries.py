@@ -10,6 +10,7 @@ from contextlib import closing
 import httpx
 import pytest
 import stamina
+from device_clock import Stop
 from fake_service import FakeService
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,54 +110,33 @@ def test_window_that_is_asked_for_is_kept_to_between_tries(folder: DeviceFolder,
 
 @pytest.mark.parametrize("kind", [UnavailableError, ServiceFailed, TooManyRequests])
 def test_window_that_ended_a_visit_is_kept_to_before_the_next(kind: type[UnavailableError]) -> None:
-    waits: list[float] = []
-
-    class Noting(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            waits.append(timeout or 0.0)
-            return False
-
-    stop = Noting()
+    stop = Stop()
 
     def visit() -> Visit:
-        if len(waits) == 3:
+        if len(stop.waits) == 3:
             stop.set()
             return Visit("no_work", "", 0.0)
         raise kind("later", retry_after_seconds=600.0)
 
     keep_visiting(visit, stop, lambda visit: None)
-    assert all(600.0 <= wait <= 620.0 for wait in waits[:3])
-    assert waits[3:] == [0.0]
+    assert all(600.0 <= wait <= 620.0 for wait in stop.waits[:3])
+    assert stop.waits[3:] == [0.0]
 
 
 def test_device_that_nobody_answers_for_weeks_is_still_there() -> None:
-    class Weeks(threading.Event):
-        visits = 0
-
-        def wait(self, timeout: float | None = None) -> bool:
-            assert timeout is not None
-            assert timeout <= 300
-            return False
-
-    stop = Weeks()
+    stop = Stop(after=5000)
 
     def visit() -> Visit:
-        stop.visits += 1
-        if stop.visits == 5000:
-            stop.set()
         raise ServiceFailed("away")
 
     keep_visiting(visit, stop, lambda visit: None)
-    assert stop.visits == 5000
+    assert len(stop.waits) == 5000
+    assert max(stop.waits) <= 300
 
 
 def test_app_that_raises_once_is_visited_for_again(
     service: FakeService, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Unhurried(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            return self.is_set()
-
     def raise_once(event: Event) -> None:
         if isinstance(event, CheckedIn) and not raised:
             raised.append(event)
@@ -169,7 +149,7 @@ def test_app_that_raises_once_is_visited_for_again(
     text = "where is my parcel"
     raised: list[Event] = []
     visits: list[str] = []
-    stop = Unhurried()
+    stop = Stop()
     make_client(on_event=raise_once).run_forever(stop=stop, on_visit=on_visit)
     assert (len(raised), visits) == (1, ["accepted"])
     assert "in raise_once" in caplog.text  # where it was raised, and not what it says

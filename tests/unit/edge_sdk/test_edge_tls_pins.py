@@ -14,6 +14,7 @@ import httpx
 import pytest
 from certificates import Authority, TlsFront
 from cryptography.hazmat.primitives.asymmetric import ec
+from device_clock import Stop
 from fake_bundle import bundle_on_disk
 from fake_runtime import quadratic
 from fake_service import STRONG
@@ -97,19 +98,11 @@ def test_wrong_pin_is_told_with_what_was_seen_before_a_byte_of_a_request_leaves(
 def test_device_with_a_wrong_pin_comes_back_as_seldom_as_to_a_service_that_is_away(
     front: TlsFront, client_of: MakeClient
 ) -> None:
-    waits: list[float] = []
-
-    class TenWaits(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            waits.append(timeout or 0.0)
-            if len(waits) == 10:
-                self.set()
-            return self.is_set()
-
+    stop = Stop(after=10)
     with client_of(front.url, NO_PIN) as client:
-        client.run_forever(stop=TenWaits())
+        client.run_forever(stop=stop)
     assert front.connections == 10
-    assert all(wait <= min(300, 5 * 2**number) for number, wait in enumerate(waits))
+    assert all(wait <= min(300, 5 * 2**number) for number, wait in enumerate(stop.waits))
 
 
 def test_update_that_met_a_wrong_key_is_delivered_once_the_right_one_is_back(
