@@ -8,7 +8,8 @@ import pytest
 import stamina
 from device_tables import identity_in
 from fake_runtime import Opened, quadratic
-from fake_service import NOW, STRONG, FakeService
+from fake_service import NOW, FakeService
+from strong_device import STRONG
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder, open_folder

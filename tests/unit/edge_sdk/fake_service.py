@@ -17,7 +17,6 @@ from hetlora.manifest import MANIFEST_NAME, Manifest, Task
 from hetlora.messages.common import ObjectRef, problem_of
 from hetlora.messages.device import (
     Adaptation,
-    CapabilityReport,
     Offer,
     Plan,
     Receipt,
@@ -30,15 +29,6 @@ from hetlora.tensors import adapter_to_bytes
 from hetlora.testing import Request
 
 NOW = 1_800_000_000.0
-# Room for every rank of SPEC.
-STRONG = CapabilityReport(
-    source="given",
-    cores=4,
-    memory_total_bytes=8 * 2**30,
-    memory_available_bytes=4 * 2**30,
-    matmul_flops_per_second=1e11,
-    disk_free_bytes=2**30,
-)
 
 
 # What a network that asks for a log-in answers in the place of the service.

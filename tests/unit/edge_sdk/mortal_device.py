@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from multiprocessing.synchronize import Event as ProcessEvent
 from pathlib import Path
 
-from fake_service import STRONG
 from slow_runtime import SlowRuntime
+from strong_device import STRONG
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import CheckedIn, Event, GivenUp, Resumed, StepDone

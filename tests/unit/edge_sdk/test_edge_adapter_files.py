@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ from fake_bundle import adapter_of, bundle_on_disk
 from fake_service import FakeService
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killed import Killed, run_until_killed
 
 from edge_sdk.adapters.adapters import Adapters, WholeAdapter
 from edge_sdk.adapters.files import INCOMPLETE_NAME, INDEX_NAME, AdapterFiles
@@ -26,12 +25,6 @@ from hetlora.adapter import LoraFactors
 from hetlora.errors import AdapterUnusable, NoAdapter, UnavailableError
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation, Offer
-
-TESTS = Path(__file__).parent
-
-
-class Stopped(BaseException):
-    """What no code of ours catches, as none catches SIGKILL."""
 
 
 def device_with_a_bundle(root: Path) -> tuple[DeviceFolder, str]:
@@ -91,12 +84,12 @@ def test_stop_between_any_two_steps_leaves_the_old_or_the_new(change: str, tmp_p
 
         def stop(step: str, left: object = steps) -> None:
             if next(left, None) is None:  # type: ignore[call-overload]
-                raise Stopped(step)
+                raise Killed(step)
 
         try:
             CHANGES[change](Adapters(folder, files=AdapterFiles(folder.adapters, before_step=stop)), bundle)
             stopped = False
-        except Stopped:
+        except Killed:
             pass
         after = Adapters(folder)
         outcomes.append(numbers(after))
@@ -115,19 +108,18 @@ def test_stop_between_any_two_steps_leaves_the_old_or_the_new(change: str, tmp_p
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
 from test_edge_adapter_files import keep
 from edge_sdk.adapters.files import AdapterFiles
 from edge_sdk.adapters.adapters import Adapters
 from edge_sdk.folder import DeviceFolder
 
-folder, steps = DeviceFolder(Path(sys.argv[2])), iter(range(int(sys.argv[4])))
+folder, steps = DeviceFolder(Path(sys.argv[1])), iter(range(int(sys.argv[3])))
 
 def kill(step):
     if next(steps, None) is None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-keep(Adapters(folder, files=AdapterFiles(folder.adapters, before_step=kill)), sys.argv[3], 1)
+keep(Adapters(folder, files=AdapterFiles(folder.adapters, before_step=kill)), sys.argv[2], 1)
 """
 
 
@@ -137,9 +129,7 @@ def test_killed_process_leaves_the_old_and_no_lock(steps: int, tmp_path: Path) -
     keep(Adapters(folder), bundle, 0)
     Adapters(folder).use("global")
     old = numbers(Adapters(folder))
-    arguments = [str(TESTS), str(tmp_path), bundle, str(steps)]
-    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False, timeout=60)
-    assert done.returncode == -9
+    run_until_killed(KILLED, tmp_path, bundle, steps)
     assert numbers(Adapters(folder)) == old
     assert (folder.adapters / INCOMPLETE_NAME).exists()
     keep(Adapters(folder), bundle, 1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +9,9 @@ import pytest
 from adapter_rounds import b_in_use, offer_round
 from fake_bundle import adapter_of
 from fake_runtime import Opened, QuadraticRuntime, quadratic
-from fake_service import STRONG, FakeService
+from fake_service import FakeService
+from killed import run_until_killed
+from strong_device import STRONG
 
 from edge_sdk.adapters.adapters import WholeAdapter
 from edge_sdk.adapters.index import StoredAdapter
@@ -32,7 +32,6 @@ from hetlora.messages.conditions import Conditions
 
 MakeClient = Callable[..., EdgeClient]
 CAREFUL = Adoption("if_not_worse")
-TESTS = Path(__file__).parent
 MB = 1_000_000
 
 
@@ -146,9 +145,9 @@ def test_adapter_of_before_is_compared_row_by_row(service: FakeService, careful:
 
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, sys.argv[1])
 from fake_runtime import QuadraticRuntime
-from fake_service import NOW, STRONG, FakeService
+from fake_service import NOW, FakeService
+from strong_device import STRONG
 from edge_sdk.adapters.policy import Adoption
 from edge_sdk.client import EdgeClient
 
@@ -159,7 +158,7 @@ class TooLarge(QuadraticRuntime):
 EdgeClient(
     "http://service.test",
     "weather",
-    sys.argv[2],
+    sys.argv[1],
     enrolment_token="token",
     capabilities=STRONG,
     runtime=lambda *args, **settings: TooLarge(),
@@ -177,10 +176,7 @@ def test_comparison_that_kills_each_process_ends_and_the_device_gets_back_to_wor
     leave_undecided(service, client, rows=1, tokens=2)
     client.close()
     for _ in range(MOST_CUT_OFF):
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(TESTS), str(folder.root)], check=False, timeout=60
-        )
-        assert done.returncode == -9
+        run_until_killed(KILLED, folder.root)
 
     class NotOnceMore(QuadraticRuntime):
         def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:

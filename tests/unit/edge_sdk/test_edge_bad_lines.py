@@ -16,7 +16,6 @@ from certificates import Authority, TlsFront
 from device_clock import Clock
 from fake_bundle import bundle_on_disk, tiny_files, tiny_manifest
 from fake_runtime import quadratic
-from fake_service import STRONG
 from faulty_proxy import (
     ALL_FAULTS,
     WITHOUT_FLIPS,
@@ -28,6 +27,7 @@ from faulty_proxy import (
 )
 from real_service import TOKEN, real_service
 from relay import address_of
+from strong_device import STRONG
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.session.visit import Visit

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 from fake_bundle import stamped, tiny_files, tiny_manifest
-from fake_service import STRONG, FakeService
+from fake_service import FakeService
+from strong_device import STRONG
 
 from edge_sdk.planning.calibration import correction_of, plan_trial, trial_forecast
 from edge_sdk.planning.forecast import PROCESS_BYTES, Correction, Forecast, StepPlan

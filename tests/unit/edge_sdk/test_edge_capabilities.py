@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from fake_bundle import bundle_on_disk, stamped, tiny_files, tiny_manifest
-from fake_service import NOW, STRONG, FakeService
+from fake_service import NOW, FakeService
+from strong_device import STRONG
 from typer.testing import CliRunner
 
 from edge_sdk.client import EdgeClient

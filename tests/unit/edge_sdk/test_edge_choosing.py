@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from fake_bundle import bundle_on_disk
 from fake_runtime import Opened, QuadraticRuntime
-from fake_service import STRONG, FakeService
+from fake_service import FakeService
 from slow_runtime import SlowRuntime
+from strong_device import STRONG
 
 from edge_sdk.batching.collation import TokenRow
 from edge_sdk.client import EdgeClient

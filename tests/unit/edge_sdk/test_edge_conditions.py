@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from fake_service import NOW, STRONG, FakeService
+from fake_service import NOW, FakeService
+from strong_device import STRONG
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.conditions import LEFT_ALONE_SECONDS, LeftAlone

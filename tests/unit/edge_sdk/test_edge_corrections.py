@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_service import NOW, STRONG
+from fake_service import NOW
 from slow_runtime import SlowRuntime
+from strong_device import STRONG
 
 from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.freshness import DAY_SECONDS

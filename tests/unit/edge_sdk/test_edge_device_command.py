@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from fake_service import STRONG
 from store_files import bytes_in
+from strong_device import STRONG
 from typer.testing import CliRunner
 
 from edge_sdk.examples import ExampleStore

@@ -12,7 +12,8 @@ import pytest
 from device_tables import stored_parts
 from fake_bundle import adapter_of
 from fake_runtime import QuadraticRuntime
-from fake_service import STRONG, FakeService, problem, receipt
+from fake_service import FakeService, problem, receipt
+from strong_device import STRONG
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Event, GivenBack, Submitted

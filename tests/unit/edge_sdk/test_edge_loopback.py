@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from fake_bundle import bundle_on_disk
 from fake_runtime import quadratic
-from fake_service import STRONG
 from safetensors.numpy import load
+from strong_device import STRONG
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.identity.identity import new_identity

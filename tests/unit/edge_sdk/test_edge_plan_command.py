@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fake_bundle import bundle_on_disk
-from fake_service import STRONG
+from strong_device import STRONG
 from typer.testing import CliRunner
 
 from edge_sdk.device_database import DeviceDatabase

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from fake_bundle import stamped, tiny_files, tiny_manifest
-from fake_service import STRONG, FakeService
+from fake_service import FakeService
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_costs import COSTS, MANIFEST, MB, SPEC_32, step_of
+from strong_device import STRONG
 
 from edge_sdk.planning import forecast as constants
 from edge_sdk.planning import planner

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from fake_service import STRONG, FakeService, problem
+from fake_service import FakeService, problem
+from strong_device import STRONG
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.session.enrolment import check_in, enrolment_of

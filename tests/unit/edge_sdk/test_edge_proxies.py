@@ -12,9 +12,9 @@ import pytest
 from certificates import Authority, TlsFront
 from fake_bundle import bundle_on_disk
 from fake_runtime import quadratic
-from fake_service import STRONG
 from http_proxy import HttpProxy
 from relay import address_of
+from strong_device import STRONG
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.identity.identity import new_identity

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from device_tables import damage_part, stored_parts
-from fake_service import NOW, STRONG, FakeService
+from fake_service import NOW, FakeService
+from killed import Killed
 from slow_runtime import SlowRuntime
 from store_files import disk_of
+from strong_device import STRONG
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Event, GivenUp, HeldOutScored, RankChosen, Resumed, StepDone
@@ -35,10 +37,6 @@ STEPS = 40
 # So that a first checkpoint, which is due after a third of a second, comes long before the last step.
 STEP_SECONDS = 0.02
 MB = 1_000_000
-
-
-class Killed(BaseException):
-    """The process ends here."""
 
 
 @dataclass

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from fake_bundle import bundle_on_disk
 from fake_runtime import Opened
-from fake_service import STRONG, FakeService
+from fake_service import FakeService
+from strong_device import STRONG
 
 from edge_sdk.conditions import Watch
 from edge_sdk.device_database import DeviceDatabase

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from device_tables import identity_in, is_rotating, kept_for_runs, stored_parts
 from fake_bundle import adapter_of
 from fake_service import FakeService
+from killed import Killed
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.device_database import DeviceDatabase
@@ -88,10 +89,6 @@ def old(folder: DeviceFolder, key: Identity) -> DeviceFolder:
 def files_of_before(folder: DeviceFolder) -> list[str]:
     found = (str(path.relative_to(folder.root)) for path in folder.root.rglob("*") if path.is_file())
     return sorted(name for name in found if not name.startswith(("device.sqlite", "lock")))
-
-
-class Killed(BaseException):
-    """The process ends here."""
 
 
 def taken_over(folder: DeviceFolder, files_removed: int | None = None) -> None:

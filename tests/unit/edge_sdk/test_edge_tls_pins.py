@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from device_clock import Stop
 from fake_bundle import bundle_on_disk
 from fake_runtime import quadratic
-from fake_service import STRONG
+from strong_device import STRONG
 from typer.testing import CliRunner
 
 from edge_sdk.client import EdgeClient

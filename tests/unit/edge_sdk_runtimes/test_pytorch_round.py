@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from parity import batch_for, export_family
+from strong_device import STRONG
 from tiny_families import write_tiny_family
 from typer.testing import CliRunner
 
@@ -21,19 +22,11 @@ from edge_sdk.runtimes.pytorch import PytorchModel
 from hetlora.bundle import Bundle
 from hetlora.cli.main import app
 from hetlora.errors import BundleInvalid, DependencyMissing
-from hetlora.messages.device import CapabilityReport, TrainingSettings
+from hetlora.messages.device import TrainingSettings
 from hetlora.tensors import to_tensors
 from hetlora.testing import FakeService
 
 EXAMPLES = [Example("snow rain sun", "weather"), Example("bread soup", "food"), Example("ball goal", "sport")]
-STRONG = CapabilityReport(
-    source="given",
-    cores=2,
-    memory_total_bytes=2**34,
-    memory_available_bytes=2**33,
-    matmul_flops_per_second=1e12,
-    disk_free_bytes=2**33,
-)
 
 
 @pytest.fixture(scope="module")

@@ -5,27 +5,18 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from killed import Killed
+from strong_device import STRONG
+
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Event, Resumed, StepDone
 from edge_sdk.runtimes.onnx import OnnxRuntime
 from hetlora.bundle import Bundle
-from hetlora.messages.device import CapabilityReport, TrainingSettings
+from hetlora.messages.device import TrainingSettings
 from hetlora.testing import FakeService
 
 STEPS = 80
-STRONG = CapabilityReport(
-    source="given",
-    cores=1,
-    memory_total_bytes=8 * 2**30,
-    memory_available_bytes=4 * 2**30,
-    matmul_flops_per_second=1e11,
-    disk_free_bytes=2**30,
-)
 TEXTS = ("it rained all day", "a dry summer", "snow in may", "wind from the sea", "fog at noon")
-
-
-class Killed(BaseException):
-    """The process ends here."""
 
 
 def delivered(bundle: Bundle, folder: Path, killed_after: int | None) -> tuple[bytes, list[int]]:
