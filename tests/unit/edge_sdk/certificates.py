@@ -18,6 +18,7 @@ from relay import Relay, address_of
 from edge_sdk.transport.tls import pin_of
 
 HOSTS = (x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("service.test"))
+NO_PIN = "A" * 43 + "="  # of no key that anybody has
 
 
 class Authority:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import stamina
+from certificates import Authority, TlsFront
 from device_tables import identity_in
+from fake_bundle import bundle_on_disk
 from fake_runtime import Opened, quadratic
 from fake_service import NOW, FakeService
 from strong_device import STRONG
@@ -15,6 +17,7 @@ from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder, open_folder
 from edge_sdk.transport.transport import Transport
 from edge_sdk.transport.way import Way
+from hetlora import testing
 
 
 @pytest.fixture(autouse=True)
@@ -74,3 +77,35 @@ def make_client(service: FakeService, folder: DeviceFolder) -> Iterator[Callable
     yield make
     for client in made:
         client.close()
+
+
+@pytest.fixture
+def http_service(tmp_path: Path) -> Iterator[testing.FakeService]:
+    """The fake service of apps, which devices reach by real HTTP."""
+    with testing.FakeService(bundle_on_disk(tmp_path / "bundle")) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def front(http_service: testing.FakeService, authority: Authority) -> Iterator[TlsFront]:
+    """The same service behind TLS."""
+    with TlsFront(http_service.url, *authority.issue("service")) as front:
+        yield front
+
+
+@pytest.fixture
+def client_of(tmp_path: Path) -> Callable[..., EdgeClient]:
+    """Makes clients, of the service at an address, of one device that holds one example."""
+
+    def make(url: str, **given: Any) -> EdgeClient:
+        usual: dict[str, Any] = {"enrolment_token": "token", "capabilities": STRONG, "runtime": quadratic}
+        client = EdgeClient(url, "weather", tmp_path / "device", **(usual | given))
+        client.examples.put("snow and ice", "cold", key="first")
+        return client
+
+    return make

@@ -54,11 +54,6 @@ def _eight_tries_without_waiting() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """With weights that no connection of a bad line carries whole."""
     folder = tmp_path_factory.mktemp("bundle")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fake_service import STRONG
+from strong_device import STRONG
 from hypothesis import given
 from hypothesis import strategies as st
 from plain_costs import COSTS, MB, step_of

@@ -9,7 +9,6 @@ import httpx
 import numpy as np
 import pytest
 from fake_bundle import bundle_on_disk
-from fake_runtime import quadratic
 from safetensors.numpy import load
 from strong_device import STRONG
 
@@ -52,16 +51,8 @@ def service(bundle: Bundle) -> Iterator[testing.FakeService]:
 
 
 @pytest.fixture
-def client(service: testing.FakeService, tmp_path: Path) -> Iterator[EdgeClient]:
-    with EdgeClient(
-        service.url,
-        "weather",
-        tmp_path / "device",
-        enrolment_token="token",
-        capabilities=STRONG,
-        runtime=quadratic,
-    ) as client:
-        client.examples.put("snow and ice", "cold")
+def client(service: testing.FakeService, client_of: Callable[..., EdgeClient]) -> Iterator[EdgeClient]:
+    with client_of(service.url) as client:
         client.examples.put("sun and sand", "warm")
         yield client
 
@@ -80,18 +71,9 @@ def test_device_enrols_trains_and_delivers(service: testing.FakeService, client:
     assert client.run_once().outcome == "no_work"
 
 
-def test_update_may_come_in_parts(service: testing.FakeService, bundle: Bundle, tmp_path: Path) -> None:
+def test_update_may_come_in_parts(service: testing.FakeService, client_of: Callable[..., EdgeClient]) -> None:
     service.script = [None] * 16 + [testing.CUT]
-    with EdgeClient(
-        service.url,
-        "weather",
-        tmp_path / "device",
-        enrolment_token="token",
-        capabilities=STRONG,
-        runtime=quadratic,
-        upload_part_bytes=100,
-    ) as client:
-        client.examples.put("snow and ice", "cold")
+    with client_of(service.url, upload_part_bytes=100) as client:
         assert client.run_once().outcome == "accepted"
     parts = [request for request in service.requests if request.startswith("PATCH")]
     assert len(parts) >= len(service.bodies[0]) / 100

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
-from certificates import Authority, TlsFront
-from fake_bundle import bundle_on_disk
-from fake_runtime import quadratic
+from certificates import NO_PIN, Authority, TlsFront
 from http_proxy import HttpProxy
 from relay import address_of
-from strong_device import STRONG
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.identity.identity import new_identity
@@ -29,7 +25,6 @@ from hetlora.errors import (
     TlsPinMismatch,
 )
 
-NO_PIN = "A" * 43 + "="
 SECRET = "s3cret-of-the-office"
 MakeClient = Callable[..., EdgeClient]
 Place = tuple[str, int]
@@ -42,44 +37,9 @@ def _no_proxies_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[testing.FakeService]:
-    with testing.FakeService(bundle_on_disk(tmp_path / "bundle")) as service:
-        yield service
-
-
-@pytest.fixture
-def place(service: testing.FakeService) -> Place:
-    return address_of(service.url)
-
-
-@pytest.fixture
-def front(service: testing.FakeService, authority: Authority) -> Iterator[TlsFront]:
-    with TlsFront(service.url, *authority.issue("service")) as front:
-        yield front
-
-
-@pytest.fixture
-def client_of(tmp_path: Path) -> MakeClient:
-    def make(url: str, **given: Any) -> EdgeClient:
-        client = EdgeClient(
-            url,
-            "weather",
-            tmp_path / "device",
-            enrolment_token="token",
-            capabilities=STRONG,
-            runtime=quadratic,
-            **given,
-        )
-        client.examples.put("snow and ice", "cold", key="first")
-        return client
-
-    return make
+def place(http_service: testing.FakeService) -> Place:
+    return address_of(http_service.url)
 
 
 def test_https_goes_by_connect_and_pins_hold_through_it(
@@ -154,15 +114,15 @@ def test_environment_names_the_proxy(
 
 
 def test_environment_names_who_is_reached_without_it(
-    service: testing.FakeService, client_of: MakeClient, monkeypatch: pytest.MonkeyPatch
+    http_service: testing.FakeService, client_of: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with HttpProxy({}) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", "elsewhere.test,127.0.0.1")
-        with client_of(service.url) as client:
+        with client_of(http_service.url) as client:
             assert client.run_once().outcome == "accepted"
         assert proxy.connections == 0
-        with client_of(service.url, proxy=proxy.url) as client, pytest.raises(ServiceUnreachable):
+        with client_of(http_service.url, proxy=proxy.url) as client, pytest.raises(ServiceUnreachable):
             client.run_once()  # one that is given goes before
         assert proxy.connections > 0
 

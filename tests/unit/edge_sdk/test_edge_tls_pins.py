@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from certificates import Authority, TlsFront
+from certificates import NO_PIN, Authority, TlsFront
 from cryptography.hazmat.primitives.asymmetric import ec
 from device_clock import Stop
-from fake_bundle import bundle_on_disk
-from fake_runtime import quadratic
 from strong_device import STRONG
 from typer.testing import CliRunner
 
@@ -29,63 +27,32 @@ from hetlora import testing
 from hetlora.cli.main import app
 from hetlora.errors import NoExamples, ServiceUnreachable, SettingsError, TlsPinMismatch
 
-NO_PIN = "A" * 43 + "="  # of no key that anybody has
 MakeClient = Callable[..., EdgeClient]
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[testing.FakeService]:
-    with testing.FakeService(bundle_on_disk(tmp_path / "bundle")) as service:
-        yield service
+def pinned(client_of: MakeClient, authority: Authority) -> MakeClient:
+    """Makes clients that trust the authority, and take services of these pins alone."""
 
-
-@pytest.fixture
-def front(service: testing.FakeService, authority: Authority) -> Iterator[TlsFront]:
-    """The service behind TLS."""
-    with TlsFront(service.url, *authority.issue("service")) as front:
-        yield front
-
-
-@pytest.fixture
-def client_of(tmp_path: Path, authority: Authority) -> MakeClient:
     def make(url: str, *pins: str, **given: Any) -> EdgeClient:
-        client = EdgeClient(
-            url,
-            "weather",
-            tmp_path / "device",
-            **{
-                "enrolment_token": "token",
-                "capabilities": STRONG,
-                "runtime": quadratic,
-                "ca_file": authority.ca_file,
-                "tls_pins": pins,
-                **given,
-            },
-        )
-        client.examples.put("snow and ice", "cold", key="first")
-        return client
+        return client_of(url, **({"ca_file": authority.ca_file, "tls_pins": pins} | given))
 
     return make
 
 
 @pytest.mark.parametrize("whose", ["service", "deputy", "root"])
 def test_one_pinned_key_anywhere_in_the_chain_will_do(
-    front: TlsFront, authority: Authority, client_of: MakeClient, whose: str
+    front: TlsFront, authority: Authority, pinned: MakeClient, whose: str
 ) -> None:
     pins = {"service": front.pin, "deputy": authority.middle_pin, "root": authority.root_pin}
-    with client_of(front.url, NO_PIN, pins[whose]) as client:
+    with pinned(front.url, NO_PIN, pins[whose]) as client:
         assert client.run_once().outcome == "accepted"
 
 
 def test_wrong_pin_is_told_with_what_was_seen_before_a_byte_of_a_request_leaves(
-    front: TlsFront, authority: Authority, client_of: MakeClient
+    front: TlsFront, authority: Authority, pinned: MakeClient
 ) -> None:
-    with client_of(front.url, NO_PIN) as client, pytest.raises(TlsPinMismatch) as caught:
+    with pinned(front.url, NO_PIN) as client, pytest.raises(TlsPinMismatch) as caught:
         client.run_once()
     seen = f"{front.pin} (CN=service), {authority.middle_pin} (CN=root's deputy), {authority.root_pin}"
     assert caught.value.code == "tls_pin_mismatch"
@@ -96,32 +63,32 @@ def test_wrong_pin_is_told_with_what_was_seen_before_a_byte_of_a_request_leaves(
 
 
 def test_device_with_a_wrong_pin_comes_back_as_seldom_as_to_a_service_that_is_away(
-    front: TlsFront, client_of: MakeClient
+    front: TlsFront, pinned: MakeClient
 ) -> None:
     stop = Stop(after=10)
-    with client_of(front.url, NO_PIN) as client:
+    with pinned(front.url, NO_PIN) as client:
         client.run_forever(stop=stop)
     assert front.connections == 10
     assert all(wait <= min(300, 5 * 2**number) for number, wait in enumerate(stop.waits))
 
 
 def test_update_that_met_a_wrong_key_is_delivered_once_the_right_one_is_back(
-    service: testing.FakeService, front: TlsFront, authority: Authority, client_of: MakeClient
+    http_service: testing.FakeService, front: TlsFront, authority: Authority, pinned: MakeClient
 ) -> None:
     right = front.context
     false_context, _ = authority.issue("somebody else")
     # Check-in, enrolment, check-in, manifest, start, six files and the adapter pass; then the line is cut.
-    service.script = [None] * 12 + [testing.CUT] * 3
-    with client_of(front.url, front.pin) as client:
+    http_service.script = [None] * 12 + [testing.CUT] * 3
+    with pinned(front.url, front.pin) as client:
         with pytest.raises(ServiceUnreachable):
             client.run_once()
         front.context = false_context
         with pytest.raises(TlsPinMismatch):
             client.run_once()
         front.context = right
-        service.requests.clear()
+        http_service.requests.clear()
         assert client.run_once().outcome == "accepted"
-    assert [request.rsplit("/", 1)[1] for request in service.requests] == [
+    assert [request.rsplit("/", 1)[1] for request in http_service.requests] == [
         "check-ins",
         "update",
         "assignment-1:submit",
@@ -129,30 +96,30 @@ def test_update_that_met_a_wrong_key_is_delivered_once_the_right_one_is_back(
 
 
 def test_renewed_certificate_of_the_same_key_keeps_its_pin(
-    front: TlsFront, authority: Authority, client_of: MakeClient
+    front: TlsFront, authority: Authority, pinned: MakeClient
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     front.context, pin = authority.issue("this year", key)
-    with client_of(front.url, pin) as client:
+    with pinned(front.url, pin) as client:
         client.run_once()
     front.context, again = authority.issue("next year", key)
     assert again == pin
-    with client_of(front.url, pin) as client:
+    with pinned(front.url, pin) as client:
         assert client.run_once().outcome == "no_work"
 
 
-def test_pin_does_not_replace_the_authority(front: TlsFront, client_of: MakeClient) -> None:
+def test_pin_does_not_replace_the_authority(front: TlsFront, pinned: MakeClient) -> None:
     with (
-        client_of(front.url, front.pin, ca_file=None) as client,
+        pinned(front.url, front.pin, ca_file=None) as client,
         pytest.raises(ServiceUnreachable, match="CERTIFICATE_VERIFY_FAILED"),
     ):
         client.run_once()
     assert front.heard == b""
 
 
-def test_pin_does_not_replace_the_host_name(front: TlsFront, client_of: MakeClient) -> None:
+def test_pin_does_not_replace_the_host_name(front: TlsFront, pinned: MakeClient) -> None:
     with (
-        client_of(front.url.replace("127.0.0.1", "localhost"), front.pin) as client,
+        pinned(front.url.replace("127.0.0.1", "localhost"), front.pin) as client,
         pytest.raises(ServiceUnreachable, match="CERTIFICATE_VERIFY_FAILED"),
     ):
         client.run_once()
@@ -165,10 +132,10 @@ def test_pin_of_another_form_is_refused(tmp_path: Path, pin: str) -> None:
         _transport(tmp_path, "https://service.test", tls_pins=(pin,))
 
 
-def test_folder_is_free_again_after_a_pin_that_was_refused(front: TlsFront, client_of: MakeClient) -> None:
+def test_folder_is_free_again_after_a_pin_that_was_refused(front: TlsFront, pinned: MakeClient) -> None:
     with pytest.raises(SettingsError) as kept:
-        client_of(front.url, "no pin")
-    with client_of(front.url, front.pin) as client:
+        pinned(front.url, "no pin")
+    with pinned(front.url, front.pin) as client:
         assert client.run_once().outcome == "accepted"
     assert kept.value.got == "no pin"
 
@@ -221,7 +188,7 @@ def test_command_shows_the_pins_that_a_device_then_takes(
 
 
 def test_certificate_that_signs_itself_is_shown_with_its_pin(
-    service: testing.FakeService, client_of: MakeClient, tmp_path: Path
+    http_service: testing.FakeService, pinned: MakeClient, tmp_path: Path
 ) -> None:
     places = ["--certificate", str(tmp_path / "c.pem"), "--key", str(tmp_path / "k.pem"), "--json"]
     made = CliRunner().invoke(app, ["tls", "self-signed", "--host", "127.0.0.1", *places])
@@ -229,13 +196,13 @@ def test_certificate_that_signs_itself_is_shown_with_its_pin(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "c.pem", tmp_path / "k.pem")
     with (
-        TlsFront(service.url, context, pin) as front,
-        client_of(front.url, pin, ca_file=tmp_path / "c.pem") as client,
+        TlsFront(http_service.url, context, pin) as front,
+        pinned(front.url, pin, ca_file=tmp_path / "c.pem") as client,
     ):
         assert client.run_once().outcome == "accepted"
 
 
-def test_visits_end_as_any_other(front: TlsFront, client_of: MakeClient) -> None:
+def test_visits_end_as_any_other(front: TlsFront, pinned: MakeClient) -> None:
     visits: list[Visit] = []
     stop = threading.Event()
 
@@ -243,6 +210,6 @@ def test_visits_end_as_any_other(front: TlsFront, client_of: MakeClient) -> None
         visits.append(visit)
         stop.set()
 
-    with client_of(front.url, front.pin) as client:
+    with pinned(front.url, front.pin) as client:
         client.run_forever(stop=stop, on_visit=note)
     assert [visit.outcome for visit in visits] == ["accepted"]
