@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain, repeat
+from typing import Self
 
 import numpy as np
 from fake_bundle import SPEC
@@ -18,7 +20,7 @@ from hetlora.tensors import from_tensors
 class QuadraticRuntime:
     """Loss = half the squared distance of lora_B from one; gradient descent goes the rate's share of the way.
 
-    `batches` and `fed` are the batches and the factors that it was given.
+    `batches` and `fed` are the batches and the factors that it was given. It opens itself.
     """
 
     most_rows: int | None = None
@@ -26,6 +28,9 @@ class QuadraticRuntime:
     def __init__(self) -> None:
         self.batches: list[Batch] = []
         self.fed: list[dict[str, Tensor]] = []
+
+    def __call__(self, bundle: Bundle, ranks: Mapping[str, int], *, threads: int | None) -> Self:
+        return self
 
     def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
         self._note(batch, factors)
@@ -41,6 +46,31 @@ class QuadraticRuntime:
     def _note(self, batch: Batch, factors: Factors) -> None:
         self.batches.append(batch)
         self.fed.append({key: own.copy() for key, own in factors.items()})
+
+
+class Telling(QuadraticRuntime):
+    """Tells these losses, and the last of them from then on; its slopes are `slope` where one is given."""
+
+    def __init__(self, *losses: float, slope: float | None = None) -> None:
+        super().__init__()
+        self._losses, self._slope = chain(losses, repeat(losses[-1])), slope
+
+    def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
+        _, slopes = super().gradients(batch, factors)
+        if self._slope is not None:
+            slopes = {key: np.full_like(own, self._slope) for key, own in factors.items()}
+        return next(self._losses), slopes
+
+
+class NotScoring(QuadraticRuntime):
+    """Trains, and ends with this error where it is to score."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:
+        raise self._error
 
 
 def _is_lora_b(key: str) -> bool:

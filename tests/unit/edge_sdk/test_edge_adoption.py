@@ -17,7 +17,7 @@ import pytest
 from adapter_rounds import b_in_use, offer_round
 from device_tables import damage_part
 from fake_bundle import adapter_of
-from fake_runtime import QuadraticRuntime, quadratic
+from fake_runtime import NotScoring, QuadraticRuntime, quadratic
 from fake_service import FakeService
 
 from edge_sdk.adapters.adapters import Adapters, WholeAdapter
@@ -180,12 +180,8 @@ def failing(error: Exception, number: int) -> Callable[..., QuadraticRuntime]:
     """Opens runtimes of which one, counted from 0, fails when it is to score: 0 trains, 1 and 2 compare."""
     numbers = itertools.count()
 
-    class Failing(QuadraticRuntime):
-        def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:
-            raise error
-
     def open_runtime(*args: Any, **settings: Any) -> QuadraticRuntime:
-        return (Failing if next(numbers) == number else QuadraticRuntime)()
+        return NotScoring(error) if next(numbers) == number else QuadraticRuntime()
 
     return open_runtime
 
@@ -210,7 +206,7 @@ def test_adapter_whose_loss_is_no_number_is_not_adopted(
         def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:
             return Evaluation(0.0, np.full((len(batch["labels"]), 2), np.nan, np.float32))
 
-    client = careful(runtime=lambda *args, **settings: Broken())
+    client = careful(runtime=Broken())
     offer_round(service, 1, b=0.5)
     client.run_once()
     report = client.adapters.report()
@@ -278,7 +274,7 @@ def test_choice_that_the_app_makes_meanwhile_stands(
             Adapters(folder).use("local")
             return super().evaluate(batch, factors)
 
-    client = careful(runtime=lambda *args, **settings: Choosing())
+    client = careful(runtime=Choosing())
     offer_round(service, 1, b=0.5)
     client.run_once()
     assert outcomes(events) == []

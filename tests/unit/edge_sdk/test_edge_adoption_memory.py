@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from adapter_rounds import b_in_use, offer_round
 from fake_bundle import adapter_of
-from fake_runtime import Opened, QuadraticRuntime, quadratic
+from fake_runtime import NotScoring, Opened, QuadraticRuntime, quadratic
 from fake_service import FakeService
 from killed import run_until_killed
 from strong_device import STRONG
@@ -161,7 +161,7 @@ EdgeClient(
     sys.argv[1],
     enrolment_token="token",
     capabilities=STRONG,
-    runtime=lambda *args, **settings: TooLarge(),
+    runtime=TooLarge(),
     http=FakeService().http,
     clock=lambda: NOW,
     adoption=Adoption("if_not_worse"),
@@ -178,12 +178,8 @@ def test_comparison_that_kills_each_process_ends_and_the_device_gets_back_to_wor
     for _ in range(MOST_CUT_OFF):
         run_until_killed(KILLED, folder.root)
 
-    class NotOnceMore(QuadraticRuntime):
-        def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:
-            raise AssertionError("this is what killed the others")
-
     service.offer = None
-    client = careful(runtime=lambda *args, **settings: NotOnceMore())
+    client = careful(runtime=NotScoring(AssertionError("this is what killed the others")))
     assert client.run_once().outcome == "no_work"
     report = client.adapters.report()
     assert report is not None
@@ -217,7 +213,7 @@ def test_comparison_that_is_put_off_again_and_again_is_made_in_the_end(
 
     def client_with(runtime: type[QuadraticRuntime]) -> EdgeClient:
         return careful(
-            runtime=lambda *args, **settings: runtime(),
+            runtime=runtime(),
             conditions=Conditions(idle=True),
             is_idle=lambda: is_idle[0],
         )
@@ -236,11 +232,7 @@ def test_comparison_that_is_put_off_again_and_again_is_made_in_the_end(
 
 
 def test_interruption_is_no_death_of_the_process(service: FakeService, careful: MakeClient) -> None:
-    class Interrupted(QuadraticRuntime):
-        def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:
-            raise KeyboardInterrupt
-
-    client = careful(runtime=lambda *args, **settings: Interrupted())
+    client = careful(runtime=NotScoring(KeyboardInterrupt()))
     leave_undecided(service, client, rows=1, tokens=8)
     with pytest.raises(KeyboardInterrupt):
         client.run_once()
@@ -250,11 +242,7 @@ def test_interruption_is_no_death_of_the_process(service: FakeService, careful: 
 def test_batch_that_a_runtime_refuses_is_no_reason_to_adopt_unseen(
     service: FakeService, careful: MakeClient
 ) -> None:
-    class Refusing(QuadraticRuntime):
-        def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:
-            raise DataError("the model refuses the batch")
-
-    client = careful(runtime=lambda *args, **settings: Refusing())
+    client = careful(runtime=NotScoring(DataError("the model refuses the batch")))
     leave_undecided(service, client, rows=1, tokens=8)
     service.offer = None
     client.run_once()

@@ -7,20 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from device_tables import stored_parts
 from fake_bundle import adapter_of
-from fake_runtime import QuadraticRuntime
+from fake_runtime import QuadraticRuntime, Telling
 from fake_service import FakeService, problem, receipt
 from strong_device import STRONG
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Event, GivenBack, Submitted
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.runtimes.base import Batch, Factors
 from edge_sdk.session.visit import Visit
-from hetlora.adapter import Tensor
 from hetlora.digest import sha256_of
 from hetlora.errors import DependencyMissing, DeviceTooSmall, NonFiniteValues, StateConflict
 from hetlora.states import AssignmentState
@@ -73,11 +70,7 @@ def test_label_unknown_to_the_bundle_fails_but_never_leaves_the_device(
 
 
 def test_diverged_training_gives_the_assignment_back(service: FakeService, make_client: MakeClient) -> None:
-    class Diverging(QuadraticRuntime):
-        def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
-            return float("nan"), dict(factors)
-
-    visit = make_client(runtime=lambda *args, **settings: Diverging()).run_once()
+    visit = make_client(runtime=Telling(float("nan"))).run_once()
     code, message = _failure(service, visit)
     assert (code, message) == ("training_diverged", "loss of step 1 of 3; got nan; expected a finite number")
 
@@ -85,11 +78,7 @@ def test_diverged_training_gives_the_assignment_back(service: FakeService, make_
 def test_adapter_with_a_value_that_is_no_number_is_never_uploaded(
     service: FakeService, make_client: MakeClient
 ) -> None:
-    class Poisoned(QuadraticRuntime):
-        def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
-            return 1.0, {key: np.full_like(own, np.nan) for key, own in factors.items()}
-
-    visit = make_client(runtime=lambda *args, **settings: Poisoned()).run_once()
+    visit = make_client(runtime=Telling(1.0, slope=float("nan"))).run_once()
     assert _failure(service, visit)[0] == "non_finite_values"
     assert isinstance(visit.error, NonFiniteValues)
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from fake_bundle import adapter_of, tiny_files, tiny_manifest
-from fake_runtime import QuadraticRuntime
+from fake_runtime import QuadraticRuntime, Telling
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from edge_sdk.runtimes.base import Batch, Factors
+from edge_sdk.runtimes.base import Batch
 from edge_sdk.training.gradient_terms import clip_norm
 from edge_sdk.training.schedule import learning_rate_at
 from edge_sdk.training.trainer import Trainer
@@ -37,17 +37,6 @@ def trainer_of(runtime: QuadraticRuntime | None = None, *, rank: int = 2, **sett
 
 def b_of(trainer: Trainer) -> Tensor:
     return trainer.adapter().factors["query"].lora_B
-
-
-class Losing(QuadraticRuntime):
-    """Tells these losses, whatever it is asked."""
-
-    def __init__(self, *losses: float) -> None:
-        super().__init__()
-        self.losses = iter(losses)
-
-    def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
-        return next(self.losses), super().gradients(batch, factors)[1]
 
 
 def test_rate_rises_in_equal_parts_and_falls_to_what_would_be_0_after_the_last_step() -> None:
@@ -168,18 +157,14 @@ def test_options_that_change_nothing_give_the_plain_steps(optimizer: str, rate: 
 
 
 def test_gradients_whose_norm_is_no_number_are_not_stepped_by() -> None:
-    class Endless(QuadraticRuntime):
-        def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
-            return 1.0, {key: np.full_like(own, np.nan) for key, own in factors.items()}
-
-    trainer = trainer_of(Endless(), max_gradient_norm=1.0)
+    trainer = trainer_of(Telling(1.0, slope=float("nan")), max_gradient_norm=1.0)
     with pytest.raises(TrainingDiverged, match="norm of the gradients; got nan"):
         trainer.step(BATCH)
     assert (b_of(trainer) == 0.25).all()
 
 
 def test_training_ends_once_the_loss_is_high_so_many_steps_running() -> None:
-    trainer = trainer_of(Losing(1, 3, 3, 2, 3, 3, 3), steps=9, divergence_factor=2, divergence_steps=3)
+    trainer = trainer_of(Telling(1, 3, 3, 2, 3, 3, 3), steps=9, divergence_factor=2, divergence_steps=3)
     for _ in range(6):
         trainer.step(BATCH)
     with pytest.raises(
@@ -189,17 +174,17 @@ def test_training_ends_once_the_loss_is_high_so_many_steps_running() -> None:
 
 
 def test_high_losses_before_an_interruption_count() -> None:
-    before = trainer_of(Losing(1, 3, 3), divergence_factor=2)
+    before = trainer_of(Telling(1, 3, 3), divergence_factor=2)
     for _ in range(3):
         before.step(BATCH)
-    after = trainer_of(Losing(3), divergence_factor=2)
+    after = trainer_of(Telling(3), divergence_factor=2)
     after.restore(before.state())
     with pytest.raises(TrainingDiverged, match="loss of 3 steps running"):
         after.step(BATCH)
 
 
 def test_first_loss_of_0_is_no_measure() -> None:
-    trainer = trainer_of(Losing(0, 1, 1, 1), divergence_factor=2, divergence_steps=1)
+    trainer = trainer_of(Telling(0, 1, 1, 1), divergence_factor=2, divergence_steps=1)
     assert [trainer.step(BATCH) for _ in range(4)] == [0, 1, 1, 1]
 
 

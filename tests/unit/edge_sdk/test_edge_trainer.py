@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fake_bundle import SPEC, adapter_of, tiny_files, tiny_manifest
-from fake_runtime import QuadraticRuntime
+from fake_runtime import QuadraticRuntime, Telling
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -156,12 +156,8 @@ def test_state_of_something_else_is_refused_and_changes_nothing(wrong: dict[str,
 
 
 def test_penalty_presses_on_the_tail_and_is_in_the_loss_of_steps_alone() -> None:
-    class Still(QuadraticRuntime):
-        def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
-            return 1.0, {key: 0 * own for key, own in factors.items()}
-
     settings = DESCENT.model_copy(update={"pruning_decay": 0.5, "pruning_penalty": 0.25})
-    trainer = Trainer(Still(), adapter_of(2, a=1, b=2), MANIFEST, settings)
+    trainer = Trainer(Telling(1.0, slope=0), adapter_of(2, a=1, b=2), MANIFEST, settings)
     # The second of 2 ranks: 4 ones and 6 twos have the norms 2 and sqrt 24, whose product is the penalty.
     assert trainer.step(batch_of([0])) == pytest.approx(1 + 0.25 * 2 * 24**0.5)
     gradients = trainer.gradients()
@@ -180,11 +176,7 @@ def test_penalty_leaves_the_factor_alone_that_is_not_trained() -> None:
 
 
 def test_loss_that_is_not_finite_leaves_the_adapter_and_counts_as_no_step() -> None:
-    class Broken(QuadraticRuntime):
-        def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
-            return float("inf"), {key: np.full_like(own, np.inf) for key, own in factors.items()}
-
-    trainer = Trainer(Broken(), adapter_of(2), MANIFEST, DESCENT)
+    trainer = Trainer(Telling(float("inf"), slope=float("inf")), adapter_of(2), MANIFEST, DESCENT)
     with pytest.raises(TrainingDiverged, match="loss of step 1 of 10; got inf"):
         trainer.step(batch_of([0]))
     assert (b_of(trainer) == 0.25).all()

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from fake_bundle import adapter_of, tiny_files, tiny_manifest
-from fake_runtime import QuadraticRuntime
+from fake_runtime import QuadraticRuntime, Telling
 
-from edge_sdk.runtimes.base import Batch, Factors
+from edge_sdk.runtimes.base import Batch
 from edge_sdk.training.local import train_locally
 from edge_sdk.training.trainer import Trainer
-from hetlora.adapter import Tensor
 from hetlora.errors import TrainingDiverged
 from hetlora.messages.device import TrainingSettings
 
@@ -63,12 +62,7 @@ def test_no_step_begins_after_the_time_is_up() -> None:
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_loss_that_is_no_number_stops_training(loss: float) -> None:
-    class Diverging(QuadraticRuntime):
-        def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
-            _, slopes = super().gradients(batch, factors)
-            return 1.0 if len(self.batches) < 3 else loss, slopes
-
-    runtime = Diverging()
+    runtime = Telling(1, 1, loss)
     with pytest.raises(TrainingDiverged, match=r"loss of step 3 of 9; got (nan|inf)"):
         train_locally(_trainer(runtime), _batches(), _settings(9), max_seconds=60)
     assert len(runtime.batches) == 3

@@ -101,7 +101,7 @@ def test_shrunken_tail_is_pruned_before_the_upload(make_client: MakeClient, serv
     training = service.offer.training.model_copy(update={"pruning_decay": 0.5})
     service.offer = service.offer.model_copy(update={"training": training, "min_rank": 3})
     events: list[Event] = []
-    visit = make_client(runtime=lambda *args, **settings: Shrinking(), on_event=events.append).run_once()
+    visit = make_client(runtime=Shrinking(), on_event=events.append).run_once()
     # c = floor(0.5 * 4) = 2, and the run's min_rank keeps 3.
     assert [adapter.rank for adapter in service.updates] == [3]
     assert service.reports[0].rank == 3
