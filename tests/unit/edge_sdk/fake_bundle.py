@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
+from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, Tensor
 from hetlora.bundle import Bundle
 from hetlora.cost import CostModel, StepCost
 from hetlora.digest import sha256_of
@@ -44,6 +44,10 @@ def adapter_of(rank: int, a: float = 0.5, b: float = 0.25) -> Adapter:
     return Adapter(
         SPEC, {"query": LoraFactors(np.full((rank, 4), a, np.float32), np.full((6, rank), b, np.float32))}
     )
+
+
+def lora_b_of(adapter: Adapter) -> Tensor:
+    return adapter.factors["query"].lora_B
 
 
 def tiny_files() -> dict[str, bytes]:

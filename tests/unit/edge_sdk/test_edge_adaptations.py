@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from fake_bundle import SPEC, adapter_of
+from fake_bundle import SPEC, adapter_of, lora_b_of
 from fake_runtime import Opened
 from fake_service import FakeService
 from safetensors.numpy import load
 
 from edge_sdk.client import EdgeClient
-from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, Tensor
+from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.errors import ServiceUnreachable
 from hetlora.messages.device import Adaptation
 from hetlora.partial_tensors import cores_from_bytes
@@ -24,10 +24,6 @@ from hetlora.tensors import adapter_to_bytes, factor_keys, factor_tensors
 
 MakeClient = Callable[..., EdgeClient]
 LORA_A, LORA_B = factor_keys("query")
-
-
-def lora_b_of(adapter: Adapter) -> Tensor:
-    return adapter.factors["query"].lora_B
 
 
 def test_factor_that_is_trained_alone_is_all_that_is_sent(

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from device_tables import keep_for_run, kept_for_runs, stored_parts
-from fake_bundle import SPEC, adapter_of
+from fake_bundle import SPEC, adapter_of, lora_b_of
 from fake_service import FakeService
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,15 +121,11 @@ def quantising(service: FakeService) -> FakeService:
     return service
 
 
-def lora_b_of(adapter: Adapter) -> np.ndarray:
-    return adapter.factors["query"].lora_B.astype(np.float64)
-
-
 def test_update_in_int8_is_a_quarter_and_what_it_lacks_comes_with_the_next(
     quantising: FakeService, make_client: MakeClient, folder: DeviceFolder
 ) -> None:
     client = make_client()
-    received = lora_b_of(quantising.global_adapter)
+    received = lora_b_of(quantising.global_adapter).astype(np.float64)
     trained = received + 0.875 * (1 - received)
     for count in range(1, 6):
         assert client.run_once().outcome == "accepted"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from device_tables import keep_for_run, kept_for_runs
-from fake_bundle import adapter_of
+from fake_bundle import adapter_of, lora_b_of
 from fake_runtime import Opened
 from fake_service import FakeService
 from safetensors.numpy import load
@@ -16,16 +16,11 @@ from edge_sdk.client import EdgeClient
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.session.run_tensors import KEPT_RUNS
 from edge_sdk.training.private_factors import private_factors_to_bytes
-from hetlora.adapter import Adapter, Tensor
 from hetlora.messages.device import Adaptation
 from hetlora.tensors import adapter_to_bytes, factor_keys
 
 MakeClient = Callable[..., EdgeClient]
 LORA_A, _ = factor_keys("query")
-
-
-def lora_b_of(adapter: Adapter) -> Tensor:
-    return adapter.factors["query"].lora_B
 
 
 def test_private_lora_b_stays_and_the_next_round_begins_with_it(
