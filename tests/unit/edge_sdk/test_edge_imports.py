@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from types import ModuleType
 
 import pytest
 
@@ -27,12 +26,6 @@ def test_no_module_of_the_sdk_imports_what_belongs_to_export() -> None:
     assert _printed(WALK) == "[]"
 
 
-def test_import_of_the_package_alone_loads_no_library() -> None:
-    heavy = "numpy", "pydantic", "httpx", "tokenizers", "onnxruntime", "cryptography", "sqlite3"
-    program = f"import edge_sdk, sys; print([name for name in {heavy} if name in sys.modules])"
-    assert _printed(program) == "[]"
-
-
 def test_client_that_is_named_and_not_made_loads_no_network_runtime_or_tokenizer() -> None:
     """`hetlora bench install` tells the seconds that this is about."""
     heavy = "numpy", "httpx", "stamina", "tokenizers", "onnxruntime", "cryptography", "sqlite3", "psutil"
@@ -43,12 +36,6 @@ print([name for name in {heavy} if name in sys.modules])
 print([name for name in sys.modules if name.startswith("edge_sdk.session")])
 """
     assert _printed(program).splitlines() == ["[]", "[]"]
-
-
-@pytest.mark.parametrize("name", edge_sdk.__all__)
-def test_public_name_is_loaded_on_first_use(name: str) -> None:
-    assert not isinstance(getattr(edge_sdk, name), ModuleType)
-    assert name in dir(edge_sdk)
 
 
 def test_unknown_name_is_an_attribute_error() -> None:
