@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from strong_device import STRONG
 from hypothesis import given
 from hypothesis import strategies as st
 from plain_costs import COSTS, MB, step_of
+from strong_device import STRONG
 
 from edge_sdk.planning.forecast import (
     PROCESS_BYTES,
