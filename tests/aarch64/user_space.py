@@ -32,6 +32,8 @@ _PACKAGES: Final = (
     *("cryptography", "filelock", "httpx", "numpy", "psutil", "pydantic", "rich", "safetensors"),
     *("stamina", "threadpoolctl", "tokenizers", "typer", "typing-extensions"),
 )
+# What the SDK's own tests need beside it.
+_TESTING: Final = ("fastapi", "hypothesis", "pytest", "pytest-timeout", "sqlalchemy", "uvicorn")
 _PLATFORMS: Final = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 
 
@@ -47,7 +49,7 @@ def build(mirror: str, folder: Path) -> Path:
     system, packages, emulator = folder / "system", folder / "packages", folder / "emulator"
     _unpack(mirror, "amd64", _EMULATOR_SUITE, ["qemu-user"], emulator, with_dependencies=False)
     _unpack(mirror, "arm64", "bookworm", _LIBRARIES, system)
-    _install(_PACKAGES, packages)
+    _install([*_PACKAGES, *_TESTING], packages)
     _install(_RUNTIME, packages, "--no-deps")
     python.parent.mkdir(parents=True, exist_ok=True)
     command = [emulator / "usr/bin/qemu-aarch64", "-cpu", "${HETLORA_AARCH64_CPU:-cortex-a76}", "-L", system]
@@ -55,6 +57,8 @@ def build(mirror: str, folder: Path) -> Path:
     path = f'PYTHONPATH="{packages}:{ROOT}"'
     python.write_text(f'#!/bin/sh\n{path} exec {words} "{system / "usr/bin/python3.11"}" "$@"\n')
     python.chmod(0o755)
+    # Processes that a program starts of itself are emulated like it.
+    (packages / "sitecustomize.py").write_text(f"import sys\n\nsys.executable = {str(python)!r}\n")
     return python
 
 
