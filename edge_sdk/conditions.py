@@ -35,7 +35,7 @@ class Watch:
     """Looks whether a device may work; cheap enough to be asked between any two steps.
 
     Args:
-        own: what the app asks; a run may ask more, never less.
+        own: what the app asks.
         is_charging: whether a line feeds the device; where the app does not tell, the system is asked.
         is_metered: whether somebody pays for each byte; where the app does not tell, ethernet and Wi-Fi are
             taken for unmetered, and all other networks for metered.
@@ -43,6 +43,7 @@ class Watch:
         system: the machine that is asked.
         now: the device's own time of day.
         stop: set by the app to end the visit.
+        of_run: what the run asks that is worked for; it may ask more, never less.
 
     Raises:
         SettingsError: the app asks for an idle device, and does not tell when it is.
@@ -55,16 +56,17 @@ class Watch:
     system: System = field(default_factory=System)
     now: Callable[[], datetime] = datetime.now
     stop: threading.Event | None = None
+    of_run: Conditions = ANY_TIME
 
     def __post_init__(self) -> None:
         if self.own.idle and self.is_idle is None:
             raise SettingsError("conditions ask for an idle device", got="no is_idle", expected="one to ask")
 
-    def unmet(self, of_run: Conditions = ANY_TIME) -> str | None:
+    def unmet(self) -> str | None:
         """What keeps the device from working now, in words; None if it may."""
-        return self._unmet(self.own) or self._unmet(of_run)
+        return self._unmet(self.own) or self._unmet(self.of_run)
 
-    def check(self, of_run: Conditions) -> None:
+    def check(self) -> None:
         """Raise unless the device may work now.
 
         Raises:
@@ -72,7 +74,7 @@ class Watch:
             ConditionsUnmet: it may not work; the message says why.
         """
         self.check_stop()
-        if (reason := self.unmet(of_run)) is not None:
+        if (reason := self.unmet()) is not None:
             raise ConditionsUnmet("this device may not work now", got=reason)
 
     def check_stop(self) -> None:
@@ -80,13 +82,13 @@ class Watch:
         if self.stop is not None and self.stop.is_set():
             raise Stopped("this visit was asked to end")
 
-    def metered(self, of_run: Conditions) -> str | None:
+    def metered(self) -> str | None:
         """What keeps the device from sending now, in words."""
-        return self._network(self.own) or self._network(of_run)
+        return self._network(self.own) or self._network(self.of_run)
 
-    def reserved_bytes(self, of_run: Conditions) -> int:
+    def reserved_bytes(self) -> int:
         """The memory that is to stay free for others."""
-        return max(self.own.min_free_memory_bytes or 0, of_run.min_free_memory_bytes or 0)
+        return max(self.own.min_free_memory_bytes or 0, self.of_run.min_free_memory_bytes or 0)
 
     def _unmet(self, asked: Conditions) -> str | None:
         return (

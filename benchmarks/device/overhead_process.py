@@ -52,7 +52,8 @@ class PairedTraining:
             self._trainer, self._round.assignments, case.steps, timer=self._clocks["wall"]
         )
         # Somebody else's to say, so that a device on a network of another kind is no exception here.
-        self._watch = Watch(is_metered=None if Watch().unmet(CONDITIONS) is None else lambda: False)
+        is_allowed = Watch(of_run=CONDITIONS).unmet() is None
+        self._watch = Watch(of_run=CONDITIONS, is_metered=None if is_allowed else lambda: False)
         self._marks: dict[str, float] = {}
         self._batch: Batch = {}
         self.events: list[Event] = []
@@ -95,7 +96,7 @@ class PairedTraining:
     def _on_step(self, step: int, loss: float) -> None:
         """As `Session` has it."""
         self.events.append(StepDone(step, self._case.steps, loss))
-        self._watch.check(CONDITIONS)
+        self._watch.check()
         for name, clock in self._clocks.items():
             self.seconds[name]["sdk"].append(clock() - self._marks[name])
         self.first_losses.setdefault("sdk", loss)

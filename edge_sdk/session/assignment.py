@@ -127,7 +127,7 @@ class Assignment(ABC):
         """
         tools = self._with
         try:
-            with tools.downloads.only_while(lambda: tools.watch.check(self._offer.conditions)):
+            with tools.downloads.only_while(tools.watch.check):
                 return self._work()
         except (*AWAY, Stopped):
             raise
@@ -151,7 +151,7 @@ class Assignment(ABC):
     def _prepare(self, examples: ExampleStore) -> Ready:
         """Look whether this device may do the work now, and has examples and a runtime for it."""
         offer, tools = self._offer, self._with
-        tools.watch.check(offer.conditions)
+        tools.watch.check()
         manifest = tools.bundles.manifest(offer.bundle)
         check_examples(examples, manifest.task, manifest.labels)
         runtime = tools.runtime or runtime_for(manifest)

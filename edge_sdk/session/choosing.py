@@ -97,7 +97,7 @@ def rows_as_agreed(
 def _planner(offer: Offer, manifest: Manifest, examples: ExampleStore, tools: Equipment) -> Planner:
     shape = ModelShape.of(manifest, batch=offer.training.batch_size, tokens=offer.training.max_tokens)
     capabilities = tools.capabilities(shape)
-    reserved_bytes = tools.watch.reserved_bytes(offer.conditions)
+    reserved_bytes = tools.watch.reserved_bytes()
     return Planner(
         _within_reserve(capabilities, reserved_bytes),
         manifest,
@@ -124,9 +124,7 @@ def _tried(
     taking = steps_of(bundle, runtime, examples, step, offer.training, tools.threads)
     try:
         with tools.corrections.trying(offer.bundle.sha256, circumstances):
-            trial = run_trial(
-                taking, check=lambda: tools.watch.check(offer.conditions), system=tools.watch.system
-            )
+            trial = run_trial(taking, check=tools.watch.check, system=tools.watch.system)
     except MemoryError as error:
         raise DeviceTooSmall(
             "a step takes more memory than this device gives",

@@ -53,5 +53,5 @@ class EvaluationSession(Assignment):
             longest_tokens=taken.terms.longest_tokens,
             seed=taken.plan.seed,
             max_seconds=self._seconds_left,
-            may_go_on=lambda: self._with.watch.check(self._offer.conditions),
+            may_go_on=self._with.watch.check,
         )

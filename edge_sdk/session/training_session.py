@@ -110,7 +110,7 @@ class Session(Assignment):
             longest_tokens=taken.terms.longest_tokens,
             seed=taken.plan.seed,
             max_seconds=SCORING_SHARE * self._seconds_left,
-            may_go_on=lambda: tools.watch.check(offer.conditions),
+            may_go_on=tools.watch.check,
             on_event=tools.on_event,
         )
 
@@ -134,7 +134,7 @@ class Session(Assignment):
         def on_step(step: int, loss: float) -> None:
             tools.on_event(StepDone(step, settings.steps, loss))
             if step < settings.steps:
-                tools.watch.check(self._offer.conditions)
+                tools.watch.check()
 
         batching = batching_of(taken.bundle, settings, longest_tokens=taken.terms.longest_tokens)
         batches = draw_batches(
@@ -201,7 +201,7 @@ class Session(Assignment):
     def _deliver(self, update: Update) -> Visit:
         tools, assignment_id = self._with, self._offer.assignment_id
         tools.watch.check_stop()
-        if (reason := tools.watch.metered(self._offer.conditions)) is not None:  # it waits for a later visit
+        if (reason := tools.watch.metered()) is not None:  # it waits for a later visit
             return Visit("not_allowed", reason, NOT_ALLOWED_SECONDS, offer=self._offer, choice=self._choice)
         tools.uploads.deliver(assignment_id, update.tensors)
         tools.on_event(Uploaded(len(update.tensors)))
@@ -211,7 +211,7 @@ class Session(Assignment):
         self._note_delivered(update.errors if is_accepted else b"")
         tools.downloads.drop_leftovers()
         tools.on_event(Submitted(update.report, receipt))
-        tools.adopter.settle(lambda: tools.watch.check(self._offer.conditions))
+        tools.adopter.settle(tools.watch.check)
         logger.info("assignment=%s state=%s reason=%s", assignment_id, receipt.state, receipt.reason)
         return Visit(
             outcome_of(receipt.state),

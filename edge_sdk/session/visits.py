@@ -21,7 +21,6 @@ from edge_sdk.transport.transport import Transport
 from hetlora import __version__
 from hetlora.errors import ConditionsUnmet, RefusedError, Stopped, UnavailableError
 from hetlora.messages.common import PROTOCOL_VERSION
-from hetlora.messages.conditions import ANY_TIME
 from hetlora.messages.device import CheckIn, CheckInAnswer, EnrolRequest, Offer
 
 
@@ -57,10 +56,10 @@ class Visits:
         for store in (tools.examples, tools.held_out):
             with suppress(UnavailableError):  # a disk that is full, for one: whatever expired is not drawn
                 store.remove_expired()
-        if (reason := tools.watch.unmet(self.left_alone.conditions())) is not None:
+        if (reason := replace(tools.watch, of_run=self.left_alone.conditions()).unmet()) is not None:
             return Visit("not_allowed", reason, NOT_ALLOWED_SECONDS)
         watch = replace(tools.watch, stop=stop)
-        tools.adopter.settle(lambda: watch.check(ANY_TIME))  # what an earlier visit was cut off before
+        tools.adopter.settle(watch.check)  # what an earlier visit was cut off before
         if self.identities.has_next():
             with suppress(RefusedError):  # the check-in tells what is wrong
                 self.rotate_key()
@@ -69,6 +68,7 @@ class Visits:
         give_up_others(tools.assignments, tools.service, answer.offer, tools.on_event)
         if answer.offer is None:
             return Visit("no_work", answer.reason, answer.retry_after_seconds)
+        watch = replace(watch, of_run=answer.offer.conditions)
         return self._work(answer.offer, replace(tools, watch=watch))
 
     def _work(self, offer: Offer, tools: Equipment) -> Visit:

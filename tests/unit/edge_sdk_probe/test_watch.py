@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, time
 from pathlib import Path
 
@@ -107,9 +108,9 @@ def test_machine_that_tells_nothing_is_neither_empty_nor_hot_nor_full(tmp_path: 
 
 def test_runs_conditions_hold_beside_the_apps(tmp_path: Path) -> None:
     watch = Watch(Conditions(min_battery_percent=30), system=recorded(tmp_path, TABLET))
-    assert watch.unmet(Conditions(min_battery_percent=20)) is None
+    assert replace(watch, of_run=Conditions(min_battery_percent=20)).unmet() is None
     with pytest.raises(ConditionsUnmet, match="at 40 %, 50 % are wanted"):
-        watch.check(Conditions(min_battery_percent=50))
+        replace(watch, of_run=Conditions(min_battery_percent=50)).check()
 
 
 @pytest.mark.parametrize(
@@ -148,5 +149,5 @@ def tablet(tmp_path_factory: pytest.TempPathFactory) -> System:
 def test_both_conditions_hold_or_the_device_does_not_work(
     one: Conditions, other: Conditions, tablet: System
 ) -> None:
-    watch = Watch(one, system=tablet, now=lambda: NOON)
-    assert (watch.unmet(other) is None) == (told(tablet, one) is None and told(tablet, other) is None)
+    watch = Watch(one, system=tablet, now=lambda: NOON, of_run=other)
+    assert (watch.unmet() is None) == (told(tablet, one) is None and told(tablet, other) is None)
