@@ -158,7 +158,7 @@ class EdgeClient:
                 watch=watch,
                 on_event=on_event,
             )
-            self.adapters = tools.adopter.adapters
+            self.adapters = tools.adapters
             self._visits = Visits(enrolment, transport, kept.identities, measured, LeftAlone(clock), tools)
             self._opened = opened.pop_all()
 

@@ -5,82 +5,32 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
 
 from edge_sdk.batching.batches import check_examples
-from edge_sdk.conditions import Watch
-from edge_sdk.device_database import DeviceDatabase
-from edge_sdk.events import Event, GivenBack, RankChosen
+from edge_sdk.events import GivenBack, RankChosen
 from edge_sdk.examples import ExampleStore
-from edge_sdk.folder import DeviceFolder
-from edge_sdk.planning.corrections import Corrections
 from edge_sdk.planning.planner import RankChoice
-from edge_sdk.probe import ModelShape
 from edge_sdk.runtimes import runtime_for
 from edge_sdk.runtimes.base import RuntimeFactory
-from edge_sdk.session.adoption import Adopter
-from edge_sdk.session.assignment_store import AssignmentStore, Terms
+from edge_sdk.session.assignment_store import Terms
 from edge_sdk.session.choosing import choose
+from edge_sdk.session.equipment import Equipment
 from edge_sdk.session.plans import Assigned, Received, fetch_received, read_assigned
 from edge_sdk.session.run_tensors import with_kept_factors
-from edge_sdk.session.visit import Visit, failure_of, outcome_of, places_of
-from edge_sdk.transport.bundles import BundleCache
-from edge_sdk.transport.downloads import Downloads
-from edge_sdk.transport.service import DeviceService
-from edge_sdk.transport.uploads import Uploads
+from edge_sdk.session.visit import AWAY, DEFAULT_RETRY_SECONDS, Visit, failure_of, outcome_of, places_of
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import (
-    BodyTooSlow,
-    ClockSkew,
     HetloraError,
-    ReplayedRequest,
-    ServiceFailed,
-    ServiceUnreachable,
     Stopped,
-    TooManyRequests,
     UnavailableError,
 )
 from hetlora.manifest import Manifest
-from hetlora.messages.device import CapabilityReport, Failure, Offer, Plan, Receipt, StartRequest
+from hetlora.messages.device import Failure, Offer, Plan, Receipt, StartRequest
 
 logger = logging.getLogger(__name__)
-
-# The service is away, ill or busy, or this device's clock is wrong: what was done is kept for a later visit.
-AWAY: Final = (
-    *(ServiceUnreachable, ServiceFailed, TooManyRequests, BodyTooSlow),
-    *(ReplayedRequest, ClockSkew),
-)
-# After which conditions that did not hold are looked at again.
-NOT_ALLOWED_SECONDS: Final = 60.0
-# After a failure that the service could not be told, so that it named no time: longer than the few seconds
-# that it names by default, as what failed here would at once fail again.
-DEFAULT_RETRY_SECONDS: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Equipment:
-    """What an assignment is worked on with."""
-
-    service: DeviceService
-    downloads: Downloads
-    uploads: Uploads
-    bundles: BundleCache
-    folder: DeviceFolder
-    database: DeviceDatabase
-    assignments: AssignmentStore
-    examples: ExampleStore
-    held_out: ExampleStore
-    adopter: Adopter
-    capabilities: Callable[[ModelShape], CapabilityReport]  # as they are when it is asked
-    corrections: Corrections
-    runtime: RuntimeFactory | None  # None: what `runtime_for` finds
-    threads: int | None
-    watch: Watch
-    on_event: Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from edge_sdk.batching.batches import Source, batching_of
 from edge_sdk.examples import ExampleStore
@@ -20,14 +20,12 @@ from edge_sdk.planning.planner import Planner, RankChoice
 from edge_sdk.planning.trial import run_trial, steps_of
 from edge_sdk.probe import ModelShape
 from edge_sdk.runtimes.base import RuntimeFactory
+from edge_sdk.session.assignment_store import Terms
+from edge_sdk.session.equipment import Equipment
 from edge_sdk.units import MIB
 from hetlora.errors import DeviceTooSmall
 from hetlora.manifest import Manifest, reads_images
 from hetlora.messages.device import CapabilityReport, Offer
-
-if TYPE_CHECKING:
-    from edge_sdk.session.assignment import Equipment
-    from edge_sdk.session.assignment_store import Terms
 
 logger = logging.getLogger(__name__)
 

@@ -22,9 +22,8 @@ from edge_sdk.identity.identity_store import IdentityStore
 from edge_sdk.planning.capabilities import Capabilities
 from edge_sdk.planning.corrections import Corrections
 from edge_sdk.runtimes.base import RuntimeFactory
-from edge_sdk.session.adoption import Adopter
-from edge_sdk.session.assignment import Equipment
 from edge_sdk.session.assignment_store import AssignmentStore
+from edge_sdk.session.equipment import Equipment
 from edge_sdk.session.take_over import take_over
 from edge_sdk.transport.bundles import BundleCache
 from edge_sdk.transport.downloads import Downloads
@@ -126,7 +125,8 @@ def equip(
         assignments=kept.assignments,
         examples=examples,
         held_out=held_out,
-        adopter=Adopter(adapters, adoption, held_out, runtime, threads, on_event),
+        adapters=adapters,
+        adoption=adoption,
         capabilities=measured.report,
         corrections=kept.corrections,
         runtime=runtime,

@@ -11,7 +11,7 @@ from edge_sdk.adapters.adapters import WholeAdapter
 from edge_sdk.batching.batches import batching_of, draw_batches
 from edge_sdk.events import RankPruned, Resumed, StepDone, Submitted, Uploaded
 from edge_sdk.probe.peak_memory import peak_memory_bytes
-from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS, Assignment, Taken
+from edge_sdk.session.assignment import Assignment, Taken
 from edge_sdk.session.assignment_store import Terms
 from edge_sdk.session.choosing import rows_as_agreed
 from edge_sdk.session.held_out import SCORING_SHARE, HeldOutScores
@@ -19,7 +19,7 @@ from edge_sdk.session.plans import Received
 from edge_sdk.session.resuming import Checkpoints, counted_start, resumed
 from edge_sdk.session.run_tensors import kept_errors
 from edge_sdk.session.updates import Update
-from edge_sdk.session.visit import Visit, outcome_of
+from edge_sdk.session.visit import NOT_ALLOWED_SECONDS, Visit, outcome_of
 from edge_sdk.training.error_feedback import contract_with_feedback
 from edge_sdk.training.local import TrainingResult, train_locally
 from edge_sdk.training.parametrisation import Parametrisation
@@ -166,7 +166,7 @@ class Session(Assignment):
         """What the model stood under before and after training: not pruned, which is for the fleet's sake."""
         how = taken.assigned.how
         trained = Parametrisation(how.adaptation, how.frozen, result.cores)
-        self._with.adopter.adapters.keep_round(
+        self._with.adapters.keep_round(
             self._offer,
             WholeAdapter(taken.begun, how),
             WholeAdapter(result.adapter, trained),

@@ -8,8 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from edge_sdk.session.assignment import AWAY
-from edge_sdk.session.visit import Visit, places_of
+from edge_sdk.session.visit import AWAY, Visit, places_of
 from edge_sdk.transport.retries import full_jitter
 from hetlora.errors import HetloraError, InputError, RefusedError, UnavailableError
 

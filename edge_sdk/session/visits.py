@@ -10,13 +10,13 @@ from edge_sdk.conditions import LeftAlone
 from edge_sdk.events import AwaitingApproval, CheckedIn
 from edge_sdk.identity.identity_store import IdentityStore
 from edge_sdk.planning.capabilities import Capabilities
-from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS, Equipment
 from edge_sdk.session.enrolment import check_in
+from edge_sdk.session.equipment import Equipment
 from edge_sdk.session.evaluation_session import EvaluationSession
 from edge_sdk.session.giving_up import give_up_others
 from edge_sdk.session.key_rotation import rotate_key
 from edge_sdk.session.training_session import Session
-from edge_sdk.session.visit import Visit
+from edge_sdk.session.visit import NOT_ALLOWED_SECONDS, Visit
 from edge_sdk.transport.transport import Transport
 from hetlora import __version__
 from hetlora.errors import ConditionsUnmet, RefusedError, Stopped, UnavailableError

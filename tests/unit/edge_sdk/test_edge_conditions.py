@@ -11,7 +11,7 @@ from strong_device import STRONG
 from edge_sdk.client import EdgeClient
 from edge_sdk.conditions import LEFT_ALONE_SECONDS, LeftAlone
 from edge_sdk.events import Event, StepDone
-from edge_sdk.session.assignment import NOT_ALLOWED_SECONDS
+from edge_sdk.session.visit import NOT_ALLOWED_SECONDS
 from hetlora.errors import SettingsError
 from hetlora.messages.conditions import ANY_TIME, Conditions
 
