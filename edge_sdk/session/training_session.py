@@ -203,7 +203,7 @@ class Session(Assignment):
         tools.watch.check_stop()
         if (reason := tools.watch.metered()) is not None:  # it waits for a later visit
             return Visit("not_allowed", reason, NOT_ALLOWED_SECONDS, offer=self._offer, choice=self._choice)
-        tools.uploads.deliver(assignment_id, update.tensors)
+        tools.uploads.deliver(assignment_id, update.tensors, tools.watch.check_stop)
         tools.on_event(Uploaded(len(update.tensors)))
         receipt = tools.service.submit(assignment_id, update.report)
         # Nothing was sent, as it were, where the service had no more use for it.

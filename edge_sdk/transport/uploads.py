@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,21 +38,26 @@ class Uploads:
         self._transport = transport
         self._part_bytes = part_bytes
 
-    def deliver(self, assignment_id: str, update: bytes) -> None:
+    def deliver(
+        self, assignment_id: str, update: bytes, may_go_on: Callable[[], object] = lambda: None
+    ) -> None:
         """Bring an update to the service, however often the line is cut on the way.
 
         The service knows by the digest what it has of an update. So it is asked wherever that is in doubt,
-        also by a process that was started after the last one was killed in the middle.
+        also by a process that was started after the last one was killed in the middle. `may_go_on` is called
+        before each part; what it raises ends the upload, and a later one goes on with it.
 
         Raises:
-            HetloraError: see `Transport.exchange`.
+            HetloraError: see `Transport.exchange`, and what `may_go_on` raises.
         """
         if len(update) <= self._part_bytes:
+            may_go_on()
             DeviceService(self._transport).upload(assignment_id, update)
             return
         parts = _Parts(self._transport, assignment_id, update, self._part_bytes)
         furthest = refusals = 0
         while parts.there_bytes < len(update):
+            may_go_on()
             try:
                 # Each part that arrives starts the count of tries anew, as with downloads.
                 self._transport.retrying(parts.advance)

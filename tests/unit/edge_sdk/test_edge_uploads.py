@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -44,6 +45,7 @@ class PartTaker(FakeService):
         self.loses_answers: set[int] = set()
         self.forgets_after: int | None = None  # so many parts, once
         self.location = "/device/v1/uploads/"
+        self.on_part: Callable[[], object] = lambda: None  # called with each that was taken
 
     @property
     def uploads(self) -> dict[str, bytes]:
@@ -66,6 +68,7 @@ class PartTaker(FakeService):
         offset = int(request.headers["Upload-Offset"])
         reply = super()._take_part(request, sha256)
         self.parts.append((offset, len(request.body)))
+        self.on_part()
         if len(self.parts) - 1 in self.loses_answers:
             raise CUT
         return reply
@@ -125,6 +128,25 @@ def test_part_whose_answer_is_lost_is_not_sent_again(client: EdgeClient, service
     assert client.run_once().outcome == "accepted"
     assert sum(service.sent_bytes()) == len(upload_of(service))
     assert service.begun[:4] == [0, 100, 200, 300]
+
+
+def test_stop_ends_an_upload_with_the_part_under_way_and_a_later_visit_goes_on(
+    client: EdgeClient, service: PartTaker
+) -> None:
+    stop = threading.Event()
+
+    def on_part() -> None:
+        if len(service.parts) == 2:
+            stop.set()
+
+    service.on_part = on_part
+    visit = client.run_once(stop=stop)
+    assert (visit.outcome, visit.offer) == ("stopped", service.offer)
+    assert service.sent_bytes() == [PART_BYTES] * 2
+    assert not [request for request in service.requests if ":fail" in request or ":submit" in request]
+    assert client.run_once().outcome == "accepted"
+    assert service.begun == [0, 2 * PART_BYTES]
+    assert sum(service.sent_bytes()) == len(upload_of(service))
 
 
 def test_part_that_never_arrives_is_sent_again(client: EdgeClient, service: PartTaker) -> None:
