@@ -97,8 +97,8 @@ class Adopted:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """The adapter in use stays so, as the new one is worse, or cannot be scored."""
+class NotAdopted:
+    """A new adapter is not taken into use, as it is worse than the one that is, or cannot be scored."""
 
     comparison: Comparison
 
@@ -137,7 +137,7 @@ Event = (
     | Submitted
     | Evaluated
     | Adopted
-    | Kept
+    | NotAdopted
     | GivenBack
     | Resumed
     | GivenUp

@@ -15,7 +15,7 @@ from edge_sdk.adapters.adapters import Adapters
 from edge_sdk.adapters.index import Comparison, StoredAdapter
 from edge_sdk.adapters.policy import Adoption
 from edge_sdk.batching.batches import check_examples
-from edge_sdk.events import Adopted, Event, Kept
+from edge_sdk.events import Adopted, Event, NotAdopted
 from edge_sdk.examples import ExampleStore
 from edge_sdk.runtimes import runtime_for
 from edge_sdk.runtimes.base import RuntimeFactory
@@ -86,7 +86,7 @@ class Adopter:
             logger.warning("event=adoption_put_off reason=%s", reason)
             return None
         logger.info("event=%s kind=%s reason=%s", comparison.outcome, new.kind, comparison.reason)
-        self.on_event(Adopted(comparison) if comparison.outcome == "adopted" else Kept(comparison))
+        self.on_event(Adopted(comparison) if comparison.outcome == "adopted" else NotAdopted(comparison))
         return comparison
 
     def _compared(

@@ -13,7 +13,7 @@ from edge_sdk.events import Event, HeldOutScored
 from edge_sdk.examples import ExampleStore
 from edge_sdk.session.checkpoints import FirstScore
 from edge_sdk.session.visit import failure_of
-from edge_sdk.training.evaluation import Evaluated
+from edge_sdk.training.evaluation import ScoredModel
 from edge_sdk.training.scoring import score
 from hetlora.bundle import Bundle
 from hetlora.errors import DataError, Stopped, TrainingDiverged
@@ -74,7 +74,7 @@ class HeldOutScores:
         self.first: FirstScore | None = None
         self.seconds_to_keep = 0.0  # what scoring has taken, and will take once more
 
-    def score_before(self, model: Evaluated, known: FirstScore | None = None) -> None:
+    def score_before(self, model: ScoredModel, known: FirstScore | None = None) -> None:
         """Score the model as a round begins with it, unless that is known of a process before this one."""
         if self._store is None:
             return
@@ -90,7 +90,7 @@ class HeldOutScores:
         if (report := self._reports.get("before")) is not None:
             self.first = FirstScore(report=report, seconds=seconds)
 
-    def score_after(self, model: Evaluated) -> None:
+    def score_after(self, model: ScoredModel) -> None:
         """Score it again, on the same examples, where it was scored before."""
         if self._store is not None and self.first is not None:
             most = self.first.report.example_count
@@ -104,7 +104,7 @@ class HeldOutScores:
         return {f"held_out_loss_{when}": report.loss for when, report in self._reports.items()}
 
     def _score(
-        self, when: When, model: Evaluated, store: ExampleStore, *, max_seconds: float, most_examples: int
+        self, when: When, model: ScoredModel, store: ExampleStore, *, max_seconds: float, most_examples: int
     ) -> None:
         """Score once and tell."""
         manifest = self._bundle.manifest

@@ -16,15 +16,15 @@ from hetlora.manifest import Task, generates_text
 from hetlora.messages.evaluation import MAX_EXAMPLES, MAX_LOSS, EvaluationReport
 
 
-class Evaluated(Protocol):
-    """A model under an adapter."""
+class ScoredModel(Protocol):
+    """A model under an adapter, to be scored."""
 
     def evaluate(self, batch: Batch) -> Evaluation:
         """Score a batch."""
 
 
 def evaluate_locally(
-    model: Evaluated,
+    model: ScoredModel,
     batches: Iterator[tuple[Batch, int]],
     task: Task,
     *,

@@ -10,14 +10,14 @@ import numpy as np
 from edge_sdk.batching.batches import batching_of, each_once
 from edge_sdk.examples import ExampleStore
 from edge_sdk.runtimes.base import Batch
-from edge_sdk.training.evaluation import Evaluated, evaluate_locally
+from edge_sdk.training.evaluation import ScoredModel, evaluate_locally
 from hetlora.bundle import Bundle
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.evaluation import EvaluationReport
 
 
 def score(
-    model: Evaluated,
+    model: ScoredModel,
     store: ExampleStore,
     bundle: Bundle,
     settings: TrainingSettings,

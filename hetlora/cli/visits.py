@@ -38,7 +38,7 @@ class VisitTeller:
             Downloaded,
             GivenUp,
             HeldOutScored,
-            Kept,
+            NotAdopted,
             RankChosen,
             RankPruned,
             Resumed,
@@ -67,7 +67,7 @@ class VisitTeller:
                 say(f"{assignment_id} is no longer this device's: what was trained for it is dropped")
             case Adopted(comparison) if comparison.new_loss is not None:
                 say(in_words(comparison))
-            case Kept(comparison):
+            case NotAdopted(comparison):
                 say(in_words(comparison))
             case _:
                 pass

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from edge_sdk.adapters.policy import Adoption
 from edge_sdk.client import EdgeClient
-from edge_sdk.events import Adopted, Kept
+from edge_sdk.events import Adopted, NotAdopted
 from edge_sdk.folder import DeviceFolder
 from hetlora.cli.main import app
 from hetlora.cli.visits import VisitTeller
@@ -120,7 +120,7 @@ def test_device_that_runs_says_what_was_compared_and_is_silent_where_nothing_was
     report = compared.adapters.report()
     assert report is not None
     teller = VisitTeller(as_json=False)
-    teller.on_event(Kept(report))
+    teller.on_event(NotAdopted(report))
     teller.on_event(Adopted(report.model_copy(update={"outcome": "adopted", "reason": "it is better"})))
     teller.on_event(Adopted(report.model_copy(update={"outcome": "adopted", "new_held_out": None})))
     kept, adopted = capsys.readouterr().out.splitlines()

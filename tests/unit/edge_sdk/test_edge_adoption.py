@@ -23,7 +23,7 @@ from fake_service import FakeService
 from edge_sdk.adapters.adapters import Adapters, WholeAdapter
 from edge_sdk.adapters.policy import Adoption
 from edge_sdk.client import EdgeClient
-from edge_sdk.events import Adopted, Event, Kept, StepDone, Submitted
+from edge_sdk.events import Adopted, Event, NotAdopted, StepDone, Submitted
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.runtimes.base import Batch, Evaluation, Factors
 from edge_sdk.session.adoption import Adopter
@@ -59,7 +59,7 @@ def careful(make_client: MakeClient, events: list[Event]) -> MakeClient:
 
 
 def outcomes(events: list[Event]) -> list[type]:
-    return [type(event) for event in events if isinstance(event, (Adopted, Kept))]
+    return [type(event) for event in events if isinstance(event, (Adopted, NotAdopted))]
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def outcomes(events: list[Event]) -> list[type]:
     [
         (0.5, 0.0, Adopted),
         (0.25, 0.0, Adopted),  # no worse
-        (0.0, 0.0, Kept),
+        (0.0, 0.0, NotAdopted),
         (0.0, 0.12, Adopted),  # 0.693 - 0.576 = 0.117
-        (0.0, 0.11, Kept),
+        (0.0, 0.11, NotAdopted),
     ],
 )
 def test_new_adapter_is_adopted_unless_its_loss_is_above_by_more_than_the_tolerance(
@@ -104,7 +104,7 @@ def test_local_adapter_is_held_against_the_local_one_in_use(
     client.adapters.use("local")
     offer_round(service, 1, b=-3.0)  # three steps take it to 0.5, and not to 0.90625
     client.run_once()
-    assert outcomes(events) == [Kept]
+    assert outcomes(events) == [NotAdopted]
     assert b_in_use(client.adapters) == 0.90625
 
 
@@ -193,7 +193,7 @@ def test_fault_of_the_device_leaves_in_use_what_is_and_costs_no_round(
     client = careful(runtime=failing(MemoryError(), number))
     offer_round(service, 1, b=0.5)
     assert client.run_once().outcome == "accepted"
-    assert outcomes(events) == [Kept]
+    assert outcomes(events) == [NotAdopted]
     report = client.adapters.report()
     assert report is not None
     assert "MemoryError" in report.reason
@@ -211,7 +211,7 @@ def test_adapter_whose_loss_is_no_number_is_not_adopted(
     client.run_once()
     report = client.adapters.report()
     assert report is not None
-    assert outcomes(events) == [Kept]
+    assert outcomes(events) == [NotAdopted]
     assert "training_diverged" in report.reason
 
 
@@ -247,7 +247,7 @@ def test_visit_that_was_cut_off_before_the_decision_is_followed_by_one_that_make
     trained = sum(isinstance(event, StepDone) for event in events)
     assert client.run_once().outcome == "accepted"
     assert sum(isinstance(event, StepDone) for event in events) == trained  # delivered, not trained again
-    assert outcomes(events) == [Kept]
+    assert outcomes(events) == [NotAdopted]
     assert b_in_use(client.adapters) == 0.25
 
 

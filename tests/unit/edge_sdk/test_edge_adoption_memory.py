@@ -17,7 +17,7 @@ from edge_sdk.adapters.adapters import WholeAdapter
 from edge_sdk.adapters.index import StoredAdapter
 from edge_sdk.adapters.policy import Adoption
 from edge_sdk.client import EdgeClient
-from edge_sdk.events import Adopted, Event, Kept
+from edge_sdk.events import Adopted, Event, NotAdopted
 from edge_sdk.examples import ExampleStore
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.planning.forecast import PROCESS_BYTES
@@ -91,7 +91,7 @@ def test_both_are_scored_at_the_rows_and_lengths_that_were_agreed_for_either(
     leave_undecided(service, client, index=2, b=0.5, rows=new[0], tokens=new[1])
     service.offer = None
     client.run_once()
-    assert [type(event) for event in events if isinstance(event, (Adopted, Kept))] == [Adopted]
+    assert [type(event) for event in events if isinstance(event, (Adopted, NotAdopted))] == [Adopted]
     assert [sizes(runtime) for runtime in opened.runtimes] == [[(1, 2)] * 3] * 2
 
 
@@ -186,7 +186,7 @@ def test_comparison_that_kills_each_process_ends_and_the_device_gets_back_to_wor
     assert (report.outcome, report.new_loss, report.in_use_loss) == ("kept", None, None)
     assert report.reason == "each comparison with it ended with its process"
     assert b_in_use(client.adapters) == 0.25
-    assert [type(event) for event in events if isinstance(event, (Adopted, Kept))] == [Kept]
+    assert [type(event) for event in events if isinstance(event, (Adopted, NotAdopted))] == [NotAdopted]
 
 
 def test_next_round_is_compared_after_one_that_was_not(
@@ -198,7 +198,10 @@ def test_next_round_is_compared_after_one_that_was_not(
         client.adapters.begin_comparison()
     offer_round(service, 2, b=0.5)
     assert client.run_once().outcome == "accepted"
-    assert [type(event) for event in events if isinstance(event, (Adopted, Kept))] == [Kept, Adopted]
+    assert [type(event) for event in events if isinstance(event, (Adopted, NotAdopted))] == [
+        NotAdopted,
+        Adopted,
+    ]
 
 
 def test_comparison_that_is_put_off_again_and_again_is_made_in_the_end(
@@ -227,7 +230,7 @@ def test_comparison_that_is_put_off_again_and_again_is_made_in_the_end(
     assert b_in_use(client.adapters) == 0.25
     is_idle[0] = True
     client_with(QuadraticRuntime).run_once()
-    assert [type(event) for event in events if isinstance(event, (Adopted, Kept))] == [Adopted]
+    assert [type(event) for event in events if isinstance(event, (Adopted, NotAdopted))] == [Adopted]
     assert b_in_use(client.adapters) == 0.5
 
 
