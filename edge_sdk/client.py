@@ -125,7 +125,7 @@ class EdgeClient:
         from edge_sdk.planning.capabilities import Capabilities
         from edge_sdk.session.enrolment import enrolment_of
         from edge_sdk.session.opening import equip, open_examples, open_kept, open_line
-        from edge_sdk.session.visits import Visits
+        from edge_sdk.session.visitor import Visitor
         from edge_sdk.transport.way import Way
 
         way, watch = Way(ca_file, tls_pins, proxy, http), Watch(conditions, is_charging, is_metered, is_idle)
@@ -159,13 +159,13 @@ class EdgeClient:
                 on_event=on_event,
             )
             self.adapters = tools.adapters
-            self._visits = Visits(enrolment, transport, kept.identities, measured, LeftAlone(clock), tools)
+            self._visitor = Visitor(enrolment, transport, kept.identities, measured, LeftAlone(clock), tools)
             self._opened = opened.pop_all()
 
     @property
     def device_id(self) -> str:
         """This device's name at the service, made from its first public key."""
-        return self._visits.transport.identity.device_id
+        return self._visitor.transport.identity.device_id
 
     def rotate_key(self) -> None:
         """Replace this device's key at the service and in its folder; its id stays, the key so far is void.
@@ -176,7 +176,7 @@ class EdgeClient:
             ServiceUnreachable, ServiceFailed, TooManyRequests: see `run_once`.
             RefusedError: the service does not know this device, or does not admit it; its key stays.
         """
-        self._visits.rotate_key()
+        self._visitor.rotate_key()
 
     def close(self) -> None:
         """Close connections, the example stores and the database."""
@@ -209,7 +209,7 @@ class EdgeClient:
             RefusedError: the service does not admit this device; the subclass says why.
             UnavailableError: this system does not tell what planning needs; give `capabilities` by hand.
         """
-        return self._visits.once(stop)
+        return self._visitor.once(stop)
 
     def run_forever(
         self, *, stop: threading.Event | None = None, on_visit: Callable[[Visit], None] = lambda visit: None
@@ -225,7 +225,7 @@ class EdgeClient:
             InputError: something of this device cannot be used, a store that is damaged for one.
             Exception: what `on_visit` raises.
         """
-        from edge_sdk.session.visiting import keep_visiting
+        from edge_sdk.session.keep_visiting import keep_visiting
 
         stop = stop or threading.Event()
-        keep_visiting(partial(self._visits.once, stop), stop, on_visit)
+        keep_visiting(partial(self._visitor.once, stop), stop, on_visit)

@@ -94,7 +94,7 @@ class PairedTraining:
             self.checkpoints[name] += clock() - before[name]
 
     def _on_step(self, step: int, loss: float) -> None:
-        """As `Session` has it."""
+        """As `TrainingAssignment` has it."""
         self.events.append(StepDone(step, self._case.steps, loss))
         self._watch.check()
         for name, clock in self._clocks.items():

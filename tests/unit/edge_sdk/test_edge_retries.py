@@ -19,8 +19,8 @@ from edge_sdk.client import EdgeClient
 from edge_sdk.events import CheckedIn, Event
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.identity.identity import new_identity
+from edge_sdk.session.keep_visiting import keep_visiting
 from edge_sdk.session.visit import Visit
-from edge_sdk.session.visiting import keep_visiting
 from edge_sdk.transport.retries import MAX_TRIES, asked_seconds, full_jitter
 from edge_sdk.transport.transport import Transport
 from edge_sdk.transport.way import Way

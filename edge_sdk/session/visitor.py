@@ -1,4 +1,4 @@
-"""Visits of one device to its service: may it work, is there work, and how did it end."""
+"""One visit of a device to its service: may it work, is there work, and how did it end."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from edge_sdk.identity.identity_store import IdentityStore
 from edge_sdk.planning.capabilities import Capabilities
 from edge_sdk.session.enrolment import check_in
 from edge_sdk.session.equipment import Equipment
-from edge_sdk.session.evaluation_session import EvaluationSession
+from edge_sdk.session.evaluation_assignment import EvaluationAssignment
 from edge_sdk.session.giving_up import give_up_others
 from edge_sdk.session.key_rotation import rotate_key
-from edge_sdk.session.training_session import Session
+from edge_sdk.session.training_assignment import TrainingAssignment
 from edge_sdk.session.visit import NOT_ALLOWED_SECONDS, Visit
 from edge_sdk.transport.transport import Transport
 from hetlora import __version__
@@ -25,8 +25,8 @@ from hetlora.messages.device import CheckIn, CheckInAnswer, EnrolRequest, Offer
 
 
 @dataclass(frozen=True, slots=True)
-class Visits:
-    """What a device visits its service with; see `EdgeClient.run_once`."""
+class Visitor:
+    """Visits the service for one device; see `EdgeClient.run_once`."""
 
     enrolment: EnrolRequest
     transport: Transport
@@ -72,7 +72,7 @@ class Visits:
         return self._work(answer.offer, replace(tools, watch=watch))
 
     def _work(self, offer: Offer, tools: Equipment) -> Visit:
-        work = EvaluationSession if offer.kind == "evaluate" else Session
+        work = EvaluationAssignment if offer.kind == "evaluate" else TrainingAssignment
         try:
             visit = work(offer, tools).run()
         except Stopped as stopped:

@@ -14,7 +14,7 @@ from hetlora.messages.evaluation import EvaluationReport
 logger = logging.getLogger(__name__)
 
 
-class EvaluationSession(Assignment):
+class EvaluationAssignment(Assignment):
     """Takes an offer, scores what the app holds out, and reports; nothing else leaves the device.
 
     Nothing of it is kept: an evaluation that was cut off is done again when it is offered again.

@@ -38,7 +38,7 @@ from hetlora.stored_tensors import tensors_to_bytes
 logger = logging.getLogger(__name__)
 
 
-class Session(Assignment):
+class TrainingAssignment(Assignment):
     """Takes an offer, trains, and delivers; used once."""
 
     _not_kept: bytes | None = None  # private factors of an update that could not be stored
