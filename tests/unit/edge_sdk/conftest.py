@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+import sys
 from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +113,13 @@ def client_of(tmp_path: Path) -> Callable[..., EdgeClient]:
         return client
 
     return make
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ForkServerContext]:
+    """Processes that begin with everything imported, as the server that forks them has done that."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mortal_device"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        yield context

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import random
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -37,16 +34,6 @@ class Life:
     resumed: int = 0
     steps: list[int] = field(default_factory=list)
     checkpoints: list[int] = field(default_factory=list)
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[ForkServerContext]:
-    """Processes that begin with everything imported, as the server that forks them has done that."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mortal_device"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        yield context
 
 
 @pytest.fixture

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -27,16 +24,6 @@ from hetlora.messages.device import TrainingSettings
 
 STEPS = 5
 TRAINING = TrainingSettings(steps=STEPS, batch_size=2, learning_rate=0.01, max_tokens=8, pruning_decay=1.0)
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[ForkServerContext]:
-    """Processes that begin with everything imported, as the server that forks them has done that."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mortal_device"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        yield context
 
 
 @pytest.fixture

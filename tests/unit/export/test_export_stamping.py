@@ -95,10 +95,8 @@ def test_smaller_ranks_answer_as_in_the_symbolic_graph(bundle: Bundle, batch: Ba
     stamped = stamp(bundle, tmp_path / "stamped", rank=4)
     read = {**batch, "decoder_input_ids": np.ones((ROWS, TOKENS), np.int64)}
     smaller = trained_adapter(bundle.manifest.adapter, (2, 0, 4))
-    for adapter in (None, smaller):
-        ours, theirs = (
-            OnnxModel(each, to_tensors(adapter), threads=1).logits(read) for each in (stamped, bundle)
-        )
+    for factors in (None, to_tensors(smaller)):
+        ours, theirs = (OnnxModel(each, factors, threads=1).logits(read) for each in (stamped, bundle))
         assert np.abs(ours - theirs).max() <= TOLERANCE
 
 
