@@ -61,6 +61,7 @@ class ExecutorchRuntime:
         Raises:
             DataError: an input is missing, has the wrong shape, has more rows or tokens than the program
                 takes, or holds numbers outside its range.
+            MemoryError: there is no memory for the batch.
         """
         feeds = labelled_feeds(self._bundle.manifest, batch)
         read = [*(feeds[tensor.name] for tensor in self._bundle.manifest.inputs), feeds[LABELS]]
@@ -71,7 +72,7 @@ class ExecutorchRuntime:
         """Score a batch under these factors.
 
         Raises:
-            DataError: as in `gradients`.
+            DataError, MemoryError: as in `gradients`.
         """
         manifest = self._bundle.manifest
         feeds = labelled_feeds(manifest, batch)

@@ -5,6 +5,7 @@ Imports torch: ExecuTorch's Python bindings take and give its tensors alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,11 @@ from hetlora.errors import BundleInvalid, DataError, DependencyMissing
 Array = NDArray[Any]
 
 _SCALAR_TYPES: Final = {4: "int64", 6: "float32", 7: "float64"}  # c10::ScalarType
+# executorch/runtime/core/error.h: MemoryAllocationFailed, DelegateMemoryAllocationFailed, and Internal, which
+# is all that comes through of XNNPACK's `xnn_status_out_of_memory`; what kernels refuse is InvalidArgument.
+_NO_MEMORY_LOADING: Final = (0x21, 0x31)
+_NO_MEMORY_RUNNING: Final = (0x1, *_NO_MEMORY_LOADING)
+_CODE: Final = re.compile(r"error:? 0x:?([0-9a-f]+)")
 
 
 def import_bindings() -> Any:
@@ -49,6 +55,7 @@ class Program:
         DependencyMissing: ExecuTorch cannot be imported.
         SettingsError: `threads` is below 1.
         BundleInvalid: the program or its weights cannot be loaded, or it takes other inputs.
+        MemoryError: there is no memory for them.
     """
 
     def __init__(
@@ -66,6 +73,8 @@ class Program:
             self._limits = [tuple(tensor.sizes()) for tensor in taken]
             dtypes = [_SCALAR_TYPES.get(tensor.dtype(), "other") for tensor in taken]
         except Exception as error:  # the bindings raise RuntimeError and, for a missing file, others
+            if isinstance(error, MemoryError) or _code_of(error) in _NO_MEMORY_LOADING:
+                raise MemoryError(f"there is no memory for {program.name}") from error
             raise BundleInvalid(
                 f"{program.name} cannot be loaded", got=error, expected="a program for ExecuTorch 1.4"
             ) from error
@@ -81,6 +90,7 @@ class Program:
 
         Raises:
             DataError: an array is larger than the program was compiled for, or the model refuses its values.
+            MemoryError: there is no memory for the batch or, the first time, for the weights that it packs.
         """
         for array, limit in zip(arrays, self._limits, strict=True):
             if any(size > most for size, most in zip(array.shape, limit, strict=True)):
@@ -89,16 +99,27 @@ class Program:
                 )
         try:
             answers = self._module.forward([self._tensor(array) for array in arrays], clone_outputs=True)
-        except RuntimeError as error:
-            raise DataError(
-                "the model refuses the batch", got=error, expected="token numbers that the model knows"
-            ) from error
+        except (RuntimeError, MemoryError) as error:
+            raise batch_refused(error) from error
         return [answer.numpy() for answer in answers]
 
     def _tensor(self, array: Array) -> Any:
         array = np.asarray(array, order="C")  # ascontiguousarray would give a scalar an axis
         # torch knows no arrays that may not be written to; the program does not write to its inputs.
         return self._torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def batch_refused(error: Exception) -> DataError | MemoryError:
+    """What to raise when a program fails on inputs whose shapes were right."""
+    if isinstance(error, MemoryError) or _code_of(error) in _NO_MEMORY_RUNNING:
+        return MemoryError("there is no memory for the batch")
+    return DataError("the model refuses the batch", got=error, expected="token numbers that the model knows")
+
+
+def _code_of(error: Exception) -> int | None:
+    """The number of the error that the bindings tell, if they tell one."""
+    told = _CODE.search(str(error))
+    return None if told is None else int(told[1], 16)
 
 
 def _check_inputs(name: str, taken: Sequence[tuple[str, tuple[int, ...]]], wanted: Signature) -> None:

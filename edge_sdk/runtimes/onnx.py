@@ -19,6 +19,7 @@ from edge_sdk.runtimes.onnx_library import (
     batch_refused,
     graph_refused,
     import_training_bindings,
+    memory_for_adapter,
     open_session,
     session_options,
 )
@@ -44,6 +45,7 @@ class OnnxRuntime:
         SettingsError: `threads` is below 1.
         BundleInvalid: a graph of the bundle cannot be loaded, takes other inputs than the manifest has, or
             reads another file than the base weights.
+        MemoryError: there is no memory for it.
     """
 
     def __init__(self, bundle: Bundle, ranks: Mapping[str, int], *, threads: int | None = None) -> None:
@@ -53,8 +55,9 @@ class OnnxRuntime:
         self._bindings = import_training_bindings()
         # A graph that may take any rank learns it from the factors that it is opened with.
         opened_with = fed_factors(zero_factors(manifest.adapter, ranks), manifest.fixed_rank)
-        self._state = load_as_checkpoint(self._bindings, opened_with)
-        self._parameters = {key: self._state.get_parameter(key) for key in opened_with}
+        with memory_for_adapter():
+            self._state = load_as_checkpoint(self._bindings, opened_with)
+            self._parameters = {key: self._state.get_parameter(key) for key in opened_with}
         self._module = self._open_module()
 
     @property
@@ -67,9 +70,11 @@ class OnnxRuntime:
 
         Raises:
             DataError: an input is missing, has the wrong shape, or holds numbers outside its range.
+            MemoryError: there is no memory for the batch or the adapter.
         """
         feeds = {**labelled_feeds(self._bundle.manifest, batch), **_NO_PENALTY}
-        self._set(factors)
+        with memory_for_adapter():
+            self._set(factors)
         fetches = self._bindings.OrtValueVector()
         try:
             self._module.train_step([feeds[name] for name in self._module.input_names(True)], fetches)
@@ -77,14 +82,15 @@ class OnnxRuntime:
             raise batch_refused(error) from error
         finally:
             self._module.lazy_reset_grad()
-        answers = {key: self._parameters[key].grad.numpy() for key in factors}
+        with memory_for_adapter():
+            answers = {key: self._parameters[key].grad.numpy() for key in factors}
         return float(fetches[0].numpy()), own_shapes(answers, factors)
 
     def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:
         """Score a batch under these factors.
 
         Raises:
-            DataError: as in `gradients`.
+            DataError, MemoryError: as in `gradients`.
             BundleInvalid: the eval graph, opened when it is first needed, as when opening.
         """
         manifest = self._bundle.manifest

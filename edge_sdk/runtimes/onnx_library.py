@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -92,6 +94,21 @@ def open_session(graph: Path, threads: int | None) -> Any:
         )
     except Exception as error:  # the bindings' exceptions share no base class
         raise graph_refused(graph, error) from error
+
+
+@contextmanager
+def memory_for_adapter() -> Iterator[None]:
+    """Tell a lack of memory as such where nothing but an adapter is copied into the library.
+
+    Raises:
+        MemoryError: there is no memory for it.
+    """
+    try:
+        yield
+    except Exception as error:  # the bindings' exceptions share no base class
+        if _is_lack_of_memory(error):
+            raise MemoryError("there is no memory for the adapter") from error
+        raise
 
 
 def graph_refused(graph: Path, error: Exception) -> BundleInvalid | MemoryError:

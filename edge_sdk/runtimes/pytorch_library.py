@@ -41,6 +41,7 @@ _UNREAD: Final = "pooler."
 # Masks and angles beside the weights, which a model makes itself: small in all that there are.
 _OWN_BYTES: Final = 64 * 1024 * 1024
 _NO_MODEL: Final = "transformers cannot build the model of the configuration"
+_NO_MEMORY: Final = ("can't allocate memory", "Cannot allocate memory")  # a processor's allocator; mmap
 Built = TypeVar("Built")
 
 
@@ -83,10 +84,13 @@ def mapped_weights(torch: Any, path: Path, weights: WeightMap) -> dict[str, Any]
 
     Raises:
         BundleInvalid: the file cannot be mapped.
+        MemoryError: there is no memory for it.
     """
     try:
         whole = torch.from_file(str(path), shared=False, size=size_of(path) // 4, dtype=torch.float32)
     except RuntimeError as error:
+        if is_lack_of_memory(error):
+            raise MemoryError(f"there is no memory for {path.name}") from error
         raise BundleInvalid(f"{path.name} cannot be mapped", got=type(error).__name__) from error
     return {name: view_of(whole, place) for name, place in weights.weights.items()}
 
@@ -116,6 +120,7 @@ def build_frozen(
 
     Raises:
         BundleInvalid: transformers cannot build it, or it has other weights than there are.
+        MemoryError: there is no memory for it.
     """
     torch = libraries.torch
     auto_class = getattr(libraries.auto, _AUTO_CLASSES[task])
@@ -147,7 +152,15 @@ def _or_refuse(build: Callable[[], Built], what: str) -> Built:
     try:
         return build()
     except Exception as error:  # the libraries raise whatever numbers that do not add up lead to
+        if is_lack_of_memory(error):
+            raise MemoryError("there is no memory for the model") from error
         raise BundleInvalid(what, got=f"{type(error).__name__}: {error}"[:300]) from error
+
+
+def is_lack_of_memory(error: Exception) -> bool:
+    """Whether PyTorch had no memory: a GPU's allocator has a class for it, a processor's only words."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(words in str(error) for words in _NO_MEMORY)
 
 
 def _names_of(plan: Any, tensors: Mapping[str, Any]) -> dict[tuple[str, ...], str | None]:
@@ -189,6 +202,7 @@ def with_lora(libraries: Libraries, frozen: Any, ranks: Mapping[str, int], scali
 
     Raises:
         BundleInvalid: PEFT finds no such layers.
+        MemoryError: there is no memory for them.
     """
 
     def wrapped() -> Any:

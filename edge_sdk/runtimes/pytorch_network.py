@@ -16,6 +16,7 @@ from edge_sdk.runtimes.pytorch_library import (
     build_frozen,
     factors_of,
     import_libraries,
+    is_lack_of_memory,
     mapped_weights,
     size_of,
     to_array,
@@ -77,7 +78,7 @@ class PytorchNetwork:
             DataError: the model refuses the values of the batch.
             MemoryError: there is no memory for it.
         """
-        with self._lock, in_our_words(self._libraries.torch):
+        with self._lock, in_our_words():
             self._take(factors)
             for parameter in self._factors.values():
                 parameter.grad = None
@@ -127,7 +128,7 @@ class PytorchNetwork:
     @contextmanager
     def _answering(self, factors: Factors) -> Iterator[None]:
         torch = self._libraries.torch
-        with self._lock, in_our_words(torch):
+        with self._lock, in_our_words():
             self._take(factors)
             with torch.inference_mode():
                 yield
@@ -185,7 +186,7 @@ class PytorchNetwork:
 
 
 @contextmanager
-def in_our_words(torch: Any) -> Iterator[None]:
+def in_our_words() -> Iterator[None]:
     """Turn what PyTorch raises over a batch into errors of ours.
 
     Raises:
@@ -195,8 +196,7 @@ def in_our_words(torch: Any) -> Iterator[None]:
     try:
         yield
     except (IndexError, RuntimeError) as error:
-        # A processor's allocator has no error of its own.
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if is_lack_of_memory(error):
             raise MemoryError("there is no memory for the batch") from error
         raise DataError(
             "the model refuses the batch", got=error, expected="token numbers that the model knows"

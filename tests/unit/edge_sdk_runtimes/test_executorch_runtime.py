@@ -13,6 +13,7 @@ from trainers import trainer_of
 
 from edge_sdk.runtimes.base import Batch
 from edge_sdk.runtimes.executorch import ExecutorchModel, ExecutorchRuntime
+from edge_sdk.runtimes.executorch_library import batch_refused
 from edge_sdk.runtimes.losses import mean_loss
 from edge_sdk.training.trainer import Trainer
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter
@@ -209,6 +210,61 @@ def test_device_needs_nothing_of_the_exporter(bundle: Bundle, batch: Batch) -> N
     done = subprocess.run([sys.executable, "-c", DEVICE], input=given, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode().splitlines()[-1] == "[]"
+
+
+# Packs the weights of one program after the other with a little more memory each time.
+LITTLE_MEMORY = """
+import pickle, resource, sys
+import psutil
+from edge_sdk.runtimes.executorch import ExecutorchModel
+bundle, batch = pickle.load(sys.stdin.buffer)
+rooms = [2**power for power in range(14, 23)]
+models = [ExecutorchModel(bundle, threads=1) for _ in rooms]
+for room, model in zip(rooms, models, strict=True):
+    held = psutil.Process().memory_info().data
+    resource.setrlimit(resource.RLIMIT_DATA, (held + room, resource.RLIM_INFINITY))
+    try:
+        model.logits(batch)
+        print("answered")
+    except Exception as error:
+        print(type(error).__name__, error.__cause__)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+models[0].logits(batch)  # with memory again it goes on
+"""
+
+
+@needs_lowering
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no kernel holds a process to such a limit")
+def test_lack_of_memory_is_told_as_such_and_not_as_a_fault_of_the_batch(bundle: Bundle, batch: Batch) -> None:
+    import pickle
+
+    given = pickle.dumps((bundle, dict(batch)))
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY], input=given, capture_output=True, timeout=120, check=True
+    )
+    told = done.stdout.decode().splitlines()
+    print(told)
+    assert {line.split()[0] for line in told} == {"MemoryError", "answered"}
+    assert told[-1] == "answered"
+    assert any("error: 0x1" in line for line in told)  # XNNPACK's
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("Failed to execute method forward, error: 0x1"), MemoryError),
+        (RuntimeError("Failed to load method forward, error: 0x:21"), MemoryError),
+        (RuntimeError("Failed to execute method forward, error: 0x31"), MemoryError),
+        (MemoryError("std::bad_alloc"), MemoryError),
+        (RuntimeError("Failed to execute method forward, error: 0x12"), DataError),
+        (RuntimeError("no code at all"), DataError),
+    ],
+)
+def test_error_of_the_library_is_one_of_memory_or_of_the_batch(
+    error: Exception, expected: type[Exception]
+) -> None:
+    assert type(batch_refused(error)) is expected
 
 
 def test_bundle_without_programs_is_refused(tiny_bundle: Bundle) -> None:

@@ -11,6 +11,7 @@ import pytest
 from trainers import trainer_of
 
 from edge_sdk.runtimes.base import Batch
+from edge_sdk.runtimes.onnx_library import memory_for_adapter
 from edge_sdk.training.trainer import Trainer
 from hetlora.adapter import Adapter, AdapterSpec, initial_adapter
 from hetlora.algebra import truncate
@@ -111,3 +112,10 @@ def test_missing_wheel_is_told_with_the_command(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # what the import system takes for: not installed
     with pytest.raises(DependencyMissing, match="pip install onnxruntime-training-cpu"):
         open_tiny(trained_adapter(2))
+
+
+def test_lack_of_memory_for_the_adapter_is_told_as_such() -> None:
+    with pytest.raises(MemoryError, match="no memory for the adapter"), memory_for_adapter():
+        raise RuntimeError("Failed to allocate memory for requested buffer of size 4096")
+    with pytest.raises(RuntimeError, match="another"), memory_for_adapter():
+        raise RuntimeError("another fault")

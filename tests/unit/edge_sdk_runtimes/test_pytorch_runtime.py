@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from tiny_families import write_tiny_family
 from edge_sdk.runtimes.base import Batch
 from edge_sdk.runtimes.onnx import OnnxModel
 from edge_sdk.runtimes.pytorch import PytorchModel, PytorchRuntime
+from edge_sdk.runtimes.pytorch_library import import_libraries, with_lora
 from edge_sdk.runtimes.pytorch_network import in_our_words
 from hetlora.adapter import Adapter, initial_adapter
 from hetlora.bundle import Bundle
@@ -218,8 +220,14 @@ def test_threads_that_ask_for_other_adapters_get_their_own_answers(bundle: Bundl
 
 
 def test_lack_of_memory_is_no_fault_of_the_batch() -> None:
-    with pytest.raises(MemoryError, match="no memory for the batch"), in_our_words(torch):
+    with pytest.raises(MemoryError, match="no memory for the batch"), in_our_words():
         torch.empty(2**46)
+
+
+def test_lack_of_memory_is_no_fault_of_the_bundle() -> None:
+    hungry = SimpleNamespace(LoraConfig=lambda **settings: torch.empty(2**46))
+    with pytest.raises(MemoryError, match="no memory for the model"):
+        with_lora(replace(import_libraries(), peft=hungry), torch.nn.Linear(1, 1), {"": 1}, 1.0)
 
 
 def test_layer_that_is_none_is_refused(bundle: Bundle) -> None:
