@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     )
     from edge_sdk.planning.planner import RankChoice
     from edge_sdk.probe import measure_capabilities
-    from edge_sdk.runtimes.onnx import OnnxModel
+    from edge_sdk.runtimes import open_model, runtime_named
     from edge_sdk.session.visit import Visit
     from hetlora.messages.conditions import Conditions
     from hetlora.messages.device import CapabilityReport
@@ -80,7 +80,6 @@ _HOMES = {
     "HeldOutScored": "edge_sdk.events",
     "ImageExample": "edge_sdk.examples",
     "NotAdopted": "edge_sdk.events",
-    "OnnxModel": "edge_sdk.runtimes.onnx",
     "RankChoice": "edge_sdk.planning.planner",
     "RankChosen": "edge_sdk.events",
     "RankPruned": "edge_sdk.events",
@@ -95,6 +94,8 @@ _HOMES = {
     "Uploaded": "edge_sdk.events",
     "Visit": "edge_sdk.session.visit",
     "measure_capabilities": "edge_sdk.probe",
+    "open_model": "edge_sdk.runtimes",
+    "runtime_named": "edge_sdk.runtimes",
 }
 
 __all__ = [
@@ -122,7 +123,6 @@ __all__ = [
     "HeldOutScored",
     "ImageExample",
     "NotAdopted",
-    "OnnxModel",
     "RankChoice",
     "RankChosen",
     "RankPruned",
@@ -137,6 +137,8 @@ __all__ = [
     "Uploaded",
     "Visit",
     "measure_capabilities",
+    "open_model",
+    "runtime_named",
 ]
 
 

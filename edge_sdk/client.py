@@ -75,7 +75,7 @@ class EdgeClient:
         previous_encryption_key: the one before, for a device that may have been killed while it took the new.
         on_event: told what happens, from the thread that runs the client. What it raises fails the visit.
         runtime: opens training sessions; None is ONNX Runtime, or ExecuTorch or PyTorch
-            where only those are installed and the bundle is for them (`edge_sdk.runtimes.runtime_named`).
+            where only those are installed and the bundle is for them (`edge_sdk.runtime_named`).
         ca_file: PEM of who may vouch for the service; None leaves it to the usual authorities.
         tls_pins: keys of which the service's certificate chain has to hold one, beside being verified, as
             `hetlora tls pin` shows them: SHA-256 of SubjectPublicKeyInfo in base64. Several outlast a key.

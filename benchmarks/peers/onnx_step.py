@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_sdk.runtimes import onnx_runtime
+from edge_sdk.runtimes import runtime_named
 from edge_sdk.training.trainer import open_trainer
 from hetlora.bundle import open_bundle
 from hetlora.messages.device import TrainingSettings
@@ -29,7 +29,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     bundle = open_bundle(Path(config["bundle"]), verify=False)
     tensors = (Path(config["adapter"]) / "adapter_model.safetensors").read_bytes()
     trainer = open_trainer(
-        onnx_runtime(),
+        runtime_named("onnx"),
         bundle,
         adapter_from_bytes(tensors, bundle.manifest.adapter),
         TrainingSettings(learning_rate=config["learning_rate"], pruning_penalty=0),  # the peer has none

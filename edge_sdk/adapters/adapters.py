@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from edge_sdk.adapters.classification import TextClassifier
 from edge_sdk.adapters.files import AdapterFiles
@@ -14,7 +13,7 @@ from edge_sdk.adapters.generation import TextGenerator
 from edge_sdk.adapters.index import AdapterIndex, AdapterKind, Comparison, StoredAdapter
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.runtimes import open_model
-from edge_sdk.runtimes.base import Factors, LogitsModel
+from edge_sdk.runtimes.base import Factors, LogitsModel, ModelOpener
 from edge_sdk.training.parametrisation import Parametrisation, TrainedNumbers
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle, open_bundle
@@ -43,14 +42,6 @@ class WholeAdapter:
         return TrainedNumbers(self.adapter, self.how).fed()
 
 
-class ModelOpener(Protocol):
-    """Opens a bundle's model under finished factors: `edge_sdk.runtimes.open_model`."""
-
-    def __call__(
-        self, bundle: Bundle, factors: Factors | None = None, *, threads: int | None = None
-    ) -> LogitsModel: ...
-
-
 class Adapters:
     """What rounds left on this device: the newest global adapter, the newest local one, the one in use, and
     the one in use before. Four at most are kept; older ones go.
@@ -64,7 +55,7 @@ class Adapters:
         folder: the device folder.
         threads: how many threads models may use; None leaves it to the runtime.
         files: the files in it, for a test.
-        opener: opens models, for a test.
+        opener: opens models, for a test; else `edge_sdk.runtimes.open_model`.
     """
 
     def __init__(

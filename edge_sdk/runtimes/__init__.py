@@ -3,18 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal, TypeVar, get_args
+from typing import Final, TypeVar
 
-from edge_sdk.runtimes.base import Factors, LogitsModel, RuntimeFactory
+from edge_sdk.runtimes.base import Factors, LogitsModel, ModelOpener, RuntimeFactory
 from hetlora.bundle import Bundle
 from hetlora.errors import DependencyMissing, SettingsError
 from hetlora.manifest import Manifest
 
-RuntimeName = Literal["onnx", "executorch", "pytorch"]
-RUNTIMES: Final[tuple[RuntimeName, ...]] = get_args(RuntimeName)
-
 Opened = TypeVar("Opened")
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a runtime trains and answers with; `check` raises where its library is not there for training."""
+
+    check: Callable[[], object]
+    factory: RuntimeFactory
+    model: ModelOpener
+
+
+@dataclass(frozen=True, slots=True)
+class _Runtime:
+    """How a runtime is loaded, when first needed, and the section of a manifest that names its files."""
+
+    load: Callable[[], _Parts]
+    section: Callable[[Manifest], object]
+
+
+def _onnx() -> _Parts:
+    from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
+    from edge_sdk.runtimes.onnx_library import import_training_bindings
+
+    return _Parts(import_training_bindings, OnnxRuntime, OnnxModel)
+
+
+def _executorch() -> _Parts:
+    from edge_sdk.runtimes.executorch import ExecutorchModel, ExecutorchRuntime
+    from edge_sdk.runtimes.executorch_library import import_bindings
+
+    return _Parts(import_bindings, ExecutorchRuntime, ExecutorchModel)
+
+
+def _pytorch() -> _Parts:
+    from edge_sdk.runtimes.pytorch import PytorchModel, PytorchRuntime
+    from edge_sdk.runtimes.pytorch_library import import_libraries
+
+    return _Parts(import_libraries, PytorchRuntime, PytorchModel)
+
+
+# In the order of preference.
+_TABLE: Final[dict[str, _Runtime]] = {
+    "onnx": _Runtime(_onnx, lambda manifest: manifest.graphs),
+    "executorch": _Runtime(_executorch, lambda manifest: manifest.executorch),
+    "pytorch": _Runtime(_pytorch, lambda manifest: manifest.pytorch),
+}
+RUNTIMES: Final = tuple(_TABLE)
 
 
 def runtime_for(manifest: Manifest) -> RuntimeFactory:
@@ -29,19 +74,17 @@ def runtime_for(manifest: Manifest) -> RuntimeFactory:
 
 
 def runtime_named(name: str) -> RuntimeFactory:
-    """One runtime, loaded when it is first needed.
+    """One of RUNTIMES, as `EdgeClient(runtime=...)` takes it; loaded when it is first needed.
 
     Raises:
         SettingsError: there is no such runtime.
         DependencyMissing: it is not installed, or not so that it can train.
     """
-    if name == "onnx":
-        return onnx_runtime()
-    if name == "executorch":
-        return executorch_runtime()
-    if name == "pytorch":
-        return pytorch_runtime()
-    raise SettingsError("unknown runtime", got=repr(name), expected=f"one of {', '.join(RUNTIMES)}")
+    if name not in _TABLE:
+        raise SettingsError("unknown runtime", got=repr(name), expected=f"one of {', '.join(RUNTIMES)}")
+    parts = _TABLE[name].load()
+    parts.check()
+    return parts.factory
 
 
 def open_model(bundle: Bundle, factors: Factors | None = None, *, threads: int | None = None) -> LogitsModel:
@@ -56,68 +99,15 @@ def open_model(bundle: Bundle, factors: Factors | None = None, *, threads: int |
         SpecMismatch, RankOutOfRange, NonFiniteValues: the factors do not fit the bundle.
     """
 
-    def onnx() -> LogitsModel:
-        from edge_sdk.runtimes.onnx import OnnxModel
+    def opened(name: str) -> LogitsModel:
+        return _TABLE[name].load().model(bundle, factors, threads=threads)
 
-        return OnnxModel(bundle, factors, threads=threads)
-
-    def executorch() -> LogitsModel:
-        from edge_sdk.runtimes.executorch import ExecutorchModel
-
-        return ExecutorchModel(bundle, factors, threads=threads)
-
-    def pytorch() -> LogitsModel:
-        from edge_sdk.runtimes.pytorch import PytorchModel
-
-        return PytorchModel(bundle, factors, threads=threads)
-
-    models = {"onnx": onnx, "executorch": executorch, "pytorch": pytorch}
-    return _first([models[name] for name in _served_by(bundle.manifest)])
+    return _first([partial(opened, name) for name in _served_by(bundle.manifest)])
 
 
-def onnx_runtime() -> RuntimeFactory:
-    """ONNX Runtime, loaded when it is first needed.
-
-    Raises:
-        DependencyMissing: its training build is not installed.
-    """
-    from edge_sdk.runtimes.onnx import OnnxRuntime
-    from edge_sdk.runtimes.onnx_library import import_training_bindings
-
-    import_training_bindings()
-    return OnnxRuntime
-
-
-def executorch_runtime() -> RuntimeFactory:
-    """ExecuTorch, loaded when it is first needed.
-
-    Raises:
-        DependencyMissing: it is not installed.
-    """
-    from edge_sdk.runtimes.executorch import ExecutorchRuntime
-    from edge_sdk.runtimes.executorch_library import import_bindings
-
-    import_bindings()
-    return ExecutorchRuntime
-
-
-def pytorch_runtime() -> RuntimeFactory:
-    """PyTorch with transformers and PEFT, loaded when they are first needed.
-
-    Raises:
-        DependencyMissing: one of them is not installed.
-    """
-    from edge_sdk.runtimes.pytorch import PytorchRuntime
-    from edge_sdk.runtimes.pytorch_library import import_libraries
-
-    import_libraries()
-    return PytorchRuntime
-
-
-def _served_by(manifest: Manifest) -> list[RuntimeName]:
+def _served_by(manifest: Manifest) -> list[str]:
     """The runtimes that a bundle has files for, in the order of preference."""
-    sections = {"onnx": manifest.graphs, "executorch": manifest.executorch, "pytorch": manifest.pytorch}
-    return [name for name in RUNTIMES if sections[name] is not None]
+    return [name for name, runtime in _TABLE.items() if runtime.section(manifest) is not None]
 
 
 def _first(choices: Sequence[Callable[[], Opened]]) -> Opened:

@@ -59,3 +59,11 @@ class LogitsModel(Protocol):
 
     def logits(self, batch: Batch, *, adapter: Adapter | None = None) -> NDArray[np.float32]:
         """Logits (batch, labels) or (batch, tokens, vocabulary), under another adapter if one is given."""
+
+
+class ModelOpener(Protocol):
+    """Opens a bundle's model under finished factors, or untrained."""
+
+    def __call__(
+        self, bundle: Bundle, factors: Factors | None = None, *, threads: int | None = None
+    ) -> LogitsModel: ...

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -34,14 +34,6 @@ app.add_typer(device_adapter.app, name="adapter")
 app.command("status")(device_status.status)
 
 
-class RuntimeChoice(StrEnum):
-    """What trains, instead of the first of these that is installed and that a bundle has files for."""
-
-    ONNX = "onnx"
-    EXECUTORCH = "executorch"
-    PYTORCH = "pytorch"
-
-
 class LogLevel(StrEnum):
     """From which kind of message on a device's log is told."""
 
@@ -49,13 +41,6 @@ class LogLevel(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
-
-
-class AdoptionPolicy(StrEnum):
-    """When a new adapter is put in use."""
-
-    ALWAYS = "always"
-    IF_NOT_WORSE = "if_not_worse"
 
 
 @app.command("run")
@@ -114,7 +99,7 @@ def run_device(
     name: Annotated[str, typer.Option(help="What operators see.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads that training may use.")] = None,
     runtime: Annotated[
-        RuntimeChoice | None,
+        Literal["onnx", "executorch", "pytorch"] | None,
         typer.Option(help="Train with this; else with the first that is installed and the bundle is for."),
     ] = None,
     traffic_bytes: Annotated[
@@ -135,11 +120,11 @@ def run_device(
     ] = DEFAULT_PART_BYTES,
     condition: ConditionsOption = None,
     adopt: Annotated[
-        AdoptionPolicy,
+        Literal["always", "if_not_worse"],
         typer.Option(
             help="Put a new adapter in use always, or if its loss on what is held out is not above."
         ),
-    ] = AdoptionPolicy.ALWAYS,
+    ] = "always",
     adopt_tolerance: Annotated[
         float, typer.Option(min=0.0, help="With --adopt if_not_worse: by how much it may be above.")
     ] = 0.0,
@@ -164,8 +149,7 @@ def run_device(
     --enrolment-token TOKEN --examples texts.csv --held-out-share 0.1 --condition charging`
     """
     with part("edge"):
-        from edge_sdk import Adoption, EdgeClient
-        from edge_sdk.runtimes import runtime_named
+        from edge_sdk import Adoption, EdgeClient, runtime_named
     logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s %(message)s")
     if held_out is not None and held_out_share is not None:
         raise SettingsError(
@@ -182,7 +166,7 @@ def run_device(
             name=name,
             capabilities=capabilities,
             threads=threads,
-            runtime=None if runtime is None else runtime_named(runtime.value),
+            runtime=None if runtime is None else runtime_named(runtime),
             traffic_bytes_per_round=traffic_bytes,
             upload_part_bytes=upload_part_bytes,
             conditions=conditions_of(condition or []),
@@ -190,7 +174,7 @@ def run_device(
             keep_examples_seconds=keep_examples_seconds,
             held_out_share=held_out_share,
             encryption_key=read_key(examples_key_file),
-            adoption=Adoption(adopt.value, tolerance=adopt_tolerance),
+            adoption=Adoption(adopt, tolerance=adopt_tolerance),
             on_event=teller.on_event,
             ca_file=ca_file,
             tls_pins=pin or (),

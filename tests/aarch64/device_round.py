@@ -11,14 +11,13 @@ import json
 import sys
 from pathlib import Path
 
-from edge_sdk import EdgeClient, measure_capabilities
-from edge_sdk.runtimes import executorch_runtime
+from edge_sdk import EdgeClient, measure_capabilities, runtime_named
 
 LABELS = ("weather", "food", "sport")
 
 
 def main(url: str, folder: Path) -> None:
-    runtime = executorch_runtime()
+    runtime = runtime_named("executorch")
     measured = measure_capabilities(folder)
     with EdgeClient(
         url, "fleet", folder, enrolment_token="token", capabilities=measured, runtime=runtime, threads=1
