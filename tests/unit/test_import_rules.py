@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -33,6 +34,21 @@ SERVICE_FOLDERS = (
     *("observability", "storage", "operators", "pace", "artifacts"),
     *("rounds", "devices", "assignments", "worker", "api"),
 )
+# Folders of the SDK and modules that stand between them, lowest first; below all of them lie others.
+EDGE_FOLDERS = (
+    *("probe", "examples", "runtimes", "batching", "training", "adapters", "planning"),
+    *("identity", "transport", "conditions", "events", "session", "client"),
+)
+BELOW_EDGE_FOLDERS = ("database_file", "defaults", "device_database", "folder")
+
+
+def edge_rules() -> Iterator[Rule]:
+    """Each part of the SDK imports of those before it alone."""
+    for place, name in enumerate((*BELOW_EDGE_FOLDERS, *EDGE_FOLDERS)):
+        later = EDGE_FOLDERS[max(place + 1 - len(BELOW_EDGE_FOLDERS), 0) :]
+        never = tuple(f"edge_sdk.{other}" for other in later)
+        yield Rule(f"edge_sdk/{name}", never=never)
+        yield Rule(f"edge_sdk/{name}.py", never=never)
 
 
 def above(folder: str) -> tuple[str, ...]:
@@ -84,6 +100,7 @@ RULES = (
         spared=("edge_sdk/runtimes/pytorch_library.py",),
     ),
     Rule("edge_sdk", never=("onnxruntime",), spared=("edge_sdk/runtimes/onnx_library.py",)),
+    *edge_rules(),
     Rule("aggregator_service", never=("export", "edge_sdk", "torch", *ABOVE)),
     Rule(
         "aggregator_service/aggregation",
@@ -162,6 +179,12 @@ def test_every_file_keeps_the_import_rules() -> None:
     assert set().union(*broken) == set()
 
 
+def test_every_part_of_the_sdk_has_its_place_in_the_order() -> None:
+    parts = {path.relative_to(ROOT / "edge_sdk").parts[0] for path in (ROOT / "edge_sdk").rglob("*.py")}
+    ordered = {*EDGE_FOLDERS, *BELOW_EDGE_FOLDERS}
+    assert {part.removesuffix(".py") for part in parts} - {"__init__"} == ordered
+
+
 @pytest.mark.parametrize(
     ("path", "source", "name"),
     [
@@ -189,6 +212,11 @@ def test_every_file_keeps_the_import_rules() -> None:
         ("edge_sdk/runtimes/base.py", "from onnxruntime import InferenceSession", "onnxruntime"),
         ("edge_sdk/runtimes/onnx_library.py", "from onnxruntime import training", "onnxruntime.training"),
         ("edge_sdk/runtimes/onnx_library.py", "import onnxruntime.training.api", "onnxruntime.training.api"),
+        ("edge_sdk/folder.py", "from edge_sdk.probe.report import Probe", "edge_sdk.probe.report"),
+        ("edge_sdk/runtimes/base.py", "import edge_sdk.training.trainer", "edge_sdk.training.trainer"),
+        ("edge_sdk/adapters/index.py", "from edge_sdk import events", "edge_sdk.events"),
+        ("edge_sdk/events.py", "from edge_sdk.session.visit import Visit", "edge_sdk.session.visit"),
+        ("edge_sdk/session/visit.py", "def f():\n    from ..client import EdgeClient", "edge_sdk.client"),
         ("aggregator_service/app.py", "import torch.nn as nn", "torch.nn"),
         ("aggregator_service/app.py", "from edge_sdk import EdgeClient", "edge_sdk"),
         ("aggregator_service/aggregation/rules/hetlora.py", "import sqlalchemy", "sqlalchemy"),
@@ -217,6 +245,8 @@ def test_forbidden_import_is_found(path: str, source: str, name: str) -> None:
         ),
         ("edge_sdk/runtimes/pytorch_library.py", "import torch, transformers.models.auto, peft, accelerate"),
         ("edge_sdk/client.py", "import exporters, torchless\nfrom .runtimes import base"),
+        ("edge_sdk/events.py", "from edge_sdk.adapters.index import Comparison\nimport edge_sdk.folder"),
+        ("edge_sdk/probe/rates.py", "from edge_sdk.device_database import DeviceDatabase"),
         (
             "aggregator_service/rounds/rounds.py",
             "import time, sqlalchemy\nfrom hetlora.messages import device",
