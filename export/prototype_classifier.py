@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from export.quiet import quiet_libraries
 from export.source.model_folder import load_model
-from export.training.classifier_graph import LOGIT_SCALE, PROTOTYPES
+from export.training.classifier_graph import PROTOTYPES
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid
+from hetlora.graph_names import LOGIT_SCALE
 
 
 def pooled_embedding(hidden: Tensor, attention_mask: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Names in the graphs of a bundle, which `export` writes and a device feeds and reads.
+"""Names and constants in the graphs of a bundle, which `export` writes and a device feeds and reads.
 
 A graph takes besides each factor of the adapter, under the key that `hetlora.tensors.factor_keys` gives it.
 """
@@ -22,6 +22,11 @@ LABELS: Final = "labels"
 IGNORED_LABEL: Final = -100  # a place of generated text that does not count, as in PyTorch
 LOGITS: Final = "logits"  # float32 (batch, labels), or (batch, tokens or target_tokens, vocabulary)
 LOSS: Final = "loss"  # float32 (); in the training graph with the pruning penalty
+
+# The frozen head of a classifier of text: cosines with the prototypes, times LOGIT_SCALE.
+LOGIT_SCALE: Final = 20.0  # cosines lie within one of each other; twenty makes them usable logits
+# sqrt(x) has an infinite slope at zero. The root of this is far below the norm of any embedding.
+LENGTH_EPSILON: Final = 1e-12
 
 # HetLoRA's regulariser, in the training graph alone.
 PRUNING_DECAY: Final = "pruning_decay"  # float64 (): gamma; the tail begins at rank floor(gamma r)

@@ -16,10 +16,10 @@ from benchmarks.harness import Measured, median_ratio, paired, run_measured
 from edge_sdk.batching.tokens import TextEncoder
 from edge_sdk.examples import Example
 from export.prototype_classifier import read_prototypes
-from export.training.classifier_graph import LOGIT_SCALE
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import RankOutOfRange
+from hetlora.graph_names import LOGIT_SCALE
 from hetlora.messages.device import TrainingSettings
 from hetlora.tensors import write_peft_folder
 

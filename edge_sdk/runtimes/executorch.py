@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.runtimes.base import Batch, Evaluation, Factors
-from edge_sdk.runtimes.executorch_library import Array, Program
+from edge_sdk.runtimes.executorch_library import Program
 from edge_sdk.runtimes.factors import fed_factors, own_shapes
 from edge_sdk.runtimes.feeds import input_feeds, labelled_feeds
 from edge_sdk.runtimes.losses import mean_loss
 from edge_sdk.runtimes.model import FactorModel
-from edge_sdk.runtimes.signature import Signature, inference_signature, training_signature
+from edge_sdk.runtimes.signature import NO_PENALTY, Signature, inference_signature, training_signature
 from hetlora.adapter import AdapterSpec, Tensor
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid, RankOutOfRange
 from hetlora.graph_names import LABELS
 from hetlora.manifest import ExecutorchFiles, Manifest
-
-# The pruning decay and penalty that the training program takes: the penalty is the trainer's.
-_NO_PENALTY: Final[tuple[Array, Array]] = (np.array(1, np.float64), np.array(0, np.float32))
 
 
 class ExecutorchRuntime:
@@ -65,7 +61,7 @@ class ExecutorchRuntime:
         """
         feeds = labelled_feeds(self._bundle.manifest, batch)
         read = [*(feeds[tensor.name] for tensor in self._bundle.manifest.inputs), feeds[LABELS]]
-        loss, *answers = self._program.run([*read, *_NO_PENALTY, *fed_factors(factors).values()])
+        loss, *answers = self._program.run([*read, *NO_PENALTY.values(), *fed_factors(factors).values()])
         return float(loss), own_shapes(dict(zip(factors, answers, strict=True)), factors)
 
     def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:

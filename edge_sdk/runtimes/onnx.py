@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.runtimes.base import Batch, Evaluation, Factors
 from edge_sdk.runtimes.factors import check_stamped_ranks, fed_factors, own_shapes, zero_factors
-from edge_sdk.runtimes.feeds import Feeds, decoder_feeds, labelled_feeds
+from edge_sdk.runtimes.feeds import decoder_feeds, labelled_feeds
 from edge_sdk.runtimes.model import FactorModel
 from edge_sdk.runtimes.onnx_checkpoint import load_as_checkpoint
 from edge_sdk.runtimes.onnx_graph import checked_graph
@@ -23,14 +23,11 @@ from edge_sdk.runtimes.onnx_library import (
     open_session,
     session_options,
 )
-from edge_sdk.runtimes.signature import eval_signature, inference_signature, training_signature
+from edge_sdk.runtimes.signature import NO_PENALTY, eval_signature, inference_signature, training_signature
 from hetlora.adapter import Tensor
 from hetlora.bundle import Bundle
 from hetlora.fixed_sizes import fixed_sizes
-from hetlora.graph_names import LOGITS, LOSS, PRUNING_DECAY, PRUNING_PENALTY
-
-# What the training graph takes beside a batch: the penalty is the trainer's.
-_NO_PENALTY: Final[Feeds] = {PRUNING_DECAY: np.array(1, np.float64), PRUNING_PENALTY: np.array(0, np.float32)}
+from hetlora.graph_names import LOGITS, LOSS
 
 
 class OnnxRuntime:
@@ -72,7 +69,7 @@ class OnnxRuntime:
             DataError: an input is missing, has the wrong shape, or holds numbers outside its range.
             MemoryError: there is no memory for the batch or the adapter.
         """
-        feeds = {**labelled_feeds(self._bundle.manifest, batch), **_NO_PENALTY}
+        feeds = {**labelled_feeds(self._bundle.manifest, batch), **NO_PENALTY}
         with memory_for_adapter():
             self._set(factors)
         fetches = self._bindings.OrtValueVector()

@@ -26,7 +26,15 @@ from edge_sdk.runtimes.settings import capped_threads
 from hetlora.adapter import Tensor
 from hetlora.bundle import Bundle
 from hetlora.errors import BundleInvalid, DataError
-from hetlora.graph_names import ATTENTION_MASK, DECODER_INPUT_IDS, IGNORED_LABEL, INPUT_IDS, LABELS
+from hetlora.graph_names import (
+    ATTENTION_MASK,
+    DECODER_INPUT_IDS,
+    IGNORED_LABEL,
+    INPUT_IDS,
+    LABELS,
+    LENGTH_EPSILON,
+    LOGIT_SCALE,
+)
 from hetlora.manifest import Manifest, PytorchFiles, has_decoder
 from hetlora.pytorch_files import (
     MAX_CONFIG_BYTES,
@@ -37,9 +45,6 @@ from hetlora.pytorch_files import (
 )
 from hetlora.tensors import factor_keys
 
-# As in the graphs: cosines times 20, and a root that stays away from zero.
-_LOGIT_SCALE: Final = 20.0
-_EPSILON: Final = 1e-12
 _PROTOTYPES: Final = "prototypes"
 
 
@@ -173,8 +178,8 @@ class PytorchNetwork:
             return answer.logits
         mask = inputs[ATTENTION_MASK].unsqueeze(-1).to(self._prototypes.dtype)
         pooled = (answer.last_hidden_state * mask).sum(dim=1)
-        length = pooled.square().sum(dim=1, keepdim=True).add(_EPSILON).sqrt()
-        return _LOGIT_SCALE * (pooled / length) @ self._prototypes.T
+        length = pooled.square().sum(dim=1, keepdim=True).add(LENGTH_EPSILON).sqrt()
+        return LOGIT_SCALE * (pooled / length) @ self._prototypes.T
 
     def _loss(self, logits: Any, labels: Any) -> Any:
         """The mean cross entropy of what counts; 0 where nothing does."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hetlora.fixed_sizes import fixed_sizes
 from hetlora.graph_names import DECODER_INPUT_IDS, LABELS, PRUNING_DECAY, PRUNING_PENALTY
@@ -14,6 +18,12 @@ RANK: Final = "rank"  # stands for any rank
 Sizes = tuple[int | str, ...]
 # Dtype and sizes of each input by its name, in the order of ExecuTorch's programs. A word is any size.
 Signature = dict[str, tuple[str, Sizes]]
+
+# What training graphs and programs are fed for their penalty: it is the trainer's.
+NO_PENALTY: Final[Mapping[str, NDArray[Any]]] = {
+    PRUNING_DECAY: np.array(1, np.float64),
+    PRUNING_PENALTY: np.array(0, np.float32),
+}
 
 
 def inference_signature(manifest: Manifest) -> Signature:

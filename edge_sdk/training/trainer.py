@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_sdk.runtimes.base import Batch, Evaluation, RuntimeFactory, TrainingRuntime
+from edge_sdk.runtimes.factors import check_adapter
 from edge_sdk.training.divergence import Divergence
 from edge_sdk.training.flat_tensors import FlatTensors
 from edge_sdk.training.gradient_terms import add_proximal, clip_norm
@@ -229,8 +230,7 @@ def check_trainable(manifest: Manifest, adapter: Adapter) -> None:
         SpecMismatch: it is of another.
         RankOutOfRange: every module has rank 0.
     """
-    if adapter.spec != manifest.adapter:
-        raise SpecMismatch("the adapter is not of this bundle's specification")
+    check_adapter(manifest.adapter, adapter)
     if adapter.rank < 1:
         raise RankOutOfRange("nothing to train at rank 0", expected="a module of rank 1 or more")
 

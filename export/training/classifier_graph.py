@@ -9,12 +9,9 @@ from onnx import GraphProto, ModelProto, TensorProto
 
 from export.graphs.graph_builder import GraphBuilder
 from export.source.tracing import FEATURES
-from hetlora.graph_names import ATTENTION_MASK, LABELS, LOGITS
+from hetlora.graph_names import ATTENTION_MASK, LABELS, LENGTH_EPSILON, LOGIT_SCALE, LOGITS
 
 PROTOTYPES: Final = "prototypes"  # the initializer's name in every graph
-LOGIT_SCALE: Final = 20.0  # cosines lie within one of each other; twenty makes them usable logits
-# sqrt(x) has an infinite slope at zero. The root of this is far below the norm of any embedding.
-_EPSILON: Final = 1e-12
 
 
 def add_prototype_head(model: ModelProto, classes: int, hidden_size: int) -> None:
@@ -32,7 +29,7 @@ def add_prototype_head(model: ModelProto, classes: int, hidden_size: int) -> Non
     pooled = b.node("Squeeze", [total, axis], "pooled")  # (batch, hidden)
     squares = b.node("Mul", [pooled, pooled], "pooled/squares")
     length = b.node("ReduceSum", [squares, axis], "pooled/sum", keepdims=1)
-    epsilon = b.constant("epsilon", np.float32(_EPSILON))
+    epsilon = b.constant("epsilon", np.float32(LENGTH_EPSILON))
     norm = b.node("Sqrt", [b.node("Add", [length, epsilon], "pooled/positive")], "pooled/norm")
     embedding = b.node("Div", [pooled, norm], "embedding")
     b.node("Gemm", [embedding, PROTOTYPES], LOGITS, transB=1, alpha=LOGIT_SCALE)
