@@ -19,6 +19,7 @@ from hetlora.cli import device_adapter, device_status
 from hetlora.cli.condition_options import ConditionsOption, conditions_of
 from hetlora.cli.device_profile import read_profile
 from hetlora.cli.example_options import ExamplesKeyFileOption, read_key
+from hetlora.cli.folder_option import folder_of
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items
 from hetlora.cli.parts import part
@@ -48,7 +49,11 @@ def run_device(
     population: Annotated[str, typer.Option(help="The population to take part in.")],
     folder: Annotated[
         Path,
-        typer.Option(help="Where this device keeps its key, examples and bundles: one folder is one device."),
+        typer.Option(
+            parser=folder_of,
+            metavar="<path>",
+            help="Where this device keeps its key, examples and bundles: one folder is one device.",
+        ),
     ],
     url: UrlOption = DEFAULT_URL,
     ca_file: CaFileOption = None,
@@ -151,6 +156,7 @@ def run_device(
     with part("edge"):
         from edge_sdk import Adoption, EdgeClient, runtime_named
     logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s %(message)s")
+    logging.getLogger("stamina").setLevel(logging.ERROR)  # warns of each retry without its cause
     if held_out is not None and held_out_share is not None:
         raise SettingsError(
             "what is held out is given twice", got="--held-out and --held-out-share", expected="one of them"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from hetlora.cli.folder_option import FolderOption
 from hetlora.cli.output import JsonFlag, plain, print_json, say, stdout
 from hetlora.cli.parts import part
 from hetlora.errors import AdapterUnusable, SettingsError
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The adapters that a device keeps, and the one in use.")
 
-FolderOption = Annotated[Path, typer.Option(help="The device folder, as `hetlora device run` has it.")]
 PLACES = {
     "current": "in use",
     "before": "before",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from hetlora.errors import SettingsError
+from hetlora.errors import SettingsError, faults_in_words
 from hetlora.messages.device import CapabilityReport
 
 
@@ -18,7 +18,11 @@ def read_profile(path: Path) -> CapabilityReport:
     """
     try:
         return CapabilityReport.model_validate_json(path.read_bytes()).model_copy(update={"source": "given"})
-    except (OSError, ValidationError) as error:
+    except OSError as error:
+        raise SettingsError(f"profile {path} cannot be read", got=error.strerror) from error
+    except ValidationError as error:
         raise SettingsError(
-            f"profile {path} cannot be used", got=error, expected="a capability report"
+            f"profile {path} is none",
+            got=faults_in_words(error.errors()),
+            expected="what `hetlora probe --report --json` prints",
         ) from error

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
 
-import typer
-
+from hetlora.cli.folder_option import FolderOption
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
 from hetlora.errors import SettingsError
 
 
 def status(
-    folder: Annotated[Path, typer.Option(help="The device folder, as `hetlora device run` has it.")],
+    folder: FolderOption,
     as_json: JsonFlag = False,
 ) -> None:
     """Tell how far this device is with its assignment, and what lies on its disk of it; asks no service.

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.cli.device_profile import read_profile
+from hetlora.cli.folder_option import folder_of
 from hetlora.cli.output import JsonFlag, plain, print_json, say, stdout
 from hetlora.cli.parts import part
 from hetlora.errors import DependencyMissing, DeviceTooSmall
@@ -37,7 +38,10 @@ def plan(
     folder: Annotated[
         Path | None,
         typer.Option(
-            help="This device's folder: its kept rates, and what real steps of the bundle took here."
+            parser=folder_of,
+            metavar="<path>",
+            help="This device's folder: its kept rates, and what real steps of the bundle took here. Without "
+            "--profile.",
         ),
     ] = None,
     examples: Annotated[int, typer.Option(min=1, help="How many examples the device holds.")] = 1000,

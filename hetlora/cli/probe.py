@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from hetlora.bundle import open_bundle
+from hetlora.cli.folder_option import folder_of
 from hetlora.cli.output import JsonFlag, plain, print_json, stdout
 from hetlora.cli.parts import part
 from hetlora.messages.device import CapabilityReport, TrainingSettings
@@ -28,7 +29,11 @@ UNKNOWN = "unknown"
 def probe(
     folder: Annotated[
         Path | None,
-        typer.Option(help="A device folder: its disk is measured, and rates are kept in it for a day."),
+        typer.Option(
+            parser=folder_of,
+            metavar="<path>",
+            help="A device folder: its disk is measured, and rates are kept in it for a day.",
+        ),
     ] = None,
     bundle: Annotated[
         Path | None,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from hetlora.cli.device_adapter import in_words
 from hetlora.cli.output import plain, print_json, say, stderr
 
 if TYPE_CHECKING:
     from edge_sdk import Event, Visit
+
+# Of outcomes that came before an offer.
+_WORDS: Final = {"no_work": "no work", "not_allowed": "not now"}
 
 
 class VisitTeller:
@@ -82,7 +85,7 @@ class VisitTeller:
             say(f"{evaluated}round {visit.offer.round_index + 1}: {visit.outcome}, {visit.reason}")
         elif visit.reason != self._last_reason:
             self._last_reason = visit.reason
-            say(f"{'no work' if visit.outcome == 'no_work' else 'not now'}: {visit.reason}")
+            say(f"{_WORDS.get(visit.outcome, visit.outcome)}: {visit.reason}")
 
 
 def _as_object(visit: Visit) -> dict[str, object]:
