@@ -55,10 +55,10 @@ def keep_visiting(
 
 
 def _log(error: Exception, wait_seconds: float) -> None:
-    known = isinstance(error, HetloraError)
-    told = error if known else type(error).__name__  # what others say may quote an example
+    # What others say may quote an example.
+    told = f"{error.code}: {error}" if isinstance(error, HetloraError) else type(error).__name__
     logger.warning("event=visit_failed retry_seconds=%.1f error=%s", wait_seconds, told)
-    if not known:
+    if not isinstance(error, HetloraError):
         logger.error("event=visit_failed raised_at=\n%s", places_of(error))
 
 

@@ -157,6 +157,15 @@ def test_run_forever_outlasts_a_captive_portal(service: FakeService, make_client
     assert [visit.outcome for visit in visits] == ["no_work"]
 
 
+def test_log_tells_a_visit_that_failed_by_its_stable_code(
+    service: FakeService, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.offer = None
+    service.faults = [PORTAL]
+    make_client().run_forever(stop=Stop(after=2))
+    assert "error=service_unreachable: the answer is not one of a hetlora service" in caplog.text
+
+
 def test_second_client_of_one_folder_is_refused(folder: DeviceFolder, make_client: MakeClient) -> None:
     first = make_client()
 
