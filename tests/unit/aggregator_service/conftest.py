@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from service_operator import TOKEN, Operator
 from service_server import served
+from tus_device import UPDATE, TusDevice
 
 from aggregator_service.app import create_app
 from aggregator_service.service import Service, database_url, open_service
@@ -159,3 +160,21 @@ def make_device(http: httpx.Client, clock: FakeClock, enrolment_token: str) -> C
 @pytest.fixture
 def device(make_device: Callable[[int], FakeDevice]) -> FakeDevice:
     return make_device(1)
+
+
+@pytest.fixture
+def assignment_id(operator: Operator, device: FakeDevice, bundle: str) -> str:
+    """A started assignment of a run that waits for one update."""
+    operator.run(bundle, lease_seconds=100)
+    return device.started()
+
+
+@pytest.fixture
+def tus(device: FakeDevice) -> TusDevice:
+    return TusDevice(device)
+
+
+@pytest.fixture
+def upload_id(tus: TusDevice, assignment_id: str) -> str:
+    """An upload of UPDATE that was begun."""
+    return tus.begun(assignment_id, UPDATE)

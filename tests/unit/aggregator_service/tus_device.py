@@ -8,11 +8,15 @@ from typing import Any
 
 import httpx
 from fake_device import FakeDevice
+from service_bundle import make_adapter
 
 from hetlora.digest import sha256_of
+from hetlora.tensors import adapter_to_bytes
 
 TUS = {"Tus-Resumable": "1.0.0"}
 PART = {"Content-Type": "application/offset+octet-stream"}
+UPDATE = adapter_to_bytes(make_adapter(2))
+HALF = len(UPDATE) // 2
 
 
 def pair(sha256: str) -> str:
