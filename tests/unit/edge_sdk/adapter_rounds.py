@@ -10,11 +10,15 @@ from fake_service import FakeService
 from numpy.typing import NDArray
 
 from edge_sdk.adapters.adapters import Adapters
+from edge_sdk.adapters.policy import Adoption
+from edge_sdk.events import Adopted, Event, NotAdopted
 from edge_sdk.runtimes.base import Batch, Factors, LogitsModel
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.graph_names import INPUT_IDS
 from hetlora.tensors import factor_keys
+
+CAREFUL = Adoption("if_not_worse")
 
 
 def offer_round(service: FakeService, index: int, b: float) -> None:
@@ -22,6 +26,11 @@ def offer_round(service: FakeService, index: int, b: float) -> None:
     assert service.offer is not None
     service.global_adapter = adapter_of(4, b=b)
     service.offer = service.offer.model_copy(update={"round_index": index})
+
+
+def outcomes(events: list[Event]) -> list[type]:
+    """What was decided about new adapters."""
+    return [type(event) for event in events if isinstance(event, (Adopted, NotAdopted))]
 
 
 def b_in_use(adapters: Adapters) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import stamina
+from adapter_rounds import CAREFUL
 from certificates import Authority, TlsFront
 from device_tables import identity_in
 from fake_bundle import bundle_on_disk
@@ -18,6 +19,7 @@ from fake_service import NOW, FakeService
 from strong_device import STRONG
 
 from edge_sdk.client import EdgeClient
+from edge_sdk.events import Event
 from edge_sdk.folder import DeviceFolder, open_folder
 from edge_sdk.transport.transport import Transport
 from edge_sdk.transport.way import Way
@@ -81,6 +83,25 @@ def make_client(service: FakeService, folder: DeviceFolder) -> Iterator[Callable
     yield make
     for client in made:
         client.close()
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def careful(make_client: Callable[..., EdgeClient], events: list[Event]) -> Callable[..., EdgeClient]:
+    """Makes clients after a first round that hold out three texts of four words, and adopt nothing worse."""
+    make_client().run_once()
+
+    def make(**given: Any) -> EdgeClient:
+        client = make_client(**({"adoption": CAREFUL, "on_event": events.append} | given))
+        for text in ("snow and ice and", "ice and snow and", "snow and snow and"):
+            client.held_out.put(text, "cold", key=text)
+        return client
+
+    return make
 
 
 @pytest.fixture

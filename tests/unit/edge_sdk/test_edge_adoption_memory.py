@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from adapter_rounds import b_in_use, offer_round
+from adapter_rounds import CAREFUL, b_in_use, offer_round, outcomes
 from fake_bundle import adapter_of
 from fake_runtime import NotScoring, Opened, QuadraticRuntime, quadratic
 from fake_service import FakeService
@@ -15,7 +15,6 @@ from strong_device import STRONG
 
 from edge_sdk.adapters.adapters import WholeAdapter
 from edge_sdk.adapters.index import StoredAdapter
-from edge_sdk.adapters.policy import Adoption
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Adopted, Event, NotAdopted
 from edge_sdk.examples import ExampleStore
@@ -31,27 +30,7 @@ from hetlora.graph_names import INPUT_IDS
 from hetlora.messages.conditions import Conditions
 
 MakeClient = Callable[..., EdgeClient]
-CAREFUL = Adoption("if_not_worse")
 MB = 1_000_000
-
-
-@pytest.fixture
-def events() -> list[Event]:
-    return []
-
-
-@pytest.fixture
-def careful(service: FakeService, make_client: MakeClient, events: list[Event]) -> MakeClient:
-    """Makes a client after a first round, which holds out three texts of four words."""
-    make_client().run_once()
-
-    def make(**given: object) -> EdgeClient:
-        client = make_client(**({"adoption": CAREFUL, "on_event": events.append} | given))
-        for text in ("snow and ice and", "ice and snow and", "snow and snow and"):
-            client.held_out.put(text, "cold", key=text)
-        return client
-
-    return make
 
 
 def leave_undecided(
@@ -91,7 +70,7 @@ def test_both_are_scored_at_the_rows_and_lengths_that_were_agreed_for_either(
     leave_undecided(service, client, index=2, b=0.5, rows=new[0], tokens=new[1])
     service.offer = None
     client.run_once()
-    assert [type(event) for event in events if isinstance(event, (Adopted, NotAdopted))] == [Adopted]
+    assert outcomes(events) == [Adopted]
     assert [sizes(runtime) for runtime in opened.runtimes] == [[(1, 2)] * 3] * 2
 
 
@@ -186,7 +165,7 @@ def test_comparison_that_kills_each_process_ends_and_the_device_gets_back_to_wor
     assert (report.outcome, report.new_loss, report.in_use_loss) == ("kept", None, None)
     assert report.reason == "each comparison with it ended with its process"
     assert b_in_use(client.adapters) == 0.25
-    assert [type(event) for event in events if isinstance(event, (Adopted, NotAdopted))] == [NotAdopted]
+    assert outcomes(events) == [NotAdopted]
 
 
 def test_next_round_is_compared_after_one_that_was_not(
@@ -198,10 +177,7 @@ def test_next_round_is_compared_after_one_that_was_not(
         client.adapters.begin_comparison()
     offer_round(service, 2, b=0.5)
     assert client.run_once().outcome == "accepted"
-    assert [type(event) for event in events if isinstance(event, (Adopted, NotAdopted))] == [
-        NotAdopted,
-        Adopted,
-    ]
+    assert outcomes(events) == [NotAdopted, Adopted]
 
 
 def test_comparison_that_is_put_off_again_and_again_is_made_in_the_end(
@@ -230,7 +206,7 @@ def test_comparison_that_is_put_off_again_and_again_is_made_in_the_end(
     assert b_in_use(client.adapters) == 0.25
     is_idle[0] = True
     client_with(QuadraticRuntime).run_once()
-    assert [type(event) for event in events if isinstance(event, (Adopted, NotAdopted))] == [Adopted]
+    assert outcomes(events) == [Adopted]
     assert b_in_use(client.adapters) == 0.5
 
 
