@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edge_sdk.adapters.adapters import Adapters
 from edge_sdk.adapters.policy import Adoption
 from edge_sdk.events import Adopted, Event, NotAdopted
+from edge_sdk.folder import DeviceFolder
 from edge_sdk.runtimes.base import Batch, Factors, LogitsModel
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
@@ -31,6 +32,10 @@ def offer_round(service: FakeService, index: int, b: float) -> None:
 def outcomes(events: list[Event]) -> list[type]:
     """What was decided about new adapters."""
     return [type(event) for event in events if isinstance(event, (Adopted, NotAdopted))]
+
+
+def adapter_files(folder: DeviceFolder) -> set[str]:
+    return {path.name for path in folder.adapters.glob("*.safetensors")}
 
 
 def b_in_use(adapters: Adapters) -> float:
