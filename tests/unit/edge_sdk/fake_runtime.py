@@ -49,9 +49,12 @@ class QuadraticRuntime:
 
 
 class Telling(QuadraticRuntime):
-    """Tells these losses, and the last of them from then on; its slopes are `slope` where one is given."""
+    """Tells these losses, and the last of them from then on; its slopes are `slope` where one is given.
 
-    def __init__(self, *losses: float, slope: float | None = None) -> None:
+    An error among the losses is raised.
+    """
+
+    def __init__(self, *losses: float | Exception, slope: float | None = None) -> None:
         super().__init__()
         self._losses, self._slope = chain(losses, repeat(losses[-1])), slope
 
@@ -59,7 +62,10 @@ class Telling(QuadraticRuntime):
         _, slopes = super().gradients(batch, factors)
         if self._slope is not None:
             slopes = {key: np.full_like(own, self._slope) for key, own in factors.items()}
-        return next(self._losses), slopes
+        loss = next(self._losses)
+        if isinstance(loss, Exception):
+            raise loss
+        return loss, slopes
 
 
 class NotScoring(QuadraticRuntime):

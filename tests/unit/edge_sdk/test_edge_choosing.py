@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from fake_bundle import bundle_on_disk
-from fake_runtime import Opened, QuadraticRuntime
+from fake_runtime import Opened, Telling
 from fake_service import FakeService
 from slow_runtime import SlowRuntime
 from strong_device import STRONG
@@ -19,11 +19,8 @@ from edge_sdk.examples import ExampleStore
 from edge_sdk.planning.forecast import EXTRA_CORE_SHARE, PROCESS_BYTES, StepPlan
 from edge_sdk.planning.planner import MEMORY_SHARE
 from edge_sdk.planning.trial import steps_of
-from edge_sdk.runtimes.base import Batch, Factors
 from edge_sdk.session.choosing import MOST_EXAMPLES_READ, longest_tokens
 from edge_sdk.session.visit import Visit
-from hetlora.adapter import Tensor
-from hetlora.bundle import Bundle
 from hetlora.cost import StepCost
 from hetlora.graph_names import LABELS
 from hetlora.manifest import Manifest
@@ -81,7 +78,7 @@ def test_run_that_leaps_at_each_step_does_not_diverge_in_its_trial(make_client: 
 
 def test_loss_that_is_no_number_is_no_verdict_of_a_trial(tmp_path: Path) -> None:
     bundle = bundle_on_disk(tmp_path / "bundle")
-    runtime = Broken(float("nan"))
+    runtime = Telling(float("nan"))
     with ExampleStore(tmp_path / "examples") as examples:
         examples.put("snow", "cold")
         plan = StepPlan(batch=1, tokens=3, rank=2, micro_batch=1)
@@ -93,29 +90,12 @@ def test_loss_that_is_no_number_is_no_verdict_of_a_trial(tmp_path: Path) -> None
 def test_step_without_memory_for_it_is_told_by_the_trial(
     service: FakeService, make_client: MakeClient
 ) -> None:
-    runtime = Broken(MemoryError())
+    runtime = Telling(MemoryError())
     for _ in range(2):
         visit = make_client(capabilities=None, runtime=runtime).run_once()
         assert (visit.outcome, visit.code) == ("failed", "device_too_small")
     assert len(runtime.batches) == 1  # the second visit loads no model
     assert [request for request in service.requests if ":start" in request] == []
-
-
-class Broken(QuadraticRuntime):
-    """Opens itself; its loss is this number, or there is this error instead."""
-
-    def __init__(self, loss: float | Exception) -> None:
-        super().__init__()
-        self._loss = loss
-
-    def __call__(self, bundle: Bundle, ranks: Mapping[str, int], *, threads: int | None) -> Broken:
-        return self
-
-    def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
-        _, slopes = super().gradients(batch, factors)
-        if isinstance(self._loss, Exception):
-            raise self._loss
-        return self._loss, slopes
 
 
 def test_trial_that_makes_a_device_decline_is_made_once(make_client: MakeClient, opened: Opened) -> None:
