@@ -50,6 +50,10 @@ def lora_b_of(adapter: Adapter) -> Tensor:
     return adapter.factors["query"].lora_B
 
 
+def ref_of(data: bytes) -> ObjectRef:
+    return ObjectRef(sha256=sha256_of(data), size_bytes=len(data))
+
+
 def tiny_files() -> dict[str, bytes]:
     return {
         "training.onnx": b"training graph",
@@ -103,7 +107,7 @@ def tiny_manifest(files: dict[str, bytes], task: Task = "text-classification") -
             adapter_bytes_per_rank=40,
         ),
         versions=ToolVersions(hetlora="0", onnx="0", onnxruntime="0", opset=17, ir_version=9),
-        files={name: ObjectRef(sha256=sha256_of(data), size_bytes=len(data)) for name, data in files.items()},
+        files={name: ref_of(data) for name, data in files.items()},
     )
 
 

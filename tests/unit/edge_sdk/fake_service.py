@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import httpx
-from fake_bundle import SPEC, adapter_of, tiny_files, tiny_manifest
+from fake_bundle import SPEC, adapter_of, ref_of, tiny_files, tiny_manifest
 
 from hetlora import testing
 from hetlora.adapter import Adapter
@@ -20,6 +20,7 @@ from hetlora.messages.device import (
     Offer,
     Plan,
     Receipt,
+    Report,
     TrainingSettings,
 )
 from hetlora.partial import expand
@@ -54,7 +55,7 @@ class FakeService(testing.FakeService):
         self.retry_after_seconds = 7.0
         self.files = tiny_files()
         manifest = change(tiny_manifest(self.files, task)).to_json()
-        self.bundle = ObjectRef(sha256=sha256_of(manifest), size_bytes=len(manifest))
+        self.bundle = ref_of(manifest)
         self.objects |= {sha256_of(data): data for data in (*self.files.values(), manifest)}
         self.names = {sha256_of(data): name for name, data in self.files.items()} | {
             self.bundle.sha256: MANIFEST_NAME
@@ -140,6 +141,21 @@ class FakeService(testing.FakeService):
 
 def receipt(state: AssignmentState) -> Receipt:
     return Receipt(assignment_id="assignment-1", state=state, reason="so it is", retry_after_seconds=30.0)
+
+
+def report_of(update: bytes) -> Report:
+    """What a device tells of three steps on two examples."""
+    return Report(
+        update=ref_of(update),
+        rank=4,
+        example_count=2,
+        steps=3,
+        first_loss=2.0,
+        last_loss=1.0,
+        training_seconds=0.5,
+        peak_memory_bytes=10,
+        downloaded_bytes=30,
+    )
 
 
 def pieces(data: bytes, size: int = 1000, *, cut_after: int | None = None) -> Iterator[bytes]:

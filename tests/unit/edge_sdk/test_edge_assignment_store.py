@@ -9,7 +9,8 @@ from contextlib import closing
 import numpy as np
 import pytest
 from device_tables import damage_part, kept_for_runs, stored_parts, tables
-from fake_service import FakeService
+from fake_bundle import ref_of
+from fake_service import FakeService, report_of
 from store_files import bytes_in, disk_of
 
 from edge_sdk.device_database import DeviceDatabase
@@ -19,16 +20,10 @@ from edge_sdk.session.checkpoints import Checkpoint, Trained
 from edge_sdk.session.plans import Received
 from edge_sdk.session.progress import LEGAL_MOVES, Progress, is_legal, is_over
 from edge_sdk.session.updates import Update
-from hetlora.digest import sha256_of
 from hetlora.errors import DiskFull, StateConflict
-from hetlora.messages.common import ObjectRef
-from hetlora.messages.device import Offer, Plan, Report
+from hetlora.messages.device import Offer, Plan
 
 ADAPTER, FROZEN, TENSORS = b"an adapter", b"a frozen one", b"an update"
-
-
-def ref_of(data: bytes) -> ObjectRef:
-    return ObjectRef(sha256=sha256_of(data), size_bytes=len(data))
 
 
 @pytest.fixture
@@ -70,18 +65,7 @@ def checkpoint_after(steps: int, width: int = 3) -> Checkpoint:
 
 
 def update_of(tensors: bytes, errors: bytes = b"") -> Update:
-    report = Report(
-        update=ref_of(tensors),
-        rank=4,
-        example_count=2,
-        steps=3,
-        first_loss=2.0,
-        last_loss=1.0,
-        training_seconds=0.5,
-        peak_memory_bytes=10,
-        downloaded_bytes=30,
-    )
-    return Update(tensors, report, errors)
+    return Update(tensors, report_of(tensors), errors)
 
 
 Act = Callable[[AssignmentStore], object]

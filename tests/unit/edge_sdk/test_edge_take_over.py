@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from device_tables import identity_in, is_rotating, kept_for_runs, stored_parts
 from fake_bundle import adapter_of
-from fake_service import FakeService
+from fake_service import FakeService, report_of
 from killed import Killed
 
 from edge_sdk.client import EdgeClient
@@ -22,10 +22,7 @@ from edge_sdk.identity.identity import Identity, key_to_pem, new_identity
 from edge_sdk.identity.identity_store import IdentityStore
 from edge_sdk.session.assignment_store import AssignmentStore
 from edge_sdk.session.take_over import take_over
-from hetlora.digest import sha256_of
 from hetlora.errors import SettingsError
-from hetlora.messages.common import ObjectRef
-from hetlora.messages.device import Report
 from hetlora.tensors import adapter_to_bytes
 
 MakeClient = Callable[..., EdgeClient]
@@ -68,21 +65,10 @@ def old(folder: DeviceFolder, key: Identity) -> DeviceFolder:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(f"{kind} of {run}".encode())
         os.utime(path, (at, at))
-    report = Report(
-        update=ObjectRef(sha256=sha256_of(UPDATE), size_bytes=len(UPDATE)),
-        rank=4,
-        example_count=2,
-        steps=3,
-        first_loss=2.0,
-        last_loss=1.0,
-        training_seconds=0.5,
-        peak_memory_bytes=10,
-        downloaded_bytes=30,
-    )
     (folder.root / "updates").mkdir()
     (folder.root / "updates/assignment-1.safetensors").write_bytes(UPDATE)
     (folder.root / "updates/assignment-1.errors").write_bytes(b"rounded off")
-    (folder.root / "updates/assignment-1.json").write_text(report.model_dump_json())
+    (folder.root / "updates/assignment-1.json").write_text(report_of(UPDATE).model_dump_json())
     return folder
 
 
