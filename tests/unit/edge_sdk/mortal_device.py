@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.synchronize import Event as ProcessEvent
 from pathlib import Path
 
-from slow_runtime import SlowRuntime
+from ordered_runtime import OrderedRuntime
 from strong_device import STRONG
 
 from edge_sdk.client import EdgeClient
@@ -30,7 +30,7 @@ EXAMPLES = [
 
 
 @dataclass
-class DeadlyRuntime(SlowRuntime):
+class DeadlyRuntime(OrderedRuntime):
     """The process is killed in the step of this number, counted from 1 in each."""
 
     deadly_step: int = 1
@@ -94,7 +94,7 @@ def live(
         if len(outcomes) == visits:
             stop.set()
 
-    runtime = SlowRuntime(step_seconds)
+    runtime = OrderedRuntime(step_seconds)
     if deadly_step is not None:
         runtime = DeadlyRuntime(step_seconds, deadly_step=deadly_step)
     log.write("life")

@@ -9,7 +9,7 @@ import pytest
 from fake_bundle import bundle_on_disk
 from fake_runtime import Opened, Telling
 from fake_service import FakeService
-from slow_runtime import SlowRuntime
+from ordered_runtime import OrderedRuntime
 from strong_device import STRONG
 
 from edge_sdk.batching.collation import TokenRow
@@ -61,7 +61,7 @@ def test_bundle_is_tried_again_with_other_threads(make_client: MakeClient, opene
 
 
 def test_bundle_is_tried_again_with_another_runtime(make_client: MakeClient, opened: Opened) -> None:
-    make_client(capabilities=None, runtime=SlowRuntime()).run_once()
+    make_client(capabilities=None, runtime=OrderedRuntime()).run_once()
     make_client(capabilities=None, runtime=opened).run_once()
     assert len(opened.runtimes) == 2
 

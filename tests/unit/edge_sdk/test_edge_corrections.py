@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_service import NOW
-from slow_runtime import SlowRuntime
+from ordered_runtime import OrderedRuntime
 from strong_device import STRONG
 
 from edge_sdk.device_database import DeviceDatabase
@@ -111,7 +111,7 @@ def test_other_cores_threads_or_runtimes_are_other_circumstances() -> None:
         circumstances_of(device, threads, runtime)
         for device in (STRONG, fewer)
         for threads in (None, 1)
-        for runtime in (OnnxRuntime, PytorchRuntime, SlowRuntime())
+        for runtime in (OnnxRuntime, PytorchRuntime, OrderedRuntime())
     }
     assert len(told) == 12
-    assert circumstances_of(STRONG, 1, SlowRuntime()) == circumstances_of(STRONG, 1, SlowRuntime(1.0))
+    assert circumstances_of(STRONG, 1, OrderedRuntime()) == circumstances_of(STRONG, 1, OrderedRuntime(1.0))

@@ -13,7 +13,7 @@ import pytest
 from device_tables import damage_part, stored_parts
 from fake_service import NOW, FakeService
 from killed import Killed
-from slow_runtime import SlowRuntime
+from ordered_runtime import OrderedRuntime
 from store_files import disk_of
 from strong_device import STRONG
 
@@ -45,7 +45,7 @@ class Device:
 
     service: FakeService
     folder: DeviceFolder
-    runtime: SlowRuntime = field(default_factory=lambda: SlowRuntime(STEP_SECONDS))
+    runtime: OrderedRuntime = field(default_factory=lambda: OrderedRuntime(STEP_SECONDS))
     events: list[Event] = field(default_factory=list)
 
     def visit(
@@ -104,7 +104,7 @@ def device(folder: DeviceFolder, training: TrainingSettings) -> Device:
 @pytest.fixture
 def undisturbed(tmp_path: Path, training: TrainingSettings) -> bytes:
     """The update of a device that nothing happens to."""
-    device = Device(FakeService(training=training), open_folder(tmp_path / "other"), SlowRuntime())
+    device = Device(FakeService(training=training), open_folder(tmp_path / "other"), OrderedRuntime())
     assert device.visit() == "accepted"
     return device.service.bodies[0]
 
@@ -224,7 +224,7 @@ def test_length_that_was_agreed_is_planned_for_with_the_memory_of_now(
 ) -> None:
     permitting = training.model_copy(update={"min_tokens": 1})
     service = FakeService(training=permitting, change=_token_costs_100_mb)
-    device = Device(service, folder, SlowRuntime(STEP_SECONDS))
+    device = Device(service, folder, OrderedRuntime(STEP_SECONDS))
     device.visit(killed_after=30)
     # 1.15 * 100 MB a token: room for texts of two, and eight were agreed.
     for_two = int((PROCESS_BYTES + 260 * MB) / MEMORY_SHARE)
@@ -264,7 +264,7 @@ def test_measured_device_goes_on_without_a_trial_or_a_second_choice(
 
 
 @dataclass
-class Counting(SlowRuntime):
+class Counting(OrderedRuntime):
     """Counts how often it is opened, and the rows of each part of a batch."""
 
     opened: int = 0
@@ -283,7 +283,7 @@ def test_model_is_scored_once_before_its_first_step_however_often_it_is_cut_off(
     folder: DeviceFolder, training: TrainingSettings
 ) -> None:
     service = FakeService(training=training.model_copy(update={"evaluate": True}))
-    device = Device(service, folder, SlowRuntime(STEP_SECONDS))
+    device = Device(service, folder, OrderedRuntime(STEP_SECONDS))
 
     def hold_out(client: EdgeClient) -> None:
         client.held_out.put("rain", "cold")
@@ -301,13 +301,13 @@ def test_stop_while_the_trained_model_is_scored_costs_no_step(
     stop = threading.Event()
 
     @dataclass
-    class StoppedBeforeTheSecondScore(SlowRuntime):
+    class StoppedBeforeTheSecondScore(OrderedRuntime):
         def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
             if len(self.read) == 2 * (STEPS - 1):  # this is the last step
                 stop.set()
             return super().gradients(batch, factors)
 
-    def client(runtime: SlowRuntime) -> EdgeClient:
+    def client(runtime: OrderedRuntime) -> EdgeClient:
         return EdgeClient(
             "http://service.test",
             "weather",
@@ -323,7 +323,7 @@ def test_stop_while_the_trained_model_is_scored_costs_no_step(
         first.examples.put_many([*_examples()])
         first.held_out.put("rain", "cold")
         assert first.run_once(stop=stop).outcome == "stopped"
-    again = SlowRuntime()
+    again = OrderedRuntime()
     with client(again) as second:
         assert second.run_once().outcome == "accepted"
     assert again.read == []

@@ -1,4 +1,4 @@
-"""A runtime whose steps take a moment, and depend on which examples they are given, in which order."""
+"""A runtime whose numbers depend on which examples it is given, and in which order."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hetlora.graph_names import INPUT_IDS, LABELS
 
 
 @dataclass
-class SlowRuntime:
-    """Pulls all numbers towards the mean of the tokens that it reads.
+class OrderedRuntime:
+    """Pulls all numbers towards the mean of the tokens that it reads; a step takes so many seconds.
 
     `read` are the first tokens of all rows.
     """
@@ -25,7 +25,7 @@ class SlowRuntime:
     most_rows: int | None = None
     read: list[int] = field(default_factory=list)
 
-    def __call__(self, bundle: Bundle, ranks: Mapping[str, int], *, threads: int | None) -> SlowRuntime:
+    def __call__(self, bundle: Bundle, ranks: Mapping[str, int], *, threads: int | None) -> OrderedRuntime:
         return self
 
     def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
