@@ -104,6 +104,16 @@ def careful(make_client: Callable[..., EdgeClient], events: list[Event]) -> Call
     return make
 
 
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ForkServerContext]:
+    """Processes that begin with everything imported, as the server that forks them has done that."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mortal_device"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        yield context
+
+
 @pytest.fixture
 def http_service(tmp_path: Path) -> Iterator[testing.FakeService]:
     """The fake service of apps, which devices reach by real HTTP."""
