@@ -91,7 +91,8 @@ def bench_device(
     - **overhead**: the SDK's steps, with all that a session does in between, beside ONNX Runtime's bare ones.
     - **resume**: a round is killed; from opening its folder to the first new step, less what a round takes
       that begins, in steps. And how many steps lie between two checkpoints.
-    - **traffic**: bytes of the files that go down and up, at each rank and precision.
+    - **traffic**: bytes of the files that go down and up, at each rank and precision; and what a device
+      fetches of each bundle, by its runtime.
     - **probe**: how far fresh probes lie from their median.
 
     Read: `memory_error_max` and `time_error_max` (the largest error of a forecast over the measured figure,

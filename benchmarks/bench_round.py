@@ -13,12 +13,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from benchmarks.bundle_bytes import bundle_bytes
 from benchmarks.data.library_parts import LIBRARY_PARTS
 from benchmarks.data.passages import standard_library_passages
 from benchmarks.demo.model import model_folder
 from benchmarks.harness import RESULTS, begin, finish, peer_python, pinned
 from benchmarks.peers.training_step import NAME, PACKAGES, Step, compare_steps
-from benchmarks.round_cost import RoundCost, Setup, bundle_bytes, measure_rounds
+from benchmarks.round_cost import RoundCost, Setup, measure_rounds
 from edge_sdk.examples import Example
 from export.bundle_writer import export_bundle
 from hetlora.bundle import Bundle, open_bundle
@@ -120,7 +121,7 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
         "base_model": manifest.base_model.id,
         "parameters": manifest.base_model.parameters,
         "modules": len(manifest.adapter.modules),
-        "size_bytes": bundle_bytes(bundle),
+        "size_bytes": bundle_bytes(bundle, manifest.files),
         "adapter_bytes_per_rank": manifest.cost_model.adapter_bytes_per_rank,
     }
 

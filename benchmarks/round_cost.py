@@ -11,14 +11,15 @@ from typing import Final
 import numpy as np
 import psutil
 
+from benchmarks.bundle_bytes import bundle_bytes
 from benchmarks.demo.profiles import PROFILES
 from benchmarks.fleet import POPULATION, DeviceSetup, Fleet
 from benchmarks.processes import Process
 from edge_sdk.examples import Example
+from edge_sdk.runtimes import files_opened_by, runtime_for
 from hetlora.bundle import Bundle
 from hetlora.cli.operator import Operator
 from hetlora.errors import ServiceFailed
-from hetlora.manifest import MANIFEST_NAME
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.management import AssignmentStatus, RoundStatus, RunCreate, RunSettings
 from hetlora.states import AssignmentState, RoundState, RunState, is_final
@@ -114,17 +115,12 @@ def measure_rounds(
         (status for status in assignments if status.state is AssignmentState.ACCEPTED),
         key=lambda status: (status.round_index, status.device_name),
     )
+    fetched = bundle_bytes(bundle, files_opened_by(runtime_for(bundle.manifest), bundle.manifest))
     return RoundCost(
         [_round_row(status, accepted) for status in rounds if status.state is RoundState.COMMITTED],
-        [_assignment_row(status, bundle_bytes(bundle)) for status in accepted],
+        [_assignment_row(status, fetched) for status in accepted],
         spent,
     )
-
-
-def bundle_bytes(bundle: Bundle) -> int:
-    """What a device downloads once: the manifest and every file it names."""
-    files = sum(entry.size_bytes for entry in bundle.manifest.files.values())
-    return files + (bundle.folder / MANIFEST_NAME).stat().st_size
 
 
 def _devices(bundle: Bundle, setup: Setup, passages: Sequence[Example]) -> list[DeviceSetup]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,10 @@ class Bundle:
     def path(self, relative: str) -> Path:
         """Where a file of the manifest lies."""
         return self.folder / relative
+
+    def has(self, names: Iterable[str]) -> bool:
+        """Whether these files are there, as a device fetches only those that it needs."""
+        return all(self.path(relative).is_file() for relative in names)
 
 
 def open_bundle(folder: Path, *, verify: bool = True, digest: str | None = None) -> Bundle:
@@ -46,11 +51,15 @@ def open_bundle(folder: Path, *, verify: bool = True, digest: str | None = None)
     return bundle
 
 
-def verify_files(bundle: Bundle) -> None:
-    """Check place, size and digest of every file that the manifest lists; errors as in `open_bundle`."""
-    for relative, entry in bundle.manifest.files.items():
+def verify_files(bundle: Bundle, names: Iterable[str] | None = None) -> None:
+    """Check place, size and digest of every file that the manifest lists, or of those that are named.
+
+    Errors as in `open_bundle`.
+    """
+    files = bundle.manifest.files
+    for relative in files if names is None else names:
         try:
-            _verify_file(bundle, relative, entry)
+            _verify_file(bundle, relative, files[relative])
         except OSError as error:
             raise BundleInvalid(f"{relative} of the bundle cannot be read", got=error.strerror) from error
 

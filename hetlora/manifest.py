@@ -197,6 +197,20 @@ class Manifest(Message):
         """Whether the model answers text, and not one of `labels`."""
         return generates_text(self.task)
 
+    def files_of(self, runtime: str) -> frozenset[str]:
+        """The files that a runtime of `edge_sdk.runtimes` opens; the optimizer graph is none of Python's.
+
+        Raises:
+            BundleInvalid: the bundle has none for it.
+        """
+        section = {"onnx": self.graphs, "executorch": self.executorch, "pytorch": self.pytorch}.get(runtime)
+        if section is None:
+            raise BundleInvalid(f"the bundle has no files for {runtime}", expected="one exported with them")
+        opened = {*section.model_dump(exclude={"optimizer", "portable"}).values(), self.graphs.tokenizer}
+        if runtime == "pytorch":  # it builds its model on the weights of the graphs
+            opened.add(self.graphs.base_weights)
+        return frozenset(opened - {None})
+
     @model_validator(mode="after")
     def _fits_task(self) -> Self:
         is_image = reads_images(self.task)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, get_args
 
 import numpy as np
 from rich.table import Table
 
+from benchmarks.bundle_bytes import bundle_bytes
 from benchmarks.device.section import Section, Setting
 from benchmarks.device.training import Case, first_round
 from benchmarks.step_shapes import Shape
+from edge_sdk.runtimes import runtimes_here
 from edge_sdk.training.error_feedback import contract_with_feedback
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.digest import sha256_of
-from hetlora.manifest import MANIFEST_NAME
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation, Report, UploadPrecision
 from hetlora.partial import contract
@@ -52,8 +53,15 @@ def traffic_section(setting: Setting, ranks: Sequence[int], shapes: Sequence[Sha
             if rank <= bundle.manifest.adapter.max_rank
             for precision in PRECISIONS
         ]
-    bundles = {name: _bundle_bytes(bundle) for name, bundle in setting.bundles.items()}
-    return Section({"bundle_bytes": bundles, "traffic": [asdict(row) for row in rows]}, _table(rows))
+    fetched = {name: fetched_bytes(bundle) for name, bundle in setting.bundles.items()}
+    return Section({"bundle_bytes": fetched, "traffic": [asdict(row) for row in rows]}, _table(rows, fetched))
+
+
+def fetched_bytes(bundle: Bundle) -> dict[str, int]:
+    """What a device fetches of a bundle once, by the runtime that it trains with; and `all` that there is."""
+    manifest = bundle.manifest
+    fetched = {str(name): bundle_bytes(bundle, manifest.files_of(name)) for name in runtimes_here(bundle)}
+    return fetched | {"all": bundle_bytes(bundle, manifest.files)}
 
 
 def traffic_row(
@@ -96,14 +104,13 @@ def _moved(adapter: Adapter, seed: int) -> Adapter:
     )
 
 
-def _bundle_bytes(bundle: Bundle) -> int:
-    """What a device downloads once."""
-    files = sum(entry.size_bytes for entry in bundle.manifest.files.values())
-    return files + (bundle.folder / MANIFEST_NAME).stat().st_size
-
-
-def _table(rows: Sequence[TrafficRow]) -> Table:
-    table = Table(title="Bytes of a round", title_justify="left")
+def _table(rows: Sequence[TrafficRow], fetched: Mapping[str, Mapping[str, int]]) -> Table:
+    told = (
+        f"{model}: " + ", ".join(f"{name} {size / 1e3:,.1f}" for name, size in sizes.items())
+        for model, sizes in fetched.items()
+    )
+    once = "Before the first round, KB of the bundle for a device with\n" + "\n".join(told)
+    table = Table(title="Bytes of a round", title_justify="left", caption=once, caption_justify="left")
     table.add_column("model")
     for heading in ("rank", "precision", "down KB", "up KB", "messages KB"):
         table.add_column(heading, justify="right")

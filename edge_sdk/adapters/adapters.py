@@ -6,17 +6,18 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from edge_sdk.adapters.classification import TextClassifier
 from edge_sdk.adapters.files import AdapterFiles
 from edge_sdk.adapters.generation import TextGenerator
 from edge_sdk.adapters.index import AdapterIndex, AdapterKind, Comparison, StoredAdapter
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.runtimes import open_model
+from edge_sdk.runtimes import open_model, runtimes_here
 from edge_sdk.runtimes.base import Factors, LogitsModel, ModelOpener
 from edge_sdk.training.parametrisation import Parametrisation, TrainedNumbers
 from hetlora.adapter import Adapter
-from hetlora.bundle import Bundle, open_bundle
+from hetlora.bundle import Bundle, open_bundle, verify_files
 from hetlora.errors import AdapterUnusable, InputError, NoAdapter, UnavailableError
 from hetlora.messages.device import Offer, TrainingSettings
 from hetlora.plan_adapter import frozen_from_bytes, sent_from_bytes, sent_tensors
@@ -70,7 +71,7 @@ class Adapters:
         self._threads = threads
         self._files = files or AdapterFiles(folder.adapters)
         self._opener = opener
-        self._verified: set[str] = set()  # bundles whose files this process has hashed
+        self._verified: set[Path] = set()  # files of bundles that this process has hashed
 
     def index(self) -> AdapterIndex:
         """Everything that is known of all of them."""
@@ -239,15 +240,23 @@ class Adapters:
     def _bundle(self, stored: StoredAdapter) -> Bundle:
         digest = stored.bundle
         try:
-            bundle = open_bundle(self._bundles / digest, verify=digest not in self._verified, digest=digest)
+            bundle = open_bundle(self._bundles / digest, verify=False, digest=digest)
+            self._verify(bundle)
         except InputError as error:
             raise AdapterUnusable(
                 f"the bundle of the {stored.kind} adapter is not on this device, or no longer as it was",
                 got=error,
                 expected=f"bundle {digest[:12]}",
             ) from error
-        self._verified.add(digest)
         return bundle
+
+    def _verify(self, bundle: Bundle) -> None:
+        """Look at what some runtime would open; where there is none, the files that are missing are told."""
+        manifest = bundle.manifest
+        names = set().union(*map(manifest.files_of, runtimes_here(bundle))) or manifest.files.keys()
+        new = {bundle.path(name): name for name in names if bundle.path(name) not in self._verified}
+        verify_files(bundle, new.values())
+        self._verified |= new.keys()
 
 
 def _in_use(index: AdapterIndex) -> StoredAdapter:

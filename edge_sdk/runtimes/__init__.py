@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
@@ -87,8 +87,35 @@ def runtime_named(name: str) -> RuntimeFactory:
     return parts.factory
 
 
+def files_opened_by(runtime: RuntimeFactory, manifest: Manifest) -> Collection[str]:
+    """The files of a bundle that a device needs for a runtime: all, where it is none of RUNTIMES.
+
+    Raises:
+        BundleInvalid: the bundle has none for it.
+    """
+    name = getattr(runtime, "name", None)
+    return manifest.files_of(name) if name in RUNTIMES else manifest.files
+
+
+def runtimes_here(bundle: Bundle) -> list[str]:
+    """The runtimes whose files of a bundle are on this device, which fetched those that it trains with."""
+    served = _served_by(bundle.manifest)
+    return [name for name in served if bundle.has(bundle.manifest.files_of(name))]
+
+
+def runtime_here(bundle: Bundle, wanted: RuntimeFactory | None) -> RuntimeFactory:
+    """A runtime for a bundle as it lies here: `wanted` if its files do, or the first installed one whose do.
+
+    Raises:
+        DependencyMissing: none is installed.
+    """
+    if wanted is not None and bundle.has(files_opened_by(wanted, bundle.manifest)):
+        return wanted
+    return _first([partial(runtime_named, name) for name in _to_open(bundle)])
+
+
 def open_model(bundle: Bundle, factors: Factors | None = None, *, threads: int | None = None) -> LogitsModel:
-    """A bundle's model under factors, in the first runtime that it has files for and is installed here.
+    """A bundle's model under factors, in the first runtime that is installed here and whose files are.
 
     `factors` by PEFT key are finished: those of `hetlora.tensors.to_tensors(adapter)`, or with what stood
     beside an adapter when it was trained (`TrainedNumbers.fed`); None is the untrained model.
@@ -102,12 +129,17 @@ def open_model(bundle: Bundle, factors: Factors | None = None, *, threads: int |
     def opened(name: str) -> LogitsModel:
         return _TABLE[name].load().model(bundle, factors, threads=threads)
 
-    return _first([partial(opened, name) for name in _served_by(bundle.manifest)])
+    return _first([partial(opened, name) for name in _to_open(bundle)])
 
 
 def _served_by(manifest: Manifest) -> list[str]:
     """The runtimes that a bundle has files for, in the order of preference."""
     return [name for name, runtime in _TABLE.items() if runtime.section(manifest) is not None]
+
+
+def _to_open(bundle: Bundle) -> list[str]:
+    """Where the files of none are here, opening a runtime tells which are missing."""
+    return runtimes_here(bundle) or _served_by(bundle.manifest)
 
 
 def _first(choices: Sequence[Callable[[], Opened]]) -> Opened:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ class ExecutorchRuntime:
         BundleInvalid: the bundle has no ExecuTorch programs, or they cannot be loaded or take other inputs
             than the manifest has.
     """
+
+    name: Final = "executorch"
 
     def __init__(self, bundle: Bundle, ranks: Mapping[str, int], *, threads: int | None = None) -> None:
         _check_ranks(bundle.manifest.adapter, ranks)

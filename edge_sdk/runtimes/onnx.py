@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,8 @@ class OnnxRuntime:
             reads another file than the base weights.
         MemoryError: there is no memory for it.
     """
+
+    name: Final = "onnx"
 
     def __init__(self, bundle: Bundle, ranks: Mapping[str, int], *, threads: int | None = None) -> None:
         manifest = bundle.manifest

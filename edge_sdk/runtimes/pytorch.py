@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ class PytorchRuntime:
         BundleInvalid: the bundle has no files for PyTorch, or such as no model can be built from.
     """
 
+    name: Final = "pytorch"
     most_rows: int | None = None  # a batch of any size
 
     def __init__(self, bundle: Bundle, ranks: Mapping[str, int], *, threads: int | None = None) -> None:

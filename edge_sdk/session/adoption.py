@@ -17,7 +17,7 @@ from edge_sdk.adapters.policy import Adoption
 from edge_sdk.batching.batches import check_examples
 from edge_sdk.events import Adopted, Event, NotAdopted
 from edge_sdk.examples import ExampleStore
-from edge_sdk.runtimes import runtime_for
+from edge_sdk.runtimes import runtime_here
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.training.scoring import score
 from edge_sdk.training.trainer import open_trainer
@@ -57,7 +57,7 @@ class Adopter:
     adapters: Adapters
     adoption: Adoption
     held_out: ExampleStore
-    runtime: RuntimeFactory | None  # None: what `runtime_for` finds
+    runtime: RuntimeFactory | None  # None, or without its files: what `runtime_here` finds
     threads: int | None
     on_event: Callable[[Event], None]
     timer: Callable[[], float] = time.perf_counter
@@ -174,7 +174,7 @@ class Adopter:
         manifest = bundle.manifest
         self._check_held_out(manifest)
         model = open_trainer(
-            self.runtime or runtime_for(manifest),
+            runtime_here(bundle, self.runtime),
             bundle,
             whole.adapter,
             training,

@@ -21,6 +21,7 @@ from edge_sdk.folder import DeviceFolder, lock_folder, open_folder
 from edge_sdk.identity.identity_store import IdentityStore
 from edge_sdk.planning.capabilities import Capabilities
 from edge_sdk.planning.corrections import Corrections
+from edge_sdk.runtimes import files_opened_by, runtime_for
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.session.assignment_store import AssignmentStore
 from edge_sdk.session.equipment import Equipment
@@ -118,6 +119,7 @@ def equip(
             folder.bundles,
             downloads,
             kept.verified_files,
+            files_of=lambda manifest: files_opened_by(runtime or runtime_for(manifest), manifest),
             needed=lambda: adapters.index().bundle_digests(),
         ),
         folder=folder,

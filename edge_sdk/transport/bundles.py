@@ -1,4 +1,4 @@
-"""Bundles on the device: fetched once, named by digest, checked before use."""
+"""Bundles on the device: what it needs of them is fetched once, named by digest, checked before use."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ class BundleCache:
     Where the disk has no room for a bundle, others go, the one that was not used for longest first.
 
     Args:
+        files_of: names the files of a bundle that this device needs; of what else lies there, such as those
+            of another runtime, only damaged files go.
         needed: names the bundles that stay all the same, by digest.
         free_bytes: how much the disk of a folder has free.
     """
@@ -43,10 +45,12 @@ class BundleCache:
         downloads: Downloads,
         verified: VerifiedFiles,
         *,
+        files_of: Callable[[Manifest], Collection[str]] = lambda manifest: manifest.files,
         needed: Callable[[], Collection[str]] = frozenset,
         free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
     ) -> None:
         self._folder = folder
+        self._files_of = files_of
         self._needed = needed
         self._free_bytes = free_bytes
         self._downloads = downloads
@@ -74,7 +78,8 @@ class BundleCache:
         """How much of the bundle is still to be fetched, by the sizes of what is there, parts of files too.
 
         Raises:
-            BodyTooLarge, BundleInvalid, DigestMismatch, ServiceUnreachable: as for `manifest`.
+            BodyTooLarge, BundleInvalid, DigestMismatch, ServiceUnreachable: as for `manifest`, and what
+                `files_of` raises.
         """
         return self._wanted_bytes(self._missing_by_size(ref).values())
 
@@ -85,23 +90,23 @@ class BundleCache:
 
         Raises:
             DeviceTooSmall: the disk has no room for what is missing.
-            BodyTooLarge, BundleInvalid, DigestMismatch, ServiceUnreachable: as for `manifest`.
+            BodyTooLarge, BundleInvalid, DigestMismatch, ServiceUnreachable: as for `missing_bytes`.
         """
         self._make_room(ref, self._missing_by_size(ref).values())
 
     def bundle(self, ref: ObjectRef) -> Bundle:
-        """The whole bundle; only what is missing or damaged is fetched.
+        """All that this device needs of the bundle; only what is missing or damaged is fetched.
 
         Raises:
             DeviceTooSmall: the disk has no room for what is missing.
-            BodyTooLarge, BundleInvalid, DigestMismatch, ServiceUnreachable: as for `manifest`.
+            BodyTooLarge, BundleInvalid, DigestMismatch, ServiceUnreachable: as for `missing_bytes`.
         """
-        manifest = self.manifest(ref)
-        folder = self._folder / ref.sha256
+        manifest, folder = self.manifest(ref), self._folder / ref.sha256
+        needed = self._files_of(manifest)
         missing = {
             relative: file
             for relative, file in manifest.files.items()
-            if not self._holds(folder / relative, file)
+            if not self._holds(folder / relative, file) and relative in needed
         }
         self._make_room(ref, missing.values())
         for relative, file in missing.items():
@@ -110,11 +115,12 @@ class BundleCache:
         return open_bundle(folder, verify=False, digest=ref.sha256)
 
     def _missing_by_size(self, ref: ObjectRef) -> Mapping[str, ObjectRef]:
-        folder = self._folder / ref.sha256
+        manifest, folder = self.manifest(ref), self._folder / ref.sha256
         return {
-            name: file
-            for name, file in self.manifest(ref).files.items()
-            if not ((folder / name).is_file() and (folder / name).stat().st_size == file.size_bytes)
+            name: manifest.files[name]
+            for name in self._files_of(manifest)
+            if not (folder / name).is_file()
+            or (folder / name).stat().st_size != manifest.files[name].size_bytes
         }
 
     def _wanted_bytes(self, files: Collection[ObjectRef]) -> int:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.bundle_bytes import bundle_bytes
 from benchmarks.peers.training_step import LOSS_TOLERANCE, Step, compare_steps
-from benchmarks.round_cost import Setup, bundle_bytes, measure_rounds
+from benchmarks.round_cost import Setup, measure_rounds
 from edge_sdk.examples import Example
 from hetlora.adapter import initial_adapter
 from hetlora.bundle import Bundle
@@ -46,9 +47,9 @@ def test_rounds_are_accounted_for(tiny_bundle: Bundle, tmp_path: Path) -> None:
     ]
     assert {row.adapter_downloaded_bytes for row in cost.assignments} == {adapter_bytes}
     assert {row.uploaded_bytes for row in cost.assignments} == {adapter_bytes}
-    whole = bundle_bytes(tiny_bundle)
-    assert [row.bundle_downloaded_bytes for row in cost.assignments] == [whole, whole, 0, 0]
-    assert [row.downloaded_bytes for row in cost.rounds] == [2 * (whole + adapter_bytes), 2 * adapter_bytes]
+    fetched = bundle_bytes(tiny_bundle, tiny_bundle.manifest.files_of("onnx"))
+    assert [row.bundle_downloaded_bytes for row in cost.assignments] == [fetched, fetched, 0, 0]
+    assert [row.downloaded_bytes for row in cost.rounds] == [2 * (fetched + adapter_bytes), 2 * adapter_bytes]
     assert [row.uploaded_bytes for row in cost.rounds] == [2 * adapter_bytes] * 2
     assert all(0 < row.training_share < 1 for row in cost.rounds)
     assert [row.process for row in cost.processes] == ["service", "board-1", "phone-2"]

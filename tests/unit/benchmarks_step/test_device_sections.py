@@ -15,7 +15,7 @@ from benchmarks.device.overhead import overhead_row
 from benchmarks.device.plot import draw
 from benchmarks.device.probes import RATES, probe_rows
 from benchmarks.device.resume import resume_row
-from benchmarks.device.traffic import PRECISIONS, traffic_row
+from benchmarks.device.traffic import PRECISIONS, fetched_bytes, traffic_row
 from hetlora.bundle import Bundle
 from hetlora.errors import HetloraError
 
@@ -93,6 +93,12 @@ def test_lower_precisions_and_ranks_take_fewer_bytes_up_and_as_many_down(tiny_bu
     # An int8 has scales beside it, in 4 bytes for each rank of a factor, and entries of their own for them.
     assert rows[8, "int8"].up_bytes < rows[8, "float16"].up_bytes
     assert len({rows[8, precision].down_bytes for precision in PRECISIONS}) == 1
+
+
+def test_device_fetches_of_a_bundle_what_its_runtime_opens(tiny_bundle: Bundle) -> None:
+    unread = tiny_bundle.path("optimizer.onnx").stat().st_size
+    whole = sum(path.stat().st_size for path in tiny_bundle.folder.iterdir())
+    assert fetched_bytes(tiny_bundle) == {"onnx": whole - unread, "all": whole}
 
 
 def test_clock_that_is_held_stands_still() -> None:

@@ -144,13 +144,3 @@ def client_of(tmp_path: Path) -> Callable[..., EdgeClient]:
         return client
 
     return make
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[ForkServerContext]:
-    """Processes that begin with everything imported, as the server that forks them has done that."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mortal_device"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        yield context

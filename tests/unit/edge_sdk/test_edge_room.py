@@ -22,6 +22,7 @@ from edge_sdk.transport.verified_files import VerifiedFiles
 from hetlora.bundle import verify_files
 from hetlora.digest import sha256_of
 from hetlora.errors import DeviceTooSmall
+from hetlora.manifest import MANIFEST_NAME
 
 MakeClient = Callable[..., EdgeClient]
 BASE = "weights/base.bin"
@@ -46,11 +47,13 @@ class Disk:
         )
         return DISK_RESERVE_BYTES + self.size_bytes - taken
 
-    def cache(self) -> BundleCache:
+    def cache(self, *names: str) -> BundleCache:
+        """One that needs these files of bundles, or all if none are named."""
         return BundleCache(
             self.folder.bundles,
             self.downloads,
             VerifiedFiles(self.database, self.folder.bundles),
+            files_of=lambda manifest: names or manifest.files,
             needed=lambda: self.needed,
             free_bytes=self.free_bytes,
         )
@@ -86,6 +89,19 @@ def test_download_that_was_cut_off_is_finished_in_the_room_that_it_began_with(
     assert cache.missing_bytes(service.bundle) == sum(map(len, service.files.values())) - 9000
     verify_files(cache.bundle(service.bundle))
     assert disk.downloads.received_bytes == disk.size_bytes - 9000
+
+
+def test_room_is_wanted_for_the_files_that_the_device_needs_alone(service: FakeService, disk: Disk) -> None:
+    others = sum(len(data) for name, data in service.files.items() if name != BASE)
+    disk.size_bytes -= others
+    cache = disk.cache(BASE)
+    assert cache.missing_bytes(service.bundle) == len(service.files[BASE])
+    cache.make_room(service.bundle)
+    cache.bundle(service.bundle)
+    assert cache.missing_bytes(service.bundle) == 0
+    assert service.fetched() == [MANIFEST_NAME, BASE]
+    with pytest.raises(DeviceTooSmall, match="the disk has no room for the bundle"):
+        disk.cache().make_room(service.bundle)
 
 
 def test_leftovers_of_other_downloads_go_where_room_is_wanted(service: FakeService, disk: Disk) -> None:

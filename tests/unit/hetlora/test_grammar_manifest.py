@@ -58,6 +58,36 @@ def test_what_fits_a_task_is_read(manifest_fields: Fields, task: str) -> None:
     assert manifest.generates == task.endswith("generation")
 
 
+def test_each_runtime_opens_files_of_its_own(manifest_fields: Fields) -> None:
+    programs = {"training": "a.pte", "inference": "b.pte", "base_weights": "c.ptd", "portable": ["a.pte"]}
+    entry = manifest_fields["files"]["graphs/eval.bin"]
+    more = {name: entry for name in ("a.pte", "b.pte", "c.ptd", "config.json", "weights.json", "start.st")}
+    fields = {
+        **manifest_fields,
+        "executorch": programs,
+        "pytorch": {"config": "config.json", "weights": "weights.json"},
+        "initial_adapter": "start.st",
+        "files": manifest_fields["files"] | more,
+    }
+    manifest = parse_manifest(json.dumps(fields).encode())
+    weights, tokenizer = "graphs/base_weights.bin", "graphs/tokenizer.bin"
+    graphs = {f"graphs/{graph}.bin" for graph in ("training", "eval", "inference")}
+    assert manifest.files_of("onnx") == graphs | {weights, tokenizer}
+    assert manifest.files_of("executorch") == {"a.pte", "b.pte", "c.ptd", tokenizer}
+    assert manifest.files_of("pytorch") == {"config.json", "weights.json", weights, tokenizer}
+
+
+def test_no_tokenizer_is_opened_for_pictures(manifest_fields: Fields) -> None:
+    manifest = parse_manifest(of_task(manifest_fields, "image-classification"))
+    assert "graphs/tokenizer.bin" not in manifest.files_of("onnx")
+
+
+@pytest.mark.parametrize("runtime", ["executorch", "pytorch", "tflite"])
+def test_bundle_says_for_which_runtime_it_has_no_files(manifest_fields: Fields, runtime: str) -> None:
+    with pytest.raises(BundleInvalid, match=f"the bundle has no files for {runtime}"):
+        parse_manifest(json.dumps(manifest_fields).encode()).files_of(runtime)
+
+
 @pytest.mark.parametrize(
     ("task", "field", "value"),
     [
