@@ -1,53 +1,7 @@
-"""Every error a user of hetlora can meet, each with a stable code.
+"""Every error a user of hetlora can meet, each with a stable code; docs/protocol.md has all in one table.
 
-HetloraError
-  InputError                what was handed in cannot be used; asking again changes nothing
-    AdapterError
-      SpecMismatch          names or shapes differ from the adapter specification
-      RankOutOfRange        a rank outside its limits
-      NonFiniteValues       NaN or infinity in a tensor, or a norm too large to add up
-      NoAdapter             a device that keeps no such adapter
-      AdapterUnusable       an adapter on a device that is damaged, or whose bundle is gone
-    WireError
-      MalformedTensors      bytes that are no safetensors file of the expected kind
-      MalformedMessage      a message that its schema refuses
-      DigestMismatch        bytes that do not hash to the promised SHA-256
-        ChecksumMismatch    a part of an upload that was damaged on its way
-      BodyTooLarge          more bytes than the limit allows
-    BundleError
-      BundleInvalid         a missing file, or a manifest that its schema refuses
-      ModelNotExportable    a model, target or label set that cannot become a bundle
-    DataError               examples that cannot be read or used
-      NoExamples            a device that holds nothing to train on
-      StoreDamaged          an example store with bytes that are not what was written
-    SettingsError           an option or environment value that cannot be used
-      StoreKeyWrong         a key that does not open the example store, or none where it wants one
-  RefusedError              the service understood the request and says no
-    AuthenticationFailed    no valid signature or token
-    UnknownDevice           a device that never enrolled
-    ReplayedRequest         a signed request seen before
-    ClockSkew               a signature made too long ago, or in the future
-    NotPermitted            a known device or operator that may not do this
-    ProtocolUnsupported     a version of the protocol that the service does not speak
-    NotFound                no such object, run, round or assignment
-    StateConflict           the thing exists, but its state does not allow this
-      OffsetMismatch        a part that does not begin where its upload ends
-    UploadGone              an upload that expired or was lost; another may be begun
-    IdempotencyKeyReused    an idempotency key that came with another request before
-  UnavailableError          asking later, or elsewhere, may help
-    ServiceUnreachable      no answer, or an answer that is no answer of ours
-      TlsPinMismatch        whoever answers has none of the keys that this device insists on
-    ServiceFailed           the service met a fault of its own
-    TooManyRequests         more requests than the service takes in a minute, or more bodies at a time
-    BodyTooSlow             a request's body that stood still, or crept
-    PortInUse               the address to listen on is taken
-    DependencyMissing       an optional part of hetlora is not installed
-    DeviceTooSmall          no rank within the limits fits this device
-    NoProgress              a training whose process ended several times before it came any further
-    ConditionsUnmet         a device that may not work now: on its battery, in use, too hot
-      Stopped               a visit that was asked to end; its assignment stays the device's
-    DiskFull                no disk space left to write to
-    TrainingDiverged        the loss of local training is no longer a number
+Three families say whether to ask again: an InputError changes by nothing but another input, a RefusedError is
+the service's no, and with an UnavailableError asking later, or elsewhere, may help.
 """
 
 from __future__ import annotations
@@ -117,7 +71,7 @@ class RankOutOfRange(AdapterError):
 
 
 class NonFiniteValues(AdapterError):
-    """NaN or infinity in a tensor, or a norm too large to add up."""
+    """NaN or infinity in a tensor, or factors of a norm above 1e15, alone or multiplied."""
 
     code = "non_finite_values"
 

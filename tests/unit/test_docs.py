@@ -18,13 +18,16 @@ from hetlora.messages.rules import AnyRule
 ROOT = Path(__file__).parents[2]
 
 
-def test_every_error_code_stands_in_the_protocol_with_its_status_and_exit_code() -> None:
+def test_every_error_code_stands_in_the_protocol_with_its_status_exit_code_and_words() -> None:
     text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([a-z_]+)` \| (\d+) \| (\d+) \|", text, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z_]+)` \| (\d+) \| (\d+) \| (.+) \|$", text, flags=re.MULTILINE)
 
-    documented = {code: (int(status), int(exit_code)) for code, status, exit_code in rows}
+    documented = {code: (int(status), int(exit_code), words) for code, status, exit_code, words in rows}
 
-    assert documented == {code: (kind.status, kind.exit_code) for code, kind in error_classes().items()}
+    assert documented == {
+        code: (kind.status, kind.exit_code, (kind.__doc__ or "").splitlines()[0].removesuffix("."))
+        for code, kind in error_classes().items()
+    }
 
 
 def test_codes_that_only_devices_have_stand_in_the_protocol() -> None:
