@@ -54,13 +54,13 @@ class Tokenised:
 
     def get(self, ids: Sequence[int]) -> list[TokenRow]:
         """The tokens of these rows, in their order; those of examples removed meanwhile are left out."""
-        cached = self._store.cached_tokens(ids, self._encoding)
+        cached = self._store.tokens.get(ids, self._encoding)
         rows = {row_id: _unpacked(packed) for row_id, packed in cached.items()}
-        missing = self._store.stored([row_id for row_id in ids if row_id not in rows])
+        missing = self._store.tokens.examples([row_id for row_id in ids if row_id not in rows])
         made = {stored.id: (stored, self._make(stored.example)) for stored in missing}
         try:
             packed = {row_id: (stored, _packed(row)) for row_id, (stored, row) in made.items()}
-            self._store.cache_tokens(packed, self._encoding)
+            self._store.tokens.put(packed, self._encoding)
         except UnavailableError as error:  # they can be made again, and training need not stop
             logger.info("event=tokens_not_kept error=%s", error)
         rows |= {row_id: row for row_id, (_, row) in made.items()}

@@ -1,8 +1,8 @@
 """The example store: what an app leaves on the device for training; it never leaves the device.
 
 `kinds` are the examples, `store` keeps them and `split` sets some aside; below those, `changes` is what one
-transaction does to the rows, and `rows` seals and opens them with `keys`. The file is a `DatabaseFile`.
-docs/adr/0017-example-store.md says why it is built so.
+transaction does to the rows, `rows` seals and opens them with `keys`, and `token_cache` keeps what batches
+make of them. The file is a `StoreFile`. docs/adr/0017-example-store.md says why it is built so.
 """
 
 from edge_sdk.examples.keys import StoreKey

@@ -14,7 +14,8 @@ from edge_sdk.examples.image_files import checked
 from edge_sdk.examples.keys import KEY_BYTES, StoreKey, resolved
 from edge_sdk.examples.kinds import AnyExample
 from edge_sdk.examples.schema import fact, set_fact
-from edge_sdk.examples.store import UNDER_NEW_KEY, ExampleStore, StoreOptions
+from edge_sdk.examples.store import ExampleStore, StoreOptions
+from edge_sdk.examples.store_file import rekey
 from hetlora.errors import SettingsError
 
 _DRAWN: Final = 2**64  # numbers that a hash is read as
@@ -49,7 +50,7 @@ def open_stores(
 
 def _was_split(store: ExampleStore) -> bool:
     try:
-        with store._file.reading() as database:
+        with store.file.reading() as database:
             return fact(database, "split_key") is not None
     except BaseException:
         store.close()
@@ -123,13 +124,7 @@ class SplitExampleStore(ExampleStore):
                 under the new key, the other side may have taken it already: call this again, or open them
                 with this key and the one so far as `previous_encryption_key`.
         """
-        key = resolved(encryption_key)  # a keystore is asked once
-        self._held_out._take_key(key)
-        self._take_key(key)
-        try:
-            self._held_out._check_overwritten(UNDER_NEW_KEY)
-        finally:
-            self._check_overwritten(UNDER_NEW_KEY)
+        rekey([self._held_out.file, self.file], encryption_key)
 
     def _is_held_out(self, example: AnyExample, trained: Changes, held_out: Changes) -> bool:
         if example.key is not None:
@@ -142,7 +137,7 @@ class SplitExampleStore(ExampleStore):
 
     def _drawing(self) -> Callable[[bytes, bytes], float]:
         """A number in [0, 1) of a kind and some bytes, as the device's own key has it."""
-        with self._file.writing() as database:
+        with self.file.writing() as database:
             key = fact(database, "split_key")
             if key is None:
                 key = os.urandom(KEY_BYTES)

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypedDict, overload
 
-from edge_sdk.database_file import BUSY_SECONDS, DatabaseFile
+from edge_sdk.database_file import BUSY_SECONDS
 from edge_sdk.defaults import DEFAULT_MAX_BYTES, DEFAULT_MAX_EXAMPLES
 from edge_sdk.examples.changes import Bounds, Changes, check_seconds
 from edge_sdk.examples.image_files import checked
-from edge_sdk.examples.keys import StoreKey, StoreKeys, resolved
+from edge_sdk.examples.keys import StoreKey
 from edge_sdk.examples.kinds import AnyExample, Example
-from edge_sdk.examples.rows import ALIVE, READ_ROWS, StoredExample, read_labels, read_rows
-from edge_sdk.examples.schema import fact, open_store, rekeyed, write_anew
-from edge_sdk.examples.token_rows import read_tokens, write_tokens
-from hetlora.errors import SettingsError, StoreKeyWrong, UnavailableError
+from edge_sdk.examples.rows import ALIVE, READ_ROWS, read_labels, read_rows
+from edge_sdk.examples.store_file import StoreFile, rekey
+from edge_sdk.examples.token_cache import TokenCache
+from hetlora.errors import UnavailableError
 
 DEFAULT_MAX_TOKEN_BYTES: Final = 32 * 1024 * 1024
 # What is done where its bytes are still to be overwritten.
-REMOVED: Final = "examples are removed"
-UNDER_NEW_KEY: Final = "the example store is under the new key"
+_REMOVED: Final = "examples are removed"
 
 
 class StoreOptions(TypedDict, total=False):
@@ -60,6 +58,9 @@ class ExampleStore:
         busy_seconds: how long others that write are waited for.
         clock: Unix seconds, by which examples expire.
 
+    Attributes:
+        file, tokens: where the examples lie, and what batches keep beside them; an app needs neither.
+
     Raises:
         SettingsError: the file cannot be opened as a store, or a bound, a time or a key is none.
         StoreKeyWrong: the store is under another key; nothing is lost.
@@ -82,21 +83,25 @@ class ExampleStore:
     ) -> None:
         self._bounds = Bounds(max_examples, max_bytes, max_token_bytes, keep_seconds)
         self._clock = clock
-        key, previous_key = resolved(encryption_key), resolved(previous_encryption_key)
-        self._file = DatabaseFile(path, "the example store", busy_seconds=busy_seconds)
+        self.file = StoreFile(
+            path,
+            encryption_key=encryption_key,
+            previous_encryption_key=previous_encryption_key,
+            busy_seconds=busy_seconds,
+        )
+        self.tokens = TokenCache(self.file, max_token_bytes, clock)
         try:
-            self._opened = open_store(self._file, key, previous_key)
             with suppress(UnavailableError):  # on a full disk examples can be read; the next change does it
                 self.remove_expired()
             # Whoever was killed before it could do so leaves bytes to overwrite.
-            self._file.overwrite_removed()
+            self.file.overwrite_removed()
         except BaseException:
-            self._file.close()
+            self.file.close()
             raise
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self.file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -166,7 +171,7 @@ class ExampleStore:
         """
         with self.changing() as changes:
             found = changes.delete(key)
-        self._check_overwritten(REMOVED)
+        self.file.check_overwritten(_REMOVED)
         return found
 
     def clear(self) -> None:
@@ -177,7 +182,7 @@ class ExampleStore:
         """
         with self.changing() as changes:
             changes.clear()
-        self._check_overwritten(REMOVED)
+        self.file.check_overwritten(_REMOVED)
 
     def remove_expired(self) -> int:
         """Remove what has expired, as each `put` does; returns how many examples it were."""
@@ -186,19 +191,19 @@ class ExampleStore:
 
     def count(self) -> int:
         """How many examples there are."""
-        with self._file.reading() as database:
+        with self.file.reading() as database:
             row = database.execute(f"SELECT count(*) FROM examples WHERE {ALIVE}", (self._clock(),))
             return int(row.fetchone()[0])
 
     def size_bytes(self) -> int:
         """What the examples take, as `max_bytes` counts it."""
-        with self._file.reading() as database:
+        with self.file.reading() as database:
             row = database.execute("SELECT coalesce(sum(size_bytes), 0) FROM examples")
             return int(row.fetchone()[0])
 
     def kinds(self) -> dict[str, int]:
         """How many examples of each kind there are, by kind."""
-        with self._file.reading() as database:
+        with self.file.reading() as database:
             return dict(
                 database.execute(
                     f"SELECT kind, count(*) FROM examples WHERE {ALIVE} GROUP BY kind ORDER BY kind",
@@ -208,42 +213,27 @@ class ExampleStore:
 
     def labels(self) -> dict[str, int]:
         """How many examples each label has, by label."""
-        with self._file.reading() as database:
-            counts = Counter(read_labels(database, self._keys_now(database), self._clock()))
+        with self.file.reading() as database:
+            counts = Counter(read_labels(database, self.file.keys(database), self._clock()))
         return dict(sorted(counts.items()))
 
     def ids(self) -> list[int]:
         """Row numbers for `get`, oldest first."""
-        with self._file.reading() as database:
+        with self.file.reading() as database:
             rows = database.execute(f"SELECT id FROM examples WHERE {ALIVE} ORDER BY id", (self._clock(),))
             return [row_id for (row_id,) in rows]
 
     def get(self, ids: Sequence[int]) -> list[AnyExample]:
         """The examples of these row numbers, in their order; those removed meanwhile are left out."""
-        found = {row.id: row.example for row in self.stored(ids)}
+        with self.file.reading() as database:
+            rows = read_rows(database, self.file.keys(database), ids, self._clock())
+            found = {row.id: row.example for row in rows}
         return [found[row_id] for row_id in ids if row_id in found]
 
     def __iter__(self) -> Iterator[AnyExample]:
         ids = self.ids()
         for start in range(0, len(ids), READ_ROWS):
             yield from self.get(ids[start : start + READ_ROWS])
-
-    def stored(self, ids: Sequence[int]) -> list[StoredExample]:
-        """The examples of these row numbers, in no order, each with what a later version differs by."""
-        with self._file.reading() as database:
-            return list(read_rows(database, self._keys_now(database), ids, self._clock()))
-
-    def cached_tokens(self, ids: Sequence[int], encoding: bytes) -> dict[int, bytes]:
-        """What was cached for these row numbers under this encoding, as far as it was."""
-        with self._file.reading() as database:
-            return read_tokens(database, self._keys_now(database), ids, encoding, self._clock())
-
-    def cache_tokens(self, made: Mapping[int, tuple[StoredExample, bytes]], encoding: bytes) -> None:
-        """Keep tokens made of examples, within `max_token_bytes`, and as long as these stay what they are."""
-        if self._bounds.max_token_bytes > 0 and made:
-            with self._file.writing() as database:
-                keys = self._keys_now(database)
-                write_tokens(database, keys, made, encoding, max_bytes=self._bounds.max_token_bytes)
 
     def rekey(self, encryption_key: StoreKey) -> None:
         """Put the store under another key, all of it or nothing; it need not have been encrypted before.
@@ -254,38 +244,13 @@ class ExampleStore:
             UnavailableError: another process writes on and on, and the store is under the key so far; or it
                 "is under the new key, but" older bytes could not be overwritten, as with `delete`.
         """
-        self._take_key(encryption_key)
-        self._check_overwritten(UNDER_NEW_KEY)
+        rekey([self.file], encryption_key)
 
     @contextmanager
     def changing(self) -> Iterator[Changes]:
         """One transaction; what it removed is overwritten after it."""
-        with self._file.writing() as database:
-            changes = Changes(database, self._keys_now(database), self._bounds, self._clock())
+        with self.file.writing() as database:
+            changes = Changes(database, self.file.keys(database), self._bounds, self._clock())
             yield changes
-        if changes.removed or self._file.owes_overwriting:
-            self._file.overwrite_removed()
-
-    def _take_key(self, encryption_key: StoreKey | None) -> None:
-        key = resolved(encryption_key)
-        if key is None:
-            raise SettingsError("key of an example store", got=None, expected="the key to put it under")
-        with self._file.writing() as database:
-            opened = rekeyed(database, self._keys_now(database), key)
-        self._opened = opened
-        self._file.overwrite_removed()
-
-    def _keys_now(self, database: sqlite3.Connection) -> StoreKeys:
-        """The keys of the store, which another process may have put under others."""
-        if fact(database, "proof") != self._opened.proof:
-            raise StoreKeyWrong("the example store was put under another key while it was open")
-        return self._opened.keys
-
-    def _check_overwritten(self, done: str) -> None:
-        """Raise, saying what is done, if older bytes are still to be overwritten."""
-        if not write_anew(self._file) or self._file.owes_overwriting:
-            raise UnavailableError(
-                f"{done}, but older bytes are not yet overwritten",
-                got="another process that reads the store, or a full disk",
-                expected="a moment without one, and free disk space",
-            )
+        if changes.removed or self.file.owes_overwriting:
+            self.file.overwrite_removed()

@@ -34,7 +34,7 @@ def test_expired_example_is_neither_drawn_nor_counted(tmp_path: Path) -> None:
         assert _texts(store) == ["never"]
         assert (store.count(), store.ids(), len(store.get(ids))) == (2, ids[1:], 2)
         assert (store.kinds(), store.labels()) == ({"labelled_text": 1, "text": 1}, {"x": 1})
-        assert store.cached_tokens(ids, b"encoding") == {}
+        assert store.tokens.get(ids, b"encoding") == {}
         clock.now = 1020
         assert store.count() == 1
 

@@ -57,9 +57,9 @@ def test_removed_example_is_in_no_file(
     store: ExampleStore, clock: Clock, tmp_path: Path, remove: Callable[[ExampleStore, Clock], None]
 ) -> None:
     store.put(SECRET, "secret label", key="secret", keep_seconds=60)
-    [stored] = store.stored(store.ids())
-    store.cache_tokens({stored.id: (stored, b"tokens of it")}, b"encoding")
-    assert store.cached_tokens([stored.id], b"encoding") == {stored.id: b"tokens of it"}
+    [stored] = store.tokens.examples(store.ids())
+    store.tokens.put({stored.id: (stored, b"tokens of it")}, b"encoding")
+    assert store.tokens.get([stored.id], b"encoding") == {stored.id: b"tokens of it"}
     assert stored.wrapped in bytes_in(tmp_path)  # before: what is looked for can be found
 
     remove(store, clock)
@@ -67,7 +67,7 @@ def test_removed_example_is_in_no_file(
     left = bytes_in(tmp_path)
     assert stored.wrapped not in left
     assert not any(text.encode() in left for text in (SECRET, "secret label", "tokens of it"))
-    assert store.cached_tokens([stored.id], b"encoding") == {}
+    assert store.tokens.get([stored.id], b"encoding") == {}
     assert SECRET not in {example.text for example in store}
 
 
@@ -76,7 +76,7 @@ def test_what_expired_while_the_store_was_closed_is_in_no_file_once_it_is_open(
 ) -> None:
     with ExampleStore(tmp_path / "examples.sqlite", clock=clock) as store:
         store.put(SECRET, "x", keep_seconds=60)
-        [stored] = store.stored(store.ids())
+        [stored] = store.tokens.examples(store.ids())
     clock.now += 60
     assert stored.wrapped in bytes_in(tmp_path)
     with ExampleStore(tmp_path / "examples.sqlite", clock=clock):

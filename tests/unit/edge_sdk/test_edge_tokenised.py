@@ -113,7 +113,7 @@ def test_full_disk_keeps_no_tokens_and_stops_no_training(store: ExampleStore, tm
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [row.ids for row in rows] == [[1], [1]]
-    assert store.cached_tokens(store.ids(), b"encoding") == {}
+    assert store.tokens.get(store.ids(), b"encoding") == {}
 
 
 def test_whatever_decides_tokens_decides_the_encoding(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_batches_are_the_same_from_tokens_that_were_kept(tmp_path: Path, task: s
             return [{name: array.tolist() for name, array in next(batches).items()} for _ in range(4)]
 
         assert drawn() == drawn()
-        kept = store.cached_tokens(store.ids(), encoding_of(bundle.manifest, max_tokens=4))
+        kept = store.tokens.get(store.ids(), encoding_of(bundle.manifest, max_tokens=4))
         assert len(kept) == 3
 
 

@@ -1,18 +1,47 @@
-"""The rows of tokens made of examples: sealed with the key of the example, and gone with it."""
+"""Tokens made of the examples of a store: sealed with the key of the example, and gone with it."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from edge_sdk.examples.keys import StoreKeys, seal, unseal
-from edge_sdk.examples.rows import ALIVE, READ_ROWS, StoredExample
+from edge_sdk.examples.rows import ALIVE, READ_ROWS, StoredExample, read_rows
+from edge_sdk.examples.store_file import StoreFile
 
 
-def read_tokens(
+class TokenCache:
+    """What batches keep beside the examples of a store, in its file.
+
+    Args:
+        max_bytes: what tokens may take; 0 has them made for each batch.
+        clock: Unix seconds, by which examples expire.
+    """
+
+    def __init__(self, file: StoreFile, max_bytes: int, clock: Callable[[], float]) -> None:
+        self._file, self._max_bytes, self._clock = file, max_bytes, clock
+
+    def examples(self, ids: Sequence[int]) -> list[StoredExample]:
+        """The examples of these row numbers, in no order, each with what a later version differs by."""
+        with self._file.reading() as database:
+            return list(read_rows(database, self._file.keys(database), ids, self._clock()))
+
+    def get(self, ids: Sequence[int], encoding: bytes) -> dict[int, bytes]:
+        """What was kept for these row numbers under this encoding, as far as it was."""
+        with self._file.reading() as database:
+            return _read(database, self._file.keys(database), ids, encoding, self._clock())
+
+    def put(self, made: Mapping[int, tuple[StoredExample, bytes]], encoding: bytes) -> None:
+        """Keep tokens made of examples, within the bound, and as long as these stay what they are."""
+        if self._max_bytes > 0 and made:
+            with self._file.writing() as database:
+                keys = self._file.keys(database)
+                _write(database, keys, made, encoding, max_bytes=self._max_bytes)
+
+
+def _read(
     database: sqlite3.Connection, keys: StoreKeys, ids: Sequence[int], encoding: bytes, now: float
 ) -> dict[int, bytes]:
-    """What there is for these examples under this encoding."""
     found = {}
     for start in range(0, len(ids), READ_ROWS):
         some = [int(row_id) for row_id in ids[start : start + READ_ROWS]]
@@ -27,7 +56,7 @@ def read_tokens(
     return found
 
 
-def write_tokens(
+def _write(
     database: sqlite3.Connection,
     keys: StoreKeys,
     made: Mapping[int, tuple[StoredExample, bytes]],
