@@ -39,7 +39,7 @@ EDGE_FOLDERS = (
     *("probe", "examples", "runtimes", "batching", "training", "adapters", "planning"),
     *("identity", "transport", "conditions", "events", "session", "client"),
 )
-BELOW_EDGE_FOLDERS = ("database_file", "defaults", "device_database", "folder")
+BELOW_EDGE_FOLDERS = ("units", "freshness", "database_file", "defaults", "device_database", "folder")
 
 
 def edge_rules() -> Iterator[Rule]:
