@@ -58,7 +58,7 @@ def bench_device(
     ] = "2x64,8x96",
     threads: Threads = 1,
     steps: Annotated[int, typer.Option(min=1, help="Steps of a process that count, after two others.")] = 5,
-    pairs: Annotated[int, typer.Option(min=1, help="Steps beside bare ones that count.")] = 40,
+    pairs: Annotated[int, typer.Option(min=1, help="Steps beside bare ones that count.")] = 80,
     starts: Annotated[int, typer.Option(min=1, help="How often a killed round is gone on with.")] = 5,
     probes: Annotated[int, typer.Option(min=2, help="Fresh probes.")] = 6,
     quick: Annotated[

@@ -19,7 +19,7 @@ from edge_sdk.runtimes.base import Batch
 from edge_sdk.session.assignment_store import AssignmentStore, Terms
 from edge_sdk.session.plans import Received, read_assigned
 from edge_sdk.training.trainer import Trainer, open_trainer
-from hetlora.adapter import initial_adapter
+from hetlora.adapter import Adapter, initial_adapter
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.digest import sha256_of
 from hetlora.messages.common import ObjectRef
@@ -113,11 +113,14 @@ def take_offer(case: Case, assignments: AssignmentStore) -> None:
     assignments.taken(terms, received)
 
 
+def begun_adapter(case: Case) -> Adapter:
+    """What a first round begins with."""
+    return initial_adapter(case.bundle.manifest.adapter, case.rank, np.random.default_rng(case.seed))
+
+
 def first_round(case: Case) -> tuple[Offer, Terms, Received]:
     """What a service offers and sends in the first round of a run, and what a device agrees to."""
-    spec = case.bundle.manifest.adapter
-    adapter = initial_adapter(spec, case.rank, np.random.default_rng(case.seed))
-    sent = tensors_to_bytes(to_tensors(adapter))
+    sent = tensors_to_bytes(to_tensors(begun_adapter(case)))
     expires_at = datetime.now(UTC) + timedelta(days=1)
     offer = Offer(
         assignment_id="0" * 32,

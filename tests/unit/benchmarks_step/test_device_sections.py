@@ -36,15 +36,23 @@ def told_of_steps(sdk_loss: float = 2.0) -> dict[str, Any]:
 
 
 def test_overhead_is_the_middle_of_the_pairs_and_shares_are_of_a_bare_step() -> None:
-    row = overhead_row("encoder", 2, "2x64", told_of_steps())
+    row = overhead_row("encoder", 2, "2x64", [told_of_steps()])
     assert (row.bare_seconds, row.overhead, row.processor_overhead) == (2.0, 0.03, 0.01)
     # 0.5 s in five steps of 2 s; and 0.2 s of 2 s.
     assert (row.checkpoints, row.data) == (0.05, 0.1)
 
 
+def test_pairs_of_all_processes_count_and_the_warm_up_of_none() -> None:
+    slow = told_of_steps()
+    slow["seconds"]["wall"] = {"sdk": [9.0, 9.0, 1.5], "bare": [1.0, 1.0, 1.0], "data": [0.0, 0.0, 0.1]}
+    row = overhead_row("encoder", 2, "2x64", [told_of_steps(), slow])
+    # Ratios are 1.02, 1.04, 1.03 and 1.5; bare steps 1, 2, 4 and 1.
+    assert (row.overhead, row.bare_seconds) == (0.035, 1.5)
+
+
 def test_sides_that_took_other_steps_are_no_pair() -> None:
     with pytest.raises(HetloraError, match="first losses"):
-        overhead_row("encoder", 2, "2x64", told_of_steps(sdk_loss=2.001))
+        overhead_row("encoder", 2, "2x64", [told_of_steps(), told_of_steps(sdk_loss=2.001)])
 
 
 def trained(kept_after: list[int]) -> dict[str, Any]:
