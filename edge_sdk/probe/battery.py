@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from edge_sdk.probe.source import source
-from edge_sdk.probe.system import System, number, text
+from edge_sdk.probe.system import System, below, number, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,9 @@ def measure_battery(system: System) -> Battery | None:
 
     A machine whose kernel knows of power supplies and has no battery hangs on a line.
     """
-    folder = system.sys / "class/power_supply"
-    if folder.is_dir():
-        return battery_of([path for path in sorted(folder.iterdir()) if feeds_the_system(path)])
+    folder = f"{system.sys}/class/power_supply"
+    if os.path.isdir(folder):
+        return battery_of([path for path in below(folder) if feeds_the_system(path)])
     if not (system.is_here and hasattr(psutil, "sensors_battery")):
         return None
     told = psutil.sensors_battery()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
-from pathlib import Path
 from typing import Final, Literal
 
 import psutil
@@ -40,18 +40,18 @@ def measure_network(system: System) -> NetworkKind | None:
     interface = default_interface(system)
     if interface is None:
         return kind_by_name(_interface_of_socket()) if system.is_here else None
-    return _kind(system.sys / "class/net" / interface, interface)
+    return _kind(f"{system.sys}/class/net/{interface}", interface)
 
 
 def default_interface(system: System) -> str | None:
     """The interface of the default route with the lowest metric, of IPv4 where there is one, else of IPv6."""
     routes = []
-    for line in text(system.proc / "net/route").splitlines()[1:]:
+    for line in text(f"{system.proc}/net/route").splitlines()[1:]:
         name, destination, _, flags, _, _, metric, mask, *_ = [*line.split(), *[""] * 8]
         if destination == mask == "00000000":
             routes.append((whole(flags, 16), whole(metric), name))
     if not any(_leads_out(flags, name) for flags, _, name in routes):
-        for line in text(system.proc / "net/ipv6_route").splitlines():
+        for line in text(f"{system.proc}/net/ipv6_route").splitlines():
             destination, length, _, _, _, metric, _, _, flags, name, *_ = [*line.split(), *[""] * 10]
             if destination == "0" * 32 and length == "00":
                 routes.append((whole(flags, 16), whole(metric, 16), name))
@@ -72,17 +72,17 @@ def _leads_out(flags: int | None, name: str) -> bool:
     return is_name and flags is not None and bool(flags & _UP) and not flags & _REJECTED
 
 
-def _kind(folder: Path, interface: str) -> NetworkKind | None:
-    told = re.search(r"^DEVTYPE=(\w+)$", text(folder / "uevent"), re.MULTILINE)
+def _kind(folder: str, interface: str) -> NetworkKind | None:
+    told = re.search(r"^DEVTYPE=(\w+)$", text(f"{folder}/uevent"), re.MULTILINE)
     device_type = told[1] if told else ""
     if device_type == "wwan":
         return "cellular"
-    if device_type == "wlan" or any((folder / mark).exists() for mark in ("wireless", "phy80211")):
+    if device_type == "wlan" or any(os.path.exists(f"{folder}/{mark}") for mark in ("wireless", "phy80211")):
         return "wifi"
     by_name = kind_by_name(interface)
-    if by_name is None and number(folder / "type") == _ETHERNET_TYPE:
-        return "ethernet" if (folder / "device").exists() else "other"
-    return by_name or ("other" if folder.exists() else None)
+    if by_name is None and number(f"{folder}/type") == _ETHERNET_TYPE:
+        return "ethernet" if os.path.exists(f"{folder}/device") else "other"
+    return by_name or ("other" if os.path.exists(folder) else None)
 
 
 def _interface_of_socket() -> str | None:

@@ -48,13 +48,13 @@ def _read(path: Path | str) -> bytes:
     return data
 
 
-def below(folder: Path, begins: str) -> list[Path]:
+def below(folder: Path | str, begins: str = "") -> list[Path]:
     """What lies in a folder under names that begin so, in order; nothing where there is none."""
     try:
         names = os.listdir(folder)
     except (OSError, ValueError):
         return []
-    return [folder / name for name in sorted(names) if name.startswith(begins)]
+    return [Path(folder, name) for name in sorted(names) if name.startswith(begins)]
 
 
 def number(path: Path | str) -> int | None:

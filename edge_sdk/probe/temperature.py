@@ -51,10 +51,10 @@ def measure_throttling(system: System) -> bool | None:
 
 def _sensors(system: System) -> Iterator[tuple[str, float]]:
     """What each sensor measures, and its degrees."""
-    zones = below(system.sys / "class/thermal", "thermal_zone")
+    zones = below(f"{system.sys}/class/thermal", "thermal_zone")
     places = [(zone / "type", zone / "temp") for zone in zones]
     # Drivers of AMD's processors have no thermal zone.
-    for chip in below(system.sys / "class/hwmon", "hwmon"):
+    for chip in below(f"{system.sys}/class/hwmon", "hwmon"):
         places += [(chip / "name", path) for path in below(chip, "temp") if path.name.endswith("_input")]
     for kind, value in places:
         thousandths = number(value)
