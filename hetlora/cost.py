@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hetlora.messages.common import Count, Message
 
@@ -72,6 +72,13 @@ class CostModel(Message):
     graph_nodes: Count
     base_weight_bytes: Count
     adapter_bytes_per_rank: Count
+
+    @model_validator(mode="after")
+    def _costs_something(self) -> Self:
+        told = (self.flops, self.written_bytes)
+        if not self.graph_nodes and not any(any(cost.model_dump().values()) for cost in told):
+            raise ValueError("a step that computes nothing, writes nothing and runs no node takes no time")
+        return self
 
     def step(self, *, batch: int, tokens: int, rank: int) -> StepSize:
         """The sizes of a step over `batch` texts of `tokens` tokens."""

@@ -113,10 +113,10 @@ class OptimizerInfo(Message):
     """
 
     name: Literal["AdamW"]
-    beta1: float
-    beta2: float
-    epsilon: float
-    weight_decay: float
+    beta1: float = Field(ge=0, lt=1)
+    beta2: float = Field(ge=0, lt=1)
+    epsilon: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
 
 
 class GraphFiles(Message):

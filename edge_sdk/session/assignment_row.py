@@ -53,12 +53,18 @@ class AssignmentRow:
 
 
 def row_of(database: sqlite3.Connection) -> AssignmentRow | None:
-    """The row, if there is one."""
+    """The row, if there is one; one in a state that this version does not know is none."""
     found = database.execute(
         "SELECT assignment_id, run_id, progress, steps, trained_steps, starts, terms, trained, report"
         " FROM assignment"
     ).fetchone()
-    return None if found is None else AssignmentRow(found[0], found[1], Progress(found[2]), *found[3:])
+    if found is None:
+        return None
+    try:
+        return AssignmentRow(found[0], found[1], Progress(found[2]), *found[3:])
+    except ValueError:
+        logger.warning("progress=%r event=assignment_unknown", found[2])
+        return None
 
 
 def move(database: sqlite3.Connection, new: Progress) -> AssignmentRow:

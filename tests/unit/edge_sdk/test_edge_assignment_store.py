@@ -262,6 +262,18 @@ def test_terms_of_another_version_are_as_good_as_none(
     assert stored_parts(folder) == set()
 
 
+def test_state_of_another_version_gives_way_to_the_next_offer(
+    store: AssignmentStore, folder: DeviceFolder, offer: Offer, moves: dict[Progress, Act]
+) -> None:
+    bring(store, offer, moves, Progress.TRAINING)
+    with tables(folder) as database:
+        database.execute("UPDATE assignment SET progress = 'distilled'")
+    assert store.status() is None
+    store.offered(offer)
+    assert store.status() is not None
+    assert stored_parts(folder) == set()
+
+
 def test_checkpoint_that_does_not_fit_the_disk_leaves_the_one_before(
     store: AssignmentStore, offer: Offer, moves: dict[Progress, Act]
 ) -> None:

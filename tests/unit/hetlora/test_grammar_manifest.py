@@ -182,6 +182,10 @@ def test_numbers_that_are_not_finite_are_refused(manifest_fields: Fields, place:
         ("base_model/sha256", "A" * 64),
         ("base_model/sha256", "0" * 64 + "\n"),
         ("cost_model/graph_nodes", -1),
+        ("optimizer/beta1", 1.0),
+        ("optimizer/beta2", -0.5),
+        ("optimizer/epsilon", 0.0),
+        ("optimizer/weight_decay", -0.1),
         ("cost_model/flops/per_text", 1.5),
         ("cost_model/live_bytes", []),
         ("files", {}),
@@ -190,6 +194,13 @@ def test_numbers_that_are_not_finite_are_refused(manifest_fields: Fields, place:
 def test_values_outside_the_schema_are_refused(manifest_fields: Fields, place: str, value: object) -> None:
     with pytest.raises(BundleInvalid, match=place.split("/")[-1]):
         parse_manifest(put(manifest_fields, place, value))
+
+
+def test_step_that_would_take_no_time_is_refused(manifest_fields: Fields) -> None:
+    for place in ("flops", "written_bytes"):
+        put(manifest_fields, f"cost_model/{place}", {})
+    with pytest.raises(BundleInvalid, match="takes no time"):
+        parse_manifest(put(manifest_fields, "cost_model/graph_nodes", 0))
 
 
 @pytest.mark.parametrize(
