@@ -33,7 +33,7 @@ _PACKAGES: Final = (
     *("stamina", "threadpoolctl", "tokenizers", "typer", "typing-extensions"),
 )
 # What the SDK's own tests need beside it.
-_TESTING: Final = ("fastapi", "hypothesis", "pytest", "pytest-timeout", "sqlalchemy", "uvicorn")
+_TESTING: Final = ("hypothesis", "pillow", "pytest", "pytest-timeout", "scipy", "uvicorn")
 _PLATFORMS: Final = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 
 
@@ -54,7 +54,7 @@ def build(mirror: str, folder: Path) -> Path:
     python.parent.mkdir(parents=True, exist_ok=True)
     command = [emulator / "usr/bin/qemu-aarch64", "-cpu", "${HETLORA_AARCH64_CPU:-cortex-a76}", "-L", system]
     words = " ".join(f'"{word}"' for word in command)
-    path = f'PYTHONPATH="{packages}:{ROOT}"'
+    path = f'PYTHONPATH="{packages}:{ROOT}${{PYTHONPATH:+:$PYTHONPATH}}"'
     python.write_text(f'#!/bin/sh\n{path} exec {words} "{system / "usr/bin/python3.11"}" "$@"\n')
     python.chmod(0o755)
     # Processes that a program starts of itself are emulated like it.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -33,6 +34,17 @@ pytestmark = [
 ]
 
 TRAINING: Final = TrainingSettings(steps=5, batch_size=4, max_tokens=16, learning_rate=1e-3)
+# What these compare with, or bring along, is not on a device: the service, ONNX Runtime, transformers, and of
+# torch the part that ExecuTorch does not load. The emulator does not hold programs to a limit of memory.
+NOT_OF_A_DEVICE: Final = (
+    "test_edge_bad_lines.py",
+    "test_edge_fetched_files.py",
+    "test_edge_quiet_logs.py",
+    "test_edge_plan_command.py::test_what_real_steps_took_on_this_device_is_planned_with",
+    "test_edge_step_options.py::test_schedules_are_those_of_torch",
+    "test_edge_step_options.py::test_all_of_it_together_is_what_torch_makes_of_it",
+    "test_probe_here.py::test_limit_of_this_process_is_its_memory",
+)
 LOSS_TOLERANCE: Final = 1e-5
 # AdamW divides a gradient by its own size, so that noise in a tiny entry counts like a large one.
 FACTOR_TOLERANCE: Final = 0.02 * TRAINING.learning_rate
@@ -106,3 +118,18 @@ def test_probe_on_aarch64_knows_its_processor_and_warns_of_nothing(processor: st
     assert "asimd" in told["processor"]["instruction_sets"]
     assert ("sve" in told["processor"]["instruction_sets"]) == (processor == "max")
     assert told["rates"]["matmul_flops_per_second"] > 0
+
+
+@pytest.mark.timeout(3600)
+def test_fast_tests_of_the_sdk_pass_on_aarch64(tmp_path: Path) -> None:
+    folders = [ROOT / "tests" / "unit" / name for name in ("edge_sdk", "edge_sdk_probe")]
+    left_out = [f"{folder}/{name}" for folder in folders for name in NOT_OF_A_DEVICE]
+    command = [EMULATED, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", "--timeout=900"]
+    command += [f"--basetemp={tmp_path / 'emulated'}", *folders]
+    command += [f"{'--deselect' if '::' in name else '--ignore'}={name}" for name in left_out]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=3500)
+    assert done.returncode == 0, done.stdout[-4000:]
+    print(done.stdout.splitlines()[-1])
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None
+    assert int(passed[1]) > 1000
