@@ -39,7 +39,8 @@ def check_needed_objects(settings: Settings) -> int:
         newest = {run.adapter_version for run in runs}
         versions = session.scalars(select(AdapterVersionRow).where(AdapterVersionRow.id.in_(newest))).all()
     # With no transaction open, which PostgreSQL would end: to hash what is in a bucket takes its time.
-    faults = [fault for digest in {run.bundle for run in runs} for fault in _of_bundle(objects, digest)]
+    bundles = {digest for run in runs for digest in (run.bundle, *run.settings.variants)}
+    faults = [fault for digest in bundles for fault in _of_bundle(objects, digest)]
     faults += [fault for version in versions for fault in _of_version(objects, version)]
     if faults:
         more = f", and {len(faults) - MAX_TOLD} more" if len(faults) > MAX_TOLD else ""

@@ -138,6 +138,12 @@ class BundleInvalid(BundleError):
     code = "bundle_invalid"
 
 
+class VariantMismatch(BundleError):
+    """A variant that differs from the bundle of its run in more than its cost."""
+
+    code = "variant_mismatch"
+
+
 class ModelNotExportable(BundleError):
     """A model, target or label set that cannot become a bundle."""
 

@@ -81,7 +81,7 @@ async def get_object(sha256: Sha256, request: Request, device_id: DeviceId, serv
 def start_assignment(
     assignment_id: Identifier, message: StartRequest, device_id: DeviceId, service: ServiceOf
 ) -> Plan:
-    return start(service, device_id, assignment_id, message.rank)
+    return start(service, device_id, assignment_id, message.rank, message.variant)
 
 
 @router.put("/assignments/{assignment_id}/update", openapi_extra=BINARY_BODY, responses=_OF_ASSIGNMENT)

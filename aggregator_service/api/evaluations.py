@@ -17,7 +17,7 @@ router = device_router(DeviceRoute, 403)
 def start_evaluation(
     assignment_id: Identifier, message: StartRequest, device_id: DeviceId, service: ServiceOf
 ) -> Plan:
-    return start(service, device_id, assignment_id, message.rank)
+    return start(service, device_id, assignment_id, message.rank, message.variant)
 
 
 @router.post("/evaluations/{assignment_id}:submit", responses=problems(404, 408, 409, 413))

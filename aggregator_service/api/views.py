@@ -116,6 +116,7 @@ def assignment_status(session: Session, row: AssignmentRow) -> AssignmentStatus:
         state=row.state,
         reason=row.reason,
         rank=row.rank,
+        variant=row.variant,
         updated_rank=row.updated_rank,
         aggregation_weight=row.aggregation_weight,
         staleness=row.staleness,

@@ -17,7 +17,7 @@ from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow
 from aggregator_service.storage.locks import lock_run_of_assignment
 from aggregator_service.storage.tables import AssignmentRow, RoundRow, RunRow
 from aggregator_service.storage.transitions import move
-from hetlora.digest import sha256_of
+from hetlora.digest import Sha256, sha256_of
 from hetlora.errors import DigestMismatch, NotFound, RankOutOfRange, StateConflict
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Failure, Plan, Receipt, Report
@@ -60,13 +60,17 @@ def refuse_state(assignment: AssignmentRow | EvaluationAssignmentRow, expected: 
     )
 
 
-def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Plan:
-    """Take an offer at a rank; again at the same rank answers the same plan.
+def start(
+    service: Service, device_id: str, assignment_id: str, rank: int, variant: Sha256 | None = None
+) -> Plan:
+    """Take an offer at a rank, with a variant of the run's bundle or itself.
 
-    Until an update is in, another rank makes another plan: a device that was killed has less time left.
+    Again at the same rank answers the same plan. Until an update is in, another rank makes another plan: a
+    device that was killed has less time left.
 
     Raises:
-        NotFound, StateConflict: no such assignment of the device, or not (any longer) on offer.
+        NotFound, StateConflict: no such assignment of the device, or not (any longer) on offer; or no such
+            variant.
         RankOutOfRange: a rank outside the offer.
     """
     now = service.clock()
@@ -74,13 +78,14 @@ def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Pl
         assignment = own_assignment(session, device_id, assignment_id)
         run = session.get_one(RunRow, assignment.run_id)
     _check_start(run, assignment, rank)
+    check_taken_variant(run, variant)
     seed = seed_of(run, assignment.offered_in, device_id)
     sent = handout(service, assignment.base_version, rank, seed)
     with service.database.write() as session:
         assignment, run = lock_assignment(session, device_id, assignment_id, now)
         _check_start(run, assignment, rank)
         assignment.rank, assignment.adapter_sha256 = rank, sent.adapter.sha256
-        assignment.adaptation = sent.adaptation
+        assignment.adaptation, assignment.variant = sent.adaptation, variant
         if assignment.state is AssignmentState.OFFERED:
             move(session, assignment, AssignmentState.DOWNLOADING, f"taken at rank {rank}", now)
         return plan_of(assignment, rank, seed, sent)
@@ -114,6 +119,12 @@ def check_rank(run: RunRow, assignment: AssignmentRow | EvaluationAssignmentRow,
     least, most = run.settings.min_rank, assignment.max_rank
     if not least <= rank <= most:
         raise RankOutOfRange("rank outside the offer", got=rank, expected=f"{least} to {most}")
+
+
+def check_taken_variant(run: RunRow, variant: Sha256 | None) -> None:
+    """Raise NotFound unless the run has this variant."""
+    if variant is not None and variant not in run.settings.variants:
+        raise NotFound("the run has no such variant", got=variant)
 
 
 def seed_of(run: RunRow, work_id: str, device_id: str) -> int:

@@ -9,7 +9,14 @@ from sqlalchemy.orm import Session
 
 from aggregator_service.artifacts.bundles import get_bundle
 from aggregator_service.artifacts.handouts import handout
-from aggregator_service.assignments.assignments import check_rank, plan_of, receipt_of, refuse_state, seed_of
+from aggregator_service.assignments.assignments import (
+    check_rank,
+    check_taken_variant,
+    plan_of,
+    receipt_of,
+    refuse_state,
+    seed_of,
+)
 from aggregator_service.pace.steering import come_back_seconds, next_use
 from aggregator_service.rounds.evaluations import accept, settle
 from aggregator_service.rounds.rounds import open_round_of
@@ -18,6 +25,7 @@ from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow
 from aggregator_service.storage.locks import lock_run
 from aggregator_service.storage.tables import RunRow
 from aggregator_service.storage.transitions import move
+from hetlora.digest import Sha256
 from hetlora.errors import MalformedMessage, NotFound
 from hetlora.manifest import generates_text
 from hetlora.messages.device import Failure, Plan, Receipt
@@ -25,11 +33,15 @@ from hetlora.messages.evaluation import EvaluationReport
 from hetlora.states import LIVE_EVALUATION, EvaluationAssignmentState
 
 
-def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Plan:
+def start(
+    service: Service, device_id: str, assignment_id: str, rank: int, variant: Sha256 | None = None
+) -> Plan:
     """Take an evaluation at a rank; again at the same rank answers the same plan, at another another plan.
 
+    Which variant of the bundle scores is not kept.
+
     Raises:
-        NotFound, StateConflict: no such assignment of the device, or over.
+        NotFound, StateConflict: no such assignment of the device, or over; or no such variant.
         RankOutOfRange: a rank outside the offer.
     """
     now = service.clock()
@@ -37,6 +49,7 @@ def start(service: Service, device_id: str, assignment_id: str, rank: int) -> Pl
         run = session.get_one(RunRow, _run_of(session, device_id, assignment_id))
         assignment = session.get_one(EvaluationAssignmentRow, assignment_id)
         _check_start(run, assignment, rank)
+        check_taken_variant(run, variant)
     seed = seed_of(run, assignment.evaluation_id, device_id)
     sent = handout(service, assignment.evaluation_id, rank, seed)
     with service.database.write() as session:

@@ -241,7 +241,8 @@ def offer_of(
         assignment_id=assignment.id,
         run_id=run.id,
         round_index=round_index,
-        bundle=ObjectRef(sha256=run.bundle, size_bytes=get_bundle(session, run.bundle).manifest_bytes),
+        bundle=_manifest_ref(session, run.bundle),
+        variants=tuple(_manifest_ref(session, digest) for digest in run.settings.variants),
         min_rank=run.settings.min_rank,
         max_rank=assignment.max_rank,
         trained_rank=run.trained_rank,
@@ -251,6 +252,10 @@ def offer_of(
         conditions=run.settings.conditions,
     )
     return CheckInAnswer(offer=offer, retry_after_seconds=0, reason="offer")
+
+
+def _manifest_ref(session: Session, digest: str) -> ObjectRef:
+    return ObjectRef(sha256=digest, size_bytes=get_bundle(session, digest).manifest_bytes)
 
 
 def _idle(service: Service, population: str, device_id: str, now: datetime, reason: str) -> CheckInAnswer:

@@ -20,8 +20,10 @@ from aggregator_service.storage.locks import lock_run
 from aggregator_service.storage.tables import BundleRow, DeviceRow, PopulationRow, RunRow
 from aggregator_service.storage.transitions import create, move
 from hetlora.errors import NotFound, SettingsError, StateConflict
+from hetlora.manifest import Manifest
 from hetlora.messages.management import RunCreate, RunSettings
 from hetlora.states import RunState
+from hetlora.variants import check_variant
 
 RunVerb = Literal["start", "pause", "resume", "stop"]
 
@@ -30,8 +32,9 @@ def create_run(service: Service, message: RunCreate, asked: IdempotencyKey | Non
     """Make a run in state draft, with its initial adapter, and answer its id.
 
     Raises:
-        NotFound: no such population or bundle, or no such trusted device in the population.
-        SettingsError: settings that the bundle, or the rule, cannot serve.
+        NotFound: no such population, bundle or variant, or no such trusted device in the population.
+        SettingsError: settings that a bundle, or the rule, cannot serve.
+        VariantMismatch: a variant of another adapter, see `check_variant`.
         RankOutOfRange: the adapter that the bundle begins with has a higher rank than the run.
         IdempotencyKeyReused: see `idempotency.begin`.
     """
@@ -43,8 +46,11 @@ def create_run(service: Service, message: RunCreate, asked: IdempotencyKey | Non
         if session.get(PopulationRow, message.population) is None:
             raise NotFound("no such population", got=message.population)
         _check_trusted(session, message)
-        _check_bundle(message.settings, get_bundle(session, message.bundle))
-    state = initial_state(service, read_manifest(service, message.bundle), message.settings)
+        for digest in (message.bundle, *message.settings.variants):
+            _check_bundle(message.settings, get_bundle(session, digest))
+    manifest = read_manifest(service, message.bundle)
+    _check_variants(service, message, manifest)
+    state = initial_state(service, manifest, message.settings)
     rule = opened(message.settings, state)
     check_settings(message.settings, rule)
     initial = store_state(service, message.settings, state)
@@ -85,6 +91,22 @@ def _check_bundle(settings: RunSettings, bundle: BundleRow) -> None:
         if got > limit:
             raise SettingsError(
                 f"{name} of the run is above the bundle's", got=got, expected=f"up to {limit}"
+            )
+
+
+def _check_variants(service: Service, message: RunCreate, own: Manifest) -> None:
+    settings = message.settings
+    if message.bundle in settings.variants:
+        raise SettingsError("the run's own bundle is among its variants", got=message.bundle)
+    for digest in settings.variants:
+        variant = read_manifest(service, digest)
+        check_variant(own, variant)
+        rank = variant.fixed_rank
+        if rank is not None and not settings.min_rank <= rank <= settings.max_rank:
+            raise SettingsError(
+                "a variant is stamped for a rank that the run does not have",
+                got=f"rank {rank} of bundle {digest[:12]}",
+                expected=f"{settings.min_rank} to {settings.max_rank}",
             )
 
 

@@ -166,6 +166,7 @@ class AssignmentRow(StatefulRow):
     max_rank: Mapped[int]  # as offered
     lease_expires_at: Mapped[datetime]
     rank: Mapped[int | None]  # taken at the start
+    variant: Mapped[str | None]  # of the run's bundle, that it was taken with; None is that itself
     adapter_sha256: Mapped[str | None] = mapped_column(index=True)  # what was sent, with its adaptation
     adaptation: Mapped[Adaptation | None]
     update_sha256: Mapped[str | None]

@@ -39,6 +39,13 @@ def create(
         str, typer.Option(help="A published digest, or a bundle folder (published if need be).")
     ],
     goal_count: Annotated[int, typer.Option(min=1, help="Accepted updates that commit a round.")],
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another bundle of the same adapter, in int8 say, for devices that it gives a higher rank; "
+            "again for each, the one that you like best first."
+        ),
+    ] = None,
     mode: Annotated[
         Literal["synchronous", "buffered"],
         typer.Option(
@@ -191,6 +198,7 @@ def create(
     asked |= step_options_of(step_option or []).model_dump()
     with connect(url, token, ca_file) as operator:
         digest, manifest = _published(operator, bundle)
+        variants = tuple(_published(operator, given)[0] for given in variant or [])
         settings = RunSettings(
             mode=mode,
             rounds=rounds,
@@ -216,6 +224,7 @@ def create(
                 evaluate=score_rounds,
                 **asked,
             ),
+            variants=variants,
             **chosen,
         )
         run = operator.create_run(RunCreate(population=population, bundle=digest, settings=settings))

@@ -41,11 +41,13 @@ def _device_table(run: RunStatus, assignments: Sequence[AssignmentStatus]) -> Ta
     title = f"run {run.run_id} ({run.state}), round {round_index + 1} of {run.settings.rounds}"
     caption = "loss: first and last batch; down, up: MB; weight: in the aggregate"
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
-    buffered = run.settings.mode == "buffered"
+    buffered, has_variants = run.settings.mode == "buffered", bool(run.settings.variants)
     for heading, justify in _COLUMNS.items():
         table.add_column(heading, justify=justify, no_wrap=True)
     if buffered:
         table.add_column("stale", justify="right", no_wrap=True)
+    if has_variants:
+        table.add_column("variant", no_wrap=True)
     for status in sorted(assignments, key=lambda status: (status.device_name, status.assignment_id)):
         table.add_row(
             plain(status.device_name or status.device_id[:8]),
@@ -57,6 +59,7 @@ def _device_table(run: RunStatus, assignments: Sequence[AssignmentStatus]) -> Ta
             "" if status.training_seconds is None else f"{status.training_seconds:.1f}",
             "" if status.aggregation_weight is None else f"{status.aggregation_weight:.3f}",
             *(["" if status.staleness is None else str(status.staleness)] if buffered else []),
+            *([(status.variant or "")[:12]] if has_variants else []),
         )
     return table
 

@@ -86,6 +86,11 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(item)
 
 
+def is_empty(listed: tuple[object, ...]) -> bool:
+    """Whether a field of a message has nothing to say, and is left out."""
+    return not listed
+
+
 class ObjectRef(Message):
     """Bytes by what they must be: an object of `/device/v1/objects/{sha256}`, or a file of a bundle."""
 

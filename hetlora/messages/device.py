@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from hetlora.digest import Sha256
 from hetlora.errors import ProtocolUnsupported
 from hetlora.messages.common import (
     PROTOCOL_VERSIONS,
@@ -19,6 +20,7 @@ from hetlora.messages.common import (
     ObjectRef,
     PositiveCount,
     Timestamp,
+    is_empty,
 )
 from hetlora.messages.conditions import ANY_TIME, Conditions, asks_nothing
 from hetlora.messages.evaluation import MAX_LOSS
@@ -169,6 +171,8 @@ class TrainingSettings(StepOptions):
 
 
 TaskKind = Literal["train", "evaluate"]
+# A device reads the manifest of each before it plans.
+MAX_VARIANTS: Final = 8
 
 
 def _is_training(kind: TaskKind) -> bool:
@@ -188,6 +192,8 @@ class Offer(Message):
     run_id: Identifier
     round_index: Count
     bundle: ObjectRef  # the manifest; it names the other files
+    # Bundles of the same adapter in the place of that one, the operator's favourite first (docs/adr/0028).
+    variants: tuple[ObjectRef, ...] = Field(default=(), max_length=MAX_VARIANTS, exclude_if=is_empty)
     min_rank: PositiveCount
     max_rank: PositiveCount  # the run's limit, or what self-pruning left this device
     # What is sent and trained whichever rank is taken, where that counts what comes back (LoRA-A2, FLASC).
@@ -207,9 +213,10 @@ class CheckInAnswer(Message):
 
 
 class StartRequest(Message):
-    """The device takes the offer at the rank that it can afford."""
+    """The device takes the offer at the rank that it can afford, with the run's own bundle or a variant."""
 
     rank: PositiveCount
+    variant: Sha256 | None = Field(default=None, exclude_if=_is_unknown)  # None: the run's own bundle
 
 
 class Adaptation(Message):

@@ -16,10 +16,11 @@ from hetlora.messages.common import (
     ObjectRef,
     PositiveCount,
     Timestamp,
+    is_empty,
 )
 from hetlora.messages.conditions import ANY_TIME, Conditions
 from hetlora.messages.defence import Defence
-from hetlora.messages.device import CapabilityReport, DeviceId, PublicKey, TrainingSettings
+from hetlora.messages.device import MAX_VARIANTS, CapabilityReport, DeviceId, PublicKey, TrainingSettings
 from hetlora.messages.evaluation import EvaluationSettings, EvaluationStatus
 from hetlora.messages.only_with import OnlyWith, check_all_used
 from hetlora.messages.rules import HetLoraRule, RuleSettings
@@ -123,6 +124,13 @@ class RunSettings(Message):
     max_rank: PositiveCount
     seed: Count = 0
     training: TrainingSettings = TrainingSettings()
+    variants: tuple[Sha256, ...] = Field(
+        default=(),
+        max_length=MAX_VARIANTS,
+        exclude_if=is_empty,
+        description="bundles of the same adapter at another cost, which devices may take in the place of the "
+        "run's own; the one that is liked best first",
+    )
 
     @model_validator(mode="after")
     def _prunes_by_default_with_its_rule_alone(self) -> Self:
@@ -141,6 +149,12 @@ class RunSettings(Message):
     def _ranks_in_order(self) -> Self:
         if self.min_rank > self.max_rank:
             raise ValueError(f"min_rank {self.min_rank} is above max_rank {self.max_rank}")
+        return self
+
+    @model_validator(mode="after")
+    def _names_each_variant_once(self) -> Self:
+        if len(set(self.variants)) < len(self.variants):
+            raise ValueError("variants are not unique")
         return self
 
 
@@ -190,6 +204,7 @@ class AssignmentStatus(Message):
     state: AssignmentState
     reason: str
     rank: int | None  # taken at the start
+    variant: Sha256 | None = None  # that it was taken with; None: the run's own bundle
     updated_rank: int | None  # after self-pruning
     aggregation_weight: float | None
     staleness: int | None  # rounds that the run had closed since its adapter was sent, once accepted

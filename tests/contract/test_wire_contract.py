@@ -34,6 +34,7 @@ MESSAGES: dict[str, type[Message]] = {
     "check_in_answer_offer.json": device.CheckInAnswer,
     "check_in_answer_retry.json": device.CheckInAnswer,
     "check_in_answer_scores.json": device.CheckInAnswer,
+    "check_in_answer_variants.json": device.CheckInAnswer,
     "check_in_held_out.json": device.CheckIn,
     "check_in_measured.json": device.CheckIn,
     "check_in_answer_evaluation.json": device.CheckInAnswer,
@@ -47,6 +48,7 @@ MESSAGES: dict[str, type[Message]] = {
     "report.json": device.Report,
     "report_scores.json": device.Report,
     "start_request.json": device.StartRequest,
+    "start_request_variant.json": device.StartRequest,
 }
 SPEC = AdapterSpec((ModuleSpec("h.0.k", 3, 2), ModuleSpec("h.0.q", 2, 2)), scaling=2.0, max_rank=2)
 

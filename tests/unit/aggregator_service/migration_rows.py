@@ -237,6 +237,7 @@ ROWS: Final = {
         _set("rounds", "run-2-000001-0000", abandoned_for="stop"),
     ),
     "0014": (_set("rounds", WAITING_ROUND, unreadable_since=MADE_AT),),
+    "0015": (_set("assignments", "assignment-5", variant=sha256_of(b"a variant")),),
 }
 
 

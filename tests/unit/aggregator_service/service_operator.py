@@ -12,6 +12,7 @@ from service_bundle import FILES, SPEC, make_manifest
 
 from hetlora.adapter import Adapter, AdapterSpec
 from hetlora.digest import sha256_of
+from hetlora.manifest import Manifest
 from hetlora.messages.common import ObjectRef
 from hetlora.tensors import adapter_to_bytes
 
@@ -39,9 +40,13 @@ class Operator:
         return sha256_of(data)
 
     def publish(self, spec: AdapterSpec = SPEC) -> str:
+        return self.publish_manifest(make_manifest(spec))
+
+    def publish_manifest(self, manifest: Manifest) -> str:
+        """A bundle with the usual files."""
         for data in FILES.values():
             self.put(data)
-        digest = self.put(make_manifest(spec).to_json())
+        digest = self.put(manifest.to_json())
         self.call("POST", "/bundles", json={"digest": digest})
         return digest
 
@@ -51,14 +56,10 @@ class Operator:
         self.put(data)
         entry = ObjectRef(sha256=sha256_of(data), size_bytes=len(data))
         manifest = make_manifest()
-        for plain in FILES.values():
-            self.put(plain)
-        changed = manifest.model_copy(
-            update={"initial_adapter": "adapter.st", "files": {**manifest.files, "adapter.st": entry}}
+        files = {**manifest.files, "adapter.st": entry}
+        return self.publish_manifest(
+            manifest.model_copy(update={"initial_adapter": "adapter.st", "files": files})
         )
-        digest = self.put(changed.to_json())
-        self.call("POST", "/bundles", json={"digest": digest})
-        return digest
 
     def population(self, name: str = "keyboard") -> str:
         return str(self.call("POST", "/populations", json={"name": name})["enrolment_token"])

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import ValidationError
+from service_bundle import make_manifest
 from service_operator import TOKEN, Operator
 from service_server import problem
 from typer.testing import CliRunner
@@ -35,6 +36,17 @@ def test_run_asks_for_the_precision_that_was_named(http: httpx.Client, bundle: s
     asked = created(http, bundle, "--upload-precision", "int8")
     assert asked["training"]["upload_precision"] == "int8"
     assert "upload_precision" not in created(http, bundle)["training"]
+
+
+def test_run_has_the_variants_that_were_named_in_their_order(
+    http: httpx.Client, operator: Operator, bundle: str
+) -> None:
+    int8, int4 = (
+        operator.publish_manifest(make_manifest().model_copy(update={"base_precision": precision}))
+        for precision in ("int8", "int4")
+    )
+    assert created(http, bundle, "--variant", int8, "--variant", int4)["variants"] == [int8, int4]
+    assert "variants" not in created(http, bundle)
 
 
 def test_run_asks_for_the_steps_that_were_named(http: httpx.Client, bundle: str) -> None:

@@ -13,16 +13,17 @@ from hetlora.messages.management import AssignmentStatus, RunSettings, RunStatus
 from hetlora.messages.rules import ResidualExactRule
 from hetlora.states import AssignmentState, RunState
 
+VARIANT = "0123456789abcdef" * 4
 
-@pytest.mark.parametrize(("mode", "shown"), [("synchronous", False), ("buffered", True)])
-def test_staleness_is_shown_of_buffered_runs(mode: Literal["synchronous", "buffered"], shown: bool) -> None:
+
+def table_of(settings: RunSettings) -> str:
     run = RunStatus(
         run_id="run-1",
         population="keyboard",
         bundle="0" * 64,
         state=RunState.RUNNING,
         reason="",
-        settings=RunSettings(mode=mode, goal_count=1, max_rank=2, rule=ResidualExactRule()),
+        settings=settings,
         rounds_committed=0,
         adapter_version=None,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
@@ -36,6 +37,7 @@ def test_staleness_is_shown_of_buffered_runs(mode: Literal["synchronous", "buffe
         state=AssignmentState.ACCEPTED,
         reason="",
         rank=2,
+        variant=VARIANT,
         updated_rank=2,
         aggregation_weight=None,
         staleness=17,
@@ -49,4 +51,16 @@ def test_staleness_is_shown_of_buffered_runs(mode: Literal["synchronous", "buffe
     console = Console(width=100)
     with console.capture() as capture:
         console.print(round_table(run, [], [assignment]))
-    assert ("17" in capture.get(), "stale" in capture.get()) == (shown, shown)
+    return capture.get()
+
+
+@pytest.mark.parametrize(("mode", "shown"), [("synchronous", False), ("buffered", True)])
+def test_staleness_is_shown_of_buffered_runs(mode: Literal["synchronous", "buffered"], shown: bool) -> None:
+    table = table_of(RunSettings(mode=mode, goal_count=1, max_rank=2, rule=ResidualExactRule()))
+    assert ("17" in table, "stale" in table) == (shown, shown)
+
+
+@pytest.mark.parametrize(("variants", "shown"), [((), False), ((VARIANT,), True)])
+def test_variant_is_shown_of_runs_that_have_some(variants: tuple[str, ...], shown: bool) -> None:
+    table = table_of(RunSettings(goal_count=1, max_rank=2, variants=variants))
+    assert ("0123456789ab" in table, "variant" in table) == (shown, shown)
