@@ -28,9 +28,10 @@ class AwaitingApproval:
 
 @dataclass(frozen=True, slots=True)
 class RankChosen:
-    """The planner found the rank that this device can afford."""
+    """The planner found the rank that this device can afford, with the run's own bundle or this variant."""
 
     choice: RankChoice
+    variant: str | None = None  # its digest
 
 
 @dataclass(frozen=True, slots=True)

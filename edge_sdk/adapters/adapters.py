@@ -19,6 +19,7 @@ from edge_sdk.training.parametrisation import Parametrisation, TrainedNumbers
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle, open_bundle, verify_files
 from hetlora.errors import AdapterUnusable, InputError, NoAdapter, UnavailableError
+from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Offer, TrainingSettings
 from hetlora.plan_adapter import frozen_from_bytes, sent_from_bytes, sent_tensors
 from hetlora.stored_tensors import tensors_to_bytes
@@ -149,18 +150,21 @@ class Adapters:
         *,
         training: TrainingSettings,
         micro_batch: int,
+        variant: ObjectRef | None = None,
     ) -> None:
         """Keep what a round sent and what training made of it, both or neither; nothing is in use by that.
 
-        `training` and `micro_batch` are as they were agreed, not as they were offered. A device that cannot
+        `training` and `micro_batch` are as they were agreed, not as they were offered; without a `variant` it
+        was the run's own bundle. A device that cannot
         keep adapters goes on without: its update is worth more.
         """
         try:
             with self._files.locked():
                 try:
+                    bundle = variant or offer.bundle
                     entries = [
-                        self._stored(offer, "global", sent, training, micro_batch),
-                        self._stored(offer, "local", trained, training, micro_batch),
+                        self._stored(offer, bundle, "global", sent, training, micro_batch),
+                        self._stored(offer, bundle, "local", trained, training, micro_batch),
                     ]
                     self._files.change(lambda index: index.after_round(*entries))
                 except OSError:
@@ -189,6 +193,7 @@ class Adapters:
     def _stored(
         self,
         offer: Offer,
+        bundle: ObjectRef,
         kind: AdapterKind,
         whole: WholeAdapter,
         training: TrainingSettings,
@@ -203,7 +208,7 @@ class Adapters:
             kind=kind,
             run_id=offer.run_id,
             round_index=offer.round_index,
-            bundle=offer.bundle.sha256,
+            bundle=bundle.sha256,
             rank=whole.adapter.rank,
             training=training,
             micro_batch=micro_batch,

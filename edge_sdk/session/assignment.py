@@ -12,10 +12,9 @@ from edge_sdk.batching.batches import check_examples
 from edge_sdk.events import GivenBack, RankChosen
 from edge_sdk.examples import ExampleStore
 from edge_sdk.planning.planner import RankChoice
-from edge_sdk.runtimes import runtime_for
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.session.assignment_store import Terms
-from edge_sdk.session.choosing import choose
+from edge_sdk.session.choosing import Choosing
 from edge_sdk.session.equipment import Equipment
 from edge_sdk.session.plans import Assigned, Received, fetch_received, read_assigned
 from edge_sdk.session.run_tensors import with_kept_factors
@@ -28,6 +27,7 @@ from hetlora.errors import (
     UnavailableError,
 )
 from hetlora.manifest import Manifest
+from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Failure, Offer, Plan, Receipt, StartRequest
 
 logger = logging.getLogger(__name__)
@@ -35,8 +35,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A device that may work on an offer now, and has what that is to be learned from."""
+    """A device that may work on an offer now with a bundle, and has what that is to be learned from."""
 
+    bundle: ObjectRef
     manifest: Manifest
     runtime: RuntimeFactory
     examples: ExampleStore
@@ -94,34 +95,35 @@ class Assignment(ABC):
         """The whole of the assignment."""
 
     def _take(self, examples: ExampleStore) -> Taken:
-        """Choose a rank, take the offer at it, and fetch what it needs, for work on these examples."""
-        ready = self._prepare(examples)
-        return self._taken(ready, *self._agree(ready))
+        """Choose bundle and rank, take the offer at it, and fetch what it needs to work on these examples."""
+        return self._taken(*self._agree(examples))
 
-    def _prepare(self, examples: ExampleStore) -> Ready:
-        """Look whether this device may do the work now, and has examples and a runtime for it."""
-        offer, tools = self._offer, self._with
-        tools.watch.check()
-        manifest = tools.bundles.manifest(offer.bundle)
+    def _check(self, examples: ExampleStore) -> None:
+        """Look whether this device may do the work now, and has examples for it."""
+        self._with.watch.check()
+        manifest = self._with.bundles.manifest(self._offer.bundle)
         check_examples(examples, manifest.task, manifest.labels)
-        runtime = tools.runtime or runtime_for(manifest)
-        tools.bundles.make_room(offer.bundle)  # or the plan would be for a disk that need not be full
-        return Ready(manifest, runtime, examples)
 
-    def _agree(self, ready: Ready) -> tuple[Terms, Received]:
-        """Choose a rank, take the offer at it, and fetch bundle and adapter."""
+    def _agree(self, examples: ExampleStore) -> tuple[Ready, Terms, Received]:
+        """Choose bundle and rank, take the offer at it, and fetch bundle and adapter."""
         offer, tools = self._offer, self._with
-        example_count = ready.examples.count()
-        choice = choose(offer, ready.manifest, ready.runtime, ready.examples, tools)
+        self._check(examples)
+        example_count = examples.count()
+        taken, choice = Choosing(offer, examples, tools).result()
+        ready = Ready(taken.bundle, taken.manifest, taken.runtime, examples)
         self._choice = choice
-        tools.on_event(RankChosen(choice))
-        plan = tools.service.start(offer.assignment_id, StartRequest(rank=choice.rank), offer.kind)
-        tools.bundles.bundle(offer.bundle)
+        variant = None if taken.bundle == offer.bundle else taken.bundle
+        digest = None if variant is None else variant.sha256
+        tools.on_event(RankChosen(choice, digest))
+        request = StartRequest(rank=choice.rank, variant=digest)
+        plan = tools.service.start(offer.assignment_id, request, offer.kind)
+        tools.bundles.bundle(ready.bundle)
         received = fetch_received(
             plan, ready.manifest.adapter, downloads=tools.downloads, folder=tools.folder.downloads
         )
         terms = Terms(
             plan=plan,
+            variant=variant,
             rank=choice.rank,
             training=offer.training.model_copy(update={"max_tokens": choice.max_tokens}),
             micro_batch=choice.micro_batch,
@@ -129,12 +131,12 @@ class Assignment(ABC):
             example_count=example_count,
             downloaded_bytes=tools.downloads.received_bytes - self._received_before,
         )
-        return terms, received
+        return ready, terms, received
 
     def _taken(self, ready: Ready, terms: Terms, received: Received) -> Taken:
         rank = self._offer.trained_rank or terms.rank
         assigned = read_assigned(terms.plan, received, ready.manifest.adapter, rank=rank)
-        bundle = self._with.bundles.bundle(self._offer.bundle)
+        bundle = self._with.bundles.bundle(ready.bundle)
         return Taken(terms, bundle, ready.runtime, assigned, self._begun(assigned))
 
     def _begun(self, assigned: Assigned) -> Adapter:

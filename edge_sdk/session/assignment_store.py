@@ -21,7 +21,7 @@ from edge_sdk.session.run_tensors import TABLE as RUN_TENSORS_TABLE
 from edge_sdk.session.run_tensors import keep_tensors
 from edge_sdk.session.updates import Update, put_update, update_of
 from hetlora.errors import StateConflict
-from hetlora.messages.common import Count, Message, PositiveCount
+from hetlora.messages.common import Count, Message, ObjectRef, PositiveCount
 from hetlora.messages.device import Offer, Plan, Report, TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class Terms(Message):
     """What a device agreed to when it took an offer, and what that has cost until training began."""
 
     plan: Plan
+    variant: ObjectRef | None = None  # of the run's bundle, which it was taken with; None is that itself
     rank: PositiveCount  # as the device asked for it
     training: TrainingSettings  # as it has decided to train
     micro_batch: PositiveCount

@@ -1,4 +1,4 @@
-"""How an offer is taken: planned, tried where this device never ran the bundle, and planned again.
+"""How an offer is taken: with which of its bundles, and at which rank.
 
 And how work that was cut off goes on: as it was agreed, where the memory is there.
 """
@@ -11,66 +11,118 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from edge_sdk.batching.batches import Source, batching_of
 from edge_sdk.examples import ExampleStore
-from edge_sdk.planning.calibration import correction_of, plan_trial, trial_forecast
-from edge_sdk.planning.corrections import circumstances_of
-from edge_sdk.planning.forecast import UNCORRECTED, Correction
-from edge_sdk.planning.planner import Planner, RankChoice
-from edge_sdk.planning.trial import run_trial, steps_of
-from edge_sdk.probe import ModelShape
+from edge_sdk.planning.forecast import UNCORRECTED
+from edge_sdk.planning.planner import RankChoice
+from edge_sdk.planning.preference import is_unsurpassed, preferred
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.session.assignment_store import Terms
+from edge_sdk.session.candidate import Candidate, known_correction, planner_of
 from edge_sdk.session.equipment import Equipment
-from edge_sdk.units import MIB
-from hetlora.errors import DeviceTooSmall
-from hetlora.manifest import Manifest, reads_images
-from hetlora.messages.device import CapabilityReport, Offer
+from hetlora.errors import BundleError, DependencyMissing, DeviceTooSmall, HetloraError, RankOutOfRange
+from hetlora.manifest import Manifest
+from hetlora.messages.common import ObjectRef
+from hetlora.messages.device import Offer
+from hetlora.variants import check_variant
 
 logger = logging.getLogger(__name__)
 
-# More examples than these are not tokenised to find the longest: most of them would not be drawn.
-MOST_EXAMPLES_READ: Final = 1000
-_EXAMPLES_AT_A_TIME: Final = 64
+# Why a device cannot use a bundle, where it may use another one.
+_UNFIT: Final = (DeviceTooSmall, RankOutOfRange, BundleError, DependencyMissing)
 
 
-def choose(
-    offer: Offer,
-    manifest: Manifest,
-    runtime: RuntimeFactory,
-    examples: ExampleStore,
-    tools: Equipment,
-    *,
-    timer: Callable[[], float] = time.monotonic,
-) -> RankChoice:
-    """How this device takes an offer; a bundle that it never ran is fetched and tried first.
+class Choosing:
+    """The search for the bundle and the rank at which this device takes an offer; used once.
 
-    A profile by hand stands for another device, which nothing that is measured here would say anything of.
-
-    Raises:
-        DeviceTooSmall, RankOutOfRange, BundleInvalid: see `Planner`; or a trial of the bundle ends for want
-            of memory, or did within the last hour.
-        ConditionsUnmet: a condition was lost during the trial.
+    The best candidate has its turn: if nothing is left to find out it is taken, or else fetched and tried,
+    after which it may be the best still. Manifests are read only as long as another could be better.
     """
-    planner = _planner(offer, manifest, examples, tools)
-    if planner.capabilities.source == "given":
-        return planner.choose()
-    circumstances = circumstances_of(planner.capabilities, tools.threads, runtime)
-    known = tools.corrections.of(offer.bundle.sha256, circumstances)
-    if known is None and offer.kind == "train":
-        plan_trial(planner)  # it may decline, and then nothing is fetched
-        if planner.bundle_bytes:
-            planner = _planner(_fetched(offer, tools, timer), manifest, examples, tools)
-        known = _tried(planner, runtime, examples, tools, circumstances)
-        # Also where it makes the device decline, which then loads no model to find that out again.
-        tools.corrections.keep(offer.bundle.sha256, circumstances, known)
-    longest = _longest_tokens(planner, examples, tools)
-    return replace(planner, correction=known or UNCORRECTED, longest_tokens=longest).choose()
+
+    def __init__(
+        self,
+        offer: Offer,
+        examples: ExampleStore,
+        tools: Equipment,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._offer, self._examples, self._with, self._timer = offer, examples, tools, timer
+        self._unread = [offer.bundle, *offer.variants]
+        self._candidates: list[Candidate] = []
+        self._refusals: list[HetloraError] = []
+
+    def result(self) -> tuple[Candidate, RankChoice]:
+        """The bundle to take and how, with room for it on the disk.
+
+        Raises:
+            DeviceTooSmall, RankOutOfRange, BundleError, DependencyMissing: it can be none; what is wrong with
+                the run's own, see `Candidate` and `BundleCache.make_room`.
+            ConditionsUnmet: a condition was lost during a trial.
+        """
+        while self._unread or self._candidates:
+            best = self._best()
+            if best is None or self._reads_on(best):
+                self._read(self._unread.pop(0))
+                continue
+            try:
+                self._with.bundles.make_room(best.bundle)
+                if best.is_settled and best.choice is not None:
+                    return best, best.choice
+                self._try_out(best)
+            except _UNFIT as error:
+                self._candidates.remove(best)
+                self._refuse(best.bundle, error)
+        raise self._refusals[0]
+
+    def _best(self) -> Candidate | None:
+        """Those that only a trial could show to fit come after all others."""
+        place = preferred([candidate.choice for candidate in self._candidates])
+        return self._candidates[place or 0] if self._candidates else None
+
+    def _reads_on(self, best: Candidate) -> bool:
+        if not self._unread:
+            return False
+        return best.choice is None or not is_unsurpassed(best.choice, self._offer, best.manifest)
+
+    def _read(self, bundle: ObjectRef) -> None:
+        manifests = self._with.bundles
+        try:
+            manifest = manifests.manifest(bundle)
+            if bundle != self._offer.bundle:
+                check_variant(manifests.manifest(self._offer.bundle), manifest)
+            candidate = Candidate(bundle, manifest, self._offer, self._examples, self._with)
+        except _UNFIT as error:
+            self._refuse(bundle, error)
+        else:
+            self._candidates.append(candidate)
+
+    def _try_out(self, best: Candidate) -> None:
+        if self._with.bundles.missing_bytes(best.bundle):
+            self._fetch(best.bundle)
+            best.look_again(self._offer)
+        best.try_out()
+
+    def _fetch(self, bundle: ObjectRef) -> None:
+        """After that, which may be hours later, less is left of the offer's time."""
+        started = self._timer()
+        self._with.bundles.bundle(bundle)
+        seconds = self._offer.round_seconds - (self._timer() - started)
+        self._offer = self._offer.model_copy(update={"round_seconds": seconds})
+        for other in [candidate for candidate in self._candidates if candidate.bundle != bundle]:
+            try:
+                other.look_again(self._offer)
+            except _UNFIT as error:
+                self._candidates.remove(other)
+                self._refuse(other.bundle, error)
+
+    def _refuse(self, bundle: ObjectRef, error: HetloraError) -> None:
+        self._refusals.append(error)
+        logger.info("bundle=%s event=unfit code=%s reason=%s", bundle.sha256[:12], error.code, error)
 
 
 def rows_as_agreed(
     offer: Offer,
     terms: Terms,
+    bundle: ObjectRef,
     manifest: Manifest,
     runtime: RuntimeFactory,
     examples: ExampleStore,
@@ -84,80 +136,8 @@ def rows_as_agreed(
     Raises:
         DeviceTooSmall, BundleInvalid: see `Planner.rows_for`.
     """
-    planner = _planner(offer, manifest, examples, tools)
+    planner = planner_of(offer, bundle, manifest, examples, tools)
     if planner.capabilities.source != "given":
-        circumstances = circumstances_of(planner.capabilities, tools.threads, runtime)
-        known = tools.corrections.of(offer.bundle.sha256, circumstances)
+        known = known_correction(planner, bundle, runtime, tools)
         planner = replace(planner, correction=known or UNCORRECTED)
     return min(terms.micro_batch, planner.rows_for(terms.rank, terms.longest_tokens))
-
-
-def _planner(offer: Offer, manifest: Manifest, examples: ExampleStore, tools: Equipment) -> Planner:
-    shape = ModelShape.of(manifest, batch=offer.training.batch_size, tokens=offer.training.max_tokens)
-    capabilities = tools.capabilities(shape)
-    reserved_bytes = tools.watch.reserved_bytes()
-    return Planner(
-        _within_reserve(capabilities, reserved_bytes),
-        manifest,
-        offer,
-        examples.count(),
-        tools.threads,
-        bundle_bytes=tools.bundles.missing_bytes(offer.bundle),
-        scores=offer.kind == "train" and offer.training.evaluate and tools.held_out.count() > 0,
-    )
-
-
-def _fetched(offer: Offer, tools: Equipment, timer: Callable[[], float]) -> Offer:
-    """An offer with the time that is left of it once its bundle is here, which may be hours later."""
-    started = timer()
-    tools.bundles.bundle(offer.bundle)
-    return offer.model_copy(update={"round_seconds": offer.round_seconds - (timer() - started)})
-
-
-def _tried(
-    planner: Planner, runtime: RuntimeFactory, examples: ExampleStore, tools: Equipment, circumstances: str
-) -> Correction:
-    offer, step = planner.offer, plan_trial(planner)
-    bundle, forecast = tools.bundles.bundle(offer.bundle), trial_forecast(planner, step)
-    taking = steps_of(bundle, runtime, examples, step, offer.training, tools.threads)
-    try:
-        with tools.corrections.trying(offer.bundle.sha256, circumstances):
-            trial = run_trial(taking, check=tools.watch.check, system=tools.watch.system)
-    except MemoryError as error:
-        raise DeviceTooSmall(
-            "a step takes more memory than this device gives",
-            got="no memory for a batch",
-            expected=f"{forecast.peak_bytes / MIB:.0f} MiB, as was forecast",
-        ) from error
-    correction = correction_of(trial, forecast)
-    logger.info("bundle=%s event=tried correction=%s", offer.bundle.sha256[:12], correction)
-    return correction
-
-
-def _longest_tokens(planner: Planner, examples: ExampleStore, tools: Equipment) -> int | None:
-    """Of the device's texts, those that are scored included, where the tokenizer is there to tell."""
-    offer = planner.offer
-    if reads_images(planner.manifest.task) or tools.bundles.missing_bytes(offer.bundle):
-        return None
-    read = batching_of(tools.bundles.bundle(offer.bundle), offer.training).read
-    longest = [longest_tokens(read(store)) for store in (examples, *([tools.held_out] * planner.scores))]
-    known = [tokens for tokens in longest if tokens is not None]
-    return max(known) if len(known) == len(longest) else None
-
-
-def longest_tokens(source: Source) -> int | None:
-    """How many tokens the longest example has, or what is learned of it; None where there are too many."""
-    ids = source.ids()
-    if not 0 < len(ids) <= MOST_EXAMPLES_READ:
-        return None
-    longest = 0
-    for start in range(0, len(ids), _EXAMPLES_AT_A_TIME):
-        rows = source.get(ids[start : start + _EXAMPLES_AT_A_TIME])
-        longest = max([longest, *(row.length for row in rows)])
-    return longest or None
-
-
-def _within_reserve(capabilities: CapabilityReport, reserved_bytes: int) -> CapabilityReport:
-    """What is left of the memory once others have what is theirs: or the first step would take it."""
-    left = capabilities.memory_available_bytes - reserved_bytes
-    return capabilities.model_copy(update={"memory_available_bytes": max(0, left)})

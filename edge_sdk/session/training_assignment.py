@@ -11,7 +11,8 @@ from edge_sdk.adapters.adapters import WholeAdapter
 from edge_sdk.batching.batches import batching_of, draw_batches
 from edge_sdk.events import RankPruned, Resumed, StepDone, Submitted, Uploaded
 from edge_sdk.probe.peak_memory import peak_memory_bytes
-from edge_sdk.session.assignment import Assignment, Taken
+from edge_sdk.runtimes import runtime_for
+from edge_sdk.session.assignment import Assignment, Ready, Taken
 from edge_sdk.session.assignment_store import Terms
 from edge_sdk.session.choosing import rows_as_agreed
 from edge_sdk.session.held_out import SCORING_SHARE, HeldOutScores
@@ -90,15 +91,19 @@ class TrainingAssignment(Assignment):
         if agreed is not None:
             return self._resume(*agreed)
         store.begin_anew()
-        ready = self._prepare(self._with.examples)
-        agreed = self._agree(ready)
-        store.taken(*agreed)
-        return self._taken(ready, *agreed)
+        ready, terms, received = self._agree(self._with.examples)
+        store.taken(terms, received)
+        return self._taken(ready, terms, received)
 
     def _resume(self, terms: Terms, received: Received) -> Taken:
         """Go on as agreed, in smaller parts of a batch where there is less memory than there was."""
-        ready = self._prepare(self._with.examples)
-        rows = rows_as_agreed(self._offer, terms, ready.manifest, ready.runtime, ready.examples, self._with)
+        offer, tools = self._offer, self._with
+        self._check(tools.examples)
+        bundle = terms.variant or offer.bundle
+        manifest = tools.bundles.manifest(bundle)
+        ready = Ready(bundle, manifest, tools.runtime or runtime_for(manifest), tools.examples)
+        tools.bundles.make_room(bundle)
+        rows = rows_as_agreed(offer, terms, bundle, manifest, ready.runtime, tools.examples, tools)
         return self._taken(ready, terms.model_copy(update={"micro_batch": rows}), received)
 
     def _scores(self, taken: Taken) -> HeldOutScores:
@@ -172,6 +177,7 @@ class TrainingAssignment(Assignment):
             WholeAdapter(result.adapter, trained),
             training=_as_planned(taken.terms),
             micro_batch=taken.terms.micro_batch,
+            variant=taken.terms.variant,
         )
 
     def _pruned(self, begun: Adapter, trained: Adapter, adaptation: Adaptation) -> Adapter:

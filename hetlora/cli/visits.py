@@ -59,9 +59,10 @@ class VisitTeller:
                 self._status.update(f"step {step} of {steps}, loss {loss:.3f}")
             case HeldOutScored(when, report):
                 say(f"loss on {report.example_count} held-out examples {when} training: {report.loss:.3f}")
-            case RankChosen(choice):
+            case RankChosen(choice, variant):
                 limit = "run" if choice.bound_by == "offer" else choice.bound_by
-                say(f"rank {choice.rank}: the limit is the {limit}'s")
+                bundle = "" if variant is None else f" with the variant {variant[:12]}"
+                say(f"rank {choice.rank}{bundle}: the limit is the {limit}'s")
             case RankPruned(old_rank, new_rank):
                 say(f"rank {old_rank} pruned to {new_rank}")
             case Resumed(step):

@@ -75,9 +75,9 @@ class FakeService:
         script: taken one a request, before it is looked at: an error is told as a problem document, a `Reply`
             is sent as it is, `CUT` breaks the connection off, None lets the request pass.
         offer: what a check-in is offered; None once it was handed in or given back.
-        requests: method and path of each request; what came with them is in `check_ins`, `bodies` (updates as
-            they travelled), `updates` (what they hold), `reports`, `evaluations` (reports of them) and
-            `failures`.
+        requests: method and path of each request; what came with them is in `check_ins`, `starts`, `bodies`
+            (updates as they travelled), `updates` (what they hold), `reports`, `evaluations` (reports of
+            them) and `failures`.
         objects: what may be fetched, by SHA-256.
     """
 
@@ -96,6 +96,7 @@ class FakeService:
         self.objects: dict[str, bytes | Path] = {}
         self.requests: list[str] = []
         self.check_ins: list[CheckIn] = []
+        self.starts: list[StartRequest] = []
         self.bodies: list[bytes] = []
         self.updates: list[Adapter] = []
         self.reports: list[Report] = []
@@ -210,9 +211,13 @@ class FakeService:
 
     def _start(self, body: bytes) -> Reply:
         assert self.offer is not None
-        rank = StartRequest.model_validate_json(body).rank
+        request = StartRequest.model_validate_json(body)
+        rank = request.rank
         if not self.offer.min_rank <= rank <= self.offer.max_rank:
             raise RankOutOfRange("rank outside the offer", got=rank)
+        if request.variant not in (None, *(variant.sha256 for variant in self.offer.variants)):
+            raise NotFound("the run has no such variant", got=request.variant)
+        self.starts.append(request)
         return _json(self._plan(self.offer, rank))
 
     def _plan(self, offer: Offer, rank: int) -> Plan:

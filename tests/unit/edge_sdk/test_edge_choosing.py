@@ -19,7 +19,7 @@ from edge_sdk.examples import ExampleStore
 from edge_sdk.planning.forecast import EXTRA_CORE_SHARE, PROCESS_BYTES, StepPlan
 from edge_sdk.planning.planner import MEMORY_SHARE
 from edge_sdk.planning.trial import steps_of
-from edge_sdk.session.choosing import MOST_EXAMPLES_READ, longest_tokens
+from edge_sdk.session.candidate import MOST_EXAMPLES_READ, longest_tokens
 from edge_sdk.session.visit import Visit
 from hetlora.cost import StepCost
 from hetlora.graph_names import LABELS

@@ -17,9 +17,10 @@ from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.examples import ExampleStore
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.planning.corrections import Corrections
-from edge_sdk.session.choosing import choose
+from edge_sdk.session.choosing import Choosing
 from hetlora.bundle import Bundle
 from hetlora.errors import DeviceTooSmall
+from hetlora.manifest import Manifest
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import CapabilityReport
 
@@ -31,6 +32,12 @@ class SlowLine:
         self._bundle, self._seconds, self._memory_left = bundle, seconds, memory_left
         self.now = 0.0
         self.memory = STRONG.memory_available_bytes
+
+    def manifest(self, ref: ObjectRef) -> Manifest:
+        return self._bundle.manifest
+
+    def make_room(self, ref: ObjectRef) -> None:
+        """There is room."""
 
     def missing_bytes(self, ref: ObjectRef) -> int:
         return 1000 if self.now == 0 else 0
@@ -62,12 +69,14 @@ def test_device_declines_what_no_longer_fits_once_the_bundle_is_here(
             capabilities=line.capabilities,
             corrections=Corrections(database),
             held_out=examples,
+            runtime=opened,
             threads=1,
             watch=Watch(),
         )
 
         def chosen() -> int:
-            return choose(offer, bundle.manifest, opened, examples, tools, timer=lambda: line.now).rank
+            _, choice = Choosing(offer, examples, tools, timer=lambda: line.now).result()
+            return choice.rank
 
         if lacking is None:
             assert chosen() == 4
