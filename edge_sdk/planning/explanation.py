@@ -35,7 +35,7 @@ def concessions(planner: Planner, choice: RankChoice) -> Iterator[str]:
 
 
 def settled_by_bundle(manifest: Manifest) -> Iterator[str]:
-    """What no device chooses, as the offer names one bundle."""
+    """What no device chooses but with its bundle."""
     recompute = "" if manifest.recompute == "none" else f", activations recomputed ({manifest.recompute})"
     yield f"frozen weights in {manifest.base_precision}{recompute}"
     yield f"{len(manifest.adapter.modules)} modules trained, of up to rank {manifest.adapter.max_rank}"

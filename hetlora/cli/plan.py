@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
-from rich.table import Table
 
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.cli.device_profile import read_profile
 from hetlora.cli.folder_option import folder_of
-from hetlora.cli.output import JsonFlag, plain, print_json, say, stdout
+from hetlora.cli.output import JsonFlag
 from hetlora.cli.parts import part
-from hetlora.errors import DependencyMissing, DeviceTooSmall
+from hetlora.cli.plan_telling import Planned, tell
+from hetlora.errors import DependencyMissing
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import CapabilityReport, Offer, TrainingSettings
+from hetlora.variants import check_variant
 
 if TYPE_CHECKING:
     from edge_sdk.planning.forecast import Correction
-    from edge_sdk.planning.planner import Attempt, Planner, RankChoice
 
 USUAL: Final = TrainingSettings()
 
 
 def plan(
     bundle: Annotated[Path, typer.Option(help="The folder of the bundle that is to be trained.")],
+    variant: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="The folder of another bundle of the same adapter, as `hetlora run create` names them; "
+            "again for each, in their order."
+        ),
+    ] = None,
     profile: Annotated[
         Path | None,
         typer.Option(
@@ -81,7 +88,8 @@ def plan(
 
     Nothing is trained and no service is asked. Options named like those of `hetlora run create` stand for the
     run's settings. A device gives up first rows at a time, which costs nothing but time; then steps, down to
-    half of them; then rank; and last, where the run lets it, tokens of its texts.
+    half of them; then rank; and last, where the run lets it, tokens of its texts. Of several
+    bundles it takes the one that leaves it the longest texts, of these the highest rank, of these the first.
 
     Exit codes: 0 it would train; 3 a bundle, profile or option that cannot be used; 5 the device is too
     small, or tells too little of itself. With --explain the ranks are told all the same.
@@ -99,12 +107,23 @@ def plan(
         upload_precision=upload_precision,
     )
     offer = _offer(opened, training, (min_rank, max_rank), round_seconds)
-    device = _device(opened, profile, folder, training)
-    if traffic_bytes is not None:
-        device = device.model_copy(update={"traffic_bytes_per_round": traffic_bytes})
-    known = None if profile is not None else _correction(opened, folder, device, threads)
-    planner = Planner(device, opened.manifest, offer, examples, threads, longest_tokens=longest_tokens)
-    _tell(planner if known is None else replace(planner, correction=known), known, explain, as_json)
+
+    def planned(own: Bundle) -> Planned:
+        device = _device(own, profile, folder, training)
+        if traffic_bytes is not None:
+            device = device.model_copy(update={"traffic_bytes_per_round": traffic_bytes})
+        known = None if profile is not None else _correction(own, folder, device, threads)
+        planner = Planner(device, own.manifest, offer, examples, threads, longest_tokens=longest_tokens)
+        return Planned.of(own, planner if known is None else replace(planner, correction=known), known)
+
+    tell([planned(opened), *map(planned, _variants(opened, variant or []))], explain=explain, as_json=as_json)
+
+
+def _variants(bundle: Bundle, folders: Sequence[Path]) -> list[Bundle]:
+    variants = [open_bundle(folder, verify=False) for folder in folders]
+    for variant in variants:
+        check_variant(bundle.manifest, variant.manifest)
+    return variants
 
 
 def _offer(
@@ -155,107 +174,3 @@ def _correction(
         return Corrections(database).of(bundle.digest, circumstances_of(device, threads, runtime))
     finally:
         database.close()
-
-
-def _tell(planner: Planner, known: Correction | None, explain: bool, as_json: bool) -> None:
-    try:
-        choice, refusal = planner.choose(), None
-    except DeviceTooSmall as error:
-        choice, refusal = None, error
-    attempts = list(planner.attempts(planner.lengths()[-1] if choice is None else choice.max_tokens))
-    if as_json:
-        print_json(_as_object(planner, choice, refusal, attempts, known))
-    elif choice is not None or explain:
-        _print(planner, choice, attempts if explain else [], known)
-    if refusal is not None:
-        raise refusal
-
-
-def _as_object(
-    planner: Planner,
-    choice: RankChoice | None,
-    refusal: DeviceTooSmall | None,
-    attempts: Sequence[Attempt],
-    known: Correction | None,
-) -> dict[str, Any]:
-    from edge_sdk.planning.explanation import concessions
-
-    chosen = choice and {
-        "rank": choice.rank,
-        "bound_by": choice.bound_by,
-        "micro_batch": choice.micro_batch,
-        "batch": choice.step.batch,
-        "steps": choice.forecast.steps,
-        "max_tokens": choice.max_tokens,
-        "forecast": asdict(choice.forecast),
-        "concessions": list(concessions(planner, choice)),
-    }
-    return {
-        "fits": choice is not None,
-        "reason": None if refusal is None else str(refusal),
-        "choice": chosen,
-        "memory_budget_bytes": planner.memory_bytes,
-        "correction": None if known is None else asdict(known),
-        "ranks": [_row(attempt) for attempt in attempts],
-    }
-
-
-def _print(
-    planner: Planner, choice: RankChoice | None, attempts: Sequence[Attempt], known: Correction | None
-) -> None:
-    from edge_sdk.planning.explanation import (
-        bound_in_words,
-        concessions,
-        correction_in_words,
-        settled_by_bundle,
-    )
-
-    if choice is not None:
-        say(f"rank {choice.rank}: {bound_in_words(choice)}", *concessions(planner, choice))
-    if attempts:
-        stdout.print(_table(attempts))
-        say(
-            f"memory: {planner.memory_bytes / 1e6:.0f} MB, {planner.memory_share:.0%} of what is free",
-            f"time: {planner.offer.round_seconds:.0f} s",
-            f"forecast: {correction_in_words(known)}",
-            *(f"bundle: {fact}" for fact in settled_by_bundle(planner.manifest)),
-        )
-
-
-def _row(attempt: Attempt) -> dict[str, Any]:
-    forecast = attempt.forecast
-    return {
-        "rank": attempt.rank,
-        "micro_batch": attempt.step.micro_batch,
-        "steps": forecast.steps,
-        "peak_bytes": forecast.peak_bytes,
-        "step_seconds": forecast.step_seconds,
-        "seconds": forecast.seconds,
-        "download_bytes": forecast.download_bytes,
-        "upload_bytes": forecast.upload_bytes,
-        "joules": forecast.joules,
-        "passes": attempt.passes,
-    }
-
-
-def _table(attempts: Sequence[Attempt]) -> Table:
-    table = Table(title="What each rank would take", title_justify="left")
-    headings = ("rank", "rows at a time", "steps", "peak MB", "s a step", "s in all", "down MB", "up MB", "J")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    table.add_column("too much")
-    for attempt in attempts:
-        forecast = attempt.forecast
-        table.add_row(
-            str(attempt.rank),
-            str(attempt.step.micro_batch),
-            str(forecast.steps),
-            f"{forecast.peak_bytes / 1e6:.0f}",
-            f"{forecast.step_seconds:.3g}",
-            f"{forecast.seconds:.3g}",
-            f"{forecast.download_bytes / 1e6:.2f}",
-            f"{forecast.upload_bytes / 1e6:.2f}",
-            "unknown" if forecast.joules is None else f"{forecast.joules:.3g}",
-            plain(attempt.passes),
-        )
-    return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from edge_sdk.probe import measure_capabilities
 from edge_sdk.runtimes.onnx import OnnxRuntime
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.cli.main import app
-from hetlora.errors import DeviceTooSmall
+from hetlora.errors import DeviceTooSmall, VariantMismatch
 from hetlora.manifest import MANIFEST_NAME
 
 
@@ -110,3 +111,60 @@ def test_what_real_steps_took_on_this_device_is_planned_with(bundle: Bundle, tmp
     plain = json.loads(told(bundle, "--batch-size", "1", "--json").stdout)
     assert plain["correction"] is None
     assert found["ranks"][0]["peak_bytes"] == 2 * plain["ranks"][0]["peak_bytes"]
+
+
+@pytest.fixture
+def int8(bundle: Bundle, tmp_path: Path) -> Bundle:
+    """A variant in which 50 MB are alive for each row in the place of 100."""
+    folder = Path(shutil.copytree(bundle.folder, tmp_path / "int8"))
+    manifest = open_bundle(folder, verify=False).manifest
+    costs = manifest.cost_model.model_dump()
+    costs["live_bytes"][0]["per_text"] = 50_000_000
+    changed = {"cost_model": type(manifest.cost_model)(**costs), "base_precision": "int8"}
+    (folder / MANIFEST_NAME).write_bytes(manifest.model_copy(update=changed).to_json())
+    return open_bundle(folder, verify=False)
+
+
+@pytest.mark.parametrize(
+    ("room_mb", "float32", "taken_of_int8"),
+    [
+        # Rank 4 takes 1.15 * 140 = 161 MB in float32, rank 2 138 and rank 1 127; in int8 rank 4 takes 104.
+        (162, "rank 4: the run allows no higher rank", False),
+        (150, "rank 2: the next rank does not fit the memory, not even one row at a time", True),
+        (110, "not even rank 1 fits this device, for lack of memory; got 201 MiB", True),
+    ],
+)
+def test_bundle_that_is_taken_is_told_with_the_limit_that_bound_the_other(
+    bundle: Bundle, int8: Bundle, tmp_path: Path, room_mb: int, float32: str, taken_of_int8: bool
+) -> None:
+    lean = profile(tmp_path, memory_available_bytes=int((PROCESS_BYTES + room_mb * 1_000_000) / 0.7) + 2)
+    words = ("--variant", str(int8.folder), "--profile", lean, "--batch-size", "1")
+    lines = told(bundle, *words).stdout.splitlines()
+    which = ("not taken", "taken") if taken_of_int8 else ("taken", "not taken")
+    assert lines[0].startswith(f"{which[0]} {bundle.folder} (float32): {float32}")
+    assert lines[1] == f"{which[1]} {int8.folder} (int8): rank 4: the run allows no higher rank"
+    found = json.loads(told(bundle, *words, "--json").stdout)
+    assert [own["taken"] for own in found["bundles"]] == [not taken_of_int8, taken_of_int8]
+    assert found["bundles"][1]["bundle"] == int8.digest
+    assert found["choice"]["rank"] == 4
+
+
+def test_device_that_is_too_small_for_all_is_told_why_of_the_own_bundle(
+    bundle: Bundle, int8: Bundle, tmp_path: Path
+) -> None:
+    small = profile(tmp_path, memory_available_bytes=100 * 2**20)
+    asked = ["plan", "--bundle", str(bundle.folder), "--variant", str(int8.folder), "--profile", small]
+    done = CliRunner().invoke(app, [*asked, "--batch-size", "1", "--explain"])
+    assert isinstance(done.exception, DeviceTooSmall)
+    # Of 1.15 * 110 MB = 121 MiB in float32, and of 1.15 * 60 MB = 66 MiB in int8.
+    needed = [line.partition("expected ")[2] for line in done.stdout.splitlines()[:2]]
+    assert needed == ["217 MiB to train in", "162 MiB to train in"]
+    assert done.exception.expected == "217 MiB to train in"
+
+
+def test_variant_of_another_adapter_is_refused(bundle: Bundle, int8: Bundle, tmp_path: Path) -> None:
+    other = int8.manifest.model_copy(update={"labels": ("warm", "cold")})
+    (int8.folder / MANIFEST_NAME).write_bytes(other.to_json())
+    asked = ["plan", "--bundle", str(bundle.folder), "--variant", str(int8.folder)]
+    done = CliRunner().invoke(app, [*asked, "--profile", profile(tmp_path)])
+    assert isinstance(done.exception, VariantMismatch)
