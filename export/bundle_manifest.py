@@ -69,6 +69,7 @@ def describe(
         adapter=compiled.spec,
         base_precision=recipe.base,
         recompute=recipe.recompute,
+        untrained=tuple(module.name for module in compiled.spec.modules if module not in compiled.trained),
         inputs=compiled.inputs,
         image=facts.image,
         generation=facts.generation,

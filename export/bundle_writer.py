@@ -53,6 +53,7 @@ def export_bundle(
     task: str = "text-classification",
     labels: Sequence[str] | Mapping[str, str] = (),
     last_layers: int | None = None,
+    trained_layers: int | None = None,
     max_rank: int = 32,
     scaling: float = 2.0,
     max_tokens: int = 64,
@@ -70,7 +71,9 @@ def export_bundle(
         targets: endings or patterns of PEFT module names, or "all-linear"; see `export.graphs.targets`.
         labels: of text-classification: `name` or `name=describing text`; or a mapping gives the texts by
             name. The name goes into the manifest, the text is embedded as the class prototype.
-        last_layers: train in the last so many transformer blocks alone; the backward pass ends there.
+        last_layers: adapt the last so many transformer blocks alone; the backward pass ends there.
+        trained_layers: train the last so many alone of those that are adapted, and feed the factors of the
+            others: a variant of the same adapter that takes less. For "onnx" alone.
         base: how the frozen weights are stored and kept in memory.
         recompute: activations that the backward pass makes anew: "none", "selective" or "layer".
         runtimes: "onnx" is always written, "executorch" adds its programs, "pytorch" what its
@@ -95,6 +98,7 @@ def export_bundle(
         targets=targets,
         runtimes=runtimes,
         last_layers=last_layers,
+        trained_layers=trained_layers,
         max_rank=max_rank,
         scaling=scaling,
         max_tokens=max_tokens,

@@ -22,7 +22,7 @@ from export.source.tracing import trace, weightless_model
 from export.training.classifier_graph import add_prototype_head
 from export.training.lora_graph import splice_lora
 from export.training.task_graphs import DecoderStart, TaskGraphs, classifier_graphs, generator_graphs
-from hetlora.adapter import AdapterSpec
+from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.errors import ModelNotExportable
 from hetlora.graph_names import DECODER_INPUT_IDS, PIXEL_VALUES, TOKEN_INPUTS
 from hetlora.manifest import TensorInput, generates_text, has_decoder, reads_images
@@ -42,6 +42,7 @@ class Compiled:
     recipe: Recipe
     graphs: TaskGraphs
     spec: AdapterSpec
+    trained: tuple[ModuleSpec, ...]  # of its modules, which as a rule are all
     inputs: tuple[TensorInput, ...]
     shapes: dict[str, tuple[int, ...]]
     tables: set[str]
@@ -64,6 +65,7 @@ def compile_model(config: PretrainedConfig, recipe: Recipe, progress: Callable[[
     _check_shapes_are_fixed(forward)
     modules = choose_targets(forward, recipe.targets, last_layers=recipe.last_layers)
     spec = AdapterSpec(modules, recipe.scaling, recipe.max_rank)
+    trained = _trained(forward, spec, recipe)
     head = _output_head(forward, spec) if generates_text(recipe.task) else None
     splice_lora(forward, spec)
     if recipe.labels:
@@ -77,8 +79,9 @@ def compile_model(config: PretrainedConfig, recipe: Recipe, progress: Callable[[
     progress(f"building graphs for {len(modules)} LoRA modules")
     return Compiled(
         recipe=recipe,
-        graphs=_build(forward, spec, head, set(shapes), recipe, config),
+        graphs=_build(forward, spec, trained, head, set(shapes), recipe, config),
         spec=spec,
+        trained=trained,
         inputs=_inputs(forward),
         shapes=shapes,
         tables=tables | ({head.weight} if head is not None else set()),
@@ -87,18 +90,26 @@ def compile_model(config: PretrainedConfig, recipe: Recipe, progress: Callable[[
     )
 
 
+def _trained(forward: ModelProto, spec: AdapterSpec, recipe: Recipe) -> tuple[ModuleSpec, ...]:
+    if recipe.trained_layers is None:
+        return spec.modules
+    last = choose_targets(forward, recipe.targets, last_layers=recipe.trained_layers)
+    return tuple(module for module in spec.modules if module in last)
+
+
 def _build(
     forward: ModelProto,
     spec: AdapterSpec,
+    trained: tuple[ModuleSpec, ...],
     head: OutputHead | None,
     weights: set[str],
     recipe: Recipe,
     config: PretrainedConfig,
 ) -> TaskGraphs:
     if head is None:
-        return classifier_graphs(forward, spec, weights, recipe.recompute)
+        return classifier_graphs(forward, spec, trained, weights, recipe.recompute)
     decoder = _decoder_start(config, head.vocabulary) if has_decoder(recipe.task) else None
-    return generator_graphs(forward, spec, head, weights, recipe.recompute, decoder)
+    return generator_graphs(forward, spec, trained, head, weights, recipe.recompute, decoder)
 
 
 def _hidden_size(config: PretrainedConfig) -> int:

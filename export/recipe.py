@@ -28,6 +28,7 @@ class Recipe:
     labels: dict[str, str]
     targets: tuple[str, ...]
     last_layers: int | None
+    trained_layers: int | None
     max_rank: int
     scaling: float
     max_tokens: int
@@ -74,6 +75,10 @@ def make_recipe(
             "no task for ExecuTorch", got=repr(recipe.task), expected="one without a decoder of its own"
         )
     _check_float32(recipe)
+    if recipe.trained_layers is not None and len(wanted) > ("onnx" in wanted):
+        raise ModelNotExportable(
+            "trained_layers are of ONNX's graphs", got=", ".join(sorted(wanted)), expected="onnx alone"
+        )
     return recipe
 
 

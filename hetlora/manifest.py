@@ -12,7 +12,7 @@ from hetlora.adapter import AdapterSpec
 from hetlora.cost import CostModel
 from hetlora.digest import Sha256
 from hetlora.errors import BundleInvalid, HetloraError, faults_in_words
-from hetlora.messages.common import Count, Message, ObjectRef
+from hetlora.messages.common import Count, Message, ObjectRef, is_empty
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
@@ -177,6 +177,8 @@ class Manifest(Message):
     adapter: AdapterSpec
     base_precision: Precision = "float32"
     recompute: Recompute = "none"
+    # Modules of the adapter that its training graph takes as they are; an update has their factors as sent.
+    untrained: tuple[str, ...] = Field(default=(), exclude_if=is_empty)
     fixed_rank: int | None = Field(
         default=None, ge=1
     )  # the one rank of its ONNX graphs, where they are stamped
@@ -196,6 +198,11 @@ class Manifest(Message):
     def generates(self) -> bool:
         """Whether the model answers text, and not one of `labels`."""
         return generates_text(self.task)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The modules of the adapter that training changes, as a rule all."""
+        return tuple(name for name in self.adapter.by_name if name not in self.untrained)
 
     def files_of(self, runtime: str) -> frozenset[str]:
         """The files that a runtime of `edge_sdk.runtimes` opens; the optimizer graph is none of Python's.
@@ -223,6 +230,15 @@ class Manifest(Message):
         unfit = [name for name, is_fit in fits.items() if not is_fit]
         if unfit:
             raise ValueError(f"these do not fit the task {self.task}: {', '.join(unfit)}")
+        return self
+
+    @model_validator(mode="after")
+    def _trains_something(self) -> Self:
+        strangers = sorted(set(self.untrained) - self.adapter.by_name.keys())
+        if strangers or not self.trained:
+            raise ValueError(f"untrained names {', '.join(strangers) or 'all modules'} of the adapter")
+        if self.untrained and (self.executorch or self.pytorch):
+            raise ValueError("untrained modules are of ONNX's graphs alone")
         return self
 
     def to_json(self) -> bytes:

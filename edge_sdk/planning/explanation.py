@@ -38,7 +38,8 @@ def settled_by_bundle(manifest: Manifest) -> Iterator[str]:
     """What no device chooses but with its bundle."""
     recompute = "" if manifest.recompute == "none" else f", activations recomputed ({manifest.recompute})"
     yield f"frozen weights in {manifest.base_precision}{recompute}"
-    yield f"{len(manifest.adapter.modules)} modules trained, of up to rank {manifest.adapter.max_rank}"
+    left = f" of {len(manifest.adapter.modules)}" if manifest.untrained else ""
+    yield f"{len(manifest.trained)}{left} modules trained, of up to rank {manifest.adapter.max_rank}"
     if manifest.fixed_rank is not None:
         yield f"stamped for rank {manifest.fixed_rank}"
     if not reads_images(manifest.task):

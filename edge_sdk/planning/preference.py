@@ -8,18 +8,26 @@ from edge_sdk.planning.planner import RankChoice
 from hetlora.manifest import Manifest
 from hetlora.messages.device import Offer
 
+Plan = tuple[Manifest, RankChoice | None]  # None: the device cannot train with it, as far as is known
 
-def preferred(choices: Sequence[RankChoice | None]) -> int | None:
-    """The place of the choice with the longest texts, of these with the highest rank, of these the first.
 
-    None is a bundle that the device cannot train with, and the answer if it can with none.
+def preferred(plans: Sequence[Plan]) -> int | None:
+    """The place of the plan with the longest texts, of these with the most ranks, of these the first.
+
+    Ranks are counted in all modules that a bundle trains. None is the answer if the device can train with no
+    bundle.
     """
-    worth = [None if choice is None else (choice.max_tokens, choice.rank) for choice in choices]
+    worth = [None if choice is None else _worth(manifest, choice) for manifest, choice in plans]
     best = max((own for own in worth if own is not None), default=None)
     return None if best is None else worth.index(best)
 
 
-def is_unsurpassed(choice: RankChoice, offer: Offer, manifest: Manifest) -> bool:
-    """Whether no variant could give more than this choice with the run's own bundle or one before."""
+def is_unsurpassed(manifest: Manifest, choice: RankChoice, offer: Offer) -> bool:
+    """Whether no other bundle of the offer could give more."""
     longest = min(offer.training.max_tokens, manifest.max_tokens)
-    return choice.max_tokens >= longest and choice.rank >= min(offer.max_rank, manifest.adapter.max_rank)
+    has_all = choice.rank >= min(offer.max_rank, manifest.adapter.max_rank) and not manifest.untrained
+    return has_all and choice.max_tokens >= longest
+
+
+def _worth(manifest: Manifest, choice: RankChoice) -> tuple[int, int]:
+    return choice.max_tokens, choice.rank * len(manifest.trained)

@@ -28,6 +28,7 @@ from hetlora.adapter import Tensor
 from hetlora.bundle import Bundle
 from hetlora.fixed_sizes import fixed_sizes
 from hetlora.graph_names import LOGITS, LOSS
+from hetlora.tensors import factor_keys
 
 
 class OnnxRuntime:
@@ -54,9 +55,12 @@ class OnnxRuntime:
         self._bindings = import_training_bindings()
         # A graph that may take any rank learns it from the factors that it is opened with.
         opened_with = fed_factors(zero_factors(manifest.adapter, ranks), manifest.fixed_rank)
+        trained = {key for name in manifest.trained for key in factor_keys(name)}
         with memory_for_adapter():
-            self._state = load_as_checkpoint(self._bindings, opened_with)
-            self._parameters = {key: self._state.get_parameter(key) for key in opened_with}
+            self._state = load_as_checkpoint(
+                self._bindings, {key: own for key, own in opened_with.items() if key in trained}
+            )
+            self._parameters = {key: self._state.get_parameter(key) for key in opened_with if key in trained}
         self._module = self._open_module()
 
     @property
@@ -65,15 +69,17 @@ class OnnxRuntime:
         return fixed_sizes(self._bundle.manifest).rows
 
     def gradients(self, batch: Batch, factors: Factors) -> tuple[float, dict[str, Tensor]]:
-        """The mean loss of a batch, without a penalty, and its gradients by PEFT key.
+        """The mean loss of a batch, without a penalty, and its gradients by PEFT key; 0 of what is untrained.
 
         Raises:
             DataError: an input is missing, has the wrong shape, or holds numbers outside its range.
             MemoryError: there is no memory for the batch or the adapter.
         """
-        feeds = {**labelled_feeds(self._bundle.manifest, batch), **NO_PENALTY}
+        manifest = self._bundle.manifest
+        fed = fed_factors(factors, manifest.fixed_rank)
+        feeds = {**labelled_feeds(manifest, batch), **NO_PENALTY, **fed}
         with memory_for_adapter():
-            self._set(factors)
+            self._set(fed)
         fetches = self._bindings.OrtValueVector()
         try:
             self._module.train_step([feeds[name] for name in self._module.input_names(True)], fetches)
@@ -82,7 +88,10 @@ class OnnxRuntime:
         finally:
             self._module.lazy_reset_grad()
         with memory_for_adapter():
-            answers = {key: self._parameters[key].grad.numpy() for key in factors}
+            answers = {
+                key: self._parameters[key].grad.numpy() if key in self._parameters else np.zeros_like(own)
+                for key, own in fed.items()
+            }
         return float(fetches[0].numpy()), own_shapes(answers, factors)
 
     def evaluate(self, batch: Batch, factors: Factors) -> Evaluation:
@@ -101,11 +110,11 @@ class OnnxRuntime:
             raise batch_refused(error) from error
         return Evaluation(loss=float(loss), logits=logits[0] if logits else None)
 
-    def _set(self, factors: Factors) -> None:
+    def _set(self, fed: Mapping[str, Tensor]) -> None:
         bindings = self._bindings
-        for key, tensor in fed_factors(factors, self._bundle.manifest.fixed_rank).items():
-            value = bindings.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor), self._device)
-            self._parameters[key].copy_from(self._state, value)
+        for key, parameter in self._parameters.items():
+            value = bindings.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(fed[key]), self._device)
+            parameter.copy_from(self._state, value)
 
     def _open_module(self) -> Any:
         manifest = self._bundle.manifest

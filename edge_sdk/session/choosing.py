@@ -75,13 +75,13 @@ class Choosing:
 
     def _best(self) -> Candidate | None:
         """Those that only a trial could show to fit come after all others."""
-        place = preferred([candidate.choice for candidate in self._candidates])
+        place = preferred([(candidate.manifest, candidate.choice) for candidate in self._candidates])
         return self._candidates[place or 0] if self._candidates else None
 
     def _reads_on(self, best: Candidate) -> bool:
         if not self._unread:
             return False
-        return best.choice is None or not is_unsurpassed(best.choice, self._offer, best.manifest)
+        return best.choice is None or not is_unsurpassed(best.manifest, best.choice, self._offer)
 
     def _read(self, bundle: ObjectRef) -> None:
         manifests = self._with.bundles

@@ -70,7 +70,11 @@ class Trainer:
         # Zeros that nobody has touched take no memory: what only evaluates has none of these.
         self._gradients = FlatTensors(self._numbers.flat.shapes)
         self._penalty = (
-            TailPenalty(self._numbers.factors, self._gradients.tensors, settings.pruning_decay)
+            TailPenalty(
+                {name: self._numbers.factors[name] for name in manifest.trained},
+                self._gradients.tensors,
+                settings.pruning_decay,
+            )
             if settings.pruning_penalty and how.adaptation.trained != "core"
             else None
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnx import GraphProto, ModelProto
@@ -17,7 +18,7 @@ from export.training.gradient import TASK_LOSS, simplify
 from export.training.lora_graph import with_factor_inputs
 from export.training.recomputation import recompute_activations
 from export.training.training_graph import complete_training, with_gradients
-from hetlora.adapter import AdapterSpec
+from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.graph_names import LOSS
 from hetlora.manifest import Recompute
 
@@ -40,9 +41,13 @@ class DecoderStart:
 
 
 def classifier_graphs(
-    forward: ModelProto, spec: AdapterSpec, weights: set[str], recompute: Recompute
+    forward: ModelProto,
+    spec: AdapterSpec,
+    trained: Sequence[ModuleSpec],
+    weights: set[str],
+    recompute: Recompute,
 ) -> TaskGraphs:
-    """The graphs of a forward graph whose one output is LOGITS (batch, labels).
+    """The graphs of a forward graph whose one output is LOGITS (batch, labels); `trained` have gradients.
 
     Raises:
         ModelNotExportable: as `with_gradients`.
@@ -50,10 +55,10 @@ def classifier_graphs(
     scored = copy_of(forward)
     add_cross_entropy(scored.graph, TASK_LOSS)
     GraphBuilder(scored.graph).only_outputs({TASK_LOSS: []})
-    training = with_gradients(scored, spec)
+    training = with_gradients(scored, spec, trained)
     fold_transposes(training.graph, weights)
     recompute_activations(training, recompute, weights)
-    complete_training(training, spec)
+    complete_training(training, spec, trained)
 
     inference = simplify(with_factor_inputs(forward, spec))
     evaluation = copy_of(inference)
@@ -66,6 +71,7 @@ def classifier_graphs(
 def generator_graphs(
     forward: ModelProto,
     spec: AdapterSpec,
+    trained: Sequence[ModuleSpec],
     head: OutputHead,
     weights: set[str],
     recompute: Recompute,
@@ -84,11 +90,11 @@ def generator_graphs(
 
     scored = copy_of(labelled)
     add_surrogate(scored, head)
-    training = with_gradients(scored, spec)
+    training = with_gradients(scored, spec, trained)
     replace_surrogate(training, head, shift=shift)
     fold_transposes(training.graph, weights)
     recompute_activations(training, recompute, weights)
-    complete_training(training, spec)
+    complete_training(training, spec, trained)
 
     expose_rows(labelled, head)
     evaluation = simplify(with_factor_inputs(labelled, spec))

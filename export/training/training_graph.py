@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
@@ -14,7 +14,7 @@ from export.training.execution_order import take_gradients_early
 from export.training.gradient import TASK_LOSS, accumulate_gradients, differentiate, gradient_name, simplify
 from export.training.lora_graph import RANK, FactorShapes, factor_shapes, rank_symbol, with_factor_inputs
 from export.training.pruning_penalty import add_pruning_penalty
-from hetlora.adapter import AdapterSpec
+from hetlora.adapter import AdapterSpec, ModuleSpec
 from hetlora.errors import ModelNotExportable
 from hetlora.manifest import OptimizerInfo
 
@@ -25,29 +25,30 @@ _MARKERS: Final = (31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 _MAX_AXES: Final = 8
 
 
-def with_gradients(forward: ModelProto, spec: AdapterSpec) -> ModelProto:
+def with_gradients(forward: ModelProto, spec: AdapterSpec, trained: Sequence[ModuleSpec]) -> ModelProto:
     """A spliced forward graph, whose one output is TASK_LOSS, with its backward pass.
 
-    The outputs are TASK_LOSS and the gradient of each factor. In the shapes that were inferred every rank is
-    RANK; the factors themselves are inputs of some rank still, which `complete_training` replaces.
+    The outputs are TASK_LOSS and the gradient of each factor of `trained`. In the shapes that were inferred
+    every rank is RANK; the factors themselves are inputs of some rank still, which `complete_training`
+    replaces.
 
     Raises:
         ModelNotExportable: an operator without gradient, or a gradient that depends on the rank.
     """
     marker = _free_marker(forward)
     with_factors = with_factor_inputs(forward, spec, marker)
-    training = differentiate(simplify(with_factors), factor_shapes(spec.modules, marker))
+    training = differentiate(simplify(with_factors), factor_shapes(trained, marker))
     _check_rank_is_free(training, marker)
     _name_rank(training, marker)
     return training
 
 
-def complete_training(training: ModelProto, spec: AdapterSpec) -> None:
+def complete_training(training: ModelProto, spec: AdapterSpec, trained: Sequence[ModuleSpec]) -> None:
     """Make a graph `with_gradients` what devices run: every rank a symbol, the penalty, sums of gradients."""
-    shapes = factor_shapes(spec.modules, rank_symbol)
-    _put_inputs_last(training, shapes)
+    shapes = factor_shapes(trained, rank_symbol)
+    _put_inputs_last(training, factor_shapes(spec.modules, rank_symbol), shapes)
     gradients = {key: gradient_name(key) for key in shapes}
-    whole = add_pruning_penalty(training.graph, spec.modules, gradients, loss=TASK_LOSS)
+    whole = add_pruning_penalty(training.graph, trained, gradients, loss=TASK_LOSS)
     accumulate_gradients(training, shapes, whole)
     take_gradients_early(training, gradients.values())
 
@@ -84,10 +85,11 @@ def build_optimizer(opset: int) -> ModelProto:
     )
 
 
-def _put_inputs_last(training: ModelProto, shapes: FactorShapes) -> None:
+def _put_inputs_last(training: ModelProto, shapes: FactorShapes, trained: FactorShapes) -> None:
     """What the Module expects: its user's inputs, then the parameters in the order of their gradients."""
     drop_inputs(training.graph, shapes)
-    for key, shape in shapes.items():
+    fed = {key: shape for key, shape in shapes.items() if key not in trained}
+    for key, shape in {**fed, **trained}.items():
         GraphBuilder(training.graph).input(key, shape)
 
 

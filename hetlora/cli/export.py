@@ -52,6 +52,14 @@ def export(
         int | None,
         typer.Option(min=1, help="Adapt the last so many blocks alone: the backward pass ends there."),
     ] = None,
+    trained_layers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of what is adapted, train the last so many blocks alone: a variant for small devices "
+            "(`hetlora run create --variant`).",
+        ),
+    ] = None,
     max_rank: Annotated[
         int | None,
         typer.Option(min=1, show_default=str(MAX_RANK), help="The largest rank that any device may train."),
@@ -131,6 +139,7 @@ def export(
             labels=_split(labels),
             targets=_split(TARGETS if targets is None else targets) if start is None else [*start.factors],
             last_layers=last_layers,
+            trained_layers=trained_layers,
             max_rank=max_rank or (MAX_RANK if start is None else start.rank),
             scaling=(SCALING if scaling is None else scaling) if start is None else start.spec.scaling,
             max_tokens=max_tokens,

@@ -89,7 +89,7 @@ def plan(
     Nothing is trained and no service is asked. Options named like those of `hetlora run create` stand for the
     run's settings. A device gives up first rows at a time, which costs nothing but time; then steps, down to
     half of them; then rank; and last, where the run lets it, tokens of its texts. Of several
-    bundles it takes the one that leaves it the longest texts, of these the highest rank, of these the first.
+    bundles it takes the one that leaves it the longest texts, of these the most ranks, of these the first.
 
     Exit codes: 0 it would train; 3 a bundle, profile or option that cannot be used; 5 the device is too
     small, or tells too little of itself. With --explain the ranks are told all the same.

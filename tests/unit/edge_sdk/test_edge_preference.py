@@ -8,7 +8,9 @@ from plain_costs import MANIFEST, step_of
 from strong_device import STRONG
 
 from edge_sdk.planning.planner import Planner, RankChoice
-from edge_sdk.planning.preference import is_unsurpassed, preferred
+from edge_sdk.planning.preference import Plan, is_unsurpassed, preferred
+from hetlora.adapter import AdapterSpec, ModuleSpec
+from hetlora.manifest import Manifest
 
 
 def choice(rank: int, max_tokens: int = 64) -> RankChoice:
@@ -18,31 +20,46 @@ def choice(rank: int, max_tokens: int = 64) -> RankChoice:
     return RankChoice(rank, "offer", forecast, step_of(rank), max_tokens)
 
 
+FOUR_MODULES = AdapterSpec(tuple(ModuleSpec(name, 64, 64) for name in "abcd"), scaling=1.0, max_rank=32)
+ALL = MANIFEST.model_copy(update={"adapter": FOUR_MODULES})
+HALF = ALL.model_copy(update={"untrained": ("a", "b")})
+
+
 @pytest.mark.parametrize(
-    ("choices", "place"),
+    ("plans", "place"),
     [
-        ([choice(4)], 0),
-        ([choice(4), choice(8), choice(8)], 1),
-        ([choice(8), choice(8)], 0),
-        ([choice(8, max_tokens=32), choice(2), choice(4, max_tokens=32)], 1),
-        ([None, choice(1), None], 1),
-        ([None, None], None),
+        ([(ALL, choice(4))], 0),
+        ([(ALL, choice(4)), (ALL, choice(8)), (ALL, choice(8))], 1),
+        ([(ALL, choice(8)), (ALL, choice(8))], 0),
+        ([(ALL, choice(8, max_tokens=32)), (ALL, choice(2)), (ALL, choice(4, max_tokens=32))], 1),
+        ([(ALL, None), (ALL, choice(1)), (ALL, None)], 1),
+        # Ranks are counted in all that trains: 4 x 2 of one are 2 x 4 of the other.
+        ([(ALL, choice(2)), (HALF, choice(4))], 0),
+        ([(ALL, choice(2)), (HALF, choice(5))], 1),
+        ([(ALL, None)], None),
         ([], None),
     ],
 )
-def test_longest_texts_come_before_the_highest_rank_and_this_before_the_order(
-    choices: list[RankChoice | None], place: int | None
+def test_longest_texts_come_before_the_most_ranks_and_these_before_the_order(
+    plans: list[Plan], place: int | None
 ) -> None:
-    assert preferred(choices) == place
+    assert preferred(plans) == place
 
 
 @pytest.mark.parametrize(
-    ("rank", "tokens", "most"), [(32, 8, True), (31, 8, False), (32, 7, False), (32, 9, True)]
+    ("manifest", "rank", "tokens", "most"),
+    [
+        (ALL, 32, 8, True),
+        (ALL, 31, 8, False),
+        (ALL, 32, 7, False),
+        (ALL, 32, 9, True),
+        (HALF, 32, 8, False),
+    ],
 )
-def test_highest_rank_of_the_run_with_whole_texts_is_not_surpassed(
-    rank: int, tokens: int, most: bool
+def test_highest_rank_of_all_modules_with_whole_texts_is_not_surpassed(
+    manifest: Manifest, rank: int, tokens: int, most: bool
 ) -> None:
     offer = FakeService().offer
     assert offer is not None  # of texts of 8 tokens
     offer = offer.model_copy(update={"max_rank": 40})  # and the bundle has 32
-    assert is_unsurpassed(choice(rank, tokens), offer, MANIFEST) is most
+    assert is_unsurpassed(manifest, choice(rank, tokens), offer) is most

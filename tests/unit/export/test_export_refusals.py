@@ -44,6 +44,8 @@ def _refusal(model: Path, out: Path, **choices: object) -> str:
         ({"targets": ["xxxxxxxx"]}, "one of ['down_proj', 'gate_proj', 'k_proj'"),
         ({"targets": ["lm_head"]}, "lm_head, which reads model.embed_tokens.weight"),
         ({"targets": ["*.q_proj"], "last_layers": 3}, "got 3; expected 1 to 2"),
+        ({"targets": ["*.q_proj"], "trained_layers": 3}, "got 3; expected 1 to 2"),
+        ({"trained_layers": 1, "runtimes": ["onnx", "pytorch"]}, "trained_layers are of ONNX's graphs"),
         ({"labels": ["a", "b"]}, "text-generation takes no labels"),
         ({"base": "int2"}, "unknown precision of the base weights; got 'int2'"),
         ({"recompute": "some"}, "unknown way of recomputing activations"),

@@ -88,6 +88,14 @@ def test_bundle_says_for_which_runtime_it_has_no_files(manifest_fields: Fields, 
         parse_manifest(json.dumps(manifest_fields).encode()).files_of(runtime)
 
 
+@pytest.mark.parametrize(("untrained", "words"), [(["k"], "untrained names k"), (["q"], "all modules")])
+def test_untrained_modules_are_some_of_the_adapters(
+    manifest_fields: Fields, untrained: list[str], words: str
+) -> None:
+    with pytest.raises(BundleInvalid, match=words):
+        parse_manifest(json.dumps({**manifest_fields, "untrained": untrained}).encode())
+
+
 @pytest.mark.parametrize(
     ("task", "field", "value"),
     [

@@ -44,6 +44,14 @@ def test_variant_may_cost_what_it_will(manifest_fields: Fields, changes: Fields)
     check_variant(manifest_of(manifest_fields, {}), manifest_of(manifest_fields, changes))
 
 
+def test_variant_may_train_fewer_modules_of_the_same_adapter(manifest_fields: Fields) -> None:
+    modules = manifest_fields["adapter"]["modules"]
+    manifest_fields["adapter"]["modules"] = [{**modules[0], "name": name} for name in ("k", "q")]
+    variant = manifest_of(manifest_fields, {"untrained": ["k"]})
+    assert (variant.trained, manifest_of(manifest_fields, {}).trained) == (("q",), ("k", "q"))
+    check_variant(manifest_of(manifest_fields, {}), variant)
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
