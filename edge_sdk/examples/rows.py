@@ -34,16 +34,14 @@ class StoredExample:
     example: AnyExample
 
 
-def put_row(
-    database: sqlite3.Connection, keys: StoreKeys, example: AnyExample, *, row_id: int | None = None
-) -> tuple[int, int]:
+def put_row(database: sqlite3.Connection, keys: StoreKeys, example: AnyExample) -> tuple[int, int]:
     """Seal an example into a row, that of its key if there is one; returns its number and the bytes it takes.
 
     A row that is written again gets another key, and loses the tokens of what it held.
     """
     name = None if example.key is None else keys.name_of(example.key)
     found = database.execute("SELECT id, slot FROM examples WHERE name = ?", (name,)).fetchone()
-    own_id, slot = found or (row_id or _next_id(database), _free_slot(database))
+    own_id, slot = found or (_next_id(database), _free_slot(database))
     row_key, kind = os.urandom(KEY_BYTES), kind_of(example)
     summary = seal(row_key, summary_of(example), f"{own_id}|{kind}|summary")
     content = seal(row_key, content_of(example), f"{own_id}|{kind}|content")

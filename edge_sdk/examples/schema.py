@@ -1,4 +1,4 @@
-"""The tables of an example store, made, opened under a key, and carried over from those before them."""
+"""The tables of an example store, made and opened under a key."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Final
 
 from edge_sdk.database_file import DatabaseFile
 from edge_sdk.examples.keys import KEY_BYTES, SALT_BYTES, StoreKeys
-from edge_sdk.examples.kinds import Example
-from edge_sdk.examples.rows import put_row, rewrap
+from edge_sdk.examples.rows import rewrap
 from hetlora.errors import SettingsError, StoreKeyWrong, UnavailableError
 
 SCHEMA_VERSION: Final = 1
@@ -46,8 +45,6 @@ _TABLES: Final = (
     """,
     "CREATE INDEX tokens_by_size ON tokens (size_bytes)",
 )
-# The tables of version 0, which held labelled texts in clear.
-_COLUMNS_BEFORE: Final = ["id", "key", "text", "label"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +56,18 @@ class OpenedStore:
 
 
 def open_store(file: DatabaseFile, key: bytes | None, previous_key: bytes | None) -> OpenedStore:
-    """Make the tables or carry them over, and come to their keys; with a `key` they are under it from now on.
+    """Make the tables where none are, and come to their keys; with a `key` they are under it from now on.
 
     Raises:
-        SettingsError: tables of a later version, or of something else.
+        SettingsError: tables of another version, or of something else.
         StoreKeyWrong: neither key is the one that the store is under.
-        DiskFull: no room to carry it over or to take the key; it is as it was.
+        DiskFull: no room to make it or to take the key; it is as it was.
     """
     with file.writing() as database:
-        before = _version_before(database, file)
-        if before is None:
-            opened = _opened(database, file, key, previous_key)
-        else:
+        if _is_empty(database, file):
             opened = _made(database, key)
-            if before:
-                _carry_over(database, opened.keys)
+        else:
+            opened = _opened(database, file, key, previous_key)
     write_anew(file)  # where it cannot be done now, that keeps no store from being opened
     return opened
 
@@ -124,24 +118,21 @@ def rekeyed(database: sqlite3.Connection, keys: StoreKeys, root: bytes) -> Opene
     return OpenedStore(new, proof)
 
 
-def _version_before(database: sqlite3.Connection, file: DatabaseFile) -> bool | None:
-    """Whether there are tables of version 0; None where those of this version are."""
+def _is_empty(database: sqlite3.Connection, file: DatabaseFile) -> bool:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version == SCHEMA_VERSION:
-        return None
+        return False
     columns = [row[1] for row in database.execute("PRAGMA table_info(examples)")]
-    if version != 0 or columns not in ([], _COLUMNS_BEFORE):
+    if version != 0 or columns:
         raise SettingsError(
             "the example store cannot be opened",
             got=f"version {version} with columns {columns} ({file.path})",
-            expected=f"a store of version {SCHEMA_VERSION} or before",
+            expected=f"a store of version {SCHEMA_VERSION}",
         )
-    return bool(columns)
+    return True
 
 
 def _made(database: sqlite3.Connection, key: bytes | None) -> OpenedStore:
-    if database.execute("PRAGMA table_info(examples)").fetchone() is not None:
-        database.execute("ALTER TABLE examples RENAME TO examples_before")
     for table in _TABLES:
         database.execute(table)
     root, salt = key or os.urandom(KEY_BYTES), os.urandom(SALT_BYTES)
@@ -153,14 +144,6 @@ def _made(database: sqlite3.Connection, key: bytes | None) -> OpenedStore:
         set_fact(database, "root", root)
     database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     return OpenedStore(keys, proof)
-
-
-def _carry_over(database: sqlite3.Connection, keys: StoreKeys) -> None:
-    rows = database.execute("SELECT id, text, label, key FROM examples_before ORDER BY id")
-    for row_id, text, label, key in rows:
-        put_row(database, keys, Example(text, label, key), row_id=row_id)
-    database.execute("DROP TABLE examples_before")
-    set_fact(database, "rebuild", b"")
 
 
 def _opened(

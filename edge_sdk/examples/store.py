@@ -43,8 +43,7 @@ class ExampleStore:
     """Examples in one SQLite file, within its bounds: those that expired go, and then the oldest.
 
     Safe to use from several threads and processes: an app may put examples while a client trains. What is
-    removed, replaced, expired or pushed out is in no file of the store afterwards. A file of a version before
-    is carried over when it is opened.
+    removed, replaced, expired or pushed out is in no file of the store afterwards.
 
     Args:
         path: the file; SQLite keeps others beside it while the store is open.
@@ -65,7 +64,7 @@ class ExampleStore:
         SettingsError: the file cannot be opened as a store, or a bound, a time or a key is none.
         StoreKeyWrong: the store is under another key; nothing is lost.
         StoreDamaged: the file is no longer what was written.
-        DiskFull: no room to carry it over or to take the key; it is as it was.
+        DiskFull: no room to make it or to take the key; it is as it was.
     """
 
     def __init__(

@@ -9,16 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# The store of the first release, in its own words.
-FIRST_SCHEMA = """
-CREATE TABLE IF NOT EXISTS examples (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    key TEXT UNIQUE,
-    text TEXT NOT NULL,
-    label TEXT NOT NULL
-)
-"""
-
 
 def bytes_in(folder: Path) -> bytes:
     """All files below a folder, one after the other."""
@@ -31,21 +21,6 @@ def wrapped_keys(path: Path) -> dict[int, bytes]:
         rows = database.execute("SELECT id, wrapped FROM examples JOIN row_keys USING (slot)").fetchall()
     database.close()
     return dict(rows)
-
-
-def write_first_release(path: Path, rows: list[tuple[str | None, str, str]], *, removed: int = 0) -> None:
-    """A store as the first release wrote it: rows of (key, text, label), of which the first few were removed.
-
-    Without secure_delete, which some builds of SQLite have on by themselves.
-    """
-    database = sqlite3.connect(path)
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA secure_delete = OFF")
-    database.execute(FIRST_SCHEMA)
-    database.executemany("INSERT INTO examples (key, text, label) VALUES (?, ?, ?)", rows)
-    database.execute("DELETE FROM examples WHERE id <= ?", (removed,))
-    database.commit()
-    database.close()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from store_files import bytes_in, wrapped_keys, write_first_release
+from store_files import bytes_in, wrapped_keys
 
 from edge_sdk.examples import (
     AnyExample,
@@ -115,18 +115,6 @@ def test_store_that_was_not_encrypted_is_from_then_on(path: Path, tmp_path: Path
     left = bytes_in(tmp_path)
     assert root not in left
     assert not any(wrapped in left for wrapped in before.values())
-    with pytest.raises(StoreKeyWrong):
-        ExampleStore(path)
-
-
-def test_store_of_the_first_release_is_carried_over_encrypted_at_once(path: Path, tmp_path: Path) -> None:
-    write_first_release(path, [("first", "clear text", "clear label"), (None, "clear text two", "x")])
-    with ExampleStore(path, encryption_key=KEY) as store:
-        assert list(store) == [
-            Example("clear text", "clear label", "first"),
-            Example("clear text two", "x"),
-        ]
-    assert b"clear" not in bytes_in(tmp_path)
     with pytest.raises(StoreKeyWrong):
         ExampleStore(path)
 

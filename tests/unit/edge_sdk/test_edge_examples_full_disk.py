@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from store_files import bytes_in, disk_of, wrapped_keys, write_first_release
+from store_files import bytes_in, disk_of, wrapped_keys
 
 from edge_sdk.examples import Example, ExampleStore, SplitExampleStore
 from edge_sdk.session.visit import failure_of
@@ -71,16 +71,6 @@ def test_full_disk_on_which_nothing_can_be_opened_is_told(tmp_path: Path) -> Non
         ExampleStore(path)
     with ExampleStore(path) as store:
         assert _texts(store) == ["kept"]
-
-
-def test_full_disk_while_a_store_is_carried_over_leaves_it_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "examples.sqlite"
-    rows = [(None, "x" * 2000, f"{number}") for number in range(100)]
-    write_first_release(path, rows)
-    with disk_of(path.stat().st_size), pytest.raises(DiskFull):
-        ExampleStore(path)
-    with ExampleStore(path) as store:
-        assert list(store) == [Example(text, label) for _, text, label in rows]
 
 
 def test_store_that_took_a_key_opens_though_there_is_no_room_to_write_it_anew(tmp_path: Path) -> None:

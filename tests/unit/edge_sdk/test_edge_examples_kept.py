@@ -10,7 +10,6 @@ from device_clock import Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from store_files import write_first_release
 
 from edge_sdk.examples import Example, ExampleStore, TextExample
 from hetlora.errors import DataError, SettingsError, StoreDamaged
@@ -133,22 +132,6 @@ def test_example_larger_than_the_store_is_refused_and_pushes_nothing_out(tmp_pat
 def test_bound_that_leaves_no_room_is_refused(tmp_path: Path, bound: str) -> None:
     with pytest.raises(SettingsError, match=f"{bound}; got 0; expected 1 or more"):
         ExampleStore(tmp_path / "examples.sqlite", **{bound: 0})
-
-
-def test_store_of_the_first_release_opens_without_loss(tmp_path: Path) -> None:
-    path = tmp_path / "examples.sqlite"
-    rows = [(f"key {n}" if n % 2 else None, f"text {n}", f"label {n % 3}") for n in range(1000)]
-    write_first_release(path, [*rows, ("", "an empty key", "x")], removed=10)
-    for _ in range(2):  # carried over, and as it is then
-        with ExampleStore(path) as store:
-            assert list(store) == [
-                *(Example(text, label, key) for key, text, label in rows[10:]),
-                Example("an empty key", "x", ""),
-            ]
-            assert store.ids() == list(range(11, 1002))
-    with ExampleStore(path) as store:
-        store.put("new text", "x", key="key 11")
-        assert store.get([12]) == [Example("new text", "x", "key 11")]
 
 
 def test_store_of_a_later_version_is_refused_and_left_alone(tmp_path: Path) -> None:

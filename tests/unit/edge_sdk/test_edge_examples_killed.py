@@ -9,19 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from store_files import bytes_in, write_first_release
 
 from edge_sdk.examples import Example, ExampleStore
 
 KEYS = bytes(range(32)), bytes(range(32, 64))
 
-CARRY_OVER = """
-import sys
-from pathlib import Path
-from edge_sdk.examples import ExampleStore
-print("ready", flush=True)
-ExampleStore(Path(sys.argv[1]), encryption_key=bytes(range(32)))
-"""
 REKEY = """
 import itertools, sys
 from pathlib import Path
@@ -52,17 +44,6 @@ def _killed(program: str, path: Path, after_seconds: float) -> None:
     process.kill()
     process.wait()
     process.stdout.close()
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_carrying_over_is_whole_or_not_begun(tmp_path: Path, seed: int) -> None:
-    path = tmp_path / "examples.sqlite"
-    rows = [(f"{n}", f"clear text {n} " * 20, "clear label") for n in range(2000)]
-    write_first_release(path, rows, removed=500)
-    _killed(CARRY_OVER, path, random.Random(seed).uniform(0, 0.15))
-    with ExampleStore(path, encryption_key=KEYS[0]) as store:
-        assert list(store) == [Example(text, label, key) for key, text, label in rows[500:]]
-        assert b"clear" not in bytes_in(tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(3))

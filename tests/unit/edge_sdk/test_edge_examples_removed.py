@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from device_clock import Clock
-from store_files import bytes_in, wrapped_keys, write_first_release
+from store_files import bytes_in, wrapped_keys
 
 from edge_sdk.examples import Example, ExampleStore, ImageExample, SplitExampleStore
 from hetlora.errors import UnavailableError
@@ -142,17 +142,6 @@ def test_no_key_of_a_removed_row_is_left_whatever_came_before(tmp_path: Path, se
         left = bytes_in(tmp_path)
     assert len(gone) > 60
     assert not [key for key in gone if key in left]
-
-
-def test_file_of_the_first_release_keeps_no_clear_text(tmp_path: Path) -> None:
-    path = tmp_path / "examples.sqlite"
-    rows = [(f"clear name {n}", f"clear text {n} " * 50, f"clear label {n}") for n in range(400)]
-    write_first_release(path, rows, removed=380)
-    assert b"clear text 3" in bytes_in(tmp_path)  # removed, and still there
-    with ExampleStore(path) as store:
-        assert store.count() == 20
-        left = bytes_in(tmp_path)
-    assert not any(text in left for text in (b"clear text", b"clear label", b"clear name"))
 
 
 def test_reader_that_keeps_old_bytes_is_told_of_and_the_next_change_makes_up_for_it(tmp_path: Path) -> None:
