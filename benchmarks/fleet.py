@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.processes import COMMAND, Process, Service
-from edge_sdk.folder import open_folder
+from edge_sdk.device_database import DeviceDatabase
+from edge_sdk.folder import DeviceFolder, open_folder
+from edge_sdk.identity.identity import key_to_pem
+from edge_sdk.identity.identity_store import IdentityStore, put_identity
 from hetlora.bundle import Bundle
 from hetlora.errors import ServiceFailed
 from hetlora.messages.device import CapabilityReport
@@ -73,12 +75,13 @@ class Fleet:
 
     def start_device(self, setup: DeviceSetup, *, threads: int = 1, python: Path | None = None) -> Process:
         """Start `hetlora device run` for one simulated device, with another interpreter if given."""
-        folder = open_folder(self.work / setup.name).root
+        own = open_folder(self.work / setup.name)
+        folder = own.root
         examples, profile = folder / "examples.json", folder / "profile.json"
         examples.write_text(json.dumps(setup.examples))
         profile.write_text(setup.capabilities.model_dump_json())
         if setup.key_secret is not None:
-            _write_key(open_folder(folder).key_file, setup.key_secret)
+            _put_key(own, setup.key_secret)
         command = [*COMMAND, "device", "run", "--url", self.service.url, "--population", POPULATION]
         command += ["--folder", str(folder), "--name", setup.name, "--examples", str(examples)]
         if setup.held_out:
@@ -101,10 +104,9 @@ class Fleet:
                 raise ServiceFailed(f"the process of {name} ended", got=process.log.read_text()[-800:])
 
 
-def _write_key(path: Path, secret: str) -> None:
+def _put_key(folder: DeviceFolder, secret: str) -> None:
     key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(secret.encode()).digest())
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.touch(mode=0o600)
-    path.write_bytes(pem)
+    with closing(DeviceDatabase(folder.database)) as database:
+        IdentityStore(database)  # makes its table
+        with database.writing() as rows:
+            put_identity(rows, key_to_pem(key), None, None)

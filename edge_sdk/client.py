@@ -85,7 +85,7 @@ class EdgeClient:
         clock: Unix seconds, for signatures and the age of what was measured.
 
     Raises:
-        SettingsError: an address, name, size, folder, key file, pin or proxy that cannot be used.
+        SettingsError: an address, name, size, folder, key, pin or proxy that cannot be used.
         DependencyMissing: a SOCKS proxy without what httpx needs for it.
         StoreKeyWrong, StoreDamaged, DiskFull: see `edge_sdk.ExampleStore`; nothing is lost.
     """

@@ -23,11 +23,6 @@ class DeviceFolder:
         return self.root / "device.sqlite"
 
     @property
-    def key_file(self) -> Path:
-        """A key that lies here when a client starts is taken into the database."""
-        return self.root / "device_key.pem"
-
-    @property
     def examples_file(self) -> Path:
         return self.root / "examples.sqlite"
 

@@ -37,7 +37,7 @@ class IdentityStore:
             SettingsError: what is kept is no key.
         """
         with self._database.writing() as database:
-            row = identity_row(database)
+            row = _row(database)
             if row is None:
                 row = (key_to_pem(new_identity().key), None, None)
                 put_identity(database, *row)
@@ -47,14 +47,14 @@ class IdentityStore:
     def has_next(self) -> bool:
         """Whether a rotation was begun of which the end is not known."""
         with self._database.reading() as database:
-            row = identity_row(database)
+            row = _row(database)
             return row is not None and row[1] is not None
 
     def next_identity(self) -> Identity:
         """The key to come: the one that a rotation was begun with, or a new one."""
         own = self.identity()
         with self._database.writing() as database:
-            row = identity_row(database)
+            row = _row(database)
             assert row is not None
             pem = row[1] or key_to_pem(new_identity().key)
             put_identity(database, row[0], pem, own.device_id)
@@ -71,7 +71,7 @@ class IdentityStore:
             database.execute("UPDATE identity SET key = next_key, next_key = NULL")
 
 
-def identity_row(database: sqlite3.Connection) -> tuple[bytes, bytes | None, str | None] | None:
+def _row(database: sqlite3.Connection) -> tuple[bytes, bytes | None, str | None] | None:
     """Key, next key and first id as they are kept."""
     row = database.execute("SELECT key, next_key, first_id FROM identity").fetchone()
     return None if row is None else (row[0], row[1], row[2])

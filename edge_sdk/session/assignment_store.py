@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from dataclasses import dataclass
 
 from safetensors import SafetensorError
@@ -99,9 +98,6 @@ class AssignmentStore:
             row = row_of(database)
             if row is not None and not is_over(row.progress):
                 if row.assignment_id == offer.assignment_id:
-                    told = (offer.run_id, offer.training.steps)  # one that was taken over has told neither
-                    if (row.run_id, row.steps) != told:  # to write takes room: the disk may be full
-                        database.execute("UPDATE assignment SET run_id = ?, steps = ?", told)
                     return
                 raise StateConflict("another assignment is under way", got=row.assignment_id)
             drop_parts(database)
@@ -216,12 +212,3 @@ class AssignmentStore:
             if private_factors is not None:
                 keep_tensors(database, "private_factors", row.run_id, private_factors)
         self._database.overwrite_removed()
-
-
-def put_trained(database: sqlite3.Connection, assignment_id: str, update: Update) -> None:
-    """Have an update to deliver, of which no more is known, where there is nothing that is stored."""
-    if row_of(database) is None:
-        steps = update.report.steps
-        values = (assignment_id, "", Progress.TRAINED, steps, steps, update.report.model_dump_json())
-        database.execute("INSERT INTO assignment VALUES (1, ?, ?, ?, ?, ?, 0, NULL, NULL, ?)", values)
-        put_update(database, update)

@@ -25,7 +25,6 @@ from edge_sdk.runtimes import files_opened_by, runtime_for
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.session.assignment_store import AssignmentStore
 from edge_sdk.session.equipment import Equipment
-from edge_sdk.session.take_over import take_over
 from edge_sdk.transport.bundles import BundleCache
 from edge_sdk.transport.downloads import Downloads
 from edge_sdk.transport.service import DeviceService
@@ -51,13 +50,13 @@ def open_kept(root: Path, clock: Callable[[], float], opened: ExitStack) -> Kept
     """Hold the folder, make it where it is missing, and open its database.
 
     Raises:
-        SettingsError: the folder cannot be used, or is in use, or a key in it is none.
+        SettingsError: the folder cannot be used, or is in use.
         DiskFull, StoreDamaged, UnavailableError: see `DeviceDatabase`.
     """
     folder = open_folder(root)
     opened.callback(lock_folder(folder).release)
     database = opened.enter_context(closing(DeviceDatabase(folder.database)))
-    kept = Kept(
+    return Kept(
         folder,
         database,
         IdentityStore(database),
@@ -65,8 +64,6 @@ def open_kept(root: Path, clock: Callable[[], float], opened: ExitStack) -> Kept
         Corrections(database, clock=clock),
         VerifiedFiles(database, folder.bundles, clock=clock),
     )
-    take_over(folder, database)
-    return kept
 
 
 def open_line(

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from edge_sdk.device_database import DeviceDatabase
@@ -73,3 +75,14 @@ def test_what_is_kept_and_no_key_is_refused_and_stays(store: IdentityStore, data
         store.identity()
     with database.reading() as rows:
         assert rows.execute("SELECT key FROM identity").fetchone() == ("no key",)
+
+
+def test_key_of_another_kind_is_refused(store: IdentityStore, database: DeviceDatabase) -> None:
+    pem = generate_private_key(SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    store.identity()
+    with database.writing() as rows:
+        rows.execute("UPDATE identity SET key = ?", (pem,))
+    with pytest.raises(SettingsError, match="another kind of key"):
+        store.identity()
