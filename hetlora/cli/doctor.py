@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,7 @@ def doctor(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check Python, disk, the installed parts, the training runtime and whether a service answers.
+    """Check Python, disk, the installed parts, each runtime and whether a service answers.
 
     With --service, instead: settings, database, its tables, object store, disk, objects that runs need, and a
     certificate's last day. All of a SQLite file and the newest adapters are read for it.
@@ -43,7 +44,7 @@ def doctor(
             _python(),
             _disk(),
             *map(_package, _PACKAGES),
-            _training_runtime(),
+            *_runtimes(),
             _answers(url, ca_file),
         ]
     healthy = all(finding.ok for finding in findings if finding.needed)
@@ -59,7 +60,6 @@ def doctor(
 
 # Distribution, the part of hetlora that needs it.
 _PACKAGES = [
-    ("onnxruntime-training-cpu", "edge"),
     ("tokenizers", "edge"),
     ("httpx", "edge"),
     ("fastapi", "service"),
@@ -92,13 +92,15 @@ def _package(package: tuple[str, str]) -> Finding:
         return Finding(f"{name} ({extra})", False, False, f"pip install 'hetlora[{extra}]'")
 
 
-def _training_runtime() -> Finding:
-    def look() -> str:
-        from edge_sdk.runtimes.onnx_library import import_training_bindings
+def _runtimes() -> list[Finding]:
+    """One each: a device needs the one that its bundles are for."""
+    from edge_sdk.runtimes import RUNTIMES, runtime_named
 
-        return f"{import_training_bindings().Module.__name__} of the training build loads"
+    def look(name: str) -> str:
+        runtime_named(name)
+        return "loads, and can train"
 
-    return try_out("training on this machine", look)
+    return [try_out(f"training with {name}", partial(look, name)) for name in RUNTIMES]
 
 
 def _answers(url: str, ca_file: Path | None) -> Finding:
