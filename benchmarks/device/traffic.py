@@ -13,7 +13,7 @@ from benchmarks.bundle_bytes import bundle_bytes
 from benchmarks.device.section import Section, Setting
 from benchmarks.device.training import Case, first_round
 from benchmarks.step_shapes import Shape
-from edge_sdk.runtimes import runtimes_here
+from edge_sdk.runtimes import runtimes_with_files
 from edge_sdk.training.error_feedback import contract_with_feedback
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
@@ -60,7 +60,9 @@ def traffic_section(setting: Setting, ranks: Sequence[int], shapes: Sequence[Sha
 def fetched_bytes(bundle: Bundle) -> dict[str, int]:
     """What a device fetches of a bundle once, by the runtime that it trains with; and `all` that there is."""
     manifest = bundle.manifest
-    fetched = {str(name): bundle_bytes(bundle, manifest.files_of(name)) for name in runtimes_here(bundle)}
+    fetched = {
+        str(name): bundle_bytes(bundle, manifest.files_of(name)) for name in runtimes_with_files(bundle)
+    }
     return fetched | {"all": bundle_bytes(bundle, manifest.files)}
 
 

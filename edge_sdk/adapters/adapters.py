@@ -13,7 +13,7 @@ from edge_sdk.adapters.files import AdapterFiles
 from edge_sdk.adapters.generation import TextGenerator
 from edge_sdk.adapters.index import AdapterIndex, AdapterKind, Comparison, StoredAdapter
 from edge_sdk.folder import DeviceFolder
-from edge_sdk.runtimes import open_model, runtimes_here
+from edge_sdk.runtimes import open_model, runtimes_with_files
 from edge_sdk.runtimes.base import Factors, LogitsModel, ModelOpener
 from edge_sdk.training.parametrisation import Parametrisation, TrainedNumbers
 from hetlora.adapter import Adapter
@@ -258,7 +258,7 @@ class Adapters:
     def _verify(self, bundle: Bundle) -> None:
         """Look at what some runtime would open; where there is none, the files that are missing are told."""
         manifest = bundle.manifest
-        names = set().union(*map(manifest.files_of, runtimes_here(bundle))) or manifest.files.keys()
+        names = set().union(*map(manifest.files_of, runtimes_with_files(bundle))) or manifest.files.keys()
         new = {bundle.path(name): name for name in names if bundle.path(name) not in self._verified}
         verify_files(bundle, new.values())
         self._verified |= new.keys()

@@ -10,6 +10,7 @@ from typing import Final
 from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.freshness import DAY_SECONDS, is_fresh
 from edge_sdk.planning.forecast import Correction
+from edge_sdk.runtimes import name_of
 from edge_sdk.runtimes.base import RuntimeFactory
 from hetlora import __version__
 from hetlora.errors import DeviceTooSmall
@@ -41,8 +42,7 @@ _MOST_BUNDLES: Final = 64
 
 def circumstances_of(capabilities: CapabilityReport, threads: int | None, runtime: RuntimeFactory) -> str:
     """What a correction depends on beside the bundle; to other sizes and ranks of that it carries over."""
-    name = getattr(runtime, "__qualname__", type(runtime).__qualname__)
-    return str((__version__, capabilities.architecture, capabilities.cores, threads, name))
+    return str((__version__, capabilities.architecture, capabilities.cores, threads, name_of(runtime)))
 
 
 class Corrections:

@@ -87,17 +87,23 @@ def runtime_named(name: str) -> RuntimeFactory:
     return parts.factory
 
 
+def name_of(runtime: RuntimeFactory) -> str:
+    """Which of RUNTIMES it is; another one goes by what it says, or by the class or function that it is."""
+    kind = runtime if hasattr(runtime, "__qualname__") else type(runtime)
+    return str(getattr(runtime, "name", f"{kind.__module__}.{kind.__qualname__}"))
+
+
 def files_opened_by(runtime: RuntimeFactory, manifest: Manifest) -> Collection[str]:
     """The files of a bundle that a device needs for a runtime: all, where it is none of RUNTIMES.
 
     Raises:
         BundleInvalid: the bundle has none for it.
     """
-    name = getattr(runtime, "name", None)
+    name = name_of(runtime)
     return manifest.files_of(name) if name in RUNTIMES else manifest.files
 
 
-def runtimes_here(bundle: Bundle) -> list[str]:
+def runtimes_with_files(bundle: Bundle) -> list[str]:
     """The runtimes whose files of a bundle are on this device, which fetched those that it trains with."""
     served = _served_by(bundle.manifest)
     return [name for name in served if bundle.has(bundle.manifest.files_of(name))]
@@ -139,7 +145,7 @@ def _served_by(manifest: Manifest) -> list[str]:
 
 def _to_open(bundle: Bundle) -> list[str]:
     """Where the files of none are here, opening a runtime tells which are missing."""
-    return runtimes_here(bundle) or _served_by(bundle.manifest)
+    return runtimes_with_files(bundle) or _served_by(bundle.manifest)
 
 
 def _first(choices: Sequence[Callable[[], Opened]]) -> Opened:

@@ -18,7 +18,7 @@ from tiny_families import write_tiny_family
 from edge_sdk import Adoption, EdgeClient, Visit
 from edge_sdk.events import Downloaded, Event
 from edge_sdk.examples import Example
-from edge_sdk.runtimes import RUNTIMES, open_model, runtime_here, runtime_named, runtimes_here
+from edge_sdk.runtimes import RUNTIMES, open_model, runtime_here, runtime_named, runtimes_with_files
 from edge_sdk.runtimes.onnx import OnnxModel
 from edge_sdk.runtimes.pytorch import PytorchModel
 from hetlora.bundle import Bundle, open_bundle
@@ -160,7 +160,7 @@ def _part_of(bundle: Bundle, folder: Path, names: set[str]) -> Bundle:
 def test_runtime_without_its_files_gives_way_to_one_that_has_them(bundle: Bundle, tmp_path: Path) -> None:
     onnx, pytorch = runtime_named("onnx"), runtime_named("pytorch")
     part = _part_of(bundle, tmp_path / "part", SHARED | OWN["pytorch"])
-    assert runtimes_here(part) == ["pytorch"]
+    assert runtimes_with_files(part) == ["pytorch"]
     assert runtime_here(part, onnx) is runtime_here(part, None) is pytorch
     assert runtime_here(bundle, pytorch) is pytorch
     assert runtime_here(bundle, None) is onnx
@@ -168,7 +168,7 @@ def test_runtime_without_its_files_gives_way_to_one_that_has_them(bundle: Bundle
 
 def test_bundle_with_the_files_of_no_runtime_says_which_is_missing(bundle: Bundle, tmp_path: Path) -> None:
     part = _part_of(bundle, tmp_path / "part", SHARED)
-    assert runtimes_here(part) == []
+    assert runtimes_with_files(part) == []
     with pytest.raises(BundleInvalid, match=r"inference\.onnx"):
         open_model(part)
 

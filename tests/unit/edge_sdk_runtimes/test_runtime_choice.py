@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from edge_sdk.runtimes import RUNTIMES, open_model, runtime_for, runtime_named
+from edge_sdk.runtimes import RUNTIMES, name_of, open_model, runtime_for, runtime_named
+from edge_sdk.runtimes.base import TrainingRuntime
 from edge_sdk.runtimes.onnx import OnnxRuntime
 from edge_sdk.runtimes.pytorch import PytorchRuntime
 from hetlora.bundle import Bundle
@@ -54,6 +55,27 @@ def test_runtime_is_had_by_its_name() -> None:
         SettingsError, match=r"unknown runtime; got 'tflite'; expected one of onnx, executorch"
     ):
         runtime_named("tflite")
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_runtime_of_the_table_tells_its_name(name: str) -> None:
+    assert name_of(runtime_named(name)) == name
+
+
+def test_runtime_of_ones_own_goes_by_what_it_says_or_by_where_it_is_written() -> None:
+    class Opener:
+        def __call__(self, *given: object, **options: object) -> TrainingRuntime:
+            raise NotImplementedError
+
+    class Saying(Opener):
+        name = "own"
+
+    def opened(*given: object, **options: object) -> TrainingRuntime:
+        raise NotImplementedError
+
+    assert name_of(Saying()) == "own"
+    assert name_of(Opener()) == f"{__name__}.{Opener.__qualname__}"
+    assert name_of(opened) == f"{__name__}.{opened.__qualname__}"
 
 
 def test_runtime_that_is_named_and_not_installed_is_missed(without: Callable[..., None]) -> None:
