@@ -92,7 +92,7 @@ class Corrections:
 
     @contextmanager
     def trying(self, bundle: str, circumstances: str) -> Iterator[None]:
-        """Note that a trial is under way; the note stays where the trial ends in a MemoryError.
+        """Note that steps are under way; the note stays where they end in a MemoryError.
 
         Raises:
             DeviceTooSmall: within the last hour one ended so, or with its process, as it would again.
@@ -105,7 +105,7 @@ class Corrections:
             ).fetchone()
             if found is not None and is_fresh(found[0], now, CUT_OFF_SECONDS):
                 raise DeviceTooSmall(
-                    "a trial of this bundle ended for want of memory, or with its process",
+                    "steps of this bundle ended for want of memory, or with their process",
                     got=f"{now - found[0]:.0f} s ago",
                     expected=f"to be tried again after {CUT_OFF_SECONDS:.0f} s",
                 )
@@ -116,10 +116,12 @@ class Corrections:
         except MemoryError:
             raise
         except BaseException:
-            self._forget_trial(bundle)
+            self._forget_trial(bundle, circumstances)
             raise
-        self._forget_trial(bundle)
+        self._forget_trial(bundle, circumstances)
 
-    def _forget_trial(self, bundle: str) -> None:
+    def _forget_trial(self, bundle: str, circumstances: str) -> None:
         with self._database.writing() as database:
-            database.execute("DELETE FROM trials_under_way WHERE bundle = ?", (bundle,))
+            database.execute(
+                "DELETE FROM trials_under_way WHERE bundle = ? AND circumstances = ?", (bundle, circumstances)
+            )

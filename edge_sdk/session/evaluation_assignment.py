@@ -17,11 +17,14 @@ logger = logging.getLogger(__name__)
 class EvaluationAssignment(Assignment):
     """Takes an offer, scores what the app holds out, and reports; nothing else leaves the device.
 
-    Nothing of it is kept: an evaluation that was cut off is done again when it is offered again.
+    Nothing of it is kept but that it was begun: one that was cut off is done again when it is offered again,
+    after the hour that `Corrections.trying` leaves to a device whose process may have been killed for it.
     """
 
     def _work(self) -> Visit:
-        report = self._evaluate(self._take(self._with.held_out))
+        taken = self._take(self._with.held_out)
+        with self._with.corrections.trying(taken.bundle.digest, "evaluation"):
+            report = self._evaluate(taken)
         receipt = self._with.service.report_evaluation(self._offer.assignment_id, report)
         self._with.downloads.drop_leftovers()
         self._with.on_event(Evaluated(report, receipt))

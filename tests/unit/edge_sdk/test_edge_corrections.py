@@ -66,7 +66,7 @@ def test_bundle_whose_trial_ended_with_its_process_is_not_tried_for_an_hour(
         shutil.copytree(tmp_path, tmp_path.with_name("as a kill would leave it"))
     left = DeviceDatabase(tmp_path.with_name("as a kill would leave it") / "device.sqlite")
     refused = pytest.raises(
-        DeviceTooSmall, match=r"a trial of this bundle ended .* with its process; got 3599 s ago"
+        DeviceTooSmall, match=r"steps of this bundle ended .* with their process; got 3599 s ago"
     )
     with refused, at(left, 3599).trying("digest", "1 thread"):
         pass

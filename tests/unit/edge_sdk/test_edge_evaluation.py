@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 import httpx
 import numpy as np
 import pytest
+from device_tables import tables
 from fake_bundle import bundle_on_disk
 from fake_runtime import Opened
 from fake_service import FakeService, problem
+from killed import run_until_killed
 
 from edge_sdk.batching.batches import Batching, batching_of, each_once
 from edge_sdk.client import EdgeClient
@@ -67,6 +69,46 @@ def test_held_out_examples_are_scored_under_the_plans_adapter_and_only_figures_a
     # Logits 0.25 and 0: log(1 + e^-0.25) of "cold" twice, log(1 + e^0.25) of "warm" once.
     assert report.loss == pytest.approx((2 * np.log1p(np.exp(-0.25)) + np.log1p(np.exp(0.25))) / 3)
     assert (opened.began[0].rank, evaluating.updates, evaluating.reports) == (4, [], [])
+
+
+KILLED = """
+import os, signal, sys
+from fake_runtime import QuadraticRuntime
+from fake_service import NOW, FakeService
+from strong_device import STRONG
+from edge_sdk.client import EdgeClient
+
+class TooLarge(QuadraticRuntime):
+    def evaluate(self, batch, factors):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+service = FakeService()
+service.offer = service.offer.model_copy(update={"kind": "evaluate", "assignment_id": "evaluation-1"})
+client = EdgeClient(
+    "http://service.test",
+    "weather",
+    sys.argv[1],
+    enrolment_token="token",
+    capabilities=STRONG,
+    runtime=TooLarge(),
+    http=service.http,
+    clock=lambda: NOW,
+)
+client.held_out.put("snow", "cold")
+client.run_once()
+"""
+
+
+def test_evaluation_that_killed_its_process_is_given_back_for_an_hour(
+    evaluating: FakeService, make_client: MakeClient, opened: Opened, folder: DeviceFolder
+) -> None:
+    run_until_killed(KILLED, folder.root)
+    client = make_client(runtime=opened)
+    assert (client.run_once().outcome, opened.began) == ("failed", [])
+    assert [failure.code for failure in evaluating.failures] == ["device_too_small"]
+    with tables(folder) as database:
+        database.execute("UPDATE trials_under_way SET begun_at = begun_at - 3600")
+    assert client.run_once().outcome == "accepted"
 
 
 def test_check_in_tells_how_much_is_held_out(service: FakeService, make_client: MakeClient) -> None:
