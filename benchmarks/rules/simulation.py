@@ -17,7 +17,7 @@ from aggregator_service.aggregation.tree import aggregate
 from aggregator_service.artifacts.handouts import handout_tensors
 from benchmarks.rules.clients import Client
 from edge_sdk.batching.batches import draw_batches
-from edge_sdk.batching.collation import collate_for
+from edge_sdk.batching.collation import TextCollation
 from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.examples import ExampleStore
 from edge_sdk.runtimes.onnx import OnnxRuntime
@@ -85,7 +85,7 @@ def train_client(
         store.put_many(client.examples)
         batches = draw_batches(
             store,
-            collate_for(manifest.task, manifest.labels, encoder),
+            TextCollation(manifest.task, manifest.labels, encoder),
             batch_size=training.batch_size,
             rng=np.random.default_rng([setting.seed, BATCHES, client.number, round_index]),
         )

@@ -18,7 +18,7 @@ from benchmarks.data.partition import stratified_sample
 from benchmarks.demo.model import model_folder
 from benchmarks.demo.scoring import Scorer
 from benchmarks.rules.clients import Client, deal, ranked
-from edge_sdk.batching.collation import collate_for
+from edge_sdk.batching.collation import TextCollation
 from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.examples import Example
 from edge_sdk.runtimes.base import Batch
@@ -131,7 +131,7 @@ def _number(key: str) -> int:
 
 
 def _turn_scorer(bundle: Bundle, turns: Sequence[Example]) -> Callable[[Adapter | None], float]:
-    collate = collate_for(bundle.manifest.task, (), text_encoder(bundle))
+    collate = TextCollation(bundle.manifest.task, (), text_encoder(bundle))
     ordered = sorted(turns, key=lambda turn: len(turn.text) + len(turn.label))
     batches = [collate(ordered[start : start + 16]) for start in range(0, len(ordered), 16)]
     model = OnnxModel(bundle, threads=1)

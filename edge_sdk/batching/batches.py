@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edge_sdk.batching.collation import KINDS, Collate, ImageCollation, collate_for
+from edge_sdk.batching.collation import KINDS, Collate, ImageCollation, TextCollation
 from edge_sdk.batching.tokenised import Shortened, Tokenised, encoding_of
 from edge_sdk.batching.tokens import TextEncoder, text_encoder
 from edge_sdk.examples import ExampleStore
@@ -88,10 +88,10 @@ def batching_of(bundle: Bundle, settings: TrainingSettings, *, longest_tokens: i
         return Batching(ImageCollation(manifest), rows or settings.batch_size, rows is not None)
     encoder = text_encoder(bundle, max_tokens=settings.max_tokens)
     rows = encoder.sizes.rows
-    collation = collate_for(manifest.task, manifest.labels, encoder)
+    collation = TextCollation(manifest.task, manifest.labels, encoder)
 
     def rows_of(store: ExampleStore, cut: TextEncoder) -> Tokenised:
-        make = collate_for(manifest.task, manifest.labels, cut).row
+        make = TextCollation(manifest.task, manifest.labels, cut).row
         return Tokenised(store, make, encoding_of(manifest, max_tokens=cut.max_tokens))
 
     def read(store: ExampleStore) -> Source:

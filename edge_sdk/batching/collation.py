@@ -157,11 +157,6 @@ class ImageCollation:
         }
 
 
-def collate_for(task: Task, labels: Sequence[str], encoder: TextEncoder) -> TextCollation:
-    """How examples of text become a batch; see `TextCollation`."""
-    return TextCollation(task, labels, encoder)
-
-
 def _learned(ids: list[int], begin: int) -> TokenRow:
     """A row of which all from `begin` on is learned."""
     return TokenRow(ids, [0] * len(ids), [IGNORED_LABEL] * begin + ids[begin:])

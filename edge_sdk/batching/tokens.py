@@ -115,25 +115,21 @@ class TextEncoder:
         self, rows: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]] | None = None
     ) -> dict[str, NDArray[np.int64]]:
         """Rows of token numbers, and types that are 0 where none are given, as `encode` would answer them."""
-        return self._arrays(rows, type_ids or [[0] * len(row) for row in rows])
+        if not rows:
+            raise DataError("a batch holds no text", expected="at least one")
+        type_ids = type_ids or [[0] * len(row) for row in rows]
+        left_over = max((self.sizes.rows or 0) - len(rows), 0)
+        rows, type_ids = [*rows, *[rows[0]] * left_over], [*type_ids, *[type_ids[0]] * left_over]
+        arrays = {
+            INPUT_IDS: padded(rows, self._pad_id, self.sizes),
+            ATTENTION_MASK: padded([[1] * len(row) for row in rows], 0, self.sizes),
+            TOKEN_TYPE_IDS: padded(type_ids, self._pad_type_id, self.sizes),
+        }
+        return {name: arrays[name] for name in self._names}
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token numbers, without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
-
-    def _arrays(
-        self, ids: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]]
-    ) -> dict[str, NDArray[np.int64]]:
-        if not ids:
-            raise DataError("a batch holds no text", expected="at least one")
-        left_over = max((self.sizes.rows or 0) - len(ids), 0)
-        ids, type_ids = [*ids, *[ids[0]] * left_over], [*type_ids, *[type_ids[0]] * left_over]
-        arrays = {
-            INPUT_IDS: padded(ids, self._pad_id, self.sizes),
-            ATTENTION_MASK: padded([[1] * len(row) for row in ids], 0, self.sizes),
-            TOKEN_TYPE_IDS: padded(type_ids, self._pad_type_id, self.sizes),
-        }
-        return {name: arrays[name] for name in self._names}
 
 
 def text_encoder(bundle: Bundle, *, max_tokens: int | None = None) -> TextEncoder:

@@ -11,10 +11,8 @@ from edge_sdk.probe.model_shape import ModelShape
 from edge_sdk.probe.report import Probe
 from edge_sdk.probe.system import System
 from edge_sdk.probe.taking import kept_rates, measure_capabilities, take_probe
-from hetlora.messages.device import CapabilityReport
 
 __all__ = [
-    "CapabilityReport",
     "ModelShape",
     "Probe",
     "RateCache",

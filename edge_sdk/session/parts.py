@@ -63,11 +63,10 @@ def part(database: sqlite3.Connection, name: Part) -> bytes | None:
     return bytes(data)
 
 
-def drop_parts(database: sqlite3.Connection, *names: Part) -> None:
-    """Remove these parts, or all where none is named."""
-    condition = f"name IN ({','.join('?' * len(names))})" if names else "TRUE"
+def drop_parts(database: sqlite3.Connection) -> None:
+    """Remove all parts."""
     for table in ("assignment_parts", "part_digests"):
-        database.execute(f"DELETE FROM {table} WHERE {condition}", names)
+        database.execute(f"DELETE FROM {table}")
 
 
 def parts_bytes(database: sqlite3.Connection) -> dict[str, int]:

@@ -139,16 +139,15 @@ class Trainer:
         """A copy of the last step's gradients, by PEFT or core key, of the numbers that are trained."""
         return self._gradients.copied()
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """A copy of all that `restore` needs to go on as if training had never stopped."""
-        return {key: own.copy() for key, own in self.state_in_place().items()}
-
     def state_in_place(self) -> dict[str, NDArray[Any]]:
-        """The same where it lies, good until the next step: a copy would be of up to three adapters."""
+        """All that `restore` needs to go on as if training had never stopped, good until the next step.
+
+        It is told of where it lies: a copy would be of up to three adapters.
+        """
         return {**places(self._kept), **self._progress()}
 
     def restore(self, state: Arrays) -> None:
-        """Go on from what `state` gave, of this adapter and of no other; nothing in it is trusted.
+        """Go on from what `state_in_place` gave, of this adapter and of no other; nothing in it is trusted.
 
         Raises:
             SpecMismatch: tensors are missing, are too many, or have other shapes or dtypes, or a count is

@@ -8,7 +8,7 @@ import pytest
 from fake_bundle import LABELS, tiny_tokenizer
 
 from edge_sdk.batching.batches import check_examples, draw_batches
-from edge_sdk.batching.collation import Collate, collate_for
+from edge_sdk.batching.collation import Collate, TextCollation
 from edge_sdk.batching.tokens import TextEncoder
 from edge_sdk.examples import Example, ExampleStore
 from hetlora.errors import DataError, NoExamples
@@ -20,7 +20,7 @@ def collate(tmp_path: Path) -> Collate:
     tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
     inputs = [TensorInput(name="input_ids", dtype="int64", shape=("batch", "tokens"))]
     encoder = TextEncoder(tmp_path / "tokenizer.json", inputs, max_tokens=3)
-    return collate_for("text-classification", LABELS, encoder)
+    return TextCollation("text-classification", LABELS, encoder)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tokenizers.processors import TemplateProcessing
 
 from edge_sdk.adapters.generation import TextGenerator
 from edge_sdk.batching.chats import FORMATS, PLAIN, ChatFormat, chat_format, prompt_of, rendered
-from edge_sdk.batching.collation import collate_for
+from edge_sdk.batching.collation import TextCollation
 from edge_sdk.batching.tokens import TextEncoder
 from edge_sdk.examples import ChatExample, ChatTurn, Example, ImageExample, TextExample
 from edge_sdk.examples.kinds import as_turns
@@ -122,14 +122,14 @@ ASKED, ANSWER = [2, 12, 3, 5, 6, 7, 13, 12, 4], [8, 9, 13]
 
 
 def test_answers_alone_are_learned_of_a_chat(tmp_path: Path) -> None:
-    row = collate_for("text-generation", [], _encoder(tmp_path, 20)).row(CHAT)
+    row = TextCollation("text-generation", [], _encoder(tmp_path, 20)).row(CHAT)
     assert row.ids == ASKED + ANSWER
     assert row.labels == [-100] * 9 + ANSWER
 
 
 def test_earlier_answers_are_learned_too(tmp_path: Path) -> None:
     turns = [("assistant", "well"), ("user", "how"), ("assistant", "rather")]
-    row = collate_for("text-generation", [], _encoder(tmp_path, 20)).row(ChatExample(as_turns(turns)))
+    row = TextCollation("text-generation", [], _encoder(tmp_path, 20)).row(ChatExample(as_turns(turns)))
     assert row.ids == [2, 12, 4, 9, 13, 12, 3, 5, 13, 12, 4, 8, 13]
     assert row.labels == [-100, -100, -100, 9, 13, *[-100] * 6, 8, 13]
 
@@ -148,20 +148,20 @@ def test_earlier_answers_are_learned_too(tmp_path: Path) -> None:
 def test_chat_that_does_not_fit_loses_its_beginning_first(
     tmp_path: Path, max_tokens: int, ids: list[int], learned: int
 ) -> None:
-    row = collate_for("text-generation", [], _encoder(tmp_path, max_tokens)).row(CHAT)
+    row = TextCollation("text-generation", [], _encoder(tmp_path, max_tokens)).row(CHAT)
     assert row.ids == ids
     assert row.labels == [-100] * (len(ids) - learned) + ids[len(ids) - learned :]
 
 
 def test_model_without_marks_of_its_own_learns_plain_lines_and_their_end(tmp_path: Path) -> None:
-    row = collate_for("text-generation", [], _encoder(tmp_path, 20, marks=())).row(CHAT)
+    row = TextCollation("text-generation", [], _encoder(tmp_path, 20, marks=())).row(CHAT)
     # BOS user: how are you assistant: | rather well END
     assert row.ids == [2, 10, 5, 6, 7, 11, 8, 9, END]
     assert row.labels == [-100] * 6 + [8, 9, END]
 
 
 def test_plain_text_is_learned_from_its_first_token_to_its_end(tmp_path: Path) -> None:
-    collation = collate_for("text-generation", [], _encoder(tmp_path, 5))
+    collation = TextCollation("text-generation", [], _encoder(tmp_path, 5))
     batch = collation([TextExample("how are"), TextExample("how are you rather well")])
     assert batch["input_ids"].tolist() == [[2, 5, 6, END, 0], [2, 5, 6, 7, 8]]
     assert batch["labels"].tolist() == [[2, 5, 6, END, -100], [2, 5, 6, 7, 8]]
@@ -181,7 +181,7 @@ def test_example_of_a_kind_that_the_task_does_not_learn_from_is_refused(
     tmp_path: Path, task: str, example: Example
 ) -> None:
     with pytest.raises(DataError, match="of a kind that the task does not learn from"):
-        collate_for(task, ["x", "y"], _encoder(tmp_path, 9)).row(example)  # type: ignore[arg-type]
+        TextCollation(task, ["x", "y"], _encoder(tmp_path, 9)).row(example)  # type: ignore[arg-type]
 
 
 class Following:

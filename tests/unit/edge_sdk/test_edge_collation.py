@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fake_bundle import tiny_tokenizer
 
-from edge_sdk.batching.collation import collate_for
+from edge_sdk.batching.collation import TextCollation
 from edge_sdk.batching.tokens import TextEncoder
 from edge_sdk.examples import Example
 from hetlora.errors import DataError
@@ -27,7 +27,7 @@ def encoder(tmp_path: Path) -> TextEncoder:
 
 
 def test_class_is_learned_by_its_place(encoder: TextEncoder) -> None:
-    collate = collate_for("text-classification", ["cold", "warm"], encoder)
+    collate = TextCollation("text-classification", ["cold", "warm"], encoder)
     batch = collate([Example("sun", "warm"), Example("snow ice", "cold")])
     assert batch["input_ids"].tolist() == [[4, 0], [2, 3]]
     assert batch["labels"].tolist() == [1, 0]
@@ -35,11 +35,11 @@ def test_class_is_learned_by_its_place(encoder: TextEncoder) -> None:
 
 def test_unknown_class_is_refused(encoder: TextEncoder) -> None:
     with pytest.raises(DataError, match="does not know"):
-        collate_for("text-classification", ["cold"], encoder)([Example("sun", "warm")])
+        TextCollation("text-classification", ["cold"], encoder)([Example("sun", "warm")])
 
 
 def test_continuation_alone_is_learned_and_padding_is_not(encoder: TextEncoder) -> None:
-    collate = collate_for("text-generation", [], encoder)
+    collate = TextCollation("text-generation", [], encoder)
     batch = collate([Example("sun and", "sand"), Example("ice", "snow")])
     # sun and sand END; ice snow END and one place of padding
     assert batch["input_ids"].tolist() == [[4, 6, 5, END], [3, 2, END, 0]]
@@ -50,14 +50,14 @@ def test_continuation_alone_is_learned_and_padding_is_not(encoder: TextEncoder) 
 def test_text_that_does_not_fit_loses_its_beginning_before_the_continuation_loses_its_end(
     encoder: TextEncoder,
 ) -> None:
-    collate = collate_for("text-generation", [], encoder)
+    collate = TextCollation("text-generation", [], encoder)
     # Room for four: two of continuation and END leave one of the text; of five and END three stay.
     assert collate([Example("sun and ice", "snow sand")])["input_ids"].tolist() == [[3, 2, 5, END]]
     assert collate([Example("sun ice", "snow sand and ice sun")])["labels"].tolist() == [[-100, 2, 5, 6]]
 
 
 def test_answer_stands_apart_from_its_text(encoder: TextEncoder) -> None:
-    batch = collate_for("text2text-generation", [], encoder)(
+    batch = TextCollation("text2text-generation", [], encoder)(
         [Example("sun", "sand and"), Example("ice", "snow")]
     )
     assert batch["input_ids"].tolist() == [[4], [3]]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge_sdk.adapters.generation import TextGenerator
 from edge_sdk.batching.batches import draw_batches
-from edge_sdk.batching.collation import Collate, collate_for
+from edge_sdk.batching.collation import Collate, TextCollation
 from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.client import EdgeClient
 from edge_sdk.examples import Example, ExampleStore
@@ -28,7 +28,7 @@ from hetlora.manifest import Task
 
 def _collate(folder: Path, task: Task, *, rows: int, tokens: int) -> Collate:
     labels = LABELS if task == "text-classification" else ()
-    return collate_for(task, labels, text_encoder(bundle_on_disk(folder, task, sizes=(rows, tokens))))
+    return TextCollation(task, labels, text_encoder(bundle_on_disk(folder, task, sizes=(rows, tokens))))
 
 
 def test_texts_fill_the_sizes_and_the_first_stands_in_rows_left_over(tmp_path: Path) -> None:

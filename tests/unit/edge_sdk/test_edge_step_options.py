@@ -102,7 +102,7 @@ def test_proximal_term_pulls_back_to_what_was_received_and_is_in_the_loss() -> N
 def test_proximal_term_holds_to_what_was_received_also_after_an_interruption() -> None:
     trainer, other = trainer_of(proximal=2.0), trainer_of(proximal=2.0)
     trainer.step(BATCH)
-    other.restore(trainer.state())
+    other.restore(trainer.state_in_place())
     assert other.step(BATCH) == trainer.step(BATCH)
     assert (lora_b_of(other.adapter()) == lora_b_of(trainer.adapter())).all()
 
@@ -175,7 +175,7 @@ def test_high_losses_before_an_interruption_count() -> None:
     for _ in range(3):
         before.step(BATCH)
     after = trainer_of(Telling(3), divergence_factor=2)
-    after.restore(before.state())
+    after.restore(before.state_in_place())
     with pytest.raises(TrainingDiverged, match="loss of 3 steps running"):
         after.step(BATCH)
 

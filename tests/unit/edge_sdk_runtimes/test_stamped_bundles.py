@@ -11,7 +11,7 @@ from tiny_model import WORDS
 from trainers import trainer_of
 
 from edge_sdk.adapters.generation import TextGenerator
-from edge_sdk.batching.collation import collate_for
+from edge_sdk.batching.collation import TextCollation
 from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.examples import Example
 from edge_sdk.runtimes.onnx import OnnxModel
@@ -39,7 +39,7 @@ def _examples(bundle: Bundle, count: int) -> list[Example]:
 
 def _losses(bundle: Bundle, examples: list[Example]) -> list[float]:
     manifest = bundle.manifest
-    batch = collate_for(manifest.task, manifest.labels, text_encoder(bundle))(examples)
+    batch = TextCollation(manifest.task, manifest.labels, text_encoder(bundle))(examples)
     adapter = trained_adapter(manifest.adapter, (RANK,))
     trainer = trainer_of(bundle, adapter, pruning_decay=0.5, pruning_penalty=0.1, learning_rate=1e-2)
     before = trainer.evaluate(batch).loss
