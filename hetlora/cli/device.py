@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -33,15 +32,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Devices: run one here, or list a population's.")
 app.add_typer(device_adapter.app, name="adapter")
 app.command("status")(device_status.status)
-
-
-class LogLevel(StrEnum):
-    """From which kind of message on a device's log is told."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
 
 
 @app.command("run")
@@ -134,12 +124,12 @@ def run_device(
         float, typer.Option(min=0.0, help="With --adopt if_not_worse: by how much it may be above.")
     ] = 0.0,
     log_level: Annotated[
-        LogLevel,
+        Literal["debug", "info", "warning", "error"],
         typer.Option(
             envvar="HETLORA_DEVICE_LOG_LEVEL",
             help="What of the log goes to standard error; nothing of examples is ever in it.",
         ),
-    ] = LogLevel.WARNING,
+    ] = "warning",
     once: Annotated[bool, typer.Option(help="Visit the service once, then end.")] = False,
     as_json: JsonFlag = False,
 ) -> None:

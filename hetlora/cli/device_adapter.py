@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -25,13 +24,6 @@ PLACES = {
     "newest_global": "newest global",
     "newest_local": "newest local",
 }
-
-
-class Kind(StrEnum):
-    """What an adapter is of: the fleet, or this device alone."""
-
-    GLOBAL = "global"
-    LOCAL = "local"
 
 
 @app.command()
@@ -65,13 +57,16 @@ def show(folder: FolderOption, as_json: JsonFlag = False) -> None:
 
 @app.command()
 def use(
-    kind: Annotated[Kind, typer.Argument(help="Which kind of adapter; new ones of it are adopted too.")],
+    kind: Annotated[
+        Literal["global", "local"],
+        typer.Argument(help="Which kind of adapter; new ones of it are adopted too."),
+    ],
     folder: FolderOption,
     as_json: JsonFlag = False,
 ) -> None:
     """Put the newest adapter of a kind in use, whatever its loss is."""
     adapters = _adapters_in(folder)
-    _tell(adapters, adapters.use(kind.value), as_json=as_json)
+    _tell(adapters, adapters.use(kind), as_json=as_json)
 
 
 @app.command("roll-back")
