@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from edge_sdk.training.flat_tensors import FlatTensors, Shapes
+from edge_sdk.training.flat_tensors import BLOCK, FlatTensors, Shapes, blocks
 from hetlora.adapter import Tensor
 from hetlora.manifest import OptimizerInfo
 from hetlora.messages.device import TrainingSettings
-
-# Numbers that are stepped at a time: five arrays of them lie in a core's cache, so that memory is read and
-# written once a step however many passes the arithmetic takes.
-BLOCK: Final = 16 * 1024
 
 # Which numbers learn at which rate.
 Rates = Sequence[tuple[slice, float]]
@@ -56,7 +52,7 @@ class AdamW:
 
     def step(self, numbers: Tensor, gradients: Tensor, rates: Rates, *, number: int) -> None:
         """Move the numbers, in place: the `number`-th step, counted from 1."""
-        for block, rate in _blocks(rates):
+        for block, rate in _rated_blocks(rates):
             self._step_block(block, numbers[block], gradients[block], rate, number)
 
     def _step_block(self, block: slice, own: Tensor, gradient: Tensor, rate: float, number: int) -> None:
@@ -99,7 +95,7 @@ class Sgd:
 
     def step(self, numbers: Tensor, gradients: Tensor, rates: Rates, *, number: int) -> None:
         """Move the numbers, in place; the number of the step does not matter."""
-        for block, rate in _blocks(rates):
+        for block, rate in _rated_blocks(rates):
             own, change, scratch = numbers[block], gradients[block], self._scratch
             if self._weight_decay:
                 own *= 1 - rate * self._weight_decay
@@ -111,9 +107,5 @@ class Sgd:
             own -= np.multiply(change, rate, out=scratch[: len(own)])
 
 
-def _blocks(rates: Rates) -> list[tuple[slice, float]]:
-    return [
-        (slice(start, min(start + BLOCK, part.stop)), rate)
-        for part, rate in rates
-        for start in range(part.start, part.stop, BLOCK)
-    ]
+def _rated_blocks(rates: Rates) -> list[tuple[slice, float]]:
+    return [(block, rate) for part, rate in rates for block in blocks(part)]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from edge_sdk.training.optimizers import BLOCK, AdamW, Optimizer, Sgd
+from edge_sdk.training.flat_tensors import BLOCK
+from edge_sdk.training.optimizers import AdamW, Optimizer, Sgd
 from hetlora.adapter import Tensor
 from hetlora.manifest import OptimizerInfo
 
