@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from edge_sdk.units import MIB
+
 DEFAULT_MAX_EXAMPLES: Final = 10_000
-DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
-DEFAULT_PART_BYTES: Final = 1024 * 1024
+DEFAULT_MAX_BYTES: Final = 256 * MIB
+DEFAULT_PART_BYTES: Final = MIB

@@ -19,9 +19,10 @@ from edge_sdk.examples.kinds import AnyExample, Example
 from edge_sdk.examples.rows import ALIVE, READ_ROWS, read_labels, read_rows
 from edge_sdk.examples.store_file import StoreFile, rekey
 from edge_sdk.examples.token_cache import TokenCache
+from edge_sdk.units import MIB
 from hetlora.errors import UnavailableError
 
-DEFAULT_MAX_TOKEN_BYTES: Final = 32 * 1024 * 1024
+DEFAULT_MAX_TOKEN_BYTES: Final = 32 * MIB
 # What is done where its bytes are still to be overwritten.
 _REMOVED: Final = "examples are removed"
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from edge_sdk.units import MIB
+
 # No file of these is longer; /proc/cpuinfo has 1.5 kB for each of a large machine's processors.
-MOST_BYTES: Final = 1024 * 1024
+MOST_BYTES: Final = MIB
 MOST_NAME: Final = 128
 
 

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from edge_sdk.units import MIB
 from hetlora.adapter import Tensor
 from hetlora.errors import BundleInvalid, DependencyMissing
 from hetlora.pytorch_files import WeightMap, WeightPlace
@@ -39,7 +40,7 @@ _FIXED: Final = {
 # It feeds no output that is trained, and no graph reads it: bundles do not have it.
 _UNREAD: Final = "pooler."
 # Masks and angles beside the weights, which a model makes itself: small in all that there are.
-_OWN_BYTES: Final = 64 * 1024 * 1024
+_OWN_BYTES: Final = 64 * MIB
 _NO_MODEL: Final = "transformers cannot build the model of the configuration"
 _NO_MEMORY: Final = ("can't allocate memory", "Cannot allocate memory")  # a processor's allocator; mmap
 Built = TypeVar("Built")

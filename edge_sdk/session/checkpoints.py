@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from edge_sdk.units import MIB
 from hetlora.adapter import Tensor
 from hetlora.messages.common import Message, PositiveCount
 from hetlora.messages.evaluation import EvaluationReport
@@ -15,7 +16,7 @@ from hetlora.messages.evaluation import EvaluationReport
 TIME_SHARE: Final = 0.03
 # Flash wears out: so much, written twice by the database, is 150 GB in a month of ten minutes of training a
 # day, a quarter of a percent of what a card of 64 GB bears at a thousand writes of each cell.
-BYTES_PER_SECOND: Final = 4 * 1024 * 1024
+BYTES_PER_SECOND: Final = 4 * MIB
 # Before the first one is measured: a slow card, and the flush of it.
 FIRST_BYTES_PER_SECOND: Final = 20e6
 FLUSH_SECONDS: Final = 0.01

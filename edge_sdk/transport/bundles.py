@@ -11,6 +11,7 @@ from typing import Final
 
 from edge_sdk.transport.downloads import Downloads
 from edge_sdk.transport.verified_files import VerifiedFiles
+from edge_sdk.units import MIB
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.digest import sha256_of_file
 from hetlora.errors import BodyTooLarge, DeviceTooSmall
@@ -20,7 +21,7 @@ from hetlora.messages.common import ObjectRef
 logger = logging.getLogger(__name__)
 
 # What stays free for the update, the examples and whatever else lives on the device.
-DISK_RESERVE_BYTES: Final = 64 * 1024 * 1024
+DISK_RESERVE_BYTES: Final = 64 * MIB
 
 
 class BundleCache:

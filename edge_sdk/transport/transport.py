@@ -16,6 +16,7 @@ import httpx
 from edge_sdk.identity.identity import Identity
 from edge_sdk.transport.retries import ErrorAnswer, asked_seconds, retrying
 from edge_sdk.transport.way import STRAIGHT, Way
+from edge_sdk.units import MIB
 from hetlora import __version__
 from hetlora.digest import sha256_of
 from hetlora.errors import (
@@ -32,7 +33,7 @@ from hetlora.signature import SignatureParameters, content_digest, signature_bas
 Result = TypeVar("Result")
 
 # Control answers are small; what is larger is fetched as an object with a promised size.
-MAX_ANSWER_BYTES: Final = 1024 * 1024
+MAX_ANSWER_BYTES: Final = MIB
 # The last update of a round may have the service aggregate before it answers.
 TIMEOUT: Final = httpx.Timeout(60, connect=10)
 
