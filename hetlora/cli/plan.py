@@ -18,7 +18,7 @@ from hetlora.cli.parts import part
 from hetlora.cli.plan_telling import Planned, tell
 from hetlora.errors import DependencyMissing
 from hetlora.messages.common import ObjectRef
-from hetlora.messages.device import CapabilityReport, Offer, TrainingSettings
+from hetlora.messages.device import MOST_TOKENS, CapabilityReport, Offer, TrainingSettings
 from hetlora.variants import check_variant
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def plan(
     training = TrainingSettings(
         steps=steps,
         batch_size=batch_size,
-        max_tokens=max_tokens or min(opened.manifest.max_tokens, 8192),
+        max_tokens=max_tokens or min(opened.manifest.max_tokens, MOST_TOKENS),
         min_tokens=min_tokens,
         upload_precision=upload_precision,
     )

@@ -28,6 +28,9 @@ from hetlora.messages.step_options import StepOptions
 from hetlora.signature import is_of_small_order
 from hetlora.states import AssignmentState, DeviceState
 
+# Of a text at most.
+MOST_TOKENS: Final = 8192
+
 # Half of the SHA-256 of the device's first public key: see `hetlora.signature.device_id_of`.
 DeviceId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
@@ -152,9 +155,9 @@ class TrainingSettings(StepOptions):
     steps: int = Field(default=10, strict=True, ge=1, le=100_000)
     batch_size: int = Field(default=16, strict=True, ge=1, le=4096)
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
-    max_tokens: int = Field(default=64, strict=True, ge=1, le=8192)
+    max_tokens: int = Field(default=64, strict=True, ge=1, le=MOST_TOKENS)
     # To so many tokens a device may cut texts that it cannot train on otherwise; None: to `max_tokens` alone.
-    min_tokens: int | None = Field(default=None, strict=True, ge=1, le=8192, exclude_if=_is_unknown)
+    min_tokens: int | None = Field(default=None, strict=True, ge=1, le=MOST_TOKENS, exclude_if=_is_unknown)
     pruning_decay: float = Field(default=0.99, gt=0, le=1)  # gamma; 1 means no pruning
     pruning_penalty: float = Field(default=1e-3, ge=0)  # lambda
     prune_by: Literal["model", "module"] = "model"  # one decision for all modules, or one for each
