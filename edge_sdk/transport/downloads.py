@@ -14,8 +14,8 @@ import httpx
 
 from edge_sdk.transport.transport import Transport
 from hetlora.digest import sha256_of_file, verify_digest
-from hetlora.errors import BodyTooLarge, DigestMismatch, InputError, RefusedError, ServiceUnreachable
-from hetlora.messages.common import ObjectRef
+from hetlora.errors import BodyTooLarge, DigestMismatch, InputError, RefusedError
+from hetlora.messages.common import ObjectRef, no_service
 
 logger = logging.getLogger(__name__)
 
@@ -123,9 +123,8 @@ class Downloads:
         with self._transport.open("GET", f"/device/v1/objects/{ref.sha256}", headers=headers) as response:
             if not _is_of_object(response, ref, had):
                 told = ("Content-Type", "Content-Length", "Content-Range", "ETag")
-                raise ServiceUnreachable(
-                    "the answer is not one of a hetlora service",
-                    got={header: response.headers.get(header) for header in told},
+                raise no_service(
+                    {header: response.headers.get(header) for header in told},
                     expected=f"{name} from {self._transport.service_url}",
                 )
             resumed = response.status_code == 206

@@ -27,7 +27,7 @@ from hetlora.errors import (
     Stopped,
     UnavailableError,
 )
-from hetlora.messages.common import error_of_answer
+from hetlora.messages.common import error_of_answer, no_service
 from hetlora.signature import SignatureParameters, content_digest, signature_base, signature_header
 
 Result = TypeVar("Result")
@@ -196,11 +196,7 @@ def _read(response: httpx.Response) -> bytes:
     for piece in response.iter_bytes():
         data += piece
         if len(data) > MAX_ANSWER_BYTES:
-            raise ServiceUnreachable(
-                "the answer is not one of a hetlora service",
-                got="a longer one",
-                expected=f"up to {MAX_ANSWER_BYTES} bytes",
-            )
+            raise no_service("a longer one", expected=f"up to {MAX_ANSWER_BYTES} bytes")
     return bytes(data)
 
 

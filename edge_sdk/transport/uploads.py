@@ -15,6 +15,7 @@ from edge_sdk.transport.service import DeviceService
 from edge_sdk.transport.transport import Transport
 from hetlora.digest import sha256_of
 from hetlora.errors import NotFound, OffsetMismatch, ServiceUnreachable, SettingsError, UploadGone
+from hetlora.messages.common import no_service
 from hetlora.tus import PART_TYPE, VERSION, sha256_pair, smallest_part_bytes
 
 logger = logging.getLogger(__name__)
@@ -122,8 +123,7 @@ class _Parts:
         return answer
 
     def _no_service(self, answer: httpx.Headers) -> ServiceUnreachable:
-        return ServiceUnreachable(
-            "the answer is not one of a hetlora service",
-            got={name: answer.get(name) for name in ("Location", "Upload-Offset")},
+        return no_service(
+            {name: answer.get(name) for name in ("Location", "Upload-Offset")},
             expected=f"where an upload stands, from {self.transport.service_url}",
         )

@@ -163,10 +163,8 @@ def parse_answer(kind: type[Answer], body: bytes, *, service_url: str) -> Answer
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        raise ServiceUnreachable(
-            "the answer is not one of a hetlora service",
-            got=faults_in_words(error.errors()),
-            expected=f"{kind.__name__} from {service_url}",
+        raise no_service(
+            faults_in_words(error.errors()), expected=f"{kind.__name__} from {service_url}"
         ) from error
 
 
@@ -175,8 +173,11 @@ def error_of_answer(status: int, body: bytes, *, service_url: str) -> HetloraErr
     try:
         return error_of(Problem.model_validate_json(body))
     except ValidationError:
-        return ServiceUnreachable(
-            "the answer is not one of a hetlora service",
-            got=f"status {status} without a problem document",
-            expected=f"a hetlora service at {service_url}",
+        return no_service(
+            f"status {status} without a problem document", expected=f"a hetlora service at {service_url}"
         )
+
+
+def no_service(got: object, *, expected: str) -> ServiceUnreachable:
+    """What to raise of an answer that no service of this protocol gives."""
+    return ServiceUnreachable("the answer is not one of a hetlora service", got=got, expected=expected)
