@@ -97,12 +97,7 @@ class DeviceTraining:
         """What the round trains on, from this batch on."""
         batching = batching_of(self._case.bundle, self._case.training)
         return draw_batches(
-            batching.read(self._examples),
-            batching.collate,
-            batch_size=batching.batch_size,
-            always_full=batching.always_full,
-            rng=np.random.default_rng(self._case.seed),
-            skip=skip,
+            batching.read(self._examples), batching, rng=np.random.default_rng(self._case.seed), skip=skip
         )
 
 

@@ -16,7 +16,7 @@ from aggregator_service.aggregation.stacks import factors_of, stacked, unstacked
 from aggregator_service.aggregation.tree import aggregate
 from aggregator_service.artifacts.handouts import handout_tensors
 from benchmarks.rules.clients import Client
-from edge_sdk.batching.batches import draw_batches
+from edge_sdk.batching.batches import Batching, draw_batches
 from edge_sdk.batching.collation import TextCollation
 from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.examples import ExampleStore
@@ -85,8 +85,7 @@ def train_client(
         store.put_many(client.examples)
         batches = draw_batches(
             store,
-            TextCollation(manifest.task, manifest.labels, encoder),
-            batch_size=training.batch_size,
+            Batching(TextCollation(manifest.task, manifest.labels, encoder), training.batch_size),
             rng=np.random.default_rng([setting.seed, BATCHES, client.number, round_index]),
         )
         trained = train_locally(trainer, batches, training, max_seconds=1e9).adapter

@@ -70,7 +70,7 @@ class Batching:
 
     collate: Collate
     batch_size: int
-    always_full: bool
+    always_full: bool = False
     read: Callable[[ExampleStore], Source] = _as_they_are
 
 
@@ -132,10 +132,8 @@ def each_once(
 
 def draw_batches(
     store: Source,
-    collate: Collate,
+    batching: Batching,
     *,
-    batch_size: int,
-    always_full: bool = False,
     rng: np.random.Generator,
     skip: int = 0,
 ) -> Iterator[Batch]:
@@ -152,7 +150,7 @@ def draw_batches(
         NoExamples: the store is empty, or was emptied meanwhile.
     """
     ids = np.array(store.ids(), dtype=np.int64)
-    size = batch_size if always_full else min(batch_size, len(ids))
+    size = batching.batch_size if batching.always_full else min(batching.batch_size, len(ids))
     order = ids[:0]
     for number in count():
         while len(order) < size and len(ids):
@@ -162,6 +160,7 @@ def draw_batches(
             continue
         examples = store.get(chosen.tolist())
         if examples:
-            yield collate([*islice(cycle(examples), size)] if always_full else examples)
+            whole = islice(cycle(examples), size) if batching.always_full else examples
+            yield batching.collate([*whole])
         elif not np.isin(store.ids(), ids).any():
             raise NoExamples("the examples were deleted", expected="at least one")

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -91,16 +91,9 @@ def steps_of(
     Raises:
         NoExamples, DataError, BundleInvalid: see `draw_batches` and `batching_of`.
     """
-    batching, rng = batching_of(bundle, training), np.random.default_rng(0)
-    drawn = next(
-        draw_batches(
-            batching.read(examples),
-            batching.collate,
-            batch_size=step.micro_batch,
-            always_full=batching.always_full,
-            rng=rng,
-        )
-    )
+    batching = replace(batching_of(bundle, training), batch_size=step.micro_batch)
+    rng = np.random.default_rng(0)
+    drawn = next(draw_batches(batching.read(examples), batching, rng=rng))
     batch = stretched(drawn, bundle.manifest, rows=step.micro_batch, tokens=step.tokens)
 
     def load() -> Callable[[], object]:

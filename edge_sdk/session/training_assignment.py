@@ -144,9 +144,7 @@ class TrainingAssignment(Assignment):
         batching = batching_of(taken.bundle, settings, longest_tokens=taken.terms.longest_tokens)
         batches = draw_batches(
             batching.read(tools.examples),
-            batching.collate,
-            batch_size=batching.batch_size,
-            always_full=batching.always_full,
+            batching,
             rng=np.random.default_rng(taken.plan.seed),
             skip=trainer.steps_done,
         )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fake_bundle import LABELS, tiny_tokenizer
 
-from edge_sdk.batching.batches import check_examples, draw_batches
+from edge_sdk.batching.batches import Batching, check_examples, draw_batches
 from edge_sdk.batching.collation import Collate, TextCollation
 from edge_sdk.batching.tokens import TextEncoder
 from edge_sdk.examples import Example, ExampleStore
@@ -31,14 +31,14 @@ def store(tmp_path: Path) -> ExampleStore:
 def test_each_example_comes_once_before_any_comes_twice(store: ExampleStore, collate: Collate) -> None:
     words = ["snow", "ice", "sun", "sand", "and"]
     store.put_many(Example(word, "cold") for word in words)
-    batches = draw_batches(store, collate, batch_size=2, rng=np.random.default_rng(0))
+    batches = draw_batches(store, Batching(collate, 2), rng=np.random.default_rng(0))
     drawn = [int(row[0]) for batch in islice(batches, 5) for row in batch["input_ids"]]
     assert sorted(drawn[:5]) == sorted(drawn[5:]) == [2, 3, 4, 5, 6]
 
 
 def test_fewer_examples_than_a_batch_are_taken_once_each(store: ExampleStore, collate: Collate) -> None:
     store.put_many([Example("snow", "cold"), Example("sun", "warm")])
-    batch = next(draw_batches(store, collate, batch_size=16, rng=np.random.default_rng(0)))
+    batch = next(draw_batches(store, Batching(collate, 16), rng=np.random.default_rng(0)))
     pairs = zip(batch["input_ids"][:, 0].tolist(), batch["labels"].tolist(), strict=True)
     assert sorted(pairs) == [(2, 0), (4, 1)]  # snow is "cold" = 0, sun is "warm" = 1
     assert batch["labels"].dtype == np.int64
@@ -48,7 +48,7 @@ def test_same_seed_gives_the_same_batches(store: ExampleStore, collate: Collate)
     store.put_many(Example(word, "cold") for word in ["snow", "ice", "sun", "sand", "and"])
 
     def drawn(seed: int) -> list[list[list[int]]]:
-        batches = draw_batches(store, collate, batch_size=2, rng=np.random.default_rng(seed))
+        batches = draw_batches(store, Batching(collate, 2), rng=np.random.default_rng(seed))
         return [batch["input_ids"].tolist() for batch in islice(batches, 4)]
 
     assert drawn(3) == drawn(3)
@@ -57,7 +57,7 @@ def test_same_seed_gives_the_same_batches(store: ExampleStore, collate: Collate)
 
 def test_example_deleted_meanwhile_leaves_its_batch(store: ExampleStore, collate: Collate) -> None:
     store.put_many([Example("snow", "cold", "a"), Example("sun", "warm", "b")])
-    batches = draw_batches(store, collate, batch_size=2, rng=np.random.default_rng(0))
+    batches = draw_batches(store, Batching(collate, 2), rng=np.random.default_rng(0))
     next(batches)
     store.delete("a")
     assert next(batches)["input_ids"].tolist() == [[4]]
@@ -73,7 +73,7 @@ def test_batches_that_are_skipped_leave_those_that_came_after_them(
     store.put_many(Example(word, "cold") for word in ["snow", "ice", "sun", "sand", "and"])
 
     def drawn(skip: int) -> list[list[list[int]]]:
-        batches = draw_batches(store, collate, batch_size=2, rng=np.random.default_rng(3), skip=skip)
+        batches = draw_batches(store, Batching(collate, 2), rng=np.random.default_rng(3), skip=skip)
         return [batch["input_ids"].tolist() for batch in islice(batches, 10 - skip)]
 
     assert drawn(skip) == drawn(0)[skip:]
@@ -82,13 +82,13 @@ def test_batches_that_are_skipped_leave_those_that_came_after_them(
 def test_example_deleted_before_training_goes_on_comes_no_more(store: ExampleStore, collate: Collate) -> None:
     store.put_many([Example("snow", "cold", "a"), Example("sun", "warm", "b"), Example("ice", "cold", "c")])
     store.delete("a")
-    batches = draw_batches(store, collate, batch_size=1, rng=np.random.default_rng(0), skip=4)
+    batches = draw_batches(store, Batching(collate, 1), rng=np.random.default_rng(0), skip=4)
     assert {int(batch["input_ids"][0, 0]) for batch in islice(batches, 4)} == {3, 4}
 
 
 def test_batch_of_deleted_examples_alone_is_passed_by(store: ExampleStore, collate: Collate) -> None:
     store.put_many([Example("snow", "cold", "a"), Example("sun", "warm", "b")])
-    batches = draw_batches(store, collate, batch_size=1, rng=np.random.default_rng(0))
+    batches = draw_batches(store, Batching(collate, 1), rng=np.random.default_rng(0))
     next(batches)
     store.delete("a")
     assert [next(batches)["input_ids"].tolist() for _ in range(3)] == [[[4]]] * 3
@@ -96,7 +96,7 @@ def test_batch_of_deleted_examples_alone_is_passed_by(store: ExampleStore, colla
 
 def test_label_changed_meanwhile_to_an_unknown_one_is_refused(store: ExampleStore, collate: Collate) -> None:
     store.put("snow", "cold", key="a")
-    batches = draw_batches(store, collate, batch_size=2, rng=np.random.default_rng(0))
+    batches = draw_batches(store, Batching(collate, 2), rng=np.random.default_rng(0))
     store.put("snow", "lukewarm", key="a")
     with pytest.raises(DataError, match="does not know"):
         next(batches)

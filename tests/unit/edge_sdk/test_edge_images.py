@@ -131,13 +131,7 @@ def test_stamped_bundle_is_given_full_batches(tmp_path: Path) -> None:
     with ExampleStore(tmp_path / "examples.sqlite") as store:
         store.put(ImageExample(bytes(12), "cold", shape=(2, 2, 3)))
         check_examples(store, "image-classification", ["cold", "warm"])
-        batches = draw_batches(
-            batching.read(store),
-            batching.collate,
-            batch_size=batching.batch_size,
-            always_full=batching.always_full,
-            rng=np.random.default_rng(0),
-        )
+        batches = draw_batches(batching.read(store), batching, rng=np.random.default_rng(0))
         assert next(batches)["pixel_values"].shape == (3, 3, 2, 2)
 
 

@@ -15,7 +15,7 @@ from fake_service import FakeService
 from numpy.typing import NDArray
 
 from edge_sdk.adapters.generation import TextGenerator
-from edge_sdk.batching.batches import draw_batches
+from edge_sdk.batching.batches import Batching, draw_batches
 from edge_sdk.batching.collation import Collate, TextCollation
 from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.client import EdgeClient
@@ -67,7 +67,7 @@ def test_full_batches_go_round_a_small_store_evenly(tmp_path: Path) -> None:
     store = ExampleStore(tmp_path / "examples.sqlite")
     store.put_many([Example("snow", "cold", "a"), Example("sun", "warm", "b")])
     collate = _collate(tmp_path, "text-classification", rows=5, tokens=3)
-    batches = draw_batches(store, collate, batch_size=5, always_full=True, rng=np.random.default_rng(0))
+    batches = draw_batches(store, Batching(collate, 5, always_full=True), rng=np.random.default_rng(0))
     drawn = Counter(int(row[0]) for batch in islice(batches, 4) for row in batch["input_ids"])
     assert drawn == {2: 10, 4: 10}  # four batches of five
     store.delete("a")

@@ -137,7 +137,7 @@ def test_batches_are_the_same_from_tokens_that_were_kept(tmp_path: Path, task: s
 
         def drawn() -> list[dict[str, list[object]]]:
             source = batching.read(store)
-            batches = draw_batches(source, batching.collate, batch_size=2, rng=np.random.default_rng(0))
+            batches = draw_batches(source, batching, rng=np.random.default_rng(0))
             return [{name: array.tolist() for name, array in next(batches).items()} for _ in range(4)]
 
         assert drawn() == drawn()

@@ -98,13 +98,7 @@ def _round(name: str, bundle: Bundle, begun: Adapter, store: ExampleStore, **cha
         }
     )
     batching = batching_of(bundle, settings)
-    batches = draw_batches(
-        batching.read(store),
-        batching.collate,
-        batch_size=batching.batch_size,
-        always_full=batching.always_full,
-        rng=np.random.default_rng(SEED),
-    )
+    batches = draw_batches(batching.read(store), batching, rng=np.random.default_rng(SEED))
     losses: list[float] = []
     trainer = open_trainer(runtime_named(name), bundle, begun, settings, threads=1)
     result = train_locally(
