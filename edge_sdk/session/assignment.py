@@ -19,6 +19,7 @@ from edge_sdk.session.equipment import Equipment
 from edge_sdk.session.plans import Assigned, Received, fetch_received, read_assigned
 from edge_sdk.session.run_tensors import with_kept_factors
 from edge_sdk.session.visit import AWAY, DEFAULT_RETRY_SECONDS, Visit, failure_of, outcome_of, places_of
+from edge_sdk.training.trainer import Trainer, open_trainer
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import (
@@ -138,6 +139,18 @@ class Assignment(ABC):
         assigned = read_assigned(terms.plan, received, ready.manifest.adapter, rank=rank)
         bundle = self._with.bundles.bundle(ready.bundle)
         return Taken(terms, bundle, ready.runtime, assigned, self._begun(assigned))
+
+    def _open_trainer(self, taken: Taken) -> Trainer:
+        """The model as it was agreed to, under the adapter that the work begins with."""
+        return open_trainer(
+            taken.runtime,
+            taken.bundle,
+            taken.begun,
+            taken.terms.training,
+            threads=self._with.threads,
+            parametrisation=taken.assigned.how,
+            micro_batch=taken.terms.micro_batch,
+        )
 
     def _begun(self, assigned: Assigned) -> Adapter:
         if not assigned.how.adaptation.private_lora_B:

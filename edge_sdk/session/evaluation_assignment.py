@@ -8,7 +8,6 @@ from edge_sdk.events import Evaluated
 from edge_sdk.session.assignment import Assignment, Taken
 from edge_sdk.session.visit import Visit, outcome_of
 from edge_sdk.training.scoring import score
-from edge_sdk.training.trainer import open_trainer
 from hetlora.messages.evaluation import EvaluationReport
 
 logger = logging.getLogger(__name__)
@@ -39,17 +38,8 @@ class EvaluationAssignment(Assignment):
         )
 
     def _evaluate(self, taken: Taken) -> EvaluationReport:
-        model = open_trainer(
-            taken.runtime,
-            taken.bundle,
-            taken.begun,
-            taken.terms.training,
-            threads=self._with.threads,
-            parametrisation=taken.assigned.how,
-            micro_batch=taken.terms.micro_batch,
-        )
         return score(
-            model,
+            self._open_trainer(taken),
             self._with.held_out,
             taken.bundle,
             taken.terms.training,

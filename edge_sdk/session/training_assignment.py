@@ -26,7 +26,6 @@ from edge_sdk.training.local import TrainingResult, train_locally
 from edge_sdk.training.parametrisation import Parametrisation
 from edge_sdk.training.private_factors import private_factors_to_bytes
 from edge_sdk.training.pruning import self_prune
-from edge_sdk.training.trainer import open_trainer
 from hetlora.adapter import Adapter, Tensor
 from hetlora.digest import sha256_of
 from hetlora.errors import Stopped, UnavailableError
@@ -121,15 +120,7 @@ class TrainingAssignment(Assignment):
 
     def _train(self, taken: Taken, scores: HeldOutScores) -> TrainingResult:
         tools, settings = self._with, taken.terms.training
-        trainer = open_trainer(
-            taken.runtime,
-            taken.bundle,
-            taken.begun,
-            settings,
-            threads=tools.threads,
-            parametrisation=taken.assigned.how,
-            micro_batch=taken.terms.micro_batch,
-        )
+        trainer = self._open_trainer(taken)
         # Before a checkpoint is taken up: what is scored is the model as the round began with it.
         scores.score_before(trainer, tools.assignments.first_score())
         seconds_before = resumed(trainer, tools.assignments)
