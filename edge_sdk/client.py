@@ -173,7 +173,7 @@ class EdgeClient:
         A rotation that broke off is finished by the next visit, or by this.
 
         Raises:
-            ServiceUnreachable, ServiceFailed, TooManyRequests: see `run_once`.
+            ServiceAway: see `run_once`.
             RefusedError: the service does not know this device, or does not admit it; its key stays.
         """
         self._visitor.rotate_key()
@@ -203,9 +203,8 @@ class EdgeClient:
         service and in the `Visit`; it does not raise.
 
         Raises:
-            ServiceUnreachable, ServiceFailed, TooManyRequests, ReplayedRequest, ClockSkew: the service is
-                away, ill or busy, something on the way sends every request twice, or this device's clock is
-                wrong; a later visit goes on where this one stopped.
+            ServiceAway: the service is away, ill or busy, something on the way sends every request twice, or
+                this device's clock is wrong; a later visit goes on where this one stopped.
             RefusedError: the service does not admit this device; the subclass says why.
             UnavailableError: this system does not tell what planning needs; give `capabilities` by hand.
         """

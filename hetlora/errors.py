@@ -202,20 +202,6 @@ class UnknownDevice(RefusedError):
     status = 401
 
 
-class ReplayedRequest(RefusedError):
-    """A signed request seen before."""
-
-    code = "replayed_request"
-    status = 401
-
-
-class ClockSkew(RefusedError):
-    """A signature made too long ago, or in the future."""
-
-    code = "clock_skew"
-    status = 401
-
-
 class NotPermitted(RefusedError):
     """A known device or operator that may not do this."""
 
@@ -296,7 +282,13 @@ class UnavailableError(HetloraError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class ServiceUnreachable(UnavailableError):
+class ServiceAway(UnavailableError):
+    """The service is away, ill or busy, or a clock is wrong; what was done is kept for a later visit."""
+
+    code = "service_away"
+
+
+class ServiceUnreachable(ServiceAway):
     """No answer, or an answer that is no answer of ours."""
 
     code = "service_unreachable"
@@ -308,25 +300,39 @@ class TlsPinMismatch(ServiceUnreachable):
     code = "tls_pin_mismatch"
 
 
-class ServiceFailed(UnavailableError):
+class ServiceFailed(ServiceAway):
     """The service met a fault of its own."""
 
     code = "service_failed"
     status = 500
 
 
-class TooManyRequests(UnavailableError):
+class TooManyRequests(ServiceAway):
     """More requests than the service takes in a minute, or more bodies at a time."""
 
     code = "too_many_requests"
     status = 429
 
 
-class BodyTooSlow(UnavailableError):
+class BodyTooSlow(ServiceAway):
     """A request's body that stood still, or crept."""
 
     code = "body_too_slow"
     status = 408
+
+
+class ReplayedRequest(ServiceAway):
+    """A signed request seen before."""
+
+    code = "replayed_request"
+    status = 401
+
+
+class ClockSkew(ServiceAway):
+    """A signature made too long ago, or in the future."""
+
+    code = "clock_skew"
+    status = 401
 
 
 class PortInUse(UnavailableError):

@@ -18,12 +18,13 @@ from edge_sdk.session.choosing import Choosing
 from edge_sdk.session.equipment import Equipment
 from edge_sdk.session.plans import Assigned, Received, fetch_received, read_assigned
 from edge_sdk.session.run_tensors import with_kept_factors
-from edge_sdk.session.visit import AWAY, DEFAULT_RETRY_SECONDS, Visit, failure_of, outcome_of, places_of
+from edge_sdk.session.visit import DEFAULT_RETRY_SECONDS, Visit, failure_of, outcome_of, places_of
 from edge_sdk.training.trainer import Trainer, open_trainer
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import (
     HetloraError,
+    ServiceAway,
     Stopped,
     UnavailableError,
 )
@@ -74,14 +75,14 @@ class Assignment(ABC):
         """Carry the assignment to its end; whatever stops it gives it back to the service.
 
         Raises:
-            ServiceUnreachable, ServiceFailed, ReplayedRequest, ClockSkew, Stopped: the assignment stays this
-                device's; what was downloaded and trained lies on disk, and a later visit goes on from there.
+            ServiceAway, Stopped: the assignment stays this device's; what was downloaded and trained lies on
+                disk, and a later visit goes on from there.
         """
         tools = self._with
         try:
             with tools.downloads.only_while(tools.watch.check):
                 return self._work()
-        except (*AWAY, Stopped):
+        except (ServiceAway, Stopped):
             raise
         except Exception as error:
             return self._give_back(error)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from edge_sdk.session.visit import AWAY, Visit, places_of
+from edge_sdk.session.visit import Visit, places_of
 from edge_sdk.transport.retries import full_jitter
 from hetlora.errors import HetloraError, InputError, RefusedError, UnavailableError
 
@@ -35,9 +35,9 @@ def keep_visiting(
     while not stop.is_set():
         try:
             visit = visit_once()
+        except (RefusedError, InputError):
+            raise
         except Exception as error:  # this device is ill too: a full disk, an app that raises at an event
-            if isinstance(error, (RefusedError, InputError)) and not isinstance(error, AWAY):
-                raise
             absences += 1
             wait_seconds = full_jitter(
                 absences,

@@ -12,7 +12,7 @@ import logging
 from edge_sdk.identity.identity_store import IdentityStore
 from edge_sdk.transport.service import DeviceService
 from edge_sdk.transport.transport import Transport
-from hetlora.errors import AuthenticationFailed, RefusedError, ReplayedRequest
+from hetlora.errors import AuthenticationFailed, RefusedError
 from hetlora.messages.device import KeyRotation
 from hetlora.signature import rotation_base
 
@@ -24,8 +24,7 @@ def rotate_key(transport: Transport, store: IdentityStore) -> None:
 
     Raises:
         RefusedError: the service does not take it; the key so far stays.
-        ServiceUnreachable, ServiceFailed, TooManyRequests, ReplayedRequest: it is not known which key is in
-            force; the next call finds out.
+        ServiceAway: it is not known which key is in force; the next call finds out.
     """
     old = transport.identity
     new = store.next_identity()
@@ -41,8 +40,6 @@ def rotate_key(transport: Transport, store: IdentityStore) -> None:
         except BaseException:
             transport.identity = old
             raise
-    except ReplayedRequest:  # what came first may have been taken
-        raise
     except RefusedError:  # the key so far was looked at first, and is in force
         store.drop_next()
         raise

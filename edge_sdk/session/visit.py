@@ -8,27 +8,11 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from edge_sdk.planning.planner import RankChoice
-from hetlora.errors import (
-    BodyTooSlow,
-    ClockSkew,
-    ConditionsUnmet,
-    DataError,
-    DiskFull,
-    HetloraError,
-    ReplayedRequest,
-    ServiceFailed,
-    ServiceUnreachable,
-    TooManyRequests,
-)
+from hetlora.errors import ConditionsUnmet, DataError, DiskFull, HetloraError
 from hetlora.messages.device import Failure, Offer, Report
 from hetlora.messages.evaluation import EvaluationReport
 from hetlora.states import AssignmentState
 
-# The service is away, ill or busy, or this device's clock is wrong: what was done is kept for a later visit.
-AWAY: Final = (
-    *(ServiceUnreachable, ServiceFailed, TooManyRequests, BodyTooSlow),
-    *(ReplayedRequest, ClockSkew),
-)
 # After which conditions that did not hold are looked at again.
 NOT_ALLOWED_SECONDS: Final = 60.0
 # After a failure that the service could not be told, so that it named no time: longer than the few seconds

@@ -3,13 +3,20 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fake_service import FakeService, pieces
+from fake_service import FakeService, pieces, problem
 
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.transport.downloads import RATE_BYTES, Downloads
 from edge_sdk.transport.transport import Transport
 from hetlora.digest import sha256_of
-from hetlora.errors import BodyTooLarge, ConditionsUnmet, DigestMismatch, NotFound, ServiceUnreachable
+from hetlora.errors import (
+    BodyTooLarge,
+    ClockSkew,
+    ConditionsUnmet,
+    DigestMismatch,
+    NotFound,
+    ServiceUnreachable,
+)
 from hetlora.messages.common import ObjectRef
 
 DATA = bytes(range(256)) * 20  # 5120 bytes, six pieces of up to 1000
@@ -125,6 +132,19 @@ def test_answer_of_something_else_leaves_what_had_arrived(
         downloads.fetch(REF, target, name="data")
     assert [path.read_bytes() for path in _leftovers(folder)] == [DATA[:2000]]
     downloads.fetch(REF, target, name="data")
+    assert downloads.received_bytes == len(DATA)
+
+
+def test_clock_that_is_found_wrong_on_the_way_leaves_what_had_arrived(
+    service: FakeService, downloads: Downloads, target: Path, folder: DeviceFolder
+) -> None:
+    skewed = problem(ClockSkew("the signature was made at another time"))
+    service.faults = [httpx.Response(200, content=pieces(DATA, cut_after=2)), skewed]
+    with pytest.raises(ClockSkew):
+        downloads.fetch(REF, target, name="data")
+    assert [path.read_bytes() for path in _leftovers(folder)] == [DATA[:2000]]
+    downloads.fetch(REF, target, name="data")
+    assert target.read_bytes() == DATA
     assert downloads.received_bytes == len(DATA)
 
 

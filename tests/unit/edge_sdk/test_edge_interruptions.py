@@ -15,7 +15,7 @@ from fake_service import PORTAL, FakeService, problem, receipt
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Adopted, CheckedIn, Event, GivenUp, Submitted
 from edge_sdk.folder import DeviceFolder
-from hetlora.errors import ClockSkew, NotFound, ServiceUnreachable
+from hetlora.errors import ClockSkew, HetloraError, NotFound, ReplayedRequest, ServiceUnreachable
 from hetlora.messages.device import Adaptation, CheckInAnswer
 from hetlora.states import AssignmentState
 
@@ -145,4 +145,38 @@ def test_update_whose_receipt_was_lost_counts_if_it_was_accepted(
     assert visit.outcome == "no_work"
     assert [type(event) for event in told] == [Adopted, CheckedIn, *events]
     assert kept_for_runs(folder, "rounding_errors").keys() == errors
+    assert stored_parts(folder) == set()
+
+
+@pytest.mark.parametrize(
+    "away", [ClockSkew("made at another time"), ReplayedRequest("seen before")], ids=["skew", "replay"]
+)
+def test_update_that_cannot_be_asked_about_now_is_asked_about_by_a_later_visit(
+    service: FakeService, make_client: MakeClient, folder: DeviceFolder, away: HetloraError
+) -> None:
+    client = make_client()
+    service.faults = [*[None] * 13, *[httpx.ReadError("cut")] * 3]  # the answers to submit get lost
+    with pytest.raises(ServiceUnreachable):
+        client.run_once()
+    client.close()
+    answers = [away] * 3  # as often as a replay is tried again
+    told: list[Event] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/check-ins"):
+            nothing = CheckInAnswer(offer=None, retry_after_seconds=7, reason="the round is over")
+            return httpx.Response(200, content=nothing.model_dump_json())
+        if answers:
+            return problem(answers.pop())
+        return httpx.Response(200, content=receipt(AssignmentState.ACCEPTED).model_dump_json())
+
+    later = make_client(http=httpx.MockTransport(answer), on_event=told.append)
+    with pytest.raises(type(away)):
+        later.run_once()
+    assert stored_parts(folder) == {"update"}
+    assert not {GivenUp, Submitted} & {type(event) for event in told}
+
+    answers.clear()
+    assert later.run_once().outcome == "no_work"
+    assert type(told[-1]) is Submitted
     assert stored_parts(folder) == set()
