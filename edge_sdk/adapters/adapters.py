@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from edge_sdk.adapters.classification import TextClassifier
 from edge_sdk.adapters.files import AdapterFiles
@@ -18,7 +19,7 @@ from edge_sdk.runtimes.base import Factors, LogitsModel, ModelOpener
 from edge_sdk.training.parametrisation import Parametrisation, TrainedNumbers
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle, open_bundle, verify_files
-from hetlora.errors import AdapterUnusable, InputError, NoAdapter, UnavailableError
+from hetlora.errors import AdapterUnusable, InputError, NoAdapter, SettingsError, UnavailableError
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Offer, TrainingSettings
 from hetlora.plan_adapter import frozen_from_bytes, sent_from_bytes, sent_tensors
@@ -90,10 +91,13 @@ class Adapters:
         """Put the newest adapter of a kind in use, unasked, and have new ones of that kind adopted.
 
         Raises:
+            SettingsError: there is no such kind.
             NoAdapter: this device keeps none.
             AdapterUnusable: its file or its bundle is damaged or gone; what is in use stays so.
             UnavailableError: the folder cannot be written now.
         """
+        if kind not in get_args(AdapterKind):  # it would be taken for the local one
+            raise SettingsError("kind of adapter", got=kind, expected=get_args(AdapterKind))
         return self._put_in_use(lambda index: index.using(kind))
 
     def roll_back(self) -> StoredAdapter:

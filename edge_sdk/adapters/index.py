@@ -193,4 +193,5 @@ class AdapterIndex(Message):
         return self._with(**{place: own.scored(held_out) for place, own in places if own.is_same(adapter)})
 
     def _with(self, **changes: object) -> AdapterIndex:
-        return self.model_copy(update=changes)
+        # What cannot be read would be taken for no index, and the files that it names would go.
+        return self.model_validate({**dict(self), **changes})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from adapter_rounds import Opener, adapter_files, b_in_use, fed_b, offer_round
@@ -13,7 +14,7 @@ from edge_sdk.adapters.adapters import Adapters
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Adopted, Event
 from edge_sdk.folder import DeviceFolder
-from hetlora.errors import NoAdapter
+from hetlora.errors import NoAdapter, SettingsError
 
 MakeClient = Callable[..., EdgeClient]
 
@@ -76,6 +77,22 @@ def test_roll_back_of_a_choice_of_kind_takes_the_kind_back(
     client.adapters.roll_back()
     offer_round(service, 1, b=0.5)
     client.run_once()
+    assert b_in_use(client.adapters) == 0.5
+
+
+def test_kind_that_there_is_not_is_refused_and_no_adapter_is_lost(
+    service: FakeService, make_client: MakeClient, folder: DeviceFolder
+) -> None:
+    client = make_client()
+    client.run_once()
+    before, files = client.adapters.index(), adapter_files(folder)
+    miswritten: Any = "Global"
+    with pytest.raises(SettingsError, match="kind of adapter; got Global"):
+        client.adapters.use(miswritten)
+    assert client.adapters.index() == before
+    offer_round(service, 1, b=0.5)
+    client.run_once()
+    assert files & adapter_files(folder)
     assert b_in_use(client.adapters) == 0.5
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from edge_sdk.adapters.index import AdapterIndex, AdapterKind, Comparison, StoredAdapter
 from hetlora.errors import NoAdapter
@@ -102,3 +105,9 @@ def test_decision_about_other_adapters_than_those_there_changes_nothing() -> Non
     decided = index.decided(old)
     assert decided is not None
     assert decided.decided(old) is None  # once is enough
+
+
+def test_index_that_could_not_be_read_again_is_not_made() -> None:
+    miswritten: Any = "Global"
+    with pytest.raises(ValidationError, match="following"):
+        after(AdapterIndex(), "round", 1).using(miswritten)
