@@ -83,9 +83,9 @@ class Adapters:
         """The adapter in use; None before the first round."""
         return self.index().current
 
-    def report(self) -> Comparison | None:
+    def last_comparison(self) -> Comparison | None:
         """The last comparison; None before the first new adapter."""
-        return self.index().report
+        return self.index().last_comparison
 
     def use(self, kind: AdapterKind) -> StoredAdapter:
         """Put the newest adapter of a kind in use, unasked, and have new ones of that kind adopted.

@@ -99,7 +99,7 @@ class AdapterIndex(Message):
     newest_local: StoredAdapter | None = None
     is_undecided: bool = Field(default=False, strict=True)  # what a round left was not yet adopted or refused
     comparisons_cut_off: Count = 0  # of what is undecided: begun, and not ended as far as is known
-    report: Comparison | None = None
+    last_comparison: Comparison | None = None
 
     @property
     def candidate(self) -> StoredAdapter | None:
@@ -171,7 +171,7 @@ class AdapterIndex(Message):
             known = known._scored(in_use, comparison.in_use_held_out)
         if comparison.outcome == "adopted":
             known = known._in_use(known.candidate or new)
-        return known._with(is_undecided=False, comparisons_cut_off=0, report=comparison)
+        return known._with(is_undecided=False, comparisons_cut_off=0, last_comparison=comparison)
 
     def comparison_begun(self) -> AdapterIndex:
         """With a comparison that is cut off unless more is heard of it."""

@@ -31,6 +31,7 @@ def show(folder: FolderOption, as_json: JsonFlag = False) -> None:
     """Tell which adapters there are, which is in use, and what became of the last new one."""
     adapters = _adapters_in(folder)
     index = adapters.index()
+    last = index.last_comparison
     if as_json:
         stored = index.stored()
         print_json(
@@ -38,7 +39,7 @@ def show(folder: FolderOption, as_json: JsonFlag = False) -> None:
                 "following": index.following,
                 "is_undecided": index.is_undecided,
                 **{place: _as_object(adapters, stored.get(place)) for place in PLACES},
-                "report": None if index.report is None else index.report.model_dump(mode="json"),
+                "last_comparison": None if last is None else last.model_dump(mode="json"),
             }
         )
         return
@@ -51,8 +52,8 @@ def show(folder: FolderOption, as_json: JsonFlag = False) -> None:
     for place, own in index.stored().items():
         table.add_row(*map(plain, (PLACES[place], *_cells(own), _why_unusable(adapters, own) or "yes")))
     stdout.print(table)
-    if index.report is not None:
-        say(in_words(index.report))
+    if last is not None:
+        say(in_words(last))
 
 
 @app.command()

@@ -65,8 +65,8 @@ def test_show_tells_machines_of_each_adapter_and_of_the_last_comparison(
         "unusable": None,
     }
     assert found["newest_local"]["loss"] is None
-    assert found["report"]["outcome"] == "kept"
-    assert found["report"]["new_held_out"]["loss"] == pytest.approx(0.6931, abs=1e-4)
+    assert found["last_comparison"]["outcome"] == "kept"
+    assert found["last_comparison"]["new_held_out"]["loss"] == pytest.approx(0.6931, abs=1e-4)
 
 
 def test_show_tells_people_the_same(compared: EdgeClient, folder: DeviceFolder) -> None:
@@ -117,7 +117,7 @@ def test_folder_that_is_none_is_not_made(tmp_path: Path) -> None:
 def test_device_that_runs_says_what_was_compared_and_is_silent_where_nothing_was(
     compared: EdgeClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = compared.adapters.report()
+    report = compared.adapters.last_comparison()
     assert report is not None
     teller = VisitTeller(as_json=False)
     teller.on_event(NotAdopted(report))

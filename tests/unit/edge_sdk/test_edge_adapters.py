@@ -28,7 +28,7 @@ MakeClient = Callable[..., EdgeClient]
 def test_before_the_first_round_there_is_no_adapter(make_client: MakeClient) -> None:
     adapters = make_client().adapters
     assert adapters.current() is None
-    assert adapters.report() is None
+    assert adapters.last_comparison() is None
     for asked in (adapters.model, adapters.classifier, adapters.roll_back, lambda: adapters.use("local")):
         with pytest.raises(NoAdapter):
             asked()
@@ -130,5 +130,5 @@ def test_nothing_but_the_rounds_messages_reaches_the_service(
     told = len(service.requests)
     client.adapters.use("local")
     client.adapters.roll_back()
-    client.adapters.report()
+    client.adapters.last_comparison()
     assert len(service.requests) == told

@@ -51,7 +51,7 @@ def test_new_adapter_is_adopted_unless_its_loss_is_above_by_more_than_the_tolera
     offer_round(service, 1, b)
     client.run_once()
     assert outcomes(events) == [outcome]
-    report = client.adapters.report()
+    report = client.adapters.last_comparison()
     assert report is not None
     assert report.new_loss == pytest.approx(loss_of(b))
     assert report.in_use_loss == pytest.approx(loss_of(0.25))
@@ -92,7 +92,7 @@ def test_without_held_out_examples_a_new_adapter_is_adopted_and_the_report_says_
     client.held_out.clear()
     offer_round(service, 1, b=0.0)
     client.run_once()
-    report = client.adapters.report()
+    report = client.adapters.last_comparison()
     assert report is not None
     assert outcomes(events) == [Adopted]
     assert (report.new_loss, report.in_use_loss) == (None, None)
@@ -106,7 +106,7 @@ def test_held_out_labels_that_the_bundle_does_not_know_compare_nothing_and_are_n
     client.held_out.put("a secret", "private label")
     offer_round(service, 1, b=0.0)
     client.run_once()
-    report = client.adapters.report()
+    report = client.adapters.last_comparison()
     assert report is not None
     assert (report.outcome, "labels that the bundle does not know" in report.reason) == ("adopted", True)
     assert "private label" not in report.model_dump_json()
@@ -120,7 +120,7 @@ def test_adapter_of_another_bundle_is_adopted_without_a_comparison(
     offer_round(other, 1, b=0.0)
     client = make_client(http=other.http, adoption=CAREFUL)
     client.run_once()
-    report = client.adapters.report()
+    report = client.adapters.last_comparison()
     assert report is not None
     assert report.reason == "it is of another bundle, and nothing was compared"
     assert b_in_use(client.adapters) == 0.0
@@ -135,7 +135,7 @@ def test_adapter_in_use_that_is_damaged_gives_way(
     (folder.adapters / f"{current.tensors.sha256}.safetensors").write_bytes(b"damaged")
     offer_round(service, 1, b=0.0)
     client.run_once()
-    report = client.adapters.report()
+    report = client.adapters.last_comparison()
     assert report is not None
     assert report.reason == (
         "the one in use cannot be scored: a file of the adapter is damaged (adapter_unusable)"

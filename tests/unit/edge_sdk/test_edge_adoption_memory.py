@@ -91,7 +91,7 @@ def test_round_of_a_lean_device_is_compared_row_by_row(careful: MakeClient, open
     offer_round(heavy, 1, b=0.5)
     client = careful(http=heavy.http, capabilities=lean, runtime=opened)
     assert client.run_once().outcome == "accepted"
-    report = client.adapters.report()
+    report = client.adapters.last_comparison()
     assert report is not None
     assert report.new_loss is not None
     assert [{rows for rows, _ in sizes(runtime)} for runtime in opened.runtimes] == [{1}, {1}, {1}]
@@ -105,7 +105,7 @@ def test_held_out_texts_are_cut_to_the_longest_that_was_trained_on(
     client = careful(capabilities=None, runtime=opened)
     client.held_out.put("snow " * 8, "cold", key="long")
     assert client.run_once().outcome == "accepted"
-    report = client.adapters.report()
+    report = client.adapters.last_comparison()
     assert report is not None
     assert report.new_loss is not None
     # Before these there may be a trial, which is of any length that the run allows.
@@ -160,7 +160,7 @@ def test_comparison_that_kills_each_process_ends_and_the_device_gets_back_to_wor
     service.offer = None
     client = careful(runtime=NotScoring(AssertionError("this is what killed the others")))
     assert client.run_once().outcome == "no_work"
-    report = client.adapters.report()
+    report = client.adapters.last_comparison()
     assert report is not None
     assert (report.outcome, report.new_loss, report.in_use_loss) == ("kept", None, None)
     assert report.reason == "each comparison with it ended with its process"
@@ -225,7 +225,7 @@ def test_batch_that_a_runtime_refuses_is_no_reason_to_adopt_unseen(
     leave_undecided(service, client, rows=1, tokens=8)
     service.offer = None
     client.run_once()
-    report = client.adapters.report()
+    report = client.adapters.last_comparison()
     assert report is not None
     assert report.outcome == "kept"
     assert report.reason == "the new one cannot be scored: the model refuses the batch (data_unreadable)"

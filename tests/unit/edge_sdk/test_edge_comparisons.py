@@ -45,7 +45,7 @@ def test_fault_of_the_device_leaves_in_use_what_is_and_costs_no_round(
     offer_round(service, 1, b=0.5)
     assert client.run_once().outcome == "accepted"
     assert outcomes(events) == [NotAdopted]
-    report = client.adapters.report()
+    report = client.adapters.last_comparison()
     assert report is not None
     assert "MemoryError" in report.reason
 
@@ -60,7 +60,7 @@ def test_adapter_whose_loss_is_no_number_is_not_adopted(
     client = careful(runtime=Broken())
     offer_round(service, 1, b=0.5)
     client.run_once()
-    report = client.adapters.report()
+    report = client.adapters.last_comparison()
     assert report is not None
     assert outcomes(events) == [NotAdopted]
     assert "training_diverged" in report.reason

@@ -133,7 +133,7 @@ def test_device_fetches_what_its_runtime_opens_and_the_rest_when_another_asks(
         assert visits[0].choice is not None
         assert visits[0].choice.forecast.bundle_bytes == stage.bytes_of(SHARED | OWN[first])
         _check_it_answers_with(client, stage.bundle, first)
-        comparison = client.adapters.report()
+        comparison = client.adapters.last_comparison()
         assert comparison is not None
         assert comparison.new_held_out is not None, comparison.reason
         assert comparison.in_use_held_out is not None, comparison.reason
