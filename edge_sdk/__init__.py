@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edge_sdk.adapters.policy import Adoption
     from edge_sdk.batching.tokens import TextEncoder
     from edge_sdk.client import EdgeClient
+    from edge_sdk.conditions import Told
     from edge_sdk.events import (
         Adopted,
         AwaitingApproval,
@@ -43,23 +44,26 @@ if TYPE_CHECKING:
         Example,
         ExampleStore,
         ImageExample,
+        StoreKey,
         TextExample,
     )
     from edge_sdk.planning.planner import RankChoice
     from edge_sdk.probe import measure_capabilities
     from edge_sdk.runtimes import open_model, runtime_named
+    from edge_sdk.runtimes.base import RuntimeFactory
     from edge_sdk.session.visit import Visit
     from hetlora.messages.conditions import Conditions
-    from hetlora.messages.device import CapabilityReport
+    from hetlora.messages.device import CapabilityReport, Offer, Receipt, Report
+    from hetlora.messages.evaluation import EvaluationReport
 
 # A library stays silent until the app configures logging.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
-    "AnyExample": "edge_sdk.examples",
     "Adapters": "edge_sdk.adapters.adapters",
     "Adopted": "edge_sdk.events",
     "Adoption": "edge_sdk.adapters.policy",
+    "AnyExample": "edge_sdk.examples",
     "AwaitingApproval": "edge_sdk.events",
     "CapabilityReport": "hetlora.messages.device",
     "ChatExample": "edge_sdk.examples",
@@ -71,6 +75,7 @@ _HOMES = {
     "Downloaded": "edge_sdk.events",
     "EdgeClient": "edge_sdk.client",
     "Evaluated": "edge_sdk.events",
+    "EvaluationReport": "hetlora.messages.evaluation",
     "Event": "edge_sdk.events",
     "Example": "edge_sdk.examples",
     "ExampleStore": "edge_sdk.examples",
@@ -80,17 +85,23 @@ _HOMES = {
     "HeldOutScored": "edge_sdk.events",
     "ImageExample": "edge_sdk.examples",
     "NotAdopted": "edge_sdk.events",
+    "Offer": "hetlora.messages.device",
     "RankChoice": "edge_sdk.planning.planner",
     "RankChosen": "edge_sdk.events",
     "RankPruned": "edge_sdk.events",
+    "Receipt": "hetlora.messages.device",
+    "Report": "hetlora.messages.device",
     "Resumed": "edge_sdk.events",
+    "RuntimeFactory": "edge_sdk.runtimes.base",
     "StepDone": "edge_sdk.events",
+    "StoreKey": "edge_sdk.examples",
     "StoredAdapter": "edge_sdk.adapters.index",
     "Submitted": "edge_sdk.events",
     "TextClassifier": "edge_sdk.adapters.classification",
     "TextEncoder": "edge_sdk.batching.tokens",
     "TextExample": "edge_sdk.examples",
     "TextGenerator": "edge_sdk.adapters.generation",
+    "Told": "edge_sdk.conditions",
     "Uploaded": "edge_sdk.events",
     "Visit": "edge_sdk.session.visit",
     "measure_capabilities": "edge_sdk.probe",
@@ -114,6 +125,7 @@ __all__ = [
     "Downloaded",
     "EdgeClient",
     "Evaluated",
+    "EvaluationReport",
     "Event",
     "Example",
     "ExampleStore",
@@ -123,17 +135,23 @@ __all__ = [
     "HeldOutScored",
     "ImageExample",
     "NotAdopted",
+    "Offer",
     "RankChoice",
     "RankChosen",
     "RankPruned",
+    "Receipt",
+    "Report",
     "Resumed",
+    "RuntimeFactory",
     "StepDone",
+    "StoreKey",
     "StoredAdapter",
     "Submitted",
     "TextClassifier",
     "TextEncoder",
     "TextExample",
     "TextGenerator",
+    "Told",
     "Uploaded",
     "Visit",
     "measure_capabilities",

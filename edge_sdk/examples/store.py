@@ -70,7 +70,7 @@ class ExampleStore:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | str,
         *,
         max_examples: int = DEFAULT_MAX_EXAMPLES,
         max_bytes: int = DEFAULT_MAX_BYTES,
@@ -84,7 +84,7 @@ class ExampleStore:
         self._bounds = Bounds(max_examples, max_bytes, max_token_bytes, keep_seconds)
         self._clock = clock
         self.file = StoreFile(
-            path,
+            Path(path),
             encryption_key=encryption_key,
             previous_encryption_key=previous_encryption_key,
             busy_seconds=busy_seconds,

@@ -82,7 +82,7 @@ def kept_rates(folder: Path | None, *, fresh: bool = False) -> RateCache:
 
 
 def measure_capabilities(
-    folder: Path, *, shape: ModelShape | None = None, traffic_bytes_per_round: int | None = None
+    folder: Path | str, *, shape: ModelShape | None = None, traffic_bytes_per_round: int | None = None
 ) -> CapabilityReport:
     """What the planner and the service are told of this device, with the rates that its folder keeps.
 
@@ -94,5 +94,6 @@ def measure_capabilities(
     Raises:
         UnavailableError: see `Probe.report`.
     """
+    folder = Path(folder)
     probe = take_probe(folder, shape=shape, cache=kept_rates(folder))
     return probe.report(traffic_bytes_per_round=traffic_bytes_per_round)

@@ -177,3 +177,10 @@ def test_file_is_closed_to_other_users(tmp_path: Path) -> None:
     with ExampleStore(tmp_path / "examples.sqlite") as store:
         store.put("a", "x")
         assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_path_of_a_store_may_be_text(tmp_path: Path) -> None:
+    with ExampleStore(str(tmp_path / "examples.sqlite")) as store:
+        store.put("too warm", "cold")
+    with ExampleStore(tmp_path / "examples.sqlite") as store:
+        assert store.count() == 1
