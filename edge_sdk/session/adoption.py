@@ -43,10 +43,13 @@ MOST_CUT_OFF: Final = 2
 _SEED: Final = 0
 
 
-class _Verdict(Exception):
-    """Ends a comparison early, with what follows from it."""
+Outcome = Literal["adopted", "kept"]
 
-    def __init__(self, outcome: Literal["adopted", "kept"], reason: str) -> None:
+
+class _Verdict(Exception):
+    """Ends a comparison in which one of the two could not be scored, with what follows from it."""
+
+    def __init__(self, outcome: Outcome, reason: str) -> None:
         self.outcome, self.reason = outcome, reason
 
 
@@ -93,11 +96,16 @@ class Adopter:
         self, new: StoredAdapter, in_use: StoredAdapter | None, may_go_on: Callable[[], object]
     ) -> Comparison:
         figures: dict[str, EvaluationReport] = {}
-        try:
-            self._score_both(new, in_use, may_go_on, figures)
-            outcome, reason = self._by_loss(figures["new_held_out"].loss, figures["in_use_held_out"].loss)
-        except _Verdict as verdict:
-            outcome, reason = verdict.outcome, verdict.reason
+        uncompared = self._uncompared(new, in_use)
+        if uncompared is not None:
+            outcome, reason = uncompared
+        else:
+            assert in_use is not None
+            try:
+                self._score_both(new, in_use, may_go_on, figures)
+                outcome, reason = self._by_loss(figures["new_held_out"].loss, figures["in_use_held_out"].loss)
+            except _Verdict as verdict:
+                outcome, reason = verdict.outcome, verdict.reason
         return Comparison(
             outcome=outcome,
             reason=reason,
@@ -108,7 +116,19 @@ class Adopter:
             **figures,
         )
 
-    def _by_loss(self, new: float, in_use: float) -> tuple[Literal["adopted", "kept"], str]:
+    def _uncompared(self, new: StoredAdapter, in_use: StoredAdapter | None) -> tuple[Outcome, str] | None:
+        """What follows without a comparison; None, and one is begun."""
+        if self.adoption.policy == "always":
+            return "adopted", "every new adapter is, and nothing was compared"
+        if in_use is None:
+            return "adopted", "no adapter was in use before, and nothing was compared"
+        if in_use.bundle != new.bundle:
+            return "adopted", "it is of another bundle, and nothing was compared"
+        if self.adapters.begin_comparison() >= MOST_CUT_OFF:
+            return "kept", "each comparison with it ended with its process"
+        return None
+
+    def _by_loss(self, new: float, in_use: float) -> tuple[Outcome, str]:
         if new <= in_use + self.adoption.tolerance:
             return "adopted", "its loss on held-out examples is not above that of the one in use"
         return "kept", "the loss of the new one on held-out examples is above that of the one in use"
@@ -116,19 +136,11 @@ class Adopter:
     def _score_both(
         self,
         new: StoredAdapter,
-        in_use: StoredAdapter | None,
+        in_use: StoredAdapter,
         may_go_on: Callable[[], object],
         figures: dict[str, EvaluationReport],
     ) -> None:
         """Fill in the figures, one model after the other; the first tells for how many there is time."""
-        if self.adoption.policy == "always":
-            raise _Verdict("adopted", "every new adapter is, and nothing was compared")
-        if in_use is None:
-            raise _Verdict("adopted", "no adapter was in use before, and nothing was compared")
-        if in_use.bundle != new.bundle:
-            raise _Verdict("adopted", "it is of another bundle, and nothing was compared")
-        if self.adapters.begin_comparison() >= MOST_CUT_OFF:
-            raise _Verdict("kept", "each comparison with it ended with its process")
         started, all_seconds = self.timer(), self.adoption.max_seconds
         try:
             scored = partial(
