@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from pathlib import Path
-from sys import executable
 from typing import Any, Final
 
 from rich.table import Table
 
+from benchmarks.device.process import batch_in_words, run_process
 from benchmarks.device.section import Section, Setting
-from benchmarks.harness import run_measured
 from benchmarks.step_shapes import Shape
 from edge_sdk.planning.calibration import correction_of
 from edge_sdk.planning.forecast import (
@@ -30,7 +27,6 @@ from hetlora.bundle import Bundle
 from hetlora.manifest import reads_images
 from hetlora.messages.device import CapabilityReport
 
-_PROCESS: Final = Path(__file__).parent / "step_process.py"
 WARM_UP: Final = 2
 
 
@@ -107,8 +103,7 @@ def _rows(
             forecast_round(bundle.manifest.cost_model, step, steps=1, flops_per_second=rate, correction=one)
             for one in (UNCORRECTED, correction)
         )
-        sizes = str(shape) if step.tokens > 1 else str(shape.batch)
-        yield row_of(name, sizes, rank, told, plain, own)
+        yield row_of(name, batch_in_words(bundle, shape), rank, told, plain, own)
 
 
 def _step(bundle: Bundle, shape: Shape, rank: int) -> StepPlan:
@@ -131,18 +126,17 @@ def _correction(bundle: Bundle, step: StepPlan, device: CapabilityReport, settin
 
 
 def _measured(bundle: Bundle, step: StepPlan, setting: Setting, *, is_trial: bool) -> dict[str, Any]:
-    path = setting.work / "config.json"
-    config = {
-        "bundle": str(bundle.folder.absolute()),
-        "step": asdict(step),
-        "threads": setting.threads,
-        "is_trial": is_trial,
-        "clock": setting.clock,
-        "warm_up": WARM_UP,
-        "steps": setting.steps,
-    }
-    path.write_text(json.dumps(config))
-    return run_measured([executable, _PROCESS, path]).last_json()
+    return run_process(
+        "step",
+        bundle,
+        step.rank,
+        Shape(step.batch, step.tokens),
+        setting,
+        steps=setting.steps,
+        step=asdict(step),
+        is_trial=is_trial,
+        warm_up=WARM_UP,
+    )
 
 
 def _table(rows: Sequence[ForecastRow]) -> Table:

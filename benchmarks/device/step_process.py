@@ -10,12 +10,12 @@ import json
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.device.clock import TIMERS
 from benchmarks.device.examples import examples_of
 from edge_sdk.examples import ExampleStore
 from edge_sdk.planning.forecast import StepPlan
@@ -29,7 +29,7 @@ from hetlora.messages.device import TrainingSettings
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """What a device's trial has to say, or the seconds of the steps in `config` and the process's peak."""
     importlib.import_module("edge_sdk.client")  # what an app holds
-    timer = time.process_time if config["clock"] == "processor" else time.perf_counter
+    timer = TIMERS[config["clock"]]
     bundle = open_bundle(Path(config["bundle"]), verify=False)
     runtime, step = runtime_for(bundle.manifest), StepPlan(**config["step"])
     training = TrainingSettings(batch_size=step.batch, max_tokens=bundle.manifest.max_tokens)
