@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # A shorter stretch tells how long the way is, and not how wide.
 RATE_BYTES: Final = 256 * 1024
+# How often it is asked, while an object comes, whether it still may.
+CHECK_SECONDS: Final = 5.0
 _BINARY: Final = "application/octet-stream"
 
 
@@ -47,7 +49,10 @@ class Downloads:
 
     @contextmanager
     def only_while(self, check: Callable[[], object]) -> Iterator[None]:
-        """Call `check` before each request meanwhile; what it raises ends a download; a later one goes on."""
+        """Call `check` before each request meanwhile, and every few seconds while an object comes.
+
+        What it raises ends a download; a later one goes on.
+        """
         self._check = check
         try:
             yield
@@ -143,6 +148,7 @@ class Downloads:
         self, response: httpx.Response, write: Callable[[bytes], int], *, room_bytes: int, name: str
     ) -> None:
         had_bytes, started = self.received_bytes, self._timer()
+        now = checked = started
         # As the pieces come: gathering them to a size would lose what was gathered when the line is cut.
         for piece in response.iter_raw():
             self.received_bytes += len(piece)
@@ -150,7 +156,11 @@ class Downloads:
             if room_bytes < 0:
                 raise BodyTooLarge(f"{name} is longer than promised", got="more bytes")
             write(piece)
-        self._note_rate(self.received_bytes - had_bytes, self._timer() - started)
+            now = self._timer()
+            if now - checked >= CHECK_SECONDS:
+                self._check()
+                checked = now
+        self._note_rate(self.received_bytes - had_bytes, now - started)
 
     def _note_rate(self, size: int, seconds: float) -> None:
         if size >= RATE_BYTES and seconds > 0:

@@ -14,9 +14,9 @@ from typing import Final, TypeVar
 import httpx
 
 from edge_sdk.identity.identity import Identity
+from edge_sdk.transport.answers import read_answer
 from edge_sdk.transport.retries import ErrorAnswer, asked_seconds, retrying
 from edge_sdk.transport.way import STRAIGHT, Way
-from edge_sdk.units import MIB
 from hetlora import __version__
 from hetlora.digest import sha256_of
 from hetlora.errors import (
@@ -27,13 +27,11 @@ from hetlora.errors import (
     Stopped,
     UnavailableError,
 )
-from hetlora.messages.common import error_of_answer, no_service
+from hetlora.messages.common import error_of_answer
 from hetlora.signature import SignatureParameters, content_digest, signature_base, signature_header
 
 Result = TypeVar("Result")
 
-# Control answers are small; what is larger is fetched as an object with a promised size.
-MAX_ANSWER_BYTES: Final = MIB
 # The last update of a round may have the service aggregate before it answers.
 TIMEOUT: Final = httpx.Timeout(60, connect=10)
 
@@ -50,6 +48,7 @@ class Transport:
         clock: Unix seconds, for the signatures.
         jitter: spreads the waits between tries.
         sleep: waits between tries; None is the system's.
+        timer: seconds, for how long an answer may take.
 
     Raises:
         SettingsError, DependencyMissing: see `checked_address` and `Way.client`.
@@ -64,11 +63,14 @@ class Transport:
         clock: Callable[[], float] = time.time,
         jitter: random.Random | None = None,
         sleep: Callable[[float], None] | None = None,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self.service_url = checked_address(service_url)
         self.identity = identity  # another from the next request on, when it is set
         self._jitter = jitter or random.Random()
         self._sleep = sleep
+        self._timer = timer
+        self._stop: threading.Event | None = None
         self._client = way.client(
             service_url,
             auth=_DeviceSignature(self, clock),
@@ -83,17 +85,18 @@ class Transport:
 
     @contextmanager
     def ended_by(self, stop: threading.Event | None) -> Iterator[None]:
-        """Have `stop` end the wait between two tries meanwhile, with Stopped; None changes nothing.
+        """Have `stop` end waits between two tries and answers that drip meanwhile, with Stopped.
 
-        A request that is under way is not ended, nor is the first try of another kept back.
+        A request that is under way is not ended otherwise, nor is the first try of another kept back. None
+        changes nothing.
         """
         before = self._sleep
         if stop is not None:
-            self._sleep = partial(_wait, stop)
+            self._sleep, self._stop = partial(_wait, stop), stop
         try:
             yield
         finally:
-            self._sleep = before
+            self._sleep, self._stop = before, None
 
     def exchange(
         self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None
@@ -101,14 +104,14 @@ class Transport:
         """Send a request until it is answered, and return the body of the answer.
 
         Raises:
-            ServiceUnreachable: no answer after all tries, or one that no hetlora service gives, such as one
-                of more than `MAX_ANSWER_BYTES`.
+            ServiceUnreachable: no answer after all tries, or one that no hetlora service gives (see
+                `read_answer`).
             HetloraError: whichever error the service's problem document tells of.
         """
 
         def once() -> bytes:
             with self.open(method, path, body=body, headers=headers) as response:
-                return _read(response)
+                return self._read(response)
 
         return self.retrying(once)
 
@@ -149,7 +152,7 @@ class Transport:
         """One signed try; for use within `retrying`, which gives its errors their types."""
         with self._client.stream(method, path, content=body, headers=headers) as response:
             if not response.is_success:
-                raise ErrorAnswer(response.status_code, _read(response), asked_seconds(response.headers))
+                raise ErrorAnswer(response.status_code, self._read(response), asked_seconds(response.headers))
             yield response
 
     def ask(
@@ -157,8 +160,11 @@ class Transport:
     ) -> httpx.Headers:
         """One signed try, as `open`, for an answer that is all in its headers."""
         with self.open(method, path, body=body, headers=headers) as response:
-            _read(response)  # or the connection could not be used again
+            self._read(response)  # or the connection could not be used again
             return response.headers
+
+    def _read(self, response: httpx.Response) -> bytes:
+        return read_answer(response, self._timer, self._stop)
 
 
 class _DeviceSignature(httpx.Auth):
@@ -189,15 +195,6 @@ class _DeviceSignature(httpx.Auth):
 def _wait(stop: threading.Event, seconds: float) -> None:
     if stop.wait(seconds):
         raise Stopped("this visit was asked to end")
-
-
-def _read(response: httpx.Response) -> bytes:
-    data = bytearray()
-    for piece in response.iter_bytes():
-        data += piece
-        if len(data) > MAX_ANSWER_BYTES:
-            raise no_service("a longer one", expected=f"up to {MAX_ANSWER_BYTES} bytes")
-    return bytes(data)
 
 
 def checked_address(service_url: str) -> str:

@@ -173,6 +173,34 @@ def test_request_that_is_not_allowed_any_more_is_not_made_and_what_arrived_stays
     assert downloads.received_bytes == len(DATA)
 
 
+def test_object_that_drips_is_waited_for_only_while_that_is_allowed(
+    service: FakeService, transport: Transport, folder: DeviceFolder, target: Path
+) -> None:
+    now, may_work, checks = 0.0, True, 0
+
+    def dripping() -> Iterator[bytes]:
+        nonlocal now, may_work
+        for number in range(len(DATA)):
+            now += 1.0
+            may_work = number < 12  # lost with the thirteenth byte, and looked at after the fifteenth
+            yield DATA[number : number + 1]
+
+    def check() -> None:
+        nonlocal checks
+        checks += 1
+        if not may_work:
+            raise ConditionsUnmet("this device may not work now")
+
+    downloads = Downloads(transport, folder.downloads, timer=lambda: now)
+    service.put(DATA)
+    service.faults = [httpx.Response(200, content=dripping())]
+    with downloads.only_while(check), pytest.raises(ConditionsUnmet):
+        downloads.fetch(REF, target, name="data")
+    assert (downloads.arrived_bytes(REF), checks) == (15, 4)  # before the request, and after 5, 10 and 15
+    downloads.fetch(REF, target, name="data")
+    assert target.read_bytes() == DATA
+
+
 def test_answer_that_ends_in_good_order_before_its_end_goes_on(
     service: FakeService, downloads: Downloads, target: Path
 ) -> None:
@@ -256,12 +284,18 @@ def test_empty_object_needs_no_request(service: FakeService, downloads: Download
 def test_rate_is_that_of_the_newest_stretch_that_was_long_enough(
     service: FakeService, transport: Transport, folder: DeviceFolder, target: Path
 ) -> None:
-    ticks = iter([0.0, 2.0, 10.0, 10.5, 20.0, 20.1])
-    downloads = Downloads(transport, folder.downloads, timer=lambda: next(ticks))
+    now = 0.0
+
+    def arriving(data: bytes, seconds: float) -> Iterator[bytes]:
+        nonlocal now
+        now += seconds
+        yield data
+
+    downloads = Downloads(transport, folder.downloads, timer=lambda: now)
     told = []
-    for size in (RATE_BYTES, 4 * RATE_BYTES, RATE_BYTES - 1):
+    for size, seconds in ((RATE_BYTES, 2.0), (4 * RATE_BYTES, 0.5), (RATE_BYTES - 1, 0.125)):
         data = bytes(size)
-        service.objects[sha256_of(data)] = data
+        service.faults = [httpx.Response(200, content=arriving(data, seconds))]
         downloads.fetch(ObjectRef(sha256=sha256_of(data), size_bytes=size), target, name="data")
         told.append(downloads.bytes_per_second)
     assert told == [RATE_BYTES / 2, 4 * RATE_BYTES / 0.5, 4 * RATE_BYTES / 0.5]

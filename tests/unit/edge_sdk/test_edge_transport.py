@@ -8,8 +8,9 @@ from fake_service import NOW, FakeService, problem
 
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.identity.identity import new_identity
+from edge_sdk.transport.answers import MAX_ANSWER_BYTES
 from edge_sdk.transport.service import DeviceService
-from edge_sdk.transport.transport import MAX_ANSWER_BYTES, Transport
+from edge_sdk.transport.transport import Transport
 from edge_sdk.transport.way import Way
 from hetlora.errors import (
     ClockSkew,

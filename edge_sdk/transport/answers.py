@@ -1,0 +1,48 @@
+"""What a service answers, read within bounds of size and time: who answers may be anybody."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import httpx
+
+from hetlora.errors import ServiceUnreachable, Stopped
+
+# Control answers are small; what is larger is fetched as an object with a promised size.
+MAX_ANSWER_BYTES: Final = 1024 * 1024
+# From an answer's head to its last byte.
+MAX_ANSWER_SECONDS: Final = 300.0
+# The same once the visit was asked to end: what a service says by then is still heard.
+STOPPED_ANSWER_SECONDS: Final = 2.0
+
+
+def read_answer(
+    response: httpx.Response, timer: Callable[[], float], stop: threading.Event | None = None
+) -> bytes:
+    """The body of an answer whose head has come; `timer` tells seconds.
+
+    Raises:
+        ServiceUnreachable: it is longer than `MAX_ANSWER_BYTES` or takes longer than `MAX_ANSWER_SECONDS`, or
+            it is compressed, which nobody asked for: a few bytes unpack to more memory than a device has.
+        Stopped: `stop` is set, and it is not all there after `STOPPED_ANSWER_SECONDS`.
+    """
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise _no_service(f"Content-Encoding {encoding}", "none")
+    began, data = timer(), bytearray()
+    for piece in response.iter_bytes():
+        data += piece
+        if len(data) > MAX_ANSWER_BYTES:
+            raise _no_service("a longer one", f"up to {MAX_ANSWER_BYTES} bytes")
+        seconds = timer() - began
+        if seconds > STOPPED_ANSWER_SECONDS and stop is not None and stop.is_set():
+            raise Stopped("this visit was asked to end")
+        if seconds > MAX_ANSWER_SECONDS:
+            raise _no_service("a slower one", f"all of it within {MAX_ANSWER_SECONDS:.0f} seconds")
+    return bytes(data)
+
+
+def _no_service(got: str, expected: str) -> ServiceUnreachable:
+    return ServiceUnreachable("the answer is not one of a hetlora service", got=got, expected=expected)
