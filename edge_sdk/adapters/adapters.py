@@ -76,15 +76,20 @@ class Adapters:
         self._verified: set[Path] = set()  # files of bundles that this process has hashed
 
     def index(self) -> AdapterIndex:
-        """Everything that is known of all of them."""
-        return self._files.index()
+        """Everything that is known of all of them.
+
+        Raises:
+            UnavailableError: it cannot be read now.
+        """
+        with _told():
+            return self._files.index()
 
     def current(self) -> StoredAdapter | None:
-        """The adapter in use; None before the first round."""
+        """The adapter in use; None before the first round; errors as `index`."""
         return self.index().current
 
     def last_comparison(self) -> Comparison | None:
-        """The last comparison; None before the first new adapter."""
+        """The last comparison; None before the first new adapter; errors as `index`."""
         return self.index().last_comparison
 
     def use(self, kind: AdapterKind) -> StoredAdapter:
@@ -94,7 +99,7 @@ class Adapters:
             SettingsError: there is no such kind.
             NoAdapter: this device keeps none.
             AdapterUnusable: its file or its bundle is damaged or gone; what is in use stays so.
-            UnavailableError: the folder cannot be written now.
+            UnavailableError: the folder cannot be read or written now.
         """
         if kind not in get_args(AdapterKind):  # it would be taken for the local one
             raise SettingsError("kind of adapter", got=kind, expected=get_args(AdapterKind))
@@ -172,7 +177,7 @@ class Adapters:
                     ]
                     self._files.change(lambda index: index.after_round(*entries))
                 except OSError:
-                    self._files.drop_others(self.index())  # the update needs the room
+                    self._files.drop_others(self._files.index())  # the update needs the room
                     raise
         except OSError as error:
             logger.warning("run=%s event=adapters_not_kept error=%s", offer.run_id, error)
@@ -240,11 +245,8 @@ class Adapters:
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        try:
-            with self._files.locked():
-                yield
-        except OSError as error:
-            raise UnavailableError("the folder of adapters cannot be used now", got=error.strerror) from error
+        with _told(), self._files.locked():
+            yield
 
     def _bundle(self, stored: StoredAdapter) -> Bundle:
         digest = stored.bundle
@@ -266,6 +268,14 @@ class Adapters:
         new = {bundle.path(name): name for name in names if bundle.path(name) not in self._verified}
         verify_files(bundle, new.values())
         self._verified |= new.keys()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnavailableError("the folder of adapters cannot be used now", got=error.strerror) from error
 
 
 def _in_use(index: AdapterIndex) -> StoredAdapter:

@@ -45,14 +45,18 @@ class AdapterFiles:
         self._lock = FileLock(folder / "lock", timeout=LOCK_SECONDS)
 
     def index(self) -> AdapterIndex:
-        """The index as it stands; an empty one where there is none, or only one that is torn or foreign."""
+        """The index as it stands; an empty one where there is none, or only one that is torn or foreign.
+
+        Raises:
+            OSError: it cannot be read now; to take that for none would be to lose what it names.
+        """
         try:
             with (self._folder / INDEX_NAME).open("rb") as file:
                 return AdapterIndex.model_validate_json(file.read(_MOST_INDEX_BYTES))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return AdapterIndex()
-        except (OSError, ValidationError) as error:
-            logger.warning("event=adapter_index_lost error=%s", type(error).__name__)
+        except ValidationError:
+            logger.warning("event=adapter_index_lost")
             return AdapterIndex()
 
     @contextmanager
@@ -69,7 +73,8 @@ class AdapterFiles:
     def change(self, change: Callable[[AdapterIndex], AdapterIndex | None]) -> AdapterIndex | None:
         """Put in the place of the index what `change` makes of it, unless that is None, and answer that.
 
-        Files that it does not name are removed after it is written.
+        Files that it does not name are removed after it is written. Raises OSError where the index cannot be
+        read or written.
         """
         with self.locked():
             changed = change(self.index())

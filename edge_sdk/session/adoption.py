@@ -29,6 +29,7 @@ from hetlora.errors import (
     NoExamples,
     StoreDamaged,
     TrainingDiverged,
+    UnavailableError,
 )
 from hetlora.manifest import Manifest
 from hetlora.messages.device import TrainingSettings
@@ -70,9 +71,13 @@ class Adopter:
         """Adopt the newest adapter of the kind in use, or refuse it; None if there is none to decide about.
 
         `may_go_on` is called before each batch. Where it raises ConditionsUnmet, or the app puts another
-        adapter in use meanwhile, nothing is decided; a later call begins again.
+        adapter in use meanwhile, or the index cannot be read, nothing is decided; a later call begins again.
         """
-        index = self.adapters.index()
+        try:
+            index = self.adapters.index()
+        except UnavailableError as error:
+            logger.warning("event=adoption_put_off reason=%s", error)
+            return None
         new, in_use = index.candidate, index.current
         if new is None:
             return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +12,7 @@ from fake_service import FakeService
 from numpy.typing import NDArray
 
 from edge_sdk.adapters.adapters import Adapters
+from edge_sdk.adapters.files import INDEX_NAME
 from edge_sdk.adapters.policy import Adoption
 from edge_sdk.events import Adopted, Event, NotAdopted
 from edge_sdk.folder import DeviceFolder
@@ -36,6 +39,18 @@ def outcomes(events: list[Event]) -> list[type]:
 
 def adapter_files(folder: DeviceFolder) -> set[str]:
     return {path.name for path in folder.adapters.glob("*.safetensors")}
+
+
+@contextmanager
+def unreadable_index(folder: DeviceFolder) -> Iterator[None]:
+    """The system refuses to open it (ELOOP), and then it is there again as it was."""
+    path, aside = folder.adapters / INDEX_NAME, folder.adapters / "aside"
+    path.rename(aside)
+    path.symlink_to(path.name)
+    try:
+        yield
+    finally:
+        aside.replace(path)
 
 
 def b_in_use(adapters: Adapters) -> float:

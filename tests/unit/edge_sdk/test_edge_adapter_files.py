@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from adapter_rounds import Opener, b_of, fed_b
+from adapter_rounds import Opener, b_of, fed_b, unreadable_index
 from fake_bundle import adapter_of, bundle_on_disk
 from fake_service import FakeService
 from hypothesis import given, settings
@@ -228,6 +228,24 @@ def test_index_names_what_it_keeps_in_words_that_people_can_read(tmp_path: Path)
     index = json.loads((folder.adapters / INDEX_NAME).read_text())
     assert index["newest_local"]["run_id"] == "run-1"
     assert index["current"] is None
+
+
+def test_index_that_cannot_be_read_now_is_no_empty_one(tmp_path: Path) -> None:
+    folder, bundle = device_with_a_bundle(tmp_path)
+    adapters = Adapters(folder)
+    for index in (0, 1):
+        keep(adapters, bundle, index)
+        adapters.use("local")
+    before = numbers(adapters)
+    with unreadable_index(folder):
+        keep(adapters, bundle, 2)
+        for read in (adapters.index, adapters.current, adapters.report, adapters.roll_back, adapters.model):
+            with pytest.raises(UnavailableError, match="the folder of adapters cannot be used now"):
+                read()
+    assert numbers(adapters) == before
+    assert adapters.index().following == "local"
+    adapters.roll_back()
+    assert numbers(adapters)["current"] == (0, 1.0, -1.0)
 
 
 def test_full_disk_leaves_room_and_what_was_in_use(tmp_path: Path) -> None:

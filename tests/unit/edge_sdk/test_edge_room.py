@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from adapter_rounds import unreadable_index
 from fake_service import FakeService
 
 from edge_sdk.client import EdgeClient
@@ -170,3 +171,19 @@ def test_device_with_a_full_disk_keeps_the_bundles_of_its_adapters_alone(
     assert client.run_once().code == "device_too_small"
     assert own.exists()
     assert not unneeded.exists()
+
+
+def test_no_bundle_goes_while_nobody_can_say_which_are_needed(
+    service: FakeService, make_client: MakeClient, folder: DeviceFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_client()
+    assert client.run_once().outcome == "accepted"
+    own = folder.bundles / service.bundle.sha256
+    monkeypatch.setattr("edge_sdk.transport.bundles.DISK_RESERVE_BYTES", 2**60)
+    next_service = FakeService(change=lambda manifest: manifest.model_copy(update={"max_tokens": 12}))
+    service.objects |= next_service.objects
+    service.offer = service.offer.model_copy(update={"bundle": next_service.bundle})
+    with unreadable_index(folder):
+        visit = client.run_once()
+    assert (visit.outcome, visit.code) == ("failed", "unavailable")
+    assert own.exists()
