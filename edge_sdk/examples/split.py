@@ -14,7 +14,7 @@ from edge_sdk.examples.image_files import checked
 from edge_sdk.examples.keys import KEY_BYTES, StoreKey, resolved
 from edge_sdk.examples.kinds import AnyExample
 from edge_sdk.examples.schema import fact, set_fact
-from edge_sdk.examples.store import ExampleStore, StoreOptions
+from edge_sdk.examples.store import REMOVED, ExampleStore, StoreOptions
 from edge_sdk.examples.store_file import rekey
 from hetlora.errors import SettingsError
 
@@ -62,8 +62,8 @@ class SplitExampleStore(ExampleStore):
 
     The side of an example is that on which one of its key lies, or else a hash under a key of the device's
     own: of its key or, where it has none, of its text, image or turns. So it is the same after a restart, a
-    replacement and a removal. What this store removes by key, or clears, it removes on both sides, and both
-    take the key of `rekey`; what it counts and reads is its own side.
+    replacement and a removal. What this store removes by key, clears, or replaces as a whole, it removes on
+    both sides, and both take the key of `rekey`; what it counts and reads is its own side.
 
     Args:
         held_out: where the share goes; what is put there directly stays possible.
@@ -93,13 +93,17 @@ class SplitExampleStore(ExampleStore):
         check_seconds(keep_seconds)
         examples = checked(examples)
         with self.changing() as trained, self._held_out.changing() as held_out:
-            for example in examples:
-                side, other = trained, held_out
-                if self._is_held_out(example, trained, held_out):
-                    side, other = held_out, trained
-                side.put(example, keep_seconds)
-                if example.key is not None:
-                    other.delete(example.key)
+            self._put_each(examples, trained, held_out, keep_seconds)
+
+    def replace_all(self, examples: Iterable[AnyExample]) -> None:
+        """Have these examples and no others, each on its side; if one is refused, both stay as they are."""
+        examples = checked(examples)
+        with self.changing() as trained, self._held_out.changing() as held_out:
+            trained.clear()
+            held_out.clear()
+            self._put_each(examples, trained, held_out)
+        self._held_out.file.check_overwritten(REMOVED)
+        self.file.check_overwritten(REMOVED)
 
     def delete(self, key: str) -> bool:
         """Remove the examples of this key for good, on both sides; False if there is none."""
@@ -125,6 +129,21 @@ class SplitExampleStore(ExampleStore):
                 with this key and the one so far as `previous_encryption_key`.
         """
         rekey([self._held_out.file, self.file], encryption_key)
+
+    def _put_each(
+        self,
+        examples: Iterable[AnyExample],
+        trained: Changes,
+        held_out: Changes,
+        keep_seconds: float | None = None,
+    ) -> None:
+        for example in examples:
+            side, other = trained, held_out
+            if self._is_held_out(example, trained, held_out):
+                side, other = held_out, trained
+            side.put(example, keep_seconds)
+            if example.key is not None:
+                other.delete(example.key)
 
     def _is_held_out(self, example: AnyExample, trained: Changes, held_out: Changes) -> bool:
         if example.key is not None:

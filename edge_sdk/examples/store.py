@@ -24,7 +24,7 @@ from hetlora.errors import UnavailableError
 
 DEFAULT_MAX_TOKEN_BYTES: Final = 32 * MIB
 # What is done where its bytes are still to be overwritten.
-_REMOVED: Final = "examples are removed"
+REMOVED: Final = "examples are removed"
 
 
 class StoreOptions(TypedDict, total=False):
@@ -161,6 +161,20 @@ class ExampleStore:
             for example in examples:
                 changes.put(example, keep_seconds)
 
+    def replace_all(self, examples: Iterable[AnyExample]) -> None:
+        """Have these examples and no others, in one transaction: if one is refused, those before stay.
+
+        Raises:
+            DataError, DependencyMissing, DiskFull: see `put`.
+            UnavailableError: see `delete`.
+        """
+        examples = checked(examples)
+        with self.changing() as changes:
+            changes.clear()
+            for example in examples:
+                changes.put(example)
+        self.file.check_overwritten(REMOVED)
+
     def delete(self, key: str) -> bool:
         """Remove the example of this key for good; False if there is none.
 
@@ -171,7 +185,7 @@ class ExampleStore:
         """
         with self.changing() as changes:
             found = changes.delete(key)
-        self.file.check_overwritten(_REMOVED)
+        self.file.check_overwritten(REMOVED)
         return found
 
     def clear(self) -> None:
@@ -182,7 +196,7 @@ class ExampleStore:
         """
         with self.changing() as changes:
             changes.clear()
-        self.file.check_overwritten(_REMOVED)
+        self.file.check_overwritten(REMOVED)
 
     def remove_expired(self) -> int:
         """Remove what has expired, as each `put` does; returns how many examples it were."""

@@ -213,8 +213,7 @@ def _fill(store: ExampleStore, path: Path) -> None:
         examples = read_examples(path)
     except OSError as error:
         raise DataError(f"cannot read {path}", got=error.strerror) from error
-    store.clear()
-    store.put_many(examples)
+    store.replace_all(examples)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from edge_sdk.examples import ExampleStore
 from hetlora import testing
 from hetlora.cli.main import app
-from hetlora.errors import SettingsError, StoreKeyWrong
+from hetlora.errors import DataError, SettingsError, StoreKeyWrong
 
 Run = Callable[..., Result]
 
@@ -80,6 +80,20 @@ def test_examples_keep_to_their_bytes_and_to_their_time(run: Run, tmp_path: Path
     with ExampleStore(tmp_path / "device" / "examples.sqlite") as store:
         assert 0 < store.size_bytes() <= 2000
         assert all(example.expires_at is not None for example in store)
+
+
+@pytest.mark.parametrize("options", [[], ["--held-out-share", "0.5"]])
+def test_examples_that_do_not_fit_leave_those_before(run: Run, tmp_path: Path, options: list[str]) -> None:
+    def held() -> list[int]:
+        return [_count(tmp_path / "device" / name) for name in ("examples.sqlite", "held_out.sqlite")]
+
+    assert run(*options).exit_code == 0
+    before = held()
+    assert isinstance(run(*options, "--max-example-bytes", "10").exception, DataError)
+    assert held() == before
+    (tmp_path / "texts.json").write_text(json.dumps([["new text", "cold"]]))
+    assert run(*options).exit_code == 0
+    assert sum(held()) == 1
 
 
 @pytest.mark.parametrize(
