@@ -8,10 +8,12 @@ from typing import Final
 
 import httpx
 
-from hetlora.errors import ServiceUnreachable, Stopped
+from edge_sdk.units import MIB
+from hetlora.errors import Stopped
+from hetlora.messages.common import no_service
 
 # Control answers are small; what is larger is fetched as an object with a promised size.
-MAX_ANSWER_BYTES: Final = 1024 * 1024
+MAX_ANSWER_BYTES: Final = MIB
 # From an answer's head to its last byte.
 MAX_ANSWER_SECONDS: Final = 300.0
 # The same once the visit was asked to end: what a service says by then is still heard.
@@ -30,19 +32,15 @@ def read_answer(
     """
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity"):
-        raise _no_service(f"Content-Encoding {encoding}", "none")
+        raise no_service(f"Content-Encoding {encoding}", expected="none")
     began, data = timer(), bytearray()
     for piece in response.iter_bytes():
         data += piece
         if len(data) > MAX_ANSWER_BYTES:
-            raise _no_service("a longer one", f"up to {MAX_ANSWER_BYTES} bytes")
+            raise no_service("a longer one", expected=f"up to {MAX_ANSWER_BYTES} bytes")
         seconds = timer() - began
         if seconds > STOPPED_ANSWER_SECONDS and stop is not None and stop.is_set():
             raise Stopped("this visit was asked to end")
         if seconds > MAX_ANSWER_SECONDS:
-            raise _no_service("a slower one", f"all of it within {MAX_ANSWER_SECONDS:.0f} seconds")
+            raise no_service("a slower one", expected=f"all of it within {MAX_ANSWER_SECONDS:.0f} seconds")
     return bytes(data)
-
-
-def _no_service(got: str, expected: str) -> ServiceUnreachable:
-    return ServiceUnreachable("the answer is not one of a hetlora service", got=got, expected=expected)
