@@ -87,7 +87,8 @@ class BundleCache:
     def make_room(self, ref: ObjectRef) -> None:
         """Have the disk hold what is missing of a bundle, if it can.
 
-        First what is left of other downloads goes, then bundles that nothing needs.
+        First what is left of other downloads goes, then bundles that nothing needs; none of it where all of
+        it would not be enough.
 
         Raises:
             DeviceTooSmall: the disk has no room for what is missing.
@@ -131,15 +132,22 @@ class BundleCache:
         wanted_bytes = self._wanted_bytes(missing)
         if self._has_room(wanted_bytes):
             return
+        others = self._others(ref)
+        removable_bytes = self._downloads.leftover_bytes(but=missing) + sum(map(_size_bytes, others))
+        self._check_room(wanted_bytes, removable_bytes)
         self._downloads.drop_leftovers(but=missing)
-        for folder in self._others(ref):
+        for folder in others:
             if self._has_room(wanted_bytes):
                 return
             self._remove(folder)
-        if not self._has_room(wanted_bytes):
+        self._check_room(wanted_bytes)
+
+    def _check_room(self, wanted_bytes: int, removable_bytes: int = 0) -> None:
+        free_bytes = self._free_bytes(self._folder)
+        if wanted_bytes + DISK_RESERVE_BYTES > free_bytes + removable_bytes:
             raise DeviceTooSmall(
                 "the disk has no room for the bundle",
-                got=f"{self._free_bytes(self._folder)} bytes free",
+                got=f"{free_bytes} bytes free, and {removable_bytes} that could go",
                 expected=f"{wanted_bytes} and {DISK_RESERVE_BYTES} in reserve",
             )
 
@@ -182,3 +190,7 @@ class BundleCache:
         self._downloads.fetch(ref, path, name=name)
         self._verified.note(path, ref.sha256)
         self._hashed.add(path)
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -93,10 +93,16 @@ class Downloads:
 
     def drop_leftovers(self, but: Collection[ObjectRef] = ()) -> None:
         """Remove what is left of interrupted downloads, but those of objects that are to be continued."""
+        for path in self._leftovers(but):
+            path.unlink()
+
+    def leftover_bytes(self, but: Collection[ObjectRef] = ()) -> int:
+        """What `drop_leftovers` would free."""
+        return sum(path.stat().st_size for path in self._leftovers(but) if path.is_file())
+
+    def _leftovers(self, but: Collection[ObjectRef]) -> list[Path]:
         continued = {self._part(ref) for ref in but}
-        for path in self._folder.iterdir():
-            if path not in continued:
-                path.unlink()
+        return [path for path in self._folder.iterdir() if path not in continued]
 
     def _part(self, ref: ObjectRef) -> Path:
         return self._folder / f"{ref.sha256}.part"
