@@ -23,6 +23,7 @@ from edge_sdk.training.trainer import Trainer, open_trainer
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.errors import (
+    BundleError,
     HetloraError,
     ServiceAway,
     Stopped,
@@ -164,6 +165,8 @@ class Assignment(ABC):
         logger.warning("assignment=%s code=%s message=%s", assignment_id, failure.code, failure.message)
         if not isinstance(error, HetloraError):  # a fault of ours or of the app's: where, and not its words
             logger.error("assignment=%s raised_at=\n%s", assignment_id, places_of(error))
+        if isinstance(error, BundleError):  # the service's fault, or bytes that rotted on this disk
+            self._with.bundles.doubt(self._offer.bundle)
         with suppress(UnavailableError):  # on a full disk; the next check-in makes up for it
             self._with.assignments.give_up_others(None)
         receipt = self._tell(failure)

@@ -116,6 +116,10 @@ class BundleCache:
         os.utime(folder)  # used now: see `_others`
         return open_bundle(folder, verify=False, digest=ref.sha256)
 
+    def doubt(self, ref: ObjectRef) -> None:
+        """Hash what is there of the bundle once more before its next use, as it turned out unusable."""
+        self._forget(self._folder / ref.sha256)
+
     def _missing_by_size(self, ref: ObjectRef) -> Mapping[str, ObjectRef]:
         manifest, folder = self.manifest(ref), self._folder / ref.sha256
         return {
@@ -162,9 +166,12 @@ class BundleCache:
 
     def _remove(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # what an app has open stays on some systems
+        self._forget(folder)
+        logger.info("bundle=%s event=removed", folder.name)
+
+    def _forget(self, folder: Path) -> None:
         self._verified.forget(folder)
         self._hashed = {path for path in self._hashed if folder not in path.parents}
-        logger.info("bundle=%s event=removed", folder.name)
 
     def _holds(self, path: Path, ref: ObjectRef) -> bool:
         if not path.is_file():

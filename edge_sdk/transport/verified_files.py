@@ -65,7 +65,7 @@ class VerifiedFiles:
             )
 
     def forget(self, folder: Path) -> None:
-        """The files below a folder are no longer there; on a full disk their rows stay, and say nothing."""
+        """Nothing is known any more of the files below a folder; on a full disk their rows stay."""
         below = f"{self._name(folder)}/"
         with suppress(UnavailableError), self._database.writing() as database:
             database.execute("DELETE FROM verified_files WHERE substr(path, 1, ?) = ?", (len(below), below))

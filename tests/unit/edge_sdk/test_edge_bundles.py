@@ -10,6 +10,7 @@ from device_clock import Clock
 from fake_bundle import tiny_files
 from fake_service import FakeService
 
+from edge_sdk.client import EdgeClient
 from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.freshness import DAY_SECONDS
@@ -21,7 +22,7 @@ from edge_sdk.transport.verified_files import VerifiedFiles
 from hetlora.bundle import verify_files
 from hetlora.digest import sha256_of
 from hetlora.errors import BodyTooLarge, BundleInvalid, DeviceTooSmall, DigestMismatch
-from hetlora.manifest import MAX_MANIFEST_BYTES
+from hetlora.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
 from hetlora.messages.common import ObjectRef
 
 
@@ -205,3 +206,17 @@ def test_disk_without_room_is_said_before_the_download(
     with pytest.raises(DeviceTooSmall, match="the disk has no room for the bundle"):
         cache.bundle(service.bundle)
     assert service.fetched() == ["manifest.json"]
+
+
+def test_manifest_that_rotted_is_fetched_again_once_it_is_found_unusable(
+    service: FakeService, make_client: Callable[..., EdgeClient], folder: DeviceFolder
+) -> None:
+    offer = service.offer
+    assert make_client().run_once().outcome == "accepted"
+    path = folder.bundles / service.bundle.sha256 / MANIFEST_NAME
+    written = path.stat()
+    path.write_bytes(b"{" * written.st_size)
+    os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
+    for code in ("bundle_invalid", None):
+        service.offer = offer
+        assert make_client().run_once().code == code
