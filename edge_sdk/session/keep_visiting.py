@@ -17,7 +17,9 @@ logger = logging.getLogger(__name__)
 # How long is waited after a visit that did not come off: doubling, with full jitter, up to five minutes.
 FIRST_ABSENCE_SECONDS: Final = 5.0
 LONGEST_ABSENCE_SECONDS: Final = 300.0
-# Whatever a service asks for: a device that never comes back is lost.
+# Whatever a service asks for: a device that comes back at once, without end, empties its battery; one that
+# never does is lost.
+SHORTEST_WAIT_SECONDS: Final = 1.0
 LONGEST_WAIT_SECONDS: Final = 7 * 24 * 3600.0
 
 
@@ -49,7 +51,7 @@ def keep_visiting(
             _log(error, wait_seconds)
         else:
             absences = 0
-            wait_seconds = min(visit.retry_after_seconds, LONGEST_WAIT_SECONDS)
+            wait_seconds = max(SHORTEST_WAIT_SECONDS, min(visit.retry_after_seconds, LONGEST_WAIT_SECONDS))
             on_visit(visit)
         stop.wait(wait_seconds)
 

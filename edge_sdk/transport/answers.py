@@ -1,16 +1,30 @@
-"""What a service answers, read within bounds of size and time: who answers may be anybody."""
+"""What a service answers, read within bounds and told as errors of a service: who answers may be anybody."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
 import httpx
 
+from edge_sdk.transport.retries import ErrorAnswer
 from edge_sdk.units import MIB
-from hetlora.errors import Stopped
-from hetlora.messages.common import no_service
+from hetlora.errors import (
+    AdapterUnusable,
+    BundleError,
+    DataError,
+    HetloraError,
+    NoAdapter,
+    RefusedError,
+    ServiceAway,
+    ServiceFailed,
+    SettingsError,
+    Stopped,
+    UnavailableError,
+)
+from hetlora.messages.common import error_of_answer, no_service
 
 # Control answers are small; what is larger is fetched as an object with a promised size.
 MAX_ANSWER_BYTES: Final = MIB
@@ -18,6 +32,8 @@ MAX_ANSWER_BYTES: Final = MIB
 MAX_ANSWER_SECONDS: Final = 300.0
 # The same once the visit was asked to end: what a service says by then is still heard.
 STOPPED_ANSWER_SECONDS: Final = 2.0
+# What is wrong with a device itself, which only the device can say.
+_OF_DEVICES: Final = (AdapterUnusable, BundleError, DataError, NoAdapter, SettingsError)
 
 
 def read_answer(
@@ -44,3 +60,19 @@ def read_answer(
         if seconds > MAX_ANSWER_SECONDS:
             raise no_service("a slower one", expected=f"all of it within {MAX_ANSWER_SECONDS:.0f} seconds")
     return bytes(data)
+
+
+def told_error(answer: ErrorAnswer, *, service_url: str) -> HetloraError:
+    """The error of a service that an answer tells of, and when it says to come back.
+
+    A code of a device's own faults, were it believed, would end the device, or its wait, without cause. So
+    every 5xx, and every UnavailableError, is a ServiceAway, and any other such code a RefusedError.
+    """
+    told = error_of_answer(answer.status, answer.body, service_url=service_url)
+    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(told, UnavailableError):
+        if not isinstance(told, ServiceAway):
+            told = ServiceFailed(told.what, got=told.got, expected=told.expected)
+        told.retry_after_seconds = answer.retry_after_seconds
+    elif isinstance(told, _OF_DEVICES):
+        told = RefusedError(told.what, got=told.got, expected=told.expected)
+    return told

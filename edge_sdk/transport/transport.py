@@ -14,20 +14,12 @@ from typing import Final, TypeVar
 import httpx
 
 from edge_sdk.identity.identity import Identity
-from edge_sdk.transport.answers import read_answer
+from edge_sdk.transport.answers import read_answer, told_error
 from edge_sdk.transport.retries import ErrorAnswer, asked_seconds, retrying
 from edge_sdk.transport.way import STRAIGHT, Way
 from hetlora import __version__
 from hetlora.digest import sha256_of
-from hetlora.errors import (
-    HetloraError,
-    ServiceFailed,
-    ServiceUnreachable,
-    SettingsError,
-    Stopped,
-    UnavailableError,
-)
-from hetlora.messages.common import error_of_answer
+from hetlora.errors import ServiceUnreachable, SettingsError, Stopped
 from hetlora.signature import SignatureParameters, content_digest, signature_base, signature_header
 
 Result = TypeVar("Result")
@@ -127,23 +119,13 @@ class Transport:
         try:
             return retrying(action, self._jitter, self._sleep)
         except ErrorAnswer as answer:
-            raise self._told(answer) from answer
+            raise told_error(answer, service_url=self.service_url) from answer
         except httpx.HTTPError as error:
             raise ServiceUnreachable(
                 "the service does not answer",
                 got=f"{type(error).__name__}: {error}",
                 expected=f"a hetlora service at {self.service_url}",
             ) from error
-
-    def _told(self, answer: ErrorAnswer) -> HetloraError:
-        """The error that an answer tells of, and when it says to come back."""
-        told = error_of_answer(answer.status, answer.body, service_url=self.service_url)
-        if type(told) is UnavailableError:
-            # Of a device's own faults there are such errors too; this one is the service's, and passes.
-            told = ServiceFailed(told.what, got=told.got, expected=told.expected)
-        if isinstance(told, UnavailableError):
-            told.retry_after_seconds = answer.retry_after_seconds
-        return told
 
     @contextmanager
     def open(

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import stamina
 from device_clock import Stop
-from fake_service import FakeService
+from fake_service import FakeService, problem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,21 +19,29 @@ from edge_sdk.client import EdgeClient
 from edge_sdk.events import CheckedIn, Event
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.identity.identity import new_identity
-from edge_sdk.session.keep_visiting import keep_visiting
+from edge_sdk.session.keep_visiting import SHORTEST_WAIT_SECONDS, keep_visiting
 from edge_sdk.session.visit import Visit
 from edge_sdk.transport.retries import MAX_TRIES, asked_seconds, full_jitter
 from edge_sdk.transport.transport import Transport
 from edge_sdk.transport.way import Way
 from hetlora.errors import (
     BodyTooSlow,
+    BundleInvalid,
+    ConditionsUnmet,
+    DeviceTooSmall,
+    DiskFull,
     HetloraError,
+    NoExamples,
+    RefusedError,
     ServiceFailed,
     SettingsError,
+    Stopped,
     StoreDamaged,
     TooManyRequests,
     UnavailableError,
     UnknownDevice,
 )
+from hetlora.messages.common import problem_of
 
 MakeClient = Callable[..., EdgeClient]
 A_DAY = 24 * 3600.0
@@ -120,7 +128,7 @@ def test_window_that_ended_a_visit_is_kept_to_before_the_next(kind: type[Unavail
 
     keep_visiting(visit, stop, lambda visit: None)
     assert all(600.0 <= wait <= 620.0 for wait in stop.waits[:3])
-    assert stop.waits[3:] == [0.0]
+    assert stop.waits[3:] == [SHORTEST_WAIT_SECONDS]
 
 
 def test_device_that_nobody_answers_for_weeks_is_still_there() -> None:
@@ -132,6 +140,15 @@ def test_device_that_nobody_answers_for_weeks_is_still_there() -> None:
     keep_visiting(visit, stop, lambda visit: None)
     assert len(stop.waits) == 5000
     assert max(stop.waits) <= 300
+
+
+def test_service_that_asks_for_no_wait_does_not_have_a_device_spin(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    stop = Stop(after=3)
+    service.offer, service.retry_after_seconds = None, 0.0
+    make_client().run_forever(stop=stop)
+    assert stop.waits == [1.0, 1.0, 1.0]
 
 
 def test_app_that_raises_once_is_visited_for_again(
@@ -183,3 +200,48 @@ def test_work_is_kept_while_the_service_cannot_take_it(
         "update",
         "assignment-1:submit",
     ]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (403, Stopped("this visit was asked to end")),
+        (503, StoreDamaged("torn")),
+        (500, NoExamples("none")),
+        (500, UnknownDevice("who")),
+        (507, DiskFull("full")),
+        (503, ConditionsUnmet("too hot")),
+        (409, DeviceTooSmall("too small")),
+    ],
+    ids=lambda value: value.code if isinstance(value, HetloraError) else str(value),
+)
+def test_device_outlasts_a_service_that_speaks_of_a_devices_own_faults(
+    service: FakeService, make_client: MakeClient, status: int, error: HetloraError
+) -> None:
+    lie = problem_of(error).model_copy(update={"status": status}).model_dump_json()
+    service.faults = [httpx.Response(status, content=lie) for _ in range(3)]
+    with pytest.raises(ServiceFailed, match=error.what):
+        make_client().run_once()
+    service.faults = [httpx.Response(status, content=lie) for _ in range(3)]
+    stop, visits = Stop(), list[Visit]()
+
+    def on_visit(visit: Visit) -> None:
+        visits.append(visit)
+        stop.set()
+
+    make_client().run_forever(stop=stop, on_visit=on_visit)
+    assert [visit.outcome for visit in visits] == ["accepted"]
+    assert len(stop.waits) >= 2  # after the lie, of seconds, and after the visit
+    assert not service.faults
+
+
+@pytest.mark.parametrize(
+    "error", [StoreDamaged("torn"), NoExamples("none"), SettingsError("no"), BundleInvalid("torn")]
+)
+def test_refusal_that_speaks_of_a_devices_own_faults_is_the_services(
+    service: FakeService, transport: Transport, error: HetloraError
+) -> None:
+    service.faults = [problem(error)]
+    with pytest.raises(RefusedError, match=error.what) as caught:
+        transport.exchange("GET", "/device/v1/objects/0")
+    assert type(caught.value) is RefusedError
