@@ -239,7 +239,13 @@ def test_index_that_cannot_be_read_now_is_no_empty_one(tmp_path: Path) -> None:
     before = numbers(adapters)
     with unreadable_index(folder):
         keep(adapters, bundle, 2)
-        for read in (adapters.index, adapters.current, adapters.report, adapters.roll_back, adapters.model):
+        for read in (
+            adapters.index,
+            adapters.current,
+            adapters.last_comparison,
+            adapters.roll_back,
+            adapters.model,
+        ):
             with pytest.raises(UnavailableError, match="the folder of adapters cannot be used now"):
                 read()
     assert numbers(adapters) == before
