@@ -9,7 +9,7 @@ from edge_sdk.session.assignment_store import AssignmentStore
 from edge_sdk.session.progress import Progress
 from edge_sdk.session.visit import outcome_of
 from edge_sdk.transport.service import DeviceService
-from hetlora.errors import RefusedError
+from hetlora.errors import InputError, RefusedError
 from hetlora.messages.device import Offer
 
 
@@ -21,7 +21,8 @@ def give_up_others(
     An update may have been accepted before this device could note it, so that is asked.
 
     Raises:
-        HetloraError: see `Transport.exchange`; but for refusals, which mean that nobody wants it.
+        HetloraError: see `Transport.exchange`; but for refusals of it, or of its report, which mean that nobody
+            wants it.
     """
     status = store.status()
     own = offer.assignment_id if offer is not None and offer.kind == "train" else None
@@ -42,7 +43,7 @@ def _was_accepted(
         return False
     try:
         receipt = service.submit(assignment_id, update.report)
-    except RefusedError:
+    except (RefusedError, InputError):  # the report of another time, or another folder
         return False
     if outcome_of(receipt.state) != "accepted":
         return False

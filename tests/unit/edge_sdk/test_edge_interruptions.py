@@ -15,7 +15,14 @@ from fake_service import PORTAL, FakeService, problem, receipt
 from edge_sdk.client import EdgeClient
 from edge_sdk.events import Adopted, CheckedIn, Event, GivenUp, Submitted
 from edge_sdk.folder import DeviceFolder
-from hetlora.errors import ClockSkew, HetloraError, NotFound, ReplayedRequest, ServiceUnreachable
+from hetlora.errors import (
+    ClockSkew,
+    DigestMismatch,
+    HetloraError,
+    NotFound,
+    ReplayedRequest,
+    ServiceUnreachable,
+)
 from hetlora.messages.device import Adaptation, CheckInAnswer
 from hetlora.states import AssignmentState
 
@@ -179,4 +186,26 @@ def test_update_that_cannot_be_asked_about_now_is_asked_about_by_a_later_visit(
     answers.clear()
     assert later.run_once().outcome == "no_work"
     assert type(told[-1]) is Submitted
+    assert stored_parts(folder) == set()
+
+
+def test_update_whose_report_is_refused_is_given_up_and_does_not_end_the_device(
+    service: FakeService, make_client: MakeClient, folder: DeviceFolder
+) -> None:
+    client = make_client()
+    service.faults = [*[None] * 13, *[httpx.ReadError("cut")] * 3]  # the answers to submit get lost
+    with pytest.raises(ServiceUnreachable):
+        client.run_once()
+    client.close()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/check-ins"):
+            nothing = CheckInAnswer(offer=None, retry_after_seconds=7, reason="the round is over")
+            return httpx.Response(200, content=nothing.model_dump_json())
+        return problem(DigestMismatch("the update is another"))
+
+    told: list[Event] = []
+    later = make_client(http=httpx.MockTransport(answer), on_event=told.append)
+    assert later.run_once().outcome == "no_work"
+    assert GivenUp in {type(event) for event in told}
     assert stored_parts(folder) == set()
