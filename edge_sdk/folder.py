@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,14 @@ def open_folder(root: Path) -> DeviceFolder:
             f"device folder {root} cannot be used", got=error.strerror, expected="a folder to write to"
         ) from error
     return folder
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder where a file belongs."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync_folder(path: Path) -> None:

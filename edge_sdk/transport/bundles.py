@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
+from edge_sdk.folder import remove
 from edge_sdk.transport.downloads import Downloads
 from edge_sdk.transport.verified_files import VerifiedFiles
 from edge_sdk.units import MIB
@@ -175,6 +176,7 @@ class BundleCache:
 
     def _holds(self, path: Path, ref: ObjectRef) -> bool:
         if not path.is_file():
+            remove(path)
             return False
         size = path.stat().st_size
         if size == ref.size_bytes and (path in self._hashed or self._is_right(path, ref.sha256)):

@@ -12,6 +12,7 @@ from typing import Final
 
 import httpx
 
+from edge_sdk.folder import remove
 from edge_sdk.transport.transport import Transport
 from hetlora.digest import sha256_of_file, verify_digest
 from hetlora.errors import BodyTooLarge, DigestMismatch, InputError, RefusedError
@@ -94,7 +95,7 @@ class Downloads:
     def drop_leftovers(self, but: Collection[ObjectRef] = ()) -> None:
         """Remove what is left of interrupted downloads, but those of objects that are to be continued."""
         for path in self._leftovers(but):
-            path.unlink()
+            remove(path)
 
     def leftover_bytes(self, but: Collection[ObjectRef] = ()) -> int:
         """What `drop_leftovers` would free."""

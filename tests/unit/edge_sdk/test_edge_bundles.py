@@ -220,3 +220,18 @@ def test_manifest_that_rotted_is_fetched_again_once_it_is_found_unusable(
     for code in ("bundle_invalid", None):
         service.offer = offer
         assert make_client().run_once().code == code
+
+
+def test_folder_where_a_file_belongs_is_in_nobodys_way(
+    service: FakeService, make_client: Callable[..., EdgeClient], folder: DeviceFolder
+) -> None:
+    offer = service.offer
+    assert make_client().run_once().outcome == "accepted"
+    path = folder.bundles / service.bundle.sha256 / "weights/base.bin"
+    path.unlink()
+    for stray in (path, folder.downloads / "stray"):
+        (stray / "within").mkdir(parents=True)
+    service.offer = offer
+    assert make_client().run_once().outcome == "accepted"
+    assert path.is_file()
+    assert list(folder.downloads.iterdir()) == []
