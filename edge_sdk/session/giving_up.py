@@ -21,8 +21,7 @@ def give_up_others(
     An update may have been accepted before this device could note it, so that is asked.
 
     Raises:
-        HetloraError: see `Transport.exchange`; but for refusals of it, or of its report, which mean that nobody
-            wants it.
+        HetloraError: see `Transport.exchange`; but for refusals of it or its report: nobody wants it then.
     """
     status = store.status()
     own = offer.assignment_id if offer is not None and offer.kind == "train" else None
