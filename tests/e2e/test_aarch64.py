@@ -35,7 +35,8 @@ pytestmark = [
 
 TRAINING: Final = TrainingSettings(steps=5, batch_size=4, max_tokens=16, learning_rate=1e-3)
 # What these compare with, or bring along, is not on a device: the service, ONNX Runtime, transformers, and of
-# torch the part that ExecuTorch does not load. The emulator does not hold programs to a limit of memory.
+# torch the part that ExecuTorch does not load. The emulator does not hold programs to a limit of memory, and
+# its rates are no machine's.
 NOT_OF_A_DEVICE: Final = (
     "test_edge_bad_lines.py",
     "test_edge_fetched_files.py",
@@ -44,6 +45,7 @@ NOT_OF_A_DEVICE: Final = (
     "test_edge_step_options.py::test_schedules_are_those_of_torch",
     "test_edge_step_options.py::test_all_of_it_together_is_what_torch_makes_of_it",
     "test_probe_here.py::test_limit_of_this_process_is_its_memory",
+    "test_probe_here.py::test_report_of_capabilities_is_measured",
 )
 LOSS_TOLERANCE: Final = 1e-5
 # AdamW divides a gradient by its own size, so that noise in a tiny entry counts like a large one.
