@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 
 from edge_sdk.examples.keys import StoreKeys, seal, unseal
 from edge_sdk.examples.rows import ALIVE, READ_ROWS, StoredExample, read_rows
 from edge_sdk.examples.store_file import StoreFile
+from hetlora.errors import StoreDamaged
+
+logger = logging.getLogger(__name__)
 
 
 class TokenCache:
@@ -27,7 +31,7 @@ class TokenCache:
             return list(read_rows(database, self._file.keys(database), ids, self._clock()))
 
     def get(self, ids: Sequence[int], encoding: bytes) -> dict[int, bytes]:
-        """What was kept for these row numbers under this encoding, as far as it was."""
+        """What was kept for these row numbers under this encoding, as far as it was, and is whole."""
         with self._file.reading() as database:
             return _read(database, self._file.keys(database), ids, encoding, self._clock())
 
@@ -52,7 +56,10 @@ def _read(
             (*some, encoding, now),
         )
         for row_id, slot, wrapped, sealed in rows:
-            found[row_id] = unseal(keys.unwrap(wrapped, slot), sealed, _context(row_id, encoding))
+            try:
+                found[row_id] = unseal(keys.unwrap(wrapped, slot), sealed, _context(row_id, encoding))
+            except StoreDamaged:  # they can be made again, which tells whether the example is whole
+                logger.warning("example_id=%d event=tokens_damaged", row_id)
     return found
 
 

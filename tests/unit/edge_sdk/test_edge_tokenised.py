@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import resource
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from edge_sdk.batching.batches import batching_of, draw_batches
 from edge_sdk.batching.collation import TokenRow
 from edge_sdk.batching.tokenised import Tokenised, encoding_of
 from edge_sdk.examples import AnyExample, Example, ExampleStore
+from hetlora.errors import StoreDamaged
 from hetlora.messages.device import TrainingSettings
 
 
@@ -76,6 +79,29 @@ def test_tokens_of_what_was_replaced_while_they_were_made_are_not_kept(store: Ex
     [first, _] = store.ids()
     assert [row.ids for row in Tokenised(store, replacing, b"encoding").get([first])] == [[1]]
     assert [row.ids for row in Tokenised(store, Counting(), b"encoding").get([first])] == [[110, 101, 119]]
+
+
+def test_damaged_tokens_are_made_and_kept_anew(store: ExampleStore, tmp_path: Path) -> None:
+    make = Counting()
+    rows = Tokenised(store, make, b"encoding")
+    first, second = rows.ids()
+    rows.get([first, second])
+    with closing(sqlite3.connect(tmp_path / "examples.sqlite")) as database, database:
+        database.execute("UPDATE tokens SET sealed = zeroblob(size_bytes) WHERE example_id = ?", (first,))
+    for _ in range(2):
+        assert [row.ids for row in rows.get([first, second])] == [[97, 98], [99]]
+        assert make.asked == ["ab", "c", "ab"]
+
+
+def test_damaged_key_of_an_example_is_told_though_its_tokens_are_there(
+    store: ExampleStore, tmp_path: Path
+) -> None:
+    rows = Tokenised(store, Counting(), b"encoding")
+    rows.get(rows.ids())
+    with closing(sqlite3.connect(tmp_path / "examples.sqlite")) as database, database:
+        database.execute("UPDATE row_keys SET wrapped = zeroblob(length(wrapped))")
+    with pytest.raises(StoreDamaged):
+        rows.get(rows.ids())
 
 
 def test_tokens_lie_in_the_file_sealed(store: ExampleStore, tmp_path: Path) -> None:
