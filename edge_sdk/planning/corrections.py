@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,10 @@ from edge_sdk.planning.forecast import Correction
 from edge_sdk.runtimes import name_of
 from edge_sdk.runtimes.base import RuntimeFactory
 from hetlora import __version__
-from hetlora.errors import DeviceTooSmall
+from hetlora.errors import DeviceTooSmall, UnavailableError
 from hetlora.messages.device import CapabilityReport
+
+logger = logging.getLogger(__name__)
 
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS corrections (
@@ -26,16 +29,19 @@ CREATE TABLE IF NOT EXISTS corrections (
     taken_at REAL NOT NULL
 ) WITHOUT ROWID, STRICT
 """
-# Trials that are under way, or ended with nothing measured: for want of memory, or with their process, which
-# the kernel may have killed for that.
+# Trials and evaluations that are under way, or ended with nothing measured: for want of memory, or with their
+# process, which the kernel may have killed for that.
 _TRIALS_TABLE: Final = """
 CREATE TABLE IF NOT EXISTS trials_under_way (
-    bundle TEXT PRIMARY KEY,
+    bundle TEXT NOT NULL,
     circumstances TEXT NOT NULL,
-    begun_at REAL NOT NULL
+    begun_at REAL NOT NULL,
+    PRIMARY KEY (bundle, circumstances)
 ) WITHOUT ROWID, STRICT
 """
 CUT_OFF_SECONDS: Final = 3600.0
+# The circumstances of an evaluation: whatever they are, it takes less than a training.
+EVALUATION: Final = "evaluation"
 # A device has one bundle at a time, or a few.
 _MOST_BUNDLES: Final = 64
 
@@ -90,27 +96,38 @@ class Corrections:
                 (_MOST_BUNDLES,),
             )
 
-    @contextmanager
-    def trying(self, bundle: str, circumstances: str) -> Iterator[None]:
-        """Note that steps are under way; the note stays where they end in a MemoryError.
+    def check_may_try(self, bundle: str, circumstances: str) -> None:
+        """Raise if steps of this bundle ended within the last hour for want of memory, or with their process.
 
         Raises:
-            DeviceTooSmall: within the last hour one ended so, or with its process, as it would again.
+            DeviceTooSmall: they would again.
         """
-        now = self._clock()
-        with self._database.writing() as database:
+        with self._database.reading() as database:
             found = database.execute(
                 "SELECT begun_at FROM trials_under_way WHERE bundle = ? AND circumstances = ?",
                 (bundle, circumstances),
             ).fetchone()
-            if found is not None and is_fresh(found[0], now, CUT_OFF_SECONDS):
-                raise DeviceTooSmall(
-                    "steps of this bundle ended for want of memory, or with their process",
-                    got=f"{now - found[0]:.0f} s ago",
-                    expected=f"to be tried again after {CUT_OFF_SECONDS:.0f} s",
-                )
-            row = (bundle, circumstances, now)
-            database.execute("INSERT OR REPLACE INTO trials_under_way VALUES (?, ?, ?)", row)
+        now = self._clock()
+        if found is not None and is_fresh(found[0], now, CUT_OFF_SECONDS):
+            raise DeviceTooSmall(
+                "steps of this bundle ended for want of memory, or with their process",
+                got=f"{now - found[0]:.0f} s ago",
+                expected=f"to be tried again after {CUT_OFF_SECONDS:.0f} s",
+            )
+
+    @contextmanager
+    def trying(self, bundle: str, circumstances: str) -> Iterator[None]:
+        """Note that steps are under way; the note stays where they end in a MemoryError.
+
+        On a full disk there is no note, or it stays: neither is a reason to leave the work.
+
+        Raises:
+            DeviceTooSmall: see `check_may_try`.
+        """
+        self.check_may_try(bundle, circumstances)
+        now = self._clock()
+        self._change("DELETE FROM trials_under_way WHERE begun_at <= ?", (now - CUT_OFF_SECONDS,))
+        self._change("INSERT OR REPLACE INTO trials_under_way VALUES (?, ?, ?)", (bundle, circumstances, now))
         try:
             yield
         except MemoryError:
@@ -121,7 +138,13 @@ class Corrections:
         self._forget_trial(bundle, circumstances)
 
     def _forget_trial(self, bundle: str, circumstances: str) -> None:
-        with self._database.writing() as database:
-            database.execute(
-                "DELETE FROM trials_under_way WHERE bundle = ? AND circumstances = ?", (bundle, circumstances)
-            )
+        self._change(
+            "DELETE FROM trials_under_way WHERE bundle = ? AND circumstances = ?", (bundle, circumstances)
+        )
+
+    def _change(self, statement: str, values: tuple[str | float, ...]) -> None:
+        try:
+            with self._database.writing() as database:
+                database.execute(statement, values)
+        except UnavailableError as error:
+            logger.warning("event=trial_not_noted error=%s", error)

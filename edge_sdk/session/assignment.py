@@ -166,7 +166,8 @@ class Assignment(ABC):
         if not isinstance(error, HetloraError):  # a fault of ours or of the app's: where, and not its words
             logger.error("assignment=%s raised_at=\n%s", assignment_id, places_of(error))
         if isinstance(error, BundleError):  # the service's fault, or bytes that rotted on this disk
-            self._with.bundles.doubt(self._offer.bundle)
+            for bundle in (self._offer.bundle, *self._offer.variants):
+                self._with.bundles.doubt(bundle)
         with suppress(UnavailableError):  # on a full disk; the next check-in makes up for it
             self._with.assignments.give_up_others(None)
         receipt = self._tell(failure)

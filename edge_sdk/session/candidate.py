@@ -9,7 +9,7 @@ from typing import Final
 from edge_sdk.batching.batches import Source, batching_of
 from edge_sdk.examples import ExampleStore
 from edge_sdk.planning.calibration import correction_of, plan_trial, trial_forecast
-from edge_sdk.planning.corrections import circumstances_of
+from edge_sdk.planning.corrections import EVALUATION, circumstances_of
 from edge_sdk.planning.forecast import UNCORRECTED, Correction
 from edge_sdk.planning.planner import Planner, RankChoice
 from edge_sdk.planning.trial import run_trial, steps_of
@@ -38,7 +38,7 @@ class Candidate:
     here would say anything of: it is settled at once, as evaluations are, which ask for less.
 
     Raises:
-        DeviceTooSmall, RankOutOfRange, BundleInvalid: see `Planner`.
+        DeviceTooSmall, RankOutOfRange, BundleInvalid: see `Planner` and `Corrections.check_may_try`.
         DependencyMissing: there is no runtime for it here.
     """
 
@@ -52,6 +52,10 @@ class Candidate:
         is_given = self._planner.capabilities.source == "given"
         self._known = None if is_given else known_correction(self._planner, bundle, self.runtime, tools)
         self.is_settled = is_given or self._known is not None or offer.kind != "train"
+        if offer.kind != "train":  # asked before anything is fetched for it
+            tools.corrections.check_may_try(bundle.sha256, EVALUATION)
+        elif not self.is_settled:
+            tools.corrections.check_may_try(bundle.sha256, self._circumstances)
         self.choice: RankChoice | None = self._settled() if self.is_settled else self._forecast()
 
     def look_again(self, offer: Offer) -> None:

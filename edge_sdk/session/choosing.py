@@ -19,7 +19,15 @@ from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.session.assignment_store import Terms
 from edge_sdk.session.candidate import Candidate, known_correction, planner_of
 from edge_sdk.session.equipment import Equipment
-from hetlora.errors import BundleError, DependencyMissing, DeviceTooSmall, HetloraError, RankOutOfRange
+from hetlora.errors import (
+    BundleError,
+    DependencyMissing,
+    DeviceTooSmall,
+    HetloraError,
+    RankOutOfRange,
+    RefusedError,
+    WireError,
+)
 from hetlora.manifest import Manifest
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Offer
@@ -48,7 +56,7 @@ class Choosing:
         self._offer, self._examples, self._with, self._timer = offer, examples, tools, timer
         self._unread = [offer.bundle, *offer.variants]
         self._candidates: list[Candidate] = []
-        self._refusals: list[HetloraError] = []
+        self._refusals: dict[str, HetloraError] = {}
 
     def result(self) -> tuple[Candidate, RankChoice]:
         """The bundle to take and how, with room for it on the disk.
@@ -68,14 +76,15 @@ class Choosing:
                 if best.is_settled and best.choice is not None:
                     return best, best.choice
                 self._try_out(best)
-            except _UNFIT as error:
+            except self._passed_over(best.bundle) as error:
                 self._candidates.remove(best)
                 self._refuse(best.bundle, error)
-        raise self._refusals[0]
+        raise self._refusals[self._offer.bundle.sha256]
 
     def _best(self) -> Candidate | None:
         """Those that only a trial could show to fit come after all others."""
-        place = preferred([(candidate.manifest, candidate.choice) for candidate in self._candidates])
+        plans = [(candidate.manifest, candidate.choice) for candidate in self._candidates]
+        place = preferred(plans, self._offer.training.max_tokens)
         return self._candidates[place or 0] if self._candidates else None
 
     def _reads_on(self, best: Candidate) -> bool:
@@ -90,7 +99,7 @@ class Choosing:
             if bundle != self._offer.bundle:
                 check_variant(manifests.manifest(self._offer.bundle), manifest)
             candidate = Candidate(bundle, manifest, self._offer, self._examples, self._with)
-        except _UNFIT as error:
+        except self._passed_over(bundle) as error:
             self._refuse(bundle, error)
         else:
             self._candidates.append(candidate)
@@ -114,8 +123,14 @@ class Choosing:
                 self._candidates.remove(other)
                 self._refuse(other.bundle, error)
 
+    def _passed_over(self, bundle: ObjectRef) -> tuple[type[HetloraError], ...]:
+        """What of a bundle leaves the search to the others; of a variant also that it cannot be had."""
+        return _UNFIT if bundle == self._offer.bundle else (*_UNFIT, WireError, RefusedError)
+
     def _refuse(self, bundle: ObjectRef, error: HetloraError) -> None:
-        self._refusals.append(error)
+        if isinstance(error, BundleError):  # the service's fault, or bytes that rotted on this disk
+            self._with.bundles.doubt(bundle)
+        self._refusals[bundle.sha256] = error
         logger.info("bundle=%s event=unfit code=%s reason=%s", bundle.sha256[:12], error.code, error)
 
 

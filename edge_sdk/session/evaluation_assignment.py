@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from edge_sdk.events import Evaluated
+from edge_sdk.planning.corrections import EVALUATION
 from edge_sdk.session.assignment import Assignment, Taken
 from edge_sdk.session.visit import Visit, outcome_of
 from edge_sdk.training.scoring import score
@@ -22,7 +23,7 @@ class EvaluationAssignment(Assignment):
 
     def _work(self) -> Visit:
         taken = self._take(self._with.held_out)
-        with self._with.corrections.trying(taken.bundle.digest, "evaluation"):
+        with self._with.corrections.trying(taken.bundle.digest, EVALUATION):
             report = self._evaluate(taken)
         receipt = self._with.service.report_evaluation(self._offer.assignment_id, report)
         self._with.downloads.drop_leftovers()

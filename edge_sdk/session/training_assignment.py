@@ -30,7 +30,7 @@ from hetlora.adapter import Adapter, Tensor
 from hetlora.digest import sha256_of
 from hetlora.errors import Stopped, UnavailableError
 from hetlora.messages.common import ObjectRef
-from hetlora.messages.device import Adaptation, Report, TrainingSettings
+from hetlora.messages.device import Report, TrainingSettings
 from hetlora.partial import contract
 from hetlora.sent_parts import sends_whole_ranks
 from hetlora.stored_tensors import tensors_to_bytes
@@ -54,11 +54,11 @@ class TrainingAssignment(Assignment):
             return self._trained(taken)
 
     def _trained(self, taken: Taken) -> Update:
-        plan, begun = taken.plan, taken.begun
+        plan = taken.plan
         scores = self._scores(taken)
         result = self._train(taken, scores)
         self._keep_adapters(taken, result)
-        adapter = self._pruned(begun, result.adapter, plan.adaptation)
+        adapter = self._pruned(taken, result.adapter)
         tensors, errors = self._contracted(adapter, taken, result.cores)
         report = Report(
             update=ObjectRef(sha256=sha256_of(tensors), size_bytes=len(tensors)),
@@ -169,16 +169,17 @@ class TrainingAssignment(Assignment):
             variant=taken.terms.variant,
         )
 
-    def _pruned(self, begun: Adapter, trained: Adapter, adaptation: Adaptation) -> Adapter:
-        if not sends_whole_ranks(adaptation):
+    def _pruned(self, taken: Taken, trained: Adapter) -> Adapter:
+        if not sends_whole_ranks(taken.plan.adaptation):
             return trained  # a change has the ranks of what it changes
         settings = self._offer.training
         adapter = self_prune(
-            begun,
+            taken.begun,
             trained,
             pruning_decay=settings.pruning_decay,
             min_rank=self._offer.min_rank,
             prune_by=settings.prune_by,
+            untrained=taken.bundle.manifest.untrained,
         )
         if adapter.rank < trained.rank:
             self._with.on_event(RankPruned(trained.rank, adapter.rank))

@@ -13,6 +13,7 @@ min_rank.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from hetlora.adapter import Adapter, LoraFactors
@@ -26,6 +27,7 @@ def self_prune(
     pruning_decay: float,
     min_rank: int,
     prune_by: Literal["model", "module"] = "model",
+    untrained: Collection[str] = (),
 ) -> Adapter:
     """The adapter to upload: `trained`, or its leading ranks if training shrank the tail.
 
@@ -35,8 +37,10 @@ def self_prune(
         pruning_decay: gamma in (0, 1]; 1 never prunes, as the tail is then empty.
         min_rank: the rank that pruning never passes, in any module.
         prune_by: who decides: the model, for all its modules, or each module for itself.
+        untrained: modules that have no say, and stay as they are.
     """
-    keep = {name: pruned_rank(rank, pruning_decay) for name, rank in trained.ranks.items()}
+    ranks = {name: rank for name, rank in trained.ranks.items() if name not in untrained}
+    keep = {name: pruned_rank(rank, pruning_decay) for name, rank in ranks.items()}
     before, after = _tail_norms(received, keep), _tail_norms(trained, keep)
     if prune_by == "model":
         shrunk = dict.fromkeys(keep, sum(after.values()) < sum(before.values()))
@@ -47,14 +51,14 @@ def self_prune(
     return Adapter(
         trained.spec,
         {
-            name: _leading(own, max(keep[name], min_rank)) if shrunk[name] else own
+            name: _leading(own, max(keep[name], min_rank)) if shrunk.get(name) else own
             for name, own in trained.factors.items()
         },
     )
 
 
 def _tail_norms(adapter: Adapter, keep: dict[str, int]) -> dict[str, float]:
-    return {name: module_tail_norm(own, keep[name]) for name, own in adapter.factors.items()}
+    return {name: module_tail_norm(adapter.factors[name], kept) for name, kept in keep.items()}
 
 
 def _leading(factors: LoraFactors, rank: int) -> LoraFactors:

@@ -59,7 +59,8 @@ def tell(bundles: Sequence[Planned], *, explain: bool, as_json: bool) -> None:
     """
     from edge_sdk.planning.preference import preferred
 
-    place = preferred([(planned.bundle.manifest, planned.choice) for planned in bundles])
+    plans = [(planned.bundle.manifest, planned.choice) for planned in bundles]
+    place = preferred(plans, bundles[0].planner.offer.training.max_tokens)
     taken = bundles[place or 0]
     if as_json:
         print_json(_as_object(taken) | {"bundles": [_told_of(planned, taken) for planned in bundles]})

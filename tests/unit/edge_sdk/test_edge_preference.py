@@ -36,6 +36,8 @@ HALF = ALL.model_copy(update={"untrained": ("a", "b")})
         # Ranks are counted in all that trains: 4 x 2 of one are 2 x 4 of the other.
         ([(ALL, choice(2)), (HALF, choice(4))], 0),
         ([(ALL, choice(2)), (HALF, choice(5))], 1),
+        # Graphs stamped for longer texts than are asked train on none.
+        ([(ALL, choice(8)), (ALL, choice(4, max_tokens=512))], 0),
         ([(ALL, None)], None),
         ([], None),
     ],
@@ -43,7 +45,7 @@ HALF = ALL.model_copy(update={"untrained": ("a", "b")})
 def test_longest_texts_come_before_the_most_ranks_and_these_before_the_order(
     plans: list[Plan], place: int | None
 ) -> None:
-    assert preferred(plans) == place
+    assert preferred(plans, 64) == place
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,14 @@ def test_decision_is_one_for_all_modules() -> None:
     assert pruned.ranks == {"a": 1, "b": 1}
 
 
+def test_module_that_is_not_trained_has_no_say_and_keeps_its_rank() -> None:
+    # With both of them 3.2 would not be below 2; "b" alone went from 1 to 0.2.
+    pruned = self_prune(
+        two_modules(1, 1), two_modules(3, 0.2), pruning_decay=0.5, min_rank=1, untrained=("a",)
+    )
+    assert pruned.ranks == {"a": 2, "b": 1}
+
+
 def test_each_module_decides_for_itself_where_it_may() -> None:
     received, trained = two_modules(1, 1), two_modules(1.5, 0.2)
     pruned = self_prune(received, trained, pruning_decay=0.5, min_rank=1, prune_by="module")
