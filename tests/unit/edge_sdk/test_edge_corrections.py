@@ -13,7 +13,7 @@ from strong_device import STRONG
 
 from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.freshness import DAY_SECONDS
-from edge_sdk.planning.corrections import Corrections, circumstances_of
+from edge_sdk.planning.corrections import EVALUATION, Corrections, circumstances_of
 from edge_sdk.planning.forecast import Correction
 from edge_sdk.runtimes.onnx import OnnxRuntime
 from edge_sdk.runtimes.pytorch import PytorchRuntime
@@ -103,6 +103,15 @@ def test_trial_that_ended_for_want_of_memory_is_not_made_again_for_an_hour(datab
         pass
     with at(database, 3600).trying("digest", "1 thread"):
         pass
+
+
+def test_steps_under_other_circumstances_leave_the_note_of_these(database: DeviceDatabase) -> None:
+    with pytest.raises(MemoryError), at(database).trying("digest", "1 thread"):
+        raise MemoryError
+    with at(database, 60).trying("digest", EVALUATION):
+        pass
+    with pytest.raises(DeviceTooSmall, match="got 61 s ago"):
+        at(database, 61).check_may_try("digest", "1 thread")
 
 
 def test_other_cores_threads_or_runtimes_are_other_circumstances() -> None:

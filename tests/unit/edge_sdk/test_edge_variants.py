@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from edge_sdk.events import Event, RankChosen, StepDone
 from edge_sdk.folder import DeviceFolder
 from hetlora.bundle import Bundle
 from hetlora.cost import StepCost
+from hetlora.errors import BundleInvalid
 from hetlora.manifest import ExecutorchFiles, Manifest
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import StartRequest
@@ -111,6 +113,41 @@ def test_variant_that_leaves_texts_whole_is_taken_at_a_lower_rank(make_client: M
     make_client(capabilities=with_room_for(500), http=service.http).run_once()
     # With the own bundle 2 tokens at rank 4, 230 + 240 MB; with the variant 8 at rank 1, 300 + 92 + 60 MB.
     assert taken(service) == [StartRequest(rank=1, variant=whole.sha256)]
+
+
+def test_variant_that_the_service_does_not_have_leaves_the_own_bundle(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    del service.objects[offer_variant(service, INT8).sha256]
+    assert make_client(capabilities=with_room_for(520)).run_once().outcome == "accepted"
+    assert taken(service) == [StartRequest(rank=2)]
+
+
+def test_reason_of_the_own_bundle_is_told_whichever_was_refused_first(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    offer_variant(service, weighing(10, "int8", labels=("warm", "cold")))
+    visit = make_client(capabilities=with_room_for(159)).run_once()
+    assert (visit.outcome, visit.code) == ("failed", "device_too_small")
+
+
+def test_variant_that_rotted_is_fetched_again(
+    service: FakeService, make_client: MakeClient, folder: DeviceFolder
+) -> None:
+    int8 = offer_variant(service, INT8)
+    client = make_client(capabilities=with_room_for(340))
+    client.run_once()
+    client.close()
+    rotted = folder.bundles / int8.sha256 / WEIGHTS
+    kept = rotted.stat()
+    rotted.write_bytes(bytes(kept.st_size))
+    os.utime(rotted, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    torn = Telling(BundleInvalid("the weights are torn"))
+    client = make_client(capabilities=with_room_for(340), runtime=torn)
+    assert client.run_once().code == "bundle_invalid"
+    client.close()
+    assert make_client(capabilities=with_room_for(340)).run_once().outcome == "accepted"
+    assert service.fetched().count("int8 weights") == 2
 
 
 def test_device_without_room_for_any_declines_for_the_own_bundles_reason(
