@@ -67,7 +67,6 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
         ("run", "create"),
         ("run", "watch"),
         ("device", "run"),
-        ("device", "probe"),
         ("probe",),
         ("adapter", "export"),
         ("key", "create"),
@@ -90,7 +89,7 @@ def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
 
 
 def test_probe_prints_one_json_object() -> None:
-    report = json.loads(hetlora("device", "probe", "--json").stdout)
+    report = json.loads(hetlora("probe", "--report", "--json").stdout)
 
     assert report["source"] == "measured"
     assert report["cores"] >= 1

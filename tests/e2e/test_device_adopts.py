@@ -60,8 +60,8 @@ def test_second_adapter_is_put_in_use_unless_it_is_worse_on_what_is_held_out(
     assert "round 2: accepted" in second
     assert fleet.finished(run).state is RunState.COMPLETED
     found = adapters(folder)
-    assert found["report"]["outcome"] == outcome
-    new, in_use = (found["report"][f"{name}_held_out"]["loss"] for name in ("new", "in_use"))
+    assert found["last_comparison"]["outcome"] == outcome
+    new, in_use = (found["last_comparison"][f"{name}_held_out"]["loss"] for name in ("new", "in_use"))
     assert (new <= in_use) == (outcome == "adopted")
     assert found["current"]["round_index"] == round_in_use
     words = "adopted" if outcome == "adopted" else "not adopted"

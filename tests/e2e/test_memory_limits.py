@@ -199,7 +199,7 @@ def test_adapters_are_compared_in_the_memory_that_training_was_planned_for(
 
     assert [one.trained_within_its_limit for one in visits] == [True, True]
     index = AdapterFiles(folder / "device" / "adapters").index()
-    report = index.report
+    report = index.last_comparison
     assert report is not None
     assert (report.new.round_index, report.new.micro_batch <= 18) == (1, True)
     assert report.new_held_out is not None, report.reason
