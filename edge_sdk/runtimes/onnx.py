@@ -61,6 +61,8 @@ class OnnxRuntime:
                 self._bindings, {key: own for key, own in opened_with.items() if key in trained}
             )
             self._parameters = {key: self._state.get_parameter(key) for key in opened_with if key in trained}
+            # Where the graph reads them: these arrays are views, not copies.
+            self._places = {key: parameter.data.numpy() for key, parameter in self._parameters.items()}
         self._module = self._open_module()
 
     @property
@@ -111,10 +113,8 @@ class OnnxRuntime:
         return Evaluation(loss=float(loss), logits=logits[0] if logits else None)
 
     def _set(self, fed: Mapping[str, Tensor]) -> None:
-        bindings = self._bindings
-        for key, parameter in self._parameters.items():
-            value = bindings.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(fed[key]), self._device)
-            parameter.copy_from(self._state, value)
+        for key, place in self._places.items():
+            np.copyto(place, fed[key])
 
     def _open_module(self) -> Any:
         manifest = self._bundle.manifest
