@@ -40,6 +40,7 @@ TRAINING: Final = TrainingSettings(steps=5, batch_size=4, max_tokens=16, learnin
 NOT_OF_A_DEVICE: Final = (
     "test_edge_bad_lines.py",
     "test_edge_fetched_files.py",
+    "test_edge_variants_service.py",
     "test_edge_quiet_logs.py",
     "test_edge_plan_command.py::test_what_real_steps_took_on_this_device_is_planned_with",
     "test_edge_step_options.py::test_schedules_are_those_of_torch",
