@@ -26,6 +26,7 @@ from edge_sdk.runtimes.onnx_library import (
 from edge_sdk.runtimes.signature import NO_PENALTY, eval_signature, inference_signature, training_signature
 from hetlora.adapter import Tensor
 from hetlora.bundle import Bundle
+from hetlora.errors import SpecMismatch
 from hetlora.fixed_sizes import fixed_sizes
 from hetlora.graph_names import LOGITS, LOSS
 from hetlora.tensors import factor_keys
@@ -75,6 +76,7 @@ class OnnxRuntime:
 
         Raises:
             DataError: an input is missing, has the wrong shape, or holds numbers outside its range.
+            SpecMismatch: the factors are of other ranks than the graph was opened with.
             MemoryError: there is no memory for the batch or the adapter.
         """
         manifest = self._bundle.manifest
@@ -114,6 +116,8 @@ class OnnxRuntime:
 
     def _set(self, fed: Mapping[str, Tensor]) -> None:
         for key, place in self._places.items():
+            if fed[key].shape != place.shape:  # numpy would repeat a rank of one as often as there is room
+                raise SpecMismatch(f"shape of {key}", got=fed[key].shape, expected=place.shape)
             np.copyto(place, fed[key])
 
     def _open_module(self) -> Any:

@@ -9,12 +9,13 @@ import pytest
 from trainers import trainer_of
 
 from edge_sdk.runtimes.base import Batch
+from edge_sdk.runtimes.onnx import OnnxRuntime
 from edge_sdk.training.trainer import Trainer
 from hetlora.adapter import Adapter, LoraFactors, initial_adapter
 from hetlora.algebra import truncate
 from hetlora.bundle import Bundle
-from hetlora.errors import TrainingDiverged
-from hetlora.tensors import factor_keys
+from hetlora.errors import SpecMismatch, TrainingDiverged
+from hetlora.tensors import factor_keys, to_tensors
 
 MakeAdapter = Callable[[int], Adapter]
 OpenTiny = Callable[[Adapter], Trainer]
@@ -133,3 +134,13 @@ def test_penalty_of_a_new_adapter_changes_nothing(tiny_bundle: Bundle, batch: Ba
     for key, gradient in with_penalty.items():
         # At zero lora_B the penalty's slope for lora_A is the root of epsilon, 1e-6, times a unit vector.
         assert np.abs(gradient - without[key]).max() <= 2e-6
+
+
+@pytest.mark.parametrize("rank", [1, 2, 8])
+def test_factors_of_another_rank_than_the_graph_was_opened_with_are_refused(
+    tiny_bundle: Bundle, batch: Batch, rank: int
+) -> None:
+    spec, rng = tiny_bundle.manifest.adapter, np.random.default_rng(0)
+    runtime = OnnxRuntime(tiny_bundle, initial_adapter(spec, 4, rng).ranks)
+    with pytest.raises(SpecMismatch, match=r"shape of .*lora_A"):
+        runtime.gradients(batch, to_tensors(initial_adapter(spec, rank, rng)))
