@@ -9,15 +9,15 @@ from typing import Any, Final
 
 from rich.table import Table
 
+from benchmarks.device.overhead_process import WARM_UP
 from benchmarks.device.process import batch_in_words, run_process
 from benchmarks.device.section import Section, Setting
 from benchmarks.harness import median_ratio
 from benchmarks.step_shapes import Shape
 from hetlora.errors import HetloraError
 
-WARM_UP: Final = 2
 # Each opens its two sessions anew, in half of them the bare one first: see `PairedTraining`.
-PROCESSES: Final = 4
+PROCESSES: Final = 8
 # Relative; both sides compute the same step.
 _SAME_LOSS: Final = 1e-5
 
@@ -27,9 +27,9 @@ class OverheadRow:
     """One bundle at one rank and batch; shares are of a bare step's seconds, by the wall's clock and the
     processor's.
 
-    `overhead` is the median over pairs of steps, less one: `Trainer.step`, the event, the look at all
-    conditions, and whether a checkpoint is due. Beside it: `checkpoints`, what those that were kept took on
-    average, and `data`, what reading a batch takes, which a bare loop has to do as well.
+    `overhead` is all that the SDK adds to a step: the median over pairs of steps, less one (`Trainer.step`,
+    the event, the look at all conditions), and `checkpoints`, what those that were kept took on average.
+    Beside it: `data`, what reading a batch takes, which a bare loop has to do as well.
     """
 
     model: str
@@ -75,18 +75,15 @@ def overhead_row(model: str, rank: int, shape: str, processes: Sequence[Mapping[
         if abs(losses["sdk"] - losses["bare"]) > _SAME_LOSS * abs(losses["bare"]):
             raise HetloraError(f"{model}: first losses of the SDK and of bare steps differ", got=losses)
     wall, processor = _pooled(processes, "wall"), _pooled(processes, "processor")
-    bare = statistics.median(wall["bare"])
-    kept = statistics.mean(
-        told["checkpoint_seconds"]["wall"] / len(told["seconds"]["wall"]["sdk"]) for told in processes
-    )
+    bare, kept = statistics.median(wall["bare"]), _checkpoints(wall)
     return OverheadRow(
         model,
         rank,
         shape,
         round(bare, 4),
-        round(median_ratio(wall["sdk"], wall["bare"]) - 1, 4),
-        round(median_ratio(processor["sdk"], processor["bare"]) - 1, 4),
-        round(kept / bare, 4),
+        round(median_ratio(wall["sdk"], wall["bare"]) - 1 + kept, 4),
+        round(median_ratio(processor["sdk"], processor["bare"]) - 1 + _checkpoints(processor), 4),
+        round(kept, 4),
         round(statistics.median(wall["data"]) / bare, 4),
     )
 
@@ -97,10 +94,15 @@ def _pooled(processes: Sequence[Mapping[str, Any]], clock: str) -> dict[str, lis
     return {side: [second for own in told for second in own[side][WARM_UP:]] for side in told[0]}
 
 
+def _checkpoints(seconds: Mapping[str, Sequence[float]]) -> float:
+    """What they took a step on average, in bare steps."""
+    return statistics.mean(seconds["checkpoint"]) / statistics.median(seconds["bare"])
+
+
 def _table(rows: Sequence[OverheadRow]) -> Table:
     table = Table(title="Overhead around a bare step", title_justify="left")
     table.add_column("model")
-    for heading in ("rank", "batch", "bare ms", "overhead", "by processor", "checkpoints", "data"):
+    for heading in ("rank", "batch", "bare ms", "overhead", "by processor", "of it checkpoints", "data"):
         table.add_column(heading, justify="right")
     for row in rows:
         shares = (row.overhead, row.processor_overhead, row.checkpoints, row.data)

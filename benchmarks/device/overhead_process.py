@@ -23,6 +23,8 @@ from edge_sdk.session.resuming import Checkpoints
 from edge_sdk.training.local import train_locally
 from hetlora.messages.conditions import Conditions
 
+# Steps that count for nothing; each keeps a checkpoint, so that the pace of those that follow is measured.
+WARM_UP: Final = 2
 # All that a run can ask of a device itself, and that any device meets: each has to be looked up.
 CONDITIONS: Final = Conditions(
     charging=True,
@@ -37,9 +39,9 @@ CONDITIONS: Final = Conditions(
 class PairedTraining:
     """A round whose every step has a bare one of the same batch beside it, before it and after it in turn.
 
-    `seconds` are by clock and side, "sdk" or "bare", one for each step, and "data" for those in which the
-    round read its batch, which count for neither; `checkpoints` those that it spent on keeping them, by
-    clock. The first losses of both are in `first_losses`.
+    `seconds` are by clock and side, "sdk" or "bare", one for each step, "data" for those in which the round
+    read its batch, which count for neither side, and "checkpoint" for those in which it kept one, or found
+    that none is due; these are not among the step's. The first losses of both are in `first_losses`.
 
     Of two sessions of one model in one process, the same steps take up to a hundredth longer in the one than
     in the other, by where their memory happens to lie; `bare_first` says which is opened first.
@@ -65,9 +67,8 @@ class PairedTraining:
         self.events: list[Event] = []
         self.first_losses: dict[str, float] = {}
         self.seconds: dict[str, dict[str, list[float]]] = {
-            name: {"sdk": [], "bare": [], "data": []} for name in self._clocks
+            name: {"sdk": [], "bare": [], "data": [], "checkpoint": []} for name in self._clocks
         }
-        self.checkpoints = dict.fromkeys(self._clocks, 0.0)
 
     def run(self) -> None:
         """Take all steps."""
@@ -99,9 +100,14 @@ class PairedTraining:
 
     def _keep(self, seconds: float) -> None:
         before = {name: clock() for name, clock in self._clocks.items()}
-        self._checkpoints.keep(seconds)
+        if self._trainer.steps_done > WARM_UP:
+            self._checkpoints.keep(seconds)
+        else:
+            self._checkpoints.keep_now()
         for name, clock in self._clocks.items():
-            self.checkpoints[name] += clock() - before[name]
+            took = clock() - before[name]
+            self.seconds[name]["checkpoint"].append(took)
+            self._marks[name] += took
 
     def _on_step(self, step: int, loss: float) -> None:
         """As `TrainingAssignment` has it."""
@@ -135,7 +141,6 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         paired.run()
     return {
         "seconds": paired.seconds,
-        "checkpoint_seconds": paired.checkpoints,
         "first_losses": paired.first_losses,
     }
 

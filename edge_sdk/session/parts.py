@@ -35,17 +35,14 @@ def put_part(database: sqlite3.Connection, name: Part, data: bytes) -> None:
 
 def put_tensors(database: sqlite3.Connection, name: Part, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Keep tensors as a safetensors file, of which no copy is in memory on the way."""
-    sizes: list[int] = []
-    write_tensors(tensors, lambda piece: sizes.append(len(piece)))
-    row_id = _row_of_size(database, name, sum(sizes))
+    pieces: list[memoryview] = []  # views of where the tensors lie
+    write_tensors(tensors, pieces.append)
+    row_id = _row_of_size(database, name, sum(map(len, pieces)))
     digest = hashlib.sha256()
     with database.blobopen("assignment_parts", "data", row_id) as blob:
-
-        def write(piece: memoryview) -> None:
+        for piece in pieces:
             digest.update(piece)
             blob.write(piece)
-
-        write_tensors(tensors, write)
     _put_digest(database, name, digest.hexdigest())
 
 

@@ -22,13 +22,11 @@ def micro_batches(manifest: Manifest, batch: Batch, most_rows: int | None) -> li
     Raises:
         DataError: as `labelled_feeds`, where there are several parts.
     """
-    if most_rows is None:
+    if most_rows is None or _has_rows(batch.get(LABELS), most_rows):
         return [(batch, 1.0)]
     feeds = labelled_feeds(manifest, batch)
     counts = scored_places(manifest.task, feeds[LABELS])
     starts = range(0, len(counts), most_rows)
-    if len(starts) == 1:
-        return [(batch, 1.0)]
     totals = [int(counts[start : start + most_rows].sum()) for start in starts]
     shares = [total / sum(totals) if any(totals) else 1 / len(totals) for total in totals]
     return [
@@ -36,6 +34,11 @@ def micro_batches(manifest: Manifest, batch: Batch, most_rows: int | None) -> li
         for start, share in zip(starts, shares, strict=True)
         if share
     ]
+
+
+def _has_rows(labels: object, most: int) -> bool:
+    """Whether there are so many or fewer, so that the runtime's own look at the batch is the only one."""
+    return isinstance(labels, np.ndarray) and labels.ndim > 0 and len(labels) <= most
 
 
 def scored_places(task: Task, labels: NDArray[Any]) -> NDArray[np.int64]:

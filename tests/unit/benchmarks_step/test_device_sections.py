@@ -26,28 +26,39 @@ def told_of_steps(sdk_loss: float = 2.0) -> dict[str, Any]:
         "sdk": [9.0, 9.0, 1.02, 2.08, 4.12],
         "bare": [1.0, 1.0, 1.0, 2.0, 4.0],
         "data": [0.0, 0.0, 0.1, 0.2, 0.3],
+        "checkpoint": [9.0, 9.0, 0.0, 0.3, 0.0],
     }
-    processor = {"sdk": [9.0, 9.0, 1.01, 2.0, 4.4], "bare": [1.0, 1.0, 1.0, 2.0, 4.0], "data": [0.0] * 5}
+    processor = {
+        "sdk": [9.0, 9.0, 1.01, 2.0, 4.4],
+        "bare": [1.0, 1.0, 1.0, 2.0, 4.0],
+        "data": [0.0] * 5,
+        "checkpoint": [9.0, 9.0, 0.0, 0.06, 0.0],
+    }
     return {
         "seconds": {"wall": own, "processor": processor},
-        "checkpoint_seconds": {"wall": 0.5, "processor": 0.1},
         "first_losses": {"sdk": sdk_loss, "bare": 2.0},
     }
 
 
 def test_overhead_is_the_middle_of_the_pairs_and_shares_are_of_a_bare_step() -> None:
     row = overhead_row("encoder", 2, "2x64", [told_of_steps()])
-    assert (row.bare_seconds, row.overhead, row.processor_overhead) == (2.0, 0.03, 0.01)
-    # 0.5 s in five steps of 2 s; and 0.2 s of 2 s.
+    # 0.3 s in three steps of 2 s; and 0.2 s of 2 s.
     assert (row.checkpoints, row.data) == (0.05, 0.1)
+    # The middle of 2, 4 and 3 percent, and of 1, 0 and 10, with the checkpoints.
+    assert (row.bare_seconds, row.overhead, row.processor_overhead) == (2.0, 0.08, 0.02)
 
 
 def test_pairs_of_all_processes_count_and_the_warm_up_of_none() -> None:
     slow = told_of_steps()
-    slow["seconds"]["wall"] = {"sdk": [9.0, 9.0, 1.5], "bare": [1.0, 1.0, 1.0], "data": [0.0, 0.0, 0.1]}
+    slow["seconds"]["wall"] = {
+        "sdk": [9.0, 9.0, 1.5],
+        "bare": [1.0, 1.0, 1.0],
+        "data": [0.0, 0.0, 0.1],
+        "checkpoint": [0.0, 0.0, 0.3],
+    }
     row = overhead_row("encoder", 2, "2x64", [told_of_steps(), slow])
-    # Ratios are 1.02, 1.04, 1.03 and 1.5; bare steps 1, 2, 4 and 1.
-    assert (row.overhead, row.bare_seconds) == (0.035, 1.5)
+    # Ratios are 1.02, 1.04, 1.03 and 1.5; bare steps 1, 2, 4 and 1; checkpoints 0.6 s in four steps of 1.5 s.
+    assert (row.overhead, row.bare_seconds) == (0.135, 1.5)
 
 
 def test_sides_that_took_other_steps_are_no_pair() -> None:
