@@ -54,7 +54,7 @@ class ToolchainMissing(Exception):
 class Toolchain:
     """Where the tools are.
 
-    `knows_older_java`: whether `java` can hold code against the classes of Java 8; a JRE, without its JDK, cannot.
+    `knows_older_java`: whether `java` can hold code against the classes of Java 8; a JRE cannot.
     """
 
     java: str
@@ -98,7 +98,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _java() -> tuple[str, bool]:
-    """A Java of `OLDEST_JAVA` or newer, JAVA_HOME's or the path's; and whether it knows what older ones had."""
+    """A Java of `OLDEST_JAVA` or newer, JAVA_HOME's or the path's; and whether it knows what Java 8 had."""
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else shutil.which("java")
     if java is None or not Path(java).exists():
