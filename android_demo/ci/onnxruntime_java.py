@@ -1,9 +1,9 @@
 """ONNX Runtime for Java on this machine, in two builds that the same client runs on.
 
-`upstream` is what the project publishes for desktop Java: any build runs the client, which opens plain graphs
-alone. `training` is the runtime inside the Python package `onnxruntime-training-cpu`, on which Java's bindings
-run once something looks like the library that they were linked to: `ort_shim/onnxruntime.c`. Its kernels are
-those of the Python client, so that the numbers of both must be the same bits.
+`upstream` is what the project publishes for desktop Java: any build runs the client, which opens plain
+graphs alone. `training` is the runtime inside the Python package `onnxruntime-training-cpu`; Java's bindings
+run on it once something looks like the library that they were linked to: `ort_shim/onnxruntime.c`. Its
+kernels are those of the Python client, so that the numbers of both must be the same bits.
 
     python android_demo/ci/onnxruntime_java.py     fetch and build both, and print where they are
 """

@@ -1,7 +1,7 @@
 """The Kotlin client trains a bundle on a Java machine as Python does: on the same kernels to the same bits.
 
-On the runtime of the Python package numbers are held to Python's by their bits, over the same graph. On what is
-published for desktop Java, an older version with other kernels, they are held to the Python client's own runtime.
+On the runtime of the Python package, over the same graph, Kotlin's numbers are Python's bit by bit. On what
+is published for desktop Java, an older version with other kernels, losses are near Python's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edge_sdk.runtimes.onnx_library import open_session
 from edge_sdk.training.trainer import Trainer
 from hetlora.adapter import Adapter, LoraFactors, Tensor
 from hetlora.bundle import Bundle
-from hetlora.graph_names import LABELS, LOSS
+from hetlora.graph_names import LOSS
 from hetlora.manifest import has_decoder
 from hetlora.messages.device import TrainingSettings
 from hetlora.tensors import factor_keys, to_tensors
@@ -183,7 +183,7 @@ def test_kotlin_trains_to_the_bits_of_python_on_the_same_kernels(
     assert answer["factors"] == after
     # FedProx's term is summed in float32 by Python, and in float64 in Kotlin: the loss alone tells.
     np.testing.assert_allclose(answer["losses"], losses, rtol=1e-6)
-    assert losses[-1] < losses[0]
+    assert losses[-2] < losses[0]  # of the same batch
 
     scorer = Trainer(
         OnnxRuntime(bundle, adapter.ranks, threads=1), trainer.adapter(), bundle.manifest, SETTINGS
@@ -191,7 +191,7 @@ def test_kotlin_trains_to_the_bits_of_python_on_the_same_kernels(
     scored = scorer.evaluate(batches_for(bundle)[-1])
     assert answer["eval_loss"] == scored.loss
     logits = np.zeros(0) if scored.logits is None else scored.logits
-    assert answer["logits"] == logits.ravel().tolist()
+    assert np.float32(answer["logits"]).tolist() == logits.ravel().tolist()
 
 
 def test_kotlin_on_published_onnxruntime_has_the_losses_of_the_python_client(

@@ -32,7 +32,8 @@ private fun sessionOptions(threads: Int?): SessionOptions {
     val options = SessionOptions()
     options.setIntraOpNumThreads(threads?.coerceAtMost(Runtime.getRuntime().availableProcessors()) ?: 0)
     options.setInterOpNumThreads(1)
-    options.setSessionLogLevel(OrtLoggingLevel.ORT_LOGGING_LEVEL_ERROR)
+    // What it logs of an error quotes numbers of the batch, which are somebody's text.
+    options.setSessionLogLevel(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL)
     // Threads that spin while they wait burn battery.
     options.addConfigEntry("session.intra_op.allow_spinning", "0")
     // By its name alone a file may be taken for one of ORT's own format, which no one has checked.
