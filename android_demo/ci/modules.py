@@ -31,4 +31,16 @@ KOTLIN: Final = ("stdlib", "annotations", "serialization-core", "serialization-j
 TEST_LIBRARIES: Final = ("junit", "hamcrest")
 CONTRACT: Final = {"hetlora.contract": str(ANDROID_DEMO.parent / "tests" / "contract")}
 
-MODULES: Final = (Module("sdk-core", (*KOTLIN, "bouncycastle"), test_properties=CONTRACT),)
+ONNXRUNTIME: Final = {
+    "onnxruntime.native.path": str(ANDROID_DEMO / ".toolchain" / "onnxruntime" / "upstream")
+}
+
+MODULES: Final = (
+    Module("sdk-core", (*KOTLIN, "bouncycastle"), test_properties=CONTRACT),
+    Module(
+        "trainer-ort",
+        (*KOTLIN, "bouncycastle", "onnxruntime"),
+        needs=("sdk-core",),
+        test_properties=CONTRACT | ONNXRUNTIME,
+    ),
+)
