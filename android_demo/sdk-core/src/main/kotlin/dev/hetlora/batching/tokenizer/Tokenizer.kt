@@ -1,9 +1,9 @@
 package dev.hetlora.batching.tokenizer
 
+import dev.hetlora.messages.NotJson
+import dev.hetlora.messages.parseStrictJson
 import java.io.File
 import java.io.IOException
-import kotlinx.serialization.SerializationException
-import kotlinx.serialization.json.Json
 
 /**
  * Texts to token numbers as the `tokenizers` library does it, for the kinds of tokenizer.json that it knows:
@@ -76,16 +76,16 @@ class Tokenizer internal constructor(fields: JsonFields) {
          * @throws dev.hetlora.errors.HetloraException `bundle_invalid` for a kind that this client does not know.
          */
         fun read(file: File): Tokenizer = try {
-            of(file.readText())
+            of(file.readBytes())
         } catch (error: IOException) {
             throw refusedTokenizer("cannot be read", error.javaClass.simpleName)
         }
 
-        /** Reads the text of such a file; errors as of [read]. */
-        fun of(json: String): Tokenizer = try {
-            Tokenizer(JsonFields("the file", Json.parseToJsonElement(json)))
-        } catch (error: SerializationException) {
-            throw refusedTokenizer("is not JSON", error.javaClass.simpleName)
+        /** Reads the bytes of such a file; errors as of [read]. */
+        fun of(bytes: ByteArray): Tokenizer = try {
+            Tokenizer(JsonFields("the file", parseStrictJson(bytes)))
+        } catch (error: NotJson) {
+            throw refusedTokenizer("is not JSON", error.reason)
         }
     }
 }

@@ -26,7 +26,7 @@ class TokenContractTest {
     @Test
     fun eachTextBecomesTheTokensOfTheFile() {
         val found = contract["tokenizers"]!!.jsonArray.flatMap { case ->
-            val tokenizer = Tokenizer.of(case.jsonObject["tokenizer"].toString())
+            val tokenizer = Tokenizer.of(case.jsonObject["tokenizer"].toString().toByteArray())
             texts.map { (name, text) ->
                 "${case.jsonObject.string("name")}, $name" to summary(tokenizer.encode(text))
             }
