@@ -22,14 +22,14 @@ FILE: Final = (
 )
 EVERY: Final = [chr(code) for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF]
 DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
-HEAD: Final = '''package dev.hetlora.batching.tokenizer
+HEAD: Final = """package dev.hetlora.batching.tokenizer
 
 /**
  * What the `tokenizers` library takes characters for, written by `ci/unicode_tables.py`: it does not ask the
  * Unicode version of this machine, and neither may we. [CodePoints.of] and [LowerCase] read these.
  */
 internal object UnicodeTables {
-'''
+"""
 
 
 def kept_apart(splitter: pre_tokenizers.PreTokenizer) -> set[str]:
@@ -45,7 +45,7 @@ def matched(pattern: str) -> set[str]:
 
 
 def left_out(normalizer: normalizers.Normalizer) -> set[str]:
-    """The characters that a normaliser removes by themselves: marks stay apart with nothing to combine with."""
+    """The characters that a normaliser removes, each by itself: marks have nothing to combine with."""
     return {character for character in EVERY if normalizer.normalize_str(character) == ""}
 
 
@@ -100,7 +100,7 @@ def packed_ranges(characters: Iterable[str]) -> str:
 
 
 def packed_lower_case() -> str:
-    """Runs of capitals: the first, how many, from one to the next, and how far each is from its lower case."""
+    """Runs of capitals: the first, how many, from one to the next, and how far to the small letter."""
     lower = normalizers.Lowercase()
     runs: list[list[int]] = []
     for character in EVERY:

@@ -77,8 +77,10 @@ class TextEncoder(
      */
     fun promptIds(text: String, room: Int): IntArray {
         val own = tokenizer.encode(text)
-        val excess = maxOf(before.size + own.size - room, 0)
-        val whole = idsOf(before) + own.copyOfRange(minOf(excess, own.size), own.size)
+        // As in Python, where of a text without a token of its own all special ones are those before it.
+        val first = idsOf(if (own.isEmpty()) before + after else before)
+        val excess = maxOf(first.size + own.size - room, 0)
+        val whole = first + own.copyOfRange(minOf(excess, own.size), own.size)
         return whole.copyOf(minOf(whole.size, room))
     }
 
