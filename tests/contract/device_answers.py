@@ -129,10 +129,8 @@ def answer_planning(file: Fields) -> Fields:
 
 
 def watch_of(case: Fields) -> Watch:
-    asked = {name: Conditions.model_validate(case.get(name, {})) for name in ("own", "of_run")}
-    of_app: Fields = {
-        f"is_{name}": (lambda known=known: known) for name, known in case.get("app", {}).items()
-    }
+    asked: Fields = {name: Conditions.model_validate(case.get(name, {})) for name in ("own", "of_run")}
+    of_app: Fields = {f"is_{name}": (lambda known=known: known) for name, known in case.get("app", {}).items()}
     moment = datetime.fromisoformat(f"2026-11-22T{case.get('moment', '12:00')}")
     return Watch(now=lambda: moment, **asked, **of_app)
 
