@@ -5,7 +5,7 @@ import java.util.Locale
 
 private val sameArchitectures = mapOf("amd64" to "x86_64", "x64" to "x86_64", "arm64" to "aarch64")
 private val cacheSize = Regex("(\\d{1,12})([KMG]?)")
-private val units = mapOf("" to 1L, "K" to 1L shl 10, "M" to 1L shl 20, "G" to 1L shl 30)
+private val units = mapOf("" to 0, "K" to 10, "M" to 20, "G" to 30) // powers of two
 
 /** What the files of a Linux kernel tell, the same as the Python SDK reads; Android closes many of them to apps. */
 class LinuxSources(private val files: KernelFiles = KernelFiles()) : Sources {
@@ -26,7 +26,7 @@ class LinuxSources(private val files: KernelFiles = KernelFiles()) : Sources {
     override fun lastLevelCacheBytes(): Long? = known {
         val sizes = below(File(files.sys, "devices/system/cpu/cpu0/cache"), "index")
             .mapNotNull { cacheSize.matchEntire(textOf(File(it, "size")))?.destructured }
-        sizes.maxOfOrNull { (size, unit) -> size.toLong() * units.getValue(unit) }?.takeIf { it > 0 }
+        sizes.maxOfOrNull { (size, unit) -> size.toLong() shl units.getValue(unit) }?.takeIf { it > 0 }
     }
 }
 
