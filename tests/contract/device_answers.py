@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,11 +21,13 @@ from unittest.mock import patch
 
 from edge_sdk import conditions as watching
 from edge_sdk.conditions import Watch
+from edge_sdk.planning.calibration import correction_of
 from edge_sdk.planning.explanation import bound_in_words, concessions, settled_by_bundle
 from edge_sdk.planning.forecast import UNCORRECTED, Correction
 from edge_sdk.planning.ladder import ladder, lengths, rows_at_a_time
 from edge_sdk.planning.planner import Planner
 from edge_sdk.planning.preference import is_unsurpassed, preferred
+from edge_sdk.planning.trial import Trial
 from edge_sdk.probe.bandwidth import block_bytes, last_level_cache_bytes
 from edge_sdk.probe.battery import Battery, measure_battery
 from edge_sdk.probe.bursts import good_of
@@ -111,6 +114,10 @@ def answer_planning(file: Fields) -> Fields:
         except HetloraError:
             return planner.manifest, None
 
+    def corrected(seconds: float, grown_bytes: int | None, watts: float | None) -> Fields:
+        forecast = planners[file["cases"][0]["name"]].choose().forecast
+        return asdict(correction_of(Trial(seconds, grown_bytes, watts), forecast))
+
     return {
         "ladders": [one | {"ranks": told(ladder, one["min"], one["max"])} for one in file["ladders"]],
         "rows_at_a_time": [one | {"rows": rows_at_a_time(one["batch"])} for one in file["rows_at_a_time"]],
@@ -121,6 +128,11 @@ def answer_planning(file: Fields) -> Fields:
             one | {"rows": told(planners[one["case"]].rows_for, one["rank"], one["tokens"])}
             for one in file["rows_for"]
         ],
+        # Of steps of the first case.
+        "corrections": [
+            one | {"correction": corrected(one["seconds"], one["grown_bytes"], one["watts"])}
+            for one in file["corrections"]
+        ],
         "preferences": [
             one | {"preferred": preferred([plan(name) for name in one["cases"]], one["max_tokens"])}
             for one in file["preferences"]
@@ -130,7 +142,9 @@ def answer_planning(file: Fields) -> Fields:
 
 def watch_of(case: Fields) -> Watch:
     asked: Fields = {name: Conditions.model_validate(case.get(name, {})) for name in ("own", "of_run")}
-    of_app: Fields = {f"is_{name}": (lambda known=known: known) for name, known in case.get("app", {}).items()}
+    of_app: Fields = {
+        f"is_{name}": (lambda known=known: known) for name, known in case.get("app", {}).items()
+    }
     moment = datetime.fromisoformat(f"2026-11-22T{case.get('moment', '12:00')}")
     return Watch(now=lambda: moment, **asked, **of_app)
 

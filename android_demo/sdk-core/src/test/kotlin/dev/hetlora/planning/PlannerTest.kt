@@ -17,7 +17,7 @@ private const val MB = 1_000_000L
 
 /** What no case of the contract has: sizes that no number holds, files for some ranks alone. */
 class PlannerTest {
-    // One byte alive per token and rank; ranks 2 to 32.
+    // 1 MB alive per token and rank, 10 MFLOP per token.
     private val costs = CostModel(
         StepCost(perToken = 10 * MB), StepCost(), listOf(StepCost(perTokenPerRank = MB)), 0, 0, 0, MB,
     )
@@ -32,7 +32,7 @@ class PlannerTest {
     }
 
     @Test
-    fun traficOfAnAdapterBeyondEveryNumberIsNotSmall() {
+    fun trafficOfAnAdapterBeyondEveryNumberIsNotSmall() {
         val forecast = planner(costs.copy(adapterBytesPerRank = (1L shl 53) - 1), memory = (1L shl 53) - 1)
             .copy(offer = offer(maxRank = Int.MAX_VALUE)).attempts(8).last().forecast
         assertEquals(Long.MAX_VALUE, forecast.trafficBytes)

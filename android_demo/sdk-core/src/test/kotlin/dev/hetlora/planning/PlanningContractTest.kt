@@ -62,6 +62,24 @@ class PlanningContractTest {
     }
 
     @Test
+    fun realStepsCorrectTheForecastAsInPython() {
+        val forecast = planners.getValue(cases.first().text("name")).value.choose().forecast
+        for (one in objects("corrections")) {
+            val taken = StepsTaken(one.known("seconds")!!.double, one.known("grown_bytes")?.long, one.known("watts")?.double)
+            compare(one.toString(), one.getValue("correction")) {
+                val found = correctionOf(taken, forecast)
+                JsonObject(
+                    mapOf(
+                        "memory" to JsonPrimitive(found.memory),
+                        "seconds" to JsonPrimitive(found.seconds),
+                        "watts" to JsonPrimitive(found.watts),
+                    ),
+                )
+            }
+        }
+    }
+
+    @Test
     fun sizesToChooseFromAreTheSame() {
         for (one in objects("ladders")) {
             compare(one.toString(), one.getValue("ranks")) { numbers(ladder(one.int("min"), one.int("max"))) }

@@ -40,7 +40,7 @@ class SystemProbeTest {
         assertEquals(8L, report.cores)
         assertEquals(1.2e10, report.memoryBandwidthBytesPerSecond!!, 0.0)
         assertEquals("wifi", report.network)
-        assertEquals(2.4e6, twoDigits(2.35e6), 0.0) // 2.35e6 is a whole number: of two near ones the even digit
+        assertEquals(2.4e6, twoDigits(2.35e6), 0.0) // of two that are as near the even digit
         assertEquals(1.0e6, twoDigits(999_999.0), 0.0)
     }
 
