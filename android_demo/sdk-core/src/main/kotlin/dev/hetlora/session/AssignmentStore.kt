@@ -5,13 +5,13 @@ import dev.hetlora.errors.HetloraException
 import dev.hetlora.folder.DeviceFiles
 import dev.hetlora.messages.Offer
 import dev.hetlora.messages.Report
-import dev.hetlora.tensors.sha256Of
+import dev.hetlora.identity.sha256Of
 
 // A population may have several runs at once, and nobody tells a device that one has ended.
 const val KEPT_RUNS = 4
 
 /** A training between two steps; `state` is all that its trainer needs to go on. */
-class Checkpoint(val trained: Trained, val state: ByteArray)
+class Checkpoint(val trained: TrainedSteps, val state: ByteArray)
 
 /**
  * What a device delivers: safetensors bytes, and the report that goes with them.

@@ -36,7 +36,7 @@ private val ALWAYS = setOf(Progress.OFFERED, Progress.GIVEN_UP)
 /** Which moves the progress of an assignment may take; one that is not a key is final. */
 val LEGAL_MOVES: Map<Progress, Set<Progress>> = mapOf(
     Progress.OFFERED to setOf(Progress.TAKEN) + ALWAYS,
-    // Trained before a checkpoint was due; and delivered without having been stored, on a full disk.
+    // TrainedSteps before a checkpoint was due; and delivered without having been stored, on a full disk.
     Progress.TAKEN to setOf(Progress.TRAINING, Progress.TRAINED, Progress.DELIVERED) + ALWAYS,
     Progress.TRAINING to setOf(Progress.TRAINING, Progress.TRAINED, Progress.DELIVERED) + ALWAYS,
     Progress.TRAINED to setOf(Progress.DELIVERED) + ALWAYS,

@@ -4,7 +4,7 @@ import dev.hetlora.errors.HetloraException
 import dev.hetlora.folder.DeviceFiles
 import dev.hetlora.folder.isTemporary
 import dev.hetlora.folder.replace
-import dev.hetlora.tensors.sha256Of
+import dev.hetlora.identity.sha256Of
 import kotlinx.serialization.SerializationException
 import kotlinx.serialization.encodeToString
 import kotlinx.serialization.json.Json

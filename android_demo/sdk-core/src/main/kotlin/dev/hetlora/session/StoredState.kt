@@ -17,7 +17,7 @@ data class Terms(
 
 /** How far a training is: its steps, and the seconds that they took; `highSteps` are of [Divergence]. */
 @Serializable
-data class Trained(
+data class TrainedSteps(
     val steps: Int,
     val seconds: Double,
     val firstLoss: Double,
@@ -43,7 +43,7 @@ data class StoredAssignment(
     val trainedSteps: Int = 0,
     val starts: Int = 0,
     val terms: Terms? = null,
-    val trained: Trained? = null,
+    val trained: TrainedSteps? = null,
     val report: Report? = null,
     val parts: Map<Part, String> = emptyMap(),
 )

@@ -1,12 +1,10 @@
 package dev.hetlora.transport
 
-import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
+import dev.hetlora.messages.MAX_ANSWER_BYTES
+import dev.hetlora.messages.noService
 import java.io.ByteArrayOutputStream
 import java.io.EOFException
-
-// Control answers are small; what is larger is fetched as an object with a promised size.
-const val MAX_ANSWER_BYTES = 1024 * 1024
 
 // From an answer's head to its last byte; and once the visit was asked to end.
 const val MAX_ANSWER_SECONDS = 300.0
@@ -41,14 +39,6 @@ fun readAnswer(answer: HttpAnswer, timer: () -> Double, stop: StopSignal): ByteA
     if (promised != null && data.size() < promised) throw EOFException("${data.size()} of $promised bytes")
     return data.toByteArray()
 }
-
-/** What to throw of an answer that no service of this protocol gives, such as the page of a captive portal. */
-fun noService(got: String, expected: String) = HetloraException(
-    ErrorCode.SERVICE_UNREACHABLE,
-    "the answer is not one of a hetlora service",
-    got = got,
-    expected = expected,
-)
 
 internal fun checkNotCompressed(answer: HttpAnswer) {
     val encoding = (answer.header("Content-Encoding") ?: "").trim().lowercase()

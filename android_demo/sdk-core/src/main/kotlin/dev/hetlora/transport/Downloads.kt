@@ -4,7 +4,9 @@ import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.folder.DeviceFiles
 import dev.hetlora.messages.ObjectRef
-import dev.hetlora.tensors.sha256OfFile
+import dev.hetlora.messages.noService
+import dev.hetlora.identity.sha256Of
+import dev.hetlora.identity.verifyDigest
 import java.io.EOFException
 import java.io.IOException
 import kotlin.math.min
@@ -46,11 +48,11 @@ class Downloads(
         val part = part(ref)
         try {
             fill(ref, part, name)
-            if (sha256OfFile(files.file(part)) != ref.sha256) {
+            if (sha256Of(files.file(part)) != ref.sha256) {
                 // The first bytes may be a damaged leftover: only a whole fresh copy proves the service wrong.
                 files.remove(part)
                 fill(ref, part, name)
-                verify(ref, part, name)
+                verifyDigest(name, sha256Of(files.file(part)), ref.sha256)
             }
         } catch (error: HetloraException) {
             if (error.isA(ErrorCode.INVALID_INPUT) || error.isA(ErrorCode.REFUSED)) files.remove(part)
@@ -67,18 +69,6 @@ class Downloads(
     fun dropLeftovers() = files.list(folder).forEach { files.remove("$folder/$it") }
 
     private fun part(ref: ObjectRef) = "$folder/${ref.sha256}.part"
-
-    private fun verify(ref: ObjectRef, part: String, name: String) {
-        val got = sha256OfFile(files.file(part))
-        if (got != ref.sha256) {
-            throw HetloraException(
-                ErrorCode.DIGEST_MISMATCH,
-                "$name does not match its digest",
-                got = "sha256 $got",
-                expected = "sha256 ${ref.sha256}",
-            )
-        }
-    }
 
     private fun fill(ref: ObjectRef, part: String, name: String) {
         if ((files.sizeBytes(part) ?: 0) > ref.sizeBytes) files.remove(part)

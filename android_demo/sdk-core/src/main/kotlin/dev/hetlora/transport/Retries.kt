@@ -1,6 +1,7 @@
 package dev.hetlora.transport
 
 import dev.hetlora.errors.ErrorCode
+import dev.hetlora.messages.errorOfAnswer
 import java.io.IOException
 import java.time.DateTimeException
 import java.time.Duration

@@ -3,17 +3,13 @@ package dev.hetlora.transport
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.identity.Identity
-import dev.hetlora.identity.SignatureParameters
-import dev.hetlora.identity.contentDigest
-import dev.hetlora.identity.signatureBase
-import dev.hetlora.identity.signatureHeader
-import dev.hetlora.tensors.sha256Of
+import dev.hetlora.identity.sha256Of
+import dev.hetlora.identity.signedHeaders
+import dev.hetlora.messages.errorOfAnswer
 import java.io.IOException
 import java.net.URI
 import java.net.URISyntaxException
 import java.net.URL
-import java.security.SecureRandom
-import java.util.Base64
 import kotlin.random.Random
 
 const val USER_AGENT = "hetlora-android/0.1.0"
@@ -39,7 +35,6 @@ class Transport(
     private val stop: StopSignal = StopSignal(),
 ) {
     val serviceUrl: String = checkedAddress(serviceUrl)
-    private val nonces = SecureRandom()
 
     /**
      * Send a request until it is answered, and return the body of the answer.
@@ -64,7 +59,7 @@ class Transport(
     fun <Result> retrying(action: () -> Result): Result = try {
         retrying(random, stop::sleep, action)
     } catch (answer: ErrorAnswer) {
-        throw toldError(answer, serviceUrl)
+        throw errorOfAnswer(answer.status, answer.body, serviceUrl, answer.retryAfterSeconds)
     } catch (error: IOException) {
         throw HetloraException(
             ErrorCode.SERVICE_UNREACHABLE,
@@ -95,22 +90,10 @@ class Transport(
         }
 
     private fun signed(method: String, url: URL, body: ByteArray?): Map<String, String> {
+        // Digests and ranges are over the bytes as they travel; Android would ask for gzip by itself.
+        val plain = mapOf("Accept-Encoding" to "identity", "User-Agent" to USER_AGENT)
         val bodySha256 = sha256Of(body ?: ByteArray(0))
-        val nonce = ByteArray(24).also(nonces::nextBytes)
-        val parameters = SignatureParameters(
-            clock().toLong(),
-            Base64.getUrlEncoder().withoutPadding().encodeToString(nonce),
-            identity.deviceId,
-        )
-        val base = signatureBase(parameters, method, url.path, url.query ?: "", bodySha256)
-        return mapOf(
-            // Digests and ranges are over the bytes as they travel; Android would ask for gzip by itself.
-            "Accept-Encoding" to "identity",
-            "User-Agent" to USER_AGENT,
-            "Content-Digest" to contentDigest(bodySha256),
-            "Signature-Input" to parameters.header(),
-            "Signature" to signatureHeader(identity.sign(base)),
-        )
+        return plain + identity.signedHeaders(method, url.path, url.query ?: "", bodySha256, clock().toLong())
     }
 }
 

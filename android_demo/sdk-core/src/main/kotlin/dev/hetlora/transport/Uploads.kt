@@ -2,6 +2,7 @@ package dev.hetlora.transport
 
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
+import dev.hetlora.messages.noService
 import java.security.MessageDigest
 import java.util.Base64
 import kotlin.math.max
