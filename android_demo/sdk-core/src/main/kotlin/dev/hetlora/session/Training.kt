@@ -21,17 +21,17 @@ fun resumed(trainer: LocalTrainer, store: AssignmentStore): TrainedSteps? {
         logger.warning("event=checkpoint_unusable error=$error")
         return null
     }
-    return checkpoint.trained.takeIf { it.steps == trainer.stepsDone }
+    return checkpoint.trained
 }
 
 /**
  * Take the plan's steps, at least one, and no further one once `maxSeconds` have passed.
  *
  * Steps of an earlier process are among them, and its seconds in those of the result. A late update is thrown away
- * whole, an early one with fewer steps counts. `onStep` is called after each step, and may end the training, which
+ * whole, an early one with fewer steps counts. `mayGoOn` is called after each step, and may end the training, which
  * is kept then.
  *
- * @throws HetloraException `training_diverged`, and what `onStep` throws.
+ * @throws HetloraException `training_diverged`, and what `mayGoOn` throws.
  */
 fun train(
     trainer: LocalTrainer,
@@ -39,9 +39,11 @@ fun train(
     store: AssignmentStore,
     maxSeconds: Double,
     timer: () -> Double,
-    onStep: (step: Int, loss: Double) -> Unit,
+    onEvent: (Event) -> Unit,
+    mayGoOn: (step: Int) -> Unit,
 ): TrainedSteps {
     var trained = resumed(trainer, store)
+    trained?.let { onEvent(Event.Resumed(it.steps)) }
     val secondsBefore = trained?.seconds ?: 0.0
     val divergence = Divergence(settings, trained?.highSteps ?: 0)
     val checkpoints = Checkpoints(trainer, store, settings.steps, timer)
@@ -55,7 +57,8 @@ fun train(
         trained = now
         checkpoints.keep(now)
         try {
-            onStep(now.steps, loss)
+            onEvent(Event.StepDone(now.steps, settings.steps, loss))
+            mayGoOn(now.steps)
         } catch (error: HetloraException) {
             if (error.code == ErrorCode.STOPPED) checkpoints.keepNow(now)
             throw error

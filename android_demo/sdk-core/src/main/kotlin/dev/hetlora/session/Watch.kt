@@ -24,12 +24,15 @@ object AnyTime : Circumstances {
 }
 
 /** Asked between two steps, two requests of a download, two parts of an upload. */
-class Watch(private val circumstances: Circumstances, private val stop: StopSignal) {
+class Watch(private val circumstances: Circumstances) {
+    /** With which the app asks for the end of the visit that is under way. */
+    var stop = StopSignal()
+
     /** Those of the run that is worked for. */
     var ofRun = Conditions()
 
     /** What keeps the device from working now, in words. */
-    fun unmet(): String? = circumstances.unmet(ofRun)
+    fun unmet(asked: Conditions = ofRun): String? = circumstances.unmet(asked)
 
     /** What keeps the device from sending now, in words. */
     fun metered(): String? = circumstances.metered(ofRun)

@@ -22,7 +22,6 @@ const val USER_AGENT = "hetlora-android/0.1.0"
  * @param serviceUrl where the service answers, http or https.
  * @param clock Unix seconds, for the signatures.
  * @param timer seconds, for how long an answer may take.
- * @param stop ends waits between two tries once it is set, and answers that drip.
  * @throws HetloraException `settings_invalid`: the address is none of a service.
  */
 class Transport(
@@ -32,9 +31,11 @@ class Transport(
     private val clock: () -> Double = { System.currentTimeMillis() / 1000.0 },
     private val random: Random = Random.Default,
     private val timer: () -> Double = { System.nanoTime() / 1e9 },
-    private val stop: StopSignal = StopSignal(),
 ) {
     val serviceUrl: String = checkedAddress(serviceUrl)
+
+    /** Ends waits between two tries once it is set, and answers that drip. */
+    var stop = StopSignal()
 
     /**
      * Send a request until it is answered, and return the body of the answer.
@@ -57,7 +58,7 @@ class Transport(
      * [LONGEST_RETRY_AFTER_SECONDS].
      */
     fun <Result> retrying(action: () -> Result): Result = try {
-        retrying(random, stop::sleep, action)
+        retrying(random, { stop.sleep(it) }, action)
     } catch (answer: ErrorAnswer) {
         throw errorOfAnswer(answer.status, answer.body, serviceUrl, answer.retryAfterSeconds)
     } catch (error: IOException) {
