@@ -9,6 +9,8 @@ import dev.hetlora.identity.sha256Of
 import dev.hetlora.identity.verifyDigest
 import java.io.EOFException
 import java.io.IOException
+import java.io.InputStream
+import java.io.OutputStream
 import kotlin.math.min
 
 // How often it is asked, while an object comes, whether it still may.
@@ -112,32 +114,29 @@ class Downloads(
     }
 
     /** Append what comes to the part; answers the fault of the line that ended it, if one did. */
-    private fun copy(answer: HttpAnswer, part: String, append: Boolean, roomBytes: Long, name: String): IOException? {
+    private fun copy(answer: HttpAnswer, part: String, append: Boolean, roomBytes: Long, name: String): IOException? =
+        files.write(part, append).use { pour(answer.body, it, roomBytes, name) }
+
+    private fun pour(body: InputStream, file: OutputStream, roomBytes: Long, name: String): IOException? {
         var room = roomBytes
-        var checked = timer()
+        var nextCheck = timer() + CHECK_SECONDS
         val piece = ByteArray(PIECE_BYTES)
-        files.write(part, append).use { file ->
-            while (true) {
-                val count = try {
-                    answer.body.read(piece)
-                } catch (error: IOException) {
-                    return error
-                }
-                if (count < 0) return null
-                receivedBytes += count
-                room -= count
-                if (room < 0) {
-                    throw HetloraException(
-                        ErrorCode.BODY_TOO_LARGE,
-                        "$name is longer than promised",
-                        got = "more bytes",
-                    )
-                }
-                file.write(piece, 0, count)
-                if (timer() - checked >= CHECK_SECONDS) {
-                    mayGoOn()
-                    checked = timer()
-                }
+        while (true) {
+            val count = try {
+                body.read(piece)
+            } catch (error: IOException) {
+                return error
+            }
+            if (count < 0) return null
+            receivedBytes += count
+            room -= count
+            if (room < 0) {
+                throw HetloraException(ErrorCode.BODY_TOO_LARGE, "$name is longer than promised", got = "more bytes")
+            }
+            file.write(piece, 0, count)
+            if (timer() >= nextCheck) {
+                mayGoOn()
+                nextCheck = timer() + CHECK_SECONDS
             }
         }
     }
