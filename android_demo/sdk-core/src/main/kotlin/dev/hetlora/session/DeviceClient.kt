@@ -18,6 +18,7 @@ import dev.hetlora.transport.StopSignal
 import dev.hetlora.transport.Transport
 import dev.hetlora.transport.Uploads
 import dev.hetlora.transport.UrlConnections
+import kotlin.random.Random
 
 const val SDK_VERSION = "0.1.0"
 
@@ -48,10 +49,11 @@ class DeviceClient(
     uploadPartBytes: Int = DEFAULT_PART_BYTES,
     clock: () -> Double = { System.currentTimeMillis() / 1000.0 },
     private val timer: () -> Double = { System.nanoTime() / 1e9 },
+    random: Random = Random.Default,
     private val onEvent: (Event) -> Unit = {},
 ) {
     private val identity = keptIdentity(files)
-    private val transport = Transport(serviceUrl, identity, connections, clock, timer = timer)
+    private val transport = Transport(serviceUrl, identity, connections, clock, random, timer)
     private val watch = Watch(circumstances)
     private val tools: Equipment
     private var leftAlone = Conditions()

@@ -19,9 +19,14 @@ class StopSignal {
         if (isSet) throw HetloraException(ErrorCode.STOPPED, "this visit was asked to end")
     }
 
+    /** Wait so many seconds, or until it is set. */
+    fun await(seconds: Double) {
+        latch.await((seconds * 1000).toLong(), TimeUnit.MILLISECONDS)
+    }
+
     /** Wait so many seconds; `stopped` once it is set. */
     fun sleep(seconds: Double) {
-        latch.await((seconds * 1000).toLong(), TimeUnit.MILLISECONDS)
+        await(seconds)
         check()
     }
 }

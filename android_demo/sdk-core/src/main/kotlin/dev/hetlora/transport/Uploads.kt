@@ -2,9 +2,12 @@ package dev.hetlora.transport
 
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
+import dev.hetlora.identity.sha256Of
+import dev.hetlora.messages.TUS_PART_TYPE
+import dev.hetlora.messages.TUS_VERSION
 import dev.hetlora.messages.noService
-import java.security.MessageDigest
-import java.util.Base64
+import dev.hetlora.messages.sha256Pair
+import dev.hetlora.messages.smallestPartBytes
 import kotlin.math.max
 import kotlin.math.min
 
@@ -13,11 +16,6 @@ const val DEFAULT_PART_BYTES = 1024 * 1024
 
 // Refusals of a part, with no part taken between: whatever the service says then, it does not hold together.
 private const val MOST_REFUSALS = 3
-private const val TUS_VERSION = "1.0.0"
-private const val PART_TYPE = "application/offset+octet-stream"
-
-// Each part is a row and an object of the service.
-private const val MOST_PARTS = 1000
 private val LOCATION = Regex(".*/device/v1/uploads/([A-Za-z0-9_-]{1,64})")
 private val OFFSET = Regex("[0-9]{1,16}")
 
@@ -84,12 +82,12 @@ class Uploads(private val transport: Transport, private val partBytes: Int = DEF
             if (thereBytes > before) return
             path = null
             val begin = thereBytes
-            val size = max(partBytes, (update.size + MOST_PARTS - 1) / MOST_PARTS)
+            val size = max(partBytes, smallestPartBytes(update.size.toLong()).toInt())
             val part = update.copyOfRange(thereBytes, min(update.size, thereBytes + size))
             val headers = mapOf(
-                "Content-Type" to PART_TYPE,
+                "Content-Type" to TUS_PART_TYPE,
                 "Upload-Offset" to "$thereBytes",
-                "Upload-Checksum" to sha256Pair(part),
+                "Upload-Checksum" to sha256Pair(sha256Of(part)),
             )
             val answer = send("PATCH", known, part, headers)
             if (thereBytes <= begin) throw noUpload(answer)
@@ -97,7 +95,7 @@ class Uploads(private val transport: Transport, private val partBytes: Int = DEF
         }
 
         private fun begin(): String {
-            val headers = mapOf("Upload-Length" to "${update.size}", "Upload-Metadata" to sha256Pair(update))
+            val headers = mapOf("Upload-Length" to "${update.size}", "Upload-Metadata" to sha256Pair(sha256Of(update)))
             val answer = send("POST", "/device/v1/assignments/$assignmentId/uploads", ByteArray(0), headers)
             val found = LOCATION.matchEntire(answer.header("Location") ?: "") ?: throw noUpload(answer)
             return "/device/v1/uploads/${found.groupValues[1]}"
@@ -116,10 +114,4 @@ class Uploads(private val transport: Transport, private val partBytes: Int = DEF
             "where an upload stands, from ${transport.serviceUrl}",
         )
     }
-}
-
-/** `sha256 BASE64`: the value of `Upload-Checksum` for a part, of `Upload-Metadata` for the whole. */
-internal fun sha256Pair(bytes: ByteArray): String {
-    val digest = MessageDigest.getInstance("SHA-256").digest(bytes)
-    return "sha256 ${Base64.getEncoder().encodeToString(digest)}"
 }

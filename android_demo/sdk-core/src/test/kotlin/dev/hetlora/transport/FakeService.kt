@@ -19,6 +19,7 @@ import dev.hetlora.messages.Report
 import dev.hetlora.messages.StartRequest
 import dev.hetlora.messages.messageToBytes
 import dev.hetlora.messages.parseMessage
+import dev.hetlora.messages.sha256Pair
 import kotlinx.serialization.KSerializer
 import org.bouncycastle.crypto.params.Ed25519PublicKeyParameters
 import org.bouncycastle.crypto.signers.Ed25519Signer
@@ -180,14 +181,14 @@ class FakeService(var plan: (Offer, StartRequest) -> Plan = { _, _ -> error("no 
         val there = uploads[id] ?: throw Refusal(410, ErrorCode.UPLOAD_GONE.code)
         if (request.method != "PATCH" || request.headers["tus-resumable"] != "1.0.0") throw Refusal(412, "invalid_input")
         if (request.headers["upload-offset"] != "${there.size}") throw Refusal(409, ErrorCode.OFFSET_MISMATCH.code)
-        if (request.headers["upload-checksum"] != sha256Pair(request.body)) {
+        if (request.headers["upload-checksum"] != sha256Pair(sha256Of(request.body))) {
             throw Refusal(460, ErrorCode.CHECKSUM_MISMATCH.code)
         }
         partSizes += request.body.size
         val now = there + request.body
         uploads[id] = now
         // The last part makes the update; the promised digest is in the upload's id here.
-        if (id == sha256Pair(now).filter { it.isLetterOrDigit() }.takeLast(20)) updates += now
+        if (id == sha256Pair(sha256Of(now)).filter { it.isLetterOrDigit() }.takeLast(20)) updates += now
         return Reply(204, headers = mapOf("Upload-Offset" to "${now.size}"))
     }
 
