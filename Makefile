@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-web check format clean
+.PHONY: help install demo test test-fast test-android test-web check format clean
 
 help: ## Show what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## Make the environment (about 2 GB, versions pinned in constraints.txt)
 
@@ -35,6 +35,9 @@ test: $(INSTALLED) ## Run every test, each file on one of the cores
 test-fast: $(INSTALLED) ## Run the tests that take no more than seconds
 	@$(BIN)/python -m pytest -m 'not slow'
 
+test-android: $(INSTALLED) ## Compile and test the Kotlin client on this machine's Java (17 or newer)
+	@$(BIN)/python android_demo/ci/build.py
+
 WEB := edge_sdk/web
 WEB_INSTALLED := $(WEB)/node_modules/.package-lock.json
 
@@ -51,6 +54,7 @@ check: $(INSTALLED) ## Check format, lint, types, and dependencies for known vul
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/mypy examples
+	@$(BIN)/mypy --strict android_demo/ci/build.py
 	@$(BIN)/python .ci/audit.py
 
 format: $(INSTALLED) ## Mend format and what lint can mend
@@ -58,4 +62,4 @@ format: $(INSTALLED) ## Mend format and what lint can mend
 	@$(BIN)/ruff check --fix .
 
 clean: ## Remove the environment and every cache
-	@rm -rf $(VENV) build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) build android_demo/build android_demo/.toolchain .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

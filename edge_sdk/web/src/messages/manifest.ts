@@ -87,6 +87,9 @@ const fields = object({
   // Of other clients.
   executorch: defaulted(anything, null),
   pytorch: silent(anything, null),
+  android: silent(anything, null),
+  // The graph that answers the loss and its gradients, at any rank, in an ordinary session of the runtime.
+  web: silent(nullable(object({ gradients: required(path) })), null),
   initial_adapter: defaulted(nullable(path), null),
   cost_model: required(costModel),
   versions: required(
@@ -135,7 +138,8 @@ function checkTogether(manifest: Manifest, place: string): void {
   if (strangers.length || !trainedModules(manifest).length) {
     refuse("untrained", strangers.slice(0, 3).join(", ") || "all modules", "some modules of the adapter");
   }
-  const named = [...Object.values(manifest.graphs), manifest.initial_adapter].filter((own) => own !== null);
+  const sections = [...Object.values(manifest.graphs), ...Object.values(manifest.web ?? {})];
+  const named = [...sections, manifest.initial_adapter].filter((own) => own !== null);
   const unlisted = named.filter((own) => !Object.hasOwn(manifest.files, own));
   if (unlisted.length) refuse("files", unlisted.join(", "), "every file that the manifest names");
 }
