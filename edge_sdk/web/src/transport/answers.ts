@@ -1,4 +1,5 @@
 // What a service answers, read within bounds and told as errors of a service: who answers may be anybody.
+import { joined } from "../bytes";
 import { isErrorCode, isOf, type ErrorCode } from "../errors/codes";
 import { HetloraError } from "../errors/errors";
 import { problem, type Problem } from "../messages/common";
@@ -6,8 +7,6 @@ import { readMessage } from "../messages/schema";
 
 /** Control answers are small; what is larger is fetched as an object with a promised size. */
 export const MAX_ANSWER_BYTES = 2 ** 20;
-/** From an answer's head to its last byte. */
-const MAX_ANSWER_SECONDS = 300;
 /** What is wrong with a device itself, which only the device can say. */
 const OF_DEVICES: readonly ErrorCode[] = [
   "adapter_unusable", "bundle_error", "data_unreadable", "no_adapter", "settings_invalid",
@@ -51,17 +50,16 @@ export async function* piecesOf(response: Response): AsyncGenerator<Uint8Array> 
   }
 }
 
-/** The body of an answer whose head has come; `now` tells seconds. Throws `service_unreachable`. */
-export async function readAnswer(response: Response, now: () => number): Promise<Uint8Array> {
-  const [began, data] = [now(), new Uint8Array(MAX_ANSWER_BYTES)];
+/** The body of an answer whose head has come. Throws `service_unreachable` for one that is too long. */
+export async function readAnswer(response: Response): Promise<Uint8Array> {
+  const pieces: Uint8Array[] = [];
   let size = 0;
   for await (const piece of piecesOf(response)) {
-    if (size + piece.length > MAX_ANSWER_BYTES) throw noService("a longer one", `up to ${MAX_ANSWER_BYTES} bytes`);
-    data.set(piece, size);
     size += piece.length;
-    if (now() - began > MAX_ANSWER_SECONDS) throw noService("a slower one", `all within ${MAX_ANSWER_SECONDS} s`);
+    if (size > MAX_ANSWER_BYTES) throw noService("a longer one", `up to ${MAX_ANSWER_BYTES} bytes`);
+    pieces.push(piece);
   }
-  return data.slice(0, size);
+  return joined(pieces);
 }
 
 /**

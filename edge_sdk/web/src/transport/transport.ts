@@ -6,8 +6,11 @@ import { newNonce, signatureBase, signatureHeaders } from "../identity/signature
 import { askedSeconds, ErrorAnswer, LineFault, readAnswer, toldError } from "./answers";
 import { retrying, type Pauses } from "./retries";
 
-/** The last update of a round may have the service aggregate before it answers. */
-const HEAD_SECONDS = 60;
+/** Of a whole exchange: the last update of a round may have the service aggregate before it answers. */
+const EXCHANGE_SECONDS = 60;
+/** The same where many bytes may go over a slow line; a download that is cut goes on by a range. */
+const TRANSFER_SECONDS = 600;
+const TRANSFERS = ["GET", "PUT", "PATCH"];
 
 /** What a transport goes by; tests have their own. */
 export interface Surroundings extends Pauses {
@@ -42,10 +45,7 @@ export class Transport {
    * of a hetlora service, or what the service's problem document tells of.
    */
   exchange(method: string, path: string, asked: Asked = {}): Promise<Uint8Array> {
-    return this.retrying(async () => {
-      const response = await this.open(method, path, asked);
-      return readAnswer(response, () => this.surroundings.timer());
-    });
+    return this.retrying(async () => readAnswer(await this.open(method, path, asked)));
   }
 
   /** Does it again after faults of the line, 408, 429, 460, 5xx and `replayed_request`, with full jitter. */
@@ -72,14 +72,14 @@ export class Transport {
       throw new LineFault(String(error));
     }
     if (response.ok) return response;
-    const body = await readAnswer(response, () => this.surroundings.timer());
+    const body = await readAnswer(response);
     throw new ErrorAnswer(response.status, body, askedSeconds(response.headers));
   }
 
   /** One signed try for an answer that is all in its headers. */
   async ask(method: string, path: string, asked: Asked = {}): Promise<Headers> {
     const response = await this.open(method, path, asked);
-    await readAnswer(response, () => this.surroundings.timer());
+    await readAnswer(response);
     return response.headers;
   }
 
@@ -102,7 +102,7 @@ export class Transport {
       cache: "no-store",
       credentials: "omit",
       referrerPolicy: "no-referrer",
-      signal: AbortSignal.timeout(1000 * HEAD_SECONDS * (method === "GET" ? 10 : 1)),
+      signal: AbortSignal.timeout(1000 * (TRANSFERS.includes(method) ? TRANSFER_SECONDS : EXCHANGE_SECONDS)),
     });
   }
 }
