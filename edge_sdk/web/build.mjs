@@ -4,12 +4,16 @@ import { build } from "esbuild";
 
 const shared = { bundle: true, format: "esm", target: "es2022", sourcemap: true, logLevel: "warning" };
 
+const sources = (folder) => readdirSync(folder).filter((name) => name.endsWith(".ts")).map((name) => `${folder}/${name}`);
+
+// Programs are run by tests in Python.
 async function buildTests() {
   rmSync("build", { recursive: true, force: true });
   await build({
     ...shared,
-    entryPoints: readdirSync("test").filter((name) => name.endsWith(".ts")).map((name) => `test/${name}`),
-    outdir: "build/test",
+    entryPoints: [...sources("test").filter((name) => name.endsWith(".test.ts")), ...sources("test/programs")],
+    outdir: "build",
+    outbase: ".",
     outExtension: { ".js": ".mjs" },
     platform: "node",
     // What comes from npm is imported as it lies there: tests are run from this folder.
