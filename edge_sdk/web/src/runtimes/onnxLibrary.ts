@@ -1,0 +1,83 @@
+// ONNX Runtime in WebAssembly: loaded, opened, and its failures put into words.
+import * as ort from "onnxruntime-web/training";
+import { HetloraError, isError } from "../errors/errors";
+
+// A module of one function that fills a vector: what a browser without SIMD does not take.
+const SIMD_MODULE = Uint8Array.of(
+  ...[0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0],
+  ...[10, 9, 1, 7, 0, 65, 0, 253, 15, 26, 11],
+);
+const MOST_THREADS = 4;
+
+/** Throws `dependency_missing` where this browser cannot run ONNX Runtime. */
+export function checkWebAssembly(): void {
+  if (typeof WebAssembly !== "object") {
+    throw new HetloraError("dependency_missing", "this browser has no WebAssembly", {
+      expected: "a browser that trains: Chrome, Edge or Firefox of the last years, Safari from 16.4",
+    });
+  }
+  if (!WebAssembly.validate(SIMD_MODULE)) {
+    throw new HetloraError("dependency_missing", "this browser's WebAssembly has no SIMD", {
+      expected: "Chrome or Edge from 91, Firefox from 89, Safari from 16.4",
+    });
+  }
+}
+
+/** Threads that a session may have: several only where pages may share memory, which takes two headers. */
+export function usableThreads(): number {
+  const isShared = typeof crossOriginIsolated === "boolean" && crossOriginIsolated;
+  return isShared ? Math.max(1, Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS)) : 1;
+}
+
+/** Sets the library up, before the first session: where its two files lie, and how many threads it has. */
+export function configure(folder: string, threads: number): void {
+  checkWebAssembly();
+  ort.env.wasm.wasmPaths = folder;
+  ort.env.wasm.numThreads = threads;
+  ort.env.logLevel = "error";
+}
+
+/**
+ * A session over a graph of a bundle, which reads its weights from `weights` beside it.
+ *
+ * Throws `bundle_invalid` where ONNX Runtime refuses the graph, RangeError where there is no memory for it.
+ */
+export async function openSession(
+  graph: Uint8Array,
+  weights: { path: string; data: Uint8Array },
+  what: string,
+): Promise<ort.InferenceSession> {
+  try {
+    return await ort.InferenceSession.create(graph, {
+      executionProviders: ["wasm"],
+      externalData: [weights],
+      graphOptimizationLevel: "all",
+    });
+  } catch (error) {
+    throw inWords(error, `${what} cannot be opened`, "bundle_invalid");
+  }
+}
+
+/** One run of a session. Throws `data_unreadable` where it fails, RangeError where memory is short. */
+export async function runSession(
+  session: ort.InferenceSession,
+  feeds: Record<string, ort.Tensor>,
+  what: string,
+): Promise<ort.InferenceSession.OnnxValueMapType> {
+  try {
+    return await session.run(feeds);
+  } catch (error) {
+    throw inWords(error, `${what} failed`, "data_unreadable");
+  }
+}
+
+/** What was thrown as an error that says something: exceptions of C++ come as the numbers of their places. */
+export function inWords(thrown: unknown, what: string, code: "bundle_invalid" | "data_unreadable"): Error {
+  if (isError(thrown, "error")) return thrown;
+  const said = typeof thrown === "number" ? `exception at ${thrown}` : String((thrown as Error)?.message ?? thrown);
+  if (thrown instanceof RangeError || /bad_alloc|out of memory|OOM|allocat/i.test(said)) {
+    return new RangeError(`${what}: there is not enough memory in this page (${said})`);
+  }
+  const likely = typeof thrown === "number" ? "; mostly that is too little memory" : "";
+  return new HetloraError(code, `${what}${likely}`, { got: said, cause: thrown });
+}

@@ -1,0 +1,33 @@
+// The worker that trains, so that the page stays awake; `calls.ts` is how it is asked.
+import { HetloraError } from "../errors/errors";
+import { configure, usableThreads } from "../runtimes/onnxLibrary";
+import { failed, type Call } from "./calls";
+import { OpenModel, type ModelOpening } from "./openModel";
+
+let model: OpenModel | null = null;
+
+const METHODS: Record<string, (argument: never) => unknown> = {
+  open: async (opening: ModelOpening) => {
+    configure(new URL(".", import.meta.url).href, usableThreads());
+    model = await OpenModel.open(opening);
+  },
+  step: () => opened().step(),
+  score: () => opened().score(),
+  checkpoint: () => opened().checkpoint(),
+  restore: (state: Uint8Array) => opened().restore(state),
+  factors: () => opened().factors(),
+};
+
+function opened(): OpenModel {
+  if (model === null) throw new HetloraError("state_conflict", "no model is open");
+  return model;
+}
+
+self.onmessage = async ({ data: { number, method, argument } }: MessageEvent<Call>) => {
+  try {
+    const value = await METHODS[method]?.(argument as never);
+    self.postMessage({ number, value });
+  } catch (error) {
+    self.postMessage(failed(number, error));
+  }
+};
