@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast check format clean
+.PHONY: help install demo test test-fast test-android test-web check format clean
 
 help: ## Show what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## Make the environment (about 2 GB, versions pinned in constraints.txt)
 
@@ -35,11 +35,26 @@ test: $(INSTALLED) ## Run every test, each file on one of the cores
 test-fast: $(INSTALLED) ## Run the tests that take no more than seconds
 	@$(BIN)/python -m pytest -m 'not slow'
 
+test-android: $(INSTALLED) ## Compile and test the Kotlin client on this machine's Java (17 or newer)
+	@$(BIN)/python android_demo/ci/build.py
+
+WEB := edge_sdk/web
+WEB_INSTALLED := $(WEB)/node_modules/.package-lock.json
+
+$(WEB_INSTALLED): $(WEB)/package.json $(WEB)/package-lock.json
+	@node --version >/dev/null 2>&1 || { echo "the browser client needs Node 20 or newer, and npm; none was found" >&2; exit 1; }
+	@cd $(WEB) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+test-web: $(WEB_INSTALLED) ## Check the types of the browser client, and run its tests in Node
+	@cd $(WEB) && npm run --silent check && npm run --silent test
+
 check: $(INSTALLED) ## Check format, lint, types, and dependencies for known vulnerabilities
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/mypy examples
+	@$(BIN)/mypy --strict android_demo/ci/build.py
 	@$(BIN)/python .ci/audit.py
 
 format: $(INSTALLED) ## Mend format and what lint can mend
@@ -47,4 +62,4 @@ format: $(INSTALLED) ## Mend format and what lint can mend
 	@$(BIN)/ruff check --fix .
 
 clean: ## Remove the environment and every cache
-	@rm -rf $(VENV) build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) build android_demo/build android_demo/.toolchain .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
