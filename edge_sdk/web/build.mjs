@@ -1,20 +1,36 @@
 // Bundles the page into dist/, which the aggregation service serves; with --tests the tests into build/test/.
 import { existsSync, readdirSync, rmSync } from "node:fs";
+import { resolve } from "node:path";
+import { pathToFileURL } from "node:url";
 import { build } from "esbuild";
 
 const shared = { bundle: true, format: "esm", target: "es2022", sourcemap: true, logLevel: "warning" };
 
+// Where npm lays the build of ONNX Runtime that trains; its package gives it to bundlers of pages alone.
+const TRAINING_BUILD = "node_modules/onnxruntime-web/dist/ort.training.wasm.min.mjs";
+const trainingBuild = {
+  name: "training-build",
+  setup: (own) => own.onResolve({ filter: /^onnxruntime-web\/training$/ }, () => ({
+    path: pathToFileURL(resolve(TRAINING_BUILD)).href,
+    external: true,
+  })),
+};
+
 async function buildTests() {
   rmSync("build", { recursive: true, force: true });
-  await build({
-    ...shared,
-    entryPoints: readdirSync("test").filter((name) => name.endsWith(".ts")).map((name) => `test/${name}`),
-    outdir: "build/test",
-    outExtension: { ".js": ".mjs" },
-    platform: "node",
-    // What comes from npm is imported as it lies there: tests are run from this folder.
-    packages: "external",
-  });
+  const folders = { test: "build/test", "test/cases": "build/cases" };
+  for (const [folder, outdir] of Object.entries(folders)) {
+    await build({
+      ...shared,
+      entryPoints: readdirSync(folder).filter((name) => name.endsWith(".ts")).map((name) => `${folder}/${name}`),
+      outdir,
+      outExtension: { ".js": ".mjs" },
+      platform: "node",
+      // What comes from npm is imported as it lies there: tests are run from this folder.
+      packages: "external",
+      plugins: [trainingBuild],
+    });
+  }
 }
 
 async function buildPage() {

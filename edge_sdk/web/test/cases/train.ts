@@ -2,15 +2,15 @@
 import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { pathToFileURL } from "node:url";
-import type { Example } from "../src/batching/collation";
-import { batchSize, drawBatches } from "../src/batching/batches";
-import { adaptation } from "../src/messages/device";
-import { fixedSizes, readManifest } from "../src/messages/manifest";
-import { readMessage } from "../src/messages/schema";
-import { trainingSettings } from "../src/messages/training";
-import { configure } from "../src/runtimes/onnxLibrary";
-import { adapterFromBytes, adapterOf, adapterToBytes, tensorsOf } from "../src/tensors/adapter";
-import { OpenModel } from "../src/training/openModel";
+import type { Example } from "../../src/batching/collation";
+import { batchSize, drawBatches } from "../../src/batching/batches";
+import { adaptation } from "../../src/messages/device";
+import { fixedSizes, readManifest } from "../../src/messages/manifest";
+import { readMessage } from "../../src/messages/schema";
+import { trainingSettings } from "../../src/messages/training";
+import { configure } from "../../src/runtimes/onnxLibrary";
+import { adapterFromBytes, adapterOf, adapterToBytes, tensorsOf } from "../../src/tensors/adapter";
+import { OpenModel } from "../../src/training/openModel";
 
 const SEED = 7;
 
