@@ -13,6 +13,7 @@ import pytest
 
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.algebra import delta_norm, module_tail_norm, pruned_rank, truncate
+from hetlora.errors import error_classes
 from hetlora.messages import device, evaluation
 from hetlora.messages.common import Message, Problem
 from hetlora.partial import contract, expand
@@ -62,7 +63,7 @@ def adapter_bytes(name: str) -> bytes:
 
 
 def test_every_literal_message_is_held_by_a_test() -> None:
-    others = {"algebra.json", "signature.json", "tus.json"}
+    others = {"algebra.json", "errors.json", "signature.json", "tus.json"}
     others |= {"conditions.json", "machines.json", "planning.json"}  # test_device_contract.py
     assert {path.name for path in FOLDER.glob("*.json")} == MESSAGES.keys() | others
 
@@ -71,6 +72,27 @@ def test_every_literal_message_is_held_by_a_test() -> None:
 def test_message_is_read_and_written_as_pinned(name: str, kind: type[Message]) -> None:
     message = kind.model_validate_json((FOLDER / name).read_bytes())
     assert json.loads(message.model_dump_json()) == literal(name)
+
+
+def test_codes_families_and_statuses_are_as_pinned() -> None:
+    classes = error_classes()
+    assert [row["code"] for row in literal("errors.json")["codes"]] == list(classes)
+    for row in literal("errors.json")["codes"]:
+        kind = classes[row["code"]]
+        assert row["status"] == kind.status
+        assert row["parent"] == (None if row["code"] == "error" else kind.__mro__[1].code)
+
+
+def test_device_believes_of_a_service_what_is_pinned() -> None:
+    reason = "pip install hetlora[edge]"
+    answers = pytest.importorskip("edge_sdk.transport.answers", reason=reason, exc_type=ImportError)
+    retries = pytest.importorskip("edge_sdk.transport.retries", reason=reason, exc_type=ImportError)
+    pinned = literal("errors.json")
+    for row in pinned["codes"] + pinned["told_otherwise"]:
+        code, status = row["code"], row["status"]
+        problem = Problem(type=f"urn:hetlora:error:{code}", title="t", status=status, detail="d", code=code)
+        answer = retries.ErrorAnswer(status, problem.model_dump_json().encode(), 0.0)
+        assert answers.told_error(answer, service_url="http://service").code == row["believed"], row
 
 
 def test_adapter_file_is_written_and_read_as_pinned() -> None:
