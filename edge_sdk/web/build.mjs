@@ -6,12 +6,12 @@ import { build } from "esbuild";
 
 const shared = { bundle: true, format: "esm", target: "es2022", sourcemap: true, logLevel: "warning" };
 
-// Where npm lays the build of ONNX Runtime that trains; its package gives it to bundlers of pages alone.
-const TRAINING_BUILD = "node_modules/onnxruntime-web/dist/ort.training.wasm.min.mjs";
-const trainingBuild = {
-  name: "training-build",
-  setup: (own) => own.onResolve({ filter: /^onnxruntime-web\/training$/ }, () => ({
-    path: pathToFileURL(resolve(TRAINING_BUILD)).href,
+// The package gives this build to bundlers of pages alone; Node loads it by its path.
+const WASM_BUILD = "node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
+const wasmBuild = {
+  name: "wasm-build",
+  setup: (own) => own.onResolve({ filter: /^onnxruntime-web\/wasm$/ }, () => ({
+    path: pathToFileURL(resolve(WASM_BUILD)).href,
     external: true,
   })),
 };
@@ -28,7 +28,7 @@ async function buildTests() {
       platform: "node",
       // What comes from npm is imported as it lies there: tests are run from this folder.
       packages: "external",
-      plugins: [trainingBuild],
+      plugins: [wasmBuild],
     });
   }
 }

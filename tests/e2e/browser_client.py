@@ -41,7 +41,12 @@ def build_web(*, lock: Path) -> None:
 
 
 def _sources() -> list[Path]:
-    return [WEB / "build.mjs", WEB / "package.json", *(WEB / "src").rglob("*.*"), *(WEB / "test").rglob("*.ts")]
+    return [
+        WEB / "build.mjs",
+        WEB / "package.json",
+        *(WEB / "src").rglob("*.*"),
+        *(WEB / "test").rglob("*.ts"),
+    ]
 
 
 def _run(*command: str | Path, seconds: float) -> str:

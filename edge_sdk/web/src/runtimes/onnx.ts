@@ -1,21 +1,14 @@
 // A bundle's frozen base model over ONNX Runtime's plain sessions.
-import { Tensor as OrtTensor, type InferenceSession } from "onnxruntime-web/training";
+import { Tensor as OrtTensor, type InferenceSession } from "onnxruntime-web/wasm";
 import { HetloraError } from "../errors/errors";
-import type { Manifest } from "../messages/manifest";
+import { generatesText, trainedModules, type Manifest } from "../messages/manifest";
 import { factorKeys } from "../tensors/adapter";
 import type { Batch, Evaluation, Factors, Gradients, Tensor, TrainingRuntime } from "./base";
 import { fedFactors, resized } from "./factors";
-import { gradientGraph, type GradientGraph } from "./gradientGraph";
 import { openSession, runSession } from "./onnxLibrary";
 
 /** The bytes of a file of the bundle by its path in the manifest. */
 export type BundleFile = (path: string) => Promise<Uint8Array>;
-
-// What training graphs are fed for their penalty: it is the trainer's.
-const NO_PENALTY: readonly [string, OrtTensor][] = [
-  ["pruning_decay", new OrtTensor("float64", Float64Array.of(1), [])],
-  ["pruning_penalty", new OrtTensor("float32", Float32Array.of(0), [])],
-];
 
 /**
  * Sessions are opened when they are first asked for, and hold a copy of the weights each: a page that only
@@ -24,7 +17,6 @@ const NO_PENALTY: readonly [string, OrtTensor][] = [
 export class OnnxRuntime implements TrainingRuntime {
   private training: Promise<InferenceSession> | null = null;
   private scoring: Promise<InferenceSession> | null = null;
-  private graph: GradientGraph | null = null;
 
   constructor(
     private readonly manifest: Manifest,
@@ -45,15 +37,11 @@ export class OnnxRuntime implements TrainingRuntime {
   async gradients(batch: Batch, factors: Factors): Promise<Gradients> {
     const session = await (this.training ??= this.openTraining());
     const fed = fedFactors(factors, this.manifest.fixed_rank);
-    const answer = await runSession(
-      session,
-      { ...Object.fromEntries(NO_PENALTY), ...feedsOf(batch, fed) },
-      "a training step",
-    );
+    const answer = await runSession(session, feedsOf(batch, fed), "a training step");
     const gradients = new Map<string, Tensor>();
     for (const [key, own] of factors) {
-      const name = this.graph?.gradients.get(key);
-      gradients.set(key, name === undefined ? zeros(own) : fitted(floats(answer, name), fed, key, own));
+      const isTrained = session.outputNames.includes(`${key}_grad`);
+      gradients.set(key, isTrained ? fitted(floats(answer, `${key}_grad`), fed, key, own) : zeros(own));
     }
     return { loss: floats(answer, "loss")[0] as number, gradients };
   }
@@ -76,29 +64,28 @@ export class OnnxRuntime implements TrainingRuntime {
   }
 
   private async openTraining(): Promise<InferenceSession> {
-    const graph = gradientGraph(await this.file(this.manifest.graphs.training));
-    this.graph = graph;
-    return this.checked(
-      await openSession(graph.bytes, await this.weights(this.manifest.graphs.training), "the training graph"),
-      [...NO_PENALTY.map(([name]) => name)],
-    );
+    const { gradients } = webFiles(this.manifest);
+    const session = await openSession(await this.file(gradients), await this.weights(gradients), "the gradient graph");
+    return this.checked(session, ["loss", ...trainedModules(this.manifest).flatMap(factorKeys).map((key) => `${key}_grad`)]);
   }
 
   private async openScoring(): Promise<InferenceSession> {
     const graph = this.manifest.graphs.eval;
-    return this.checked(await openSession(await this.file(graph), await this.weights(graph), "the eval graph"), []);
+    const outputs = generatesText(this.manifest) ? ["loss"] : ["loss", "logits"];
+    return this.checked(await openSession(await this.file(graph), await this.weights(graph), "the eval graph"), outputs);
   }
 
-  /** Throws `bundle_invalid` unless a graph takes what the manifest has, and `others`. */
-  private checked(session: InferenceSession, others: readonly string[]): InferenceSession {
+  /** Throws `bundle_invalid` unless a graph takes what the manifest has, and answers these. */
+  private checked(session: InferenceSession, outputs: readonly string[]): InferenceSession {
     const { inputs, adapter } = this.manifest;
     const factors = adapter.modules.flatMap((module) => factorKeys(module.name));
-    const wanted = new Set([...inputs.map((input) => input.name), "labels", ...factors, ...others]);
+    const wanted = new Set([...inputs.map((input) => input.name), "labels", ...factors]);
+    const missing = outputs.filter((name) => !session.outputNames.includes(name));
     const strange = session.inputNames.filter((name) => !wanted.has(name));
-    if (strange.length || session.inputNames.length !== wanted.size) {
-      throw new HetloraError("bundle_invalid", "inputs of a graph differ from the manifest", {
-        got: strange.length ? strange.slice(0, 3) : `${session.inputNames.length} inputs`,
-        expected: `${wanted.size} inputs, those of the manifest`,
+    if (missing.length || strange.length || session.inputNames.length !== wanted.size) {
+      throw new HetloraError("bundle_invalid", "a graph differs from the manifest", {
+        got: `strange inputs ${strange.slice(0, 3)}, missing outputs ${missing.slice(0, 3)}`,
+        expected: `${wanted.size} inputs and ${outputs.length} outputs`,
       });
     }
     return session;
@@ -109,6 +96,14 @@ export class OnnxRuntime implements TrainingRuntime {
     const path = this.manifest.graphs.base_weights;
     return { path: relativeTo(path, graph), data: await this.file(path) };
   }
+}
+
+/** What of a bundle is for pages. Throws `bundle_invalid` where it was exported without. */
+export function webFiles(manifest: Manifest): NonNullable<Manifest["web"]> {
+  if (manifest.web !== null) return manifest.web;
+  throw new HetloraError("bundle_invalid", "the bundle has no files for web", {
+    expected: "one exported with --runtime web",
+  });
 }
 
 /** How a graph names a file of its bundle. */

@@ -1,5 +1,5 @@
 // ONNX Runtime in WebAssembly: loaded, opened, and its failures put into words.
-import * as ort from "onnxruntime-web/training";
+import * as ort from "onnxruntime-web/wasm";
 import { HetloraError, isError } from "../errors/errors";
 
 // A module of one function that fills a vector: what a browser without SIMD does not take.
@@ -52,6 +52,8 @@ export async function openSession(
       executionProviders: ["wasm"],
       externalData: [weights],
       graphOptimizationLevel: "all",
+      // Folded, weights that are not in float32 would lie in memory a second time: docs/adr/0008.
+      extra: { optimization: { disable_specified_optimizers: "ConstantFolding" } },
     });
   } catch (error) {
     throw inWords(error, `${what} cannot be opened`, "bundle_invalid");

@@ -6,6 +6,7 @@ import type { Manifest } from "../messages/manifest";
 import type { TrainingSettings } from "../messages/training";
 import type { Tensor } from "../runtimes/base";
 import { checkWebAssembly } from "../runtimes/onnxLibrary";
+import { webFiles } from "../runtimes/onnx";
 import type { LocalTrainer, Opening, OpenTraining } from "../session/localTrainer";
 import { adapterOf, tensorsOf, type Adapter } from "../tensors/adapter";
 import { Calls } from "./calls";
@@ -41,13 +42,15 @@ export class OnnxTrainer implements LocalTrainer {
     return null;
   }
 
-  filesOf({ graphs }: Manifest): readonly string[] {
-    const files = [graphs.training, graphs.eval, graphs.base_weights, graphs.tokenizer];
+  filesOf(manifest: Manifest): readonly string[] {
+    const { graphs } = manifest;
+    const files = [webFiles(manifest).gradients, graphs.eval, graphs.base_weights, graphs.tokenizer];
     return files.filter((path) => path !== null);
   }
 
   check(manifest: Manifest, _training: TrainingSettings, adaptation: Adaptation | null): void {
     checkWebAssembly();
+    webFiles(manifest);
     if (manifest.graphs.tokenizer === null) {
       throw new HetloraError("dependency_missing", "the browser client reads no pictures", { got: manifest.task });
     }
