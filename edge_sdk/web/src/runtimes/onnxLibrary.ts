@@ -38,19 +38,19 @@ export function configure(folder: string, threads: number): void {
 }
 
 /**
- * A session over a graph of a bundle, which reads its weights from `weights` beside it.
+ * A session over a graph, which reads its weights from `weights` beside it, or has them in itself.
  *
  * Throws `bundle_invalid` where ONNX Runtime refuses the graph, RangeError where there is no memory for it.
  */
 export async function openSession(
   graph: Uint8Array,
-  weights: { path: string; data: Uint8Array },
+  weights: { path: string; data: Uint8Array } | null,
   what: string,
 ): Promise<ort.InferenceSession> {
   try {
     return await ort.InferenceSession.create(graph, {
       executionProviders: ["wasm"],
-      externalData: [weights],
+      externalData: weights === null ? [] : [weights],
       graphOptimizationLevel: "all",
       // Folded, weights that are not in float32 would lie in memory a second time: docs/adr/0008.
       extra: { optimization: { disable_specified_optimizers: "ConstantFolding" } },

@@ -1,14 +1,17 @@
 // The worker that trains, so that the page stays awake; `calls.ts` is how it is asked.
 import { HetloraError } from "../errors/errors";
+import { measureMatmul } from "../probe/matmul";
 import { configure, usableThreads } from "../runtimes/onnxLibrary";
 import { failed, type Call } from "./calls";
 import { OpenModel, type ModelOpening } from "./openModel";
 
 let model: OpenModel | null = null;
 
+configure(new URL(".", import.meta.url).href, usableThreads());
+
 const METHODS: Record<string, (argument: never) => unknown> = {
+  measure: () => measureMatmul(usableThreads()),
   open: async (opening: ModelOpening) => {
-    configure(new URL(".", import.meta.url).href, usableThreads());
     model = await OpenModel.open(opening);
   },
   step: () => opened().step(),
