@@ -22,6 +22,8 @@ export interface Opening {
 export interface OpenTraining {
   /** Steps taken so far, those before a restored checkpoint among them. */
   readonly stepsDone: number;
+  /** The most memory that the training has taken so far; 0 where nobody knows. */
+  readonly peakMemoryBytes: number;
   /** Takes one optimizer step and answers its loss. Throws `training_diverged` where that is no number. */
   step(): Promise<number>;
   /** All that is needed to go on after this step: the adapter, the optimizer's state, the steps done. */
@@ -40,8 +42,8 @@ export interface LocalTrainer {
   exampleCount(): Promise<number>;
   /** Tokens of the longest of them, or of what is learned of it; null where nobody knows. */
   longestTokens(manifest: Manifest): Promise<number | null>;
-  /** The files of a bundle that training at a rank opens, by their paths. */
-  filesOf(manifest: Manifest, rank: number): readonly string[];
+  /** The files of a bundle that training opens, by their paths. Throws `bundle_invalid` where it has none. */
+  filesOf(manifest: Manifest): readonly string[];
   /**
    * Throws where this trainer cannot do what a bundle, a run's settings or a plan ask for: it is called with
    * the offer, and again with the plan's adaptation. Throws `dependency_missing` or `bundle_error`.

@@ -1,10 +1,11 @@
 // What a device sends of a trained adapter, as the plan's adaptation asks for it, and what rounding left out.
-import { HetloraError } from "../errors/errors";
+import { HetloraError, isError } from "../errors/errors";
 import type { Adaptation } from "../messages/device";
 import { adapterOf, factorKeys, rankOf, tensorsOf, type Adapter } from "./adapter";
 import { fitted } from "./algebra";
 import { halved, quantised } from "./rounding";
-import { writeSafetensors, type WritableTensor } from "./safetensors";
+import { floatsOf, readSafetensors, writeSafetensors, type WritableTensor } from "./safetensors";
+import type { AdapterSpec } from "./spec";
 import { floats, leading, type Floats } from "./tensor";
 
 /** What rounding has left out, by the PEFT key of its factor. */
@@ -54,22 +55,22 @@ export function contract(
     return { bytes: writeSafetensors(new Map(keys.map((key) => [key, whole.get(key)!]))), errors };
   }
   checkRanks(adapter, received);
-  const owed = new Map(keys.map((key) => [key, adaptation.error_feedback ? plus(whole.get(key)!, errors.get(key)) : whole.get(key)!.data]));
+  const isOwed = adaptation.error_feedback;
+  const owed = new Map(keys.map((key) => [key, plus(whole.get(key)!, isOwed ? errors.get(key) : undefined)]));
   const target = new Map(keys.map((key) => [key, floats(whole.get(key)!.shape, owed.get(key)!)]));
   adapterOf(adapter.spec, new Map([...whole, ...target])); // what passes float32 with its errors is refused
   const written = new Map<string, WritableTensor>();
   const left = new Map(errors);
   const before = tensorsOf(received);
-  for (const key of keys) {
-    const now = target.get(key)!;
+  for (const [key, now] of target) {
     const was = leading(before.get(key)!, now.shape[0]!, now.shape[1]!);
     const change = floats(now.shape, now.data.map((value, at) => value - was.data[at]!));
     const rounded = adaptation.upload_precision === "float16" ? halved(key, change) : quantised(key, change);
     for (const [name, tensor] of rounded.tensors) written.set(name, tensor);
-    if (!adaptation.error_feedback) continue;
+    if (!isOwed) continue;
     // What the service reads, bit for bit: so the rounding of its sum is among the errors, too.
     const seen = was.data.map((value, at) => value + rounded.read.data[at]!);
-    left.set(key, floats(now.shape, Float32Array.from(seen, (value, at) => owed.get(key)![at]! - value)));
+    left.set(key, floats(now.shape, owed.get(key)!.map((value, at) => value - seen[at]!)));
   }
   return { bytes: writeSafetensors(written), errors: left };
 }
@@ -89,4 +90,25 @@ function checkRanks(adapter: Adapter, received: Adapter): void {
       throw new HetloraError("rank_out_of_range", `rank of ${name} in a change`, { got: rankOf(own), expected: `0 to ${most}` });
     }
   }
+}
+
+/** Errors that were kept in an earlier round; none where what is kept is damaged, or of another model. */
+export function readErrors(kept: Uint8Array, spec: AdapterSpec): RoundingErrors {
+  const widths = new Map<string, readonly [axis: number, width: number]>();
+  for (const { name, in_features, out_features } of spec.modules) {
+    const [keyA, keyB] = factorKeys(name);
+    widths.set(keyA, [1, in_features]).set(keyB, [0, out_features]);
+  }
+  const errors = new Map<string, Floats>();
+  try {
+    for (const [key, stored] of readSafetensors(kept)) errors.set(key, floatsOf(key, stored));
+  } catch (error) {
+    if (isError(error, "malformed_tensors")) return new Map();
+    throw error;
+  }
+  const fits = ([key, own]: [string, Floats]) => {
+    const [axis, width] = widths.get(key) ?? [0, -1];
+    return own.shape.length === 2 && own.shape[axis] === width;
+  };
+  return [...errors].every(fits) ? errors : new Map();
 }

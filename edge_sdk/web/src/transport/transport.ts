@@ -120,13 +120,29 @@ function checkedAddress(serviceUrl: string): string {
   return url.href.replace(/\/+$/, "");
 }
 
-/** The clock, the line and the chance of a browser, or of Node. */
-export function browserSurroundings(): Surroundings {
+/** The clock, the line and the chance of a browser, or of Node; `stop` ends waits between two tries. */
+export function browserSurroundings(stop?: AbortSignal): Surroundings {
   return {
     fetch: (request) => fetch(request),
     clock: () => Date.now() / 1000,
     timer: () => performance.now() / 1000,
     random: () => Math.random(),
-    sleep: (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds)),
+    sleep: (seconds) => slept(seconds, stop),
   };
+}
+
+function slept(seconds: number, stop?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const end = () => reject(new HetloraError("stopped", "this visit was asked to end"));
+    if (stop?.aborted) return end();
+    const waiting = setTimeout(() => {
+      stop?.removeEventListener("abort", ended);
+      resolve();
+    }, 1000 * seconds);
+    const ended = () => {
+      clearTimeout(waiting);
+      end();
+    };
+    stop?.addEventListener("abort", ended, { once: true });
+  });
 }

@@ -1,0 +1,87 @@
+// One visit of a device to its service: may it work, is there work, and how did it end.
+import { isError } from "../errors/errors";
+import { ANY_TIME } from "../messages/conditions";
+import type { CheckInAnswer, EnrolRequest, Offer } from "../messages/device";
+import { TrainingAssignment } from "./assignment";
+import type { Update } from "./assignmentStore";
+import { checkIn } from "./enrolment";
+import type { Equipment } from "./equipment";
+import { NOT_ALLOWED_SECONDS, type Visit } from "./visit";
+
+export const SDK_VERSION = "0.1.0";
+
+/** Visits the service for one device; one at a time. */
+export class Visitor {
+  constructor(
+    private readonly enrolment: EnrolRequest,
+    private readonly tools: Equipment,
+  ) {}
+
+  /**
+   * One visit, from the conditions to the receipt. Throws `service_away` where the service is: what was done is
+   * kept for a later visit; `refused` where the device is not admitted.
+   */
+  async once(): Promise<Visit> {
+    try {
+      return await this.visit();
+    } catch (error) {
+      if (!isError(error, "stopped")) throw error;
+      return { outcome: "stopped", reason: error.what, retryAfterSeconds: 0 };
+    }
+  }
+
+  private async visit(): Promise<Visit> {
+    const { tools } = this;
+    const reason = tools.watch.unmet(ANY_TIME);
+    if (reason !== null) return { outcome: "not_allowed", reason, retryAfterSeconds: NOT_ALLOWED_SECONDS };
+    const answer = await this.checkIn();
+    tools.onEvent({ kind: "checked_in", answer });
+    await this.giveUpOthers(answer.offer);
+    if (!answer.offer) {
+      return { outcome: "no_work", reason: answer.reason, retryAfterSeconds: answer.retry_after_seconds };
+    }
+    return new TrainingAssignment(answer.offer, tools).run();
+  }
+
+  private async checkIn(): Promise<CheckInAnswer> {
+    const { tools, enrolment } = this;
+    const request = {
+      protocol_version: 0, // whichever both speak
+      sdk_version: SDK_VERSION,
+      population: enrolment.population,
+      capabilities: await tools.capabilities(),
+      example_count: await tools.trainer.exampleCount(),
+      held_out_count: 0, // so that no evaluation is offered
+    };
+    return checkIn(tools.service, request, enrolment, (status) =>
+      tools.onEvent({ kind: "awaiting_approval", deviceId: status.device_id }),
+    );
+  }
+
+  /** Drops the assignment under way, unless this check-in offered it: the service alone knows when it is over. */
+  private async giveUpOthers(offer: Offer | null): Promise<void> {
+    const { assignments, onEvent } = this.tools;
+    const status = await assignments.status();
+    const own = offer?.kind === "train" ? offer.assignment_id : null;
+    if (!status || status.assignmentId === own) return;
+    // An update may have been accepted before this device could note it, so that is asked.
+    const update = await assignments.update();
+    if (update && (await this.wasAccepted(status.assignmentId, update))) return;
+    const givenUp = await assignments.giveUpOthers(own);
+    if (givenUp !== null) onEvent({ kind: "given_up", assignmentId: givenUp });
+  }
+
+  private async wasAccepted(assignmentId: string, update: Update): Promise<boolean> {
+    const { service, assignments, onEvent } = this.tools;
+    try {
+      const receipt = await service.submit(assignmentId, update.report);
+      if (receipt.state !== "accepted") return false;
+      await assignments.delivered(update.errors);
+      onEvent({ kind: "submitted", report: update.report, receipt });
+      return true;
+    } catch (error) {
+      if (isError(error, "refused") || isError(error, "invalid_input")) return false;
+      throw error;
+    }
+  }
+}
