@@ -1,6 +1,6 @@
 // Bundles the page into dist/, which the aggregation service serves; with --tests the tests into build/test/.
-import { existsSync, readdirSync, rmSync } from "node:fs";
-import { resolve } from "node:path";
+import { copyFileSync, readdirSync, rmSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { build } from "esbuild";
 
@@ -36,8 +36,10 @@ async function buildTests() {
 async function buildPage() {
   rmSync("dist", { recursive: true, force: true });
   // What the page loads by name: itself, and the worker that trains.
-  const entryPoints = ["src/page/main.ts", "src/training/worker.ts"].filter((name) => existsSync(name));
+  const entryPoints = ["src/page/main.ts", "src/training/worker.ts"];
   await build({ ...shared, entryPoints, outdir: "dist", entryNames: "[name]", minify: true, platform: "browser" });
+  const runtime = ["mjs", "wasm"].map((end) => `node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.${end}`);
+  for (const path of ["src/page/index.html", "src/page/style.css", ...runtime]) copyFileSync(path, join("dist", basename(path)));
 }
 
 await (process.argv.includes("--tests") ? buildTests() : buildPage());

@@ -6,6 +6,7 @@ import { factorKeys } from "../tensors/adapter";
 import type { Batch, Evaluation, Factors, Gradients, Tensor, TrainingRuntime } from "./base";
 import { fedFactors, resized } from "./factors";
 import { openSession, runSession } from "./onnxLibrary";
+import { webFiles } from "./webFiles";
 
 /** The bytes of a file of the bundle by its path in the manifest. */
 export type BundleFile = (path: string) => Promise<Uint8Array>;
@@ -96,14 +97,6 @@ export class OnnxRuntime implements TrainingRuntime {
     const path = this.manifest.graphs.base_weights;
     return { path: relativeTo(path, graph), data: await this.file(path) };
   }
-}
-
-/** What of a bundle is for pages. Throws `bundle_invalid` where it was exported without. */
-export function webFiles(manifest: Manifest): NonNullable<Manifest["web"]> {
-  if (manifest.web !== null) return manifest.web;
-  throw new HetloraError("bundle_invalid", "the bundle has no files for web", {
-    expected: "one exported with --runtime web",
-  });
 }
 
 /** How a graph names a file of its bundle. */

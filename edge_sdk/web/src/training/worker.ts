@@ -1,7 +1,8 @@
 // The worker that trains, so that the page stays awake; `calls.ts` is how it is asked.
 import { HetloraError } from "../errors/errors";
 import { measureMatmul } from "../probe/matmul";
-import { configure, usableThreads } from "../runtimes/onnxLibrary";
+import { configure } from "../runtimes/onnxLibrary";
+import { usableThreads } from "../runtimes/webAssembly";
 import { failed, type Call } from "./calls";
 import { OpenModel, type ModelOpening } from "./openModel";
 
