@@ -34,8 +34,10 @@ class Matrix(val rows: Int, val columns: Int, val values: FloatArray) {
         Matrix(rows.size, columns, FloatArray(rows.size * columns) { get(rows[it / columns], it % columns) })
 
     /** These columns, in their order. */
-    fun columnsAt(columns: IntArray): Matrix =
-        Matrix(rows, columns.size, FloatArray(rows * columns.size) { get(it / columns.size, columns[it % columns.size]) })
+    fun columnsAt(columns: IntArray): Matrix {
+        val count = columns.size
+        return Matrix(rows, count, FloatArray(rows * count) { get(it / count, columns[it % count]) })
+    }
 
     /** The same numbers, bit for bit. */
     fun contentEquals(other: Matrix): Boolean =

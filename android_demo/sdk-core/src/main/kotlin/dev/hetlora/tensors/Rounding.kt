@@ -127,7 +127,9 @@ private fun dequantised(key: String, tensor: Tensor, told: Tensor): FloatArray {
     if (numbers.any { it < -LARGEST }) throw malformedNumbers("numbers of $key", "-$LARGEST to $LARGEST")
     return FloatArray(numbers.size) { index ->
         val scale = scales[shared.of(index)]
-        if (numbers[index] != 0.toByte() && scale == 0f) throw malformedNumbers("numbers of $key at a scale of zero", "zeros")
+        if (numbers[index] != 0.toByte() && scale == 0f) {
+            throw malformedNumbers("numbers of $key at a scale of zero", "zeros")
+        }
         numbers[index] * scale
     }
 }

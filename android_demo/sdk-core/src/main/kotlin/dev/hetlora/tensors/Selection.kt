@@ -20,7 +20,9 @@ internal fun keptEntries(density: Double, count: Int): Int =
 /** Java's own `toString` is not always the shortest before Java 19. */
 private fun shortestDecimal(value: Double): BigDecimal {
     val exact = BigDecimal(value)
-    return (1..MOST_DIGITS).map { exact.round(MathContext(it, RoundingMode.HALF_EVEN)) }.first { it.toDouble() == value }
+    return (1..MOST_DIGITS)
+        .map { exact.round(MathContext(it, RoundingMode.HALF_EVEN)) }
+        .first { it.toDouble() == value }
 }
 
 /**
