@@ -68,6 +68,7 @@ def test_every_literal_message_is_held_by_a_test() -> None:
         "conditions.json",
         "errors.json",
         "machines.json",
+        "parts.json",
         "planning.json",
         "pruning.json",
         "rounding.json",
