@@ -148,6 +148,7 @@ def run_tests(build: Build, module: Module, wanted: Sequence[str]) -> tuple[int,
     command = [
         build.tools.java,
         *JAVA_FLAGS,
+        *module.java_flags,
         *properties,
         "-cp",
         path,
