@@ -58,7 +58,6 @@ data class Attempt(val rank: Int, val step: StepPlan, val forecast: Forecast, va
  *   many as the offer allows.
  * @property bundleBytes what is missing of the bundle.
  * @property scores whether the round is scored on what is held out.
- * @property ranks for which the bundle has files that this runtime can open; null: all.
  */
 data class Planner(
     val capabilities: CapabilityReport,
@@ -71,8 +70,9 @@ data class Planner(
     val longestTokens: Int? = null,
     val bundleBytes: Long = 0,
     val scores: Boolean = false,
-    val ranks: List<Int>? = null,
 ) {
+    private val unbound: Bound get() = if (bundle.fixedRank == null) Bound.OFFER else Bound.BUNDLE
+
     /** What a forecast of the peak may come to. */
     val memoryBytes: Long get() = (memoryShare * capabilities.memoryAvailableBytes).toLong()
 
@@ -94,7 +94,7 @@ data class Planner(
             val fitting = attempts.takeWhile { it.passes == null }
             if (fitting.isNotEmpty()) {
                 val best = fitting.last()
-                val boundBy = attempts.getOrNull(fitting.size)?.passes ?: unbound(best.rank)
+                val boundBy = attempts.getOrNull(fitting.size)?.passes ?: unbound
                 return RankChoice(best.rank, boundBy, best.forecast, best.step, maxTokens)
             }
             lowest = attempts.first()
@@ -138,24 +138,13 @@ data class Planner(
     }
 
     private fun ranksOfOffer(): List<Int> {
-        val ladder = ladder(offer.minRank, minOf(offer.maxRank, bundle.adapter.maxRank))
-        val allowed = ladder.first()..ladder.last()
-        val fixed = bundle.fixedRank
-        if (fixed == null && ranks == null) return ladder
-        val usable = (if (fixed == null) ranks.orEmpty() else listOf(fixed)).filter { it in allowed }
-        if (usable.isNotEmpty()) return usable.distinct().sorted()
+        val ranks = ladder(offer.minRank, minOf(offer.maxRank, bundle.adapter.maxRank))
+        val fixed = bundle.fixedRank ?: return ranks
+        if (fixed in ranks.first()..ranks.last()) return listOf(fixed)
         throw HetloraException(
-            ErrorCode.RANK_OUT_OF_RANGE,
-            if (fixed == null) "the bundle has files for no rank that the offer allows"
-            else "the bundle is stamped for one rank, which the offer does not allow",
-            fixed ?: ranks, "${allowed.first} to ${allowed.last}",
+            ErrorCode.RANK_OUT_OF_RANGE, "the bundle is stamped for one rank, which the offer does not allow",
+            fixed, "${ranks.first()} to ${ranks.last()}",
         )
-    }
-
-    private fun unbound(best: Int): Bound {
-        val isBundles = bundle.fixedRank != null ||
-            ranks != null && best < minOf(offer.maxRank, bundle.adapter.maxRank)
-        return if (isBundles) Bound.BUNDLE else Bound.OFFER
     }
 
     private fun withinMemory(rank: Int, maxTokens: Int): Attempt {

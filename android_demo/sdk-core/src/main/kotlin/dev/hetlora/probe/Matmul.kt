@@ -11,8 +11,8 @@ private const val MATMUL_SECONDS = 0.6 // the first of it goes to the virtual ma
 /**
  * Float32 operations per second of matrix products on one core, in plain Kotlin.
  *
- * A virtual machine has no instruction that multiplies and adds at once, and no blocks in registers: on x86-64 with
- * AVX-512 it reached a fifth of what OpenBLAS did. So this is less than a runtime's own products take.
+ * Less than what a runtime's own products reach: on x86-64 with AVX-512 it was a third of OpenBLAS's, and on a phone,
+ * whose virtual machine makes fewer vector instructions, nobody has measured it.
  */
 internal fun measureMatmul(seconds: Double = MATMUL_SECONDS, timer: () -> Double = ::steadySeconds): Double {
     val random = Random(0)

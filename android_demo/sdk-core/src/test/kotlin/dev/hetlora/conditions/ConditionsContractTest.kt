@@ -32,11 +32,12 @@ class ConditionsContractTest {
         for (case in cases) {
             val expected = case.getValue("expected").jsonObject
             val found = try {
-                val watch = watchOf(case)
+                val device = deviceOf(case)
+                val ofRun = asked(case, "of_run")
                 mapOf(
-                    "unmet" to JsonPrimitive(watch.unmet()),
-                    "metered" to JsonPrimitive(watch.metered()),
-                    "reserved_bytes" to JsonPrimitive(watch.reservedBytes()),
+                    "unmet" to JsonPrimitive(device.unmet(ofRun)),
+                    "metered" to JsonPrimitive(device.metered(ofRun)),
+                    "reserved_bytes" to JsonPrimitive(device.reservedBytes(ofRun)),
                 )
             } catch (error: HetloraException) {
                 val told = mapOf(
@@ -49,13 +50,14 @@ class ConditionsContractTest {
         assertTrue(cases.size >= 40)
     }
 
-    private fun watchOf(case: JsonObject): Watch {
-        fun asked(name: String) = json.decodeFromJsonElement(Conditions.serializer(), case.part(name))
+    private fun asked(case: JsonObject, name: String) =
+        json.decodeFromJsonElement(Conditions.serializer(), case.part(name))
+
+    private fun deviceOf(case: JsonObject): DeviceConditions {
         val app = case.part("app")
         fun told(name: String): Told? = app[name]?.let { known -> { known.jsonPrimitive.booleanOrNull } }
-        return Watch(
-            own = asked("own"),
-            ofRun = asked("of_run"),
+        return DeviceConditions(
+            own = asked(case, "own"),
             sources = DeviceOf(case.part("device")),
             isCharging = told("charging"),
             isMetered = told("metered"),

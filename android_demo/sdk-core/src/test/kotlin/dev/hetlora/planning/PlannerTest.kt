@@ -45,15 +45,6 @@ class PlannerTest {
     }
 
     @Test
-    fun rankIsOneOfThoseThatThereAreFilesFor() {
-        val choice = planner(costs).copy(ranks = listOf(16, 4, 64)).choose()
-        assertEquals(16 to Bound.BUNDLE, choice.rank to choice.boundBy)
-        assertEquals(32 to Bound.OFFER, planner(costs).copy(ranks = listOf(8, 32)).choose().let { it.rank to it.boundBy })
-        val error = assertThrows(HetloraException::class.java) { planner(costs).copy(ranks = listOf(1, 64)).choose() }
-        assertEquals(ErrorCode.RANK_OUT_OF_RANGE, error.code)
-    }
-
-    @Test
     fun deviceWithoutExamplesDoesNotTrain() {
         val error = assertThrows(HetloraException::class.java) { planner(costs).copy(exampleCount = 0).choose() }
         assertEquals(ErrorCode.NO_EXAMPLES, error.code)

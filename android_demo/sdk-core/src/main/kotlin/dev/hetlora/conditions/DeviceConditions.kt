@@ -9,13 +9,13 @@ import dev.hetlora.probe.LinuxSources
 import dev.hetlora.probe.NetworkKind
 import dev.hetlora.probe.Sources
 import dev.hetlora.probe.known
+import dev.hetlora.session.Circumstances
 import java.time.LocalTime
 import java.time.format.DateTimeFormatter
 
 /** What an app knows of its device: no answer, null or an exception is unknown. */
 typealias Told = () -> Boolean?
 
-val ANY_TIME = Conditions()
 private const val MIB = 1024.0 * 1024
 private val hoursAndMinutes = DateTimeFormatter.ofPattern("HH:mm")
 
@@ -23,28 +23,25 @@ private val hoursAndMinutes = DateTimeFormatter.ofPattern("HH:mm")
  * Whether a device may work now; cheap enough to be asked between any two steps.
  *
  * What a device cannot find out of itself counts as given, but for what only its app knows (`idle`), and for a
- * network that may be anybody's (`unmetered`): it must not cost anyone money or a slow screen.
+ * network that may be anybody's (`unmetered`): it must not cost anyone money or a slow screen. Of what the app asks
+ * and what the run asks both must hold: a run may ask more, never less.
  *
  * @property own what the app asks.
- * @property ofRun what the run asks that is worked for; it may ask more, never less.
  * @property isCharging whether a line feeds the device; where the app does not tell, the system is asked.
  * @property isMetered whether somebody pays for each byte; where the app does not tell, ethernet and Wi-Fi are taken
  *   for unmetered, and all other networks for metered.
  * @property isIdle whether nobody uses the device.
  * @property now the device's own time of day.
- * @property isStopped whether the app has asked for the end of the visit.
  * @throws HetloraException `settings_invalid`: the app asks for an idle device, and does not tell when it is.
  */
-data class Watch(
-    val own: Conditions = ANY_TIME,
-    val ofRun: Conditions = ANY_TIME,
-    val sources: Sources = LinuxSources(),
-    val isCharging: Told? = null,
-    val isMetered: Told? = null,
-    val isIdle: Told? = null,
-    val now: () -> LocalTime = { LocalTime.now() },
-    val isStopped: () -> Boolean = { false },
-) {
+class DeviceConditions(
+    private val own: Conditions = Conditions(),
+    private val sources: Sources = LinuxSources(),
+    private val isCharging: Told? = null,
+    private val isMetered: Told? = null,
+    private val isIdle: Told? = null,
+    private val now: () -> LocalTime = { LocalTime.now() },
+) : Circumstances {
     init {
         if (own.idle && isIdle == null) {
             throw HetloraException(
@@ -53,32 +50,14 @@ data class Watch(
         }
     }
 
-    /** What keeps the device from working now, in words; null if it may. */
-    fun unmet(): String? = unmet(own) ?: unmet(ofRun)
+    override fun unmet(ofRun: Conditions): String? = unmetBy(own) ?: unmetBy(ofRun)
 
-    /**
-     * Return if the device may work now.
-     *
-     * @throws HetloraException `stopped`: the app has asked for the end of the visit; `conditions_unmet`: it may
-     *     not work, and the message says why.
-     */
-    fun check() {
-        checkStop()
-        unmet()?.let { throw HetloraException(ErrorCode.CONDITIONS_UNMET, "this device may not work now", it) }
-    }
-
-    /** Throw `stopped` if the app has asked for the end of the visit. */
-    fun checkStop() {
-        if (isStopped()) throw HetloraException(ErrorCode.STOPPED, "this visit was asked to end")
-    }
-
-    /** What keeps the device from sending now, in words. */
-    fun metered(): String? = network(own) ?: network(ofRun)
+    override fun metered(ofRun: Conditions): String? = network(own) ?: network(ofRun)
 
     /** The memory that is to stay free for others. */
-    fun reservedBytes(): Long = maxOf(own.minFreeMemoryBytes ?: 0, ofRun.minFreeMemoryBytes ?: 0)
+    fun reservedBytes(ofRun: Conditions): Long = maxOf(own.minFreeMemoryBytes ?: 0, ofRun.minFreeMemoryBytes ?: 0)
 
-    private fun unmet(asked: Conditions): String? =
+    private fun unmetBy(asked: Conditions): String? =
         power(asked) ?: network(asked) ?: use(asked) ?: temperature(asked) ?: memory(asked) ?: time(asked)
 
     private fun power(asked: Conditions): String? {
