@@ -1,4 +1,4 @@
-"""One literal manifest with files for phones and pages; what each runtime fetches of it, and how it is named."""
+"""One literal manifest with files for phones and pages, and what each runtime fetches of it."""
 
 from __future__ import annotations
 
