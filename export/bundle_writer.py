@@ -75,7 +75,7 @@ def export_bundle(
             name. The name goes into the manifest, the text is embedded as the class prototype.
         last_layers: adapt the last so many transformer blocks alone; the backward pass ends there.
         trained_layers: train the last so many alone of those that are adapted, and feed the factors of the
-            others: a variant of the same adapter that takes less. For "onnx" alone.
+            others: a variant of the same adapter that takes less. Not for "executorch" or "pytorch".
         base: how the frozen weights are stored and kept in memory.
         recompute: activations that the backward pass makes anew: "none", "selective" or "layer".
         runtimes: "onnx" is always written, "executorch" adds its programs, "pytorch" what its

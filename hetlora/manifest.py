@@ -216,29 +216,37 @@ class Manifest(Message):
         """The modules of the adapter that training changes, as a rule all."""
         return tuple(name for name in self.adapter.by_name if name not in self.untrained)
 
-    def files_of(self, runtime: str) -> frozenset[str]:
-        """The files that a runtime of `edge_sdk.runtimes`, "android" or "web" opens.
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The runtimes that the bundle has files for, those of `edge_sdk.runtimes` first."""
+        return tuple(name for name, section in self._sections().items() if section is not None)
 
-        The optimizer graph is none of theirs: they take the steps themselves.
+    def files_of(self, runtime: str) -> frozenset[str]:
+        """The files that one of `runtimes` opens.
+
+        The optimizer graph is nobody's: Python, phones and pages take the steps themselves.
 
         Raises:
             BundleInvalid: the bundle has none for it.
         """
-        section = {
+        section = self._sections().get(runtime)
+        if section is None:
+            raise BundleInvalid(f"the bundle has no files for {runtime}", expected="one exported with them")
+        opened = {*section.model_dump(exclude={"optimizer", "portable"}).values(), self.graphs.tokenizer}
+        if runtime in ("pytorch", "android", "web"):  # they read the weights of the graphs
+            opened.add(self.graphs.base_weights)
+        if runtime in ("android", "web"):
+            opened |= {self.graphs.eval, self.graphs.inference}
+        return frozenset(opened - {None})
+
+    def _sections(self) -> dict[str, Message | None]:
+        return {
             "onnx": self.graphs,
             "executorch": self.executorch,
             "pytorch": self.pytorch,
             "android": self.android,
             "web": self.web,
-        }.get(runtime)
-        if section is None:
-            raise BundleInvalid(f"the bundle has no files for {runtime}", expected="one exported with them")
-        opened = {*section.model_dump(exclude={"optimizer", "portable"}).values(), self.graphs.tokenizer}
-        if runtime == "pytorch":  # it builds its model on the weights of the graphs
-            opened.add(self.graphs.base_weights)
-        if runtime in ("android", "web"):
-            opened |= {self.graphs.eval, self.graphs.inference, self.graphs.base_weights}
-        return frozenset(opened - {None})
+        }
 
     @model_validator(mode="after")
     def _fits_task(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class OldNode:
         self._attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
         self._builder = GraphBuilder(graph, nodes)
         self._stem = next(name for name in node.output if name)
+        self._answered: set[str] = set()
 
     def attribute(self, name: str, usual: Any = None) -> Any:
         """The value of an attribute, or `usual` where the node does not have it."""
@@ -37,11 +38,18 @@ class OldNode:
 
     def answer(self, op_type: str, inputs: Sequence[str], *, output: int = 0, **attributes: Any) -> None:
         """Append the node that makes one of the outputs."""
-        self._builder.node(op_type, inputs, self._node.output[output], **attributes)
+        self._answered.add(self._builder.node(op_type, inputs, self._node.output[output], **attributes))
 
     def answer_all(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> None:
         """Append one node that makes all of the outputs."""
         self._builder.node(op_type, inputs, *self._node.output, **attributes)
+        self._answered.update(self._node.output)
+
+    def check_answered(self, read: Set[str]) -> None:
+        """Raise if something reads an output that nothing makes any more."""
+        unanswered = sorted((read & set(self._node.output)) - self._answered)
+        if unanswered:
+            raise self.refuse(f"a reader of {unanswered[0]}", "none: such gradients are of frozen weights")
 
     def number(self, value: np.generic | NDArray[Any] | list[int]) -> str:
         """A small constant; one tensor for all nodes that ask for it."""

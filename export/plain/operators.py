@@ -7,7 +7,7 @@ from typing import Final
 
 from onnx import ModelProto, NodeProto
 
-from export.graphs.graph_edit import drop_dead, in_words, replace_nodes
+from export.graphs.graph_edit import drop_dead, in_words, reads_of, replace_nodes
 from export.graphs.microsoft import MICROSOFT
 from export.graphs.shapes import known_shapes
 from export.plain import activations, normalisation, pieces
@@ -44,11 +44,14 @@ def use_plain_operators(model: ModelProto) -> None:
         ModelNotExportable: an operator of the training build that has no such form.
     """
     graph, shapes = model.graph, known_shapes(model)
+    read = {value.name for value in graph.output}.union(*map(reads_of, graph.node))
     nodes: list[NodeProto] = []
     for node in graph.node:
         write = _FORMS.get(node.op_type) if node.domain == MICROSOFT else None
         if write is not None:
-            write(OldNode(node, graph, nodes, shapes))
+            old = OldNode(node, graph, nodes, shapes)
+            write(old)
+            old.check_answered(read)
         elif node.domain == MICROSOFT and node.op_type not in PLAIN:
             raise ModelNotExportable(
                 f"{in_words(node)} is of ONNX Runtime's training build",
