@@ -99,6 +99,9 @@ class Trainer(
         copy
     }
 
+    /** About how many bytes the [state] takes. */
+    val stateBytes: Long get() = kept().values.sumOf { it.size.toLong() * Float.SIZE_BYTES }
+
     /** All that is needed to go on from here as if training had never stopped. */
     fun state(): TrainerState = TrainerState(
         stepsDone,
