@@ -8,11 +8,11 @@ import dev.hetlora.messages.Real
 import dev.hetlora.messages.SmallCount
 import dev.hetlora.messages.lenientJson
 import dev.hetlora.messages.parse
+import dev.hetlora.planning.PlannableBundle
 import dev.hetlora.tensors.AdapterSpec
 import dev.hetlora.tensors.ModuleSpec
 import kotlinx.serialization.SerialName
 import kotlinx.serialization.Serializable
-import kotlinx.serialization.json.JsonObject
 
 const val MANIFEST_NAME = "manifest.json"
 const val MAX_MANIFEST_BYTES = 4 * 1024 * 1024
@@ -71,7 +71,6 @@ private data class ManifestFile(
     val inputs: List<TensorInput>,
     val optimizer: OptimizerInfo,
     val graphs: GraphFiles,
-    @SerialName("cost_model") val costModel: JsonObject,
     val files: Map<String, ObjectRef>,
 )
 
@@ -80,7 +79,6 @@ private data class ManifestFile(
  *
  * @property untrained modules of the adapter that the training graph takes as they are.
  * @property fixedRank the one rank of its graphs, where they are stamped.
- * @property costModel what a training step costs, for whoever plans.
  * @property files the bundle's files by path, each with its digest and size.
  */
 class Manifest(
@@ -93,9 +91,12 @@ class Manifest(
     val inputs: List<TensorInput>,
     val optimizer: OptimizerInfo,
     val graphs: GraphFiles,
-    val costModel: JsonObject,
     val files: Map<String, ObjectRef>,
-)
+    plannable: () -> PlannableBundle,
+) {
+    /** What planning reads of it; `bundle_invalid` where that is of another kind. */
+    val plannable: PlannableBundle by lazy(plannable)
+}
 
 /**
  * Read manifest.json; nothing in it is trusted.
@@ -125,7 +126,7 @@ fun parseManifest(bytes: ByteArray): Manifest {
     if (unlisted.isNotEmpty()) invalid("manifest names graph files that it does not list", unlisted, "listed files")
     return Manifest(
         told.task, told.labels, told.maxTokens, spec, told.untrained, told.fixedRank, told.inputs, told.optimizer,
-        told.graphs, told.costModel, told.files,
+        told.graphs, told.files, { PlannableBundle.of(bytes) },
     )
 }
 
