@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { bytesOfText, sha256Of } from "../src/bytes";
 import { MemoryDatabase } from "../src/database/memory";
+import { HetloraError } from "../src/errors/errors";
 import { openIdentity } from "../src/identity/identity";
 import { askedSeconds } from "../src/transport/answers";
 import { Bundles } from "../src/transport/bundles";
@@ -195,6 +196,27 @@ test("a file that rotted in the database is fetched anew", async () => {
   assert.deepEqual(await bundles.file(manifest, "base.bin"), OBJECT);
   assert.equal(own.requests.length, 2);
   await assert.rejects(bundles.file(manifest, "__proto__"), { code: "bundle_invalid" });
+});
+
+test("for room that lacks other bundles go, and where that is not enough the disk is said to be full", async () => {
+  const own = await line(whole);
+  let roomBytes = 4 * 2 ** 20;
+  const full = Object.assign(new MemoryDatabase(), { written: 0 });
+  const write = full.write.bind(full);
+  full.write = async (changes) => {
+    const kept = new Map(await Promise.all((await full.keys("")).map(async (key) => [key, await full.read(key)] as const)));
+    for (const [key, value] of changes) kept.set(key, value);
+    const size = [...kept.values()].reduce((sum: number, value) => sum + (value instanceof Uint8Array ? value.length : 0), 0);
+    if (size > roomBytes) throw new HetloraError("disk_full", "no more room");
+    await write(changes);
+  };
+  await full.write(new Map([["object/of-another-bundle", new Uint8Array(2 * 2 ** 20)]]));
+  const bundles = new Bundles(full, new Downloads(own.transport, full));
+  await bundles.fetch({ files: { "base.bin": REF } } as any, ["base.bin"]);
+  assert.deepEqual(await full.keys("object/"), [`object/${SHA256}`]);
+  await full.write(new Map([[`object/${SHA256}`, undefined]]));
+  roomBytes = 2 ** 20;
+  await assert.rejects(bundles.fetch({ files: { "base.bin": REF } } as any, ["base.bin"]), { code: "disk_full" });
 });
 
 test("headers of an upload are as pinned", async () => {
