@@ -6,6 +6,7 @@ import type { Changes, Database } from "../src/database/database";
 import { capabilityReport } from "../src/messages/device";
 import type { SessionEvent } from "../src/session/visit";
 import { adapterFromBytes, adapterRank } from "../src/tensors/adapter";
+import { readSafetensors } from "../src/tensors/safetensors";
 import { literal, literalBytes, SPEC } from "./contractFiles";
 import { FakeService, problem, TOKEN } from "./fakeService";
 import { ToyTrainer } from "./toyTrainer";
@@ -172,8 +173,6 @@ test("a page that dies in each start of a training gives it back after three", a
 
 const unable: [string, Parameters<typeof FakeService.of>[1], string][] = [
   ["cores", { adaptation: { trained: "core" } }, "dependency_missing"],
-  ["selected ranks", { adaptation: { trained: "lora_B", selected_ranks: 1 } }, "dependency_missing"],
-  ["a sparse change", { adaptation: { upload_density: 0.5 } }, "dependency_missing"],
   ["a private lora_B", { adaptation: { private_lora_B: true } }, "dependency_missing"],
   ["more than the time allows", { offer: { round_seconds: 1e-9 } }, "device_too_small"],
   ["conditions that nobody tells of", { offer: { conditions: { unmetered: true } } }, "conditions_unmet"],
@@ -187,6 +186,17 @@ for (const [what, settings, code] of unable) {
     assert.equal((await visit(own)).outcome, "no_work");
   });
 }
+
+test("of a change the entries and the ranks are sent that the plan asks for", async () => {
+  // 8 numbers of lora_B: a quarter are 2. Of the ranks of both modules one is sent.
+  for (const [adaptation, size] of [[{ trained: "lora_B", upload_density: 0.25 }, 2], [{ trained: "lora_B", selected_ranks: 1 }, 2]] as const) {
+    const own = await bench({ adaptation, training: { pruning_decay: 0.5 } });
+    assert.equal((await visit(own)).outcome, "accepted");
+    const numbers = [...readSafetensors(own.service.updates[0]!)].filter(([key]) => key.endsWith(".weight"));
+    assert.equal(numbers.reduce((sum, [, { bytes }]) => sum + bytes.length / 4, 0), size);
+    assert.equal(own.service.reports[0].rank, 2); // nothing is pruned
+  }
+});
 
 test("a frozen adapter is given back before anything is fetched", async () => {
   const own = await bench();

@@ -5,7 +5,7 @@ import type { Manifest } from "../messages/manifest";
 import { adapterRank, type Adapter } from "../tensors/adapter";
 import { selfPrune } from "../tensors/pruning";
 import { writeSafetensors } from "../tensors/safetensors";
-import { contract, readErrors, type RoundingErrors } from "../tensors/update";
+import { contract, readErrors, sendsWholeRanks, type RoundingErrors } from "../tensors/update";
 import type { Update } from "./assignmentStore";
 import type { Equipment } from "./equipment";
 import type { Terms } from "./terms";
@@ -22,15 +22,18 @@ export interface Taken {
 export async function updateOf(
   offer: Offer, { terms, manifest, received }: Taken, result: TrainingResult, tools: Equipment,
 ): Promise<Update> {
-  const adapter = selfPrune(received, result.adapter, {
+  const { adaptation } = terms.plan;
+  const rules = {
     pruningDecay: offer.training.pruning_decay,
     minRank: offer.min_rank,
     pruneBy: offer.training.prune_by,
     untrained: manifest.untrained,
-  });
+  };
+  // A change has the ranks of what it changes.
+  const isCut = sendsWholeRanks(adaptation);
+  const adapter = isCut ? selfPrune(received, result.adapter, rules) : result.adapter;
   const [oldRank, newRank] = [adapterRank(result.adapter), adapterRank(adapter)];
   if (newRank < oldRank) tools.onEvent({ kind: "rank_pruned", oldRank, newRank });
-  const { adaptation } = terms.plan;
   let owed: RoundingErrors = new Map();
   if (adaptation.error_feedback) {
     const kept = await tools.assignments.roundingErrors(offer.run_id);
