@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { bytesOfText } from "../src/bytes";
 import { EdgeClient, type ClientOptions } from "../src/client";
 import { MemoryDatabase } from "../src/database/memory";
 import type { Changes, Database } from "../src/database/database";
 import { capabilityReport } from "../src/messages/device";
+import { keptRunTensors } from "../src/session/runTensors";
 import type { SessionEvent } from "../src/session/visit";
 import { adapterFromBytes, adapterRank } from "../src/tensors/adapter";
 import { readSafetensors } from "../src/tensors/safetensors";
@@ -120,7 +122,7 @@ test("a page that is closed at any operation of its database goes on, and delive
     assert.deepEqual(own.service.updates, whole.service.updates, `killed at ${at}`);
     assert.equal(own.service.reports[0].steps, 6);
     assert.equal(own.service.failures.length, 0);
-    assert.ok((await own.database.read("rounding_errors/r-1")) instanceof Uint8Array, `killed at ${at}`);
+    assert.ok((await own.database.read("run/rounding_errors/r-1")) instanceof Uint8Array, `killed at ${at}`);
   }
   assert.ok(kills > 50, `${kills} operations`);
 });
@@ -173,7 +175,6 @@ test("a page that dies in each start of a training gives it back after three", a
 
 const unable: [string, Parameters<typeof FakeService.of>[1], string][] = [
   ["cores", { adaptation: { trained: "core" } }, "dependency_missing"],
-  ["a private lora_B", { adaptation: { private_lora_B: true } }, "dependency_missing"],
   ["more than the time allows", { offer: { round_seconds: 1e-9 } }, "device_too_small"],
   ["conditions that nobody tells of", { offer: { conditions: { unmetered: true } } }, "conditions_unmet"],
 ];
@@ -196,6 +197,32 @@ test("of a change the entries and the ranks are sent that the plan asks for", as
     assert.equal(numbers.reduce((sum, [, { bytes }]) => sum + bytes.length / 4, 0), size);
     assert.equal(own.service.reports[0].rank, 2); // nothing is pruned
   }
+});
+
+test("a private lora_B stays on the device, and the next round of its run begins with it", async () => {
+  const own = await bench({ adaptation: { private_lora_B: true } });
+  assert.equal((await visit(own)).outcome, "accepted");
+  assert.ok([...readSafetensors(own.service.updates[0]!).keys()].every((key) => key.endsWith(".lora_A.weight")));
+  const begun: number[] = [];
+  for (const run of ["r-1", "r-2"]) {
+    const next = await bench({ adaptation: { private_lora_B: true }, offer: { run_id: run, assignment_id: "a-2" } });
+    const opened = next.trainer.open.bind(next.trainer);
+    next.trainer.open = (opening) => {
+      begun.push(opening.adapter.factors.get("h.0.k")!.lora_B.data[0]!);
+      return opened(opening);
+    };
+    await visit({ ...next, database: own.database });
+  }
+  // What the first round made of 1; and what was sent, in another run.
+  assert.deepEqual(begun, [1 + 21 / 1024, 1]);
+});
+
+test("of the newest four runs something is kept", async () => {
+  const database = new MemoryDatabase();
+  for (const run of ["a", "b", "c", "a", "d", "e"]) {
+    await database.write(await keptRunTensors(database, "rounding_errors", run, bytesOfText(run)));
+  }
+  assert.deepEqual(await database.keys("run/"), ["a", "c", "d", "e"].map((run) => `run/rounding_errors/${run}`));
 });
 
 test("a frozen adapter is given back before anything is fetched", async () => {

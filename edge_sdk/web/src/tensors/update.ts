@@ -1,13 +1,13 @@
 // What a device sends of a trained adapter, as the plan's adaptation asks for it, and what rounding left out.
 import { HetloraError, isError } from "../errors/errors";
 import type { Adaptation, UploadPrecision } from "../messages/device";
-import { adapterOf, factorKeys, rankOf, tensorsOf, type Adapter } from "./adapter";
+import { adapterOf, factorKeys, makeAdapter, rankOf, tensorsOf, type Adapter } from "./adapter";
 import { fitted } from "./algebra";
 import { rounded, roundedAll } from "./rounding";
 import { floatsOf, readSafetensors, writeSafetensors, type WritableTensor } from "./safetensors";
 import { largestOf, selectedRanks } from "./selection";
 import type { AdapterSpec } from "./spec";
-import { floats, leading, type Floats } from "./tensor";
+import { countNonFinite, floats, leading, type Floats } from "./tensor";
 
 /** What rounding has left out, by the PEFT key of its factor. */
 export type RoundingErrors = ReadonlyMap<string, Floats>;
@@ -19,15 +19,10 @@ export interface Contracted {
 
 /** Throws `dependency_missing` for a plan that asks for what this client does not do. */
 export function checkAdaptation(adaptation: Adaptation): void {
-  const asked: Record<string, boolean> = {
-    "trained: core": adaptation.trained === "core",
-    private_lora_B: adaptation.private_lora_B,
-  };
-  const lacking = Object.keys(asked).filter((name) => asked[name]);
-  if (!lacking.length) return;
+  if (adaptation.trained !== "core") return;
   throw new HetloraError("dependency_missing", "the browser client does not do what the plan asks for", {
-    got: lacking.join(", "),
-    expected: "factors that are trained, and sent",
+    got: "cores",
+    expected: "factors that are trained",
   });
 }
 
@@ -124,21 +119,54 @@ function checkRanks(adapter: Adapter, received: Adapter, areEqual: boolean): voi
 
 /** Errors that were kept in an earlier round; none where what is kept is damaged, or of another model. */
 export function readErrors(kept: Uint8Array, spec: AdapterSpec): RoundingErrors {
-  const widths = new Map<string, readonly [axis: number, width: number]>();
-  for (const { name, in_features, out_features } of spec.modules) {
-    const [keyA, keyB] = factorKeys(name);
-    widths.set(keyA, [1, in_features]).set(keyB, [0, out_features]);
-  }
-  const errors = new Map<string, Floats>();
+  const errors = readKept(kept);
+  const widths = widthsOf(spec);
+  return [...errors].every(([key, own]) => isFactor(own, widths.get(key))) ? errors : new Map();
+}
+
+/** lora_B of all modules, as the next round of the run is to find it where it stays on the device. */
+export function privateFactorsToBytes(adapter: Adapter): Uint8Array {
+  return writeSafetensors(new Map([...adapter.factors].map(([name, own]) => [factorKeys(name)[1], own.lora_B])));
+}
+
+/**
+ * The adapter received, under the lora_B that this device kept in an earlier round of the run: at another rank its
+ * leading columns, or zeros beyond them. Itself where what is kept is damaged, or of another model.
+ */
+export function withPrivateFactors(kept: Uint8Array, received: Adapter): Adapter {
+  const found = readKept(kept);
+  const widths = widthsOf(received.spec);
+  const factors = [...received.factors].map(([name, { lora_A, lora_B }]) => {
+    const key = factorKeys(name)[1];
+    const own = found.get(key);
+    if (!own || !isFactor(own, widths.get(key))) return null;
+    return [name, { lora_A, lora_B: fitted(own, [lora_B.shape[0]!, lora_B.shape[1]!]) }] as const;
+  });
+  const isWhole = factors.every((own) => own !== null) && found.size === factors.length;
+  return isWhole ? makeAdapter(received.spec, new Map(factors)) : received;
+}
+
+/** The finite tensors that are kept; none where they are damaged. */
+function readKept(kept: Uint8Array): Map<string, Floats> {
+  const found = new Map<string, Floats>();
   try {
-    for (const [key, stored] of readSafetensors(kept)) errors.set(key, floatsOf(key, stored));
+    for (const [key, stored] of readSafetensors(kept)) found.set(key, floatsOf(key, stored));
   } catch (error) {
     if (isError(error, "malformed_tensors")) return new Map();
     throw error;
   }
-  const fits = ([key, own]: [string, Floats]) => {
-    const [axis, width] = widths.get(key) ?? [0, -1];
-    return own.shape.length === 2 && own.shape[axis] === width;
-  };
-  return [...errors].every(fits) ? errors : new Map();
+  return [...found.values()].some((own) => countNonFinite(own.data)) ? new Map() : found;
 }
+
+/** Along which axis each factor has its features, and how many. */
+type Width = readonly [axis: number, features: number];
+
+function widthsOf(spec: AdapterSpec): Map<string, Width> {
+  return new Map(spec.modules.flatMap(({ name, in_features, out_features }): [string, Width][] => {
+    const [keyA, keyB] = factorKeys(name);
+    return [[keyA, [1, in_features]], [keyB, [0, out_features]]];
+  }));
+}
+
+const isFactor = (own: Floats, width: Width | undefined): boolean =>
+  width !== undefined && own.shape.length === 2 && own.shape[width[0]] === width[1];
