@@ -44,7 +44,7 @@ export function halved(key: string, change: Floats): Rounded {
   return { tensors: new Map([[key, { shape: change.shape, data: bits, isFloat16: true }]]), read };
 }
 
-/** A change of a factor in int8, beside it the scale of each rank, or of all entries in a row. Throws `non_finite_values`. */
+/** A change in int8, beside it the scale of each rank, or one of all entries. Throws `non_finite_values`. */
 export function quantised(key: string, change: Floats): Rounded {
   if (countNonFinite(change.data)) {
     throw new HetloraError("non_finite_values", `${key} has a change that is not finite`);

@@ -24,8 +24,9 @@ export class Downloads {
 
   /**
    * The bytes of an object, verified. `keep` puts them where they belong, with the changes that remove what was kept
-   * of the download: in one write, or a page that is closed between fetches all of it again. Throws `digest_mismatch` where the service sent others than promised,
-   * twice; `body_too_large` for more than promised; `service_unreachable` where something else answers.
+   * of the download: in one write, or a page that is closed between the two fetches all of it again. Throws
+   * `digest_mismatch` where the service sent others than promised, twice; `body_too_large` for more than promised;
+   * `service_unreachable` where something else answers.
    */
   async fetch(
     ref: ObjectRef,
