@@ -38,32 +38,46 @@ export class Bundles {
     return missing.reduce((sum, ref) => sum + ref.size_bytes, 0);
   }
 
-  /** Fetches what is missing of these files. */
+  /**
+   * Fetches what is missing of these files. Where the browser gives no more room, other bundles go for it.
+   * Throws `disk_full` where that is not enough.
+   */
   async fetch(manifest: Manifest, paths: readonly string[]): Promise<void> {
-    for (const path of paths) {
-      const kept = await this.database.keys(keyOf(fileOf(manifest, path)));
-      if (!kept.length) await this.file(manifest, path);
+    const files = paths.map((path) => ({ path, ref: fileOf(manifest, path) }));
+    for (const { path, ref } of files) {
+      if ((await this.database.keys(keyOf(ref))).length) continue;
+      await this.downloads.fetch(ref, path, async (bytes, leftovers) => {
+        const object = [keyOf(ref), bytes] as const;
+        try {
+          await this.database.write(new Map([...leftovers, object]));
+        } catch (error) {
+          if (!isError(error, "disk_full")) throw error;
+          await this.keepOnly(files.map((file) => file.ref));
+          await this.database.write(leftovers);
+          await this.database.write(new Map([object]));
+        }
+      });
     }
   }
 
-  /** Removes all objects but these: of bundles that no run asks for any more. */
-  async keepOnly(refs: readonly ObjectRef[]): Promise<void> {
+  private async keepOnly(refs: readonly ObjectRef[]): Promise<void> {
     const needed = new Set(refs.map(keyOf));
     const others = (await this.database.keys("object/")).filter((key) => !needed.has(key));
-    if (others.length) await this.database.write(new Map(others.map((key) => [key, undefined])));
+    await this.database.write(new Map(others.map((key) => [key, undefined])));
   }
 
   private async object(ref: ObjectRef, name: string): Promise<Uint8Array> {
     const kept = await readBytes(this.database, keyOf(ref));
     if (kept && (await sha256Of(kept)) === ref.sha256) return kept;
-    const bytes = await this.downloads.fetch(ref, name);
-    try {
-      await this.database.write(new Map([[keyOf(ref), bytes]]));
-    } catch (error) {
-      // It serves from memory; the next visit fetches it again.
-      if (!isError(error, "disk_full")) throw error;
-    }
-    return bytes;
+    return this.downloads.fetch(ref, name, async (bytes, leftovers) => {
+      try {
+        await this.database.write(new Map([...leftovers, [keyOf(ref), bytes] as const]));
+      } catch (error) {
+        // It serves from memory; the next visit fetches it again.
+        if (!isError(error, "disk_full")) throw error;
+        await this.database.write(leftovers);
+      }
+    });
   }
 }
 
