@@ -25,6 +25,41 @@ def train_case(folder: Path) -> Any:
     return json.loads(node("build/cases/train.mjs", folder))
 
 
+def drive_page(
+    folder: Path,
+    url: str,
+    *,
+    population: str,
+    token: str,
+    examples: list[tuple[str, str]],
+    until: str,
+    reload_after_step: int | None = None,
+    seconds: float = 150.0,
+) -> Any:
+    """What the page shows in headless Chromium once `until` stands in its log; its profile is in `folder`."""
+    asked = {
+        "url": url,
+        "chromium": chromium(),
+        "profile": str(folder / "profile"),
+        "population": population,
+        "token": token,
+        "examples": "\n".join(f"{label}\t{text}" for text, label in examples),
+        "reload_after_step": reload_after_step,
+        "until": until,
+        "seconds": seconds,
+    }
+    (folder / "asked.json").write_text(json.dumps(asked))
+    return json.loads(node("build/cases/drive.mjs", folder / "asked.json", seconds=2 * seconds + 60))
+
+
+def chromium() -> str:
+    """Where Chromium is; tests that need it fail without."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.fail("the page is tested in Chromium: apt-get install chromium")
+    return found
+
+
 def build_web(*, lock: Path) -> None:
     """Install what the browser client is built with, unless it is there, and build its page and tests."""
     if shutil.which("npm") is None:
