@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from modules import ANDROID_DEMO, MODULES, TEST_LIBRARIES, Module
+from onnxruntime_java import fetch_onnxruntime
 from toolchain import Toolchain, ToolchainMissing, locked, toolchain
 
 BUILD: Final = ANDROID_DEMO / "build"
@@ -32,7 +33,7 @@ FLAGS: Final = (
     *("-language-version", "1.9", "-api-version", "1.9", "-jvm-target", "1.8", "-Werror", "-no-stdlib"),
     *("-no-reflect", "-Xlambdas=class", "-Xsam-conversions=class", "-progressive"),
 )
-# Nothing that Android 8 lacks: of java.* only what Java 8 has. Tests run on the machine's Java alone.
+# Nothing that Android 8 lacks: of java.* only what Java 8 has. Tests run on this machine's Java alone.
 MAIN_FLAGS: Final = ("-Xjdk-release=1.8",)
 COMPILER: Final = "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"
 # For a compiler that lives for seconds.
@@ -65,7 +66,7 @@ class Build:
         """
         target, sources = BUILD / module.name / source_set, module.sources(source_set)
         libraries = self._beside(module, source_set)
-        mark, seal = target.with_suffix(".sha256"), _seal(sources, libraries, _flags(source_set))
+        mark, seal = target.with_suffix(".sha256"), _seal(sources, libraries, self._flags(source_set))
         if target.exists() and mark.exists() and mark.read_text() == seal:
             return target
         mark.unlink(missing_ok=True)
@@ -88,6 +89,10 @@ class Build:
         names = set(module.libraries) | _extra(source_set == "test")
         return list(dict.fromkeys(found + [self.tools.libraries[name] for name in sorted(names)]))
 
+    def _flags(self, source_set: str) -> tuple[str, ...]:
+        checked = source_set == "main" and self.tools.knows_older_java
+        return FLAGS + MAIN_FLAGS if checked else FLAGS
+
     def _needed(self, module: Module) -> list[str]:
         """The modules that one needs, and those that they need."""
         deeper = [name for need in module.needs for name in self._needed(BY_NAME[need])]
@@ -97,15 +102,18 @@ class Build:
         print(f"compiling {target.relative_to(BUILD)}: {len(sources)} files", file=sys.stderr, flush=True)
         # Read and write of main's internals is for its own tests.
         friends = [f"-Xfriend-paths={target.with_name('main')}"] if name == "test" else []
-        command = [self.tools.java, *JAVA_FLAGS, "-cp", str(self.tools.compiler), COMPILER, *_flags(name)]
+        command = [
+            self.tools.java,
+            *JAVA_FLAGS,
+            "-cp",
+            str(self.tools.compiler),
+            COMPILER,
+            *self._flags(name),
+        ]
         command += [*friends, f"-Xplugin={self.tools.plugin}", "-module-name", target.parent.name]
         command += ["-cp", os.pathsep.join(map(str, libraries)), "-d", str(target), *map(str, sources)]
         if subprocess.run(command).returncode:
             raise CompilationFailed(f"{target.relative_to(BUILD)} does not compile")
-
-
-def _flags(source_set: str) -> tuple[str, ...]:
-    return FLAGS + MAIN_FLAGS if source_set == "main" else FLAGS
 
 
 def _extra(tests: bool) -> set[str]:
@@ -141,6 +149,7 @@ def run_tests(build: Build, module: Module, wanted: Sequence[str]) -> tuple[int,
     command = [
         build.tools.java,
         *JAVA_FLAGS,
+        *module.java_flags,
         *properties,
         "-cp",
         path,
@@ -167,7 +176,14 @@ def main() -> int:
     options = parser.parse_args()
     chosen = [module for module in MODULES if not options.module or module.name in options.module]
     try:
+        if any("onnxruntime" in module.libraries for module in chosen):
+            fetch_onnxruntime()
         build = Build(toolchain())
+        if not build.tools.knows_older_java:
+            print(
+                "no JDK here: whether Android 8 has all of java.* that is used is not looked at",
+                file=sys.stderr,
+            )
         with locked(BUILD / "compiling.lock"):
             paths = [path for module in chosen for path in build.class_path(module, tests=True)]
     except (ToolchainMissing, CompilationFailed) as error:

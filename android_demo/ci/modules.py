@@ -21,6 +21,7 @@ class Module:
     libraries: tuple[str, ...]
     needs: tuple[str, ...] = ()
     test_properties: dict[str, str] = field(default_factory=dict)
+    java_flags: tuple[str, ...] = ()  # of its tests
 
     def sources(self, source_set: str) -> list[Path]:
         """The Kotlin files of `main` or `test`, in a fixed order."""
@@ -31,4 +32,19 @@ KOTLIN: Final = ("stdlib", "annotations", "serialization-core", "serialization-j
 TEST_LIBRARIES: Final = ("junit", "hamcrest")
 CONTRACT: Final = {"hetlora.contract": str(ANDROID_DEMO.parent / "tests" / "contract")}
 
-MODULES: Final = (Module("sdk-core", (*KOTLIN, "bouncycastle"), test_properties=CONTRACT),)
+# Of desktop Java: its HttpURLConnection has no PATCH in its list of methods, that of Android has.
+OPEN_NET: Final = ("--add-opens", "java.base/java.net=ALL-UNNAMED")
+
+ONNXRUNTIME: Final = {
+    "onnxruntime.native.path": str(ANDROID_DEMO / ".toolchain" / "onnxruntime" / "upstream")
+}
+
+MODULES: Final = (
+    Module("sdk-core", (*KOTLIN, "bouncycastle"), test_properties=CONTRACT, java_flags=OPEN_NET),
+    Module(
+        "trainer-ort",
+        (*KOTLIN, "bouncycastle", "onnxruntime"),
+        needs=("sdk-core",),
+        test_properties=CONTRACT | ONNXRUNTIME,
+    ),
+)

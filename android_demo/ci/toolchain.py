@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,8 @@ DEBIAN_JARS: Final = {
     "hamcrest": ("libhamcrest-java", "hamcrest.jar"),
     "bouncycastle": ("libbcprov-java", "bcprov.jar"),
 }
+# Fetched by `onnxruntime_java`, as it takes the largest download and not every module needs it.
+ONNXRUNTIME_JAR: Final = "onnxruntime-1.17.0.jar"
 OLDEST_JAVA: Final = 17
 
 
@@ -51,9 +54,13 @@ class ToolchainMissing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """Where the tools are."""
+    """Where the tools are.
+
+    `knows_older_java`: whether `java` can hold code against the classes of Java 8; a JRE cannot.
+    """
 
     java: str
+    knows_older_java: bool
     compiler: Path
     plugin: Path
     libraries: dict[str, Path]  # by the names that modules give them
@@ -65,7 +72,7 @@ def toolchain() -> Toolchain:
     Raises:
         ToolchainMissing: no Java, or a package that cannot be had.
     """
-    java = _java()
+    java, knows_older = _java()
     jars = FOLDER / "jars"
     with locked(FOLDER / "fetching.lock"):
         if not (jars / COMPILER_JAR).exists():
@@ -78,9 +85,10 @@ def toolchain() -> Toolchain:
         "annotations": jars / "annotations-13.0.jar",
         "serialization-core": jars / "kotlinx-serialization-core-jvm-1.6.3.jar",
         "serialization-json": jars / "kotlinx-serialization-json-jvm-1.6.3.jar",
+        "onnxruntime": jars / ONNXRUNTIME_JAR,
         **{name: jars / jar for name, (_, jar) in DEBIAN_JARS.items()},
     }
-    return Toolchain(java, jars / COMPILER_JAR, jars / "serialization-plugin.jar", libraries)
+    return Toolchain(java, knows_older, jars / COMPILER_JAR, jars / "serialization-plugin.jar", libraries)
 
 
 @contextmanager
@@ -92,17 +100,20 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _java() -> str:
-    """A Java of `OLDEST_JAVA` or newer: JAVA_HOME's, or the path's."""
+def _java() -> tuple[str, bool]:
+    """A Java of `OLDEST_JAVA` or newer, JAVA_HOME's or the path's; and whether it knows what Java 8 had."""
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else shutil.which("java")
     if java is None or not Path(java).exists():
         raise ToolchainMissing(f"Java {OLDEST_JAVA} is missing: apt-get install openjdk-17-jdk-headless")
-    told = subprocess.run([java, "-version"], capture_output=True, text=True).stderr
-    major = told.partition('version "')[2].partition(".")[0].partition('"')[0]
-    if not major.isdigit() or int(major) < OLDEST_JAVA:
-        raise ToolchainMissing(f"{java} is no Java {OLDEST_JAVA} or newer: {told.strip()[:100]}")
-    return java
+    told = subprocess.run(
+        [java, "-XshowSettings:properties", "-version"], capture_output=True, text=True
+    ).stderr
+    properties = dict(re.findall(r"^ +(java[.a-z]+) = (.*)$", told, re.MULTILINE))
+    version = properties.get("java.specification.version", "")
+    if not version.isdigit() or int(version) < OLDEST_JAVA:
+        raise ToolchainMissing(f"{java} is no Java {OLDEST_JAVA} or newer, but {version or told[:100]!r}")
+    return java, Path(properties["java.home"], "lib", "ct.sym").exists()
 
 
 def _unpack_kotlin(jars: Path) -> None:

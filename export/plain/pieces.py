@@ -46,10 +46,9 @@ def slice_(node: OldNode) -> None:
     before = node.add("Min", [node.add("Max", [start, zero], "not_below"), size], "before")
     after = node.add("Sub", [node.add("Sub", [size, before], "rest"), own_size], "after")
     nowhere = node.add("ConstantOfShape", [node.add("Shape", [shape], "rank")], "nowhere", value=_ZERO)
-    pads = [
-        node.add("ScatterElements", [nowhere, axes, pad], f"pad_{place}") for place, pad in ((0, before), (1, after))
-    ]
-    node.answer("Pad", [gradient, node.add("Concat", pads, "pads", axis=0)])
+    ahead = node.add("ScatterElements", [nowhere, axes, before], "ahead")
+    behind = node.add("ScatterElements", [nowhere, axes, after], "behind")
+    node.answer("Pad", [gradient, node.add("Concat", [ahead, behind], "pads", axis=0)])
 
 
 def gather(node: OldNode) -> None:
@@ -86,8 +85,6 @@ def barrier(node: OldNode) -> None:
     for place, name in enumerate(tensors):
         shape = node.add("Add", [node.add("Shape", [name], f"shape_{place}"), nothing], f"later_{place}")
         node.answer("Reshape", [name, shape], output=place)
-
-
 
 
 def _add_to_zeros(node: OldNode, shape: str, indices: str, updates: str, axis: int) -> None:

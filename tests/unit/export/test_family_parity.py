@@ -41,7 +41,7 @@ class Case:
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     root = tmp_path_factory.mktemp(request.param)
     model = write_tiny_family(root / "model", request.param)
-    bundle = export_family(request.param, model, root / "bundle", runtimes=("onnx", "pytorch", "android", "web"))
+    bundle = export_family(request.param, model, root / "bundle", runtimes=("pytorch", "web"))
     return Case(model, bundle)
 
 

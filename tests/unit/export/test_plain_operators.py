@@ -55,7 +55,10 @@ class Case:
             [node],
             "one",
             [helper.make_tensor_value_info(*value) for value in zip(inputs, kinds, shapes, strict=True)],
-            [helper.make_tensor_value_info(*value, shape=None) for value in zip(outputs, answered, strict=False)],
+            [
+                helper.make_tensor_value_info(*value, shape=None)
+                for value in zip(outputs, answered, strict=False)
+            ],
         )
         opsets = [helper.make_opsetid("", 18), helper.make_opsetid(MICROSOFT, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=9)
@@ -92,7 +95,12 @@ CASES = (
     Case("SliceGrad", (G[:, 1:], whole(2, 5, 4), whole(2), whole(4), whole(1), whole(1))),
     Case("SliceGrad", (G[..., 1:], whole(2, 3, 9), whole(-3), whole(2**40), whole(-1), whole(1))),
     Case("SliceGrad", (G[:1, :2], whole(3, 3, 4), whole(1, 0), whole(2, 2), whole(0, 1))),
-    Case("SoftmaxCrossEntropyLossGrad", (np.array(0.5, np.float32), LOG_SOFTMAX, LABELS), 1, {"reduction": "mean"}),
+    Case(
+        "SoftmaxCrossEntropyLossGrad",
+        (np.array(0.5, np.float32), LOG_SOFTMAX, LABELS),
+        1,
+        {"reduction": "mean"},
+    ),
     Case("SoftmaxGrad_13", (G, SOFTMAX), 1, LAST),
     Case("SplitTraining", (X, whole(1, 3)), 2, LAST),
     Case("TanhGrad", (G, np.tanh(X))),

@@ -32,10 +32,7 @@ class HetloraException(
 internal fun quoted(value: Any): String {
     val text = value.toString()
     val cut = if (text.length > MAX_QUOTED_CHARACTERS) text.take(MAX_QUOTED_CHARACTERS - 1) + "…" else text
-    return cut.map { if (it.isISOControl() || it.category in unprintable) ' ' else it }.joinToString("")
+    val line = StringBuilder()
+    cut.codePoints().forEach { line.appendCodePoint(if (isPrintable(it)) it else ' '.code) }
+    return line.toString()
 }
-
-private val unprintable = setOf(
-    CharCategory.FORMAT, CharCategory.LINE_SEPARATOR, CharCategory.PARAGRAPH_SEPARATOR,
-    CharCategory.PRIVATE_USE, CharCategory.UNASSIGNED,
-)

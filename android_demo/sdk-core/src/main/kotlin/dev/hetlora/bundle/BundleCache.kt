@@ -1,0 +1,107 @@
+package dev.hetlora.bundle
+
+import dev.hetlora.errors.ErrorCode
+import dev.hetlora.errors.HetloraException
+import dev.hetlora.folder.DeviceFiles
+import dev.hetlora.messages.ObjectRef
+import dev.hetlora.identity.sha256Of
+import dev.hetlora.transport.Downloads
+import java.io.File
+
+/** What stays free for the update, the examples and whatever else lives on the device. */
+const val DISK_RESERVE_BYTES = 64L * 1024 * 1024
+private const val FOLDER = "bundles"
+
+/** A bundle on the device: its manifest, and the folder where those of its files lie that were asked for. */
+class Bundle(val manifest: Manifest, val digest: String, val folder: File)
+
+/**
+ * Bundles by digest: what a device needs of them is fetched once, named by digest, and checked before use.
+ *
+ * A file is hashed when a process first uses it, and after that looked at by its size alone. One that fails is
+ * fetched again. Other bundles go where the disk has no room beside them.
+ *
+ * @param freeBytes how much the disk of a folder has free.
+ */
+class BundleCache(
+    private val files: DeviceFiles,
+    private val downloads: Downloads,
+    private val freeBytes: (File) -> Long = { it.usableSpace },
+) {
+    private val hashed = mutableSetOf<String>()
+
+    /**
+     * The manifest alone: enough to choose a rank, before any large file is fetched.
+     *
+     * @throws HetloraException `body_too_large`, `bundle_invalid`, and what [Downloads.fetch] throws.
+     */
+    fun manifest(ref: ObjectRef): Manifest {
+        if (ref.sizeBytes > MAX_MANIFEST_BYTES) {
+            throw HetloraException(
+                ErrorCode.BODY_TOO_LARGE,
+                "manifest is too large",
+                got = ref.sizeBytes,
+                expected = "up to $MAX_MANIFEST_BYTES bytes",
+            )
+        }
+        val path = "$FOLDER/${ref.sha256}/$MANIFEST_NAME"
+        if (!holds(path, ref)) fetch(ref, path, MANIFEST_NAME)
+        return parseManifest(checkNotNull(files.read(path)))
+    }
+
+    /**
+     * The bundle with these of its files; only what is missing or damaged is fetched.
+     *
+     * @throws HetloraException `device_too_small`: the disk has no room; `bundle_invalid`: it has no such file;
+     *     and what [manifest] throws.
+     */
+    fun bundle(ref: ObjectRef, wanted: (Manifest) -> Set<String>): Bundle {
+        val manifest = manifest(ref)
+        val folder = "$FOLDER/${ref.sha256}"
+        val missing = wanted(manifest).sorted().map { it to listed(manifest, it) }
+            .filterNot { (name, file) -> holds("$folder/$name", file) }
+        makeRoom(ref, missing.sumOf { (_, file) -> file.sizeBytes - downloads.arrivedBytes(file) })
+        missing.forEach { (name, file) -> fetch(file, "$folder/$name", name) }
+        return Bundle(manifest, ref.sha256, files.file(folder))
+    }
+
+    /** Hash what is there of all bundles once more before its next use, as one turned out unusable. */
+    fun doubt() = hashed.clear()
+
+    private fun listed(manifest: Manifest, name: String): ObjectRef = manifest.files[name] ?: throw HetloraException(
+        ErrorCode.BUNDLE_INVALID,
+        "the bundle lacks a file",
+        got = manifest.files.keys,
+        expected = name,
+    )
+
+    private fun holds(path: String, ref: ObjectRef): Boolean {
+        val size = files.sizeBytes(path) ?: return false
+        val isRight = size == ref.sizeBytes && (path in hashed || sha256Of(files.file(path)) == ref.sha256)
+        if (isRight) hashed += path else files.remove(path).also { hashed -= path }
+        return isRight
+    }
+
+    private fun fetch(ref: ObjectRef, path: String, name: String) {
+        downloads.fetch(ref, path, name)
+        hashed += path
+    }
+
+    private fun makeRoom(ref: ObjectRef, wantedBytes: Long) {
+        if (hasRoom(wantedBytes)) return
+        for (other in files.list(FOLDER).filter { it != ref.sha256 }) {
+            files.remove("$FOLDER/$other")
+            hashed.removeAll { it.startsWith("$FOLDER/$other/") }
+            if (hasRoom(wantedBytes)) return
+        }
+        throw HetloraException(
+            ErrorCode.DEVICE_TOO_SMALL,
+            "the disk has no room for the bundle",
+            got = "${freeBytes(files.file(FOLDER))} bytes free",
+            expected = "$wantedBytes and $DISK_RESERVE_BYTES in reserve",
+        )
+    }
+
+    private fun hasRoom(wantedBytes: Long): Boolean =
+        wantedBytes == 0L || wantedBytes + DISK_RESERVE_BYTES <= freeBytes(files.file(FOLDER))
+}

@@ -1,0 +1,116 @@
+package dev.hetlora.session
+
+import dev.hetlora.bundle.BundleCache
+import dev.hetlora.errors.ErrorCode
+import dev.hetlora.errors.HetloraException
+import dev.hetlora.folder.DeviceFiles
+import dev.hetlora.messages.CapabilityReport
+import dev.hetlora.messages.CheckIn
+import dev.hetlora.messages.CheckInAnswer
+import dev.hetlora.messages.Conditions
+import dev.hetlora.messages.EnrolRequest
+import dev.hetlora.messages.PROTOCOL_VERSIONS
+import dev.hetlora.transport.DEFAULT_PART_BYTES
+import dev.hetlora.transport.DeviceService
+import dev.hetlora.transport.Downloads
+import dev.hetlora.transport.HttpConnections
+import dev.hetlora.transport.StopSignal
+import dev.hetlora.transport.Transport
+import dev.hetlora.transport.Uploads
+import dev.hetlora.transport.UrlConnections
+import kotlin.random.Random
+
+const val SDK_VERSION = "0.1.0"
+
+// So long a run whose conditions did not hold is not asked for again, unless they hold now.
+private const val LEFT_ALONE_SECONDS = 3600.0
+
+/** Of what a device is a part, and what admits it. */
+class Membership(val population: String, val enrolmentToken: String? = null, val name: String = "")
+
+/**
+ * One device of a population, with all that it keeps in `files`; one visit at a time.
+ *
+ * @param trainers train over this device's examples.
+ * @param chooser chooses the rank of each offer.
+ * @param capabilities what the device can do, as it is when it checks in.
+ * @param circumstances what the app asks of the moment beside the run.
+ * @throws HetloraException `settings_invalid`: an address that is none, or a key that cannot be read.
+ */
+class DeviceClient(
+    serviceUrl: String,
+    private val membership: Membership,
+    files: DeviceFiles,
+    private val trainers: LocalTrainers,
+    chooser: RankChooser,
+    private val capabilities: () -> CapabilityReport,
+    circumstances: Circumstances = AnyTime,
+    connections: HttpConnections = UrlConnections(),
+    uploadPartBytes: Int = DEFAULT_PART_BYTES,
+    clock: () -> Double = { System.currentTimeMillis() / 1000.0 },
+    private val timer: () -> Double = { System.nanoTime() / 1e9 },
+    random: Random = Random.Default,
+    private val onEvent: (Event) -> Unit = {},
+) {
+    private val identity = keptIdentity(files)
+    private val transport = Transport(serviceUrl, identity, connections, clock, random, timer)
+    private val watch = Watch(circumstances)
+    private val tools: Equipment
+    private var leftAlone = Conditions()
+    private var leftAloneAt = Double.NEGATIVE_INFINITY
+
+    /** The device's name at the service. */
+    val deviceId: String get() = identity.deviceId
+
+    init {
+        val downloads = Downloads(transport, files, timer = timer, mayGoOn = watch::check)
+        tools = Equipment(
+            DeviceService(transport), downloads, Uploads(transport, uploadPartBytes), BundleCache(files, downloads),
+            files, AssignmentStore(files), trainers, chooser, watch, timer, onEvent,
+        )
+    }
+
+    /**
+     * One visit, from the conditions to the receipt; `stop` ends it with the step that is under way.
+     *
+     * @throws HetloraException `service_away` and its kin: the service does not answer, or is busy; what was done
+     *     is kept. `refused` and its kin: it does not admit this device.
+     */
+    fun runOnce(stop: StopSignal = StopSignal()): Visit {
+        transport.stop = stop
+        watch.stop = stop
+        return try {
+            visit()
+        } catch (error: HetloraException) {
+            if (error.code != ErrorCode.STOPPED) throw error
+            Visit(Outcome.STOPPED, error.what, 0.0, error = error)
+        }
+    }
+
+    private fun visit(): Visit {
+        watch.ofRun = if (timer() - leftAloneAt < LEFT_ALONE_SECONDS) leftAlone else Conditions()
+        watch.unmet()?.let { return Visit(Outcome.NOT_ALLOWED, it, NOT_ALLOWED_SECONDS) }
+        watch.ofRun = Conditions()
+        val answer = checkedIn()
+        onEvent(Event.CheckedIn(answer.offer, answer.reason))
+        giveUpOthers(tools.store, tools.service, answer.offer)
+        val offer = answer.offer ?: return Visit(Outcome.NO_WORK, answer.reason, answer.retryAfterSeconds)
+        watch.ofRun = offer.conditions
+        val visit = TrainingAssignment(offer, tools).run()
+        if ((visit.error as? HetloraException)?.code == ErrorCode.CONDITIONS_UNMET) {
+            leftAlone = offer.conditions
+            leftAloneAt = timer()
+        }
+        return visit
+    }
+
+    private fun checkedIn(): CheckInAnswer {
+        val request = CheckIn(
+            PROTOCOL_VERSIONS.last(), SDK_VERSION, membership.population, capabilities(), trainers.exampleCount,
+        )
+        val enrolment = EnrolRequest(
+            membership.population, membership.enrolmentToken, identity.publicKey, membership.name,
+        )
+        return checkIn(tools.service, request, enrolment) { onEvent(Event.AwaitingApproval(it.deviceId)) }
+    }
+}
