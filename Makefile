@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-android test-web check format clean
+.PHONY: help install demo test test-fast test-android web test-web web-programs check format clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ $(WEB_INSTALLED): $(WEB)/package.json $(WEB)/package-lock.json
 	@node --version >/dev/null 2>&1 || { echo "the browser client needs Node 20 or newer, and npm; none was found" >&2; exit 1; }
 	@cd $(WEB) && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
+
+web-programs: $(WEB_INSTALLED)
+	@cd $(WEB) && npm run --silent build-tests
+
+web: $(WEB_INSTALLED) ## Build the page that the service serves, into edge_sdk/web/dist
+	@cd $(WEB) && npm run --silent build
 
 test-web: $(WEB_INSTALLED) ## Check the types of the browser client, and run its tests in Node
 	@cd $(WEB) && npm run --silent check && npm run --silent test

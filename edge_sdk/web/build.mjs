@@ -16,21 +16,23 @@ const wasmBuild = {
   })),
 };
 
+const sources = (folder) => readdirSync(folder).filter((name) => name.endsWith(".ts")).map((name) => `${folder}/${name}`);
+
+// Programs are run by tests in Python.
 async function buildTests() {
   rmSync("build", { recursive: true, force: true });
-  const folders = { test: "build/test", "test/cases": "build/cases" };
-  for (const [folder, outdir] of Object.entries(folders)) {
-    await build({
-      ...shared,
-      entryPoints: readdirSync(folder).filter((name) => name.endsWith(".ts")).map((name) => `${folder}/${name}`),
-      outdir,
-      outExtension: { ".js": ".mjs" },
-      platform: "node",
-      // What comes from npm is imported as it lies there: tests are run from this folder.
-      packages: "external",
-      plugins: [wasmBuild],
-    });
-  }
+  const tests = sources("test").filter((name) => name.endsWith(".test.ts"));
+  await build({
+    ...shared,
+    entryPoints: [...tests, ...sources("test/programs")],
+    outdir: "build",
+    outbase: ".",
+    outExtension: { ".js": ".mjs" },
+    platform: "node",
+    // What comes from npm is imported as it lies there: tests are run from this folder.
+    packages: "external",
+    plugins: [wasmBuild],
+  });
 }
 
 async function buildPage() {

@@ -27,15 +27,6 @@ def web_bundle(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory
     )
 
 
-@pytest.fixture(scope="session")
-def built_web(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The browser client, built; the folder is what the service serves."""
-    from browser_client import WEB, build_web
-
-    build_web(lock=tmp_path_factory.getbasetemp().parent / "web.lock")
-    return WEB / "dist"
-
-
 @pytest.fixture
 def fleet(tmp_path: Path, tiny_bundle: Bundle) -> Iterator[TinyFleet]:
     """A running service with the tiny bundle published; its devices end with the test."""

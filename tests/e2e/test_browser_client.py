@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from browser_client import drive_page
 from e2e_fleet import TinyFleet
+from web_client import built_page
 
 from benchmarks.fleet import POPULATION
 from hetlora.bundle import Bundle
@@ -27,9 +28,9 @@ EXAMPLES = [
 
 @contextmanager
 def fleet_with_page(
-    work: Path, bundle: Bundle, page: Path, monkeypatch: pytest.MonkeyPatch, *, isolated: bool
+    work: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, *, isolated: bool
 ) -> Iterator[TinyFleet]:
-    monkeypatch.setenv("HETLORA_WEB_PAGE_DIR", str(page))
+    monkeypatch.setenv("HETLORA_WEB_PAGE_DIR", str(built_page()))
     monkeypatch.setenv("HETLORA_WEB_PAGE_ISOLATED", str(isolated))
     with TinyFleet(work, bundle) as fleet:
         yield fleet
@@ -55,9 +56,9 @@ def drive(fleet: TinyFleet, folder: Path, until: str = "accepted:", **asked: Any
 
 @pytest.mark.parametrize("isolated", [False, True], ids=["one-thread", "threads"])
 def test_page_joins_a_round_and_its_update_is_merged(
-    tmp_path: Path, web_bundle: Bundle, built_web: Path, monkeypatch: pytest.MonkeyPatch, isolated: bool
+    tmp_path: Path, web_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, isolated: bool
 ) -> None:
-    with fleet_with_page(tmp_path, web_bundle, built_web, monkeypatch, isolated=isolated) as fleet:
+    with fleet_with_page(tmp_path, web_bundle, monkeypatch, isolated=isolated) as fleet:
         fleet.device("python")
         training = TrainingSettings(steps=20, batch_size=4, max_tokens=16, learning_rate=1e-2)
         run = fleet.start_run(rounds=1, lease_seconds=200, training=training)
@@ -77,9 +78,9 @@ def test_page_joins_a_round_and_its_update_is_merged(
 
 
 def test_page_that_is_loaded_anew_in_a_training_goes_on_with_it(
-    tmp_path: Path, web_bundle: Bundle, built_web: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, web_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with fleet_with_page(tmp_path, web_bundle, built_web, monkeypatch, isolated=False) as fleet:
+    with fleet_with_page(tmp_path, web_bundle, monkeypatch, isolated=False) as fleet:
         training = TrainingSettings(steps=600, batch_size=4, max_tokens=16)
         run = fleet.start_run(rounds=1, goal_count=1, lease_seconds=250, training=training)
         told = drive(fleet, tmp_path / "browser", reload_after_step=300)
@@ -96,9 +97,9 @@ def test_page_that_is_loaded_anew_in_a_training_goes_on_with_it(
 
 
 def test_page_says_what_is_wrong_with_its_token(
-    tmp_path: Path, web_bundle: Bundle, built_web: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, web_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with fleet_with_page(tmp_path, web_bundle, built_web, monkeypatch, isolated=False) as fleet:
+    with fleet_with_page(tmp_path, web_bundle, monkeypatch, isolated=False) as fleet:
         folder = tmp_path / "browser"
         folder.mkdir()
         told = drive_page(

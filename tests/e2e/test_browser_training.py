@@ -31,7 +31,7 @@ FACTOR_TOLERANCE = 2e-5
 WORDS = ("snow", "rain", "sun", "wind", "bread", "soup", "salt", "ball", "goal", "team")
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("built_web")]
+pytestmark = pytest.mark.slow
 
 
 def examples_of(manifest: Manifest, count: int) -> list[Example]:

@@ -2,9 +2,11 @@
 import type { Database } from "./database/database";
 import { HetloraError, isError } from "./errors/errors";
 import { openIdentity } from "./identity/identity";
-import { ANY_TIME, type Conditions } from "./messages/conditions";
+import type { Conditions } from "./messages/conditions";
 import { enrolRequest, type CapabilityReport, type EnrolRequest } from "./messages/device";
 import { AssignmentStore } from "./session/assignmentStore";
+import { meteredBy, unmetBy, type Moment } from "./session/conditions";
+import type { Equipment } from "./session/equipment";
 import type { LocalTrainer } from "./session/localTrainer";
 import type { SessionEvent, Visit } from "./session/visit";
 import { Visitor } from "./session/visitor";
@@ -13,8 +15,6 @@ import { Downloads } from "./transport/downloads";
 import { DeviceService } from "./transport/service";
 import { browserSurroundings, Transport, type Surroundings } from "./transport/transport";
 import { Uploads } from "./transport/uploads";
-
-const LOCK = "hetlora-visit";
 
 export interface ClientOptions {
   serviceUrl: string;
@@ -26,7 +26,7 @@ export interface ClientOptions {
   database: Database;
   trainer: LocalTrainer;
   capabilities: () => Promise<CapabilityReport>;
-  /** What keeps the device from working now, in words, given what the run asks; null where nothing does. */
+  /** What keeps the device from working now, in words, given what the run asks. Left out, nothing is known. */
   unmet?: (ofRun: Conditions) => string | null;
   /** What keeps it from sending now. */
   metered?: (ofRun: Conditions) => string | null;
@@ -44,7 +44,6 @@ export class EdgeClient {
   private constructor(
     readonly deviceId: string,
     private readonly visitor: Visitor,
-    private readonly locks: LockManager | null,
   ) {}
 
   /** Opens what is kept of a device, or makes a new one. Throws `settings_invalid`, `dependency_missing`. */
@@ -55,7 +54,7 @@ export class EdgeClient {
     const surroundings = options.surroundings ?? browserSurroundings(stop);
     const transport = new Transport(options.serviceUrl, identity, surroundings);
     const downloads = new Downloads(transport, database);
-    const visitor = new Visitor(enrolment, {
+    const equipment: Equipment = {
       service: new DeviceService(transport),
       downloads,
       uploads: new Uploads(transport, options.uploadPartBytes),
@@ -64,34 +63,28 @@ export class EdgeClient {
       trainer: options.trainer,
       capabilities: options.capabilities,
       watch: {
-        unmet: options.unmet ?? unknownUnmet,
-        metered: options.metered ?? (() => null),
+        unmet: options.unmet ?? ((ofRun) => unmetBy(ofRun, unknownMoment())),
+        metered: options.metered ?? ((ofRun) => meteredBy(ofRun, unknownMoment())),
         isStopped: () => stop?.aborted ?? false,
       },
       onEvent: options.onEvent ?? (() => undefined),
       timer: () => surroundings.timer(),
-    });
-    const { locks = (globalThis.navigator as Navigator | undefined)?.locks ?? null } = options;
-    return new EdgeClient(identity.deviceId, visitor, locks);
+    };
+    const visitor = new Visitor(enrolment, equipment, options.locks);
+    return new EdgeClient(identity.deviceId, visitor);
   }
 
-  /**
-   * One visit to the service; see `Visitor.once`. Throws `state_conflict` where another tab is visiting: both
-   * would write to the one database.
-   */
-  async runOnce(): Promise<Visit> {
-    if (!this.locks) return this.visitor.once();
-    return this.locks.request(LOCK, { ifAvailable: true }, (lock) => {
-      if (lock) return this.visitor.once();
-      throw new HetloraError("state_conflict", "another tab of this browser is at work for this device");
-    });
+  /** One visit to the service; see `Visitor.once`. */
+  runOnce(): Promise<Visit> {
+    return this.visitor.once();
   }
 }
 
-/** A page that does not tell meets only what asks nothing: work must cost nobody money or a slow screen. */
-function unknownUnmet(ofRun: Conditions): string | null {
-  const asks = JSON.stringify(ofRun) !== JSON.stringify(ANY_TIME);
-  return asks ? "this page does not tell whether the run's conditions hold" : null;
+/** A moment of which a page knows nothing but the time. */
+function unknownMoment(): Moment {
+  const now = new Date();
+  const minutes = 60 * now.getHours() + now.getMinutes();
+  return { battery: null, temperatureCelsius: null, freeMemoryBytes: null, network: null, minutes, app: {} };
 }
 
 function enrolmentOf(options: ClientOptions, publicKey: string): EnrolRequest {

@@ -9,16 +9,16 @@ import { Examples, linesOf, parsedExamples } from "../src/page/examples";
 import type { BrowserFacts } from "../src/probe/browser";
 import { goodOf } from "../src/probe/matmul";
 import { capabilitiesOf } from "../src/probe/report";
-import { BrowserWatch } from "../src/probe/watch";
+import { momentOf } from "../src/probe/moment";
 import { checkWebAssembly, usableThreads } from "../src/runtimes/webAssembly";
 import { inWords } from "../src/runtimes/onnxLibrary";
+import { unmetBy } from "../src/session/conditions";
 
 const GIB = 2 ** 30;
 const FACTS: BrowserFacts = {
   threads: 2, cores: 8, memoryBytes: 8 * GIB, diskFreeBytes: 10 * GIB + 0.5,
   network: "wifi", savesData: false, battery: { isCharging: false, percent: 40 },
 };
-const at = (time: string) => () => new Date(`2026-05-01T${time}:00`);
 
 test("a page counts on half of the memory, at most 2 GiB, and on the threads that it has", () => {
   const told = capabilitiesOf(FACTS, 1e10);
@@ -40,21 +40,36 @@ test("the rate is that of a good burst, not of the best", () => {
   assert.equal(goodOf([3, 2]), 2);
 });
 
-test("conditions of the page and of the run hold, each by its own words", () => {
-  const watch = (facts: Partial<BrowserFacts> = {}, own = {}, time = "12:00") =>
-    new BrowserWatch({ ...FACTS, ...facts }, { ...ANY_TIME, ...own }, at(time));
-  assert.equal(watch().unmet(ANY_TIME), null);
-  assert.match(watch({}, { charging: true }).unmet(ANY_TIME)!, /battery/);
-  assert.equal(watch({ battery: null }, { charging: true }).unmet(ANY_TIME), null);
-  assert.equal(watch().unmet({ ...ANY_TIME, min_battery_percent: 50 }), "the battery is at 40 %, 50 % are wanted");
-  const unmetered = { ...ANY_TIME, unmetered: true };
-  assert.equal(watch().metered(unmetered), null);
-  assert.equal(watch({ network: "cellular" }).metered(unmetered), "the network, cellular, may be metered");
-  assert.equal(watch({ network: null }).metered(unmetered), "the network may be metered");
-  assert.equal(watch({ savesData: true }).metered(unmetered), "the user has asked for less traffic");
-  assert.match(watch().unmet({ ...ANY_TIME, idle: true })!, /idle/);
-  assert.equal(watch({}, {}, "23:30").unmet({ ...ANY_TIME, hours: ["22:00-06:00"] }), null);
-  assert.equal(watch().unmet({ ...ANY_TIME, hours: ["22:00-06:00"] }), "it is 12:00, and not within 22:00-06:00");
+test("conditions look at what the browser tells, and at no more", () => {
+  const asked = { ...ANY_TIME, charging: true, unmetered: true, max_temperature_celsius: 30, min_free_memory_bytes: GIB };
+  const noon = new Date("2026-05-01T12:05:00");
+  const charged = { isCharging: true, percent: 90 };
+  assert.equal(unmetBy(asked, momentOf(FACTS, noon)), "the device runs on its battery");
+  assert.equal(unmetBy(asked, momentOf({ ...FACTS, battery: charged }, noon)), null);
+  assert.equal(unmetBy(asked, momentOf({ ...FACTS, battery: null, network: null }, noon)), "the network may be metered");
+  assert.equal(unmetBy(asked, momentOf({ ...FACTS, battery: charged, savesData: true }, noon)), "the network is metered");
+  const nights = { ...ANY_TIME, hours: ["22:00-06:00"] };
+  assert.equal(unmetBy(nights, momentOf(FACTS, noon)), "it is 12:05, and not within 22:00-06:00");
+});
+
+test("a browser without WebAssembly, or without its SIMD, is told so", (context) => {
+  const told = () => {
+    try {
+      checkWebAssembly();
+    } catch (error) {
+      return isError(error, "dependency_missing") ? error.what : String(error);
+    }
+    return "";
+  };
+  context.mock.method(WebAssembly, "validate", () => false);
+  assert.equal(told(), "this browser's WebAssembly has no SIMD");
+  const whole = globalThis.WebAssembly;
+  Object.assign(globalThis, { WebAssembly: undefined });
+  try {
+    assert.equal(told(), "this browser has no WebAssembly");
+  } finally {
+    Object.assign(globalThis, { WebAssembly: whole });
+  }
 });
 
 test("examples are lines of label, tab and text, and come back as they were", () => {

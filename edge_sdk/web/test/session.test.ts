@@ -176,7 +176,7 @@ const unable: [string, Parameters<typeof FakeService.of>[1], string][] = [
   ["a sparse change", { adaptation: { upload_density: 0.5 } }, "dependency_missing"],
   ["a private lora_B", { adaptation: { private_lora_B: true } }, "dependency_missing"],
   ["more than the time allows", { offer: { round_seconds: 1e-9 } }, "device_too_small"],
-  ["conditions that nobody tells of", { offer: { conditions: { charging: true } } }, "conditions_unmet"],
+  ["conditions that nobody tells of", { offer: { conditions: { unmetered: true } } }, "conditions_unmet"],
 ];
 for (const [what, settings, code] of unable) {
   test(`a plan that asks for ${what} is given back before training`, async () => {
@@ -261,6 +261,20 @@ test("a device that an operator has to accept first is told to come back", async
   const came = await visit(own);
   assert.deepEqual([came.outcome, came.retryAfterSeconds], ["no_work", 40]);
   assert.deepEqual(own.events[0], { kind: "awaiting_approval", deviceId: "d" });
+});
+
+test("of two tabs one is at work, and the other is told so", async () => {
+  const own = await bench();
+  let isHeld = false;
+  const request = async (_name: string, _options: unknown, work: (lock: object | null) => unknown) => {
+    const isFree = !isHeld;
+    isHeld = true;
+    return work(isFree ? {} : null);
+  };
+  const locks = { request } as unknown as LockManager;
+  const first = visit(own, { locks });
+  await assert.rejects(visit(own, { locks }), { code: "state_conflict" });
+  assert.equal((await first).outcome, "accepted");
 });
 
 test("a service of another protocol ends the visit, with what it speaks", async () => {

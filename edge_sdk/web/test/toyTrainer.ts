@@ -1,5 +1,6 @@
 import { joined } from "../src/bytes";
 import { HetloraError } from "../src/errors/errors";
+import type { Manifest } from "../src/messages/manifest";
 import type { LocalTrainer, Opening, OpenTraining } from "../src/session/localTrainer";
 import { adapterFromBytes, adapterToBytes, makeAdapter, type Adapter } from "../src/tensors/adapter";
 import { floats } from "../src/tensors/tensor";
@@ -12,11 +13,11 @@ export class ToyTrainer implements LocalTrainer {
 
   exampleCount = async () => this.examples;
   longestTokens = async () => null;
-  filesOf = () => ["base.bin"];
+  filesOf = (manifest: Manifest) => [manifest.graphs.base_weights];
   check = () => undefined;
 
   async open(opening: Opening): Promise<OpenTraining> {
-    await opening.file("base.bin");
+    await opening.file(opening.manifest.graphs.base_weights);
     return new ToyTraining(opening.adapter, this);
   }
 }

@@ -1,5 +1,5 @@
 // One visit of a device to its service: may it work, is there work, and how did it end.
-import { isError } from "../errors/errors";
+import { HetloraError, isError } from "../errors/errors";
 import { ANY_TIME } from "../messages/conditions";
 import type { CheckInAnswer, EnrolRequest, Offer } from "../messages/device";
 import { TrainingAssignment } from "./assignment";
@@ -9,19 +9,31 @@ import type { Equipment } from "./equipment";
 import { NOT_ALLOWED_SECONDS, type Visit } from "./visit";
 
 export const SDK_VERSION = "0.1.0";
+const LOCK = "hetlora-visit";
 
 /** Visits the service for one device; one at a time. */
 export class Visitor {
   constructor(
     private readonly enrolment: EnrolRequest,
     private readonly tools: Equipment,
+    /** Tells tabs of one browser from each other; null where there is but one. */
+    private readonly locks: LockManager | null = (globalThis.navigator as Navigator | undefined)?.locks ?? null,
   ) {}
 
   /**
    * One visit, from the conditions to the receipt. Throws `service_away` where the service is: what was done is
-   * kept for a later visit; `refused` where the device is not admitted.
+   * kept for a later visit; `refused` where the device is not admitted; `state_conflict` where another tab is
+   * visiting, as both would write to the one database.
    */
   async once(): Promise<Visit> {
+    if (!this.locks) return this.untilStopped();
+    return this.locks.request(LOCK, { ifAvailable: true }, (lock) => {
+      if (lock) return this.untilStopped();
+      throw new HetloraError("state_conflict", "another tab of this browser is at work for this device");
+    });
+  }
+
+  private async untilStopped(): Promise<Visit> {
     try {
       return await this.visit();
     } catch (error) {

@@ -32,10 +32,9 @@ export function malformed(what: string, got?: unknown, expected?: string): Hetlo
 export function readSafetensors(file: Uint8Array): StoredTensors {
   const header = headerBytes(file);
   const data = file.subarray(8 + header.length);
-  const text = new TextDecoder("utf-8").decode(header);
   let end = 0;
   const tensors = new Map<string, StoredTensor>();
-  for (const [key, entry] of byOffset(parsedHeader(text))) {
+  for (const [key, entry] of byOffset(parsedHeader(header))) {
     const [start, stop] = entry.data_offsets;
     if (start !== end || stop < start || stop > data.length) throw malformed(`offsets of ${key}`, [start, stop]);
     if (stop - start !== sizeOf(entry.shape) * ITEM_BYTES[entry.dtype]) {
@@ -57,9 +56,7 @@ export function headerLength(file: Uint8Array): number {
 function headerBytes(file: Uint8Array): Uint8Array {
   const length = headerLength(file);
   if (length > file.length - 8) throw malformed("header of a safetensors file", `${length} bytes`);
-  const header = file.subarray(8, 8 + length);
-  if (header[0] !== 0x7b) throw malformed("header of a safetensors file", "no JSON object");
-  return header;
+  return file.subarray(8, 8 + length);
 }
 
 interface Entry {
@@ -68,32 +65,41 @@ interface Entry {
   data_offsets: [number, number];
 }
 
-function parsedHeader(text: string): [string, Entry][] {
-  let header: Record<string, unknown>;
+function parsedHeader(bytes: Uint8Array): [string, Entry][] {
+  let text: string;
+  let header: unknown;
   try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
     header = JSON.parse(text);
   } catch (error) {
     throw malformed("header of a safetensors file is no JSON", error);
   }
-  const names = namesOf(text);
-  // Readers differ on which one counts.
-  if (new Set(names).size !== names.length) throw malformed("a name stands twice in the header");
-  return Object.entries(header)
-    .filter(([key]) => key !== "__metadata__")
-    .map(([key, entry]) => [key, checkedEntry(key, entry)]);
+  if (!isTable(header)) throw malformed("header of a safetensors file", "no JSON object");
+  checkTokens(text);
+  const { __metadata__: told, ...entries } = header;
+  const metadata = told ?? {};
+  if (!isTable(metadata) || !Object.values(metadata).every((value) => typeof value === "string")) {
+    throw malformed("metadata of a safetensors file", JSON.stringify(metadata), "texts by name");
+  }
+  return Object.entries(entries).map(([key, entry]) => [key, checkedEntry(key, entry)]);
 }
 
-/** The names of a JSON object, those that stand twice among them. */
-function namesOf(json: string): string[] {
-  const names: string[] = [];
+const isTable = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** What is lost once JSON is parsed: names that stand twice, on which readers differ, and numbers like 2.0. */
+function checkTokens(json: string): void {
+  const names = new Set<string>();
   let depth = 0;
-  for (const [token, text] of json.matchAll(/("(?:[^"\\]|\\.)*")\s*(?=:)|"(?:[^"\\]|\\.)*"|[{}[\]]/gs)) {
-    if (text !== undefined) {
-      if (depth === 1) names.push(JSON.parse(text));
+  for (const [token, name] of json.matchAll(/("(?:[^"\\]|\\.)*")\s*(?=:)|"(?:[^"\\]|\\.)*"|[{}[\]]|[-\d][-+.\deE]*/gs)) {
+    if (name !== undefined) {
+      const own = JSON.parse(name);
+      if (depth === 1 && names.has(own)) throw malformed("a name stands twice in the header", own);
+      if (depth === 1) names.add(own);
     } else if (token === "{" || token === "[") depth++;
     else if (token === "}" || token === "]") depth--;
+    else if (!token.startsWith('"') && !/^\d+$/.test(token)) throw malformed("a number of the header", token, "an integer");
   }
-  return names;
 }
 
 function checkedEntry(key: string, entry: unknown): Entry {

@@ -38,19 +38,29 @@ export class Bundles {
     return missing.reduce((sum, ref) => sum + ref.size_bytes, 0);
   }
 
-  /** Fetches what is missing of these files. */
+  /**
+   * Fetches what is missing of these files. Where the browser gives no more room, other bundles go for it.
+   * Throws `disk_full` where that is not enough.
+   */
   async fetch(manifest: Manifest, paths: readonly string[]): Promise<void> {
-    for (const path of paths) {
-      const kept = await this.database.keys(keyOf(fileOf(manifest, path)));
-      if (!kept.length) await this.file(manifest, path);
+    const files = paths.map((path) => ({ path, ref: fileOf(manifest, path) }));
+    for (const { path, ref } of files) {
+      if ((await this.database.keys(keyOf(ref))).length) continue;
+      const bytes = await this.downloads.fetch(ref, path);
+      try {
+        await this.keep(ref, bytes);
+      } catch (error) {
+        if (!isError(error, "disk_full")) throw error;
+        await this.keepOnly(files.map((file) => file.ref));
+        await this.keep(ref, bytes);
+      }
     }
   }
 
-  /** Removes all objects but these: of bundles that no run asks for any more. */
-  async keepOnly(refs: readonly ObjectRef[]): Promise<void> {
+  private async keepOnly(refs: readonly ObjectRef[]): Promise<void> {
     const needed = new Set(refs.map(keyOf));
     const others = (await this.database.keys("object/")).filter((key) => !needed.has(key));
-    if (others.length) await this.database.write(new Map(others.map((key) => [key, undefined])));
+    await this.database.write(new Map(others.map((key) => [key, undefined])));
   }
 
   private async object(ref: ObjectRef, name: string): Promise<Uint8Array> {
@@ -58,12 +68,16 @@ export class Bundles {
     if (kept && (await sha256Of(kept)) === ref.sha256) return kept;
     const bytes = await this.downloads.fetch(ref, name);
     try {
-      await this.database.write(new Map([[keyOf(ref), bytes]]));
+      await this.keep(ref, bytes);
     } catch (error) {
       // It serves from memory; the next visit fetches it again.
       if (!isError(error, "disk_full")) throw error;
     }
     return bytes;
+  }
+
+  private async keep(ref: ObjectRef, bytes: Uint8Array): Promise<void> {
+    await this.database.write(new Map([[keyOf(ref), bytes]]));
   }
 }
 
