@@ -129,6 +129,8 @@ class Page {
 
 async function begin(): Promise<void> {
   const database = await IndexedDatabase.open("hetlora");
+  // Else a browser that is short of room may clear it, and the device would be another one.
+  await navigator.storage?.persist?.();
   await new Page(database, new Examples(database), await keptSettings(database)).show();
 }
 
