@@ -94,6 +94,10 @@ def test_page_that_is_loaded_anew_in_a_training_goes_on_with_it(
     assert len(resumed) == 1
     assert 0 < resumed[0] < 600
     assert told["shown"]["count"] == f"{len(EXAMPLES)} kept"  # the examples are still there
+    # So are plan and curves, of which the first score was before the reload.
+    assert told["shown"]["plan"].startswith("rank 8 of up to 8")
+    assert told["shown"]["progress"].startswith("step 600 of 600, loss ")
+    assert "after step 0, " in told["shown"]["score"]
 
 
 def test_page_says_what_is_wrong_with_its_token(
