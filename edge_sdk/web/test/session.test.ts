@@ -1,11 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { bytesOfText } from "../src/bytes";
 import { EdgeClient, type ClientOptions } from "../src/client";
 import { MemoryDatabase } from "../src/database/memory";
 import type { Changes, Database } from "../src/database/database";
 import { capabilityReport } from "../src/messages/device";
+import { keptRunTensors } from "../src/session/runTensors";
 import type { SessionEvent } from "../src/session/visit";
 import { adapterFromBytes, adapterRank } from "../src/tensors/adapter";
+import { readSafetensors } from "../src/tensors/safetensors";
 import { literal, literalBytes, SPEC } from "./contractFiles";
 import { FakeService, problem, TOKEN } from "./fakeService";
 import { ToyTrainer } from "./toyTrainer";
@@ -119,7 +122,7 @@ test("a page that is closed at any operation of its database goes on, and delive
     assert.deepEqual(own.service.updates, whole.service.updates, `killed at ${at}`);
     assert.equal(own.service.reports[0].steps, 6);
     assert.equal(own.service.failures.length, 0);
-    assert.ok((await own.database.read("rounding_errors/r-1")) instanceof Uint8Array, `killed at ${at}`);
+    assert.ok((await own.database.read("run/rounding_errors/r-1")) instanceof Uint8Array, `killed at ${at}`);
   }
   assert.ok(kills > 50, `${kills} operations`);
 });
@@ -172,9 +175,6 @@ test("a page that dies in each start of a training gives it back after three", a
 
 const unable: [string, Parameters<typeof FakeService.of>[1], string][] = [
   ["cores", { adaptation: { trained: "core" } }, "dependency_missing"],
-  ["selected ranks", { adaptation: { trained: "lora_B", selected_ranks: 1 } }, "dependency_missing"],
-  ["a sparse change", { adaptation: { upload_density: 0.5 } }, "dependency_missing"],
-  ["a private lora_B", { adaptation: { private_lora_B: true } }, "dependency_missing"],
   ["more than the time allows", { offer: { round_seconds: 1e-9 } }, "device_too_small"],
   ["conditions that nobody tells of", { offer: { conditions: { unmetered: true } } }, "conditions_unmet"],
 ];
@@ -188,11 +188,63 @@ for (const [what, settings, code] of unable) {
   });
 }
 
+test("of a change the entries and the ranks are sent that the plan asks for", async () => {
+  // 8 numbers of lora_B: a quarter are 2. Of the ranks of both modules one is sent.
+  for (const part of [{ upload_density: 0.25 }, { selected_ranks: 1 }]) {
+    const own = await bench({ adaptation: { trained: "lora_B", ...part }, training: { pruning_decay: 0.5 } });
+    assert.equal((await visit(own)).outcome, "accepted");
+    const numbers = [...readSafetensors(own.service.updates[0]!)].filter(([key]) => key.endsWith(".weight"));
+    assert.equal(numbers.reduce((sum, [, { bytes }]) => sum + bytes.length / 4, 0), 2);
+    assert.equal(own.service.reports[0].rank, 2); // nothing is pruned
+  }
+});
+
+test("a private lora_B stays on the device, and the next round of its run begins with it", async () => {
+  const own = await bench({ adaptation: { private_lora_B: true } });
+  assert.equal((await visit(own)).outcome, "accepted");
+  assert.ok([...readSafetensors(own.service.updates[0]!).keys()].every((key) => key.endsWith(".lora_A.weight")));
+  const begun: number[] = [];
+  for (const run of ["r-1", "r-2"]) {
+    const next = await bench({ adaptation: { private_lora_B: true }, offer: { run_id: run, assignment_id: "a-2" } });
+    const opened = next.trainer.open.bind(next.trainer);
+    next.trainer.open = (opening) => {
+      begun.push(opening.adapter.factors.get("h.0.k")!.lora_B.data[0]!);
+      return opened(opening);
+    };
+    await visit({ ...next, database: own.database });
+  }
+  // What the first round made of 1; and what was sent, in another run.
+  assert.deepEqual(begun, [1 + 21 / 1024, 1]);
+});
+
+test("of the newest four runs something is kept", async () => {
+  const database = new MemoryDatabase();
+  for (const run of ["a", "b", "c", "a", "d", "e"]) {
+    await database.write(await keptRunTensors(database, "rounding_errors", run, bytesOfText(run)));
+  }
+  assert.deepEqual(await database.keys("run/"), ["a", "c", "d", "e"].map((run) => `run/rounding_errors/${run}`));
+});
+
 test("a frozen adapter is given back before anything is fetched", async () => {
   const own = await bench();
   own.service.plan.frozen = own.service.plan.adapter;
   assert.equal((await visit(own)).code, "dependency_missing");
   assert.equal(own.service.requests.filter((request) => request.includes("/objects/")).length, 1); // the manifest
+});
+
+test("a device that did not meet a run's conditions asks again when they hold, or after an hour", async () => {
+  const own = await bench({ offer: { conditions: { charging: true } } });
+  let isCharging = false;
+  const unmet = (asked: { charging: boolean }) => (asked.charging && !isCharging ? "on its battery" : null);
+  const client = await open(own, { unmet });
+  assert.equal((await client.runOnce()).code, "conditions_unmet");
+  const { length } = own.service.requests;
+  assert.equal((await client.runOnce()).outcome, "not_allowed");
+  assert.equal(own.service.requests.length, length);
+  isCharging = true;
+  assert.equal((await client.runOnce()).outcome, "no_work");
+  [isCharging, own.seconds] = [false, 3600];
+  assert.equal((await client.runOnce()).outcome, "no_work");
 });
 
 test("without examples nothing is trained, and the code says so", async () => {

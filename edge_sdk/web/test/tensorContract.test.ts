@@ -4,11 +4,13 @@ import { test } from "node:test";
 import { bytesOfHex, hexOf } from "../src/bytes";
 import { HetloraError } from "../src/errors/errors";
 import { adaptation as adaptationKind } from "../src/messages/device";
-import { adapterFromBytes, makeAdapter } from "../src/tensors/adapter";
+import { adapterFromBytes, adapterToBytes, makeAdapter, tensorsOf } from "../src/tensors/adapter";
 import { halfBitsOf } from "../src/tensors/float16";
+import { sentFromBytes } from "../src/tensors/planAdapter";
 import { selfPrune } from "../src/tensors/pruning";
 import { quantised } from "../src/tensors/rounding";
 import { writeSafetensors } from "../src/tensors/safetensors";
+import { keptEntries, largestOf, ranksKey } from "../src/tensors/selection";
 import { floats } from "../src/tensors/tensor";
 import { contract, type RoundingErrors } from "../src/tensors/update";
 import { literal, literalBytes, SPEC } from "./contractFiles";
@@ -71,5 +73,48 @@ for (const row of literal("pruning.json").cases) {
     const pruned = selfPrune(received, trained, rules);
     const ranks = Object.fromEntries([...pruned.factors].map(([name, own]) => [name, own.lora_A.shape[0]]));
     assert.deepEqual(ranks, row.ranks);
+  });
+}
+
+const parts = literal("parts.json");
+
+for (const row of parts.updates) {
+  test(`parts of a change are the pinned bytes: ${JSON.stringify(row.adaptation)}`, () => {
+    const received = adapterFromBytes(literalBytes(parts.received), SPEC);
+    const asked = adaptationKind.read(row.adaptation, "");
+    assert.equal(hexOf(contract(adapterFromBytes(bytesOfHex(row.trained), SPEC), asked, received).bytes), row.update);
+  });
+}
+
+test("densities leave the pinned number of entries", () => {
+  for (const row of parts.kept_entries) assert.equal(keptEntries(row.density, row.count), row.kept, `${row.density}`);
+});
+
+test("sparse adapters of plans are read as pinned", () => {
+  for (const row of parts.sparse_adapters) {
+    assert.equal(hexOf(adapterToBytes(sentFromBytes(bytesOfHex(row.file), SPEC))), row.adapter);
+  }
+});
+
+const spoilt: [string, (tensors: Map<string, any>) => void, string][] = [
+  ["positions that fall", (tensors) => tensors.get(`${KEY_B}.positions`).data.reverse(), "malformed_tensors"],
+  ["a position beyond the factor", (tensors) => (tensors.get(`${KEY_B}.positions`).data[3] = 4), "spec_mismatch"],
+  ["fewer entries than positions", (tensors) => tensors.set(KEY_B, floats([1])), "spec_mismatch"],
+  ["ranks that lack one", (tensors) => (tensors.get(RANKS).data[1] = 2), "spec_mismatch"],
+  ["more ranks than there may be", (tensors) => tensors.set(RANKS, { shape: [3], data: Int32Array.of(0, 1, 2) }), "spec_mismatch"],
+  ["ranks of another dtype", (tensors) => tensors.set(RANKS, { shape: [2], data: Uint32Array.of(0, 1) }), "malformed_tensors"],
+  ["no ranks of one module", (tensors) => tensors.delete(RANKS), "spec_mismatch"],
+  ["infinity", (tensors) => (tensors.get(KEY_B).data[0] = Infinity), "non_finite_values"],
+];
+const [KEY_B, RANKS] = ["base_model.model.h.0.k.lora_B.weight", "base_model.model.h.0.k.ranks"];
+
+for (const [what, spoil, code] of spoilt) {
+  test(`a sparse adapter with ${what} is refused`, () => {
+    const whole = adapterFromBytes(literalBytes(parts.received), SPEC);
+    const tensors: Map<string, any> = largestOf(tensorsOf(whole), 1);
+    for (const { name } of SPEC.modules) tensors.set(ranksKey(name), { shape: [2], data: Int32Array.of(0, 1) });
+    assert.deepEqual(sentFromBytes(writeSafetensors(tensors), SPEC), whole);
+    spoil(tensors);
+    assert.throws(() => sentFromBytes(writeSafetensors(tensors), SPEC), { code });
   });
 }

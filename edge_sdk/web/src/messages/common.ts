@@ -13,8 +13,10 @@ export const identifier = text({ pattern: /^[A-Za-z0-9_-]{1,64}$/ });
 export const count = integer({ least: 0, most: MAX_INTEGER });
 export const positiveCount = integer({ least: 1, most: MAX_INTEGER });
 
-const TIMESTAMP =
-  /^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?(Z|[+-]([01]\d|2[0-3]):?[0-5]\d)$/;
+const DATE = String.raw`\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])`;
+const TIME = String.raw`([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?`;
+const ZONE = String.raw`(Z|[+-]([01]\d|2[0-3]):?[0-5]\d)`;
+const TIMESTAMP = new RegExp(`^${DATE}[T ]${TIME}${ZONE}$`);
 
 /** A moment with its zone: without it, it would mean another one on each machine. */
 export const timestamp: Kind<string> = {

@@ -8,7 +8,7 @@ import type { Equipment } from "./equipment";
 import { checkPlan, fetchReceived, readReceived } from "./plans";
 import type { Terms } from "./terms";
 import { countedStart, LocalTraining, type TrainingResult } from "./training";
-import { updateOf, type Taken } from "./updates";
+import { keptUpdate, takenOf, type Taken } from "./updates";
 import { DEFAULT_RETRY_SECONDS, failureOf, NOT_ALLOWED_SECONDS, outcomeOf, type Visit } from "./visit";
 
 /** An offer that is worked on; used once. */
@@ -52,11 +52,9 @@ export class TrainingAssignment {
 
   private async makeUpdate(): Promise<Update> {
     const taken = await this.beginOrResume();
-    return countedStart(this.tools.assignments, async () => {
-      const update = await updateOf(this.offer, taken, await this.train(taken), this.tools);
-      await this.tools.assignments.trained(update);
-      return update;
-    });
+    return countedStart(this.tools.assignments, async () =>
+      keptUpdate(this.offer, taken, await this.train(taken), this.tools),
+    );
   }
 
   private async beginOrResume(): Promise<Taken> {
@@ -75,7 +73,7 @@ export class TrainingAssignment {
       planner.rowsFor(agreed.terms.rank, agreed.terms.training.max_tokens),
     );
     const received = readReceived(agreed.received, manifest.adapter, this.plannedRank(agreed.terms));
-    return { terms: { ...agreed.terms, micro_batch: rows }, manifest, received };
+    return takenOf(this.offer, { ...agreed.terms, micro_batch: rows }, manifest, received, this.tools);
   }
 
   /** Chooses bundle and rank, takes the offer at it, and fetches bundle and adapter. */
@@ -103,7 +101,7 @@ export class TrainingAssignment {
     };
     const received = readReceived(bytes, manifest.adapter, this.plannedRank(terms));
     await tools.assignments.taken(terms, bytes);
-    return { terms, manifest, received };
+    return takenOf(offer, terms, manifest, received, tools);
   }
 
   /** The rank whose numbers this device has planned for. */
@@ -111,12 +109,12 @@ export class TrainingAssignment {
     return this.offer.trained_rank ?? terms.rank;
   }
 
-  private async train({ terms, manifest, received }: Taken): Promise<TrainingResult> {
+  private async train({ terms, manifest, begun }: Taken): Promise<TrainingResult> {
     const { tools, offer } = this;
     const open = await tools.trainer.open({
       manifest,
       file: (path) => tools.bundles.file(manifest, path),
-      adapter: received,
+      adapter: begun,
       training: terms.training,
       adaptation: terms.plan.adaptation,
       microBatchRows: terms.micro_batch,
@@ -134,7 +132,7 @@ export class TrainingAssignment {
       },
     };
     try {
-      return await new LocalTraining(open, tools.assignments, limits, received).run();
+      return await new LocalTraining(open, tools.assignments, limits, begun).run();
     } finally {
       await open.close();
     }

@@ -1,16 +1,14 @@
 // The assignment that a device is at, in its database: from there the next page goes on.
-import { readBytes, type Database, type Kept } from "../database/database";
+import { readBytes, type Changes, type Database, type Kept } from "../database/database";
 import { HetloraError, isError } from "../errors/errors";
 import { report as reportKind, type Offer, type Report } from "../messages/device";
 import { messageText, readMessage, type Kind } from "../messages/schema";
 import { isLegal, isOver, type Progress } from "./progress";
+import { keptRunTensors, runTensors, type RunTensors } from "./runTensors";
 import { terms as termsKind, trained as trainedKind, type Terms, type Trained } from "./terms";
 
 const ROW = "assignment";
 const PART = "assignment/";
-const RUN_ERRORS = "rounding_errors/";
-/** Of so many runs, the newest, what rounding left out is kept. */
-const KEPT_RUNS = 4;
 
 /** What is known of the one assignment. Messages are JSON texts; `starts` are those since the last checkpoint. */
 interface Row {
@@ -116,14 +114,18 @@ export class AssignmentStore {
     if (row) await this.put({ ...row, starts: Math.max(0, row.starts + change) }, new Map());
   }
 
-  /** Training is over: keeps the update, and drops what it was made from. */
-  async trained(update: Update): Promise<void> {
+  /**
+   * Training is over: keeps the update, and drops what it was made from. `privateFactors` are for the next round of
+   * the run; they belong to this update.
+   */
+  async trained(update: Update, privateFactors: Uint8Array | null): Promise<void> {
     const row = await this.moved("trained");
     const changes = await this.withoutParts();
     changes.set(`${PART}update`, update.bytes);
     if (update.errors) changes.set(`${PART}errors`, update.errors);
+    const kept = await this.forRun("private_factors", row, privateFactors);
     const steps = { trainedSteps: update.report.steps, starts: 0 };
-    await this.put({ ...row, ...steps, report: messageText(reportKind, update.report) }, changes);
+    await this.put({ ...row, ...steps, report: messageText(reportKind, update.report) }, new Map([...changes, ...kept]));
   }
 
   /** The update that is to be delivered, if the assignment is trained. */
@@ -138,24 +140,16 @@ export class AssignmentStore {
   /** The service has answered for the update; what rounding has left out is kept for the run. */
   async delivered(errors: Uint8Array | null): Promise<void> {
     const row = await this.moved("delivered");
-    const changes = new Map<string, Kept>();
-    if (errors) {
-      const runs = (await this.runs()).filter((run) => run !== row.runId);
-      for (const old of runs.splice(KEPT_RUNS - 1)) changes.set(RUN_ERRORS + old, undefined);
-      changes.set(RUN_ERRORS + row.runId, errors).set("runs", [row.runId, ...runs]);
-    }
-    await this.end(row, "delivered", changes);
+    await this.end(row, "delivered", await this.forRun("rounding_errors", row, errors));
   }
 
-  /** What rounding has left out of the updates of a run so far. */
-  async roundingErrors(runId: string): Promise<Uint8Array | null> {
-    return (await readBytes(this.database, RUN_ERRORS + runId)) ?? null;
+  /** What is kept of a run from round to round. */
+  async runTensors(kind: RunTensors, runId: string): Promise<Uint8Array | null> {
+    return runTensors(this.database, kind, runId);
   }
 
-  /** The runs of which something is kept, the newest first. */
-  private async runs(): Promise<string[]> {
-    const kept = await this.database.read("runs");
-    return Array.isArray(kept) ? kept.filter((run): run is string => typeof run === "string") : [];
+  private async forRun(kind: RunTensors, row: Row, file: Uint8Array | null): Promise<Changes> {
+    return file ? keptRunTensors(this.database, kind, row.runId, file) : new Map();
   }
 
   private async row(): Promise<Row | null> {

@@ -7,7 +7,7 @@ export interface Opening {
   manifest: Manifest;
   /** The bytes of a file of the bundle by its path in the manifest, verified against its digest. */
   file: (path: string) => Promise<Uint8Array>;
-  /** The adapter as the plan sent it; its ranks are what the model trains at. */
+  /** The adapter to begin with; its ranks are what the model trains at. */
   adapter: Adapter;
   /** How steps are taken, `max_tokens` being what the planner left of it. */
   training: TrainingSettings;

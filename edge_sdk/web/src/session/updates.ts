@@ -5,40 +5,57 @@ import type { Manifest } from "../messages/manifest";
 import { adapterRank, type Adapter } from "../tensors/adapter";
 import { selfPrune } from "../tensors/pruning";
 import { writeSafetensors } from "../tensors/safetensors";
-import { contract, readErrors, type RoundingErrors } from "../tensors/update";
+import {
+  contract, privateFactorsToBytes, readErrors, sendsWholeRanks, withPrivateFactors, type RoundingErrors,
+} from "../tensors/update";
 import type { Update } from "./assignmentStore";
 import type { Equipment } from "./equipment";
 import type { Terms } from "./terms";
 import type { TrainingResult } from "./training";
 
-/** An offer that was taken, with the adapter that the work begins with. */
+/** An offer that was taken, with the adapter that came, and the one that the model stands under. */
 export interface Taken {
   terms: Terms;
   manifest: Manifest;
   received: Adapter;
+  begun: Adapter;
 }
 
-/** The update of a training, and what rounding leaves out of it. */
-export async function updateOf(
-  offer: Offer, { terms, manifest, received }: Taken, result: TrainingResult, tools: Equipment,
+/** What an offer comes to once its adapter is here. */
+export async function takenOf(
+  offer: Offer, terms: Terms, manifest: Manifest, received: Adapter, tools: Equipment,
+): Promise<Taken> {
+  const isPrivate = terms.plan.adaptation.private_lora_B;
+  const kept = isPrivate ? await tools.assignments.runTensors("private_factors", offer.run_id) : null;
+  return { terms, manifest, received, begun: kept ? withPrivateFactors(kept, received) : received };
+}
+
+/** Makes the update of a training, and keeps it with all that belongs to it. */
+export async function keptUpdate(
+  offer: Offer, { terms, manifest, received, begun }: Taken, result: TrainingResult, tools: Equipment,
 ): Promise<Update> {
-  const adapter = selfPrune(received, result.adapter, {
+  const { adaptation } = terms.plan;
+  const rules = {
     pruningDecay: offer.training.pruning_decay,
     minRank: offer.min_rank,
     pruneBy: offer.training.prune_by,
     untrained: manifest.untrained,
-  });
+  };
+  // A change has the ranks of what it changes.
+  const isCut = sendsWholeRanks(adaptation);
+  const adapter = isCut ? selfPrune(begun, result.adapter, rules) : result.adapter;
   const [oldRank, newRank] = [adapterRank(result.adapter), adapterRank(adapter)];
   if (newRank < oldRank) tools.onEvent({ kind: "rank_pruned", oldRank, newRank });
-  const { adaptation } = terms.plan;
   let owed: RoundingErrors = new Map();
   if (adaptation.error_feedback) {
-    const kept = await tools.assignments.roundingErrors(offer.run_id);
+    const kept = await tools.assignments.runTensors("rounding_errors", offer.run_id);
     if (kept) owed = readErrors(kept, manifest.adapter);
   }
   const { bytes, errors } = contract(adapter, adaptation, received, owed);
   const report = await reportOf(bytes, newRank, terms, result);
-  return { bytes, report, errors: adaptation.error_feedback ? writeSafetensors(errors) : null };
+  const update = { bytes, report, errors: adaptation.error_feedback ? writeSafetensors(errors) : null };
+  await tools.assignments.trained(update, adaptation.private_lora_B ? privateFactorsToBytes(adapter) : null);
+  return update;
 }
 
 async function reportOf(bytes: Uint8Array, rank: number, terms: Terms, result: TrainingResult): Promise<Report> {

@@ -1,6 +1,6 @@
 // One visit of a device to its service: may it work, is there work, and how did it end.
 import { HetloraError, isError } from "../errors/errors";
-import { ANY_TIME } from "../messages/conditions";
+import { ANY_TIME, type Conditions } from "../messages/conditions";
 import type { CheckInAnswer, EnrolRequest, Offer } from "../messages/device";
 import { TrainingAssignment } from "./assignment";
 import type { Update } from "./assignmentStore";
@@ -10,9 +10,13 @@ import { NOT_ALLOWED_SECONDS, type Visit } from "./visit";
 
 export const SDK_VERSION = "0.1.0";
 const LOCK = "hetlora-visit";
+const LEFT_ALONE_SECONDS = 3600;
 
 /** Visits the service for one device; one at a time. */
 export class Visitor {
+  /** What a run asked that this device did not meet, and when: it is not asked again before that holds. */
+  private leftAlone: { conditions: Conditions; since: number } | null = null;
+
   constructor(
     private readonly enrolment: EnrolRequest,
     private readonly tools: Equipment,
@@ -44,7 +48,7 @@ export class Visitor {
 
   private async visit(): Promise<Visit> {
     const { tools } = this;
-    const reason = tools.watch.unmet(ANY_TIME);
+    const reason = tools.watch.unmet(this.conditions());
     if (reason !== null) return { outcome: "not_allowed", reason, retryAfterSeconds: NOT_ALLOWED_SECONDS };
     const answer = await this.checkIn();
     tools.onEvent({ kind: "checked_in", answer });
@@ -52,7 +56,17 @@ export class Visitor {
     if (!answer.offer) {
       return { outcome: "no_work", reason: answer.reason, retryAfterSeconds: answer.retry_after_seconds };
     }
-    return new TrainingAssignment(answer.offer, tools).run();
+    const visit = await new TrainingAssignment(answer.offer, tools).run();
+    if (visit.code === "conditions_unmet") {
+      this.leftAlone = { conditions: answer.offer.conditions, since: tools.timer() };
+    }
+    return visit;
+  }
+
+  /** What has to hold before the service is asked: for an hour, as there may be another run, or other conditions. */
+  private conditions(): Conditions {
+    const passed = this.tools.timer() - (this.leftAlone?.since ?? 0);
+    return this.leftAlone && passed < LEFT_ALONE_SECONDS ? this.leftAlone.conditions : ANY_TIME;
   }
 
   private async checkIn(): Promise<CheckInAnswer> {

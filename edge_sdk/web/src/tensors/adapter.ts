@@ -5,7 +5,7 @@ import { floatsOf, headerLength, malformed, readSafetensors, writeSafetensors } 
 import { compareText, parametersPerRank, type AdapterSpec, type ModuleSpec } from "./spec";
 import { countNonFinite, type Floats } from "./tensor";
 
-const KEY_PREFIX = "base_model.model.";
+export const KEY_PREFIX = "base_model.model.";
 /** A module's two header entries take some 280 bytes beside their keys; the rest is room for other writers. */
 const HEADER_BYTES_PER_MODULE = 1024;
 

@@ -1,5 +1,6 @@
 // Changes in fewer bytes: float16, or int8 with a scale for each rank (docs/adr/0019).
 import { HetloraError } from "../errors/errors";
+import type { UploadPrecision } from "../messages/device";
 import { halfBitsOf, MAX_FLOAT16, valueOfHalf } from "./float16";
 import type { WritableTensor } from "./safetensors";
 import { countNonFinite, floats, type Floats } from "./tensor";
@@ -10,6 +11,25 @@ const LARGEST = 127;
 export interface Rounded {
   tensors: Map<string, WritableTensor>;
   read: Floats;
+}
+
+/** A change in a precision. Throws `non_finite_values` where a number is beyond it. */
+export function rounded(key: string, change: Floats, precision: UploadPrecision): Rounded {
+  if (precision === "float32") return { tensors: new Map([[key, change]]), read: change };
+  return precision === "float16" ? halved(key, change) : quantised(key, change);
+}
+
+/** The tensors with the numbers under PEFT's keys rounded; indices stay what they are. */
+export function roundedAll(
+  tensors: ReadonlyMap<string, WritableTensor>, precision: UploadPrecision,
+): ReadonlyMap<string, WritableTensor> {
+  const found = new Map<string, WritableTensor>();
+  for (const [key, tensor] of tensors) {
+    const isNumbers = key.endsWith(".weight");
+    const parts = isNumbers ? rounded(key, tensor as Floats, precision).tensors : [[key, tensor] as const];
+    for (const [name, part] of parts) found.set(name, part);
+  }
+  return found;
 }
 
 /** A change in float16. Throws `non_finite_values` where a number is beyond it. */
@@ -24,15 +44,15 @@ export function halved(key: string, change: Floats): Rounded {
   return { tensors: new Map([[key, { shape: change.shape, data: bits, isFloat16: true }]]), read };
 }
 
-/** A change of a factor in int8, beside it the scale of each rank. Throws `non_finite_values`. */
+/** A change in int8, beside it the scale of each rank, or one of all entries. Throws `non_finite_values`. */
 export function quantised(key: string, change: Floats): Rounded {
   if (countNonFinite(change.data)) {
     throw new HetloraError("non_finite_values", `${key} has a change that is not finite`);
   }
   const isB = key.endsWith(".lora_B.weight");
-  const [rows, columns] = [change.shape[0]!, change.shape[1]!];
-  const scales = floats(isB ? [1, columns] : [rows, 1]);
-  const rankAt = (at: number) => (isB ? at % columns : Math.floor(at / columns));
+  const [rows, columns] = [change.shape[0]!, change.shape[1]];
+  const scales = floats(columns === undefined ? [1] : isB ? [1, columns] : [rows, 1]);
+  const rankAt = (at: number) => (columns === undefined ? 0 : isB ? at % columns : Math.floor(at / columns));
   const largest = new Float64Array(scales.data.length);
   change.data.forEach((value, at) => (largest[rankAt(at)] = Math.max(largest[rankAt(at)]!, Math.abs(value))));
   largest.forEach((most, rank) => (scales.data[rank] = scaleFor(most)));

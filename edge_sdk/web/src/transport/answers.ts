@@ -32,9 +32,6 @@ export class LineFault extends Error {}
 
 /** The pieces of an answer's body as they come. Throws `LineFault` where it breaks off. */
 export async function* piecesOf(response: Response): AsyncGenerator<Uint8Array> {
-  const encoding = response.headers.get("Content-Encoding")?.trim().toLowerCase() ?? "";
-  // Nobody asked for it: a few bytes unpack to more memory than a device has.
-  if (encoding !== "" && encoding !== "identity") throw noService(`Content-Encoding ${encoding}`, "none");
   if (!response.body) return;
   const reader = response.body.getReader();
   try {
@@ -50,7 +47,10 @@ export async function* piecesOf(response: Response): AsyncGenerator<Uint8Array> 
   }
 }
 
-/** The body of an answer whose head has come. Throws `service_unreachable` for one that is too long. */
+/**
+ * The body of an answer whose head has come. Throws `service_unreachable` for one that is too long, as it is once the
+ * browser has unpacked it: a page cannot ask for answers that are not packed, and a proxy may pack them.
+ */
 export async function readAnswer(response: Response): Promise<Uint8Array> {
   const pieces: Uint8Array[] = [];
   let size = 0;

@@ -46,14 +46,17 @@ export class Bundles {
     const files = paths.map((path) => ({ path, ref: fileOf(manifest, path) }));
     for (const { path, ref } of files) {
       if ((await this.database.keys(keyOf(ref))).length) continue;
-      const bytes = await this.downloads.fetch(ref, path);
-      try {
-        await this.keep(ref, bytes);
-      } catch (error) {
-        if (!isError(error, "disk_full")) throw error;
-        await this.keepOnly(files.map((file) => file.ref));
-        await this.keep(ref, bytes);
-      }
+      await this.downloads.fetch(ref, path, async (bytes, leftovers) => {
+        const object = [keyOf(ref), bytes] as const;
+        try {
+          await this.database.write(new Map([...leftovers, object]));
+        } catch (error) {
+          if (!isError(error, "disk_full")) throw error;
+          await this.keepOnly(files.map((file) => file.ref));
+          await this.database.write(leftovers);
+          await this.database.write(new Map([object]));
+        }
+      });
     }
   }
 
@@ -66,18 +69,15 @@ export class Bundles {
   private async object(ref: ObjectRef, name: string): Promise<Uint8Array> {
     const kept = await readBytes(this.database, keyOf(ref));
     if (kept && (await sha256Of(kept)) === ref.sha256) return kept;
-    const bytes = await this.downloads.fetch(ref, name);
-    try {
-      await this.keep(ref, bytes);
-    } catch (error) {
-      // It serves from memory; the next visit fetches it again.
-      if (!isError(error, "disk_full")) throw error;
-    }
-    return bytes;
-  }
-
-  private async keep(ref: ObjectRef, bytes: Uint8Array): Promise<void> {
-    await this.database.write(new Map([[keyOf(ref), bytes]]));
+    return this.downloads.fetch(ref, name, async (bytes, leftovers) => {
+      try {
+        await this.database.write(new Map([...leftovers, [keyOf(ref), bytes] as const]));
+      } catch (error) {
+        // It serves from memory; the next visit fetches it again.
+        if (!isError(error, "disk_full")) throw error;
+        await this.database.write(leftovers);
+      }
+    });
   }
 }
 

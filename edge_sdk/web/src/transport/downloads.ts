@@ -1,6 +1,6 @@
 // Objects from the service: resumed where they were cut, verified before anybody reads them.
 import { joined, sha256Of, verifyDigest } from "../bytes";
-import { readBytes, type Database } from "../database/database";
+import { readBytes, type Changes, type Database } from "../database/database";
 import { HetloraError, isError } from "../errors/errors";
 import type { ObjectRef } from "../messages/common";
 import { LineFault, noService, piecesOf } from "./answers";
@@ -23,15 +23,24 @@ export class Downloads {
   ) {}
 
   /**
-   * The bytes of an object, verified. Throws `digest_mismatch` where the service sent others than promised,
-   * twice; `body_too_large` for more than promised; `service_unreachable` where something else answers.
+   * The bytes of an object, verified. `keep` puts them where they belong, with the changes that remove what was kept
+   * of the download: in one write, or a page that is closed between the two fetches all of it again. Throws
+   * `digest_mismatch` where the service sent others than promised, twice; `body_too_large` for more than promised;
+   * `service_unreachable` where something else answers.
    */
-  async fetch(ref: ObjectRef, name: string): Promise<Uint8Array> {
+  async fetch(
+    ref: ObjectRef,
+    name: string,
+    keep: (bytes: Uint8Array, leftovers: Changes) => Promise<void> = (_, leftovers) => this.database.write(leftovers),
+  ): Promise<Uint8Array> {
     for (let isSecond = false; ; isSecond = true) {
       const bytes = await this.whole(ref, name);
       const digest = await sha256Of(bytes);
+      if (digest === ref.sha256) {
+        await keep(bytes, await this.removal(prefixOf(ref)));
+        return bytes;
+      }
       await this.drop(ref);
-      if (digest === ref.sha256) return bytes;
       // The first bytes may be a damaged leftover: only a whole fresh copy proves the service wrong.
       if (isSecond) verifyDigest(name, digest, ref.sha256);
     }
@@ -39,13 +48,15 @@ export class Downloads {
 
   /** Removes what is kept of downloads that were cut off. */
   async dropLeftovers(): Promise<void> {
-    const keys = await this.database.keys("download/");
-    if (keys.length) await this.database.write(new Map(keys.map((key) => [key, undefined])));
+    await this.database.write(await this.removal("download/"));
   }
 
   private async drop(ref: ObjectRef): Promise<void> {
-    const keys = await this.database.keys(prefixOf(ref));
-    if (keys.length) await this.database.write(new Map(keys.map((key) => [key, undefined])));
+    await this.database.write(await this.removal(prefixOf(ref)));
+  }
+
+  private async removal(prefix: string): Promise<Changes> {
+    return new Map((await this.database.keys(prefix)).map((key) => [key, undefined]));
   }
 
   private async whole(ref: ObjectRef, name: string): Promise<Uint8Array> {
@@ -153,6 +164,8 @@ const keyOf = (ref: ObjectRef, index: number): string => `${prefixOf(ref)}${Stri
 /** Whether a success is about the object, seen by its head alone: the page of a captive portal is none. */
 function isOfObject(response: Response, ref: ObjectRef, had: number): boolean {
   const told = response.headers;
+  // Digests and ranges are over the bytes as they lie at the service.
+  if (!["", "identity"].includes(told.get("Content-Encoding")?.trim().toLowerCase() ?? "")) return false;
   if (response.status === 206) {
     return told.get("Content-Range") === `bytes ${had}-${ref.size_bytes - 1}/${ref.size_bytes}`;
   }
