@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-android test-web web-programs check format clean
+.PHONY: help install demo test test-fast test-android web test-web web-programs check format clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ $(WEB_INSTALLED): $(WEB)/package.json $(WEB)/package-lock.json
 
 web-programs: $(WEB_INSTALLED)
 	@cd $(WEB) && npm run --silent build-tests
+
+web: $(WEB_INSTALLED) ## Build the page that the service serves, into edge_sdk/web/dist
+	@cd $(WEB) && npm run --silent build
 
 test-web: $(WEB_INSTALLED) ## Check the types of the browser client, and run its tests in Node
 	@cd $(WEB) && npm run --silent check && npm run --silent test

@@ -18,13 +18,13 @@ const wasmBuild = {
 
 const sources = (folder) => readdirSync(folder).filter((name) => name.endsWith(".ts")).map((name) => `${folder}/${name}`);
 
-// Programs and cases are run by tests in Python.
+// Programs are run by tests in Python.
 async function buildTests() {
   rmSync("build", { recursive: true, force: true });
   const tests = sources("test").filter((name) => name.endsWith(".test.ts"));
   await build({
     ...shared,
-    entryPoints: [...tests, ...sources("test/programs"), ...sources("test/cases")],
+    entryPoints: [...tests, ...sources("test/programs")],
     outdir: "build",
     outbase: ".",
     outExtension: { ".js": ".mjs" },
@@ -41,7 +41,8 @@ async function buildPage() {
   const entryPoints = ["src/page/main.ts", "src/training/worker.ts"];
   await build({ ...shared, entryPoints, outdir: "dist", entryNames: "[name]", minify: true, platform: "browser" });
   const runtime = ["mjs", "wasm"].map((end) => `node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.${end}`);
-  for (const path of ["src/page/index.html", "src/page/style.css", ...runtime]) copyFileSync(path, join("dist", basename(path)));
+  const own = ["index.html", "style.css", "icon.svg"].map((name) => `src/page/${name}`);
+  for (const path of [...own, ...runtime]) copyFileSync(path, join("dist", basename(path)));
 }
 
 await (process.argv.includes("--tests") ? buildTests() : buildPage());

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser_client import build_web, train_case
+from browser_client import train_case
 from parity import trained_adapter
 
 from edge_sdk.batching.collation import TextCollation
@@ -25,31 +25,13 @@ from hetlora.manifest import Manifest
 from hetlora.messages.device import Adaptation, TrainingSettings
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, to_tensors
 
-pytestmark = pytest.mark.slow
-
 # Both in float32, with sums in another order; several times what was seen.
 LOSS_TOLERANCE = 5e-6
 FACTOR_TOLERANCE = 2e-5
 WORDS = ("snow", "rain", "sun", "wind", "bread", "soup", "salt", "ball", "goal", "team")
 
 
-@pytest.fixture(scope="module")
-def web_bundle(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The tiny model with what a page trains with; not to be written to."""
-    return export_bundle(
-        str(tiny_model_folder),
-        tmp_path_factory.mktemp("web") / "bundle",
-        labels=["weather", "food", "sport"],
-        targets=["query", "value"],
-        max_rank=8,
-        max_tokens=32,
-        runtimes=("web",),
-    )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def built(tmp_path_factory: pytest.TempPathFactory) -> None:
-    build_web(lock=tmp_path_factory.getbasetemp().parent / "web.lock")
+pytestmark = pytest.mark.slow
 
 
 def examples_of(manifest: Manifest, count: int) -> list[Example]:

@@ -72,8 +72,10 @@ export class TextEncoder {
   /** The tokens of a text that is to be gone on with: in `room` it loses its beginning, never what stands before. */
   promptIds(text: string, room: number): number[] {
     const own = this.own(text);
-    const excess = Math.max(this.frame.before.length + own.length - room, 0);
-    return [...this.frame.before, ...own.slice(excess)].slice(0, Math.max(room, 0));
+    // Before no text stands all of the frame, as in Python.
+    const before = own.length ? this.frame.before : [...this.frame.before, ...this.frame.after];
+    const excess = Math.max(before.length + own.length - room, 0);
+    return [...before, ...own.slice(excess)].slice(0, Math.max(room, 0));
   }
 
   /** Rows of token numbers as inputs; rows that graphs of fixed sizes have too many are the first one again. */

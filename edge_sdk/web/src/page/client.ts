@@ -1,81 +1,62 @@
-// One client of the service that serves this page, put together from its parts.
+// The client of the service that serves this page, on what this browser tells of its device.
+import { EdgeClient } from "../client";
 import type { Database } from "../database/database";
-import { openIdentity, type Identity } from "../identity/identity";
-import type { Conditions } from "../messages/conditions";
+import { ANY_TIME, type Conditions } from "../messages/conditions";
 import type { CapabilityReport } from "../messages/device";
 import { browserFacts } from "../probe/browser";
+import { momentOf } from "../probe/moment";
 import { capabilitiesOf } from "../probe/report";
-import { BrowserWatch } from "../probe/watch";
 import { usableThreads } from "../runtimes/webAssembly";
-import { AssignmentStore } from "../session/assignmentStore";
+import { meteredBy, unmetBy } from "../session/conditions";
 import type { SessionEvent } from "../session/visit";
-import { Visitor } from "../session/visitor";
 import { measuredMatmul, OnnxTrainer, type TrainingEvent } from "../training/onnxTrainer";
-import { Bundles } from "../transport/bundles";
-import { Downloads } from "../transport/downloads";
-import { DeviceService } from "../transport/service";
-import { browserSurroundings, Transport } from "../transport/transport";
-import { Uploads } from "../transport/uploads";
 import type { Examples } from "./examples";
+import type { PageSettings } from "./settings";
 
 const RATE_KEY = "page/rate";
 const RATE_SECONDS = 24 * 3600;
+/** How often battery and network are asked for; conditions look at the last answer. */
+const FACTS_SECONDS = 10;
 
-export interface ClientOptions {
-  serviceUrl: string;
-  population: string;
-  enrolmentToken: string | null;
-  conditions: Conditions;
-  onEvent: (event: SessionEvent | TrainingEvent) => void;
-}
-
-export interface Client {
-  identity: Identity;
-  visitor: Visitor;
+export interface PageClient {
+  client: EdgeClient;
   capabilities: () => Promise<CapabilityReport>;
-  /** Ends the visit under way at its next step, and waits; what was done is kept. */
-  stop: () => void;
+  /** Asks the browser for nothing more. */
+  close: () => void;
 }
 
-/** Throws `dependency_missing` where the browser lacks what it takes. */
-export async function openClient(database: Database, examples: Examples, options: ClientOptions): Promise<Client> {
-  const identity = await openIdentity(database);
-  const ending = new AbortController();
-  const surroundings = browserSurroundings(ending.signal);
-  const transport = new Transport(options.serviceUrl, identity, surroundings);
-  const downloads = new Downloads(transport, database);
-  const watch = new BrowserWatch(await browserFacts(usableThreads()), options.conditions);
-  const trainer = new OnnxTrainer({
-    startWorker,
-    examples: () => examples.trained(),
-    heldOut: () => examples.heldOut(),
-    onEvent: options.onEvent,
+/** Throws `dependency_missing` where the browser lacks what it takes; `stop` ends the visit with its step. */
+export async function openClient(
+  database: Database,
+  examples: Examples,
+  settings: PageSettings,
+  stop: AbortSignal,
+  onEvent: (event: SessionEvent | TrainingEvent) => void,
+): Promise<PageClient> {
+  const own: Conditions = { ...ANY_TIME, charging: settings.onlyWhileCharging, unmetered: settings.onlyUnmetered };
+  let facts = await browserFacts(usableThreads());
+  const asking = setInterval(async () => (facts = await browserFacts(usableThreads())), 1000 * FACTS_SECONDS);
+  const moment = () => momentOf(facts, new Date());
+  const capabilities = async () => capabilitiesOf(facts, await keptRate(database));
+  const client = await EdgeClient.open({
+    serviceUrl: location.origin,
+    population: settings.population,
+    enrolmentToken: settings.enrolmentToken || null,
+    name: "browser",
+    database,
+    trainer: new OnnxTrainer({
+      startWorker,
+      examples: () => examples.trained(),
+      heldOut: () => examples.heldOut(),
+      onEvent,
+    }),
+    capabilities,
+    unmet: (ofRun) => unmetBy(own, moment()) ?? unmetBy(ofRun, moment()),
+    metered: (ofRun) => meteredBy(own, moment()) ?? meteredBy(ofRun, moment()),
+    onEvent,
+    stop,
   });
-  const capabilities = async (): Promise<CapabilityReport> => {
-    const facts = await browserFacts(usableThreads());
-    watch.take(facts);
-    return capabilitiesOf(facts, await keptRate(database));
-  };
-  const visitor = new Visitor(
-    { population: options.population, enrolment_token: options.enrolmentToken, public_key: identity.publicKey, name: "browser" },
-    {
-      service: new DeviceService(transport),
-      downloads,
-      uploads: new Uploads(transport),
-      bundles: new Bundles(database, downloads),
-      assignments: new AssignmentStore(database),
-      trainer,
-      capabilities,
-      watch,
-      onEvent: options.onEvent,
-      timer: surroundings.timer,
-    },
-  );
-  const stop = () => {
-    watch.stop();
-    ending.abort();
-  };
-  return { identity, visitor, capabilities, stop };
+  return { client, capabilities, close: () => clearInterval(asking) };
 }
 
 function startWorker(): Worker {

@@ -1,8 +1,8 @@
 // The page: what the user sets, and visits to the service for as long as it is switched on.
 import { IndexedDatabase } from "../database/indexed";
-import { HetloraError, isError } from "../errors/errors";
-import { ANY_TIME } from "../messages/conditions";
-import { openClient, type Client } from "./client";
+import type { EdgeClient } from "../client";
+import { isError } from "../errors/errors";
+import { openClient } from "./client";
 import { Examples, linesOf, parsedExamples } from "./examples";
 import { keepSettings, keptSettings, type PageSettings } from "./settings";
 import { element, say, showCapabilities, View } from "./view";
@@ -11,7 +11,7 @@ const LEAST_PAUSE_SECONDS = 1;
 const AWAY_SECONDS = 60;
 
 class Page {
-  private client: Client | null = null;
+  private ending: AbortController | null = null;
   private wake: () => void = () => undefined;
 
   constructor(
@@ -59,7 +59,7 @@ class Page {
   }
 
   private async start(): Promise<void> {
-    if (this.client) return;
+    if (this.ending) return;
     await this.keep({
       population: element<HTMLInputElement>("population").value.trim(),
       enrolmentToken: element<HTMLInputElement>("token").value.trim(),
@@ -67,45 +67,38 @@ class Page {
       onlyUnmetered: element<HTMLInputElement>("unmetered").checked,
       isRunning: true,
     });
-    // Two pages of one device would take each other's assignment.
-    await navigator.locks.request("hetlora", { ifAvailable: true }, async (lock) => {
-      if (lock === null) throw new HetloraError("state_conflict", "another tab of this browser is at work already");
-      try {
-        await this.visit();
-      } finally {
-        this.client = null;
-        this.showSwitch();
-      }
-    });
+    this.ending = new AbortController();
+    this.showSwitch();
+    try {
+      await this.visit(this.ending.signal);
+    } finally {
+      this.ending = null;
+      this.showSwitch();
+    }
   }
 
   private async stop(): Promise<void> {
     await this.keep({ isRunning: false });
-    this.client?.stop();
+    this.ending?.abort();
     this.wake();
   }
 
-  private async visit(): Promise<void> {
-    const { population, enrolmentToken, onlyWhileCharging, onlyUnmetered } = this.settings;
-    const client = await openClient(this.database, this.examples, {
-      serviceUrl: location.origin,
-      population,
-      enrolmentToken: enrolmentToken || null,
-      conditions: { ...ANY_TIME, charging: onlyWhileCharging, unmetered: onlyUnmetered },
-      onEvent: (event) => this.view.take(event),
-    });
-    this.client = client;
-    this.showSwitch();
-    say("identity", client.identity.deviceId);
-    showCapabilities(await client.capabilities());
-    while (this.settings.isRunning) await this.paused(await this.once(client));
+  private async visit(stop: AbortSignal): Promise<void> {
+    const opened = await openClient(this.database, this.examples, this.settings, stop, (event) => this.view.take(event));
+    try {
+      say("identity", opened.client.deviceId);
+      showCapabilities(await opened.capabilities());
+      while (!stop.aborted) await this.paused(await this.once(opened.client), stop);
+    } finally {
+      opened.close();
+    }
     this.view.note("stopped; what was done is kept");
   }
 
   /** One visit; answers after how many seconds the next is due. */
-  private async once(client: Client): Promise<number> {
+  private async once(client: EdgeClient): Promise<number> {
     try {
-      const visit = await client.visitor.once();
+      const visit = await client.runOnce();
       this.view.ended(visit);
       return visit.retryAfterSeconds;
     } catch (error) {
@@ -115,10 +108,10 @@ class Page {
     }
   }
 
-  private paused(seconds: number): Promise<void> {
+  private paused(seconds: number, stop: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       this.wake = resolve;
-      if (!this.settings.isRunning) return resolve();
+      if (stop.aborted) return resolve();
       setTimeout(resolve, 1000 * Math.max(seconds, LEAST_PAUSE_SECONDS));
     });
   }
@@ -129,13 +122,15 @@ class Page {
   }
 
   private showSwitch(): void {
-    element<HTMLButtonElement>("start").disabled = this.client !== null;
-    element<HTMLButtonElement>("stop").disabled = this.client === null;
+    element<HTMLButtonElement>("start").disabled = this.ending !== null;
+    element<HTMLButtonElement>("stop").disabled = this.ending === null;
   }
 }
 
 async function begin(): Promise<void> {
   const database = await IndexedDatabase.open("hetlora");
+  // Else a browser that is short of room may clear it, and the device would be another one.
+  await navigator.storage?.persist?.();
   await new Page(database, new Examples(database), await keptSettings(database)).show();
 }
 

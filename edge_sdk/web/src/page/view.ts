@@ -7,6 +7,7 @@ import type { TrainingEvent } from "../training/onnxTrainer";
 import { drawCurve, type Point } from "./curve";
 
 const MIB = 2 ** 20;
+const KEPT = "hetlora-shown";
 
 /** An element of the page by its id. */
 export function element<E extends HTMLElement>(id: string): E {
@@ -28,38 +29,53 @@ export function showCapabilities(report: CapabilityReport): void {
   );
 }
 
-/** The curves of one training; made anew for each. */
-class Curves {
-  private readonly losses: Point[] = [];
-  private readonly accuracies: Point[] = [];
+/** What the page shows of one training, kept over a reload of its tab. */
+interface Shown {
+  plan: string;
+  steps: number;
+  losses: Point[];
+  accuracies: Point[];
+}
 
-  take(event: TrainingEvent): void {
-    if (event.kind === "step") {
-      this.losses.push({ step: event.step, value: event.loss });
-      drawCurve(element("loss"), this.losses, event.steps, "loss");
-      say("progress", `step ${event.step} of ${event.steps}, loss ${event.loss.toFixed(4)}`);
-    } else if (event.score.accuracy !== null) {
-      this.accuracies.push({ step: event.step, value: event.score.accuracy });
-      drawCurve(element("accuracy"), this.accuracies, event.steps, "accuracy");
-      const first = this.accuracies[0]!;
-      say("score", `accuracy ${percent(first.value)} after step ${first.step}, ${percent(event.score.accuracy)} now`);
-    }
-  }
+const NOTHING: Shown = { plan: "", steps: 0, losses: [], accuracies: [] };
+
+function kept(): Shown {
+  return { ...NOTHING, ...(JSON.parse(sessionStorage.getItem(KEPT) ?? "{}") as Partial<Shown>) };
 }
 
 /** Shows what happens on a visit. */
 export class View {
-  private curves = new Curves();
+  private shown = NOTHING;
+
+  constructor() {
+    addEventListener("pagehide", () => sessionStorage.setItem(KEPT, JSON.stringify(this.shown)));
+  }
 
   take(event: SessionEvent | TrainingEvent): void {
-    if (event.kind === "step" || event.kind === "score") return this.curves.take(event);
-    if (event.kind === "rank_chosen") {
-      this.curves = new Curves();
-      for (const id of ["loss", "accuracy"]) element(id).replaceChildren();
-      say("score", "");
+    if (event.kind === "rank_chosen") this.show({ ...NOTHING, plan: planInWords(event.choice, event.offer) });
+    if (event.kind === "resumed") this.show(upTo(event.step, kept()));
+    if (event.kind === "step") {
+      const losses = [...this.shown.losses, { step: event.step, value: event.loss }];
+      this.show({ ...this.shown, steps: event.steps, losses });
+    } else if (event.kind === "score") {
+      if (event.score.accuracy === null) return;
+      const accuracies = [...this.shown.accuracies, { step: event.step, value: event.score.accuracy }];
+      this.show({ ...this.shown, steps: event.steps, accuracies });
+    } else {
+      const words = inWords(event);
+      if (words !== null) this.note(words);
     }
-    const words = inWords(event);
-    if (words !== null) this.note(words);
+  }
+
+  private show(shown: Shown): void {
+    const { plan, steps, losses, accuracies } = (this.shown = shown);
+    say("plan", plan);
+    drawCurve(element("loss"), losses, steps, "loss");
+    drawCurve(element("accuracy"), accuracies, steps, "accuracy");
+    const [loss, first, last] = [losses.at(-1), accuracies[0], accuracies.at(-1)];
+    say("progress", loss ? `step ${loss.step} of ${steps}, loss ${loss.value.toFixed(4)}` : "");
+    const after = first && last && `accuracy ${percent(first.value)} after step ${first.step}, ${percent(last.value)} now`;
+    say("score", after ?? "");
   }
 
   /** How a visit ended. */
@@ -85,7 +101,6 @@ function inWords(event: SessionEvent): string | null {
     case "checked_in":
       return event.answer.offer === null ? null : `offered round ${event.answer.offer.round_index}`;
     case "rank_chosen":
-      say("plan", planInWords(event.choice, event.offer));
       return `training at rank ${event.choice.rank}`;
     case "resumed":
       return `resumed after step ${event.step}`;
@@ -108,6 +123,12 @@ function planInWords(choice: RankChoice, offer: Offer): string {
     `rank ${choice.rank} of up to ${offer.max_rank}: ${boundInWords(choice)}. About ${forecast.steps} steps of ` +
     `${step.batch} examples, ${step.microBatch} at a time, texts of up to ${choice.maxTokens} tokens.`
   );
+}
+
+/** What of a training had been shown up to a step. */
+function upTo(step: number, shown: Shown): Shown {
+  const isBefore = (point: Point) => point.step <= step;
+  return { ...shown, losses: shown.losses.filter(isBefore), accuracies: shown.accuracies.filter(isBefore) };
 }
 
 function percent(share: number): string {

@@ -11,10 +11,11 @@ export function addProximal(
   proximal: number,
 ): number {
   let squares = 0;
+  const mu = Math.fround(proximal);
   for (let at = 0; at < gradients.length; at += 1) {
     const change = Math.fround((numbers[at] as number) - (begun[at] as number));
     squares += change * change;
-    gradients[at] = (gradients[at] as number) + Math.fround(change * proximal);
+    gradients[at] = (gradients[at] as number) + Math.fround(change * mu);
   }
   return (proximal / 2) * squares;
 }
@@ -23,6 +24,8 @@ export function addProximal(
 export function clipNorm(gradients: Float32Array, maxNorm: number): number {
   const norm = Math.sqrt(gradients.reduce((sum, own) => sum + own * own, 0));
   const share = maxNorm / (norm + NORM_SLACK);
-  if (share < 1) for (let at = 0; at < gradients.length; at += 1) gradients[at] = (gradients[at] as number) * share;
+  if (share >= 1) return norm;
+  const scale = Math.fround(share);
+  for (let at = 0; at < gradients.length; at += 1) gradients[at] = (gradients[at] as number) * scale;
   return norm;
 }
