@@ -19,7 +19,8 @@ class Bundle(val manifest: Manifest, val digest: String, val folder: File)
  * Bundles by digest: what a device needs of them is fetched once, named by digest, and checked before use.
  *
  * A file is hashed when a process first uses it, and after that looked at by its size alone. One that fails is
- * fetched again. Other bundles go where the disk has no room beside them.
+ * fetched again. Where the disk has no room for a bundle, other downloads that were cut go, and then other bundles,
+ * the one that was not used for longest first.
  *
  * @param freeBytes how much the disk of a folder has free.
  */
@@ -60,8 +61,9 @@ class BundleCache(
         val folder = "$FOLDER/${ref.sha256}"
         val missing = wanted(manifest).sorted().map { it to listed(manifest, it) }
             .filterNot { (name, file) -> holds("$folder/$name", file) }
-        makeRoom(ref, missing.sumOf { (_, file) -> file.sizeBytes - downloads.arrivedBytes(file) })
+        makeRoom(ref, missing.map { (_, file) -> file })
         missing.forEach { (name, file) -> fetch(file, "$folder/$name", name) }
+        files.file(folder).setLastModified(System.currentTimeMillis()) // used now: see `others`
         return Bundle(manifest, ref.sha256, files.file(folder))
     }
 
@@ -87,13 +89,16 @@ class BundleCache(
         hashed += path
     }
 
-    private fun makeRoom(ref: ObjectRef, wantedBytes: Long) {
+    private fun makeRoom(ref: ObjectRef, missing: List<ObjectRef>) {
+        val wantedBytes = missing.sumOf { it.sizeBytes - downloads.arrivedBytes(it) }
         if (hasRoom(wantedBytes)) return
-        for (other in files.list(FOLDER).filter { it != ref.sha256 }) {
+        downloads.dropLeftovers(but = missing)
+        for (other in others(ref)) {
+            if (hasRoom(wantedBytes)) return
             files.remove("$FOLDER/$other")
             hashed.removeAll { it.startsWith("$FOLDER/$other/") }
-            if (hasRoom(wantedBytes)) return
         }
+        if (hasRoom(wantedBytes)) return
         throw HetloraException(
             ErrorCode.DEVICE_TOO_SMALL,
             "the disk has no room for the bundle",
@@ -101,6 +106,9 @@ class BundleCache(
             expected = "$wantedBytes and $DISK_RESERVE_BYTES in reserve",
         )
     }
+
+    private fun others(ref: ObjectRef): List<String> =
+        files.list(FOLDER).filter { it != ref.sha256 }.sortedBy { files.file("$FOLDER/$it").lastModified() }
 
     private fun hasRoom(wantedBytes: Long): Boolean =
         wantedBytes == 0L || wantedBytes + DISK_RESERVE_BYTES <= freeBytes(files.file(FOLDER))

@@ -8,11 +8,11 @@ import dev.hetlora.messages.Real
 import dev.hetlora.messages.SmallCount
 import dev.hetlora.messages.lenientJson
 import dev.hetlora.messages.parse
+import dev.hetlora.planning.PlannableBundle
 import dev.hetlora.tensors.AdapterSpec
 import dev.hetlora.tensors.ModuleSpec
 import kotlinx.serialization.SerialName
 import kotlinx.serialization.Serializable
-import kotlinx.serialization.json.JsonObject
 
 const val MANIFEST_NAME = "manifest.json"
 const val MAX_MANIFEST_BYTES = 4 * 1024 * 1024
@@ -84,7 +84,6 @@ private data class ManifestFile(
     val optimizer: OptimizerInfo,
     val graphs: GraphFiles,
     val android: ClientFiles? = null,
-    @SerialName("cost_model") val costModel: JsonObject,
     val files: Map<String, ObjectRef>,
 )
 
@@ -95,7 +94,6 @@ private data class ManifestFile(
  * @property fixedRank the one rank of its graphs, where they are stamped.
  * @property generation of models that answer text.
  * @property android what a phone trains with; null where the bundle was exported without.
- * @property costModel what a training step costs, for whoever plans.
  * @property files the bundle's files by path, each with its digest and size.
  */
 class Manifest(
@@ -110,9 +108,12 @@ class Manifest(
     val optimizer: OptimizerInfo,
     val graphs: GraphFiles,
     val android: ClientFiles?,
-    val costModel: JsonObject,
     val files: Map<String, ObjectRef>,
-)
+    plannable: () -> PlannableBundle,
+) {
+    /** What planning reads of it; `bundle_invalid` where that is of another kind. */
+    val plannable: PlannableBundle by lazy(plannable)
+}
 
 /**
  * Read manifest.json; nothing in it is trusted.
@@ -143,7 +144,7 @@ fun parseManifest(bytes: ByteArray): Manifest {
     if (unlisted.isNotEmpty()) invalid("manifest names graph files that it does not list", unlisted, "listed files")
     return Manifest(
         told.task, told.labels, told.maxTokens, spec, told.untrained, told.fixedRank, told.inputs, told.generation,
-        told.optimizer, told.graphs, told.android, told.costModel, told.files,
+        told.optimizer, told.graphs, told.android, told.files, { PlannableBundle.of(bytes) },
     )
 }
 

@@ -32,12 +32,14 @@ fun keepVisiting(client: DeviceClient, stop: StopSignal, random: Random = Random
             absences = 0
             onVisit(visit)
             visit.retryAfterSeconds.coerceIn(SHORTEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
-        } catch (error: HetloraException) {
-            if (error.isA(ErrorCode.REFUSED) || error.isA(ErrorCode.INVALID_INPUT)) throw error
+        } catch (error: Exception) { // this device is ill too: a full disk, an app that throws at an event
+            val told = error as? HetloraException
+            if (told != null && (told.isA(ErrorCode.REFUSED) || told.isA(ErrorCode.INVALID_INPUT))) throw told
             absences += 1
-            val asked = (error.retryAfterSeconds ?: 0.0).coerceAtMost(LONGEST_WAIT_SECONDS)
+            val asked = (told?.retryAfterSeconds ?: 0.0).coerceAtMost(LONGEST_WAIT_SECONDS)
+            // What others say may quote an example.
+            logger.warning("event=visit_failed error=${told?.message ?: error.javaClass.simpleName}")
             fullJitterSeconds(absences, asked, random, FIRST_ABSENCE_SECONDS, LONGEST_ABSENCE_SECONDS)
-                .also { logger.warning("event=visit_failed retry_seconds=$it error=$error") }
         }
         stop.await(seconds)
     }

@@ -5,7 +5,6 @@ import dev.hetlora.folder.DeviceFiles
 import dev.hetlora.folder.isTemporary
 import dev.hetlora.folder.replace
 import dev.hetlora.identity.sha256Of
-import kotlinx.serialization.SerializationException
 import kotlinx.serialization.encodeToString
 import kotlinx.serialization.json.Json
 import java.util.logging.Logger
@@ -59,9 +58,9 @@ class StateFiles(private val files: DeviceFiles) {
         val bytes = files.read(STATE) ?: return StoredState()
         return try {
             Json.decodeFromString<StoredState>(String(bytes)).takeIf { it.version == StoredState.VERSION }
-        } catch (error: SerializationException) {
+        } catch (error: IllegalArgumentException) { // no JSON, or of other fields
             null
-        } catch (error: IllegalArgumentException) {
+        } catch (error: HetloraException) { // a message in it that is none
             null
         } ?: StoredState().also { logger.warning("event=state_unusable") }
     }

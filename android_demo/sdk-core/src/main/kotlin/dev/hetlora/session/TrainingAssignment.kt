@@ -128,7 +128,7 @@ class TrainingAssignment(private val offer: Offer, private val tools: Equipment)
         val errors = update.errors.takeIf { outcome == Outcome.ACCEPTED }
         // On a full disk an update that is stored stays so: before the next assignment it is asked about.
         unlessDiskIsFull("delivery_not_noted") { store.delivered(errors) }
-        tools.downloads.dropLeftovers()
+        unlessDiskIsFull("leftovers_stay") { tools.downloads.dropLeftovers() }
         tools.onEvent(Event.Submitted(update.report, receipt))
         logger.info("assignment=${offer.assignmentId} state=${receipt.state} reason=${receipt.reason}")
         return Visit(outcome, receipt.reason, receipt.retryAfterSeconds, offer, update.report)

@@ -67,8 +67,11 @@ class Downloads(
     /** How much of an object is here, in bytes, from a download that was interrupted. */
     fun arrivedBytes(ref: ObjectRef): Long = min(files.sizeBytes(part(ref)) ?: 0, ref.sizeBytes)
 
-    /** Remove what is left of interrupted downloads. */
-    fun dropLeftovers() = files.list(folder).forEach { files.remove("$folder/$it") }
+    /** Remove what is left of interrupted downloads, but those of objects that are to be continued. */
+    fun dropLeftovers(but: Collection<ObjectRef> = emptyList()) {
+        val continued = but.map(::part)
+        files.list(folder).map { "$folder/$it" }.filter { it !in continued }.forEach(files::remove)
+    }
 
     private fun part(ref: ObjectRef) = "$folder/${ref.sha256}.part"
 

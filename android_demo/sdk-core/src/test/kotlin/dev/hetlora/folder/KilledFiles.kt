@@ -9,8 +9,14 @@ class Killed : Error()
 /**
  * Files of a process that ends at its `last`-th operation that writes, counted from 0: half of a write is done, of
  * anything else nothing. After that every operation ends it again.
+ *
+ * @param fault what ends it; another than [Killed] is a disk that takes nothing any more.
  */
-class KilledFiles(private val files: DeviceFiles, private val last: Int) : DeviceFiles by files {
+class KilledFiles(
+    private val files: DeviceFiles,
+    private val last: Int,
+    private val fault: () -> Throwable = ::Killed,
+) : DeviceFiles by files {
     /** Operations so far. */
     var count = 0
         private set
@@ -44,7 +50,7 @@ class KilledFiles(private val files: DeviceFiles, private val last: Int) : Devic
         if (count >= last) {
             if (count == last) halfWay()
             count += 1
-            throw Killed()
+            throw fault()
         }
         count += 1
     }

@@ -125,9 +125,13 @@ class AssignmentStoreTest {
         }
         files.write("parts/${sha256Of(received)}").use { it.write("rotten".toByteArray()) }
         assertNull(AssignmentStore(files).agreed())
-        files.write("state.json").use { it.write("{\"version\": 1, \"assignment\": {".toByteArray()) }
-
-        assertNull(AssignmentStore(files).assignment)
+        // The state is whole JSON, and a message in it is none: a rank of 0.
+        val state = String(files.read("state.json")!!)
+        assertTrue("\"rank\":2" in state)
+        for (other in listOf(state.replace("\"rank\":2", "\"rank\":0"), state.dropLast(1), "[]", "{\"version\":2}")) {
+            files.write("state.json").use { it.write(other.toByteArray()) }
+            assertNull(AssignmentStore(files).assignment)
+        }
     }
 
     @Test

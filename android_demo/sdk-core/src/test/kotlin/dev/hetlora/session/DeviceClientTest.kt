@@ -85,6 +85,70 @@ class DeviceClientTest {
         assertEquals(kills + 1, service.ended.values.count { it == AssignmentState.ACCEPTED })
     }
 
+    @Test
+    fun `a disk that is full from any operation on costs an assignment at most, and no later one`() {
+        var writes = 0
+        var accepted = 0
+        while (true) {
+            rounds.offer("a-$writes")
+            val files = files()
+            val full = KilledFiles(files, writes) { HetloraException(ErrorCode.DISK_FULL, "no space left") }
+            val outcome = try {
+                rounds.client(full).runOnce().outcome
+            } catch (error: HetloraException) { // the key has no place
+                assertEquals(ErrorCode.DISK_FULL, error.code)
+                Outcome.FAILED
+            }
+            if (full.count <= writes) break
+            if (outcome == Outcome.ACCEPTED) accepted += 1 else assertEquals(Outcome.FAILED, outcome)
+            rounds.offer("b-$writes")
+            assertEquals("$writes", Outcome.ACCEPTED, rounds.client(files).runOnce().outcome)
+            writes += 1
+        }
+        // From the adapter's arrival on the update is delivered out of memory.
+        assertTrue("$accepted of $writes", accepted > 5 && accepted < writes)
+        assertTrue(service.failures.all { it.code == "disk_full" })
+    }
+
+    @Test
+    fun `conditions of a run that do not hold give it back, and it is not asked for again until they do`() {
+        val moment = object : Circumstances {
+            var isCharging = false
+            override fun unmet(ofRun: Conditions) = if (ofRun.charging && !isCharging) "on its battery" else null
+            override fun metered(ofRun: Conditions): String? = null
+        }
+        val client = rounds.client(files(), circumstances = moment)
+        rounds.offer()
+        service.offer = service.offer!!.copy(conditions = Conditions(charging = true))
+        assertEquals(Outcome.FAILED, client.runOnce().outcome)
+        assertEquals("this device may not work now", service.failures.single().message)
+        val asked = service.requests.size
+        assertEquals(Outcome.NOT_ALLOWED, client.runOnce().outcome)
+        assertEquals(asked, service.requests.size)
+        moment.isCharging = true
+        rounds.offer("a-2")
+
+        assertEquals(Outcome.ACCEPTED, client.runOnce().outcome)
+    }
+
+    @Test
+    fun `an update waits for a network that costs nothing`() {
+        val moment = object : Circumstances {
+            var reason: String? = "the network is metered"
+            override fun unmet(ofRun: Conditions): String? = null
+            override fun metered(ofRun: Conditions) = reason
+        }
+        val trainers = ToyTrainers()
+        val client = rounds.client(files(), trainers, circumstances = moment)
+        rounds.offer()
+        assertEquals(Outcome.NOT_ALLOWED, client.runOnce().outcome)
+        moment.reason = null
+
+        assertEquals(Outcome.ACCEPTED, client.runOnce().outcome)
+
+        assertEquals(4, trainers.steps)
+    }
+
     private fun lastId(kills: Int, isOver: Boolean) = "a-${if (isOver) kills else kills - 1}"
 
     @Test

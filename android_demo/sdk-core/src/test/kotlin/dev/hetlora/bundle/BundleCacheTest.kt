@@ -1,0 +1,86 @@
+package dev.hetlora.bundle
+
+import dev.hetlora.errors.ErrorCode
+import dev.hetlora.errors.HetloraException
+import dev.hetlora.folder.FolderFiles
+import dev.hetlora.identity.Identity
+import dev.hetlora.messages.EnrolRequest
+import dev.hetlora.messages.ObjectRef
+import dev.hetlora.session.Rounds
+import dev.hetlora.transport.DeviceService
+import dev.hetlora.transport.Downloads
+import dev.hetlora.transport.Shortest
+import dev.hetlora.transport.Transport
+import dev.hetlora.transport.testConnections
+import org.junit.After
+import org.junit.Assert.assertArrayEquals
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertThrows
+import org.junit.Before
+import org.junit.Rule
+import org.junit.Test
+import org.junit.rules.TemporaryFolder
+
+private const val GRAPH = "training.onnx"
+
+class BundleCacheTest {
+    @get:Rule
+    val temporary = TemporaryFolder()
+    private val rounds = Rounds()
+    private val service = rounds.service
+    private val identity = Identity(ByteArray(32) { 5 })
+    private val transport = Transport(service.url, identity, testConnections(), random = Shortest)
+    private lateinit var files: FolderFiles
+    private lateinit var ref: ObjectRef
+
+    @Before
+    fun open() {
+        files = FolderFiles(temporary.newFolder())
+        ref = rounds.offer().bundle
+        DeviceService(transport).enrol(EnrolRequest("fleet", "token", identity.publicKey))
+        service.requests.clear()
+    }
+
+    @After
+    fun close() = rounds.close()
+
+    private fun cache(freeBytes: () -> Long = { Long.MAX_VALUE }) =
+        BundleCache(files, Downloads(transport, files)) { freeBytes() }
+
+    private fun fetched(cache: BundleCache) = cache.bundle(ref) { setOf(GRAPH) }
+
+    @Test
+    fun `a bundle is fetched once, and a damaged file of it again by the next process`() {
+        fetched(cache())
+        fetched(cache())
+        assertEquals(2, service.requests.size) // the manifest and the graph
+        val path = "bundles/${ref.sha256}/$GRAPH"
+        val whole = files.read(path)
+        files.write(path).use { it.write(ByteArray(whole!!.size)) }
+
+        fetched(cache())
+
+        assertArrayEquals(whole, files.read(path))
+        assertEquals(3, service.requests.size)
+    }
+
+    @Test
+    fun `room is made by the bundle that was not used for longest, and no more of them than needed`() {
+        for ((age, name) in listOf(3 to "oldest", 2 to "older", 1 to "newest")) {
+            files.write("bundles/$name/x").use { it.write(1) }
+            files.file("bundles/$name").setLastModified(1_000_000_000L - age * 10_000_000L)
+        }
+        val free = { if (files.list("bundles").size > 3) DISK_RESERVE_BYTES else DISK_RESERVE_BYTES + 1000 }
+
+        fetched(cache(free))
+
+        assertEquals(listOf("newest", "older", ref.sha256).sorted(), files.list("bundles"))
+    }
+
+    @Test
+    fun `a disk without room is told with what it would take`() {
+        val error = assertThrows(HetloraException::class.java) { fetched(cache { DISK_RESERVE_BYTES }) }
+
+        assertEquals(ErrorCode.DEVICE_TOO_SMALL, error.code)
+    }
+}

@@ -1,0 +1,203 @@
+package dev.hetlora.planning
+
+import dev.hetlora.contract.contractJson
+import dev.hetlora.errors.HetloraException
+import dev.hetlora.messages.CapabilityReport
+import dev.hetlora.messages.Offer
+import dev.hetlora.messages.json
+import kotlinx.serialization.json.JsonArray
+import kotlinx.serialization.json.JsonElement
+import kotlinx.serialization.json.JsonNull
+import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.JsonPrimitive
+import kotlinx.serialization.json.boolean
+import kotlinx.serialization.json.double
+import kotlinx.serialization.json.int
+import kotlinx.serialization.json.jsonArray
+import kotlinx.serialization.json.jsonObject
+import kotlinx.serialization.json.jsonPrimitive
+import kotlinx.serialization.json.long
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertTrue
+import org.junit.Assert.fail
+import org.junit.Test
+
+/** The planner answers every case of planning.json as the Python planner does. */
+class PlanningContractTest {
+    private val file = contractJson("planning.json").jsonObject
+    private val base = file.getValue("base").jsonObject
+    private val cases = file.getValue("cases").jsonArray.map { it.jsonObject }
+    private val planners = cases.associate { case -> case.text("name") to lazy { plannerOf(case) } }
+
+    @Test
+    fun everyCaseIsPlannedAsInPython() {
+        for (case in cases) {
+            val name = case.text("name")
+            val expected = case.getValue("expected").jsonObject
+            compare(name, expected) { told(planners.getValue(name).value) }
+        }
+        assertTrue(cases.size >= 60)
+    }
+
+    @Test
+    fun rowsAreFoundForWhatWasAgreed() {
+        for (one in objects("rows_for")) {
+            val expected = one.getValue("rows")
+            compare(one.toString(), expected) {
+                JsonPrimitive(planners.getValue(one.text("case")).value.rowsFor(one.int("rank"), one.int("tokens")))
+            }
+        }
+    }
+
+    @Test
+    fun bundlesArePreferredAsInPython() {
+        for (one in objects("preferences")) {
+            val plans = one.getValue("cases").jsonArray.map { name ->
+                val planner = planners.getValue(name.jsonPrimitive.content).value
+                PlannedBundle(planner.bundle, runCatching { planner.choose() }.getOrNull())
+            }
+            val expected = one.getValue("preferred").jsonPrimitive
+            assertEquals(one.toString(), expected.content, "${preferred(plans, one.int("max_tokens"))}")
+        }
+    }
+
+    @Test
+    fun realStepsCorrectTheForecastAsInPython() {
+        val forecast = planners.getValue(cases.first().text("name")).value.choose().forecast
+        for (one in objects("corrections")) {
+            val taken = StepsTaken(one.known("seconds")!!.double, one.known("grown_bytes")?.long, one.known("watts")?.double)
+            compare(one.toString(), one.getValue("correction")) {
+                val found = correctionOf(taken, forecast)
+                JsonObject(
+                    mapOf(
+                        "memory" to JsonPrimitive(found.memory),
+                        "seconds" to JsonPrimitive(found.seconds),
+                        "watts" to JsonPrimitive(found.watts),
+                    ),
+                )
+            }
+        }
+    }
+
+    @Test
+    fun sizesToChooseFromAreTheSame() {
+        for (one in objects("ladders")) {
+            compare(one.toString(), one.getValue("ranks")) { numbers(ladder(one.int("min"), one.int("max"))) }
+        }
+        for (one in objects("rows_at_a_time")) {
+            assertEquals(one.getValue("rows").toString(), numbers(rowsAtATime(one.int("batch"))).toString())
+        }
+        for (one in objects("lengths")) {
+            val found = lengths(one.int("most"), one.int("least"))
+            assertEquals(one.getValue("tokens").toString(), numbers(found).toString())
+        }
+    }
+
+    private fun objects(name: String) = file.getValue(name).jsonArray.map { it.jsonObject }
+
+    private fun plannerOf(case: JsonObject): Planner {
+        fun changed(name: String) = JsonObject(base.getValue(name).jsonObject + case.fields(name))
+        val training = base.getValue("offer").jsonObject.fields("training") + case.fields("training")
+        val offer = JsonObject(changed("offer") + ("training" to JsonObject(training)))
+        val own = changed("planner")
+        return Planner(
+            json.decodeFromJsonElement(CapabilityReport.serializer(), changed("capabilities")),
+            PlannableBundle.of(changed("manifest").toString().toByteArray()),
+            json.decodeFromJsonElement(Offer.serializer(), offer),
+            exampleCount = own.getValue("example_count").jsonPrimitive.long,
+            threads = own.known("threads")?.int,
+            correction = (own["correction"] as? JsonObject)?.let { correction ->
+                Correction(correction.known("memory")!!.double, correction.known("seconds")!!.double, correction.known("watts")?.double)
+            } ?: UNCORRECTED,
+            memoryShare = own.getValue("memory_share").jsonPrimitive.double,
+            longestTokens = own.known("longest_tokens")?.int,
+            bundleBytes = own.getValue("bundle_bytes").jsonPrimitive.long,
+            scores = own.getValue("scores").jsonPrimitive.boolean,
+        )
+    }
+}
+
+/** A choice with all that is told of it, in the words of the file. */
+private fun told(planner: Planner): JsonObject {
+    val choice = planner.choose()
+    val (step, forecast) = choice.step to choice.forecast
+    return JsonObject(
+        mapOf(
+            "rank" to JsonPrimitive(choice.rank),
+            "bound_by" to JsonPrimitive(choice.boundBy.word),
+            "max_tokens" to JsonPrimitive(choice.maxTokens),
+            "step" to JsonObject(
+                mapOf(
+                    "batch" to JsonPrimitive(step.batch),
+                    "tokens" to JsonPrimitive(step.tokens),
+                    "rank" to JsonPrimitive(step.rank),
+                    "micro_batch" to JsonPrimitive(choice.microBatch),
+                ),
+            ),
+            "forecast" to JsonObject(
+                mapOf(
+                    "peak_bytes" to JsonPrimitive(forecast.peakBytes),
+                    "step_seconds" to JsonPrimitive(forecast.stepSeconds),
+                    "steps" to JsonPrimitive(forecast.steps),
+                    "seconds" to JsonPrimitive(forecast.seconds),
+                    "download_bytes" to JsonPrimitive(forecast.downloadBytes),
+                    "upload_bytes" to JsonPrimitive(forecast.uploadBytes),
+                    "traffic_bytes" to JsonPrimitive(forecast.trafficBytes),
+                    "bundle_bytes" to JsonPrimitive(forecast.bundleBytes),
+                    "joules" to JsonPrimitive(forecast.joules),
+                ),
+            ),
+            "bound_in_words" to JsonPrimitive(boundInWords(choice)),
+            "concessions" to JsonArray(concessions(planner, choice).map(::JsonPrimitive)),
+            "settled_by_bundle" to JsonArray(settledByBundle(planner.bundle).map(::JsonPrimitive)),
+            "is_unsurpassed" to JsonPrimitive(isUnsurpassed(planner.bundle, choice, planner.offer)),
+        ),
+    )
+}
+
+/** Whole numbers and texts are equal, reals within 1e-9 of each other; an error stands where one was expected. */
+private fun compare(where: String, expected: JsonElement, answer: () -> JsonElement) {
+    val error = (expected as? JsonObject)?.get("error") as? JsonObject
+    val found = try {
+        answer()
+    } catch (thrown: HetloraException) {
+        if (error == null) throw AssertionError(where, thrown)
+        assertEquals(where, error.text("code"), thrown.code.code)
+        assertEquals(where, error.text("what"), thrown.what)
+        // Shapes of inputs are shown in each language's own way.
+        if (error.text("code") != "bundle_invalid") assertEquals(where, error.known("got")?.content, thrown.got)
+        assertEquals(where, error.known("expected")?.content, thrown.expected)
+        return
+    }
+    if (error != null) fail("$where: $found instead of $error")
+    compareValues(where, expected, found)
+}
+
+private fun compareValues(where: String, expected: JsonElement, found: JsonElement) {
+    when (expected) {
+        is JsonObject -> {
+            assertEquals(where, expected.keys, found.jsonObject.keys)
+            expected.forEach { (name, value) -> compareValues("$where: $name", value, found.jsonObject.getValue(name)) }
+        }
+        is JsonPrimitive -> {
+            val isReal = !expected.isString && expected.content.any { it in ".e" } && expected.content.toDoubleOrNull() != null
+            if (isReal) {
+                val value = expected.double
+                assertEquals(where, value, found.jsonPrimitive.double, 1e-9 * Math.abs(value))
+            } else {
+                assertEquals(where, expected.content to expected.isString, found.jsonPrimitive.content to found.jsonPrimitive.isString)
+            }
+        }
+        else -> assertEquals(where, expected.toString(), found.toString())
+    }
+}
+
+private fun numbers(list: List<Int>) = JsonArray(list.map(::JsonPrimitive))
+
+private fun JsonObject.text(name: String): String = getValue(name).jsonPrimitive.content
+
+private fun JsonObject.int(name: String): Int = getValue(name).jsonPrimitive.int
+
+private fun JsonObject.fields(name: String): Map<String, JsonElement> = this[name]?.jsonObject.orEmpty()
+
+private fun JsonObject.known(name: String): JsonPrimitive? = this[name]?.takeIf { it !is JsonNull }?.jsonPrimitive
