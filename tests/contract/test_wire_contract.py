@@ -67,16 +67,15 @@ def test_every_literal_message_is_held_by_a_test() -> None:
         "algebra.json",
         "conditions.json",  # this and machines.json and planning.json: test_device_contract.py
         "errors.json",
-<<<<<<< HEAD
-        "parts.json",
-=======
         "machines.json",
+        "parts.json",
         "planning.json",
->>>>>>> ktsession
         "pruning.json",
         "rounding.json",
         "signature.json",
         "tensor_files.json",
+        "tokens.json",  # test_token_contract.py
+        "training_steps.json",  # test_training_contract.py
         "tus.json",
     }
     assert {path.name for path in FOLDER.glob("*.json")} == MESSAGES.keys() | others
