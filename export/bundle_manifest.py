@@ -16,6 +16,7 @@ from hetlora.cost import CostModel
 from hetlora.manifest import (
     SCHEMA_VERSION,
     BaseModelInfo,
+    ClientFiles,
     ExecutorchFiles,
     GraphFiles,
     Manifest,
@@ -27,6 +28,7 @@ from hetlora.messages.common import ObjectRef
 
 TOKENIZER: Final = "tokenizer.json"
 INITIAL_ADAPTER: Final = "adapter.safetensors"
+GRADIENTS: Final = "gradients.onnx"
 FILES: Final = GraphFiles(
     training="training.onnx",
     eval="eval.onnx",
@@ -77,6 +79,8 @@ def describe(
         graphs=FILES if TOKENIZER in files else FILES.model_copy(update={"tokenizer": None}),
         executorch=executorch,
         pytorch=pytorch,
+        android=ClientFiles(gradients=GRADIENTS) if recipe.android else None,
+        web=ClientFiles(gradients=GRADIENTS) if recipe.web else None,
         initial_adapter=INITIAL_ADAPTER if INITIAL_ADAPTER in files else None,
         cost_model=cost,
         versions=_tool_versions(recipe.base),

@@ -11,7 +11,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from export.bundle_manifest import FILES, INITIAL_ADAPTER, TOKENIZER, describe, formats_of
+from export.bundle_manifest import FILES, GRADIENTS, INITIAL_ADAPTER, TOKENIZER, describe, formats_of
 from export.compilation import Compiled, compile_model
 from export.cost.cost_model import cost_model
 from export.cost.run_order import graph_as_run
@@ -20,6 +20,7 @@ from export.executorch.files import require_executorch, write_executorch
 from export.graphs.graph_edit import strip_notes
 from export.new_folder import whole_folder_or_none
 from export.peft.peft_adapter import to_bundle
+from export.plain.operators import use_plain_operators
 from export.prototype_classifier import PrototypeClassifier, embed_texts
 from export.pytorch_files import check_architecture, write_pytorch
 from export.quiet import quiet_libraries, report_to_nobody
@@ -30,6 +31,7 @@ from export.source.weight_files import WeightFiles, digest_of, weight_paths
 from export.source.weightless import tied_names
 from export.training.causal_loss import most_chunk_rows
 from export.training.classifier_graph import PROTOTYPES
+from export.training.gradient_outputs import with_gradient_outputs
 from export.training.training_graph import build_optimizer
 from export.weights.binding import bind_weights
 from export.weights.precision import precision_of
@@ -73,11 +75,11 @@ def export_bundle(
             name. The name goes into the manifest, the text is embedded as the class prototype.
         last_layers: adapt the last so many transformer blocks alone; the backward pass ends there.
         trained_layers: train the last so many alone of those that are adapted, and feed the factors of the
-            others: a variant of the same adapter that takes less. For "onnx" alone.
+            others: a variant of the same adapter that takes less. Not for "executorch" or "pytorch".
         base: how the frozen weights are stored and kept in memory.
         recompute: activations that the backward pass makes anew: "none", "selective" or "layer".
         runtimes: "onnx" is always written, "executorch" adds its programs, "pytorch" what its
-            model is built from.
+            model is built from, "android" and "web" the graph of gradients that both train with.
         xnnpack_transposes: whether ExecuTorch's XNNPACK transposes too: faster, and on some boards it
             crashes.
         initial_adapter: what runs on this bundle begin with, such as PEFT's of `export.peft.peft_adapter`.
@@ -194,13 +196,18 @@ def _write_base(
 def _write_graphs(compiled: Compiled, stored: Mapping[str, StoredWeight], folder: Path) -> None:
     graphs = compiled.graphs
     opset, ir_version = formats_of(compiled.recipe.base)
-    for name, model in (
-        (FILES.training, graphs.training),
-        (FILES.eval, graphs.eval),
-        (FILES.inference, graphs.inference),
-        (FILES.optimizer, build_optimizer(opset)),
-    ):
-        bind_weights(model, stored, FILES.base_weights, barrier=name == FILES.training)
+    models = {
+        FILES.training: graphs.training,
+        FILES.eval: graphs.eval,
+        FILES.inference: graphs.inference,
+        FILES.optimizer: build_optimizer(opset),
+    }
+    if compiled.recipe.android or compiled.recipe.web:
+        models[GRADIENTS] = with_gradient_outputs(graphs.training, compiled.trained)
+    for name, model in models.items():
+        bind_weights(model, stored, FILES.base_weights, barrier=name in (FILES.training, GRADIENTS))
+        if name == GRADIENTS:
+            use_plain_operators(model)
         strip_notes(model)
         model.ir_version = ir_version
         next(entry for entry in model.opset_import if not entry.domain).version = opset

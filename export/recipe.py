@@ -10,7 +10,7 @@ from export.labels import parse_labels
 from hetlora.errors import ModelNotExportable
 from hetlora.manifest import MAX_TOKENS, Precision, Recompute, Task, has_decoder, takes_labels
 
-RUNTIMES: Final = ("onnx", "executorch", "pytorch")
+RUNTIMES: Final = ("onnx", "executorch", "pytorch", "android", "web")
 MIN_TOKENS: Final = 3  # one word between the two special tokens
 # So that neither scaling nor its products with weights leave float32; alpha / r is seldom above 64.
 _MAX_SCALING: Final = 1e6
@@ -36,6 +36,8 @@ class Recipe:
     recompute: Recompute
     executorch: bool
     pytorch: bool
+    android: bool
+    web: bool
     xnnpack_transposes: bool
 
 
@@ -65,6 +67,8 @@ def make_recipe(
         recompute=_choice("way of recomputing activations", recompute, get_args(Recompute)),
         executorch="executorch" in wanted,
         pytorch="pytorch" in wanted,
+        android="android" in wanted,
+        web="web" in wanted,
         xnnpack_transposes=xnnpack_transposes,
         **sizes,
     )
@@ -75,9 +79,11 @@ def make_recipe(
             "no task for ExecuTorch", got=repr(recipe.task), expected="one without a decoder of its own"
         )
     _check_float32(recipe)
-    if recipe.trained_layers is not None and len(wanted) > ("onnx" in wanted):
+    if recipe.trained_layers is not None and (recipe.executorch or recipe.pytorch):
         raise ModelNotExportable(
-            "trained_layers are of ONNX's graphs", got=", ".join(sorted(wanted)), expected="onnx alone"
+            "trained_layers are of ONNX's graphs",
+            got=", ".join(sorted(wanted)),
+            expected="onnx, android or web alone",
         )
     return recipe
 

@@ -23,7 +23,7 @@ from hetlora.messages.common import ObjectRef
 def stamp(
     bundle: Bundle, out: Path, *, rank: int, batch: int | None = None, tokens: int | None = None
 ) -> Bundle:
-    """Write a copy of a bundle at `out` whose training, eval and inference graphs take one rank alone.
+    """Write a copy of a bundle at `out` whose ONNX graphs take one rank alone.
 
     Args:
         rank: of every module. An adapter of smaller ranks answers once it is padded with zeros.
@@ -46,6 +46,7 @@ def stamp(
     if tokens is not None:
         sizes["target_tokens"] = tokens
     graphs = {manifest.graphs.training, manifest.graphs.eval, manifest.graphs.inference}
+    graphs |= {section.gradients for section in (manifest.android, manifest.web) if section is not None}
     with whole_folder_or_none(out) as folder:
         for name in manifest.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

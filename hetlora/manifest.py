@@ -152,6 +152,16 @@ class PytorchFiles(Message):
     weights: BundlePath
 
 
+class ClientFiles(Message):
+    """Path, inside the bundle, of what a phone or a page trains with besides the graphs' own files.
+
+    `gradients` answers LOSS and the gradient of each trained factor, at any rank, in an ordinary session of
+    any ONNX Runtime; it reads the graphs' base weights. Whoever opens it takes the steps.
+    """
+
+    gradients: BundlePath
+
+
 def _is_absent(section: object) -> bool:
     return section is None
 
@@ -189,6 +199,8 @@ class Manifest(Message):
     graphs: GraphFiles
     executorch: ExecutorchFiles | None = None
     pytorch: PytorchFiles | None = Field(default=None, exclude_if=_is_absent)
+    android: ClientFiles | None = Field(default=None, exclude_if=_is_absent)
+    web: ClientFiles | None = Field(default=None, exclude_if=_is_absent)
     initial_adapter: BundlePath | None = None  # what runs begin with, where it is not fresh
     cost_model: CostModel
     versions: ToolVersions
@@ -204,19 +216,37 @@ class Manifest(Message):
         """The modules of the adapter that training changes, as a rule all."""
         return tuple(name for name in self.adapter.by_name if name not in self.untrained)
 
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The runtimes that the bundle has files for, those of `edge_sdk.runtimes` first."""
+        return tuple(name for name, section in self._sections().items() if section is not None)
+
     def files_of(self, runtime: str) -> frozenset[str]:
-        """The files that a runtime of `edge_sdk.runtimes` opens; the optimizer graph is none of Python's.
+        """The files that one of `runtimes` opens.
+
+        The optimizer graph is nobody's: Python, phones and pages take the steps themselves.
 
         Raises:
             BundleInvalid: the bundle has none for it.
         """
-        section = {"onnx": self.graphs, "executorch": self.executorch, "pytorch": self.pytorch}.get(runtime)
+        section = self._sections().get(runtime)
         if section is None:
             raise BundleInvalid(f"the bundle has no files for {runtime}", expected="one exported with them")
         opened = {*section.model_dump(exclude={"optimizer", "portable"}).values(), self.graphs.tokenizer}
-        if runtime == "pytorch":  # it builds its model on the weights of the graphs
+        if runtime in ("pytorch", "android", "web"):  # they read the weights of the graphs
             opened.add(self.graphs.base_weights)
+        if runtime in ("android", "web"):
+            opened |= {self.graphs.eval, self.graphs.inference}
         return frozenset(opened - {None})
+
+    def _sections(self) -> dict[str, Message | None]:
+        return {
+            "onnx": self.graphs,
+            "executorch": self.executorch,
+            "pytorch": self.pytorch,
+            "android": self.android,
+            "web": self.web,
+        }
 
     @model_validator(mode="after")
     def _fits_task(self) -> Self:
@@ -268,8 +298,9 @@ def parse_manifest(data: bytes) -> Manifest:
     named = {*manifest.graphs.model_dump(exclude_none=True).values(), manifest.initial_adapter} - {None}
     if manifest.executorch is not None:
         named |= set(manifest.executorch.model_dump(exclude={"portable"}).values())
-    if manifest.pytorch is not None:
-        named |= set(manifest.pytorch.model_dump().values())
+    for section in (manifest.pytorch, manifest.android, manifest.web):
+        if section is not None:
+            named |= set(section.model_dump().values())
     unlisted = sorted(named - manifest.files.keys())
     if unlisted:
         raise BundleInvalid("manifest names graph files that it does not list", got=unlisted)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from modules import ANDROID_DEMO, MODULES, TEST_LIBRARIES, Module
+from onnxruntime_java import fetch_onnxruntime
 from toolchain import Toolchain, ToolchainMissing, locked, toolchain
 
 BUILD: Final = ANDROID_DEMO / "build"
@@ -175,6 +176,8 @@ def main() -> int:
     options = parser.parse_args()
     chosen = [module for module in MODULES if not options.module or module.name in options.module]
     try:
+        if any("onnxruntime" in module.libraries for module in chosen):
+            fetch_onnxruntime()
         build = Build(toolchain())
         if not build.tools.knows_older_java:
             print(

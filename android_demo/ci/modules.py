@@ -35,6 +35,16 @@ CONTRACT: Final = {"hetlora.contract": str(ANDROID_DEMO.parent / "tests" / "cont
 # Of desktop Java: its HttpURLConnection has no PATCH in its list of methods, that of Android has.
 OPEN_NET: Final = ("--add-opens", "java.base/java.net=ALL-UNNAMED")
 
+ONNXRUNTIME: Final = {
+    "onnxruntime.native.path": str(ANDROID_DEMO / ".toolchain" / "onnxruntime" / "upstream")
+}
+
 MODULES: Final = (
     Module("sdk-core", (*KOTLIN, "bouncycastle"), test_properties=CONTRACT, java_flags=OPEN_NET),
+    Module(
+        "trainer-ort",
+        (*KOTLIN, "bouncycastle", "onnxruntime"),
+        needs=("sdk-core",),
+        test_properties=CONTRACT | ONNXRUNTIME,
+    ),
 )

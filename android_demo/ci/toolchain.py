@@ -43,6 +43,8 @@ DEBIAN_JARS: Final = {
     "hamcrest": ("libhamcrest-java", "hamcrest.jar"),
     "bouncycastle": ("libbcprov-java", "bcprov.jar"),
 }
+# Fetched by `onnxruntime_java`, as it takes the largest download and not every module needs it.
+ONNXRUNTIME_JAR: Final = "onnxruntime-1.17.0.jar"
 OLDEST_JAVA: Final = 17
 
 
@@ -83,6 +85,7 @@ def toolchain() -> Toolchain:
         "annotations": jars / "annotations-13.0.jar",
         "serialization-core": jars / "kotlinx-serialization-core-jvm-1.6.3.jar",
         "serialization-json": jars / "kotlinx-serialization-json-jvm-1.6.3.jar",
+        "onnxruntime": jars / ONNXRUNTIME_JAR,
         **{name: jars / jar for name, (_, jar) in DEBIAN_JARS.items()},
     }
     return Toolchain(java, knows_older, jars / COMPILER_JAR, jars / "serialization-plugin.jar", libraries)

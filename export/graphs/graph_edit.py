@@ -111,10 +111,22 @@ def drop_dead(graph: GraphProto) -> None:
 
 
 def strip_notes(model: ModelProto) -> None:
-    """Remove what no runtime needs: stack traces, origins, and the shapes of tensors within."""
+    """Remove what no runtime needs: stack traces, origins, shapes of tensors within, domains of no node.
+
+    A runtime refuses versions of a domain that it does not know, whether or not any node is of it.
+    """
     del model.graph.value_info[:]
     del model.metadata_props[:]
     model.doc_string = ""
     for node in model.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
+    used = {"", *_domains(model.graph)}
+    kept = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+
+
+def _domains(graph: GraphProto) -> set[str]:
+    inner = (_domains(below) for node in graph.node for below in subgraphs(node))
+    return {node.domain for node in graph.node}.union(*inner)

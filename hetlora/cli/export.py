@@ -94,8 +94,8 @@ def export(
     runtime: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="onnx|executorch|pytorch",
-            help="What shall run it; may be given again. ONNX graphs are always written.",
+            metavar="onnx|executorch|pytorch|android|web",
+            help="What shall run it, comma-separated; may be given again. ONNX graphs are always written.",
             show_default="onnx",
         ),
     ] = None,
@@ -145,7 +145,7 @@ def export(
             max_tokens=max_tokens,
             base=base,
             recompute=recompute,
-            runtimes=runtime or ["onnx"],
+            runtimes=[name for names in runtime or ["onnx"] for name in _split(names)],
             xnnpack_transposes=xnnpack_transposes,
             initial_adapter=start,
             revision=revision,
@@ -175,6 +175,10 @@ def _read_start(folder: Path, targets: str | None, scaling: float | None, max_ra
 def _tell(bundle: Bundle, *, as_json: bool) -> None:
     manifest = bundle.manifest
     size_bytes = sum(entry.size_bytes for entry in manifest.files.values())
+    download_bytes = {
+        runtime: sum(manifest.files[name].size_bytes for name in manifest.files_of(runtime))
+        for runtime in manifest.runtimes
+    }
     if as_json:
         print_json(
             {
@@ -184,6 +188,7 @@ def _tell(bundle: Bundle, *, as_json: bool) -> None:
                 "max_rank": manifest.adapter.max_rank,
                 "adapter_bytes_per_rank": manifest.cost_model.adapter_bytes_per_rank,
                 "size_bytes": size_bytes,
+                "download_bytes": download_bytes,
                 "initial_adapter": manifest.initial_adapter,
             }
         )
@@ -191,6 +196,8 @@ def _tell(bundle: Bundle, *, as_json: bool) -> None:
     say(
         f"{bundle.folder}: {len(manifest.adapter.modules)} modules, ranks 1 to {manifest.adapter.max_rank}, "
         f"{size_bytes / 1e6:.1f} MB",
+        "a device fetches "
+        + ", ".join(f"{size / 1e6:.1f} MB for {runtime}" for runtime, size in download_bytes.items()),
         f"digest {bundle.digest}",
     )
 

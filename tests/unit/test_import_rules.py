@@ -28,7 +28,7 @@ class Rule:
 ABOVE = ("benchmarks", "hetlora.cli")
 EXPORT_STEPS = tuple(
     f"export.{step}"
-    for step in ("graphs", "source", "training", "cost", "executorch", "peft", "bundle_writer")
+    for step in ("graphs", "source", "training", "cost", "plain", "executorch", "peft", "bundle_writer")
 )
 SERVICE_FOLDERS = (
     *("observability", "storage", "operators", "pace", "artifacts"),
@@ -77,6 +77,7 @@ RULES = (
     Rule("export/weights", never=("export.source", *EXPORT_STEPS[2:])),
     Rule("export/training", never=("export.weights", *EXPORT_STEPS[3:])),
     Rule("export/cost", never=("export.source", "export.weights", *EXPORT_STEPS[4:])),
+    Rule("export/plain", never=("export.weights", *EXPORT_STEPS[1:4], *EXPORT_STEPS[5:])),
     Rule(
         "edge_sdk",
         never=(

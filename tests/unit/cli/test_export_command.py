@@ -68,6 +68,17 @@ def test_causal_language_model_is_exported_as_asked(tiny_llama: Path, tmp_path: 
     assert json.loads(done.stdout)["modules"] == 7
 
 
+def test_download_of_each_runtime_is_told(tiny_llama: Path, tmp_path: Path) -> None:
+    arguments = (*("--task", "text-generation", "--max-rank", "4"), "--runtime", "android,web")
+    done = export(str(tiny_llama), "--out", str(tmp_path / "bundle"), "--json", *arguments)
+    assert done.exit_code == 0, done.output
+    files = open_bundle(tmp_path / "bundle").manifest.files
+    names = ("gradients.onnx", "eval.onnx", "inference.onnx", "base.bin", "tokenizer.json")
+    told = json.loads(done.stdout)["download_bytes"]
+    assert told.keys() == {"onnx", "android", "web"}
+    assert told["web"] == told["android"] == sum(files[name].size_bytes for name in names)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -76,7 +87,11 @@ def test_causal_language_model_is_exported_as_asked(tiny_llama: Path, tmp_path: 
         pytest.param(["--task", "text-generation", "--labels", "a,b"], "takes no labels", id="labels"),
         pytest.param(["--labels", "a,b", "--base", "int3"], "float32, float16", id="base"),
         pytest.param(["--labels", "a,b", "--recompute", "all"], "none, selective, layer", id="recompute"),
-        pytest.param(["--labels", "a,b", "--runtime", "tflite"], "onnx, executorch, pytorch", id="runtime"),
+        pytest.param(
+            ["--labels", "a,b", "--runtime", "tflite"],
+            "onnx, executorch, pytorch, android, web",
+            id="runtime",
+        ),
     ],
 )
 def test_choice_that_there_is_not_is_refused(

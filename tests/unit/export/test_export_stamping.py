@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from parity import batch_for, export_family, trained_adapter
+from plain_sessions import run_gradients
 from tiny_families import write_tiny_family
 from trainers import trainer_of
 
@@ -28,7 +29,7 @@ FAMILIES = ("bert", "llama", "t5", "vit")
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     root = tmp_path_factory.mktemp(request.param)
     model = write_tiny_family(root / "model", request.param)
-    return export_family(request.param, model, root / "bundle")
+    return export_family(request.param, model, root / "bundle", runtimes=("web",))
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_no_symbol_is_left_where_all_sizes_are_stamped(bundle: Bundle, tmp_path:
     tokens = None if bundle.manifest.image else TOKENS
     stamped = stamp(bundle, tmp_path / "stamped", rank=RANK, batch=ROWS, tokens=tokens)
     graphs = stamped.manifest.graphs
-    for name in (graphs.training, graphs.eval, graphs.inference):
+    for name in (graphs.training, graphs.eval, graphs.inference, "gradients.onnx"):
         graph = onnx.load(stamped.path(name), load_external_data=False).graph
         axes = [axis for value in (*graph.input, *graph.output) for axis in value.type.tensor_type.shape.dim]
         assert [axis.dim_param for axis in axes if axis.dim_param] == []
@@ -71,6 +72,16 @@ def test_stamped_logits_are_those_of_the_symbolic_graph(bundle: Bundle, batch: B
         OnnxModel(each, to_tensors(adapter), threads=1).logits(read) for each in (stamped, bundle)
     )
     assert np.abs(ours - theirs).max() <= TOLERANCE
+
+
+def test_stamped_gradients_are_those_of_the_symbolic_graph(
+    bundle: Bundle, batch: Batch, tmp_path: Path
+) -> None:
+    stamped = stamp(bundle, tmp_path / "stamped", rank=RANK, batch=ROWS)
+    adapter = trained_adapter(bundle.manifest.adapter, (RANK,))
+    ours, theirs = (run_gradients(each, batch, adapter) for each in (stamped, bundle))
+    assert ours.keys() == theirs.keys()
+    assert all(np.abs(ours[name] - theirs[name]).max() <= TOLERANCE for name in ours)
 
 
 def test_another_rank_is_not_trained(bundle: Bundle, batch: Batch, tmp_path: Path) -> None:

@@ -61,11 +61,14 @@ def test_what_fits_a_task_is_read(manifest_fields: Fields, task: str) -> None:
 def test_each_runtime_opens_files_of_its_own(manifest_fields: Fields) -> None:
     programs = {"training": "a.pte", "inference": "b.pte", "base_weights": "c.ptd", "portable": ["a.pte"]}
     entry = manifest_fields["files"]["graphs/eval.bin"]
-    more = {name: entry for name in ("a.pte", "b.pte", "c.ptd", "config.json", "weights.json", "start.st")}
+    own = ("a.pte", "b.pte", "c.ptd", "config.json", "weights.json", "start.st", "phone.onnx", "page.onnx")
+    more = dict.fromkeys(own, entry)
     fields = {
         **manifest_fields,
         "executorch": programs,
         "pytorch": {"config": "config.json", "weights": "weights.json"},
+        "android": {"gradients": "phone.onnx"},
+        "web": {"gradients": "page.onnx"},
         "initial_adapter": "start.st",
         "files": manifest_fields["files"] | more,
     }
@@ -75,6 +78,17 @@ def test_each_runtime_opens_files_of_its_own(manifest_fields: Fields) -> None:
     assert manifest.files_of("onnx") == graphs | {weights, tokenizer}
     assert manifest.files_of("executorch") == {"a.pte", "b.pte", "c.ptd", tokenizer}
     assert manifest.files_of("pytorch") == {"config.json", "weights.json", weights, tokenizer}
+    answering = {"graphs/eval.bin", "graphs/inference.bin", weights, tokenizer}
+    assert manifest.files_of("android") == {"phone.onnx", *answering}
+    assert manifest.files_of("web") == {"page.onnx", *answering}
+    assert manifest.runtimes == ("onnx", "executorch", "pytorch", "android", "web")
+
+
+@pytest.mark.parametrize("client", ["android", "web"])
+def test_graph_of_gradients_is_one_of_the_bundles_files(manifest_fields: Fields, client: str) -> None:
+    fields = {**manifest_fields, client: {"gradients": "other.onnx"}}
+    with pytest.raises(BundleInvalid, match=r"does not list.*other\.onnx"):
+        parse_manifest(json.dumps(fields).encode())
 
 
 def test_no_tokenizer_is_opened_for_pictures(manifest_fields: Fields) -> None:
@@ -82,7 +96,7 @@ def test_no_tokenizer_is_opened_for_pictures(manifest_fields: Fields) -> None:
     assert "graphs/tokenizer.bin" not in manifest.files_of("onnx")
 
 
-@pytest.mark.parametrize("runtime", ["executorch", "pytorch", "tflite"])
+@pytest.mark.parametrize("runtime", ["executorch", "pytorch", "android", "web", "tflite"])
 def test_bundle_says_for_which_runtime_it_has_no_files(manifest_fields: Fields, runtime: str) -> None:
     with pytest.raises(BundleInvalid, match=f"the bundle has no files for {runtime}"):
         parse_manifest(json.dumps(manifest_fields).encode()).files_of(runtime)

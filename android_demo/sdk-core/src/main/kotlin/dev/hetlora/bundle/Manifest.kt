@@ -44,6 +44,17 @@ data class GraphFiles(
     val tokenizer: String?,
 )
 
+/** Path, inside the bundle, of the graph that answers the loss and the gradient of each trained factor. */
+@Serializable
+data class ClientFiles(val gradients: String)
+
+/** What ends a generated text, and how many tokens there are. */
+@Serializable
+data class GenerationInfo(
+    val vocabulary: SmallCount,
+    @SerialName("eos_token_ids") val eosTokenIds: List<SmallCount>,
+)
+
 @Serializable
 private data class Module(
     val name: String,
@@ -69,8 +80,10 @@ private data class ManifestFile(
     val untrained: List<String> = emptyList(),
     @SerialName("fixed_rank") val fixedRank: SmallCount? = null,
     val inputs: List<TensorInput>,
+    val generation: GenerationInfo? = null,
     val optimizer: OptimizerInfo,
     val graphs: GraphFiles,
+    val android: ClientFiles? = null,
     val files: Map<String, ObjectRef>,
 )
 
@@ -79,6 +92,8 @@ private data class ManifestFile(
  *
  * @property untrained modules of the adapter that the training graph takes as they are.
  * @property fixedRank the one rank of its graphs, where they are stamped.
+ * @property generation of models that answer text.
+ * @property android what a phone trains with; null where the bundle was exported without.
  * @property files the bundle's files by path, each with its digest and size.
  */
 class Manifest(
@@ -89,8 +104,10 @@ class Manifest(
     val untrained: List<String>,
     val fixedRank: Int?,
     val inputs: List<TensorInput>,
+    val generation: GenerationInfo?,
     val optimizer: OptimizerInfo,
     val graphs: GraphFiles,
+    val android: ClientFiles?,
     val files: Map<String, ObjectRef>,
     plannable: () -> PlannableBundle,
 ) {
@@ -121,12 +138,14 @@ fun parseManifest(bytes: ByteArray): Manifest {
         invalid("manifest holds an impossible adapter specification", error.message, "one that adapters can have")
     }
     told.files.keys.forEach(::checkInside)
-    val named = with(told.graphs) { listOfNotNull(training, eval, optimizer, inference, baseWeights, tokenizer) }
+    val named = with(told.graphs) { listOfNotNull(training, eval, optimizer, inference, baseWeights, tokenizer) } +
+        listOfNotNull(told.android?.gradients)
     val unlisted = named.filter { it !in told.files }
     if (unlisted.isNotEmpty()) invalid("manifest names graph files that it does not list", unlisted, "listed files")
     return Manifest(
-        told.task, told.labels, told.maxTokens, spec, told.untrained, told.fixedRank, told.inputs, told.optimizer,
-        told.graphs, told.files, { PlannableBundle.of(bytes) },
+        told.task, told.labels, told.maxTokens, spec, told.untrained, told.fixedRank, told.inputs, told.generation,
+        told.optimizer, told.graphs, told.android, told.files,
+        { PlannableBundle.of(bytes) },
     )
 }
 

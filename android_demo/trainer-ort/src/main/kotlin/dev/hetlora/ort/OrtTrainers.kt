@@ -1,0 +1,107 @@
+package dev.hetlora.ort
+
+import dev.hetlora.batching.Batching
+import dev.hetlora.batching.ExampleSource
+import dev.hetlora.batching.TextCollation
+import dev.hetlora.batching.TextEncoder
+import dev.hetlora.batching.TextTask
+import dev.hetlora.batching.drawBatches
+import dev.hetlora.batching.tokenizer.Tokenizer
+import dev.hetlora.bundle.Manifest
+import dev.hetlora.errors.ErrorCode
+import dev.hetlora.errors.HetloraException
+import dev.hetlora.messages.TrainingSettings
+import dev.hetlora.session.LocalTrainer
+import dev.hetlora.session.LocalTrainers
+import dev.hetlora.session.TrainingTask
+import dev.hetlora.tensors.factorKeys
+import dev.hetlora.training.AdamWConstants
+import dev.hetlora.training.BatchTrainer
+import dev.hetlora.training.InputType
+import dev.hetlora.training.ModelInputs
+import dev.hetlora.training.Trainer
+import dev.hetlora.training.TrainingSubject
+import dev.hetlora.training.viewsOf
+import java.io.File
+
+/**
+ * Trains models of text under ONNX Runtime on the examples of this device.
+ *
+ * @param threads of every kernel; null: one for each core.
+ */
+class OrtTrainers(private val examples: ExampleSource, private val threads: Int? = null) : LocalTrainers {
+    override val exampleCount: Long get() = examples.ids().size.toLong()
+
+    /** @throws HetloraException `bundle_invalid`: the bundle has nothing for phones, or is not of text. */
+    override fun filesOf(manifest: Manifest): Set<String> =
+        with(manifest.graphs) { setOf(gradientsOf(manifest), eval, baseWeights, tokenizerOf(manifest)) }
+
+    /** Options of the steps are the host's affair, and all of them are done. */
+    override fun unsupported(training: TrainingSettings): String? = null
+
+    /**
+     * @throws HetloraException `bundle_invalid`: as [filesOf], or a graph or the tokenizer cannot be loaded;
+     *     `rank_out_of_range`: every module of the adapter has rank 0.
+     */
+    override fun open(task: TrainingTask): LocalTrainer {
+        val manifest = task.bundle.manifest
+        val folder = task.bundle.folder
+        val batching = batchingOf(manifest, folder, task.training)
+        val subject = TrainingSubject(
+            viewsOf(task.received),
+            manifest.adapter.modules.map { it.name }.filter { it !in manifest.untrained }
+                .map { name -> factorKeys(name).run { loraA to loraB } },
+            with(manifest.optimizer) { AdamWConstants(beta1, beta2, epsilon, weightDecay) },
+            hasDecoder = hasDecoder(manifest),
+            microBatch = task.microBatch,
+        )
+        val gradients = File(folder, gradientsOf(manifest))
+        val runtime = OrtRuntime(gradients, File(folder, manifest.graphs.eval), inputsOf(manifest), threads)
+        return closingOnFailure(runtime) {
+            val trainer = Trainer(runtime, subject, task.training)
+            BatchTrainer(trainer, task.received) { skip ->
+                drawBatches(examples, batching, task.seed, skip).iterator()
+            }
+        }
+    }
+
+    private fun batchingOf(manifest: Manifest, folder: File, training: TrainingSettings): Batching {
+        val encoder = TextEncoder(
+            Tokenizer.read(File(folder, tokenizerOf(manifest))),
+            manifest.inputs.map { it.name },
+            minOf(training.maxTokens, manifest.maxTokens),
+            manifest.generation?.eosTokenIds.orEmpty(),
+        )
+        return Batching(TextCollation(TextTask.of(manifest.task), manifest.labels, encoder), training.batchSize)
+    }
+}
+
+/** What the graphs of a bundle take. */
+internal fun inputsOf(manifest: Manifest) = ModelInputs(
+    manifest.inputs.associate { it.name to if (it.dtype == "int64") InputType.INT64 else InputType.FLOAT32 },
+    manifest.maxTokens,
+    manifest.generation?.vocabulary ?: manifest.labels.size,
+    manifest.generation != null,
+    hasDecoder(manifest),
+)
+
+private fun hasDecoder(manifest: Manifest) = TextTask.of(manifest.task) == TextTask.ANSWER
+
+private fun gradientsOf(manifest: Manifest): String {
+    // The eval graph of a stamped bundle takes no other rank.
+    if (manifest.fixedRank != null) unfit("rank ${manifest.fixedRank} alone", "a bundle of any rank")
+    return manifest.android?.gradients ?: unfit("nothing for Android", "one exported with --runtime android")
+}
+
+private fun tokenizerOf(manifest: Manifest): String =
+    manifest.graphs.tokenizer ?: unfit("no tokenizer", "a model of text")
+
+private fun unfit(got: String, expected: String): Nothing =
+    throw HetloraException(ErrorCode.BUNDLE_INVALID, "a bundle that this client does not train", got, expected)
+
+private inline fun <T> closingOnFailure(runtime: OrtRuntime, make: () -> T): T = try {
+    make()
+} catch (error: Throwable) {
+    runtime.close()
+    throw error
+}
