@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 CI = Path(__file__).parents[2] / "android_demo" / "ci"
 LABELS = ["weather", "food", "sport"]
 RANK = 4
-STEPS = 60
+STEPS = 1000  # so many that a checkpoint falls due long before the last
 
 
 @pytest.fixture
@@ -68,12 +68,12 @@ def kotlin(fleet: TinyFleet, tmp_path: Path) -> Iterator[Process]:
 
 
 def test_a_kotlin_device_is_killed_goes_on_and_what_it_learned_is_merged(
-    fleet: TinyFleet, kotlin: Process
+    fleet: TinyFleet, kotlin: Process, tmp_path: Path
 ) -> None:
     training = {"steps": STEPS, "batch_size": 4, "max_tokens": 16, "learning_rate": 0.01}
     run = fleet.start_run(rounds=1, goal_count=2, lease_seconds=300, training=training)
     kotlin.start()
-    wait_until(lambda: "step 30 " in kotlin.log.read_text(), "half of the steps of the Kotlin device")
+    wait_until(lambda: has_checkpoint(tmp_path / "kotlin"), "a checkpoint of the Kotlin device")
     kotlin.kill()
     kotlin.start()
     fleet.device("python", fleet.for_rank(8))
@@ -84,7 +84,7 @@ def test_a_kotlin_device_is_killed_goes_on_and_what_it_learned_is_merged(
     assert finished.state is RunState.COMPLETED, log
     accepted = fleet.in_state(run, AssignmentState.ACCEPTED)
     assert {status.device_name: status.rank for status in accepted} == {"python": 8, "kotlin": RANK}
-    # Steps of both processes: each once, but for those after the last checkpoint.
+    # The second process went on from a checkpoint of the first.
     resumed = re.findall(r"resumed (\d+)", log)
     assert len(resumed) == 1
     assert 1 <= int(resumed[0]) <= STEPS
@@ -103,6 +103,11 @@ def test_a_kotlin_device_is_killed_goes_on_and_what_it_learned_is_merged(
     assert_is_merge(committed, list(updates.values()))
 
 
+def has_checkpoint(folder: Path) -> bool:
+    state = folder / "state.json"
+    return state.exists() and '"CHECKPOINT"' in state.read_text()
+
+
 def assert_is_merge(committed: dict[str, np.ndarray], updates: list[Adapter]) -> None:
     """HetLoRA: zero-padded factors, weighted by the norms of the products."""
     norms = np.array([delta_norm(update) for update in updates])
@@ -110,4 +115,5 @@ def assert_is_merge(committed: dict[str, np.ndarray], updates: list[Adapter]) ->
     for key, got in committed.items():
         shares = zip(norms / norms.sum(), padded, strict=True)
         expected = sum(share * update[key].astype(np.float64) for share, update in shares)
-        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-9)
+        # Sums of float32 numbers up to 1, which may cancel each other.
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
