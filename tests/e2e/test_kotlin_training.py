@@ -26,7 +26,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 CI = Path(__file__).parents[2] / "android_demo" / "ci"
 LABELS = ["weather", "food", "sport"]
 RANK = 4
-STEPS = 60
+# So many that a checkpoint is due long before the last, also on a quick machine.
+STEPS = 600
 
 
 @pytest.fixture
@@ -68,12 +69,16 @@ def kotlin(fleet: TinyFleet, tmp_path: Path) -> Iterator[Process]:
 
 
 def test_a_kotlin_device_is_killed_goes_on_and_what_it_learned_is_merged(
-    fleet: TinyFleet, kotlin: Process
+    fleet: TinyFleet, kotlin: Process, tmp_path: Path
 ) -> None:
+    state = tmp_path / "kotlin" / "state.json"
     training = {"steps": STEPS, "batch_size": 4, "max_tokens": 16, "learning_rate": 0.01}
     run = fleet.start_run(rounds=1, goal_count=2, lease_seconds=300, training=training)
     kotlin.start()
-    wait_until(lambda: "step 30 " in kotlin.log.read_text(), "half of the steps of the Kotlin device")
+    wait_until(
+        lambda: state.exists() and '"progress":"training"' in state.read_text(),
+        "a checkpoint of the Kotlin device",
+    )
     kotlin.kill()
     kotlin.start()
     fleet.device("python", fleet.for_rank(8))
