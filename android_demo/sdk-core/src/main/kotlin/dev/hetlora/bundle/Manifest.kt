@@ -144,8 +144,7 @@ fun parseManifest(bytes: ByteArray): Manifest {
     if (unlisted.isNotEmpty()) invalid("manifest names graph files that it does not list", unlisted, "listed files")
     return Manifest(
         told.task, told.labels, told.maxTokens, spec, told.untrained, told.fixedRank, told.inputs, told.generation,
-        told.optimizer, told.graphs, told.android, told.files,
-        { PlannableBundle.of(bytes) },
+        told.optimizer, told.graphs, told.android, told.files, { PlannableBundle.of(bytes) },
     )
 }
 
