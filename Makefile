@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-android check format clean
+.PHONY: help install demo test test-fast test-android web test-web web-programs check format clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,23 @@ test-fast: $(INSTALLED) ## Run the tests that take no more than seconds
 
 test-android: $(INSTALLED) ## Compile and test the Kotlin client on this machine's Java (17 or newer)
 	@$(BIN)/python android_demo/ci/build.py
+
+WEB := edge_sdk/web
+WEB_INSTALLED := $(WEB)/node_modules/.package-lock.json
+
+$(WEB_INSTALLED): $(WEB)/package.json $(WEB)/package-lock.json
+	@node --version >/dev/null 2>&1 || { echo "the browser client needs Node 20 or newer, and npm; none was found" >&2; exit 1; }
+	@cd $(WEB) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+web-programs: $(WEB_INSTALLED)
+	@cd $(WEB) && npm run --silent build-tests
+
+web: $(WEB_INSTALLED) ## Build the page that the service serves, into edge_sdk/web/dist
+	@cd $(WEB) && npm run --silent build
+
+test-web: $(WEB_INSTALLED) ## Check the types of the browser client, and run its tests in Node
+	@cd $(WEB) && npm run --silent check && npm run --silent test
 
 check: $(INSTALLED) ## Check format, lint, types, and dependencies for known vulnerabilities
 	@$(BIN)/ruff format --check .

@@ -18,6 +18,7 @@ from aggregator_service.api import bundles, device, evaluations, fleet, internal
 from aggregator_service.api.errors import HANDLERS
 from aggregator_service.api.headers import SecurityHeaders, TusAnswers
 from aggregator_service.api.request_context import RequestContext
+from aggregator_service.api.web_page import page_router
 from aggregator_service.readiness import Readiness
 from aggregator_service.service import Service
 from aggregator_service.worker.worker import Worker
@@ -44,10 +45,14 @@ def create_app(service: Service) -> FastAPI:
     """The application of a process's role: its routes, its round worker, and the service, which it closes.
 
     The service comes open: what is wrong with its folder is told to whoever starts it, not to a server's log.
+
+    Raises:
+        SettingsError: the folder of the page holds none.
     """
     role = service.settings.role
+    page = page_router(service.settings)
     worker = None if role == "api" else Worker(service)
-    routers = (internal.router,) if role == "worker" else ROUTERS
+    routers = (internal.router,) if role == "worker" else (*ROUTERS, page)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

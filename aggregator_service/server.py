@@ -34,19 +34,20 @@ def serve(
 
     Raises:
         PortInUse: somebody else listens there.
-        SettingsError: an address that is not this machine's, or is open to others without TLS; a certificate
-            or a data_dir that cannot be used.
+        SettingsError: an address that is not this machine's, or is open to others without TLS; a certificate,
+            a data_dir or a folder of the page that cannot be used.
     """
     give_back_what_is_large()
     context = tls_context(settings)
     with listen(settings) as listener, closing(open_service(settings, clock)) as service:
+        app = create_app(service)
         host, port = listener.getsockname()[:2]
         url = f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
         log.info("listening=%s data_dir=%s", url, settings.data_dir)
         if on_listening is not None:
             on_listening(url)
         config = uvicorn.Config(
-            create_app(service),
+            app,
             log_config=None,
             access_log=False,
             http="h11",  # bounds headers, as httptools does not

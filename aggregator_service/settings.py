@@ -73,6 +73,16 @@ class Settings(BaseSettings):
         False,
         description="Listen without TLS on other addresses than loopback, as behind a proxy that brings it.",
     )
+    web_page_dir: Path | None = Field(
+        None,
+        description="Folder of the browser client's built page, served at `/page/`; "
+        "without it no page is served.",
+    )
+    web_page_isolated: bool = Field(
+        True,
+        description="Send the page with the headers that let it train with several threads "
+        "(`Cross-Origin-Opener-Policy`, `Cross-Origin-Embedder-Policy`); without them it has one.",
+    )
     operator_token: SecretStr | None = Field(
         None,
         min_length=16,

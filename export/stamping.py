@@ -1,4 +1,4 @@
-"""Fixes the sizes of a bundle's graphs, for runtimes that take no other: NNAPI, Core ML, QNN, the browser."""
+"""Fixes the sizes of a bundle's graphs, for runtimes that take no other: NNAPI, Core ML, QNN."""
 
 from __future__ import annotations
 

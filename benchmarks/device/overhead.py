@@ -16,8 +16,7 @@ from benchmarks.harness import median_ratio
 from benchmarks.step_shapes import Shape
 from hetlora.errors import HetloraError
 
-# Each opens its two sessions anew, in half of them the bare one first: see `PairedTraining`.
-PROCESSES: Final = 8
+PROCESSES: Final = 4
 # Relative; both sides compute the same step.
 _SAME_LOSS: Final = 1e-5
 
@@ -43,17 +42,15 @@ class OverheadRow:
 
 
 def overhead_section(setting: Setting, ranks: Sequence[int], shapes: Sequence[Shape]) -> Section:
-    """Measure every bundle at the first rank, with the first batch and the last, in processes by turns."""
+    """Measure every bundle at the first rank, with the first batch and the last, in several processes."""
     rows = []
     for name, bundle in setting.bundles.items():
         for shape in dict.fromkeys((shapes[0], shapes[-1])):
             setting.tell(f"{name} {shape}: overhead")
             steps = WARM_UP + -(-setting.pairs // PROCESSES)
             told = [
-                run_process(
-                    "overhead", bundle, ranks[0], shape, setting, steps=steps, bare_first=turn % 2 == 1
-                )
-                for turn in range(PROCESSES)
+                run_process("overhead", bundle, ranks[0], shape, setting, steps=steps)
+                for _ in range(PROCESSES)
             ]
             rows.append(overhead_row(name, ranks[0], batch_in_words(bundle, shape), told))
     figures = {

@@ -15,10 +15,11 @@ from typing import Any, Final
 
 from benchmarks.device.bare_onnx import BareSteps
 from benchmarks.device.clock import TIMERS, HeldClock
-from benchmarks.device.training import Case, DeviceTraining, begun_adapter
+from benchmarks.device.training import Case, DeviceTraining
 from edge_sdk.conditions import Watch
 from edge_sdk.events import Event, StepDone
 from edge_sdk.runtimes.base import Batch
+from edge_sdk.runtimes.onnx import OnnxRuntime
 from edge_sdk.session.resuming import Checkpoints
 from edge_sdk.training.local import train_locally
 from hetlora.messages.conditions import Conditions
@@ -42,19 +43,15 @@ class PairedTraining:
     `seconds` are by clock and side, "sdk" or "bare", one for each step, "data" for those in which the round
     read its batch, which count for neither side, and "checkpoint" for those in which it kept one, or found
     that none is due; these are not among the step's. The first losses of both are in `first_losses`.
-
-    Of two sessions of one model in one process, the same steps take up to a hundredth longer in the one than
-    in the other, by where their memory happens to lie; `bare_first` says which is opened first.
     """
 
-    def __init__(self, case: Case, folder: Path, *, bare_first: bool) -> None:
+    def __init__(self, case: Case, folder: Path) -> None:
         self._case = case
         self._round = DeviceTraining(case, folder)
-        if bare_first:
-            self._bare = self._open_bare()
         self._trainer = self._round.trainer()
-        if not bare_first:
-            self._bare = self._open_bare()
+        runtime = self._trainer._runtime
+        assert isinstance(runtime, OnnxRuntime)
+        self._bare = BareSteps(runtime, case.bundle, case.training, threads=case.threads)
         self._clocks = {name: HeldClock(timer) for name, timer in TIMERS.items()}
         self._checkpoints = Checkpoints(
             self._trainer, self._round.assignments, case.steps, timer=self._clocks["wall"]
@@ -83,10 +80,6 @@ class PairedTraining:
             timer=self._clocks["wall"],
         )
         self._round.close()
-
-    def _open_bare(self) -> BareSteps:
-        case = self._case
-        return BareSteps(case.bundle, begun_adapter(case), case.training, threads=case.threads)
 
     def _batches(self) -> Iterator[Batch]:
         for batch in self._round.batches():
@@ -137,7 +130,7 @@ class PairedTraining:
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """The seconds of each step of both sides, and what checkpoints took of them."""
     with tempfile.TemporaryDirectory(dir=config["work"]) as folder:
-        paired = PairedTraining(Case.of(config), Path(folder), bare_first=config["bare_first"])
+        paired = PairedTraining(Case.of(config), Path(folder))
         paired.run()
     return {
         "seconds": paired.seconds,

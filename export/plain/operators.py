@@ -17,7 +17,7 @@ from hetlora.errors import ModelNotExportable
 # Of ONNX Runtime's own operators those that its plain build has too: ContribOperators.md of version 1.20.
 PLAIN: Final = frozenset({"FusedMatMul", "Gelu", "QuickGelu", "FastGelu", "BiasGelu"})
 
-_FORMS: Final[Mapping[str, Form]] = {
+FORMS: Final[Mapping[str, Form]] = {
     "ConcatTraining": pieces.concat,
     "DivGrad": activations.division,
     "FastGeluGrad": activations.fast_gelu,
@@ -47,7 +47,7 @@ def use_plain_operators(model: ModelProto) -> None:
     read = {value.name for value in graph.output}.union(*map(reads_of, graph.node))
     nodes: list[NodeProto] = []
     for node in graph.node:
-        write = _FORMS.get(node.op_type) if node.domain == MICROSOFT else None
+        write = FORMS.get(node.op_type) if node.domain == MICROSOFT else None
         if write is not None:
             old = OldNode(node, graph, nodes, shapes)
             write(old)

@@ -48,7 +48,7 @@ def stamp(
 ) -> None:
     """Fix the sizes of a bundle's ONNX graphs, for runtimes that take no others.
 
-    NNAPI, Core ML, QNN and the browser want them. What stays the same, the frozen weights above all, takes
+    NNAPI, Core ML and QNN want them. What stays the same, the frozen weights above all, takes
     no room a second time: `hetlora bundle stamp bundle/ --rank 8 --batch 1 --tokens 64 --out rank-8/`
     """
     with part("export"):

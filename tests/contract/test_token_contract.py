@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +42,10 @@ def test_each_text_becomes_the_tokens_of_the_file(case: dict[str, Any], tmp_path
 
     assert found == case["expected"]
     assert encoder.encode(["a", TEXTS["words"]])["input_ids"][0, -1] == case["pad_id"]
+
+
+@pytest.mark.slow
+def test_table_of_characters_is_what_the_library_says() -> None:
+    script = Path(__file__).resolve().parents[2] / "android_demo" / "ci" / "unicode_tables.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")

@@ -11,6 +11,22 @@ from e2e_fleet import TinyFleet
 from hetlora.bundle import Bundle
 
 
+@pytest.fixture(scope="session")
+def web_bundle(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny model with what a page trains with; not to be written to."""
+    from export.bundle_writer import export_bundle
+
+    return export_bundle(
+        str(tiny_model_folder),
+        tmp_path_factory.mktemp("web") / "bundle",
+        labels=["weather", "food", "sport"],
+        targets=["query", "value"],
+        max_rank=8,
+        max_tokens=32,
+        runtimes=("web",),
+    )
+
+
 @pytest.fixture
 def fleet(tmp_path: Path, tiny_bundle: Bundle) -> Iterator[TinyFleet]:
     """A running service with the tiny bundle published; its devices end with the test."""

@@ -22,7 +22,7 @@ from tiny_families import write_tiny_family
 
 from edge_sdk.runtimes.base import Batch, Evaluation, Factors
 from edge_sdk.runtimes.factors import fed_factors, own_shapes
-from edge_sdk.runtimes.onnx import OnnxRuntime
+from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
 from edge_sdk.runtimes.onnx_library import open_session
 from edge_sdk.training.trainer import Trainer
 from hetlora.adapter import Adapter, LoraFactors, Tensor
@@ -141,6 +141,7 @@ def write_case(folder: Path, bundle: Bundle, adapter: Adapter, **changes: object
     case = {
         "gradients": str(bundle.path(manifest.android.gradients)),
         "eval": str(bundle.path(manifest.graphs.eval)),
+        "inference": None if has_decoder(manifest.task) else str(bundle.path(manifest.graphs.inference)),
         "inputs": {tensor.name: tensor.dtype for tensor in manifest.inputs},
         "max_tokens": manifest.max_tokens,
         "classes": len(manifest.labels) or manifest.generation.vocabulary,  # type: ignore[union-attr]
@@ -192,6 +193,10 @@ def test_kotlin_trains_to_the_bits_of_python_on_the_same_kernels(
     assert answer["eval_loss"] == scored.loss
     logits = np.zeros(0) if scored.logits is None else scored.logits
     assert np.float32(answer["logits"]).tolist() == logits.ravel().tolist()
+    if not has_decoder(bundle.manifest.task):
+        model = OnnxModel(bundle, to_tensors(trainer.adapter()), threads=1)
+        inferred = model.logits(batches_for(bundle)[-1])
+        assert np.float32(answer["inferred"]).tolist() == inferred.ravel().tolist()
 
 
 def test_kotlin_on_published_onnxruntime_has_the_losses_of_the_python_client(

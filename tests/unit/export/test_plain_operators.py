@@ -13,7 +13,7 @@ from onnx import ModelProto, helper
 from onnxruntime import InferenceSession, SessionOptions
 
 from export.graphs.microsoft import MICROSOFT
-from export.plain.operators import _FORMS, use_plain_operators
+from export.plain.operators import FORMS, use_plain_operators
 from hetlora.errors import ModelNotExportable
 
 Arrays = tuple[NDArray[Any], ...]
@@ -119,13 +119,13 @@ def test_plain_form_answers_what_the_training_builds_kernel_does(case: Case) -> 
     expected = case.answers(case.model())
     plain = constant_steps(case.model(), case)
     use_plain_operators(plain)
-    assert {node.op_type for node in plain.graph.node}.isdisjoint(_FORMS)
+    assert {node.op_type for node in plain.graph.node}.isdisjoint(FORMS)
     for own, kernels in zip(case.answers(plain), expected, strict=True):
         np.testing.assert_allclose(own, kernels.reshape(own.shape), rtol=2e-5, atol=2e-6)
 
 
 def test_every_form_is_held_by_a_case() -> None:
-    assert {*(case.operator for case in CASES), "PassThrough"} == _FORMS.keys()
+    assert {*(case.operator for case in CASES), "PassThrough"} == FORMS.keys()
 
 
 def test_barrier_answers_what_it_reads() -> None:

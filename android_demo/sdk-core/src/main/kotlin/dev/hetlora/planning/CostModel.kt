@@ -78,7 +78,8 @@ data class CostModel(
     fun step(batch: Int, tokens: Int, rank: Int): StepSize {
         val rows = batch.toLong() * tokens
         val chunks = if (mostChunkRows == 0L) 0 else dividedUp(rows, mostChunkRows)
-        return StepSize(batch.toLong(), tokens.toLong(), rank.toLong(), if (chunks == 0L) 0 else dividedUp(rows, chunks))
+        val chunkRows = if (chunks == 0L) 0 else dividedUp(rows, chunks)
+        return StepSize(batch.toLong(), tokens.toLong(), rank.toLong(), chunkRows)
     }
 
     /** What the tensors of a step take at its peak, without weights and adapter. */

@@ -3,8 +3,10 @@ package dev.hetlora.probe
 import java.io.File
 
 // Both in kB, in this order since the kernel has the second (3.14).
-private val ofMachine =
-    Regex("^MemTotal:\\s*(\\d{1,15}) kB$.*?^MemAvailable:\\s*(\\d{1,15}) kB$", setOf(RegexOption.MULTILINE, RegexOption.DOT_MATCHES_ALL))
+private val ofMachine = Regex(
+    "^MemTotal:\\s*(\\d{1,15}) kB$.*?^MemAvailable:\\s*(\\d{1,15}) kB$",
+    setOf(RegexOption.MULTILINE, RegexOption.DOT_MATCHES_ALL),
+)
 
 // The kernel's names of limits, and of what counts against each. It holds nobody to its "Max resident set".
 private val counted = mapOf("Max address space" to "VmSize", "Max data size" to "VmData")

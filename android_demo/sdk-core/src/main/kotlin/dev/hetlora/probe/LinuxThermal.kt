@@ -42,7 +42,8 @@ internal fun throttlingOf(files: KernelFiles): Boolean? {
 }
 
 private fun sensorsOf(files: KernelFiles): List<Sensor> {
-    val zones = below(File(files.sys, "class/thermal"), "thermal_zone").map { Sensor(File(it, "type"), File(it, "temp")) }
+    val zones = below(File(files.sys, "class/thermal"), "thermal_zone")
+        .map { Sensor(File(it, "type"), File(it, "temp")) }
     // Drivers of AMD's processors have no thermal zone.
     val chips = below(File(files.sys, "class/hwmon"), "hwmon").flatMap { chip ->
         below(chip, "temp").filter { it.name.endsWith("_input") }.map { Sensor(File(chip, "name"), it) }

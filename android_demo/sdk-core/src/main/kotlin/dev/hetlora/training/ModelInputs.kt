@@ -30,13 +30,19 @@ class ModelInputs(
      * @throws HetloraException `data_unreadable`: one is missing, of another type or shape, too long, or holds
      *     numbers that the model does not know.
      */
-    fun checked(batch: Batch): Batch {
+    fun labelled(batch: Batch): Batch {
+        val feeds = unlabelled(batch)
+        return feeds + (LABELS to checkedLabels(batch, feeds.values.first().shape))
+    }
+
+    /** The inputs alone; errors as of [labelled]. */
+    fun unlabelled(batch: Batch): Batch {
         val feeds = inputs.mapValues { (name, type) -> checkedInput(name, type, batch) }
         val shape = feeds.values.first().shape
         for ((name, own) in feeds) {
             if (!own.shape.contentEquals(shape) || 0 in shape) refuse("shape of $name in a batch", own.shape, shape)
         }
-        return feeds + (LABELS to checkedLabels(batch, shape))
+        return feeds
     }
 
     private fun checkedInput(name: String, type: InputType, batch: Batch): BatchTensor {

@@ -1,6 +1,8 @@
 package dev.hetlora.probe
 
 import dev.hetlora.contract.contractJson
+import kotlinx.serialization.json.JsonElement
+import kotlinx.serialization.json.JsonNull
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
 import kotlinx.serialization.json.double
@@ -78,8 +80,13 @@ class MachinesContractTest {
     }
 }
 
-private fun <T> T?.told(fields: (T & Any) -> Map<String, Any?>) = if (this == null) JsonPrimitive(null as String?) else {
-    JsonObject(fields(this).mapValues { (_, value) -> if (value is Boolean) JsonPrimitive(value) else JsonPrimitive(value as Number?) })
+private fun <T : Any> T?.told(fields: (T) -> Map<String, Any?>): JsonElement {
+    if (this == null) return JsonNull
+    return JsonObject(
+        fields(this).mapValues { (_, value) ->
+            if (value is Boolean) JsonPrimitive(value) else JsonPrimitive(value as Number?)
+        },
+    )
 }
 
 private fun plain(told: JsonObject): Map<String, String> = told.mapValues { it.value.toString() }

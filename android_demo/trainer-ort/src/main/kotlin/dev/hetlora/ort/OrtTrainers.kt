@@ -55,8 +55,12 @@ class OrtTrainers(private val examples: ExampleSource, private val threads: Int?
             hasDecoder = hasDecoder(manifest),
             microBatch = task.microBatch,
         )
-        val gradients = File(folder, gradientsOf(manifest))
-        val runtime = OrtRuntime(gradients, File(folder, manifest.graphs.eval), inputsOf(manifest), threads)
+        val runtime = OrtRuntime(
+            checkedGraph(folder, gradientsOf(manifest), manifest.graphs.baseWeights),
+            checkedGraph(folder, manifest.graphs.eval, manifest.graphs.baseWeights),
+            inputsOf(manifest),
+            threads,
+        )
         return closingOnFailure(runtime) {
             val trainer = Trainer(runtime, subject, task.training)
             BatchTrainer(trainer, task.received) { skip ->
@@ -77,7 +81,7 @@ class OrtTrainers(private val examples: ExampleSource, private val threads: Int?
 }
 
 /** What the graphs of a bundle take. */
-internal fun inputsOf(manifest: Manifest) = ModelInputs(
+private fun inputsOf(manifest: Manifest) = ModelInputs(
     manifest.inputs.associate { it.name to if (it.dtype == "int64") InputType.INT64 else InputType.FLOAT32 },
     manifest.maxTokens,
     manifest.generation?.vocabulary ?: manifest.labels.size,

@@ -44,6 +44,7 @@ class Packed(val dtype: String, val shape: List<Int>, val hex: String) {
 class TrainingCase(
     val gradients: String,
     val eval: String,
+    val inference: String?,
     val inputs: Map<String, String>,
     @SerialName("max_tokens") val maxTokens: Int,
     val classes: Int,
@@ -62,7 +63,8 @@ class TrainingCase(
 class TrainingAnswer(
     val losses: List<Double>,
     @SerialName("eval_loss") val evalLoss: Double,
-    @SerialName("logits") val logits: List<Float>,
+    val logits: List<Float>,
+    val inferred: List<Float>,
     val factors: Map<String, String>,
 )
 
@@ -84,10 +86,10 @@ fun main(arguments: Array<String>) {
         case.microBatch,
     )
     val runtime = OrtRuntime(File(case.gradients), File(case.eval), inputs, threads = 1)
-    Trainer(runtime, subject, case.settings).use { trainer -> answer(trainer, case, folder) }
+    Trainer(runtime, subject, case.settings).use { trainer -> answer(trainer, case, folder, inputs) }
 }
 
-private fun answer(trainer: Trainer, case: TrainingCase, folder: File) {
+private fun answer(trainer: Trainer, case: TrainingCase, folder: File, inputs: ModelInputs) {
     val kept = File(folder, "state")
     if (kept.exists()) trainer.restore(trainerStateOf(kept.readBytes()))
     val isFirst = trainer.stepsDone == 0
@@ -99,9 +101,16 @@ private fun answer(trainer: Trainer, case: TrainingCase, folder: File) {
             Runtime.getRuntime().halt(KILLED)
         }
     }
-    val scored = trainer.evaluate(batchOf(case, case.batches.lastIndex))
-    val factors = trainer.factors().mapValues { (_, own) -> hexOf(own) }
-    val answer = TrainingAnswer(losses, scored.loss, scored.logits?.toList().orEmpty(), factors)
+    val last = batchOf(case, case.batches.lastIndex)
+    val scored = trainer.evaluate(last)
+    val after = trainer.factors()
+    val inferred = case.inference?.let { graph ->
+        val views = after.mapValues { (key, own) -> TensorView(case.factors.getValue(key).shape.toIntArray(), own, 0) }
+        OrtModel(File(graph), inputs, threads = 1).use { it.logits(last, views).toList() }
+    }
+    val factors = after.mapValues { (_, own) -> hexOf(own) }
+    val answer =
+        TrainingAnswer(losses, scored.loss, scored.logits?.toList().orEmpty(), inferred.orEmpty(), factors)
     File(folder, "answer.json").writeText(Json.encodeToString(answer))
 }
 

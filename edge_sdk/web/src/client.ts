@@ -1,0 +1,104 @@
+// A device in a page: its key, its database and its service, put together.
+import type { Database } from "./database/database";
+import { HetloraError, isError } from "./errors/errors";
+import { openIdentity } from "./identity/identity";
+import type { Conditions } from "./messages/conditions";
+import { enrolRequest, type CapabilityReport, type EnrolRequest } from "./messages/device";
+import { AssignmentStore } from "./session/assignmentStore";
+import { meteredBy, unmetBy, type Moment } from "./session/conditions";
+import type { Equipment } from "./session/equipment";
+import type { LocalTrainer } from "./session/localTrainer";
+import type { SessionEvent, Visit } from "./session/visit";
+import { Visitor } from "./session/visitor";
+import { Bundles } from "./transport/bundles";
+import { Downloads } from "./transport/downloads";
+import { DeviceService } from "./transport/service";
+import { browserSurroundings, Transport, type Surroundings } from "./transport/transport";
+import { Uploads } from "./transport/uploads";
+
+export interface ClientOptions {
+  serviceUrl: string;
+  population: string;
+  /** Admits the device at its first check-in; null where an operator preauthorized it. */
+  enrolmentToken: string | null;
+  /** What operators see of it. */
+  name: string;
+  database: Database;
+  trainer: LocalTrainer;
+  capabilities: () => Promise<CapabilityReport>;
+  /** What keeps the device from working now, in words, given what the run asks. Left out, nothing is known. */
+  unmet?: (ofRun: Conditions) => string | null;
+  /** What keeps it from sending now. */
+  metered?: (ofRun: Conditions) => string | null;
+  onEvent?: (event: SessionEvent) => void;
+  /** Ends the visit with the step that is under way. */
+  stop?: AbortSignal;
+  surroundings?: Surroundings;
+  uploadPartBytes?: number;
+  /** Tells tabs of one browser from each other; null where there is but one. The browser's own, if left out. */
+  locks?: LockManager | null;
+}
+
+/** One device. */
+export class EdgeClient {
+  private constructor(
+    readonly deviceId: string,
+    private readonly visitor: Visitor,
+  ) {}
+
+  /** Opens what is kept of a device, or makes a new one. Throws `settings_invalid`, `dependency_missing`. */
+  static async open(options: ClientOptions): Promise<EdgeClient> {
+    const { database, stop } = options;
+    const identity = await openIdentity(database);
+    const enrolment = enrolmentOf(options, identity.publicKey);
+    const surroundings = options.surroundings ?? browserSurroundings(stop);
+    const transport = new Transport(options.serviceUrl, identity, surroundings);
+    const downloads = new Downloads(transport, database);
+    const equipment: Equipment = {
+      service: new DeviceService(transport),
+      downloads,
+      uploads: new Uploads(transport, options.uploadPartBytes),
+      bundles: new Bundles(database, downloads),
+      assignments: new AssignmentStore(database),
+      trainer: options.trainer,
+      capabilities: options.capabilities,
+      watch: {
+        unmet: options.unmet ?? ((ofRun) => unmetBy(ofRun, unknownMoment())),
+        metered: options.metered ?? ((ofRun) => meteredBy(ofRun, unknownMoment())),
+        isStopped: () => stop?.aborted ?? false,
+      },
+      onEvent: options.onEvent ?? (() => undefined),
+      timer: () => surroundings.timer(),
+    };
+    const visitor = new Visitor(enrolment, equipment, options.locks);
+    return new EdgeClient(identity.deviceId, visitor);
+  }
+
+  /** One visit to the service; see `Visitor.once`. */
+  runOnce(): Promise<Visit> {
+    return this.visitor.once();
+  }
+}
+
+/** A moment of which a page knows nothing but the time. */
+function unknownMoment(): Moment {
+  const now = new Date();
+  const minutes = 60 * now.getHours() + now.getMinutes();
+  return { battery: null, temperatureCelsius: null, freeMemoryBytes: null, network: null, minutes, app: {} };
+}
+
+function enrolmentOf(options: ClientOptions, publicKey: string): EnrolRequest {
+  const told = {
+    population: options.population, enrolment_token: options.enrolmentToken, public_key: publicKey,
+    name: options.name,
+  };
+  try {
+    return enrolRequest.read(told, "");
+  } catch (error) {
+    if (!isError(error, "malformed_message")) throw error;
+    throw new HetloraError("settings_invalid", "this device cannot enrol under these settings", {
+      got: error,
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,22 @@
+// What a client keeps over a reload: values by key, changed together or not at all.
+
+/** Bytes, JSON values and keys of WebCrypto; what is kept is a copy. */
+export type Kept = unknown;
+
+/** A value to put under a key; undefined removes what is there. */
+export type Changes = ReadonlyMap<string, Kept | undefined>;
+
+export interface Database {
+  /** What is kept under a key; undefined where there is nothing. */
+  read(key: string): Promise<Kept | undefined>;
+  /** The keys that begin with a prefix, ascending. */
+  keys(prefix: string): Promise<string[]>;
+  /** Makes all changes or, where it throws, none. Throws `disk_full` or `unavailable`. */
+  write(changes: Changes): Promise<void>;
+}
+
+/** Bytes that are kept under a key; undefined where there are none. */
+export async function readBytes(database: Database, key: string): Promise<Uint8Array | undefined> {
+  const kept = await database.read(key);
+  return kept instanceof Uint8Array ? kept : undefined;
+}

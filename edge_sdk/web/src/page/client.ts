@@ -1,0 +1,75 @@
+// The client of the service that serves this page, on what this browser tells of its device.
+import { EdgeClient } from "../client";
+import type { Database } from "../database/database";
+import { ANY_TIME, type Conditions } from "../messages/conditions";
+import type { CapabilityReport } from "../messages/device";
+import { browserFacts } from "../probe/browser";
+import { momentOf } from "../probe/moment";
+import { capabilitiesOf } from "../probe/report";
+import { usableThreads } from "../runtimes/webAssembly";
+import { meteredBy, unmetBy } from "../session/conditions";
+import type { SessionEvent } from "../session/visit";
+import { measuredMatmul, OnnxTrainer, type TrainingEvent } from "../training/onnxTrainer";
+import type { Examples } from "./examples";
+import type { PageSettings } from "./settings";
+
+const RATE_KEY = "page/rate";
+const RATE_SECONDS = 24 * 3600;
+/** How often battery and network are asked for; conditions look at the last answer. */
+const FACTS_SECONDS = 10;
+
+export interface PageClient {
+  client: EdgeClient;
+  capabilities: () => Promise<CapabilityReport>;
+  /** Asks the browser for nothing more. */
+  close: () => void;
+}
+
+/** Throws `dependency_missing` where the browser lacks what it takes; `stop` ends the visit with its step. */
+export async function openClient(
+  database: Database,
+  examples: Examples,
+  settings: PageSettings,
+  stop: AbortSignal,
+  onEvent: (event: SessionEvent | TrainingEvent) => void,
+): Promise<PageClient> {
+  const own: Conditions = { ...ANY_TIME, charging: settings.onlyWhileCharging, unmetered: settings.onlyUnmetered };
+  let facts = await browserFacts(usableThreads());
+  const asking = setInterval(async () => (facts = await browserFacts(usableThreads())), 1000 * FACTS_SECONDS);
+  const moment = () => momentOf(facts, new Date());
+  const capabilities = async () => capabilitiesOf(facts, await keptRate(database));
+  const client = await EdgeClient.open({
+    serviceUrl: location.origin,
+    population: settings.population,
+    enrolmentToken: settings.enrolmentToken || null,
+    name: "browser",
+    database,
+    trainer: new OnnxTrainer({
+      startWorker,
+      examples: () => examples.trained(),
+      heldOut: () => examples.heldOut(),
+      onEvent,
+    }),
+    capabilities,
+    unmet: (ofRun) => unmetBy(own, moment()) ?? unmetBy(ofRun, moment()),
+    metered: (ofRun) => meteredBy(own, moment()) ?? meteredBy(ofRun, moment()),
+    onEvent,
+    stop,
+  });
+  return { client, capabilities, close: () => clearInterval(asking) };
+}
+
+function startWorker(): Worker {
+  return new Worker(new URL("worker.js", import.meta.url), { type: "module", name: "hetlora-training" });
+}
+
+/** The rate of matrix products, measured once a day for each number of threads. */
+async function keptRate(database: Database): Promise<number> {
+  const threads = usableThreads();
+  const kept = (await database.read(RATE_KEY)) as { at: number; threads: number; rate: number } | undefined;
+  const age = Date.now() / 1000 - (kept?.at ?? 0);
+  if (kept?.threads === threads && age >= 0 && age < RATE_SECONDS) return kept.rate;
+  const rate = await measuredMatmul(startWorker);
+  await database.write(new Map([[RATE_KEY, { at: Date.now() / 1000, threads, rate }]]));
+  return rate;
+}

@@ -1,0 +1,84 @@
+// How an offer is taken: with which of its bundles, and at which rank.
+import type { ErrorCode } from "../errors/codes";
+import { HetloraError, isError } from "../errors/errors";
+import type { ObjectRef } from "../messages/common";
+import type { Offer } from "../messages/device";
+import type { Manifest } from "../messages/manifest";
+import { Planner, type RankChoice } from "../planning/planner";
+import { isUnsurpassed, preferred } from "../planning/preference";
+import type { Equipment } from "./equipment";
+
+/** A bundle of an offer, and how this device would train with it. */
+export interface Candidate {
+  bundle: ObjectRef;
+  manifest: Manifest;
+  choice: RankChoice;
+}
+
+/** Why a device cannot use a bundle, where it may use another one. */
+const UNFIT: readonly ErrorCode[] = ["device_too_small", "rank_out_of_range", "bundle_error", "dependency_missing"];
+/** The same of a variant, which may be missing or rotten. */
+const UNFIT_VARIANT: readonly ErrorCode[] = [...UNFIT, "refused", "wire_invalid"];
+
+/**
+ * The bundle to take and how. Manifests are read only as long as another could be better. Throws what is wrong
+ * with the run's own bundle where it can be none.
+ */
+export async function chooseBundle(offer: Offer, tools: Equipment): Promise<Candidate> {
+  const candidates: Candidate[] = [];
+  let refusal: unknown;
+  for (const bundle of [offer.bundle, ...offer.variants]) {
+    const isOwn = bundle === offer.bundle;
+    try {
+      const candidate = await candidateOf(offer, bundle, tools);
+      candidates.push(candidate);
+      if (isUnsurpassed(candidate.manifest, candidate.choice, offer)) break;
+    } catch (error) {
+      if (!(isOwn ? UNFIT : UNFIT_VARIANT).some((code) => isError(error, code))) throw error;
+      if (isOwn) refusal = error;
+    }
+  }
+  const place = preferred(candidates, offer.training.max_tokens);
+  if (place === null) throw refusal;
+  return candidates[place]!;
+}
+
+async function candidateOf(offer: Offer, bundle: ObjectRef, tools: Equipment): Promise<Candidate> {
+  const manifest = await tools.bundles.manifest(bundle);
+  if (bundle !== offer.bundle) checkVariant(await tools.bundles.manifest(offer.bundle), manifest);
+  tools.trainer.check(manifest, offer.training, null);
+  return { bundle, manifest, choice: (await plannerOf(offer, manifest, tools)).choose() };
+}
+
+/** The arithmetic of an offer with one of its bundles, in the memory of now. */
+export async function plannerOf(offer: Offer, manifest: Manifest, tools: Equipment): Promise<Planner> {
+  const capabilities = await tools.capabilities();
+  const reserved = offer.conditions.min_free_memory_bytes ?? 0;
+  const left = Math.max(0, capabilities.memory_available_bytes - reserved);
+  return new Planner({
+    capabilities: { ...capabilities, memory_available_bytes: left },
+    manifest,
+    offer,
+    exampleCount: await tools.trainer.exampleCount(),
+    longestTokens: await tools.trainer.longestTokens(manifest),
+    bundleBytes: await tools.bundles.missingBytes(manifest, tools.trainer.filesOf(manifest)),
+  });
+}
+
+/** Throws `variant_mismatch` where an update trained with a variant would mean something else. */
+export function checkVariant(own: Manifest, variant: Manifest): void {
+  const [expected, got] = [meaningOf(own), meaningOf(variant)];
+  const differing = Object.keys(expected).filter((name) => expected[name] !== got[name]);
+  if (!differing.length) return;
+  throw new HetloraError("variant_mismatch", "a variant is of another bundle than the run's", {
+    got: `other ${differing.join(", ")}`,
+    expected: "no difference but in what training costs",
+  });
+}
+
+function meaningOf(manifest: Manifest): Record<string, string> {
+  const { task, labels, adapter, base_model, graphs, files, image, generation, optimizer } = manifest;
+  const tokenizer = graphs.tokenizer === null ? null : files[graphs.tokenizer]!.sha256;
+  const meaning = { task, labels, adapter, base_model: base_model.sha256, tokenizer, image, generation, optimizer };
+  return Object.fromEntries(Object.entries(meaning).map(([name, value]) => [name, JSON.stringify(value)]));
+}

@@ -1,0 +1,54 @@
+import type { Manifest } from "../messages/manifest";
+import type { Adaptation, TrainingSettings } from "../messages/device";
+import type { Adapter } from "../tensors/adapter";
+
+/** What a training begins with. */
+export interface Opening {
+  manifest: Manifest;
+  /** The bytes of a file of the bundle by its path in the manifest, verified against its digest. */
+  file: (path: string) => Promise<Uint8Array>;
+  /** The adapter to begin with; its ranks are what the model trains at. */
+  adapter: Adapter;
+  /** How steps are taken, `max_tokens` being what the planner left of it. */
+  training: TrainingSettings;
+  adaptation: Adaptation;
+  /** At most so many rows go through the model at a time. */
+  microBatchRows: number;
+  /** Draws the batches, as the plan gave it. */
+  seed: number;
+}
+
+/** A model that is open, between two steps. Numbers that it gives are copies. */
+export interface OpenTraining {
+  /** Steps taken so far, those before a restored checkpoint among them. */
+  readonly stepsDone: number;
+  /** The most memory that the training has taken so far; 0 where nobody knows. */
+  readonly peakMemoryBytes: number;
+  /** Takes one optimizer step and answers its loss. Throws `training_diverged` where that is no number. */
+  step(): Promise<number>;
+  /** All that is needed to go on after this step: the adapter, the optimizer's state, the steps done. */
+  checkpoint(): Promise<Uint8Array>;
+  /** Brings it to a checkpoint of its own. Throws `spec_mismatch` where that is of another training. */
+  restore(state: Uint8Array): Promise<void>;
+  /** The adapter as it is now. */
+  adapter(): Promise<Adapter>;
+  /** Frees memory; nothing may be called after. */
+  close(): Promise<void>;
+}
+
+/** Who trains on this device's examples; the session knows nothing of a runtime beyond this. */
+export interface LocalTrainer {
+  /** How many examples there are to train on. */
+  exampleCount(): Promise<number>;
+  /** Tokens of the longest of them, or of what is learned of it; null where nobody knows. */
+  longestTokens(manifest: Manifest): Promise<number | null>;
+  /** The files of a bundle that training opens, by their paths. Throws `bundle_invalid` where it has none. */
+  filesOf(manifest: Manifest): readonly string[];
+  /**
+   * Throws where this trainer cannot do what a bundle, a run's settings or a plan ask for: it is called with
+   * the offer, and again with the plan's adaptation. Throws `dependency_missing` or `bundle_error`.
+   */
+  check(manifest: Manifest, training: TrainingSettings, adaptation: Adaptation | null): void;
+  /** Loads a model and what is to be learned. Throws an error with a code. */
+  open(opening: Opening): Promise<OpenTraining>;
+}

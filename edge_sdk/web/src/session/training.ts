@@ -1,0 +1,144 @@
+// Local training: steps until they are done or the time is up, with checkpoints on the way.
+import { HetloraError, isError } from "../errors/errors";
+import type { Adapter } from "../tensors/adapter";
+import { adapterBytes } from "../tensors/adapter";
+import type { AssignmentStore } from "./assignmentStore";
+import { CheckpointPace } from "./checkpointPace";
+import type { OpenTraining } from "./localTrainer";
+import type { Trained } from "./terms";
+
+/** A checkpoint holds the adapter, AdamW's two moments, and little else. */
+const COPIES_IN_CHECKPOINT = 3;
+/** So many starts in a row may end with their page and leave no checkpoint. */
+const MOST_STARTS = 3;
+
+export interface TrainingResult {
+  adapter: Adapter;
+  steps: number;
+  firstLoss: number;
+  lastLoss: number;
+  seconds: number;
+  peakMemoryBytes: number;
+}
+
+export interface TrainingLimits {
+  steps: number;
+  /** No further step is taken once so many have passed. */
+  maxSeconds: number;
+  timer: () => number;
+  /** Called after each step, and before the next; what it throws ends the training. */
+  onStep: (step: number, loss: number) => void;
+  onResumed: (step: number) => void;
+}
+
+/** Counts a start of training, in case its page ends before the training does. Throws `no_progress`. */
+export async function countedStart<T>(store: AssignmentStore, work: () => Promise<T>): Promise<T> {
+  const starts = await store.starts();
+  if (starts >= MOST_STARTS) {
+    throw new HetloraError("no_progress", "the page ended again and again in this training", {
+      got: `${starts} starts without a checkpoint`,
+      expected: `one after ${MOST_STARTS} at the latest`,
+    });
+  }
+  await store.countStart(1);
+  try {
+    return await work();
+  } finally {
+    await store.countStart(-1);
+  }
+}
+
+/** One training of an assignment, from its last checkpoint on. */
+export class LocalTraining {
+  private so: Trained | null = null;
+  private readonly pace: CheckpointPace;
+  private readonly started: number;
+
+  constructor(
+    private readonly open: OpenTraining,
+    private readonly store: AssignmentStore,
+    private readonly limits: TrainingLimits,
+    adapter: Adapter,
+  ) {
+    this.pace = new CheckpointPace(COPIES_IN_CHECKPOINT * adapterBytes(adapter), limits.timer);
+    this.started = limits.timer();
+  }
+
+  /** Takes the steps, at least one. A training that is stopped keeps a checkpoint, and throws `stopped`. */
+  async run(): Promise<TrainingResult> {
+    const secondsBefore = await this.resume();
+    // A start before this one may have ended with its page: checkpoints come sooner then.
+    const isAgain = (await this.store.starts()) > 1;
+    try {
+      await this.steps(secondsBefore, isAgain);
+    } catch (error) {
+      if (isError(error, "stopped")) await this.keep();
+      throw error;
+    }
+    const { steps, first_loss, last_loss } = this.so!;
+    return {
+      adapter: await this.open.adapter(),
+      steps,
+      firstLoss: first_loss,
+      lastLoss: last_loss ?? first_loss,
+      seconds: secondsBefore + this.secondsHere(),
+      peakMemoryBytes: this.open.peakMemoryBytes,
+    };
+  }
+
+  private async steps(secondsBefore: number, isAgain: boolean): Promise<void> {
+    const begun = this.open.stepsDone;
+    while (this.open.stepsDone < this.limits.steps) {
+      const loss = await this.open.step();
+      if (!Number.isFinite(loss)) {
+        throw new HetloraError("training_diverged", `loss of step ${this.open.stepsDone}`, {
+          got: loss,
+          expected: "a finite number",
+        });
+      }
+      const steps = this.open.stepsDone;
+      const seconds = this.secondsHere();
+      this.so = {
+        steps, seconds: secondsBefore + seconds, first_loss: this.so?.first_loss ?? loss, last_loss: loss,
+      };
+      const isSooner = isAgain && Number.isInteger(Math.log2(steps - begun));
+      if (steps < this.limits.steps && (isSooner || this.pace.isDue())) await this.keep();
+      this.limits.onStep(steps, loss);
+      if (seconds >= this.limits.maxSeconds) return;
+    }
+  }
+
+  /** Brings the training to its last checkpoint, and answers the seconds until then. */
+  private async resume(): Promise<number> {
+    const checkpoint = await this.store.checkpoint();
+    if (!checkpoint) return 0;
+    try {
+      await this.open.restore(checkpoint.state);
+    } catch (error) {
+      if (!isError(error, "spec_mismatch")) throw error;
+      return 0; // no longer its own: it begins at the beginning
+    }
+    this.so = checkpoint.trained;
+    this.limits.onResumed(checkpoint.trained.steps);
+    return checkpoint.trained.seconds;
+  }
+
+  /** Keeps a checkpoint; in a full database the one before stays. */
+  private async keep(): Promise<void> {
+    const so = this.so;
+    if (!so) return;
+    try {
+      await this.pace.make(async () => {
+        const state = await this.open.checkpoint();
+        await this.store.checkpointed(so, state);
+        return state.length;
+      });
+    } catch (error) {
+      if (!isError(error, "unavailable")) throw error;
+    }
+  }
+
+  private secondsHere(): number {
+    return this.limits.timer() - this.started;
+  }
+}

@@ -1,0 +1,76 @@
+// From a trained adapter to what is delivered of it: pruned, cut to what the plan asks for, and reported.
+import { sha256Of } from "../bytes";
+import type { Offer, Report } from "../messages/device";
+import type { Manifest } from "../messages/manifest";
+import { adapterRank, type Adapter } from "../tensors/adapter";
+import { selfPrune } from "../tensors/pruning";
+import { writeSafetensors } from "../tensors/safetensors";
+import {
+  contract, privateFactorsToBytes, readErrors, sendsWholeRanks, withPrivateFactors, type RoundingErrors,
+} from "../tensors/update";
+import type { Update } from "./assignmentStore";
+import type { Equipment } from "./equipment";
+import type { Terms } from "./terms";
+import type { TrainingResult } from "./training";
+
+/** An offer that was taken, with the adapter that came, and the one that the model stands under. */
+export interface Taken {
+  terms: Terms;
+  manifest: Manifest;
+  received: Adapter;
+  begun: Adapter;
+}
+
+/** What an offer comes to once its adapter is here. */
+export async function takenOf(
+  offer: Offer, terms: Terms, manifest: Manifest, received: Adapter, tools: Equipment,
+): Promise<Taken> {
+  const isPrivate = terms.plan.adaptation.private_lora_B;
+  const kept = isPrivate ? await tools.assignments.runTensors("private_factors", offer.run_id) : null;
+  return { terms, manifest, received, begun: kept ? withPrivateFactors(kept, received) : received };
+}
+
+/** Makes the update of a training, and keeps it with all that belongs to it. */
+export async function keptUpdate(
+  offer: Offer, { terms, manifest, received, begun }: Taken, result: TrainingResult, tools: Equipment,
+): Promise<Update> {
+  const { adaptation } = terms.plan;
+  const rules = {
+    pruningDecay: offer.training.pruning_decay,
+    minRank: offer.min_rank,
+    pruneBy: offer.training.prune_by,
+    untrained: manifest.untrained,
+  };
+  // A change has the ranks of what it changes.
+  const isCut = sendsWholeRanks(adaptation);
+  const adapter = isCut ? selfPrune(begun, result.adapter, rules) : result.adapter;
+  const [oldRank, newRank] = [adapterRank(result.adapter), adapterRank(adapter)];
+  if (newRank < oldRank) tools.onEvent({ kind: "rank_pruned", oldRank, newRank });
+  let owed: RoundingErrors = new Map();
+  if (adaptation.error_feedback) {
+    const kept = await tools.assignments.runTensors("rounding_errors", offer.run_id);
+    if (kept) owed = readErrors(kept, manifest.adapter);
+  }
+  const { bytes, errors } = contract(adapter, adaptation, received, owed);
+  const report = await reportOf(bytes, newRank, terms, result);
+  const update = { bytes, report, errors: adaptation.error_feedback ? writeSafetensors(errors) : null };
+  await tools.assignments.trained(update, adaptation.private_lora_B ? privateFactorsToBytes(adapter) : null);
+  return update;
+}
+
+async function reportOf(bytes: Uint8Array, rank: number, terms: Terms, result: TrainingResult): Promise<Report> {
+  return {
+    update: { sha256: await sha256Of(bytes), size_bytes: bytes.length },
+    rank,
+    example_count: terms.example_count,
+    steps: result.steps,
+    first_loss: result.firstLoss,
+    last_loss: result.lastLoss,
+    training_seconds: result.seconds,
+    peak_memory_bytes: result.peakMemoryBytes,
+    downloaded_bytes: terms.downloaded_bytes,
+    // This client holds nothing out.
+    held_out_loss_before: null,
+    held_out_loss_after: null,
+  };
+}

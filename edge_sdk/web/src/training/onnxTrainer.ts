@@ -1,0 +1,144 @@
+// Training with ONNX Runtime in a worker: what the session knows as a `LocalTrainer`.
+import { checkExamples, type Example } from "../batching/collation";
+import { HetloraError } from "../errors/errors";
+import type { Adaptation } from "../messages/device";
+import type { Manifest } from "../messages/manifest";
+import type { TrainingSettings } from "../messages/training";
+import type { Tensor } from "../runtimes/base";
+import { checkWebAssembly } from "../runtimes/webAssembly";
+import { webFiles } from "../runtimes/webFiles";
+import type { LocalTrainer, Opening, OpenTraining } from "../session/localTrainer";
+import { adapterOf, tensorsOf, type Adapter } from "../tensors/adapter";
+import { Calls } from "./calls";
+import type { ModelOpening, Score } from "./openModel";
+import { checkTrainable } from "./trainedNumbers";
+
+/** What is held out is scored so many times in a training, beside once before it, and so much of it at a time. */
+const SCORES = 10;
+const MOST_SCORED = 64;
+
+export type TrainingEvent =
+  | { kind: "step"; step: number; steps: number; loss: number }
+  | { kind: "score"; step: number; steps: number; score: Score };
+
+export interface OnnxTrainerOptions {
+  /** Starts the worker, `worker.js` of the build. */
+  startWorker: () => Worker;
+  /** Read anew for each training. */
+  examples: () => Promise<readonly Example[]>;
+  heldOut: () => Promise<readonly Example[]>;
+  onEvent: (event: TrainingEvent) => void;
+}
+
+/** Float32 operations per second of matrix products on one thread, measured in a worker of its own. */
+export async function measuredMatmul(startWorker: () => Worker): Promise<number> {
+  checkWebAssembly();
+  const calls = new Calls(startWorker());
+  try {
+    return await calls.call<number>("measure");
+  } finally {
+    calls.end();
+  }
+}
+
+export class OnnxTrainer implements LocalTrainer {
+  constructor(private readonly options: OnnxTrainerOptions) {}
+
+  async exampleCount(): Promise<number> {
+    return (await this.options.examples()).length;
+  }
+
+  /** Nobody knows: the tokenizer comes with the bundle. */
+  async longestTokens(): Promise<null> {
+    return null;
+  }
+
+  filesOf(manifest: Manifest): readonly string[] {
+    const { graphs } = manifest;
+    const files = [webFiles(manifest).gradients, graphs.eval, graphs.base_weights, graphs.tokenizer];
+    return files.filter((path) => path !== null);
+  }
+
+  check(manifest: Manifest, _training: TrainingSettings, adaptation: Adaptation | null): void {
+    checkWebAssembly();
+    webFiles(manifest);
+    if (manifest.graphs.tokenizer === null) {
+      throw new HetloraError("dependency_missing", "the browser client reads no pictures", { got: manifest.task });
+    }
+    if (adaptation !== null) checkTrainable(adaptation);
+  }
+
+  async open(opening: Opening): Promise<OpenTraining> {
+    const { manifest, training, adaptation, adapter } = opening;
+    const [examples, heldOut] = await Promise.all([this.options.examples(), this.options.heldOut()]);
+    checkExamples(examples, manifest);
+    if (heldOut.length) checkExamples(heldOut, manifest);
+    const files = new Map<string, Uint8Array>();
+    for (const path of this.filesOf(manifest)) files.set(path, (await opening.file(path)).slice());
+    const calls = new Calls(this.options.startWorker());
+    const asked: ModelOpening = {
+      manifest,
+      files,
+      factors: tensorsOf(adapter),
+      settings: training,
+      adaptation,
+      microBatchRows: opening.microBatchRows,
+      seed: opening.seed,
+      examples,
+      heldOut: heldOut.slice(0, MOST_SCORED),
+    };
+    try {
+      await calls.call("open", asked, [...files.values()].map((file) => file.buffer as ArrayBuffer));
+    } catch (error) {
+      calls.end();
+      throw error;
+    }
+    return new WorkerTraining(calls, opening, heldOut.length > 0, this.options.onEvent);
+  }
+}
+
+/** A model that is open in the worker. */
+class WorkerTraining implements OpenTraining {
+  stepsDone = 0;
+  /** A page does not learn what its WebAssembly takes. */
+  readonly peakMemoryBytes = 0;
+
+  constructor(
+    private readonly calls: Calls,
+    private readonly opening: Opening,
+    private readonly scores: boolean,
+    private readonly onEvent: (event: TrainingEvent) => void,
+  ) {}
+
+  async step(): Promise<number> {
+    const { steps } = this.opening.training;
+    if (this.stepsDone === 0) await this.score();
+    const loss = await this.calls.call<number>("step");
+    this.stepsDone += 1;
+    this.onEvent({ kind: "step", step: this.stepsDone, steps, loss });
+    if (this.stepsDone % Math.ceil(steps / SCORES) === 0 || this.stepsDone === steps) await this.score();
+    return loss;
+  }
+
+  checkpoint(): Promise<Uint8Array> {
+    return this.calls.call("checkpoint");
+  }
+
+  async restore(state: Uint8Array): Promise<void> {
+    this.stepsDone = await this.calls.call<number>("restore", state);
+  }
+
+  async adapter(): Promise<Adapter> {
+    return adapterOf(this.opening.adapter.spec, await this.calls.call<Map<string, Tensor>>("factors"));
+  }
+
+  async close(): Promise<void> {
+    this.calls.end();
+  }
+
+  private async score(): Promise<void> {
+    if (!this.scores) return;
+    const score = await this.calls.call<Score>("score");
+    this.onEvent({ kind: "score", step: this.stepsDone, steps: this.opening.training.steps, score });
+  }
+}

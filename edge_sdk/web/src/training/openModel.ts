@@ -1,0 +1,136 @@
+// A bundle that is open for training: what the worker holds.
+import { batchOf, tokenRow, type Example, type TokenRow } from "../batching/collation";
+import { batchSize, drawBatches, eachOnce, type BatchSize } from "../batching/batches";
+import { TextEncoder } from "../batching/tokens";
+import { HetloraError } from "../errors/errors";
+import type { Manifest } from "../messages/manifest";
+import type { TrainingSettings } from "../messages/training";
+import type { Factors, Tensor } from "../runtimes/base";
+import { OnnxRuntime } from "../runtimes/onnx";
+import { checkpointOf, restoreFrom } from "./checkpoint";
+import { scoredPlaces } from "./microBatches";
+import type { Parametrisation } from "./trainedNumbers";
+import { Trainer } from "./trainer";
+
+export interface ModelOpening {
+  manifest: Manifest;
+  /** The files of the bundle by path: graphs, weights and tokenizer. */
+  files: ReadonlyMap<string, Uint8Array>;
+  /** By PEFT key. */
+  factors: Factors;
+  settings: TrainingSettings;
+  adaptation: Parametrisation;
+  microBatchRows: number | null;
+  seed: number;
+  examples: readonly Example[];
+  /** Never trained on; may be none. */
+  heldOut: readonly Example[];
+}
+
+/** Of examples that were held out: their mean loss and, of classes, the share that was right. */
+export interface Score {
+  loss: number;
+  accuracy: number | null;
+}
+
+export class OpenModel {
+  private readonly rows: TokenRow[];
+  private readonly heldOut: TokenRow[];
+  private readonly encoder: TextEncoder;
+  private readonly size: BatchSize;
+  private batches: Generator<number[]>;
+
+  private constructor(
+    private readonly opening: ModelOpening,
+    private readonly runtime: OnnxRuntime,
+    private readonly trainer: Trainer,
+  ) {
+    const { manifest, settings, examples, heldOut } = opening;
+    this.encoder = new TextEncoder(fileOf(opening, manifest.graphs.tokenizer), manifest, settings.max_tokens);
+    this.rows = examples.map((example) => tokenRow(example, manifest, this.encoder));
+    this.heldOut = heldOut.map((example) => tokenRow(example, manifest, this.encoder));
+    this.size = batchSize(manifest, settings.batch_size, this.encoder.sizes.rows);
+    this.batches = this.drawn(0);
+  }
+
+  /** Opens the training graph, too. `configure` of runtimes/onnxLibrary comes first. */
+  static async open(opening: ModelOpening): Promise<OpenModel> {
+    const { manifest, factors, settings, adaptation, microBatchRows } = opening;
+    const runtime = new OnnxRuntime(manifest, async (path) => fileOf(opening, path));
+    const trainer = new Trainer(runtime, manifest, factors, settings, adaptation, microBatchRows);
+    const model = new OpenModel(opening, runtime, trainer);
+    await runtime.open();
+    return model;
+  }
+
+  /** One optimizer step over the next batch: its loss. */
+  async step(): Promise<number> {
+    const places = this.batches.next().value as number[];
+    return this.trainer.step(this.batch(this.rows, places));
+  }
+
+  /** How the adapter does on what is held out, as it stands. */
+  async score(): Promise<Score> {
+    let [losses, weights, right] = [0, 0, 0];
+    const isShifted = this.opening.manifest.task === "text-generation";
+    for (const { places, filler } of eachOnce(this.heldOut.length, this.size)) {
+      const batch = this.batch(this.heldOut, places);
+      const { loss, logits } = await this.trainer.evaluate(batch);
+      const count = places.length - filler;
+      const labels = places.slice(0, count).map((place) => this.heldOut[place]?.labels[0] as number);
+      const scored = logits === null ? null : classified(logits, labels);
+      const weight = scored ? count : scoredPlaces(batch.get("labels")!, isShifted).reduce((sum, own) => sum + own, 0);
+      losses += (scored?.loss ?? loss) * weight;
+      weights += weight;
+      right += scored?.right ?? 0;
+    }
+    if (!weights) throw new HetloraError("no_examples", "nothing is held out that can be scored");
+    return { loss: losses / weights, accuracy: this.opening.manifest.labels.length ? right / weights : null };
+  }
+
+  checkpoint(): Uint8Array {
+    return checkpointOf(this.trainer);
+  }
+
+  /** Goes on from a checkpoint: batches that were drawn before it come no more. Answers the steps done. */
+  restore(state: Uint8Array): number {
+    restoreFrom(this.trainer, state);
+    this.batches = this.drawn(this.trainer.stepsDone);
+    return this.trainer.stepsDone;
+  }
+
+  factors(): Map<string, Tensor> {
+    return this.trainer.factors();
+  }
+
+  close(): Promise<void> {
+    return this.runtime.close();
+  }
+
+  private drawn(skip: number): Generator<number[]> {
+    return drawBatches(this.rows.length, this.size, this.opening.seed, skip);
+  }
+
+  private batch(rows: readonly TokenRow[], places: readonly number[]) {
+    return batchOf(places.map((place) => rows[place] as TokenRow), this.opening.manifest, this.encoder);
+  }
+}
+
+function fileOf(opening: ModelOpening, path: string | null): Uint8Array {
+  const file = path === null ? undefined : opening.files.get(path);
+  if (file === undefined) throw new HetloraError("bundle_invalid", "a file of the bundle is missing", { got: path });
+  return file;
+}
+
+/** The mean cross entropy of logits (batch, labels), and how many of the largest are right. */
+function classified(logits: Tensor, labels: readonly number[]): { loss: number; right: number } {
+  const width = logits.shape[1] as number;
+  let [loss, right] = [0, 0];
+  labels.forEach((label, row) => {
+    const own = logits.data.subarray(row * width, (row + 1) * width);
+    const most = Math.max(...own);
+    loss += Math.log(own.reduce((sum, logit) => sum + Math.exp(logit - most), 0)) - ((own[label] as number) - most);
+    if (own.indexOf(most) === label) right += 1;
+  });
+  return { loss: loss / labels.length, right };
+}

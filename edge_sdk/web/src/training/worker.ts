@@ -1,0 +1,37 @@
+// The worker that trains, so that the page stays awake; `calls.ts` is how it is asked.
+import { HetloraError } from "../errors/errors";
+import { measureMatmul } from "../probe/matmul";
+import { configure } from "../runtimes/onnxLibrary";
+import { usableThreads } from "../runtimes/webAssembly";
+import { failed, type Call } from "./calls";
+import { OpenModel, type ModelOpening } from "./openModel";
+
+let model: OpenModel | null = null;
+
+configure(new URL(".", import.meta.url).href, usableThreads());
+
+const METHODS: Record<string, (argument: never) => unknown> = {
+  measure: () => measureMatmul(usableThreads()),
+  open: async (opening: ModelOpening) => {
+    model = await OpenModel.open(opening);
+  },
+  step: () => opened().step(),
+  score: () => opened().score(),
+  checkpoint: () => opened().checkpoint(),
+  restore: (state: Uint8Array) => opened().restore(state),
+  factors: () => opened().factors(),
+};
+
+function opened(): OpenModel {
+  if (model === null) throw new HetloraError("state_conflict", "no model is open");
+  return model;
+}
+
+self.onmessage = async ({ data: { number, method, argument } }: MessageEvent<Call>) => {
+  try {
+    const value = await METHODS[method]?.(argument as never);
+    self.postMessage({ number, value });
+  } catch (error) {
+    self.postMessage(failed(number, error));
+  }
+};

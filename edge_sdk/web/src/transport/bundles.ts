@@ -1,0 +1,88 @@
+// Bundles on the device: what it needs of them is fetched once, named by digest, checked before use.
+import { sha256Of } from "../bytes";
+import { readBytes, type Database } from "../database/database";
+import { HetloraError, isError } from "../errors/errors";
+import type { ObjectRef } from "../messages/common";
+import { MAX_MANIFEST_BYTES, readManifest, type Manifest } from "../messages/manifest";
+import type { Downloads } from "./downloads";
+
+const keyOf = (ref: ObjectRef): string => `object/${ref.sha256}`;
+
+/** Objects of bundles in the client's database, by digest; one that was damaged there is fetched again. */
+export class Bundles {
+  constructor(
+    private readonly database: Database,
+    private readonly downloads: Downloads,
+  ) {}
+
+  /** The manifest alone: enough to choose a rank. Throws `bundle_invalid`, `body_too_large`, and as a download. */
+  async manifest(ref: ObjectRef): Promise<Manifest> {
+    if (ref.size_bytes > MAX_MANIFEST_BYTES) {
+      throw new HetloraError("body_too_large", "manifest is too large", {
+        got: ref.size_bytes,
+        expected: `up to ${MAX_MANIFEST_BYTES} bytes`,
+      });
+    }
+    return readManifest(await this.object(ref, "manifest.json"));
+  }
+
+  /** A file of a bundle, by its path in the manifest. Throws `bundle_invalid` where it lists none. */
+  async file(manifest: Manifest, path: string): Promise<Uint8Array> {
+    return this.object(fileOf(manifest, path), path);
+  }
+
+  /** What is missing of these files. */
+  async missingBytes(manifest: Manifest, paths: readonly string[]): Promise<number> {
+    const kept = new Set(await this.database.keys("object/"));
+    const missing = paths.map((path) => fileOf(manifest, path)).filter((ref) => !kept.has(keyOf(ref)));
+    return missing.reduce((sum, ref) => sum + ref.size_bytes, 0);
+  }
+
+  /**
+   * Fetches what is missing of these files. Where the browser gives no more room, other bundles go for it.
+   * Throws `disk_full` where that is not enough.
+   */
+  async fetch(manifest: Manifest, paths: readonly string[]): Promise<void> {
+    const files = paths.map((path) => ({ path, ref: fileOf(manifest, path) }));
+    for (const { path, ref } of files) {
+      if ((await this.database.keys(keyOf(ref))).length) continue;
+      await this.downloads.fetch(ref, path, async (bytes, leftovers) => {
+        const object = [keyOf(ref), bytes] as const;
+        try {
+          await this.database.write(new Map([...leftovers, object]));
+        } catch (error) {
+          if (!isError(error, "disk_full")) throw error;
+          await this.keepOnly(files.map((file) => file.ref));
+          await this.database.write(leftovers);
+          await this.database.write(new Map([object]));
+        }
+      });
+    }
+  }
+
+  private async keepOnly(refs: readonly ObjectRef[]): Promise<void> {
+    const needed = new Set(refs.map(keyOf));
+    const others = (await this.database.keys("object/")).filter((key) => !needed.has(key));
+    await this.database.write(new Map(others.map((key) => [key, undefined])));
+  }
+
+  private async object(ref: ObjectRef, name: string): Promise<Uint8Array> {
+    const kept = await readBytes(this.database, keyOf(ref));
+    if (kept && (await sha256Of(kept)) === ref.sha256) return kept;
+    return this.downloads.fetch(ref, name, async (bytes, leftovers) => {
+      try {
+        await this.database.write(new Map([...leftovers, [keyOf(ref), bytes] as const]));
+      } catch (error) {
+        // It serves from memory; the next visit fetches it again.
+        if (!isError(error, "disk_full")) throw error;
+        await this.database.write(leftovers);
+      }
+    });
+  }
+}
+
+function fileOf(manifest: Manifest, path: string): ObjectRef {
+  const found = Object.hasOwn(manifest.files, path) ? manifest.files[path] : undefined;
+  if (found) return found;
+  throw new HetloraError("bundle_invalid", "the manifest lists no such file", { got: path });
+}

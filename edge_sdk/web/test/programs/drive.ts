@@ -1,0 +1,82 @@
+// Drives the page in headless Chromium as tests/e2e/test_browser_client.py asks, and prints what the page shows.
+import { readFileSync } from "node:fs";
+import { launch, type Page } from "puppeteer-core";
+
+interface Asked {
+  url: string;
+  chromium: string;
+  /** Where the browser keeps what a page keeps. */
+  profile: string;
+  population: string;
+  token: string;
+  /** Lines of label, tab and text. */
+  examples: string;
+  /** The page is loaded anew once this step is done; null: never. */
+  reload_after_step: number | null;
+  /** A word of the log that ends the visit to the page. */
+  until: string;
+  seconds: number;
+}
+
+const text = (page: Page, id: string) => page.$eval(`#${id}`, (found) => found.textContent ?? "");
+
+/** Waits until an element's text fits; answers the text. */
+async function waitFor(page: Page, id: string, pattern: string, seconds: number): Promise<string> {
+  await page.waitForFunction(
+    (place: string, wanted: string) => new RegExp(wanted).test(document.getElementById(place)?.textContent ?? ""),
+    { timeout: 1000 * seconds, polling: 20 },
+    id,
+    pattern,
+  );
+  return text(page, id);
+}
+
+async function drive(asked: Asked) {
+  const faults: string[] = [];
+  const browser = await launch({
+    executablePath: asked.chromium,
+    userDataDir: asked.profile,
+    args: ["--no-sandbox", "--disable-dev-shm-usage"],
+  });
+  try {
+    const page = await browser.newPage();
+    page.on("pageerror", (error) => faults.push(String(error)));
+    page.on("console", (said) => said.type() === "error" && faults.push(said.text()));
+    await page.goto(asked.url, { waitUntil: "load" });
+    await page.type("#population", asked.population);
+    await page.type("#token", asked.token);
+    await page.$eval("#examples", (area, lines) => ((area as HTMLTextAreaElement).value = lines), asked.examples);
+    await page.click("#keep");
+    await waitFor(page, "count", "kept", 10);
+    await page.click("#start");
+    try {
+      if (asked.reload_after_step !== null) {
+        const at = asked.reload_after_step;
+        await page.waitForFunction(
+          (least: number) => Number(/step (\d+)/.exec(document.getElementById("progress")?.textContent ?? "")?.[1]) >= least,
+          { timeout: 1000 * asked.seconds, polling: 20 },
+          at,
+        );
+        await page.reload({ waitUntil: "load" });
+      }
+      await waitFor(page, "log", asked.until, asked.seconds);
+    } catch (error) {
+      faults.push(`waited in vain: ${error}`);
+    }
+    const shown: Record<string, string> = {};
+    for (const id of ["identity", "device", "plan", "progress", "score", "status", "merged", "count"]) {
+      shown[id] = await text(page, id);
+    }
+    return {
+      shown,
+      faults,
+      log: await page.$$eval("#log li", (lines) => lines.map((line) => line.textContent ?? "")),
+      curves: await page.$$eval("svg", (pictures) => pictures.map((own) => own.getAttribute("aria-label") ?? "")),
+      isIsolated: await page.evaluate(() => crossOriginIsolated),
+    };
+  } finally {
+    await browser.close();
+  }
+}
+
+console.log(JSON.stringify(await drive(JSON.parse(readFileSync(process.argv[2]!, "utf8")) as Asked)));

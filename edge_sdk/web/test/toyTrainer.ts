@@ -1,0 +1,57 @@
+import { joined } from "../src/bytes";
+import { HetloraError } from "../src/errors/errors";
+import type { Manifest } from "../src/messages/manifest";
+import type { LocalTrainer, Opening, OpenTraining } from "../src/session/localTrainer";
+import { adapterFromBytes, adapterToBytes, makeAdapter, type Adapter } from "../src/tensors/adapter";
+import { floats } from "../src/tensors/tensor";
+
+/** A trainer without a model: each step moves lora_B by numbers that anybody can reckon. */
+export class ToyTrainer implements LocalTrainer {
+  /** Called within each step, before it counts. */
+  onStep: () => void = () => undefined;
+  examples = 12;
+
+  exampleCount = async () => this.examples;
+  longestTokens = async () => null;
+  filesOf = (manifest: Manifest) => [manifest.graphs.base_weights];
+  check = () => undefined;
+
+  async open(opening: Opening): Promise<OpenTraining> {
+    await opening.file(opening.manifest.graphs.base_weights);
+    return new ToyTraining(opening.adapter, this);
+  }
+}
+
+class ToyTraining implements OpenTraining {
+  stepsDone = 0;
+  peakMemoryBytes = 0;
+
+  constructor(
+    private own: Adapter,
+    private readonly trainer: ToyTrainer,
+  ) {}
+
+  async step(): Promise<number> {
+    this.trainer.onStep();
+    this.stepsDone++;
+    const factors = [...this.own.factors].map(([name, { lora_A, lora_B }]) => {
+      const moved = lora_B.data.map((value, at) => value + this.stepsDone * ((at % 5) + 1) * 2 ** -10);
+      return [name, { lora_A, lora_B: floats(lora_B.shape, moved) }] as const;
+    });
+    this.own = makeAdapter(this.own.spec, new Map(factors));
+    return 1 / this.stepsDone;
+  }
+
+  async checkpoint(): Promise<Uint8Array> {
+    return joined([Uint8Array.of(this.stepsDone), adapterToBytes(this.own)]);
+  }
+
+  async restore(state: Uint8Array): Promise<void> {
+    if (state.length < 9) throw new HetloraError("spec_mismatch", "a checkpoint of another training");
+    this.own = adapterFromBytes(state.subarray(1), this.own.spec);
+    this.stepsDone = state[0]!;
+  }
+
+  adapter = async () => this.own;
+  close = async () => undefined;
+}

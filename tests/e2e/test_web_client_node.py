@@ -1,0 +1,104 @@
+"""The browser client's session, in Node with a trainer that has no model, in a round with a Python device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from typing import Any
+
+import numpy as np
+import pytest
+from e2e_fleet import TinyFleet
+from web_client import built_program
+
+from benchmarks.fleet import POPULATION
+from hetlora.adapter import Adapter
+from hetlora.algebra import delta_norm, zero_pad
+from hetlora.messages.device import TrainingSettings
+from hetlora.messages.management import RunStatus
+from hetlora.states import AssignmentState, RunState
+from hetlora.tensors import adapter_from_bytes
+
+pytestmark = pytest.mark.slow
+
+STEPS = 3
+RELATIVE_TOLERANCE = 1e-6  # the result is float32, the reference float64
+
+
+def page(fleet: TinyFleet, **options: int) -> list[dict[str, Any]]:
+    """Let a page take part until its update is accepted, and answer what it told."""
+    told = {
+        "url": fleet.service.url,
+        "population": POPULATION,
+        "token": fleet.enrolment_token,
+        "capabilities": fleet.for_rank(2).model_dump(),
+        **options,
+    }
+    command = ["node", str(built_program("device"))]
+    done = subprocess.run(command, input=json.dumps(told), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def updates(fleet: TinyFleet) -> dict[str, Adapter]:
+    """The updates that the service has, by digest."""
+    spec = fleet.bundle.manifest.adapter
+    files = [path for path in (fleet.service.data_dir / "updates").rglob("*") if path.is_file()]
+    contents = [path.read_bytes() for path in files]
+    return {hashlib.sha256(data).hexdigest(): adapter_from_bytes(data, spec) for data in contents}
+
+
+def check_toy(update: Adapter) -> None:
+    """Each step n moves the i-th number of lora_B, which began as zero, by n (i % 5 + 1) / 1024."""
+    moved = sum(range(1, STEPS + 1)) / 1024
+    for _, factors in update:
+        places = np.arange(factors.lora_B.size).reshape(factors.lora_B.shape)
+        np.testing.assert_array_equal(factors.lora_B, moved * (places % 5 + 1))
+
+
+def check_merged(fleet: TinyFleet, run: RunStatus, sent: list[Adapter]) -> None:
+    """The new adapter is the mean of both, zero-padded, by the norms of their products."""
+    assert run.adapter_version is not None
+    spec = fleet.bundle.manifest.adapter
+    merged = adapter_from_bytes(fleet.operator.adapter_bytes(run.adapter_version), spec)
+    norms = [delta_norm(update) for update in sent]
+    padded = [zero_pad(update, spec.max_rank) for update in sent]
+    for name, factors in merged.factors.items():
+        for part in ("lora_A", "lora_B"):
+            expected = sum(
+                norm / sum(norms) * getattr(update.factors[name], part).astype(np.float64)
+                for norm, update in zip(norms, padded, strict=True)
+            )
+            np.testing.assert_allclose(getattr(factors, part), expected, rtol=RELATIVE_TOLERANCE, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="in one go"),
+        pytest.param({"stopAfterStep": 2, "uploadPartBytes": 512}, id="reloaded, and uploaded in parts"),
+    ],
+)
+def test_page_and_python_device_share_a_round_and_both_updates_are_merged(
+    fleet: TinyFleet, options: dict[str, int]
+) -> None:
+    training = TrainingSettings(steps=STEPS, batch_size=4, max_tokens=16)
+    run = fleet.start_run(rounds=1, goal_count=2, training=training)
+    fleet.device("python", fleet.for_rank(4))
+
+    told = page(fleet, **options)
+    finished = fleet.finished(run)
+
+    assert finished.state is RunState.COMPLETED
+    assert told[-1]["outcome"] == "accepted"
+    assert told[-1]["report"]["rank"] == 2
+    resumed = [line["step"] for line in told if line.get("kind") == "resumed"]
+    assert resumed == ([options["stopAfterStep"]] if options else [])
+    accepted = {status.device_id: status for status in fleet.in_state(run, AssignmentState.ACCEPTED)}
+    assert len(accepted) == 2
+    assert accepted[told[-1]["device"]].rank == 2
+    sent = updates(fleet)
+    assert len(sent) == 2
+    check_toy(sent[told[-1]["report"]["update"]["sha256"]])
+    check_merged(fleet, finished, list(sent.values()))

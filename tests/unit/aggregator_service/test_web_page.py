@@ -1,0 +1,96 @@
+"""The browser client's page, served from a folder that a setting names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from service_operator import TOKEN
+from service_server import problem, served
+
+from aggregator_service.app import create_app
+from aggregator_service.service import open_service
+from aggregator_service.settings import Settings
+from hetlora.errors import SettingsError
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    folder = tmp_path / "dist"
+    folder.mkdir()
+    (folder / "index.html").write_text("<!doctype html><title>hetlora</title>")
+    (folder / "main.js").write_text("export {};")
+    (folder / "ort.wasm").write_bytes(b"\0asm\1\0\0\0")
+    (folder / "main.js.map").write_text("{}")
+    (tmp_path / "secret.html").write_text("not of the page")
+    return folder
+
+
+@contextmanager
+def running(tmp_path: Path, page: Path | None, *, isolated: bool = True) -> Iterator[httpx.Client]:
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        port=0,
+        operator_token=SecretStr(TOKEN),
+        web_page_dir=page,
+        web_page_isolated=isolated,
+    )
+    with served(create_app(open_service(settings)), settings) as client:
+        yield client
+
+
+def test_page_comes_with_its_types_and_a_policy_that_runs_nothing_else(tmp_path: Path, page: Path) -> None:
+    with running(tmp_path, page) as http:
+        index = http.get("/page/")
+        types = {name: http.get(f"/page/{name}").headers["content-type"] for name in ("main.js", "ort.wasm")}
+        root = http.get("/", follow_redirects=False)
+    assert index.status_code == 200
+    assert index.text == "<!doctype html><title>hetlora</title>"
+    assert types == {"main.js": "text/javascript; charset=utf-8", "ort.wasm": "application/wasm"}
+    policy = index.headers["content-security-policy"].split("; ")
+    assert {"default-src 'none'", "script-src 'self' 'wasm-unsafe-eval'", "connect-src 'self'"} <= {*policy}
+    assert "unsafe-inline" not in index.headers["content-security-policy"]
+    assert index.headers["x-content-type-options"] == "nosniff"
+    assert index.headers["cache-control"] == "no-cache"
+    assert (root.status_code, root.headers["location"]) == (307, "/page/")
+
+
+def test_page_is_isolated_unless_the_operator_says_no(tmp_path: Path, page: Path) -> None:
+    with running(tmp_path, page) as http:
+        script = http.get("/page/main.js").headers  # a worker's script needs them, too
+    with running(tmp_path, page, isolated=False) as http:
+        plain = http.get("/page/main.js").headers
+    assert script["cross-origin-opener-policy"] == "same-origin"
+    assert script["cross-origin-embedder-policy"] == "require-corp"
+    assert "cross-origin-opener-policy" not in plain
+    assert "cross-origin-embedder-policy" not in plain
+
+
+def test_nothing_but_the_files_of_a_build_is_served(tmp_path: Path, page: Path) -> None:
+    with running(tmp_path, page) as http:
+        for path in ("main.js.map", "secret.html", "..%2fsecret.html", "%2e%2e/secret.html", "none.js"):
+            assert problem(http.get(f"/page/{path}")) == (404, "not_found"), path
+
+
+def test_there_is_no_page_without_the_setting(tmp_path: Path) -> None:
+    with running(tmp_path, None) as http:
+        assert problem(http.get("/page/")) == (404, "not_found")
+
+
+def test_file_that_did_not_change_is_not_sent_twice(tmp_path: Path, page: Path) -> None:
+    with running(tmp_path, page) as http:
+        first = http.get("/page/main.js")
+        again = http.get("/page/main.js", headers={"If-None-Match": first.headers["etag"]})
+    assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+
+
+@pytest.mark.parametrize("name", ["empty", "missing"])
+def test_folder_without_a_page_stops_the_service(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    settings = Settings(data_dir=tmp_path / "data", port=0, web_page_dir=tmp_path / name)
+    with pytest.raises(SettingsError, match="HETLORA_WEB_PAGE_DIR"):
+        create_app(open_service(settings))
