@@ -9,8 +9,6 @@ import dev.hetlora.messages.Adaptation
 import dev.hetlora.messages.AssignmentState
 import dev.hetlora.messages.Conditions
 import dev.hetlora.messages.DeviceState
-import dev.hetlora.messages.OptimizerName
-import dev.hetlora.messages.Trained
 import dev.hetlora.messages.TrainingSettings
 import dev.hetlora.messages.UploadPrecision
 import dev.hetlora.tensors.adapterFromBytes
@@ -86,52 +84,6 @@ class DeviceClientTest {
     }
 
     @Test
-    fun `a disk that is full from any operation on costs an assignment at most, and no later one`() {
-        var writes = 0
-        var accepted = 0
-        while (true) {
-            rounds.offer("a-$writes")
-            val files = files()
-            val full = KilledFiles(files, writes) { HetloraException(ErrorCode.DISK_FULL, "no space left") }
-            val outcome = try {
-                rounds.client(full).runOnce().outcome
-            } catch (error: HetloraException) { // the key has no place
-                assertEquals(ErrorCode.DISK_FULL, error.code)
-                Outcome.FAILED
-            }
-            if (full.count <= writes) break
-            if (outcome == Outcome.ACCEPTED) accepted += 1 else assertEquals(Outcome.FAILED, outcome)
-            rounds.offer("b-$writes")
-            assertEquals("$writes", Outcome.ACCEPTED, rounds.client(files).runOnce().outcome)
-            writes += 1
-        }
-        // From the adapter's arrival on the update is delivered out of memory.
-        assertTrue("$accepted of $writes", accepted > 5 && accepted < writes)
-        assertTrue(service.failures.all { it.code == "disk_full" })
-    }
-
-    @Test
-    fun `conditions of a run that do not hold give it back, and it is not asked for again until they do`() {
-        val moment = object : Circumstances {
-            var isCharging = false
-            override fun unmet(ofRun: Conditions) = if (ofRun.charging && !isCharging) "on its battery" else null
-            override fun metered(ofRun: Conditions): String? = null
-        }
-        val client = rounds.client(files(), circumstances = moment)
-        rounds.offer()
-        service.offer = service.offer!!.copy(conditions = Conditions(charging = true))
-        assertEquals(Outcome.FAILED, client.runOnce().outcome)
-        assertEquals("this device may not work now", service.failures.single().message)
-        val asked = service.requests.size
-        assertEquals(Outcome.NOT_ALLOWED, client.runOnce().outcome)
-        assertEquals(asked, service.requests.size)
-        moment.isCharging = true
-        rounds.offer("a-2")
-
-        assertEquals(Outcome.ACCEPTED, client.runOnce().outcome)
-    }
-
-    @Test
     fun `an update waits for a network that costs nothing`() {
         val moment = object : Circumstances {
             var reason: String? = "the network is metered"
@@ -148,8 +100,6 @@ class DeviceClientTest {
 
         assertEquals(4, trainers.steps)
     }
-
-    private fun lastId(kills: Int, isOver: Boolean) = "a-${if (isOver) kills else kills - 1}"
 
     @Test
     fun `training goes on from its checkpoint, without a step taken twice`() {
@@ -259,34 +209,6 @@ class DeviceClientTest {
     }
 
     @Test
-    fun `what this client cannot do is given back before training`() {
-        val files = files()
-        val cases = listOf(
-            Adaptation(trained = Trained.LORA_B), Adaptation(trained = Trained.CORE), Adaptation(privateLoraB = true),
-            Adaptation(loraBRate = 5.0), Adaptation(selectedRanks = 2), Adaptation(uploadDensity = 0.5),
-            Adaptation(amplification = 2.0),
-        )
-        val trainers = ToyTrainers()
-        for ((index, adaptation) in cases.withIndex()) {
-            rounds.adaptation = adaptation
-            rounds.offer("a-$index")
-            assertEquals(Outcome.FAILED, rounds.client(files, trainers).runOnce().outcome)
-        }
-        rounds.offer("sgd", TrainingSettings(optimizer = OptimizerName.SGD))
-        assertEquals(Outcome.FAILED, rounds.client(files, trainers).runOnce().outcome)
-        rounds.offer("conditions")
-        service.offer = service.offer!!.copy(conditions = Conditions(charging = true))
-        assertEquals(Outcome.FAILED, rounds.client(files, trainers).runOnce().outcome)
-        rounds.offer("none")
-        assertEquals(Outcome.FAILED, rounds.client(files, ToyTrainers(exampleCount = 0)).runOnce().outcome)
-
-        val codes = service.failures.map { it.code }
-        assertEquals(List(8) { "dependency_missing" } + listOf("conditions_unmet", "no_examples"), codes)
-        assertTrue(service.failures[0].message, "trained: lora_b" in service.failures[0].message)
-        assertEquals(0, trainers.steps)
-    }
-
-    @Test
     fun `a rounded update is the change, and what rounding left out is in the next one`() {
         val files = files()
         rounds.adaptation = Adaptation(uploadPrecision = UploadPrecision.INT8, errorFeedback = true)
@@ -317,36 +239,6 @@ class DeviceClientTest {
     }
 
     @Test
-    fun `a loss that is no number, or a fault of the app, is given back by its code`() {
-        val files = files()
-        rounds.offer("a-1")
-        rounds.client(files, FaultyTrainers { Double.NaN }).runOnce()
-        rounds.offer("a-2")
-        rounds.client(files, FaultyTrainers { error("an example: my secret") }).runOnce()
-        rounds.offer("a-3")
-        rounds.client(files, FaultyTrainers { throw OutOfMemoryError() }).runOnce()
-
-        val codes = service.failures.map { it.code }
-        assertEquals(listOf("training_diverged", "internal_error", "out_of_memory"), codes)
-        assertTrue(service.failures.none { "secret" in it.message })
-    }
-
-    @Test
-    fun `a training whose process ends three times without a checkpoint is given back`() {
-        val files = files()
-        rounds.offer()
-        repeat(MOST_STARTS) {
-            val killed = FaultyTrainers { throw Killed() }
-            assertThrows(Killed::class.java) { rounds.client(files, killed).runOnce() }
-        }
-
-        val visit = rounds.client(files).runOnce()
-
-        assertEquals(Outcome.FAILED, visit.outcome)
-        assertEquals("no_progress", service.failures.single().code)
-    }
-
-    @Test
     fun `a device that waits for approval is told to come back, and a refused one ends`() {
         service.state = DeviceState.PENDING
         val client = rounds.client(files())
@@ -356,4 +248,6 @@ class DeviceClientTest {
 
         assertEquals(ErrorCode.NOT_PERMITTED, assertThrows(HetloraException::class.java) { client.runOnce() }.code)
     }
+
+    private fun lastId(kills: Int, isOver: Boolean) = "a-${if (isOver) kills else kills - 1}"
 }
