@@ -70,6 +70,20 @@ def numeric() -> set[str]:
     return {piece for piece, _ in pieces if len(piece) == 1}
 
 
+def normalizable() -> set[str]:
+    """What normal forms change, put into another order, or compose."""
+    split = normalizers.NFKD()
+    parts = {part for character in EVERY if (part := split.normalize_str(character)) != character}
+    changed = {character for character in EVERY if split.normalize_str(character) != character}
+    # Marks go before those of a higher class; U+0345 is the one of the highest.
+    marks = {
+        character
+        for character in EVERY
+        if any(split.normalize_str(mark + character) == character + mark for mark in "\u0301\u0345")
+    }
+    return changed | marks | set("".join(parts)) | {"\u0345"}
+
+
 def ranges(characters: Iterable[str]) -> list[tuple[int, int]]:
     """Runs of code points, first and last of each."""
     found: list[tuple[int, int]] = []
@@ -135,6 +149,7 @@ def source() -> str:
         "NON_SPACING_MARKS": packed_ranges(left_out(bert(strip_accents=True))),
         "COMBINING_MARKS": packed_ranges(left_out(normalizers.StripAccents())),
         "PUNCTUATION": packed_ranges(punctuation()),
+        "NORMALIZABLE": packed_ranges(normalizable()),
         "LOWER_CASE": packed_lower_case(),
     }
     return HEAD + "\n".join(constant(name, value) for name, value in tables.items()) + "}\n"

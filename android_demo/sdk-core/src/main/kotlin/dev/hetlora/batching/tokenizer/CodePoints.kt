@@ -30,6 +30,7 @@ internal class CodePoints private constructor(private val firsts: IntArray, priv
         val controls by lazy { of(UnicodeTables.CONTROLS) }
         val nonSpacingMarks by lazy { of(UnicodeTables.NON_SPACING_MARKS) }
         val combiningMarks by lazy { of(UnicodeTables.COMBINING_MARKS) }
+        val normalizable by lazy { of(UnicodeTables.NORMALIZABLE) }
         val punctuation by lazy { of(UnicodeTables.PUNCTUATION) }
     }
 }

@@ -7,12 +7,7 @@ internal fun interface Normalizer {
     fun normalize(text: String): String
 }
 
-/**
- * The normaliser of a tokenizer.json.
- *
- * Composed and decomposed forms are this machine's Unicode: they are the same in every version that knows a
- * character, and a character that it does not know stays as it is.
- */
+/** The normaliser of a tokenizer.json. */
 internal fun normalizerOf(fields: JsonFields?): Normalizer = when (fields?.type) {
     null -> Normalizer { it }
     "BertNormalizer" -> bertNormalizer(fields)
@@ -34,7 +29,26 @@ internal fun normalizerOf(fields: JsonFields?): Normalizer = when (fields?.type)
 
 private fun formOf(fields: JsonFields, form: Form): Normalizer {
     fields.only()
-    return Normalizer { java.text.Normalizer.normalize(it, form) }
+    return Normalizer { inForm(it, form) }
+}
+
+/**
+ * A text in a normal form.
+ *
+ * This machine's Unicode may know characters that the library does not; those stay as they are, and nothing is
+ * composed or put into another order across them. What both know is the same in every version.
+ */
+private fun inForm(text: String, form: Form): String {
+    val built = StringBuilder(text.length)
+    var begun = 0
+    text.forEachCodePoint { place, codePoint ->
+        if (codePoint !in CodePoints.normalizable) {
+            built.append(java.text.Normalizer.normalize(text.substring(begun, place), form))
+            built.appendCodePoint(codePoint)
+            begun = place + Character.charCount(codePoint)
+        }
+    }
+    return built.append(java.text.Normalizer.normalize(text.substring(begun), form)).toString()
 }
 
 private fun bertNormalizer(fields: JsonFields): Normalizer {
@@ -67,7 +81,7 @@ private fun isIdeograph(codePoint: Int): Boolean = when (codePoint) {
 }
 
 private fun withoutAccents(text: String): String =
-    java.text.Normalizer.normalize(text, Form.NFD).without(CodePoints.nonSpacingMarks)
+    inForm(text, Form.NFD).without(CodePoints.nonSpacingMarks)
 
 private fun String.without(codePoints: CodePoints): String =
     replaceEach { codePoint -> if (codePoint !in codePoints) appendCodePoint(codePoint) }
