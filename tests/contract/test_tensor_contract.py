@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.errors import HetloraError
 from hetlora.messages.device import Adaptation
+from hetlora.partial import contract
+from hetlora.plan_adapter import sent_from_bytes, sparse_tensors
 from hetlora.rounding import rounded, scales_key
+from hetlora.selection import kept_entries
 from hetlora.stored_tensors import tensors_to_bytes
-from hetlora.tensors import adapter_from_bytes, max_adapter_bytes
+from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, max_adapter_bytes
 
 FOLDER = Path(__file__).parent
 SPEC = AdapterSpec((ModuleSpec("h.0.k", 3, 2), ModuleSpec("h.0.q", 2, 2)), scaling=2.0, max_rank=2)
@@ -78,6 +81,28 @@ def test_updates_and_errors_of_three_rounds_are_the_pinned_bytes() -> None:
             data, errors = feedback.contract_with_feedback(trained, adaptation, received, errors)
             assert data.hex() == row["update"]
             assert tensors_to_bytes(errors).hex() == row["errors"]
+
+
+def test_parts_of_a_change_are_the_pinned_bytes() -> None:
+    # Numbers move by quarters, so that many moves are equal, and which of them comes first counts.
+    pinned = literal("parts.json")
+    received = adapter_of(pinned["received"])
+    for row in pinned["updates"]:
+        trained = adapter_from_bytes(bytes.fromhex(row["trained"]), SPEC)
+        assert contract(trained, Adaptation(**row["adaptation"]), received).hex() == row["update"]
+
+
+def test_densities_leave_the_pinned_number_of_entries() -> None:
+    for row in literal("parts.json")["kept_entries"]:
+        assert kept_entries(row["density"], row["count"]) == row["kept"], row
+
+
+def test_sparse_adapters_of_plans_are_written_and_read_as_pinned() -> None:
+    pinned = literal("parts.json")
+    for row in pinned["sparse_adapters"]:
+        data = bytes.fromhex(row["file"])
+        assert tensors_to_bytes(sparse_tensors(adapter_of(pinned["received"]), row["density"])) == data
+        assert adapter_to_bytes(sent_from_bytes(data, SPEC).adapter).hex() == row["adapter"]
 
 
 def test_self_pruning_leaves_the_pinned_ranks() -> None:

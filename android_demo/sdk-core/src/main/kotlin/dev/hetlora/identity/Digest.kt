@@ -44,5 +44,6 @@ fun hexOf(data: ByteArray): String {
 /** The bytes of lower-case hexadecimal digits, of which there must be an even number. */
 fun bytesOfHex(text: String): ByteArray {
     require(text.length % 2 == 0 && text.all { it in HEX_DIGITS }) { "no hexadecimal digits" }
-    return ByteArray(text.length / 2) { (HEX_DIGITS.indexOf(text[2 * it]) * 16 + HEX_DIGITS.indexOf(text[2 * it + 1])).toByte() }
+    fun digit(index: Int): Int = HEX_DIGITS.indexOf(text[index])
+    return ByteArray(text.length / 2) { (digit(2 * it) * 16 + digit(2 * it + 1)).toByte() }
 }

@@ -62,7 +62,8 @@ fun signatureBase(
         KEY_ID.matches(parameters.keyId) && PRINTABLE.matches(method + path + query)
     if (!isWellFormed) {
         throw HetloraException(
-            ErrorCode.AUTHENTICATION_FAILED, "request cannot be signed", "$method $path?$query with ${parameters.value}",
+            ErrorCode.AUTHENTICATION_FAILED, "request cannot be signed",
+            "$method $path?$query with ${parameters.value}",
             "printable ASCII, a nonce of 16 to 64 and a key id of 1 to 64 letters, digits, _ or -",
         )
     }

@@ -60,10 +60,11 @@ fun errorOfAnswer(
         OF_DEVICES.any(told::isA) -> ErrorCode.REFUSED
         else -> told
     }
+    val versions = problem.protocolVersions.orEmpty().takeIf { believed == ErrorCode.PROTOCOL_UNSUPPORTED }
     return HetloraException(
         believed, problem.detail, problem.got, problem.expected,
         retryAfterSeconds = retryAfterSeconds.takeIf { isAway },
-        spokenVersions = if (believed == ErrorCode.PROTOCOL_UNSUPPORTED) problem.protocolVersions.orEmpty() else emptyList(),
+        spokenVersions = versions.orEmpty(),
     )
 }
 

@@ -22,8 +22,21 @@ class Matrix(val rows: Int, val columns: Int, val values: FloatArray) {
         if (rows == this.rows && columns == this.columns) return this
         val found = FloatArray(Math.multiplyExact(rows, columns))
         val width = minOf(columns, this.columns)
-        for (row in 0 until minOf(rows, this.rows)) values.copyInto(found, row * columns, row * this.columns, row * this.columns + width)
+        for (row in 0 until minOf(rows, this.rows)) {
+            val start = row * this.columns
+            values.copyInto(found, row * columns, start, start + width)
+        }
         return Matrix(rows, columns, found)
+    }
+
+    /** These rows, in their order. */
+    fun rowsAt(rows: IntArray): Matrix =
+        Matrix(rows.size, columns, FloatArray(rows.size * columns) { get(rows[it / columns], it % columns) })
+
+    /** These columns, in their order. */
+    fun columnsAt(columns: IntArray): Matrix {
+        val count = columns.size
+        return Matrix(rows, count, FloatArray(rows * count) { get(it / count, columns[it % count]) })
     }
 
     /** The same numbers, bit for bit. */

@@ -16,7 +16,8 @@ fun factorKeys(moduleName: String): FactorKeys =
     FactorKeys("$KEY_PREFIX$moduleName.lora_A.weight", "$KEY_PREFIX$moduleName.lora_B.weight")
 
 /** Write an adapter as safetensors: float32, PEFT keys, the same bytes for the same adapter as in every client. */
-fun adapterToBytes(adapter: Adapter): ByteArray = safetensorsToBytes(toMatrices(adapter).mapValues { tensorOf(it.value) })
+fun adapterToBytes(adapter: Adapter): ByteArray =
+    safetensorsToBytes(toMatrices(adapter).mapValues { tensorOf(it.value) })
 
 /**
  * Read and check an adapter from safetensors bytes; nothing in them is trusted.

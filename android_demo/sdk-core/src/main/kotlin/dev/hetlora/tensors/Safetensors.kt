@@ -110,7 +110,7 @@ private fun checkFilled(entries: List<Entry>, dataBytes: Int) {
     for (entry in entries.sortedWith(compareBy({ it.begin }, { it.end }))) {
         if (entry.begin != end || entry.end < entry.begin) throw malformed("${entry.key} does not begin at $end")
         val size = try {
-            entry.shape.fold(entry.dtype.sizeBytes.toLong()) { product, side -> Math.multiplyExact(product, side.toLong()) }
+            entry.shape.map(Int::toLong).fold(entry.dtype.sizeBytes.toLong(), Math::multiplyExact)
         } catch (error: ArithmeticException) {
             throw malformed("${entry.key} has too large a shape", error)
         }
@@ -121,5 +121,6 @@ private fun checkFilled(entries: List<Entry>, dataBytes: Int) {
 }
 
 private fun malformed(got: String, cause: Throwable? = null) = HetloraException(
-    ErrorCode.MALFORMED_TENSORS, "adapter bytes are not a safetensors file", got, "float32 or float16 safetensors", cause,
+    ErrorCode.MALFORMED_TENSORS, "adapter bytes are not a safetensors file", got, "float32 or float16 safetensors",
+    cause,
 )

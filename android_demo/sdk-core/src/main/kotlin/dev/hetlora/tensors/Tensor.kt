@@ -57,6 +57,12 @@ class Tensor internal constructor(val dtype: Dtype, val shape: List<Int>, bytes:
         fun ofInt8s(shape: List<Int>, values: ByteArray): Tensor =
             make(Dtype.I8, shape, values.size) { it.put(values) }
 
+        /** One row of int32 or uint32. */
+        fun ofIndices(dtype: Dtype, values: IntArray): Tensor {
+            require(dtype == Dtype.I32 || dtype == Dtype.U32) { "$dtype is no index" }
+            return make(dtype, listOf(values.size), values.size) { it.asIntBuffer().put(values) }
+        }
+
         private fun make(dtype: Dtype, shape: List<Int>, count: Int, put: (ByteBuffer) -> Unit): Tensor {
             require(shape.fold(1, Math::multiplyExact) == count) { "$count numbers do not make $shape" }
             val bytes = ByteBuffer.allocate(Math.multiplyExact(count, dtype.sizeBytes)).order(ByteOrder.LITTLE_ENDIAN)

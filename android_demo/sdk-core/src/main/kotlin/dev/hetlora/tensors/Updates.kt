@@ -7,40 +7,45 @@ import dev.hetlora.messages.Trained
 import dev.hetlora.messages.UploadPrecision
 
 /** What of an adaptation this package writes no update for, in words; null where it can write it. */
-fun unsupportedUpdate(adaptation: Adaptation): String? = when {
-    adaptation.trained == Trained.CORE -> "cores"
-    adaptation.selectedRanks != null -> "selected_ranks"
-    adaptation.uploadDensity < 1 -> "upload_density below 1"
-    else -> null
-}
+fun unsupportedUpdate(adaptation: Adaptation): String? = if (adaptation.trained == Trained.CORE) "cores" else null
 
 /**
- * The update that an adaptation asks for: the factors that are sent, whole; or, in another precision than float32,
- * their change against what was received.
+ * The update that an adaptation asks for, and no more: factors, or ranks of them, or the largest entries of their
+ * change. In another precision than float32 all numbers are changes against what was received.
  *
- * @param adapter what training made of [received], perhaps cut to lower ranks since.
- * @throws HetloraException [ErrorCode.RANK_OUT_OF_RANGE]: a change of an adapter that has higher ranks;
- *   [ErrorCode.NON_FINITE_VALUES]: see [rounded].
+ * @param adapter what training made of [received]; cut to lower ranks since, where factors are sent whole.
+ * @throws HetloraException [ErrorCode.RANK_OUT_OF_RANGE]: a change of an adapter of higher ranks, or selected ranks
+ *   or entries of one of other ranks; [ErrorCode.NON_FINITE_VALUES]: see [rounded];
+ *   [ErrorCode.DEPENDENCY_MISSING]: see [unsupportedUpdate].
  */
 fun contract(adapter: Adapter, adaptation: Adaptation, received: Adapter): ByteArray {
     checkSupported(adaptation)
+    val isChange = adaptation.uploadPrecision != UploadPrecision.FLOAT32
     val sent = sentMatrices(adapter, adaptation)
-    if (adaptation.uploadPrecision == UploadPrecision.FLOAT32) {
-        return safetensorsToBytes(sent.mapValues { tensorOf(it.value) })
+    if (!adaptation.sendsWholeRanks && adapter.ranks != received.ranks) {
+        throw HetloraException(ErrorCode.RANK_OUT_OF_RANGE, "ranks of a change", adapter.ranks, received.ranks)
     }
-    val before = toMatrices(received)
-    val changes = sent.mapValues { (key, now) -> now.minus(before.getValue(key)) }
-    return safetensorsToBytes(rounded(changes, adaptation.uploadPrecision))
+    val changes by lazy { changes(sent, toMatrices(received)) }
+    val selected = adaptation.selectedRanks
+    val tensors = when {
+        selected != null -> ofRanks(
+            movedMost(adapter, received, minOf(selected, Int.MAX_VALUE.toLong()).toInt()), if (isChange) changes else sent,
+        )
+        adaptation.uploadDensity < 1 -> largestEntries(changes, adaptation.uploadDensity)
+        else -> (if (isChange) changes else sent).mapValues { tensorOf(it.value) }
+    }
+    return safetensorsToBytes(rounded(tensors, adaptation.uploadPrecision))
 }
 
 /**
- * The whole adapter that an update stands for: what it leaves out is as in [received].
+ * The whole adapter that an update of whole factors stands for: what it leaves out is as in [received].
  *
- * @throws HetloraException [ErrorCode.MALFORMED_TENSORS], [ErrorCode.NON_FINITE_VALUES], [ErrorCode.SPEC_MISMATCH]:
- *   tensors of other names or shapes; [ErrorCode.RANK_OUT_OF_RANGE]: more ranks than were received.
+ * @throws HetloraException [ErrorCode.MALFORMED_TENSORS], [ErrorCode.NON_FINITE_VALUES]: see [unrounded];
+ *   [ErrorCode.SPEC_MISMATCH]: tensors of other names or shapes; [ErrorCode.RANK_OUT_OF_RANGE]: more ranks than were
+ *   received.
  */
 fun expand(data: ByteArray, adaptation: Adaptation, received: Adapter): Adapter {
-    checkSupported(adaptation)
+    require(adaptation.sendsWholeRanks) { "parts of factors are put together by the service alone" }
     val came = unrounded(readSafetensors(data), adaptation.uploadPrecision)
     checkKeys(came.keys, received.factors.keys.flatMap { sentKeys(it, adaptation) })
     val isChange = adaptation.uploadPrecision != UploadPrecision.FLOAT32
@@ -56,7 +61,12 @@ fun expand(data: ByteArray, adaptation: Adaptation, received: Adapter): Adapter 
     return Adapter(received.spec, factors)
 }
 
-/** Whether lora_A, and whether lora_B, is sent back. */
+/** The factors that are sent by PEFT key. */
+internal fun sentMatrices(adapter: Adapter, adaptation: Adaptation): Map<String, Matrix> {
+    val whole = toMatrices(adapter)
+    return adapter.factors.keys.flatMap { sentKeys(it, adaptation) }.associateWith { whole.getValue(it) }
+}
+
 private fun sentKeys(moduleName: String, adaptation: Adaptation): List<String> {
     val keys = factorKeys(moduleName)
     return when {
@@ -66,10 +76,43 @@ private fun sentKeys(moduleName: String, adaptation: Adaptation): List<String> {
     }
 }
 
-/** The factors that are sent by PEFT key. */
-internal fun sentMatrices(adapter: Adapter, adaptation: Adaptation): Map<String, Matrix> {
-    val whole = toMatrices(adapter)
-    return adapter.factors.keys.flatMap { sentKeys(it, adaptation) }.associateWith { whole.getValue(it) }
+/** What factors changed by, of those received as many ranks as they have. */
+private fun changes(sent: Map<String, Matrix>, received: Map<String, Matrix>): Map<String, Matrix> =
+    sent.mapValues { (key, now) ->
+        val before = received.getValue(key)
+        if (now.rows > before.rows || now.columns > before.columns) {
+            throw HetloraException(
+                ErrorCode.RANK_OUT_OF_RANGE, "ranks of a change", "$key (${now.rows}, ${now.columns})",
+                "up to (${before.rows}, ${before.columns})",
+            )
+        }
+        val cut = before.fitted(now.rows, now.columns)
+        Matrix(now.rows, now.columns, FloatArray(now.values.size) { now.values[it] - cut.values[it] })
+    }
+
+/** These ranks of the modules, and of each of the given factors the rows or columns that they are. */
+private fun ofRanks(chosen: Map<String, IntArray>, sent: Map<String, Matrix>): Map<String, Tensor> {
+    val found = LinkedHashMap<String, Tensor>()
+    for ((name, ranks) in chosen) {
+        val keys = factorKeys(name)
+        found["$KEY_PREFIX$name.$RANKS"] = Tensor.ofIndices(Dtype.I32, ranks)
+        sent[keys.loraA]?.let { found[keys.loraA] = tensorOf(it.rowsAt(ranks)) }
+        sent[keys.loraB]?.let { found[keys.loraB] = tensorOf(it.columnsAt(ranks)) }
+    }
+    return found
+}
+
+/** The share of the entries of all tensors, the largest, and their positions, row by row. */
+private fun largestEntries(changes: Map<String, Matrix>, density: Double): Map<String, Tensor> {
+    val magnitudes = changes.values.map { own -> DoubleArray(own.values.size) { Math.abs(own.values[it].toDouble()) } }
+    val places = largest(magnitudes, keptEntries(density, magnitudes.sumOf { it.size }))
+    val found = LinkedHashMap<String, Tensor>()
+    for ((entry, positions) in changes.entries.zip(places)) {
+        val values = FloatArray(positions.size) { entry.value.values[positions[it]] }
+        found[entry.key] = Tensor.of(listOf(positions.size), values)
+        found["${entry.key}.$POSITIONS"] = Tensor.ofIndices(Dtype.U32, positions)
+    }
+    return found
 }
 
 private fun Matrix?.on(own: Matrix, isChange: Boolean): Matrix {
@@ -80,17 +123,7 @@ private fun Matrix?.on(own: Matrix, isChange: Boolean): Matrix {
     return if (isChange) Matrix(rows, columns, FloatArray(values.size) { own.values[it] + values[it] }) else this
 }
 
-private fun Matrix.minus(before: Matrix): Matrix {
-    if (rows > before.rows || columns > before.columns) {
-        throw HetloraException(
-            ErrorCode.RANK_OUT_OF_RANGE, "ranks of a change", "($rows, $columns)", "up to (${before.rows}, ${before.columns})",
-        )
-    }
-    val cut = before.fitted(rows, columns)
-    return Matrix(rows, columns, FloatArray(values.size) { values[it] - cut.values[it] })
-}
-
 private fun checkSupported(adaptation: Adaptation) {
     val part = unsupportedUpdate(adaptation) ?: return
-    throw HetloraException(ErrorCode.DEPENDENCY_MISSING, "an update that this client does not write", part, "whole factors")
+    throw HetloraException(ErrorCode.DEPENDENCY_MISSING, "an update that this client does not write", part, "factors")
 }

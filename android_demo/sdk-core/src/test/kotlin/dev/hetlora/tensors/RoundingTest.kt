@@ -49,7 +49,7 @@ class RoundingTest {
             val values = rows(row.getValue("values")) { it.jsonPrimitive.double }
             val key = "base_model.model.m.${row.getValue("factor").jsonPrimitive.content}.weight"
             val matrix = matrix(*values.toTypedArray())
-            val written = rounded(mapOf(key to matrix), UploadPrecision.INT8)
+            val written = rounded(mapOf(key to tensorOf(matrix)), UploadPrecision.INT8)
             val numbers = rows(row.getValue("numbers")) { it.jsonPrimitive.int.toByte() }.flatten()
             val scales = row.getValue("scales").jsonArray.map { it.jsonPrimitive.content }
             assertArrayEquals(row.toString(), numbers.toByteArray(), written.getValue(key).int8s())
@@ -119,8 +119,11 @@ class RoundingTest {
         assertCode(ErrorCode.RANK_OUT_OF_RANGE) {
             contract(received, Adaptation(uploadPrecision = UploadPrecision.INT8), truncate(received, 1))
         }
-        assertEquals("selected_ranks", unsupportedUpdate(Adaptation(selectedRanks = 1)))
-        assertCode(ErrorCode.DEPENDENCY_MISSING) { contract(received, Adaptation(uploadDensity = 0.5), received) }
+        assertCode(ErrorCode.RANK_OUT_OF_RANGE) {
+            contract(truncate(received, 1), Adaptation(uploadDensity = 0.5), received)
+        }
+        assertEquals("cores", unsupportedUpdate(Adaptation(trained = Trained.CORE)))
+        assertCode(ErrorCode.DEPENDENCY_MISSING) { contract(received, Adaptation(trained = Trained.CORE), received) }
     }
 
     @Test
