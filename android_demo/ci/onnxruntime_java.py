@@ -80,8 +80,8 @@ def build_shim() -> Path:
 
 
 def _fetch() -> None:
-    for folder in (UPSTREAM, JAR.parent):
-        folder.mkdir(parents=True, exist_ok=True)
+    for place in (UPSTREAM, JAR.parent):
+        place.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=FOLDER) as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         _run(
