@@ -30,6 +30,8 @@ class Page {
     const own = await this.examples.all();
     element<HTMLTextAreaElement>("examples").value = linesOf(own);
     say("count", `${own.length} kept`);
+    // Disabled until here: what is set before would be overwritten.
+    element<HTMLButtonElement>("keep").disabled = false;
     element("keep").onclick = () => this.told(() => this.keepExamples());
     element<HTMLInputElement>("file").onchange = () => this.told(() => this.readFile());
     element("start").onclick = () => this.told(() => this.start());
@@ -130,7 +132,7 @@ class Page {
 async function begin(): Promise<void> {
   const database = await IndexedDatabase.open("hetlora");
   // Else a browser that is short of room may clear it, and the device would be another one.
-  await navigator.storage?.persist?.();
+  void navigator.storage?.persist?.();
   await new Page(database, new Examples(database), await keptSettings(database)).show();
 }
 

@@ -43,11 +43,12 @@ async function drive(asked: Asked) {
     page.on("pageerror", (error) => faults.push(String(error)));
     page.on("console", (said) => said.type() === "error" && faults.push(said.text()));
     await page.goto(asked.url, { waitUntil: "load" });
+    await page.waitForSelector("#start:enabled"); // then the page has read what it keeps
     await page.type("#population", asked.population);
     await page.type("#token", asked.token);
     await page.$eval("#examples", (area, lines) => ((area as HTMLTextAreaElement).value = lines), asked.examples);
     await page.click("#keep");
-    await waitFor(page, "count", "kept", 10);
+    await waitFor(page, "count", `^${asked.examples.split("\n").length} kept`, 10);
     await page.click("#start");
     try {
       if (asked.reload_after_step !== null) {
