@@ -18,7 +18,7 @@ from edge_sdk.planning.forecast import (
 )
 from edge_sdk.planning.ladder import lengths, ranks_of, rows_at_a_time
 from edge_sdk.units import MIB
-from hetlora.errors import DeviceTooSmall
+from hetlora.errors import DeviceTooSmall, NoExamples
 from hetlora.fixed_sizes import fixed_sizes
 from hetlora.manifest import Manifest, reads_images
 from hetlora.messages.device import CapabilityReport, Offer
@@ -108,6 +108,7 @@ class Planner:
             DeviceTooSmall: not even the lowest rank fits, and the message says by how much; or real steps
                 took far more memory than was forecast.
             RankOutOfRange: the offer leaves no rank, or not the one that the bundle is stamped for.
+            NoExamples: there are none, or none any more.
         """
         self._check_correction()
         for max_tokens in self.lengths():
@@ -160,6 +161,8 @@ class Planner:
         return attempt if attempt.passes is not None else self._within_time(attempt)
 
     def _within_memory(self, rank: int, max_tokens: int) -> Attempt:
+        if self.example_count < 1:  # they may expire while a bundle is fetched
+            raise NoExamples("this device holds no examples", expected="at least one to plan for")
         sizes = fixed_sizes(self.manifest)
         batch = sizes.rows or min(self.offer.training.batch_size, self.example_count)
         tokens = sizes.tokens or min(max_tokens, self.longest_tokens or max_tokens)
@@ -174,7 +177,7 @@ class Planner:
 
     def _within_time(self, attempt: Attempt) -> Attempt:
         asked, forecast = self.offer.training.steps, attempt.forecast
-        possible = min(asked, math.floor(self.offer.round_seconds / forecast.step_seconds))
+        possible = math.floor(min(asked, self.offer.round_seconds / forecast.step_seconds))
         least = math.ceil(LEAST_SHARE_OF_STEPS * asked)
         forecast = replace(forecast, steps=max(possible, least))
         traffic = self.capabilities.traffic_bytes_per_round

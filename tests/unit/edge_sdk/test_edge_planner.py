@@ -23,7 +23,7 @@ from edge_sdk.planning.forecast import (
 from edge_sdk.planning.ladder import ladder
 from edge_sdk.planning.planner import LEAST_SHARE_OF_STEPS, Planner
 from edge_sdk.units import MIB
-from hetlora.errors import DeviceTooSmall, RankOutOfRange
+from hetlora.errors import DeviceTooSmall, NoExamples, RankOutOfRange
 from hetlora.messages.device import CapabilityReport, Offer
 
 
@@ -300,3 +300,13 @@ def test_choice_fits_and_the_next_rung_does_not(
     higher = [rank for rank in ladder(min_rank, max_rank) if rank > choice.rank]
     assert not any(fits(rank) for rank in higher)
     assert (choice.bound_by == "offer") == (not higher)
+
+
+def test_round_without_an_end_leaves_time_for_all_steps() -> None:
+    choice = Planner(_device(), MANIFEST, _offer(round_seconds=1e308), example_count=1).choose()
+    assert choice.forecast.steps == _offer().training.steps
+
+
+def test_examples_that_are_gone_by_then_are_told() -> None:
+    with pytest.raises(NoExamples):
+        Planner(_device(), MANIFEST, _offer(), example_count=0).choose()

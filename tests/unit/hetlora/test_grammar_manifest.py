@@ -222,7 +222,10 @@ def test_step_that_would_take_no_time_is_refused(manifest_fields: Fields) -> Non
     for place in ("flops", "written_bytes"):
         put(manifest_fields, f"cost_model/{place}", {})
     with pytest.raises(BundleInvalid, match="takes no time"):
-        parse_manifest(put(manifest_fields, "cost_model/graph_nodes", 0))
+        parse_manifest(put(manifest_fields, "cost_model/graph_nodes", 1000))
+    put(manifest_fields, "cost_model/most_chunk_rows", 0)
+    with pytest.raises(BundleInvalid, match="takes no time"):  # rows of chunks that there are none of
+        parse_manifest(put(manifest_fields, "cost_model/flops", {"per_chunk_row": 5}))
 
 
 @pytest.mark.parametrize(
