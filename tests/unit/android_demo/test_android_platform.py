@@ -22,6 +22,7 @@ TABLE = """
 29  android.app.Old: static java.lang.String[] open(java.nio.file.Path, android.app.Old$Way...)
 35  android.app.Old: protected boolean onTimeout(long, double)
 24  android.app.Told: default int length()
+26  android.app.Old: generic before <T:Ljava/lang/Number;>()V
 """
 
 
@@ -76,7 +77,7 @@ def test_a_jdk_reads_what_the_table_declares(made: Path) -> None:
 
     assert members("android.app.Old") == {
         "public class android.app.Old {",
-        "public void before();",
+        "public <T extends java.lang.Number> void before();",
         "public static final int TYPE = -7;",
         'public static final java.lang.String NAME = "data";',
         "public static native java.lang.String[] open(java.nio.file.Path, android.app.Old$Way...);",
@@ -97,6 +98,7 @@ def test_a_jdk_reads_what_the_table_declares(made: Path) -> None:
         ("26  android.app.Missing: void run()", "comes first"),
         ("26  android.app.Old: void run(String)", "needs its package"),
         ("26  android.app.Old: run()", "no such member"),
+        ("26  android.app.Old: generic run ()V", "0 methods have the name run"),
     ],
 )
 def test_a_line_that_fits_nothing_is_named(
