@@ -18,9 +18,6 @@ class Preferences(context: Context) {
 
     val conditions: Conditions get() = Conditions(whileCharging, whileUnmetered, whileIdle)
 
-    /** Of which a client is made: another one is needed when they change. */
-    val membership: List<String> get() = listOf(serviceUrl, population, enrolmentToken)
-
     private inner class Text(private val name: String) {
         operator fun getValue(owner: Any, property: Any): String = stored.getString(name, null).orEmpty()
 
