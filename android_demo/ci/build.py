@@ -82,7 +82,9 @@ def main() -> int:
             )
         with locked(BUILD / "compiling.lock"):
             paths = [path for module in chosen for path in build.class_path(module, tests=True)]
-            if packs:
+        if packs:
+            # In folders of its own: who compiles for this machine's Java need not wait for it.
+            with locked(BUILD / "packing.lock"):
                 _pack(build, asked=APP.name in options.module)
     except (ToolchainMissing, CompilationFailed, ToolFailed) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
