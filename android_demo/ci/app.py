@@ -71,7 +71,7 @@ def build_app(tools: Toolchain, android: AndroidTools) -> Path:
     FOLDER.mkdir(parents=True, exist_ok=True)
     resources = FOLDER / "resources.apk"
     _link_resources(android, AppSettings.read(), resources)
-    build = Build(tools, (PLATFORM, _numbers(android)))
+    build = Build(tools, PLATFORM, {APP.name: _numbers(android)})
     classes = [build.compiled(BY_NAME[name], "main") for name in (*(each.name for each in MODULES), APP.name)]
     _shrink(android, tools, classes)
     if own := [name for name in dynamic_classes(REACHED) if name.startswith("dev/hetlora/")]:

@@ -107,7 +107,7 @@ def test_what_android_lacks_does_not_compile(name: str, packed: Packed, tmp_path
 
     source = tmp_path / f"{name}.kt"
     source.write_text(f"val here = {NOT_OF_ANDROID[name]}\n")
-    build = compilation.Build(toolchain.toolchain(), (packed.tools.PLATFORM,))
+    build = compilation.Build(toolchain.toolchain(), packed.tools.PLATFORM)
     command = [build.tools.java, *compilation.JAVA_FLAGS, "-cp", str(build.tools.compiler)]
     command += [compilation.COMPILER, *compilation.FLAGS, *compilation.ANDROID_FLAGS]
     libraries = [packed.tools.PLATFORM, build.tools.libraries["stdlib"]]
