@@ -38,8 +38,8 @@ class CompilationFailed(Exception):
 class Build:
     """Compiles modules with a toolchain; each once.
 
-    `android`: Android's classes, which stand before all libraries; without, code is compiled for this machine's
-    Java. `generated`: classes of one module alone that no source of it declares, by its name.
+    `android`: Android's classes, which stand before all libraries; without, code is compiled for this
+    machine's Java. `generated`: classes of one module alone that no source of it declares, by its name.
     """
 
     tools: Toolchain
