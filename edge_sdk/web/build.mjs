@@ -18,7 +18,7 @@ const wasmBuild = {
 
 const sources = (folder) => readdirSync(folder).filter((name) => name.endsWith(".ts")).map((name) => `${folder}/${name}`);
 
-// Programs are run by tests in Python.
+// Programs are run by tests and benchmarks in Python; pages are what a browser loads for them.
 async function buildTests() {
   rmSync("build", { recursive: true, force: true });
   const tests = sources("test").filter((name) => name.endsWith(".test.ts"));
@@ -33,6 +33,7 @@ async function buildTests() {
     packages: "external",
     plugins: [wasmBuild],
   });
+  await build({ ...shared, entryPoints: sources("test/pages"), outdir: "build/test/pages", platform: "browser" });
 }
 
 async function buildPage() {

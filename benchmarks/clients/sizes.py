@@ -1,0 +1,50 @@
+"""Bytes that a user fetches before any model: the built page's files, and the app's package."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.table import Table
+
+from benchmarks.clients.jvm import CLIENT
+
+# Beside what is served there are maps of the sources, which no page fetches.
+SERVED: Final = (".html", ".js", ".mjs", ".css", ".svg", ".wasm")
+APKS: Final = CLIENT / "build" / "app"
+
+
+@dataclass(frozen=True, slots=True)
+class FileSize:
+    """A file of the page, or an APK; `gzip_bytes` is what a proxy that packs would send."""
+
+    name: str
+    size_bytes: int
+    gzip_bytes: int
+
+
+def file_sizes(folder: Path, endings: tuple[str, ...]) -> list[FileSize]:
+    """Of a folder's files with these endings, the largest first; none where there is no folder."""
+    if not folder.is_dir():
+        return []
+    sizes = [_size(path) for path in folder.iterdir() if path.suffix in endings and path.is_file()]
+    return sorted(sizes, key=lambda size: (-size.size_bytes, size.name))
+
+
+def sizes_table(page: list[FileSize], apks: list[FileSize]) -> Table:
+    """For people, in KB."""
+    table = Table(title="What is fetched before any model", title_justify="left")
+    table.add_column("file")
+    for heading in ("KB", "KB packed by gzip"):
+        table.add_column(heading, justify="right")
+    whole = FileSize("page", sum(own.size_bytes for own in page), sum(own.gzip_bytes for own in page))
+    for size in [*page, *([whole] if page else []), *apks]:
+        table.add_row(size.name, f"{size.size_bytes / 1e3:,.1f}", f"{size.gzip_bytes / 1e3:,.1f}")
+    return table
+
+
+def _size(path: Path) -> FileSize:
+    data = path.read_bytes()
+    return FileSize(path.name, len(data), len(gzip.compress(data, 9, mtime=0)))
