@@ -14,11 +14,13 @@ from rich.table import Table
 from benchmarks.clients.processes import Client, Steps
 from benchmarks.clients.training import Training
 from benchmarks.harness import median_ratio
-from hetlora.errors import DependencyMissing, HetloraError
+from hetlora.errors import DependencyMissing, HetloraError, SettingsError
 
 # Of each step's loss, relative to Python's. All compute in float32, with sums in another order; it is
 # several times what was seen.
 LOSS_TOLERANCE: Final = 1e-4
+# What a row without figures begins with, by the error; any other failed.
+_KINDS: Final = {DependencyMissing: "missing", SettingsError: "not run"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def run_in_turn(
             except HetloraError as error:
                 if name == first:
                     raise
-                words[name] = f"{'missing' if isinstance(error, DependencyMissing) else 'failed'}: {error}"
+                words[name] = f"{_KINDS.get(type(error), 'failed')}: {error}"
     return {name: Outcome([] if name in words else runs[name], words.get(name, "")) for name in clients}
 
 

@@ -67,6 +67,12 @@ function codeOf(action: () => unknown): string {
   return "none";
 }
 
+test("a word that a vocabulary of words lacks is its token for the unknown, and left out where there is none", () => {
+  assert.deepEqual(encoderOf(WORDS).ids("a strange b"), [2, 0, 3]);
+  const { unk_token: _, ...model } = WORDS.model;
+  assert.deepEqual(encoderOf({ ...WORDS, model }).ids("a strange b"), [2, 3]);
+});
+
 test("a continuation is learned after its text, which loses its beginning first", () => {
   const generation = { vocabulary: 6, eos_token_ids: [5], decoder_start_token_id: null };
   const manifest = manifestOf({ task: "text-generation", labels: [], max_tokens: 5, generation });
