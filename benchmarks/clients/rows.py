@@ -18,7 +18,7 @@ from hetlora.errors import DependencyMissing, HetloraError, SettingsError
 
 # Of each step's loss, relative to Python's. All compute in float32, with sums in another order; it is
 # several times what was seen.
-LOSS_TOLERANCE: Final = 1e-4
+LOSS_TOLERANCE: Final = 2e-5
 # What a row without figures begins with, by the error; any other failed.
 _KINDS: Final = {DependencyMissing: "missing", SettingsError: "not run"}
 
