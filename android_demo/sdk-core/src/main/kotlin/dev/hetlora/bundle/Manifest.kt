@@ -13,6 +13,7 @@ import dev.hetlora.tensors.AdapterSpec
 import dev.hetlora.tensors.ModuleSpec
 import kotlinx.serialization.SerialName
 import kotlinx.serialization.Serializable
+import kotlinx.serialization.json.JsonElement
 
 const val MANIFEST_NAME = "manifest.json"
 const val MAX_MANIFEST_BYTES = 4 * 1024 * 1024
@@ -110,9 +111,13 @@ class Manifest(
     val android: ClientFiles?,
     val files: Map<String, ObjectRef>,
     plannable: () -> PlannableBundle,
+    meaning: () -> Map<String, JsonElement>,
 ) {
     /** What planning reads of it; `bundle_invalid` where that is of another kind. */
     val plannable: PlannableBundle by lazy(plannable)
+
+    /** What an update of it depends on; see [checkVariant]. */
+    internal val meaning: Map<String, JsonElement> by lazy(meaning)
 }
 
 /**
@@ -145,7 +150,7 @@ fun parseManifest(bytes: ByteArray): Manifest {
     return Manifest(
         told.task, told.labels, told.maxTokens, spec, told.untrained, told.fixedRank, told.inputs, told.generation,
         told.optimizer, told.graphs, told.android, told.files,
-        { PlannableBundle.of(bytes) },
+        { PlannableBundle.of(bytes) }, { meaningOf(bytes) },
     )
 }
 
