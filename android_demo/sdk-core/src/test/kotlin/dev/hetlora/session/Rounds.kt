@@ -78,8 +78,9 @@ class Rounds(val service: FakeService = FakeService()) : AutoCloseable {
         clock: () -> Double = { System.currentTimeMillis() / 1000.0 },
         onEvent: (Event) -> Unit = {},
         circumstances: Circumstances = AnyTime,
+        chooser: RankChooser = RankChooser { _, _ -> fixedRank(rank, 16, 4) },
     ) = DeviceClient(
-        service.url, Membership("fleet", "token"), files, trainers, { _, _ -> fixedRank(rank, 16, 4) }, { GIVEN },
+        service.url, Membership("fleet", "token"), files, trainers, chooser, { GIVEN },
         circumstances, connections, clock = clock, random = Shortest, onEvent = onEvent,
     )
 
