@@ -39,13 +39,10 @@ class TrainingAssignment(private val offer: Offer, private val tools: Equipment)
      */
     fun run(): Visit = try {
         work()
-    } catch (error: HetloraException) {
-        if (error.isA(ErrorCode.SERVICE_AWAY) || error.code == ErrorCode.STOPPED) throw error
-        giveBack(error)
-    } catch (error: Exception) {
-        giveBack(error)
-    } catch (error: OutOfMemoryError) {
-        giveBack(error)
+    } catch (thrown: Throwable) {
+        val fault = faultOf(thrown)
+        if (!isGivenBack(fault)) throw fault
+        giveBack(fault)
     }
 
     private fun work(): Visit {
