@@ -10,7 +10,10 @@ import java.io.File
 
 /** What stays free for the update, the examples and whatever else lives on the device. */
 const val DISK_RESERVE_BYTES = 64L * 1024 * 1024
-private const val FOLDER = "bundles"
+
+/** Where bundles lie, by digest. */
+internal const val BUNDLES = "bundles"
+private const val FOLDER = BUNDLES
 
 /** A bundle on the device: its manifest, and the folder where those of its files lie that were asked for. */
 class Bundle(val manifest: Manifest, val digest: String, val folder: File)
@@ -22,11 +25,13 @@ class Bundle(val manifest: Manifest, val digest: String, val folder: File)
  * fetched again. Where the disk has no room for a bundle, other downloads that were cut go, and then other bundles,
  * the one that was not used for longest first.
  *
+ * @param needed digests of bundles that are never removed.
  * @param freeBytes how much the disk of a folder has free.
  */
 class BundleCache(
     private val files: DeviceFiles,
     private val downloads: Downloads,
+    private val needed: () -> Set<String> = { emptySet() },
     private val freeBytes: (File) -> Long = { it.usableSpace },
 ) {
     private val hashed = mutableSetOf<String>()
@@ -125,7 +130,7 @@ class BundleCache(
     }
 
     private fun others(ref: ObjectRef): List<String> =
-        files.list(FOLDER).filter { it != ref.sha256 }.sortedBy { files.file("$FOLDER/$it").lastModified() }
+        (files.list(FOLDER) - needed() - ref.sha256).sortedBy { files.file("$FOLDER/$it").lastModified() }
 
     private fun hasRoom(wantedBytes: Long): Boolean =
         wantedBytes == 0L || wantedBytes + DISK_RESERVE_BYTES <= freeBytes(files.file(FOLDER))
