@@ -62,16 +62,33 @@ class BundleCache(
     fun bundle(ref: ObjectRef, wanted: (Manifest) -> Set<String>): Bundle {
         val manifest = manifest(ref)
         val folder = "$FOLDER/${ref.sha256}"
-        val missing = wanted(manifest).sorted().map { it to listed(manifest, it) }
-            .filterNot { (name, file) -> holds("$folder/$name", file) }
+        val missing = missing(ref, wanted)
         makeRoom(ref, missing.map { (_, file) -> file })
         missing.forEach { (name, file) -> fetch(file, "$folder/$name", name) }
         files.file(folder).setLastModified(System.currentTimeMillis()) // used now: see `others`
         return Bundle(manifest, ref.sha256, files.file(folder))
     }
 
+    /**
+     * Have room for what is missing of a bundle, before the service is told that it is taken.
+     *
+     * @throws HetloraException as of [bundle].
+     */
+    fun makeRoom(ref: ObjectRef, wanted: (Manifest) -> Set<String>) =
+        makeRoom(ref, missing(ref, wanted).map { (_, file) -> file })
+
+    /** What is to be fetched still of a bundle; errors as of [manifest]. */
+    fun missingBytes(ref: ObjectRef, wanted: (Manifest) -> Set<String>): Long =
+        missing(ref, wanted).sumOf { (_, file) -> file.sizeBytes - downloads.arrivedBytes(file) }
+
     /** Hash what is there of all bundles once more before its next use, as one turned out unusable. */
     fun doubt() = hashed.clear()
+
+    private fun missing(ref: ObjectRef, wanted: (Manifest) -> Set<String>): List<Pair<String, ObjectRef>> {
+        val manifest = manifest(ref)
+        return wanted(manifest).sorted().map { it to listed(manifest, it) }
+            .filterNot { (name, file) -> holds("$FOLDER/${ref.sha256}/$name", file) }
+    }
 
     private fun listed(manifest: Manifest, name: String): ObjectRef = manifest.files[name] ?: throw HetloraException(
         ErrorCode.BUNDLE_INVALID,

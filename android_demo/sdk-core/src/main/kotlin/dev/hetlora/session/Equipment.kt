@@ -1,31 +1,22 @@
 package dev.hetlora.session
 
 import dev.hetlora.bundle.BundleCache
-import dev.hetlora.bundle.Manifest
 import dev.hetlora.folder.DeviceFiles
 import dev.hetlora.messages.Offer
 import dev.hetlora.messages.Receipt
 import dev.hetlora.messages.Report
+import dev.hetlora.planning.RankChoice
 import dev.hetlora.transport.DeviceService
 import dev.hetlora.transport.Downloads
 import dev.hetlora.transport.Uploads
 import java.io.File
 import java.io.IOException
 
-/** How a device takes an offer: at this rank, with texts of so many tokens, so many rows at a time. */
-class RankChoice(val rank: Int, val maxTokens: Int, val microBatch: Int)
-
-/** Chooses how to take an offer. */
-fun interface RankChooser {
-    /** @throws dev.hetlora.errors.HetloraException `device_too_small`: no rank within the limits fits this device. */
-    fun choose(offer: Offer, manifest: Manifest): RankChoice
-}
-
 /** What an app may be told while a visit goes on, for a progress bar or a log. */
 sealed class Event {
     class CheckedIn(val offer: Offer?, val reason: String) : Event()
     class AwaitingApproval(val deviceId: String) : Event()
-    class RankChosen(val choice: RankChoice) : Event()
+    class RankChosen(val choice: RankChoice, val variant: String? = null) : Event()
     class Resumed(val steps: Int) : Event()
     class StepDone(val step: Int, val steps: Int, val loss: Double) : Event()
     class RankPruned(val from: Int, val to: Int) : Event()

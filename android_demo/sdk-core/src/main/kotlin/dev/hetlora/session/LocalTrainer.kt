@@ -1,18 +1,28 @@
 package dev.hetlora.session
 
-import dev.hetlora.messages.TrainingSettings
-import dev.hetlora.tensors.Adapter
 import dev.hetlora.bundle.Bundle
 import dev.hetlora.bundle.Manifest
+import dev.hetlora.messages.Adaptation
+import dev.hetlora.messages.TrainingSettings
+import dev.hetlora.planning.StepPlan
+import dev.hetlora.planning.StepsTaken
+import dev.hetlora.tensors.Adapter
+import dev.hetlora.tensors.Matrix
+import dev.hetlora.training.Parametrisation
 import java.io.Closeable
 
-/** What a trainer is to train: a bundle's model under `received`, with batches that `seed` draws. */
+/**
+ * What a trainer is to train: a bundle's model under `received`, with batches that `seed` draws.
+ *
+ * `how` says which of its numbers are trained, and what stands beside them.
+ */
 class TrainingTask(
     val bundle: Bundle,
     val received: Adapter,
     val training: TrainingSettings,
     val seed: Long,
     val microBatch: Int,
+    val how: Parametrisation = Parametrisation(),
 )
 
 /** The trainers of one runtime, over the examples of one device. */
@@ -24,11 +34,31 @@ interface LocalTrainers {
     fun filesOf(manifest: Manifest): Set<String>
 
     /**
+     * Look whether there are examples that a bundle of this manifest learns from; before the offer is taken.
+     *
+     * @throws dev.hetlora.errors.HetloraException `no_examples`; `data_unreadable`: a kind that its task does not
+     *     learn from, or a label that it does not know.
+     */
+    fun checkExamples(manifest: Manifest)
+
+    /**
      * What of the settings it cannot do, in words; null where it can do all of them.
      *
-     * It is asked before training: what cannot be done is given back, and never done otherwise than asked for.
+     * It is asked before the offer is taken: what cannot be done is given back, and never done otherwise than
+     * asked for.
      */
     fun unsupported(training: TrainingSettings): String?
+
+    /** The same of a plan, which comes with the taking, and is given back before training. */
+    fun unsupported(asked: Adaptation): String?
+
+    /**
+     * Open a bundle, take real steps of one micro-batch at no learning rate, and say what they took; null where this
+     * runtime cannot tell. `mayGoOn` is called before each, and may end it.
+     *
+     * @throws OutOfMemoryError there is no memory for them.
+     */
+    fun tryOut(bundle: Bundle, step: StepPlan, training: TrainingSettings, mayGoOn: () -> Unit): StepsTaken? = null
 
     /** A trainer at its first step. */
     fun open(task: TrainingTask): LocalTrainer
@@ -51,6 +81,9 @@ interface LocalTrainer : Closeable {
 
     /** The adapter as it is now, of the ranks that it began with. */
     fun adapter(): Adapter
+
+    /** The cores as they are now, by module; none where factors are trained. */
+    fun cores(): Map<String, Matrix> = emptyMap()
 
     /** All that is needed to go on from here. */
     fun checkpoint(): ByteArray

@@ -1,5 +1,6 @@
 package dev.hetlora.session
 
+import dev.hetlora.bundle.Bundle
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.identity.sha256Of
@@ -10,11 +11,16 @@ import dev.hetlora.messages.Receipt
 import dev.hetlora.messages.Report
 import dev.hetlora.messages.StartRequest
 import dev.hetlora.messages.TaskKind
+import dev.hetlora.planning.IMAGE_CLASSIFICATION
 import dev.hetlora.tensors.Adapter
+import dev.hetlora.tensors.privateFactorsToBytes
 import java.util.logging.Logger
 import kotlin.math.max
 
 private val logger = Logger.getLogger("dev.hetlora.session")
+
+/** What an offer comes to once it is taken: `begun` is the adapter that the model stands under at first. */
+private class Taken(val bundle: OfferedBundle, val terms: Terms, val assigned: Assigned, val begun: Adapter)
 
 /** One training assignment, from the offer to the receipt; used once. */
 class TrainingAssignment(private val offer: Offer, private val tools: Equipment) {
@@ -47,52 +53,88 @@ class TrainingAssignment(private val offer: Offer, private val tools: Equipment)
 
     private fun makeUpdate(): Update {
         tools.watch.check()
-        val (terms, received) = store.agreed() ?: agree()
-        return countedStart(store) { trained(terms, received) }
+        val taken = beginOrResume()
+        // Before a start is counted: what is fetched may be large, and ends no process.
+        val bundle = tools.bundles.bundle(taken.bundle.ref, tools.trainers::filesOf)
+        return countedStart(store) { trained(taken, bundle) }
     }
 
-    /** Choose a rank, take the offer at it, and fetch bundle and adapter. */
-    private fun agree(): Pair<Terms, ByteArray> {
+    private fun beginOrResume(): Taken {
+        val agreed = store.agreed()
+        if (agreed != null) return resumed(agreed.first, agreed.second)
         store.beginAnew()
+        checkOffer()
+        val (bundle, choice) = Choosing(offer, tools).result()
+        val variant = bundle.ref.takeIf { it != offer.bundle }
+        tools.onEvent(Event.RankChosen(choice, variant?.sha256))
         val exampleCount = tools.trainers.exampleCount
-        if (exampleCount == 0L) {
-            throw HetloraException(ErrorCode.NO_EXAMPLES, "this device holds nothing to train on")
-        }
-        tools.trainers.unsupported(offer.training)?.let { throw cannot("the offer", it) }
-        val manifest = tools.bundles.manifest(offer.bundle)
-        val choice = tools.chooser.choose(offer, manifest)
-        tools.onEvent(Event.RankChosen(choice))
-        val plan = tools.service.start(offer.assignmentId, StartRequest(choice.rank))
-        checkCanDo(plan)
-        tools.bundles.bundle(offer.bundle, tools.trainers::filesOf)
-        val received = fetchReceived(plan, manifest.adapter, tools.downloads, tools.files, RECEIVED)
-        readReceived(received, manifest.adapter, choice.rank)
-        val downloadedBytes = tools.downloads.receivedBytes - receivedBefore
-        val terms = Terms(plan, choice.rank, choice.maxTokens, choice.microBatch, exampleCount, downloadedBytes)
+        val plan = tools.service.start(offer.assignmentId, StartRequest(choice.rank, variant?.sha256))
+        tools.trainers.unsupported(plan.adaptation)?.let { throw cannot("the plan", it) }
+        tools.bundles.bundle(bundle.ref, tools.trainers::filesOf)
+        val received = fetchReceived(plan, bundle.manifest.adapter, tools.downloads, tools.files, RECEIVED)
+        val terms = Terms(
+            plan, choice.rank, choice.maxTokens, choice.microBatch, exampleCount,
+            downloadedBytes = tools.downloads.receivedBytes - receivedBefore, variant, choice.step.tokens,
+        )
+        val taken = taken(bundle, terms, received)
         store.taken(terms, received)
-        return terms to received
+        return taken
     }
 
-    private fun trained(terms: Terms, received: ByteArray): Update {
-        val bundle = tools.bundles.bundle(offer.bundle, tools.trainers::filesOf)
-        val begun = readReceived(received, bundle.manifest.adapter, terms.rank)
-        val training = offer.training.copy(maxTokens = terms.maxTokens)
-        val task = TrainingTask(bundle, begun, training, terms.plan.seed, terms.microBatch)
-        val (steps, after) = tools.trainers.open(task).use { trainer ->
-            train(trainer, training, store, secondsLeft, tools.timer, tools.onEvent) { step ->
-                if (step < training.steps) tools.watch.check()
-            } to trainer.adapter()
+    /** Go on as agreed, in smaller parts of a batch where there is less memory than there was. */
+    private fun resumed(terms: Terms, received: Received): Taken {
+        checkOffer()
+        val ref = terms.variant ?: offer.bundle
+        val bundle = OfferedBundle(ref, tools.bundles.manifest(ref))
+        tools.bundles.makeRoom(ref, tools.trainers::filesOf)
+        val rows = tools.chooser.rowsAsAgreed(offer, bundle, terms)
+        return taken(bundle, terms.copy(microBatch = rows), received)
+    }
+
+    /** Look whether this device has what the offer is to be learned from, and can do what it asks for. */
+    private fun checkOffer() {
+        tools.trainers.unsupported(offer.training)?.let { throw cannot("the offer", it) }
+        tools.trainers.checkExamples(tools.bundles.manifest(offer.bundle))
+    }
+
+    private fun taken(bundle: OfferedBundle, terms: Terms, received: Received): Taken {
+        val spec = bundle.manifest.adapter
+        val assigned = readAssigned(terms.plan, received, spec, offer.trainedRank ?: terms.rank)
+        val begun = if (terms.plan.adaptation.privateLoraB) {
+            withKeptFactors(assigned.received, store.keptFactors(offer.runId))
+        } else {
+            assigned.received
         }
-        val adapter = pruned(begun, after, bundle.manifest.untrained)
+        return Taken(bundle, terms, assigned, begun)
+    }
+
+    private fun trained(taken: Taken, bundle: Bundle): Update {
+        val terms = taken.terms
+        // What has grown since is cut to the longest text that memory was planned for.
+        val isText = bundle.manifest.task != IMAGE_CLASSIFICATION
+        val tokens = if (isText) minOf(terms.maxTokens, terms.tokens) else terms.maxTokens
+        val training = offer.training.copy(maxTokens = tokens)
+        val how = taken.assigned.how
+        val task = TrainingTask(bundle, taken.begun, training, terms.plan.seed, terms.microBatch, how)
+        val (steps, after, cores) = tools.trainers.open(task).use { trainer ->
+            val steps = train(trainer, training, store, secondsLeft, tools.timer, tools.onEvent) { step ->
+                if (step < training.steps) tools.watch.check()
+            }
+            Triple(steps, trainer.adapter(), trainer.cores())
+        }
+        val adapter = pruned(taken, after)
+        val asked = terms.plan.adaptation
         val kept = store.keptErrors(offer.runId)
-        val (tensors, errors) = contracted(adapter, terms.plan.adaptation, begun, kept)
-        val update = Update(tensors, reportOf(tensors, adapter, terms, steps), errors)
+        val (tensors, errors) = contracted(adapter, asked, taken.assigned.received, cores, kept)
+        val factors = if (asked.privateLoraB) privateFactorsToBytes(adapter) else null
+        val update = Update(tensors, reportOf(tensors, adapter, terms, steps), errors, factors)
         keep(update)
         return update
     }
 
-    private fun pruned(begun: Adapter, after: Adapter, untrained: List<String>): Adapter {
-        val adapter = selfPruned(begun, after, offer, untrained)
+    private fun pruned(taken: Taken, after: Adapter): Adapter {
+        if (!taken.terms.plan.adaptation.sendsWholeRanks) return after // a change has the ranks of what it changes
+        val adapter = selfPruned(taken.begun, after, offer, taken.bundle.manifest.untrained)
         if (adapter.rank < after.rank) tools.onEvent(Event.RankPruned(after.rank, adapter.rank))
         return adapter
     }
@@ -124,7 +166,7 @@ class TrainingAssignment(private val offer: Offer, private val tools: Equipment)
         // Nothing was sent, as it were, where the service had no more use for it.
         val errors = update.errors.takeIf { outcome == Outcome.ACCEPTED }
         // On a full disk an update that is stored stays so: before the next assignment it is asked about.
-        unlessDiskIsFull("delivery_not_noted") { store.delivered(errors) }
+        unlessDiskIsFull("delivery_not_noted") { store.delivered(errors, update.privateFactors) }
         unlessDiskIsFull("leftovers_stay") { tools.downloads.dropLeftovers() }
         tools.onEvent(Event.Submitted(update.report, receipt))
         logger.info("assignment=${offer.assignmentId} state=${receipt.state} reason=${receipt.reason}")

@@ -39,6 +39,8 @@ class BatchTrainer(
         )
     }
 
+    override fun cores(): Map<String, Matrix> = trainer.cores()
+
     override fun checkpoint(): ByteArray = trainer.state().toBytes()
 
     override fun restore(checkpoint: ByteArray) {

@@ -67,6 +67,23 @@ class PlanningContractTest {
     @Test
     fun realStepsCorrectTheForecastAsInPython() {
         val forecast = planners.getValue(cases.first().text("name")).value.choose().forecast
+        for (one in objects("trials")) {
+            compare("trial of ${one.text("case")}", one.getValue("trial")) {
+                val planner = planners.getValue(one.text("case")).value
+                val step = planTrial(planner)
+                val tried = trialForecast(planner, step)
+                JsonObject(
+                    mapOf(
+                        "batch" to JsonPrimitive(step.batch),
+                        "tokens" to JsonPrimitive(step.tokens),
+                        "rank" to JsonPrimitive(step.rank),
+                        "micro_batch" to JsonPrimitive(step.microBatch),
+                        "peak_bytes" to JsonPrimitive(tried.peakBytes),
+                        "step_seconds" to JsonPrimitive(tried.stepSeconds),
+                    ),
+                )
+            }
+        }
         for (one in objects("corrections")) {
             val seconds = one.getValue("seconds").jsonPrimitive.double
             val taken = StepsTaken(seconds, one.known("grown_bytes")?.long, one.known("watts")?.double)

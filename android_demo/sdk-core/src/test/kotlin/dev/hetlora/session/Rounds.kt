@@ -9,6 +9,10 @@ import dev.hetlora.messages.Offer
 import dev.hetlora.messages.Plan
 import dev.hetlora.messages.StartRequest
 import dev.hetlora.messages.TrainingSettings
+import dev.hetlora.planning.Bound
+import dev.hetlora.planning.Forecast
+import dev.hetlora.planning.RankChoice
+import dev.hetlora.planning.StepPlan
 import dev.hetlora.tensors.Adapter
 import dev.hetlora.tensors.AdapterSpec
 import dev.hetlora.tensors.LoraFactors
@@ -34,6 +38,10 @@ val GLOBAL = Adapter(
         ),
     ),
 )
+
+/** How a device takes an offer that does not plan. */
+fun fixedRank(rank: Int, tokens: Int, rows: Int) =
+    RankChoice(rank, Bound.OFFER, Forecast(0, 1.0, 1, 0, 0), StepPlan(rows, tokens, rank, rows), tokens)
 
 val GIVEN = CapabilityReport(CapabilitySource.GIVEN, 2, 1L shl 32, 1L shl 31, 1e10, 1L shl 30)
 
@@ -70,8 +78,9 @@ class Rounds(val service: FakeService = FakeService()) : AutoCloseable {
         clock: () -> Double = { System.currentTimeMillis() / 1000.0 },
         onEvent: (Event) -> Unit = {},
         circumstances: Circumstances = AnyTime,
+        chooser: RankChooser = RankChooser { _, _ -> fixedRank(rank, 16, 4) },
     ) = DeviceClient(
-        service.url, Membership("fleet", "token"), files, trainers, { _, _ -> RankChoice(rank, 16, 4) }, { GIVEN },
+        service.url, Membership("fleet", "token"), files, trainers, chooser, { GIVEN },
         circumstances, connections, clock = clock, random = Shortest, onEvent = onEvent,
     )
 

@@ -21,7 +21,7 @@ fun main(arguments: Array<String>) {
         Membership(population, System.getenv("HETLORA_ENROLMENT_TOKEN"), "kotlin"),
         FolderFiles(File(folder)),
         ToyTrainers(exampleCount = 6, stepMilliseconds = stepMilliseconds.toLong()),
-        { _, _ -> RankChoice(rank.toInt(), 16, 4) },
+        { _, _ -> fixedRank(rank.toInt(), 16, 4) },
         { GIVEN },
         connections = testConnections(),
         uploadPartBytes = PART_BYTES,

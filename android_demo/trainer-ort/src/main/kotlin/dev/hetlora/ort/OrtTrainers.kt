@@ -5,12 +5,18 @@ import dev.hetlora.batching.ExampleSource
 import dev.hetlora.batching.TextCollation
 import dev.hetlora.batching.TextEncoder
 import dev.hetlora.batching.TextTask
+import dev.hetlora.batching.checkExamples
 import dev.hetlora.batching.drawBatches
 import dev.hetlora.batching.tokenizer.Tokenizer
+import dev.hetlora.bundle.Bundle
 import dev.hetlora.bundle.Manifest
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
+import dev.hetlora.messages.Adaptation
 import dev.hetlora.messages.TrainingSettings
+import dev.hetlora.planning.StepPlan
+import dev.hetlora.planning.StepsTaken
+import dev.hetlora.planning.runTrial
 import dev.hetlora.session.LocalTrainer
 import dev.hetlora.session.LocalTrainers
 import dev.hetlora.session.TrainingTask
@@ -36,17 +42,39 @@ class OrtTrainers(private val examples: ExampleSource, private val threads: Int?
     override fun filesOf(manifest: Manifest): Set<String> =
         with(manifest.graphs) { setOf(gradientsOf(manifest), eval, baseWeights, tokenizerOf(manifest)) }
 
+    override fun checkExamples(manifest: Manifest) =
+        checkExamples(examples, TextTask.of(manifest.task), manifest.labels)
+
     /** Options of the steps are the host's affair, and all of them are done. */
     override fun unsupported(training: TrainingSettings): String? = null
+
+    override fun unsupported(asked: Adaptation): String? = null
+
+    override fun tryOut(bundle: Bundle, step: StepPlan, training: TrainingSettings, mayGoOn: () -> Unit): StepsTaken {
+        val batching = batchingOf(bundle.manifest, bundle.folder, training.copy(batchSize = step.microBatch))
+        val drawn = drawBatches(examples, batching, 0).first()
+        val batch = stretched(drawn, step.microBatch, step.tokens)
+        val adapter = passingAdapter(bundle.manifest.adapter, step.rank)
+        val still = training.copy(learningRate = NO_RATE)
+        return runTrial(mayGoOn) {
+            TrainerSteps(trainerOf(TrainingTask(bundle, adapter, still, 0, step.microBatch)), batch)
+        }
+    }
 
     /**
      * @throws HetloraException `bundle_invalid`: as [filesOf], or a graph or the tokenizer cannot be loaded;
      *     `rank_out_of_range`: every module of the adapter has rank 0.
      */
     override fun open(task: TrainingTask): LocalTrainer {
+        val batching = batchingOf(task.bundle.manifest, task.bundle.folder, task.training)
+        return BatchTrainer(trainerOf(task), task.received) { skip ->
+            drawBatches(examples, batching, task.seed, skip).iterator()
+        }
+    }
+
+    private fun trainerOf(task: TrainingTask): Trainer {
         val manifest = task.bundle.manifest
         val folder = task.bundle.folder
-        val batching = batchingOf(manifest, folder, task.training)
         val subject = TrainingSubject(
             viewsOf(task.received),
             manifest.adapter.modules.map { it.name }.filter { it !in manifest.untrained }
@@ -54,6 +82,7 @@ class OrtTrainers(private val examples: ExampleSource, private val threads: Int?
             with(manifest.optimizer) { AdamWConstants(beta1, beta2, epsilon, weightDecay) },
             hasDecoder = hasDecoder(manifest),
             microBatch = task.microBatch,
+            how = task.how,
         )
         val runtime = OrtRuntime(
             checkedGraph(folder, gradientsOf(manifest), manifest.graphs.baseWeights),
@@ -61,12 +90,7 @@ class OrtTrainers(private val examples: ExampleSource, private val threads: Int?
             inputsOf(manifest),
             threads,
         )
-        return closingOnFailure(runtime) {
-            val trainer = Trainer(runtime, subject, task.training)
-            BatchTrainer(trainer, task.received) { skip ->
-                drawBatches(examples, batching, task.seed, skip).iterator()
-            }
-        }
+        return closingOnFailure(runtime) { Trainer(runtime, subject, task.training) }
     }
 
     private fun batchingOf(manifest: Manifest, folder: File, training: TrainingSettings): Batching {

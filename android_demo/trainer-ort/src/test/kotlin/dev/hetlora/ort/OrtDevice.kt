@@ -7,7 +7,7 @@ import dev.hetlora.session.DeviceClient
 import dev.hetlora.session.Event
 import dev.hetlora.session.GIVEN
 import dev.hetlora.session.Membership
-import dev.hetlora.session.RankChoice
+import dev.hetlora.session.fixedRank
 import dev.hetlora.session.keepVisiting
 import dev.hetlora.transport.StopSignal
 import dev.hetlora.transport.testConnections
@@ -41,7 +41,7 @@ fun main(arguments: Array<String>) {
         Membership(population, System.getenv("HETLORA_ENROLMENT_TOKEN"), "kotlin"),
         FolderFiles(File(folder)),
         OrtTrainers(LinesOfText(File(examples)), threads = 1),
-        { _, _ -> RankChoice(rank.toInt(), MAX_TOKENS, MICRO_BATCH) },
+        { _, _ -> fixedRank(rank.toInt(), MAX_TOKENS, MICRO_BATCH) },
         { GIVEN },
         connections = testConnections(),
         onEvent = { told(it)?.let(::println) },
