@@ -44,8 +44,8 @@ class BundleCacheTest {
     @After
     fun close() = rounds.close()
 
-    private fun cache(freeBytes: () -> Long = { Long.MAX_VALUE }) =
-        BundleCache(files, Downloads(transport, files)) { freeBytes() }
+    private fun cache(needed: Set<String> = emptySet(), freeBytes: () -> Long = { Long.MAX_VALUE }) =
+        BundleCache(files, Downloads(transport, files), { needed }) { freeBytes() }
 
     private fun fetched(cache: BundleCache) = cache.bundle(ref) { setOf(GRAPH) }
 
@@ -72,9 +72,22 @@ class BundleCacheTest {
         }
         val free = { if (files.list("bundles").size > 3) DISK_RESERVE_BYTES else DISK_RESERVE_BYTES + 1000 }
 
-        fetched(cache(free))
+        fetched(cache(freeBytes = free))
 
         assertEquals(listOf("newest", "older", ref.sha256).sorted(), files.list("bundles"))
+    }
+
+    @Test
+    fun `a bundle whose adapter is kept makes no room, however long it was not used`() {
+        for ((age, name) in listOf(2 to "kept", 1 to "other")) {
+            files.write("bundles/$name/x").use { it.write(1) }
+            files.file("bundles/$name").setLastModified(1_000_000_000L - age * 10_000_000L)
+        }
+        val free = { if (files.list("bundles").size > 2) DISK_RESERVE_BYTES else DISK_RESERVE_BYTES + 1000 }
+
+        fetched(cache(setOf("kept"), free))
+
+        assertEquals(listOf("kept", ref.sha256).sorted(), files.list("bundles"))
     }
 
     @Test
