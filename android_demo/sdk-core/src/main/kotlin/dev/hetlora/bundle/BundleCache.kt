@@ -6,10 +6,11 @@ import dev.hetlora.folder.DeviceFiles
 import dev.hetlora.messages.ObjectRef
 import dev.hetlora.identity.sha256Of
 import dev.hetlora.transport.Downloads
+import dev.hetlora.units.MIB
 import java.io.File
 
 /** What stays free for the update, the examples and whatever else lives on the device. */
-const val DISK_RESERVE_BYTES = 64L * 1024 * 1024
+const val DISK_RESERVE_BYTES = 64 * MIB
 
 /** Where bundles lie, by digest. */
 internal const val BUNDLES = "bundles"
@@ -23,9 +24,9 @@ class Bundle(val manifest: Manifest, val digest: String, val folder: File)
  *
  * A file is hashed when a process first uses it, and after that looked at by its size alone. One that fails is
  * fetched again. Where the disk has no room for a bundle, other downloads that were cut go, and then other bundles,
- * the one that was not used for longest first.
+ * the one that was not used for longest first; none of it where all of it would not be enough.
  *
- * @param needed digests of bundles that are never removed.
+ * @param needed names the bundles that stay all the same, by digest.
  * @param freeBytes how much the disk of a folder has free.
  */
 class BundleCache(
@@ -114,24 +115,35 @@ class BundleCache(
     private fun makeRoom(ref: ObjectRef, missing: List<ObjectRef>) {
         val wantedBytes = missing.sumOf { it.sizeBytes - downloads.arrivedBytes(it) }
         if (hasRoom(wantedBytes)) return
+        val others = others(ref)
+        val otherBytes = others.sumOf { bytesOf(files.file("$FOLDER/$it")) }
+        checkRoom(wantedBytes, downloads.leftoverBytes(but = missing) + otherBytes)
         downloads.dropLeftovers(but = missing)
-        for (other in others(ref)) {
+        for (other in others) {
             if (hasRoom(wantedBytes)) return
             files.remove("$FOLDER/$other")
             hashed.removeAll { it.startsWith("$FOLDER/$other/") }
         }
-        if (hasRoom(wantedBytes)) return
+        checkRoom(wantedBytes)
+    }
+
+    private fun checkRoom(wantedBytes: Long, removableBytes: Long = 0) {
+        val free = freeBytes(files.file(FOLDER))
+        if (wantedBytes <= free - DISK_RESERVE_BYTES + removableBytes) return
         throw HetloraException(
             ErrorCode.DEVICE_TOO_SMALL,
             "the disk has no room for the bundle",
-            got = "${freeBytes(files.file(FOLDER))} bytes free",
+            got = "$free bytes free, and $removableBytes that could go",
             expected = "$wantedBytes and $DISK_RESERVE_BYTES in reserve",
         )
     }
 
+    /** What may go, the one that was not used for longest first. */
     private fun others(ref: ObjectRef): List<String> =
-        (files.list(FOLDER) - needed() - ref.sha256).sortedBy { files.file("$FOLDER/$it").lastModified() }
+        (files.list(FOLDER) - ref.sha256 - needed()).sortedBy { files.file("$FOLDER/$it").lastModified() }
+
+    private fun bytesOf(folder: File): Long = folder.walk().filter { it.isFile }.sumOf { it.length() }
 
     private fun hasRoom(wantedBytes: Long): Boolean =
-        wantedBytes == 0L || wantedBytes + DISK_RESERVE_BYTES <= freeBytes(files.file(FOLDER))
+        wantedBytes == 0L || wantedBytes <= freeBytes(files.file(FOLDER)) - DISK_RESERVE_BYTES
 }

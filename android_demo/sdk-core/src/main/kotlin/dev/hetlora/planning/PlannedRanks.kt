@@ -11,6 +11,7 @@ import dev.hetlora.session.OfferedBundle
 import dev.hetlora.session.RankChooser
 import dev.hetlora.session.SDK_VERSION
 import dev.hetlora.session.Terms
+import dev.hetlora.units.MIB
 
 /**
  * Takes each offer as the planner has it, in the memory of the moment.

@@ -209,5 +209,3 @@ data class Planner(
         return HetloraException(ErrorCode.DEVICE_TOO_SMALL, what, got, expected)
     }
 }
-
-private fun inMib(bytes: Long): String = "${decimals(bytes.toDouble() / MIB, 0)} MiB"

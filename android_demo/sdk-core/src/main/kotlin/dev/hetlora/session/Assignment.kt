@@ -42,13 +42,10 @@ abstract class Assignment(protected val offer: Offer, protected val tools: Equip
      */
     fun run(): Visit = try {
         work()
-    } catch (error: HetloraException) {
-        if (error.isA(ErrorCode.SERVICE_AWAY) || error.code == ErrorCode.STOPPED) throw error
-        giveBack(error)
-    } catch (error: Exception) {
-        giveBack(error)
-    } catch (error: OutOfMemoryError) {
-        giveBack(error)
+    } catch (thrown: Throwable) {
+        val fault = faultOf(thrown)
+        if (!isGivenBack(fault)) throw fault
+        giveBack(fault)
     }
 
     /** The whole of the assignment. */

@@ -41,6 +41,9 @@ class AssignmentStore(files: DeviceFiles) {
     /** What there is of the last assignment; null before the first. */
     val assignment: StoredAssignment? get() = stored.state.assignment
 
+    /** See [StateFiles.reload]. */
+    fun reload() = stored.reload()
+
     /** Drop an assignment that is under way, unless it is this one; answers which was dropped. */
     fun giveUpOthers(assignmentId: String?): String? {
         val own = assignment?.takeUnless { it.progress.isOver || it.assignmentId == assignmentId } ?: return null

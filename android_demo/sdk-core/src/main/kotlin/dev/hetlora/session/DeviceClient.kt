@@ -32,18 +32,21 @@ private const val LEFT_ALONE_SECONDS = 3600.0
 class Membership(val population: String, val enrolmentToken: String? = null, val name: String = "")
 
 /**
- * One device of a population, with all that it keeps in `files`; one visit at a time.
+ * One device of a population, with all that it keeps in `files`.
+ *
+ * A visit holds the folder against other clients, of this process and of others; between visits any may have it.
  *
  * @param trainers train over this device's examples.
  * @param chooser chooses the rank of each offer.
  * @param capabilities what the device can do, as it is when it checks in.
  * @param circumstances what the app asks of the moment beside the run.
- * @throws HetloraException `settings_invalid`: an address that is none, or a key that cannot be read.
+ * @throws HetloraException `settings_invalid`: an address that is none, a key that cannot be read, or a folder in
+ *     which another client is at work.
  */
 class DeviceClient(
     serviceUrl: String,
     private val membership: Membership,
-    files: DeviceFiles,
+    private val files: DeviceFiles,
     private val trainers: LocalTrainers,
     chooser: RankChooser,
     private val capabilities: () -> CapabilityReport,
@@ -55,7 +58,8 @@ class DeviceClient(
     random: Random = Random.Default,
     private val onEvent: (Event) -> Unit = {},
 ) {
-    private val identity = keptIdentity(files)
+    private val kept = files.lock().use { keptIdentity(files) to AssignmentStore(files) }
+    private val identity = kept.first
     private val transport = Transport(serviceUrl, identity, connections, clock, random, timer)
     private val watch = Watch(circumstances)
     private val tools: Equipment
@@ -72,25 +76,31 @@ class DeviceClient(
         val downloads = Downloads(transport, files, timer = timer, mayGoOn = watch::check)
         tools = Equipment(
             DeviceService(transport), downloads, Uploads(transport, uploadPartBytes),
-            BundleCache(files, downloads, adapters::bundleDigests), files, AssignmentStore(files), adapters, trainers,
-            chooser, Corrections(files, clock), watch, timer, onEvent,
+            BundleCache(files, downloads, adapters::bundleDigests), files, kept.second, adapters, trainers, chooser,
+            Corrections(files, clock), watch, timer, onEvent,
         )
     }
 
     /**
-     * One visit, from the conditions to the receipt; `stop` ends it with the step that is under way.
+     * One visit, from the conditions to the receipt; `stop`, or an interrupt of the thread, ends it with the step
+     * that is under way.
      *
      * @throws HetloraException `service_away` and its kin: the service does not answer, or is busy; what was done
-     *     is kept. `refused` and its kin: it does not admit this device.
+     *     is kept. `refused` and its kin: it does not admit this device. `settings_invalid`: another client is at
+     *     work in the folder.
      */
     fun runOnce(stop: StopSignal = StopSignal()): Visit {
-        transport.stop = stop
-        watch.stop = stop
         return try {
-            visit()
-        } catch (error: HetloraException) {
-            if (error.code != ErrorCode.STOPPED) throw error
-            Visit(Outcome.STOPPED, error.what, 0.0, error = error)
+            files.lock().use {
+                transport.stop = stop
+                watch.stop = stop
+                tools.store.reload()
+                visit()
+            }
+        } catch (thrown: Throwable) {
+            val fault = faultOf(thrown)
+            if (fault !is HetloraException || fault.code != ErrorCode.STOPPED) throw fault
+            Visit(Outcome.STOPPED, fault.what, 0.0, error = fault)
         }
     }
 

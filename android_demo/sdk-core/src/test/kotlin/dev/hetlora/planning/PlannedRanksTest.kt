@@ -15,8 +15,6 @@ import dev.hetlora.messages.Plan
 import dev.hetlora.messages.json
 import dev.hetlora.session.OfferedBundle
 import dev.hetlora.session.Terms
-import kotlinx.serialization.json.JsonPrimitive
-import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.jsonObject
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertThrows
@@ -145,13 +143,5 @@ class PlannedRanksTest {
         }
         corrections.keep("a", "here", UNCORRECTED)
         assertEquals(UNCORRECTED, corrections.of("a", "here"))
-    }
-
-    @Test
-    fun manifestWithoutCostsIsReadAndNotPlannedWith() {
-        val without = JsonObject(base.getValue("manifest").jsonObject + ("cost_model" to JsonPrimitive(1)))
-        val read = parseManifest(without.toString().toByteArray())
-        val error = assertThrows(HetloraException::class.java) { PlannedRanks({ given }, { 100 }).choose(offer, OfferedBundle(bundle.ref, read)) }
-        assertEquals(ErrorCode.BUNDLE_INVALID, error.code)
     }
 }

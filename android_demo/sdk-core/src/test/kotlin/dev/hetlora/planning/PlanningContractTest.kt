@@ -1,5 +1,6 @@
 package dev.hetlora.planning
 
+import dev.hetlora.bundle.parseManifest
 import dev.hetlora.contract.contractJson
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.messages.CapabilityReport
@@ -122,7 +123,7 @@ class PlanningContractTest {
         val own = changed("planner")
         return Planner(
             json.decodeFromJsonElement(CapabilityReport.serializer(), changed("capabilities")),
-            PlannableBundle.of(changed("manifest").toString().toByteArray()),
+            parseManifest(changed("manifest").toString().toByteArray()).plannable,
             json.decodeFromJsonElement(Offer.serializer(), offer),
             exampleCount = own.getValue("example_count").jsonPrimitive.long,
             threads = own.known("threads")?.int,

@@ -2,7 +2,6 @@ package dev.hetlora.session
 
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
-import dev.hetlora.folder.FolderFiles
 import dev.hetlora.folder.Killed
 import dev.hetlora.folder.KilledFiles
 import dev.hetlora.messages.Adaptation
@@ -10,25 +9,12 @@ import dev.hetlora.messages.Conditions
 import dev.hetlora.messages.OptimizerName
 import dev.hetlora.messages.Trained
 import dev.hetlora.messages.TrainingSettings
-import org.junit.After
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
-import org.junit.Rule
 import org.junit.Test
-import org.junit.rules.TemporaryFolder
 
-class GivenBackTest {
-    @get:Rule
-    val temporary = TemporaryFolder()
-    private val rounds = Rounds()
-    private val service = rounds.service
-
-    @After
-    fun close() = rounds.close()
-
-    private fun files() = FolderFiles(temporary.newFolder())
-
+class GivenBackTest : RoundTest() {
     @Test
     fun `a disk that is full from any operation on costs an assignment at most, and no later one`() {
         var writes = 0
