@@ -76,8 +76,8 @@ class DeviceClient(
         val downloads = Downloads(transport, files, timer = timer, mayGoOn = watch::check)
         tools = Equipment(
             DeviceService(transport), downloads, Uploads(transport, uploadPartBytes),
-            BundleCache(files, downloads, adapters::bundleDigests), files, kept.second, adapters, trainers,
-            chooser, Corrections(files, clock), watch, timer, onEvent,
+            BundleCache(files, downloads, adapters::bundleDigests), files, kept.second, adapters, trainers, chooser,
+            Corrections(files, clock), watch, timer, onEvent,
         )
     }
 
