@@ -18,7 +18,7 @@ from benchmarks.clients.sizes import APKS, SERVED, file_sizes, sizes_table
 from benchmarks.clients.training import Training
 from benchmarks.clients.web import built_page
 from benchmarks.device.models import bundles_in
-from benchmarks.harness import RESULTS, begin, finish
+from benchmarks.harness import RESULTS, begin, finish, machine
 from benchmarks.options import Quick, Rank, Seed, Steps, WarmUp, choices_of, counts_of, values_of
 from benchmarks.step_shapes import Shape
 from hetlora.bundle import Bundle, open_bundle
@@ -61,7 +61,10 @@ def bench_clients(
     client: Annotated[str, typer.Option(help="Clients, comma-separated.")] = ",".join(CLIENTS),
     rank: Rank = 8,
     shape: Annotated[str, typer.Option(help="Texts x tokens of a batch, comma-separated.")] = "8x64",
-    threads: Annotated[str, typer.Option(help="Threads of each client, comma-separated.")] = "1,2",
+    threads: Annotated[
+        str,
+        typer.Option(help="Threads of each client, comma-separated; more than there are cores are left out."),
+    ] = "1,2",
     warm_up: WarmUp = 3,
     steps: Steps = 10,
     starts: Annotated[int, typer.Option(min=1, help="How often each client is started, all in turn.")] = 3,
@@ -91,7 +94,8 @@ def bench_clients(
     names = [*dict.fromkeys(("python", *choices_of(client, "client", [*CLIENTS])))]
     shapes = [Shape.parse(text) for text in values_of(shape, "shape")]
     steps, starts = (2, 1) if quick else (steps, starts)
-    asked = Asked(names, rank, shapes, counts_of(threads, "threads"), warm_up, steps, starts, seed)
+    usable = [count for count in counts_of(threads, "threads") if count <= machine()["cores"]]
+    asked = Asked(names, rank, shapes, usable or [1], warm_up, steps, starts, seed)
     figures: dict[str, Any] = {"loss_tolerance": LOSS_TOLERANCE, "warm_up": warm_up, "steps": steps}
     with (
         tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch,

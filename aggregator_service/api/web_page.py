@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
@@ -28,6 +29,8 @@ _TYPES: Final = {
     ".svg": "image/svg+xml",
     ".wasm": "application/wasm",
 }
+# The folder of a build's files but the index, which is named by what is in them: `build.mjs`.
+_RELEASE: Final = re.compile(r"[0-9a-f]{16}")
 # No script but these files, of the network nothing but this service, and no place in another page's frame.
 _POLICY: Final = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; "
@@ -61,9 +64,10 @@ def page_router(settings: Settings) -> APIRouter:
         return router
     folder = settings.web_page_dir
     _check_page(folder)
-    # A build may change under the same names: browsers ask each time, and are told where nothing did.
-    headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
-    headers |= _ISOLATION if settings.web_page_isolated else {}
+    headers = {"Content-Security-Policy": _POLICY} | (_ISOLATION if settings.web_page_isolated else {})
+    # Of the index, or of a build without releases, browsers ask each time whether it changed.
+    changing = {**headers, "Cache-Control": "no-cache"}
+    fixed = {**headers, "Cache-Control": "public, max-age=31536000, immutable"}
 
     @router.get("/")
     async def get_root() -> Response:
@@ -71,11 +75,17 @@ def page_router(settings: Settings) -> APIRouter:
 
     @router.get("/page/")
     async def get_index(request: Request) -> Response:
-        return _answer(request, folder, INDEX, headers)
+        return _answer(request, folder, INDEX, changing)
 
     @router.get("/page/{name}")
     async def get_file(request: Request, name: str) -> Response:
-        return _answer(request, folder, name, headers)
+        return _answer(request, folder, name, changing)
+
+    @router.get("/page/{release}/{name}")
+    async def get_file_of_release(request: Request, release: str, name: str) -> Response:
+        if _RELEASE.fullmatch(release) is None:
+            raise NotFound("no such file of the page", got=f"{release}/{name}")
+        return _answer(request, folder / release, name, fixed)
 
     return router
 

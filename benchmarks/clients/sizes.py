@@ -26,10 +26,8 @@ class FileSize:
 
 
 def file_sizes(folder: Path, endings: tuple[str, ...]) -> list[FileSize]:
-    """Of a folder's files with these endings, the largest first; none where there is no folder."""
-    if not folder.is_dir():
-        return []
-    sizes = [_size(path) for path in folder.iterdir() if path.suffix in endings and path.is_file()]
+    """Of the files below a folder with these endings, the largest first; none where there is no folder."""
+    sizes = [_size(path) for path in folder.rglob("*") if path.suffix in endings and path.is_file()]
     return sorted(sizes, key=lambda size: (-size.size_bytes, size.name))
 
 

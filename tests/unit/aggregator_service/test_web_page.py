@@ -100,6 +100,32 @@ def test_names_that_no_build_has_are_not_found(tmp_path: Path, page: Path, name:
         assert problem(http.get(f"/page/{name}")) == (404, "not_found")
 
 
+def test_files_of_a_release_are_kept_for_good_and_the_index_is_asked_for_each_time(
+    tmp_path: Path, page: Path
+) -> None:
+    release = page / "0123456789abcdef"
+    release.mkdir()
+    (release / "main.js").write_text("export {};")
+    (page / "else").mkdir()
+    (page / "else" / "main.js").write_text("not of a release")
+    with running(tmp_path, page) as http:
+        kept = http.get(f"/page/{release.name}/main.js")
+        index = http.get("/page/")
+        assert (kept.status_code, index.status_code) == (200, 200)
+        assert kept.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert kept.headers["cross-origin-embedder-policy"] == "require-corp"
+        assert index.headers["cache-control"] == "no-cache"
+        for path in (
+            "else/main.js",
+            f"{release.name}/none.js",
+            f"{release.name}/..%2findex.html",
+            "../main.js",
+        ):
+            answer = http.get(f"/page/{path}")
+            assert problem(answer) == (404, "not_found"), path
+            assert "immutable" not in answer.headers.get("cache-control", "")
+
+
 def test_few_files_of_the_page_are_sent_at_a_time(
     tmp_path: Path, page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

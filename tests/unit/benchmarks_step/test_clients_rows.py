@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.clients import markdown
 from benchmarks.clients.processes import Steps
 from benchmarks.clients.rows import LOSS_TOLERANCE, Outcome, client_rows, run_in_turn
 from benchmarks.clients.sizes import file_sizes
@@ -105,10 +107,30 @@ def test_without_python_there_is_nothing_to_compare_with(tmp_path: Path) -> None
 
 
 def test_sizes_are_of_what_is_served_the_largest_first(tmp_path: Path) -> None:
+    (tmp_path / "0123").mkdir()
     (tmp_path / "main.js").write_bytes(b"x" * 500)
-    (tmp_path / "ort.wasm").write_bytes(b"\0" * 10_000)
+    (tmp_path / "0123" / "ort.wasm").write_bytes(b"\0" * 10_000)
     (tmp_path / "main.js.map").write_bytes(b"m" * 99_999)
     sizes = file_sizes(tmp_path, (".js", ".wasm"))
     assert [(size.name, size.size_bytes) for size in sizes] == [("ort.wasm", 10_000), ("main.js", 500)]
     assert 0 < sizes[0].gzip_bytes < 100
     assert file_sizes(tmp_path / "nowhere", (".apk",)) == []
+
+
+def test_tables_for_the_readme_tell_ratios_and_a_dash_where_there_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = {"model": "tiny", "shape": "4x16", "threads": 1}
+    rows = [
+        {**head, "client": "python", "seconds": 0.2312, "ratio": 1.0},
+        {**head, "client": "jvm", "seconds": 0.4624, "ratio": 2.0},
+        {**head, "client": "node", "seconds": None, "ratio": None},
+    ]
+    page = [{"name": "main.js", "size_bytes": 1500, "gzip_bytes": 700}]
+    (tmp_path / "clients.json").write_text(json.dumps({"rows": rows, "page": page, "apk": []}))
+    monkeypatch.setattr("sys.argv", ["markdown", str(tmp_path / "clients.json")])
+    markdown.main()
+    steps_table, sizes_table = capsys.readouterr().out.strip().split("\n\n")
+    assert steps_table.splitlines()[0] == "| model, batch, threads | python, ms | jvm | node |"
+    assert steps_table.splitlines()[2] == "| tiny, 4x16, 1 thread | 231 | 2.00 | - |"
+    assert sizes_table.splitlines()[2:] == ["| main.js | 1.5 | 0.7 |", "| all | 1.5 | 0.7 |"]

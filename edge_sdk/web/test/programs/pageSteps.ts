@@ -1,5 +1,5 @@
 // Times the steps of a case in headless Chromium for `hetlora bench clients`: the built page's worker, its files served from here.
-import { createReadStream, existsSync, readFileSync, statSync } from "node:fs";
+import { createReadStream, existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { extname, join, normalize } from "node:path";
@@ -28,7 +28,9 @@ function serve(asked: Asked): Promise<Server> {
     "/processors.js": `Object.defineProperty(navigator, "hardwareConcurrency", { value: ${asked.threads} });`,
     "/limited-worker.js": 'import "./processors.js"; import "./worker.js";',
   };
-  const folders = [["/case/", asked.case], ["/", "build/test/pages"], ["/", "dist"]] as const;
+  // The folder of the built page that is named by its content.
+  const release = readdirSync("dist").find((name) => existsSync(join("dist", name, "worker.js"))) ?? "";
+  const folders = [["/case/", asked.case], ["/", "build/test/pages"], ["/", join("dist", release)]] as const;
   const server = createServer((request, response) => {
     const path = normalize(new URL(request.url ?? "/", "http://localhost").pathname);
     const files = folders.filter(([root]) => path.startsWith(root)).map(([root, own]) => join(own, path.slice(root.length)));
