@@ -8,6 +8,7 @@ import { momentOf } from "../probe/moment";
 import { capabilitiesOf } from "../probe/report";
 import { usableThreads } from "../runtimes/webAssembly";
 import { meteredBy, unmetBy } from "../session/conditions";
+import { storedIfRoom } from "../session/training";
 import type { SessionEvent } from "../session/visit";
 import { measuredMatmul, OnnxTrainer, type TrainingEvent } from "../training/onnxTrainer";
 import type { Examples } from "./examples";
@@ -35,9 +36,9 @@ export async function openClient(
 ): Promise<PageClient> {
   const own: Conditions = { ...ANY_TIME, charging: settings.onlyWhileCharging, unmetered: settings.onlyUnmetered };
   let facts = await browserFacts(usableThreads());
-  const asking = setInterval(async () => (facts = await browserFacts(usableThreads())), 1000 * FACTS_SECONDS);
+  let rate: number | null = null;
   const moment = () => momentOf(facts, new Date());
-  const capabilities = async () => capabilitiesOf(facts, await keptRate(database));
+  const capabilities = async () => capabilitiesOf(facts, (rate ??= await keptRate(database)));
   const client = await EdgeClient.open({
     serviceUrl: location.origin,
     population: settings.population,
@@ -56,6 +57,7 @@ export async function openClient(
     onEvent,
     stop,
   });
+  const asking = setInterval(async () => (facts = await browserFacts(usableThreads())), 1000 * FACTS_SECONDS);
   return { client, capabilities, close: () => clearInterval(asking) };
 }
 
@@ -70,6 +72,6 @@ async function keptRate(database: Database): Promise<number> {
   const age = Date.now() / 1000 - (kept?.at ?? 0);
   if (kept?.threads === threads && age >= 0 && age < RATE_SECONDS) return kept.rate;
   const rate = await measuredMatmul(startWorker);
-  await database.write(new Map([[RATE_KEY, { at: Date.now() / 1000, threads, rate }]]));
+  await storedIfRoom(() => database.write(new Map([[RATE_KEY, { at: Date.now() / 1000, threads, rate }]])));
   return rate;
 }
