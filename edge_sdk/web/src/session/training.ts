@@ -1,4 +1,5 @@
 // Local training: steps until they are done or the time is up, with checkpoints on the way.
+import { storedIfRoom } from "../database/database";
 import { HetloraError, isError } from "../errors/errors";
 import type { Adapter } from "../tensors/adapter";
 import { adapterBytes } from "../tensors/adapter";
@@ -45,17 +46,6 @@ export async function countedStart<T>(store: AssignmentStore, work: () => Promis
     return await work();
   } finally {
     if (isCounted) await storedIfRoom(() => store.countStart(-1));
-  }
-}
-
-/** Stores something that training can do without; answers whether a database that is full, say, has taken it. */
-export async function storedIfRoom(write: () => Promise<void>): Promise<boolean> {
-  try {
-    await write();
-    return true;
-  } catch (error) {
-    if (!isError(error, "unavailable")) throw error;
-    return false;
   }
 }
 

@@ -1,5 +1,6 @@
 // From a trained adapter to what is delivered of it: pruned, cut to what the plan asks for, and reported.
 import { sha256Of } from "../bytes";
+import { storedIfRoom } from "../database/database";
 import type { Offer, Report } from "../messages/device";
 import type { Manifest } from "../messages/manifest";
 import { adapterRank, type Adapter } from "../tensors/adapter";
@@ -11,7 +12,7 @@ import {
 import type { Update } from "./assignmentStore";
 import type { Equipment } from "./equipment";
 import type { Terms } from "./terms";
-import { storedIfRoom, type TrainingResult } from "./training";
+import type { TrainingResult } from "./training";
 
 /** An offer that was taken, with the adapter that came, and the one that the model stands under. */
 export interface Taken {
