@@ -5,8 +5,8 @@ import { bytesOfText } from "../src/bytes";
 import { batchSize, drawBatches, eachOnce } from "../src/batching/batches";
 import { checkExamples, tokenRow, type Example } from "../src/batching/collation";
 import { TextEncoder as TokenEncoder } from "../src/batching/tokens";
-import { HetloraError } from "../src/errors/errors";
 import type { Manifest } from "../src/messages/manifest";
+import { codeOf } from "./codeOf";
 import { literal } from "./contractFiles";
 
 const CONTRACT = literal("tokens.json");
@@ -57,15 +57,6 @@ const WORDS = {
   decoder: null,
   model: { type: "WordLevel", vocab: { "[PAD]": 0, "[CLS]": 1, a: 2, b: 3, c: 4, d: 5 }, unk_token: "[PAD]" },
 };
-
-function codeOf(action: () => unknown): string {
-  try {
-    action();
-  } catch (error) {
-    return error instanceof HetloraError ? error.code : String(error);
-  }
-  return "none";
-}
 
 test("a word that a vocabulary of words lacks is its token for the unknown, and left out where there is none", () => {
   assert.deepEqual(encoderOf(WORDS).ids("a strange b"), [2, 0, 3]);

@@ -8,7 +8,7 @@ import type { Equipment } from "./equipment";
 import { checkPlan, fetchReceived, readReceived } from "./plans";
 import type { Terms } from "./terms";
 import { countedStart, LocalTraining, type TrainingResult } from "./training";
-import { keptUpdate, takenOf, type Taken } from "./updates";
+import { keptUpdate, noteDelivered, takenOf, type Taken } from "./updates";
 import { DEFAULT_RETRY_SECONDS, failureOf, NOT_ALLOWED_SECONDS, outcomeOf, type Visit } from "./visit";
 
 /** An offer that is worked on; used once. */
@@ -146,9 +146,7 @@ export class TrainingAssignment {
     await tools.uploads.deliver(offer.assignment_id, update.bytes, () => this.checkStop());
     tools.onEvent({ kind: "uploaded", sizeBytes: update.bytes.length });
     const receipt = await tools.service.submit(offer.assignment_id, update.report);
-    // Nothing was sent, as it were, where the service had no more use for it.
-    await tools.assignments.delivered(receipt.state === "accepted" ? update.errors : null);
-    await tools.downloads.dropLeftovers();
+    await noteDelivered(update, receipt.state === "accepted", tools);
     tools.onEvent({ kind: "submitted", report: update.report, receipt });
     return { ...about, ...told(receipt), report: update.report };
   }

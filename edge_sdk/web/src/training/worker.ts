@@ -11,6 +11,7 @@ let model: OpenModel | null = null;
 configure(new URL(".", import.meta.url).href, usableThreads());
 
 const METHODS: Record<string, (argument: never) => unknown> = {
+  hold: (lock: string) => held(lock),
   measure: () => measureMatmul(usableThreads()),
   open: async (opening: ModelOpening) => {
     model = await OpenModel.open(opening);
@@ -21,6 +22,13 @@ const METHODS: Record<string, (argument: never) => unknown> = {
   restore: (state: Uint8Array) => opened().restore(state),
   factors: () => opened().factors(),
 };
+
+/** Takes a lock and never gives it back: the browser does, when this worker is no more. */
+function held(lock: string): Promise<void> {
+  return new Promise((isHeld, fail) => {
+    navigator.locks.request(lock, () => (isHeld(), new Promise(() => undefined))).catch(fail);
+  });
+}
 
 function opened(): OpenModel {
   if (model === null) throw new HetloraError("state_conflict", "no model is open");
