@@ -14,7 +14,7 @@ from rich.progress import Progress
 from benchmarks.clients.models import MODELS
 from benchmarks.clients.processes import CLIENTS
 from benchmarks.clients.rows import LOSS_TOLERANCE, ClientRow, client_rows, run_in_turn, steps_table
-from benchmarks.clients.sizes import APKS, SERVED, file_sizes, sizes_table
+from benchmarks.clients.sizes import apk_sizes, page_sizes, sizes_table
 from benchmarks.clients.training import Training
 from benchmarks.clients.web import built_page
 from benchmarks.device.models import bundles_in
@@ -147,10 +147,10 @@ def _rows(
 
 def _sizes(*, is_told: bool) -> dict[str, Any]:
     try:
-        page, words = file_sizes(built_page(), SERVED), ""
+        page, words = page_sizes(built_page()), ""
     except DependencyMissing as error:
         page, words = [], str(error)
-    apks = file_sizes(APKS, (".apk",))
+    apks = apk_sizes()
     if is_told:
         stdout.print(sizes_table(page, apks))
         stdout.print(words or "", "" if apks else "No APK has been built here.")

@@ -2,8 +2,8 @@
 
     python android_demo/ci/snippets.py [DOCUMENT]
 
-Each block becomes the body of a function that sees all packages of the client, and of Android what OBJECTS
-declares; lines that begin with `import` stay imports. A warning fails, as everywhere.
+The blocks become the body of a function that sees all packages of the client, and of Android what OBJECTS
+declares; lines that begin with `import` stay imports. A warning fails, but for what is shown and not used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +25,7 @@ CLIENT: Final = next(module for module in MODULES if module.name == "trainer-ort
 SNIPPETS: Final = Module("build/snippets", CLIENT.libraries, needs=(CLIENT.name,))
 BLOCK: Final = re.compile(r"^```kotlin\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PACKAGE: Final = re.compile(r"^package (dev\.hetlora[\w.]*)$", re.MULTILINE)
+SUPPRESSED: Final = '@file:Suppress("UNUSED_VARIABLE", "UNUSED_EXPRESSION", "NAME_SHADOWING")'
 # What apps have of Android; of each the members that the document shows.
 OBJECTS: Final = """
 class Context(val filesDir: java.io.File)
@@ -39,16 +39,15 @@ GIVEN: Final = """
 """
 
 
-def sources(document: str, packages: list[str]) -> Iterator[str]:
-    """A Kotlin file for each block of a document, each in a package of its own."""
-    for number, block in enumerate(BLOCK.findall(document)):
-        lines = block.splitlines()
-        own = [line for line in lines if line.startswith("import ")]
-        body = [line for line in lines if not line.startswith("import ")]
-        imports = ["import java.io.File", *(f"import {package}.*" for package in packages), *own]
-        head = [f"package snippets.block{number}", *dict.fromkeys(imports), OBJECTS]
-        shown = ["abstract class Shown {", GIVEN, "fun shown() {", *body, "}", "}"]
-        yield "\n".join([*head, *shown, ""])
+def source(document: str, packages: list[str]) -> str:
+    """A Kotlin file of all blocks of a document, each of which sees what those before it declare."""
+    blocks = [block.splitlines() for block in BLOCK.findall(document)]
+    own = [line for block in blocks for line in block if line.startswith("import ")]
+    bodies = [[line for line in block if not line.startswith("import ")] for block in blocks]
+    imports = ["import java.io.File", *(f"import {package}.*" for package in packages), *own]
+    shown = [line for body in bodies for line in ("run {", *body)] + ["}"] * len(bodies)
+    inside = ["abstract class Shown {", GIVEN, "fun shown() {", *shown, "}", "}"]
+    return "\n".join([SUPPRESSED, "package snippets", *dict.fromkeys(imports), OBJECTS, *inside, ""])
 
 
 def packages() -> list[str]:
@@ -63,8 +62,9 @@ def packages() -> list[str]:
 
 def main() -> int:
     document = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCUMENT
-    written = list(sources(document.read_text(encoding="utf-8"), packages()))
-    if not written:
+    text = document.read_text(encoding="utf-8")
+    count = len(BLOCK.findall(text))
+    if not count:
         print(f"{document.name} has no block of Kotlin", file=sys.stderr)
         return 1
     folder = ANDROID_DEMO / SNIPPETS.name / "src" / "main" / "kotlin"
@@ -74,13 +74,12 @@ def main() -> int:
         with locked(BUILD / "compiling.lock"):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            for number, text in enumerate(written):
-                Path(folder, f"Block{number}.kt").write_text(text, encoding="utf-8")
+            Path(folder, "Shown.kt").write_text(source(text, packages()), encoding="utf-8")
             build.compiled(SNIPPETS, "main")
     except (ToolchainMissing, CompilationFailed) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    print(f"{len(written)} of {document.name} compiled")
+    print(f"{count} of {document.name} compiled")
     return 0
 
 

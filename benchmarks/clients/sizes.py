@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,10 +26,18 @@ class FileSize:
     gzip_bytes: int
 
 
-def file_sizes(folder: Path, endings: tuple[str, ...]) -> list[FileSize]:
-    """Of the files below a folder with these endings, the largest first; none where there is no folder."""
-    sizes = [_size(path) for path in folder.rglob("*") if path.suffix in endings and path.is_file()]
-    return sorted(sizes, key=lambda size: (-size.size_bytes, size.name))
+def page_sizes(folder: Path) -> list[FileSize]:
+    """Of the files that are served of a built page, the largest first."""
+    return _sizes(path for path in folder.rglob("*") if path.suffix in SERVED)
+
+
+def apk_sizes(folder: Path = APKS) -> list[FileSize]:
+    """Of the packages that were built; none where nothing was."""
+    return _sizes(folder.glob("*.apk"))
+
+
+def _sizes(paths: Iterable[Path]) -> list[FileSize]:
+    return sorted(map(_size, paths), key=lambda size: (-size.size_bytes, size.name))
 
 
 def sizes_table(page: list[FileSize], apks: list[FileSize]) -> Table:

@@ -67,11 +67,18 @@ def _built(script: str, target: Path) -> Path:
     mark = target / "built-from-python"
     with FileLock(WEB / "build.lock"):
         if not (mark.exists() and mark.stat().st_mtime > max(path.stat().st_mtime for path in _sources())):
-            if not (WEB / "node_modules" / ".package-lock.json").exists():
-                _npm("ci", "--no-audit", "--no-fund", "--loglevel=error")
+            _install()
             _npm("run", "--silent", script)
             mark.touch()
     return target
+
+
+def _install() -> None:
+    """What `make web` does first: the packages of the lock file, where they are not installed yet."""
+    installed, wanted = WEB / "node_modules" / ".package-lock.json", WEB / "package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < wanted.stat().st_mtime:
+        _npm("ci", "--no-audit", "--no-fund", "--loglevel=error")
+        installed.touch()
 
 
 def _sources() -> list[Path]:

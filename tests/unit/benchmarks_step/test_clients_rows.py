@@ -12,7 +12,7 @@ import pytest
 from benchmarks.clients import markdown
 from benchmarks.clients.processes import Steps
 from benchmarks.clients.rows import LOSS_TOLERANCE, Outcome, client_rows, run_in_turn
-from benchmarks.clients.sizes import file_sizes
+from benchmarks.clients.sizes import apk_sizes, page_sizes
 from hetlora.errors import DependencyMissing, HetloraError, SettingsError
 
 
@@ -111,10 +111,12 @@ def test_sizes_are_of_what_is_served_the_largest_first(tmp_path: Path) -> None:
     (tmp_path / "main.js").write_bytes(b"x" * 500)
     (tmp_path / "0123" / "ort.wasm").write_bytes(b"\0" * 10_000)
     (tmp_path / "main.js.map").write_bytes(b"m" * 99_999)
-    sizes = file_sizes(tmp_path, (".js", ".wasm"))
+    sizes = page_sizes(tmp_path)
     assert [(size.name, size.size_bytes) for size in sizes] == [("ort.wasm", 10_000), ("main.js", 500)]
     assert 0 < sizes[0].gzip_bytes < 100
-    assert file_sizes(tmp_path / "nowhere", (".apk",)) == []
+    assert apk_sizes(tmp_path / "nowhere") == []
+    (tmp_path / "demo.apk").write_bytes(b"a" * 70)
+    assert [(size.name, size.size_bytes) for size in apk_sizes(tmp_path)] == [("demo.apk", 70)]
 
 
 def test_tables_for_the_readme_tell_ratios_and_a_dash_where_there_is_none(
