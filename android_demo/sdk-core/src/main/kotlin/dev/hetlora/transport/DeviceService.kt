@@ -5,6 +5,7 @@ import dev.hetlora.messages.CheckInAnswer
 import dev.hetlora.messages.DeviceStatus
 import dev.hetlora.messages.EnrolRequest
 import dev.hetlora.messages.Failure
+import dev.hetlora.messages.KeyRotation
 import dev.hetlora.messages.ObjectRef
 import dev.hetlora.messages.Plan
 import dev.hetlora.messages.Receipt
@@ -22,6 +23,9 @@ private val TENSORS = mapOf("Content-Type" to "application/octet-stream")
 class DeviceService(private val transport: Transport) {
     fun enrol(request: EnrolRequest): DeviceStatus =
         post("/device/v1/devices", EnrolRequest.serializer(), request, DeviceStatus.serializer())
+
+    fun rotateKey(request: KeyRotation): DeviceStatus =
+        post("/device/v1/devices:rotate-key", KeyRotation.serializer(), request, DeviceStatus.serializer())
 
     fun checkIn(request: CheckIn): CheckInAnswer =
         post("/device/v1/check-ins", CheckIn.serializer(), request, CheckInAnswer.serializer())
