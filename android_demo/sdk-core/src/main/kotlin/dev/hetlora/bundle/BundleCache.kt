@@ -11,7 +11,10 @@ import java.io.File
 
 /** What stays free for the update, the examples and whatever else lives on the device. */
 const val DISK_RESERVE_BYTES = 64 * MIB
-private const val FOLDER = "bundles"
+
+/** Where bundles lie, by digest. */
+internal const val BUNDLES = "bundles"
+private const val FOLDER = BUNDLES
 
 /** A bundle on the device: its manifest, and the folder where those of its files lie that were asked for. */
 class Bundle(val manifest: Manifest, val digest: String, val folder: File)

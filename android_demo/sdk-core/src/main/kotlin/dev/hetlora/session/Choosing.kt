@@ -23,9 +23,10 @@ private val logger = Logger.getLogger("dev.hetlora.session")
  * The search for the bundle and the rank at which this device takes an offer; used once.
  *
  * The best candidate has its turn: if nothing is left to find out it is taken, or else fetched and tried, after which
- * it may be the best still. Manifests are read only as long as another could be better.
+ * it may be the best still. Manifests are read only as long as another could be better. An evaluation takes less than a
+ * training, and is not tried.
  */
-class Choosing(private var offer: Offer, private val tools: Equipment) {
+class Choosing(private var offer: Offer, private val work: LocalWork, private val tools: Equipment) {
     private val unread = ArrayDeque(listOf(offer.bundle) + offer.variants)
     private val candidates = mutableListOf<Candidate>()
     private val refusals = mutableMapOf<String, HetloraException>()
@@ -43,7 +44,7 @@ class Choosing(private var offer: Offer, private val tools: Equipment) {
 
         /** Plan with the memory of now, and the time that is left. */
         fun look() {
-            trial = tools.chooser.trial(offer, bundle)
+            trial = if (work is LocalTrainers) tools.chooser.trial(offer, bundle) else null
             choice = try {
                 tools.chooser.choose(offer, bundle)
             } catch (error: HetloraException) {
@@ -68,7 +69,7 @@ class Choosing(private var offer: Offer, private val tools: Equipment) {
                 continue
             }
             try {
-                tools.bundles.makeRoom(best.bundle.ref, tools.trainers::filesOf)
+                tools.bundles.makeRoom(best.bundle.ref, work::filesOf)
                 val choice = best.choice
                 if (best.trial == null && choice != null) return best.bundle to choice
                 tryOut(best)
@@ -97,7 +98,7 @@ class Choosing(private var offer: Offer, private val tools: Equipment) {
         try {
             val manifest = tools.bundles.manifest(ref)
             if (ref != offer.bundle) checkVariant(tools.bundles.manifest(offer.bundle), manifest)
-            tools.trainers.filesOf(manifest) // or it is none for this runtime
+            work.filesOf(manifest) // or it is none for this runtime
             candidates += Candidate(OfferedBundle(ref, manifest))
         } catch (error: HetloraException) {
             refuse(ref, error)
@@ -106,11 +107,11 @@ class Choosing(private var offer: Offer, private val tools: Equipment) {
 
     private fun tryOut(best: Candidate) {
         val ref = best.bundle.ref
-        if (tools.bundles.missingBytes(ref, tools.trainers::filesOf) > 0) {
+        if (tools.bundles.missingBytes(ref, work::filesOf) > 0) {
             fetch(ref)
             best.look()
         }
-        val bundle = tools.bundles.bundle(ref, tools.trainers::filesOf)
+        val bundle = tools.bundles.bundle(ref, work::filesOf)
         best.trial?.let { step ->
             tools.chooser.tryOut(offer, best.bundle, step) {
                 tools.trainers.tryOut(bundle, step, offer.training, tools.watch::check)
@@ -123,7 +124,7 @@ class Choosing(private var offer: Offer, private val tools: Equipment) {
     /** After that, which may be hours later, less is left of the offer's time. */
     private fun fetch(ref: ObjectRef) {
         val started = tools.timer()
-        tools.bundles.bundle(ref, tools.trainers::filesOf)
+        tools.bundles.bundle(ref, work::filesOf)
         offer = offer.copy(roundSeconds = maxOf(Double.MIN_VALUE, offer.roundSeconds - (tools.timer() - started)))
         for (other in candidates.filter { it.bundle.ref != ref }) {
             try {

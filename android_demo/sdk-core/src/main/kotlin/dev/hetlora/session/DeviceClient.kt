@@ -1,5 +1,6 @@
 package dev.hetlora.session
 
+import dev.hetlora.adapters.Adapters
 import dev.hetlora.bundle.BundleCache
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
@@ -10,6 +11,8 @@ import dev.hetlora.messages.CheckInAnswer
 import dev.hetlora.messages.Conditions
 import dev.hetlora.messages.EnrolRequest
 import dev.hetlora.messages.PROTOCOL_VERSIONS
+import dev.hetlora.messages.TaskKind
+import dev.hetlora.planning.Corrections
 import dev.hetlora.transport.DEFAULT_PART_BYTES
 import dev.hetlora.transport.DeviceService
 import dev.hetlora.transport.Downloads
@@ -66,11 +69,15 @@ class DeviceClient(
     /** The device's name at the service. */
     val deviceId: String get() = transport.identity.deviceId
 
+    /** The adapters that rounds left on this device. */
+    val adapters = Adapters(files)
+
     init {
         val downloads = Downloads(transport, files, timer = timer, mayGoOn = watch::check)
         tools = Equipment(
-            DeviceService(transport), downloads, Uploads(transport, uploadPartBytes), BundleCache(files, downloads),
-            files, kept.second, trainers, chooser, watch, timer, onEvent,
+            DeviceService(transport), downloads, Uploads(transport, uploadPartBytes),
+            BundleCache(files, downloads, adapters::bundleDigests), files, kept.second, adapters, trainers, chooser,
+            Corrections(files, clock), watch, timer, onEvent,
         )
     }
 
@@ -131,13 +138,15 @@ class DeviceClient(
         watch.ofRun = if (timer() - leftAloneAt < LEFT_ALONE_SECONDS) leftAlone else Conditions()
         watch.unmet()?.let { return Visit(Outcome.NOT_ALLOWED, it, NOT_ALLOWED_SECONDS) }
         watch.ofRun = Conditions()
+        adopt(tools) // what an earlier visit was cut off before
         finishRotation()
         val answer = checkedIn()
         onEvent(Event.CheckedIn(answer.offer, answer.reason))
         giveUpOthers(tools.store, tools.service, answer.offer)
         val offer = answer.offer ?: return Visit(Outcome.NO_WORK, answer.reason, answer.retryAfterSeconds)
         watch.ofRun = offer.conditions
-        val visit = TrainingAssignment(offer, tools).run()
+        val isTraining = offer.kind == TaskKind.TRAIN
+        val visit = (if (isTraining) TrainingAssignment(offer, tools) else EvaluationAssignment(offer, tools)).run()
         if ((visit.error as? HetloraException)?.code == ErrorCode.CONDITIONS_UNMET) {
             leftAlone = offer.conditions
             leftAloneAt = timer()
@@ -148,6 +157,7 @@ class DeviceClient(
     private fun checkedIn(): CheckInAnswer {
         val request = CheckIn(
             PROTOCOL_VERSIONS.last(), SDK_VERSION, membership.population, capabilities(), trainers.exampleCount,
+            trainers.heldOut?.exampleCount ?: 0,
         )
         val enrolment = EnrolRequest(
             membership.population, membership.enrolmentToken, transport.identity.publicKey, membership.name,

@@ -1,15 +1,17 @@
 package dev.hetlora.session
 
 import dev.hetlora.bundle.Bundle
-import dev.hetlora.bundle.Manifest
+import dev.hetlora.errors.ErrorCode
+import dev.hetlora.errors.HetloraException
 import dev.hetlora.messages.Adaptation
+import dev.hetlora.messages.EvaluationReport
 import dev.hetlora.messages.TrainingSettings
 import dev.hetlora.planning.StepPlan
 import dev.hetlora.planning.StepsTaken
 import dev.hetlora.tensors.Adapter
 import dev.hetlora.tensors.Matrix
 import dev.hetlora.training.Parametrisation
-import java.io.Closeable
+import dev.hetlora.training.ScoreBounds
 
 /**
  * What a trainer is to train: a bundle's model under `received`, with batches that `seed` draws.
@@ -26,20 +28,9 @@ class TrainingTask(
 )
 
 /** The trainers of one runtime, over the examples of one device. */
-interface LocalTrainers {
-    /** How many examples there are to train on. */
-    val exampleCount: Long
-
-    /** The files of a bundle that it opens, by their paths in the manifest. */
-    fun filesOf(manifest: Manifest): Set<String>
-
-    /**
-     * Look whether there are examples that a bundle of this manifest learns from; before the offer is taken.
-     *
-     * @throws dev.hetlora.errors.HetloraException `no_examples`; `data_unreadable`: a kind that its task does not
-     *     learn from, or a label that it does not know.
-     */
-    fun checkExamples(manifest: Manifest)
+interface LocalTrainers : LocalWork {
+    /** What scores models on examples that are kept from training; null where there are none such. */
+    val heldOut: LocalScorers? get() = null
 
     /**
      * What of the settings it cannot do, in words; null where it can do all of them.
@@ -69,7 +60,7 @@ interface LocalTrainers {
  *
  * A checkpoint holds all that it needs to go on as if it had not ended: numbers, optimizer, and which batch is next.
  */
-interface LocalTrainer : Closeable {
+interface LocalTrainer : LocalScorer {
     /** Steps so far, those before a checkpoint that was restored among them. */
     val stepsDone: Int
 
@@ -95,4 +86,8 @@ interface LocalTrainer : Closeable {
      *     as it was.
      */
     fun restore(checkpoint: ByteArray)
+
+    /** Score the model as it stands; asked of trainers alone whose [LocalTrainers.heldOut] there is. */
+    override fun score(bounds: ScoreBounds): EvaluationReport =
+        throw HetloraException(ErrorCode.NO_EXAMPLES, "this trainer knows of nothing that is held out")
 }

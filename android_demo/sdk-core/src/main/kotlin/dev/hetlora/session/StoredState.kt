@@ -23,7 +23,10 @@ data class Terms(
     val tokens: Int = maxTokens,
 )
 
-/** How far a training is: its steps, and the seconds that they took; `highSteps` are of [Divergence]. */
+/**
+ * How far a training is: its steps, and the seconds that they took; `highSteps` are of [Divergence], `firstScore` is
+ * what the model was scored at before.
+ */
 @Serializable
 data class TrainedSteps(
     val steps: Int,
@@ -31,6 +34,7 @@ data class TrainedSteps(
     val firstLoss: Double,
     val lastLoss: Double,
     val highSteps: Int = 0,
+    val firstScore: FirstScore? = null,
 )
 
 /** Which file belongs to an assignment, by what it is for. */

@@ -81,15 +81,7 @@ class Trainer(
     }
 
     /** Score a batch with the adapter as it stands, without penalties; errors as of [step]. */
-    fun evaluate(batch: Batch): Evaluation {
-        val fed = stepped.fed()
-        val scored = parts(batch).map { it.share to runtime.evaluate(it.batch, fed) }
-        val logits = scored.mapNotNull { (_, own) -> own.logits }
-        return Evaluation(
-            scored.sumOf { (share, own) -> share * own.loss },
-            if (logits.isEmpty()) null else logits.fold(FloatArray(0)) { all, own -> all + own },
-        )
-    }
+    fun evaluate(batch: Batch): Evaluation = evaluated(runtime, parts(batch), stepped.fed())
 
     /**
      * A copy of the factors as they stand, by PEFT key; those that are not trained are among them.
@@ -125,10 +117,7 @@ class Trainer(
 
     private fun kept(): Map<String, FloatArray> = mapOf("trained" to trained.numbers) + optimizer.moments
 
-    private fun parts(batch: Batch): List<MicroBatch> {
-        val mostRows = listOfNotNull(runtime.mostRows, subject.microBatch).minOrNull()
-        return microBatches(batch, mostRows, subject.hasDecoder)
-    }
+    private fun parts(batch: Batch) = parts(batch, runtime, subject.microBatch, subject.hasDecoder)
 
     /** The loss of a batch without penalties; its gradients are then in [gradients]. */
     private fun differentiate(batch: Batch): Double {

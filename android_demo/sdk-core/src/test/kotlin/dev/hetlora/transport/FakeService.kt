@@ -11,6 +11,7 @@ import dev.hetlora.messages.CheckInAnswer
 import dev.hetlora.messages.DeviceState
 import dev.hetlora.messages.DeviceStatus
 import dev.hetlora.messages.EnrolRequest
+import dev.hetlora.messages.EvaluationReport
 import dev.hetlora.messages.Failure
 import dev.hetlora.messages.KeyRotation
 import dev.hetlora.messages.ObjectRef
@@ -19,6 +20,7 @@ import dev.hetlora.messages.Plan
 import dev.hetlora.messages.Receipt
 import dev.hetlora.messages.Report
 import dev.hetlora.messages.StartRequest
+import dev.hetlora.messages.TaskKind
 import dev.hetlora.messages.messageToBytes
 import dev.hetlora.messages.parseMessage
 import dev.hetlora.messages.sha256Pair
@@ -56,7 +58,9 @@ class FakeService(var plan: (Offer, StartRequest) -> Plan = { _, _ -> error("no 
     val objects = mutableMapOf<String, ByteArray>()
     val updates = mutableListOf<ByteArray>()
     val reports = mutableListOf<Report>()
+    val evaluations = mutableListOf<EvaluationReport>()
     val failures = mutableListOf<Failure>()
+    var checkedIn: CheckIn? = null
     val partSizes = mutableListOf<Int>()
     var offer: Offer? = null
     var state = DeviceState.ACCEPTED
@@ -95,8 +99,11 @@ class FakeService(var plan: (Offer, StartRequest) -> Plan = { _, _ -> error("no 
         if (path == "/check-ins") return checkIn(request)
         if (path == "/devices:rotate-key") return rotate(request)
         if (path.startsWith("/uploads/")) return takePart(request, path.removePrefix("/uploads/"))
-        val found = Regex("/assignments/([^:/]+)[:/](.+)").matchEntire(path) ?: throw Refusal(404, "not_found")
-        return ofAssignment(request, found.groupValues[1], found.groupValues[2])
+        val found = Regex("/(assignments|evaluations)/([^:/]+)[:/](.+)").matchEntire(path) ?: throw Refusal(404, "not_found")
+        val (family, id, verb) = found.destructured
+        val kind = if (family == "evaluations") TaskKind.EVALUATE else TaskKind.TRAIN
+        if (offer?.takeIf { it.assignmentId == id }?.kind ?: kind != kind) throw Refusal(404, "not_found")
+        return ofAssignment(request, id, verb)
     }
 
     private fun ofAssignment(request: Request, id: String, verb: String): Reply {
@@ -112,7 +119,10 @@ class FakeService(var plan: (Offer, StartRequest) -> Plan = { _, _ -> error("no 
                 json(ObjectRef.serializer(), ObjectRef(sha256Of(request.body), request.body.size.toLong()))
             }
             "uploads" -> begin(request)
-            "submit" -> submit(id, parseMessage(Report.serializer(), request.body))
+            "submit" -> if (offer.kind == TaskKind.EVALUATE) {
+                evaluations += parseMessage(EvaluationReport.serializer(), request.body)
+                receipt(id, AssignmentState.ACCEPTED)
+            } else submit(id, parseMessage(Report.serializer(), request.body))
             "fail" -> {
                 failures += parseMessage(Failure.serializer(), request.body)
                 receipt(id, AssignmentState.FAILED)
@@ -134,7 +144,7 @@ class FakeService(var plan: (Offer, StartRequest) -> Plan = { _, _ -> error("no 
     }
 
     private fun checkIn(request: Request): Reply {
-        parseMessage(CheckIn.serializer(), request.body)
+        checkedIn = parseMessage(CheckIn.serializer(), request.body)
         return json(CheckInAnswer.serializer(), CheckInAnswer(offer, 30.0, if (offer == null) "no run" else "offer"))
     }
 

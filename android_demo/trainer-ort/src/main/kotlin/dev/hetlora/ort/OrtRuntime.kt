@@ -8,7 +8,7 @@ import dev.hetlora.training.TensorView
 import dev.hetlora.training.TrainingRuntime
 import java.io.File
 
-private const val LOSS = "loss"
+internal const val LOSS = "loss"
 internal const val LOGITS = "logits"
 
 /**
@@ -28,7 +28,7 @@ class OrtRuntime(
     private val threads: Int? = null,
 ) : TrainingRuntime {
     private val training = openSession(gradientGraph, threads)
-    private val evaluator = lazy { openSession(evalGraph, threads) }
+    private val scoring = lazy { OrtScoring(evalGraph, inputs, threads) }
 
     override val mostRows: Int? get() = null
 
@@ -42,16 +42,11 @@ class OrtRuntime(
         }
     }
 
-    override fun evaluate(batch: Batch, factors: Map<String, TensorView>): Evaluation {
-        val wanted = if (inputs.generates) setOf(LOSS) else setOf(LOSS, LOGITS)
-        return evaluator.value.answering(inputs.labelled(batch), factors, wanted) { answers ->
-            val logits = if (inputs.generates) null else answers.floats(LOGITS)
-            Evaluation(answers.floats(LOSS).get().toDouble(), logits?.let(::numbersOf))
-        }
-    }
+    override fun evaluate(batch: Batch, factors: Map<String, TensorView>): Evaluation =
+        scoring.value.evaluate(batch, factors)
 
     override fun close() {
         training.close()
-        if (evaluator.isInitialized()) evaluator.value.close()
+        if (scoring.isInitialized()) scoring.value.close()
     }
 }

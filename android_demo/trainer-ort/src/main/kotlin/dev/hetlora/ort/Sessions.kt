@@ -38,6 +38,8 @@ private fun sessionOptions(threads: Int?): SessionOptions {
     options.addConfigEntry("session.intra_op.allow_spinning", "0")
     // By its name alone a file may be taken for one of ORT's own format, which no one has checked.
     options.addConfigEntry("session.load_model_format", "ONNX")
+    // Kernels would copy float32 weights into a layout of their own, for each session that has them.
+    options.addConfigEntry("session.disable_prepacking", "1")
     // It would move decoders of frozen weights about, and compute in int8 what is to be exact,
     options.addConfigEntry("session.disable_quant_qdq", "1")
     // or decode quantised weights once and for all.

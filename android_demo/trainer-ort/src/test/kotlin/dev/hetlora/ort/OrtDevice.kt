@@ -17,7 +17,7 @@ private const val MAX_TOKENS = 16
 private const val MICRO_BATCH = 2
 
 /** Texts of an app, each with the label of its line; a tab stands between them. */
-private class LinesOfText(file: File) : ExampleSource {
+internal class LinesOfText(file: File) : ExampleSource {
     private val examples = file.readLines().map { line ->
         val (text, label) = line.split('\t')
         Example(text, label)
@@ -31,16 +31,17 @@ private class LinesOfText(file: File) : ExampleSource {
 /**
  * A device as a process, for end-to-end tests: the client that apps have, training under ONNX Runtime.
  *
- * Arguments: address of the service, population, folder, rank, file of examples. It tells what happens by one line
- * each, first a word.
+ * Arguments: address of the service, population, folder, rank, file of examples, and perhaps one of those that are
+ * held out. It tells what happens by one line each, first a word.
  */
 fun main(arguments: Array<String>) {
     val (url, population, folder, rank, examples) = arguments
+    val heldOut = arguments.getOrNull(5)?.let { LinesOfText(File(it)) }
     val client = DeviceClient(
         url,
         Membership(population, System.getenv("HETLORA_ENROLMENT_TOKEN"), "kotlin"),
         FolderFiles(File(folder)),
-        OrtTrainers(LinesOfText(File(examples)), threads = 1),
+        OrtTrainers(LinesOfText(File(examples)), threads = 1, heldOut = heldOut, answers = true),
         { _, _ -> fixedRank(rank.toInt(), MAX_TOKENS, MICRO_BATCH) },
         { GIVEN },
         connections = testConnections(),
@@ -53,6 +54,11 @@ fun main(arguments: Array<String>) {
 private fun told(event: Event): String? = when (event) {
     is Event.StepDone -> "step ${event.step} ${event.loss}"
     is Event.Resumed -> "resumed ${event.steps}"
+    is Event.HeldOutScored -> with(event.report) {
+        "held_out ${if (event.isBefore) "before" else "after"} $exampleCount $loss $correctCount"
+    }
+    is Event.Evaluated -> with(event.report) { "evaluated $exampleCount $loss $correctCount ${event.receipt.state}" }
+    is Event.Adopted -> "adopted ${event.adapter.kind} ${event.adapter.tensors.sha256}"
     is Event.GivenBack -> "given_back ${event.code} ${event.message}"
     is Event.Submitted -> with(event.report) {
         "submitted ${update.sha256} ${event.receipt.state} $firstLoss $lastLoss"
