@@ -58,7 +58,7 @@ class PlannedRanks(
                 ErrorCode.DEVICE_TOO_SMALL,
                 "a step takes more memory than this device gives",
                 got = "no memory for a batch",
-                expected = "${decimals(forecast.peakBytes.toDouble() / MIB, 0)} MiB, as was forecast",
+                expected = "${mib(forecast.peakBytes)} MiB, as was forecast",
                 cause = error,
             )
         }
