@@ -1,4 +1,4 @@
-"""A Kotlin device on the JVM that plans for itself: its rank, its conditions, and whatever a rule asks of it."""
+"""A Kotlin device on the JVM that plans for itself: its rank, its conditions, and what a rule asks of it."""
 
 from __future__ import annotations
 
@@ -67,13 +67,15 @@ def charger(tmp_path: Path) -> Path:
     return path
 
 
-def planned_device(fleet: TinyFleet, class_path: str, folder: Path, charger: Path, milliseconds: int) -> Process:
-    """A device with traffic for rank 2, not started yet."""
+def planned_device(
+    fleet: TinyFleet, class_path: str, folder: Path, charger: Path, *, ranks: int, milliseconds: int = 0
+) -> Process:
+    """A device with traffic for so many ranks, down and up together, not started yet."""
     upstream = CI.parent / ".toolchain" / "onnxruntime" / "upstream"
     examples = folder.parent / "examples.tsv"
     rows = [f"words about {label} number {number}\t{label}" for label in LABELS for number in range(4)]
     examples.write_text("\n".join(rows))
-    traffic = 2 * RANK * fleet.bundle.manifest.cost_model.adapter_bytes_per_rank
+    traffic = ranks * fleet.bundle.manifest.cost_model.adapter_bytes_per_rank
     command = ["java", "--add-opens", "java.base/java.net=ALL-UNNAMED", "-XX:+UseSerialGC"]
     command += [f"-Donnxruntime.native.path={upstream}", "-cp", class_path, "dev.hetlora.ort.PlannedDeviceKt"]
     command += [fleet.service.url, POPULATION, str(folder), str(examples), str(traffic)]
@@ -87,7 +89,9 @@ def test_a_planned_device_ends_with_its_charger_and_its_next_work_is_merged_at_i
 ) -> None:
     training = {"steps": 60, "batch_size": 4, "max_tokens": 16, "learning_rate": 0.01}
     run = fleet.start_run(rounds=1, goal_count=2, lease_seconds=300, training=training)
-    kotlin = planned_device(fleet, class_path, tmp_path / "kotlin", charger, STEP_MILLISECONDS)
+    kotlin = planned_device(
+        fleet, class_path, tmp_path / "kotlin", charger, ranks=2 * RANK, milliseconds=STEP_MILLISECONDS
+    )
     kotlin.start()
     try:
         wait_until(lambda: kotlin.log.read_text().count("step ") >= 3, "three steps of the Kotlin device")
@@ -129,7 +133,8 @@ def test_a_kotlin_device_completes_runs_of_every_rule_beside_a_python_one(
     # Its only rank is one that this device has not the traffic for.
     rules = {name: settings for name, settings in SETTINGS.items() if name != "deer"}
     fleet.device("python", fleet.for_rank(8))
-    kotlin = planned_device(fleet, class_path, tmp_path / "kotlin", charger, 0)
+    # Rank 4 down and up are 8, and where the rule sends rank 8 to every device 12.
+    kotlin = planned_device(fleet, class_path, tmp_path / "kotlin", charger, ranks=12)
     kotlin.start()
     told, accepted = {}, {}
     try:
@@ -141,5 +146,8 @@ def test_a_kotlin_device_completes_runs_of_every_rule_beside_a_python_one(
     finally:
         kotlin.kill()
 
-    assert told == dict.fromkeys(rules, (RunState.COMPLETED, 2, set())), kotlin.log.read_text()
-    assert accepted == dict.fromkeys(rules, ["kotlin", "kotlin", "python", "python"])
+    log = kotlin.log.read_text()
+    # All but its first update are signed with another key.
+    assert re.findall(r"rotated (\w+)", log) == re.findall(r"device (\w+)", log)[:1]
+    assert told == dict.fromkeys(rules, (RunState.COMPLETED, 2, set())), log
+    assert accepted == {name: ["kotlin", "kotlin", "python", "python"] for name in rules}

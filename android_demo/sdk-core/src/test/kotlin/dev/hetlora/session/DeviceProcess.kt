@@ -6,10 +6,16 @@ import dev.hetlora.transport.StopSignal
  * Have a client visit as a process of its own, for end-to-end tests. It tells what happens by one line each, first a
  * word.
  */
-fun visitAsProcess(made: (onEvent: (Event) -> Unit) -> DeviceClient) {
+fun visitAsProcess(
+    onVisit: (DeviceClient, Visit) -> Unit = { _, _ -> },
+    made: (onEvent: (Event) -> Unit) -> DeviceClient,
+) {
     val client = made { event -> told(event)?.let(::println) }
     println("device ${client.deviceId}")
-    keepVisiting(client, StopSignal()) { println("visit ${it.outcome} ${it.reason}") }
+    keepVisiting(client, StopSignal()) {
+        println("visit ${it.outcome} ${it.reason}")
+        onVisit(client, it)
+    }
 }
 
 /** A member by the token of the test. */

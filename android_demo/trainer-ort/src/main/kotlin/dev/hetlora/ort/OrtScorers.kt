@@ -1,5 +1,6 @@
 package dev.hetlora.ort
 
+import dev.hetlora.batching.Batching
 import dev.hetlora.batching.ExampleSource
 import dev.hetlora.batching.TextTask
 import dev.hetlora.batching.checkExamples
@@ -35,7 +36,7 @@ class OrtScorers(private val examples: ExampleSource, private val threads: Int? 
         val runtime = OrtScoring(graph, inputsOf(manifest), threads)
         return closingOnFailure(runtime) {
             val model = Scorer(runtime, task.received, task.how, task.microBatch, hasDecoder(manifest))
-            val score = scorerOf(task)
+            val score = scorerOf(task, batchingOf(manifest, task.bundle.folder, task.training))
             object : LocalScorer, Closeable by model {
                 override fun score(bounds: ScoreBounds): EvaluationReport = score(model, bounds)
             }
@@ -43,13 +44,10 @@ class OrtScorers(private val examples: ExampleSource, private val threads: Int? 
     }
 
     /** Scores a model of the task's bundle, whatever adapter it stands under. */
-    internal fun scorerOf(task: TrainingTask): (ScoredModel, ScoreBounds) -> EvaluationReport {
-        val manifest = task.bundle.manifest
-        val batching = batchingOf(manifest, task.bundle.folder, task.training)
-        return { model, bounds ->
-            scored(model, eachOnce(examples, batching, task.seed), hasDecoder(manifest), bounds)
+    internal fun scorerOf(task: TrainingTask, batching: Batching): (ScoredModel, ScoreBounds) -> EvaluationReport =
+        { model, bounds ->
+            scored(model, eachOnce(examples, batching, task.seed), hasDecoder(task.bundle.manifest), bounds)
         }
-    }
 }
 
 /** What scoring takes of a bundle's files. */

@@ -81,7 +81,7 @@ class OrtTrainers(
      */
     override fun open(task: TrainingTask): LocalTrainer {
         val batching = batchingOf(task.bundle.manifest, task.bundle.folder, task.training)
-        return BatchTrainer(trainerOf(task), task.received, heldOut?.scorerOf(task)) { skip ->
+        return BatchTrainer(trainerOf(task), task.received, heldOut?.scorerOf(task, batching)) { skip ->
             drawBatches(examples, batching, task.seed, skip).iterator()
         }
     }

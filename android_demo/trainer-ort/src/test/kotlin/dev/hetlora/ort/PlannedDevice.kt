@@ -11,7 +11,9 @@ import dev.hetlora.probe.SystemProbe
 import dev.hetlora.session.DeviceClient
 import dev.hetlora.session.LocalTrainer
 import dev.hetlora.session.LocalTrainers
+import dev.hetlora.session.Outcome
 import dev.hetlora.session.TrainingTask
+import dev.hetlora.session.Visit
 import dev.hetlora.session.memberOf
 import dev.hetlora.session.visitAsProcess
 import dev.hetlora.transport.testConnections
@@ -32,7 +34,7 @@ private class SlowTrainers(private val inner: LocalTrainers, private val millise
 
 /**
  * A device as a process, for end-to-end tests: it measures itself, plans its rank, tries each bundle first, and works
- * only while it is charged, which is while a file is there.
+ * only while it is charged, which is while a file is there. After its first update it takes another key.
  *
  * Arguments: address of the service, population, folder, file of examples, bytes of traffic in a round, the file that
  * charges it, milliseconds of a step.
@@ -46,7 +48,14 @@ fun main(arguments: Array<String>) {
     val probe = SystemProbe(File(folder))
     val capabilities = { probe.report(traffic.toLong()) }
     val conditions = DeviceConditions(Conditions(charging = true), isCharging = { File(charger).exists() })
-    visitAsProcess { onEvent ->
+    var accepted = 0
+    val rotating = { client: DeviceClient, visit: Visit ->
+        if (visit.outcome == Outcome.ACCEPTED && accepted++ == 0) {
+            client.rotateKey()
+            println("rotated ${client.deviceId}")
+        }
+    }
+    visitAsProcess(rotating) { onEvent ->
         DeviceClient(
             url,
             memberOf(population),
