@@ -146,5 +146,8 @@ def test_a_kotlin_device_completes_runs_of_every_rule_beside_a_python_one(
     finally:
         kotlin.kill()
 
-    assert told == dict.fromkeys(rules, (RunState.COMPLETED, 2, set())), kotlin.log.read_text()
+    log = kotlin.log.read_text()
+    # All but its first update are signed with another key.
+    assert re.findall(r"rotated (\w+)", log) == re.findall(r"device (\w+)", log)[:1]
+    assert told == dict.fromkeys(rules, (RunState.COMPLETED, 2, set())), log
     assert accepted == dict.fromkeys(rules, ["kotlin", "kotlin", "python", "python"])

@@ -58,16 +58,16 @@ class DeviceClient(
     random: Random = Random.Default,
     private val onEvent: (Event) -> Unit = {},
 ) {
-    private val kept = files.lock().use { keptIdentity(files) to AssignmentStore(files) }
-    private val identity = kept.first
-    private val transport = Transport(serviceUrl, identity, connections, clock, random, timer)
+    private val keys = IdentityStore(files)
+    private val kept = files.lock().use { keys.identity() to AssignmentStore(files) }
+    private val transport = Transport(serviceUrl, kept.first, connections, clock, random, timer)
     private val watch = Watch(circumstances)
     private val tools: Equipment
     private var leftAlone = Conditions()
     private var leftAloneAt = Double.NEGATIVE_INFINITY
 
     /** The device's name at the service. */
-    val deviceId: String get() = identity.deviceId
+    val deviceId: String get() = transport.identity.deviceId
 
     /** The adapters that rounds left on this device. */
     val adapters = Adapters(files)
@@ -92,9 +92,7 @@ class DeviceClient(
     fun runOnce(stop: StopSignal = StopSignal()): Visit {
         return try {
             files.lock().use {
-                transport.stop = stop
-                watch.stop = stop
-                tools.store.reload()
+                begin(stop)
                 visit()
             }
         } catch (thrown: Throwable) {
@@ -104,11 +102,44 @@ class DeviceClient(
         }
     }
 
+    /**
+     * Replace this device's key at the service and in its folder; its id stays, the key so far is void. A rotation that
+     * broke off is finished by the next visit, or by this.
+     *
+     * @throws HetloraException as of [runOnce]; `refused` and its kin: its key stays. `stopped`: as of `stop`.
+     */
+    fun rotateKey(stop: StopSignal = StopSignal()) = try {
+        files.lock().use {
+            begin(stop)
+            rotateKey(transport, keys)
+        }
+    } catch (thrown: Throwable) {
+        throw faultOf(thrown)
+    }
+
+    /** With what lies in the folder now, which another client may have had since. */
+    private fun begin(stop: StopSignal) {
+        transport.stop = stop
+        watch.stop = stop
+        tools.store.reload()
+        transport.identity = keys.identity()
+    }
+
+    /** A rotation of which the end is not known; where the service refuses, the check-in tells what is wrong. */
+    private fun finishRotation() {
+        try {
+            if (keys.hasNext) rotateKey(transport, keys)
+        } catch (error: HetloraException) {
+            if (!error.isA(ErrorCode.REFUSED)) throw error
+        }
+    }
+
     private fun visit(): Visit {
         watch.ofRun = if (timer() - leftAloneAt < LEFT_ALONE_SECONDS) leftAlone else Conditions()
         watch.unmet()?.let { return Visit(Outcome.NOT_ALLOWED, it, NOT_ALLOWED_SECONDS) }
         watch.ofRun = Conditions()
         adopt(tools) // what an earlier visit was cut off before
+        finishRotation()
         val answer = checkedIn()
         onEvent(Event.CheckedIn(answer.offer, answer.reason))
         giveUpOthers(tools.store, tools.service, answer.offer)
@@ -129,7 +160,7 @@ class DeviceClient(
             trainers.heldOut?.exampleCount ?: 0,
         )
         val enrolment = EnrolRequest(
-            membership.population, membership.enrolmentToken, identity.publicKey, membership.name,
+            membership.population, membership.enrolmentToken, transport.identity.publicKey, membership.name,
         )
         return checkIn(tools.service, request, enrolment) { onEvent(Event.AwaitingApproval(it.deviceId)) }
     }

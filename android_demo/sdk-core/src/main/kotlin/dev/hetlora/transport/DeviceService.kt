@@ -6,6 +6,7 @@ import dev.hetlora.messages.DeviceStatus
 import dev.hetlora.messages.EnrolRequest
 import dev.hetlora.messages.EvaluationReport
 import dev.hetlora.messages.Failure
+import dev.hetlora.messages.KeyRotation
 import dev.hetlora.messages.ObjectRef
 import dev.hetlora.messages.Plan
 import dev.hetlora.messages.Receipt
@@ -23,6 +24,9 @@ private val TENSORS = mapOf("Content-Type" to "application/octet-stream")
 class DeviceService(private val transport: Transport) {
     fun enrol(request: EnrolRequest): DeviceStatus =
         post("/device/v1/devices", EnrolRequest.serializer(), request, DeviceStatus.serializer())
+
+    fun rotateKey(request: KeyRotation): DeviceStatus =
+        post("/device/v1/devices:rotate-key", KeyRotation.serializer(), request, DeviceStatus.serializer())
 
     fun checkIn(request: CheckIn): CheckInAnswer =
         post("/device/v1/check-ins", CheckIn.serializer(), request, CheckInAnswer.serializer())

@@ -27,13 +27,17 @@ private const val MAX_PORT = 65_535
  */
 class Transport(
     serviceUrl: String,
-    val identity: Identity,
+    identity: Identity,
     private val connections: HttpConnections = UrlConnections(),
     private val clock: () -> Double = { System.currentTimeMillis() / 1000.0 },
     private val random: Random = Random.Default,
     private val timer: () -> Double = { System.nanoTime() / 1e9 },
 ) {
     val serviceUrl: String = checkedAddress(serviceUrl)
+
+    /** As whom requests are signed. */
+    @Volatile
+    var identity: Identity = identity
 
     /** Ends waits between two tries once it is set, and answers that drip. */
     var stop = StopSignal()

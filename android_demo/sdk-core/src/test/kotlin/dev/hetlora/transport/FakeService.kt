@@ -2,6 +2,7 @@ package dev.hetlora.transport
 
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.identity.SignatureParameters
+import dev.hetlora.identity.rotationBase
 import dev.hetlora.identity.sha256Of
 import dev.hetlora.identity.signatureBase
 import dev.hetlora.messages.AssignmentState
@@ -12,6 +13,7 @@ import dev.hetlora.messages.DeviceStatus
 import dev.hetlora.messages.EnrolRequest
 import dev.hetlora.messages.EvaluationReport
 import dev.hetlora.messages.Failure
+import dev.hetlora.messages.KeyRotation
 import dev.hetlora.messages.ObjectRef
 import dev.hetlora.messages.Offer
 import dev.hetlora.messages.Plan
@@ -64,6 +66,10 @@ class FakeService(var plan: (Offer, StartRequest) -> Plan = { _, _ -> error("no 
     var state = DeviceState.ACCEPTED
     var aheadSeconds = 0.0
 
+    /** Whether a rotation is refused; or done, and the answer lost. */
+    var refusesRotation = false
+    var losesAnswers = false
+
     /** What an assignment that is over has become, by its id. */
     val ended = mutableMapOf<String, AssignmentState>()
 
@@ -91,6 +97,7 @@ class FakeService(var plan: (Offer, StartRequest) -> Plan = { _, _ -> error("no 
         identify(request)
         if (path.startsWith("/objects/")) return objectReply(path.removePrefix("/objects/"), request.headers["range"])
         if (path == "/check-ins") return checkIn(request)
+        if (path == "/devices:rotate-key") return rotate(request)
         if (path.startsWith("/uploads/")) return takePart(request, path.removePrefix("/uploads/"))
         val found = Regex("/(assignments|evaluations)/([^:/]+)[:/](.+)").matchEntire(path) ?: throw Refusal(404, "not_found")
         val (family, id, verb) = found.destructured
@@ -149,6 +156,20 @@ class FakeService(var plan: (Offer, StartRequest) -> Plan = { _, _ -> error("no 
         keys[id] = key
         identify(request, evenIf = true)
         return json(DeviceStatus.serializer(), DeviceStatus(id, state, 30.0), 201)
+    }
+
+    private fun rotate(request: Request): Reply {
+        val message = parseMessage(KeyRotation.serializer(), request.body)
+        val id = INPUT.matchEntire(request.headers.getValue("signature-input"))!!.groupValues[3]
+        val key = Base64.getDecoder().decode(message.publicKey)
+        val base = rotationBase(id, message.publicKey)
+        val verifier = Ed25519Signer().apply { init(false, Ed25519PublicKeyParameters(key, 0)) }
+        verifier.update(base, 0, base.size)
+        if (refusesRotation || !verifier.verifySignature(Base64.getDecoder().decode(message.proof))) {
+            throw Refusal(403, ErrorCode.NOT_PERMITTED.code)
+        }
+        keys[id] = key
+        return if (losesAnswers) Reply.CUT else json(DeviceStatus.serializer(), DeviceStatus(id, state, 0.0))
     }
 
     private fun identify(request: Request, evenIf: Boolean = false) {

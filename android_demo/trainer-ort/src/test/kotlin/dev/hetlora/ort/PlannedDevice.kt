@@ -13,6 +13,7 @@ import dev.hetlora.session.Event
 import dev.hetlora.session.LocalTrainer
 import dev.hetlora.session.LocalTrainers
 import dev.hetlora.session.Membership
+import dev.hetlora.session.Outcome
 import dev.hetlora.session.TrainingTask
 import dev.hetlora.session.keepVisiting
 import dev.hetlora.transport.StopSignal
@@ -34,7 +35,7 @@ private class SlowTrainers(private val inner: LocalTrainers, private val millise
 
 /**
  * A device as a process, for end-to-end tests: it measures itself, plans its rank, tries each bundle first, and works
- * only while it is charged, which is while a file is there.
+ * only while it is charged, which is while a file is there. After its first update it takes another key.
  *
  * Arguments: address of the service, population, folder, file of examples, bytes of traffic in a round, the file that
  * charges it, milliseconds of a step. It tells what happens by one line each, first a word.
@@ -63,7 +64,14 @@ fun main(arguments: Array<String>) {
         onEvent = { told(it)?.let(::println) },
     )
     println("device ${client.deviceId}")
-    keepVisiting(client, StopSignal()) { println("visit ${it.outcome} ${it.reason}") }
+    var accepted = 0
+    keepVisiting(client, StopSignal()) {
+        println("visit ${it.outcome} ${it.reason}")
+        if (it.outcome == Outcome.ACCEPTED && accepted++ == 0) {
+            client.rotateKey()
+            println("rotated ${client.deviceId}")
+        }
+    }
 }
 
 private fun told(event: Event): String? = when (event) {
