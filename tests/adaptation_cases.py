@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from training_cases import ADAMW, NO_PENALTY, SPEC, STEPS, eighths, factors_of
 
 from edge_sdk.runtimes.base import Batch, Evaluation, Factors
 from edge_sdk.session.plans import Assigned
@@ -27,7 +28,6 @@ from hetlora.partial import contract
 from hetlora.plan_adapter import frozen_from_bytes, sent_from_bytes, sent_tensors
 from hetlora.stored_tensors import tensors_to_bytes
 from hetlora.tensors import factor_keys, to_tensors
-from training_cases import ADAMW, NO_PENALTY, SPEC, STEPS, eighths, factors_of
 
 FILE: Final = Path(__file__).parent / "contract" / "adaptations.json"
 SGD: Final = NO_PENALTY | {"optimizer": "sgd", "learning_rate": 0.125}
@@ -110,9 +110,7 @@ def _case(
     settings = TrainingSettings(steps=STEPS, **options)
     sent, frozen = _sent(rng, adaptation, ranks), _frozen(rng, frozen_ranks)
     read = sent_from_bytes(sent, SPEC)
-    how = Parametrisation(
-        adaptation, None if frozen is None else frozen_from_bytes(frozen, SPEC), read.cores
-    )
+    how = Parametrisation(adaptation, None if frozen is None else frozen_from_bytes(frozen, SPEC), read.cores)
     assigned = Assigned(read.adapter, how)
     steps = [
         {"task_loss": float(rng.integers(4, 40)) / 8, "gradients": _gradients(rng, assigned)}

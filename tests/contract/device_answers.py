@@ -142,9 +142,7 @@ def answer_planning(file: Fields) -> Fields:
             one | {"rows": told(planners[one["case"]].rows_for, one["rank"], one["tokens"])}
             for one in file["rows_for"]
         ],
-        "trials": [
-            {"case": name, "trial": told(trial_of, planner)} for name, planner in planners.items()
-        ],
+        "trials": [{"case": name, "trial": told(trial_of, planner)} for name, planner in planners.items()],
         # Of steps of the first case.
         "corrections": [
             one | {"correction": corrected(one["seconds"], one["grown_bytes"], one["watts"])}

@@ -1,4 +1,4 @@
-"""A Kotlin device on the JVM that plans for itself: its rank, its conditions, and whatever a rule asks of it."""
+"""A Kotlin device on the JVM that plans for itself: its rank, its conditions, and what a rule asks of it."""
 
 from __future__ import annotations
 
@@ -150,4 +150,4 @@ def test_a_kotlin_device_completes_runs_of_every_rule_beside_a_python_one(
     # All but its first update are signed with another key.
     assert re.findall(r"rotated (\w+)", log) == re.findall(r"device (\w+)", log)[:1]
     assert told == dict.fromkeys(rules, (RunState.COMPLETED, 2, set())), log
-    assert accepted == dict.fromkeys(rules, ["kotlin", "kotlin", "python", "python"])
+    assert accepted == {name: ["kotlin", "kotlin", "python", "python"] for name in rules}

@@ -14,7 +14,6 @@ const val DISK_RESERVE_BYTES = 64 * MIB
 
 /** Where bundles lie, by digest. */
 internal const val BUNDLES = "bundles"
-private const val FOLDER = BUNDLES
 
 /** A bundle on the device: its manifest, and the folder where those of its files lie that were asked for. */
 class Bundle(val manifest: Manifest, val digest: String, val folder: File)
@@ -51,7 +50,7 @@ class BundleCache(
                 expected = "up to $MAX_MANIFEST_BYTES bytes",
             )
         }
-        val path = "$FOLDER/${ref.sha256}/$MANIFEST_NAME"
+        val path = "$BUNDLES/${ref.sha256}/$MANIFEST_NAME"
         if (!holds(path, ref)) fetch(ref, path, MANIFEST_NAME)
         return parseManifest(checkNotNull(files.read(path)))
     }
@@ -64,7 +63,7 @@ class BundleCache(
      */
     fun bundle(ref: ObjectRef, wanted: (Manifest) -> Set<String>): Bundle {
         val manifest = manifest(ref)
-        val folder = "$FOLDER/${ref.sha256}"
+        val folder = "$BUNDLES/${ref.sha256}"
         val missing = missing(ref, wanted)
         makeRoom(ref, missing.map { (_, file) -> file })
         missing.forEach { (name, file) -> fetch(file, "$folder/$name", name) }
@@ -90,7 +89,7 @@ class BundleCache(
     private fun missing(ref: ObjectRef, wanted: (Manifest) -> Set<String>): List<Pair<String, ObjectRef>> {
         val manifest = manifest(ref)
         return wanted(manifest).sorted().map { it to listed(manifest, it) }
-            .filterNot { (name, file) -> holds("$FOLDER/${ref.sha256}/$name", file) }
+            .filterNot { (name, file) -> holds("$BUNDLES/${ref.sha256}/$name", file) }
     }
 
     private fun listed(manifest: Manifest, name: String): ObjectRef = manifest.files[name] ?: throw HetloraException(
@@ -116,19 +115,19 @@ class BundleCache(
         val wantedBytes = missing.sumOf { it.sizeBytes - downloads.arrivedBytes(it) }
         if (hasRoom(wantedBytes)) return
         val others = others(ref)
-        val otherBytes = others.sumOf { bytesOf(files.file("$FOLDER/$it")) }
+        val otherBytes = others.sumOf { bytesOf(files.file("$BUNDLES/$it")) }
         checkRoom(wantedBytes, downloads.leftoverBytes(but = missing) + otherBytes)
         downloads.dropLeftovers(but = missing)
         for (other in others) {
             if (hasRoom(wantedBytes)) return
-            files.remove("$FOLDER/$other")
-            hashed.removeAll { it.startsWith("$FOLDER/$other/") }
+            files.remove("$BUNDLES/$other")
+            hashed.removeAll { it.startsWith("$BUNDLES/$other/") }
         }
         checkRoom(wantedBytes)
     }
 
     private fun checkRoom(wantedBytes: Long, removableBytes: Long = 0) {
-        val free = freeBytes(files.file(FOLDER))
+        val free = freeBytes(files.file(BUNDLES))
         if (wantedBytes <= free - DISK_RESERVE_BYTES + removableBytes) return
         throw HetloraException(
             ErrorCode.DEVICE_TOO_SMALL,
@@ -140,10 +139,10 @@ class BundleCache(
 
     /** What may go, the one that was not used for longest first. */
     private fun others(ref: ObjectRef): List<String> =
-        (files.list(FOLDER) - ref.sha256 - needed()).sortedBy { files.file("$FOLDER/$it").lastModified() }
+        (files.list(BUNDLES) - ref.sha256 - needed()).sortedBy { files.file("$BUNDLES/$it").lastModified() }
 
     private fun bytesOf(folder: File): Long = folder.walk().filter { it.isFile }.sumOf { it.length() }
 
     private fun hasRoom(wantedBytes: Long): Boolean =
-        wantedBytes == 0L || wantedBytes <= freeBytes(files.file(FOLDER)) - DISK_RESERVE_BYTES
+        wantedBytes == 0L || wantedBytes <= freeBytes(files.file(BUNDLES)) - DISK_RESERVE_BYTES
 }

@@ -1,5 +1,6 @@
 package dev.hetlora.bundle
 
+import dev.hetlora.batching.TextTask
 import dev.hetlora.errors.isPrintable
 import dev.hetlora.messages.checkRange
 import dev.hetlora.messages.refuseField
@@ -9,10 +10,10 @@ private const val SCHEMA_VERSION = 1L
 private const val MAX_TOKENS = 1 shl 20
 private const val MAX_NAME_BYTES = 255
 private const val MAX_PATH_BYTES = 1024
-private val GENERATING = setOf("text-generation", "text2text-generation")
-private val TASKS = GENERATING + "text-classification" + IMAGE_CLASSIFICATION
-private val PRECISIONS = setOf("float32", "float16", "bfloat16", "int8", "int4")
-private val RECOMPUTES = setOf("none", "selective", "layer")
+private val GENERATING = setOf(TextTask.GENERATION.named, TextTask.ANSWER.named)
+private val TASKS = TextTask.values().map { it.named } + IMAGE_CLASSIFICATION
+private val PRECISIONS = listOf("float32", "float16", "bfloat16", "int8", "int4")
+private val RECOMPUTES = listOf("none", "selective", "layer")
 
 /** Fields of which each has a few values, or a range. */
 internal fun checkWords(manifest: Manifest) = with(manifest) {

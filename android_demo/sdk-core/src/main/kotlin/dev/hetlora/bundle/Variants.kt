@@ -9,9 +9,8 @@ import dev.hetlora.errors.HetloraException
  * @throws HetloraException `variant_mismatch`: it does not; `got` names the fields (docs/adr/0028).
  */
 fun checkVariant(own: Manifest, variant: Manifest) {
-    val expected = meaningOf(own)
-    val got = meaningOf(variant)
-    val differing = expected.keys.filter { expected[it] != got[it] }
+    val meaning = meaningOf(variant)
+    val differing = meaningOf(own).filter { (field, value) -> meaning[field] != value }.keys
     if (differing.isEmpty()) return
     throw HetloraException(
         ErrorCode.VARIANT_MISMATCH,
@@ -21,13 +20,17 @@ fun checkVariant(own: Manifest, variant: Manifest) {
     )
 }
 
-private fun meaningOf(manifest: Manifest): Map<String, Any?> = mapOf(
-    "task" to manifest.task,
-    "labels" to manifest.labels,
-    "adapter" to manifest.adapter,
-    "base_model" to manifest.baseModel.sha256, // of the weights as they were before any rounding
-    "tokenizer" to manifest.graphs.tokenizer?.let { manifest.files.getValue(it).sha256 },
-    "image" to manifest.image,
-    "generation" to manifest.generation,
-    "optimizer" to manifest.optimizer,
-)
+/** What an update of a bundle depends on; all else of its manifest is what training costs. */
+private fun meaningOf(manifest: Manifest): Map<String, Any?> = with(manifest) {
+    mapOf(
+        "task" to task,
+        "labels" to labels,
+        "adapter" to adapter,
+        "image" to image,
+        "generation" to generation,
+        "optimizer" to optimizer,
+        // Of the weights as they were before any rounding.
+        "base_model" to baseModel.sha256,
+        "tokenizer" to graphs.tokenizer?.let { files[it]?.sha256 },
+    )
+}

@@ -5,7 +5,7 @@ import dev.hetlora.errors.HetloraException
 import dev.hetlora.messages.Conditions
 import dev.hetlora.planning.decimals
 import dev.hetlora.planning.general
-import dev.hetlora.planning.inMib
+import dev.hetlora.planning.mib
 import dev.hetlora.probe.LinuxSources
 import dev.hetlora.probe.NetworkKind
 import dev.hetlora.probe.Sources
@@ -100,7 +100,7 @@ class DeviceConditions(
         val least = asked.minFreeMemoryBytes ?: return null
         val available = sources.memory()?.availableBytes
         if (available == null || available >= least) return null
-        return "${inMib(available)} of memory are free, ${inMib(least)} are to stay so"
+        return "${mib(available)} MiB of memory are free, ${mib(least)} are to stay so"
     }
 
     private fun time(asked: Conditions): String? {

@@ -9,7 +9,7 @@ import java.math.RoundingMode
 internal fun decimals(number: Double, digits: Int): String =
     BigDecimal(number).setScale(digits, RoundingMode.HALF_EVEN).toPlainString()
 
-internal fun inMib(bytes: Long): String = "${decimals(bytes.toDouble() / MIB, 0)} MiB"
+internal fun mib(bytes: Long): String = decimals(bytes.toDouble() / MIB, 0)
 
 /** A number with up to six digits that count, and no zeros after them. */
 internal fun general(number: Double): String {

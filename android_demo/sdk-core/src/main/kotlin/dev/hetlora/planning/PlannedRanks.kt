@@ -7,6 +7,7 @@ import dev.hetlora.messages.CapabilityReport
 import dev.hetlora.messages.CapabilitySource
 import dev.hetlora.messages.Conditions
 import dev.hetlora.messages.Offer
+import dev.hetlora.messages.TaskKind
 import dev.hetlora.session.OfferedBundle
 import dev.hetlora.session.RankChooser
 import dev.hetlora.session.SDK_VERSION
@@ -21,6 +22,7 @@ import dev.hetlora.units.MIB
  * @property reservedBytes what is to stay free for others under a run's conditions.
  * @property threads that training may use, null for all.
  * @property longestTokens of the device's examples, null where nobody has counted.
+ * @property heldOutCount examples that a round is scored on where the run asks for that, which takes a second graph.
  * @property corrections what real steps of each bundle took over their forecast; with it a bundle that never ran here
  *   is tried before an offer is taken. Without it, and of capabilities given by hand, which stand for another device,
  *   nothing is tried.
@@ -32,6 +34,7 @@ class PlannedRanks(
     private val reservedBytes: (ofRun: Conditions) -> Long = { it.minFreeMemoryBytes ?: 0 },
     private val threads: Int? = null,
     private val longestTokens: () -> Int? = { null },
+    private val heldOutCount: () -> Long = { 0 },
     private val corrections: Corrections? = null,
     private val onPlanned: (Planner, RankChoice) -> Unit = { _, _ -> },
 ) : RankChooser {
@@ -58,7 +61,7 @@ class PlannedRanks(
                 ErrorCode.DEVICE_TOO_SMALL,
                 "a step takes more memory than this device gives",
                 got = "no memory for a batch",
-                expected = "${decimals(forecast.peakBytes.toDouble() / MIB, 0)} MiB, as was forecast",
+                expected = "${mib(forecast.peakBytes)} MiB, as was forecast",
                 cause = error,
             )
         }
@@ -82,6 +85,7 @@ class PlannedRanks(
             exampleCount(),
             threads = threads,
             longestTokens = longestTokens(),
+            scores = offer.kind == TaskKind.TRAIN && offer.training.evaluate && heldOutCount() > 0,
         )
     }
 

@@ -209,3 +209,5 @@ data class Planner(
         return HetloraException(ErrorCode.DEVICE_TOO_SMALL, what, got, expected)
     }
 }
+
+private fun inMib(bytes: Long): String = "${mib(bytes)} MiB"

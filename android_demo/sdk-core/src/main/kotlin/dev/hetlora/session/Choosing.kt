@@ -37,6 +37,7 @@ class Choosing(private var offer: Offer, private val work: LocalWork, private va
             private set
         var choice: RankChoice? = null
             private set
+        var isTried = false // and is not tried again in this search, whatever is remembered of it
 
         init {
             look()
@@ -44,7 +45,7 @@ class Choosing(private var offer: Offer, private val work: LocalWork, private va
 
         /** Plan with the memory of now, and the time that is left. */
         fun look() {
-            trial = if (work is LocalTrainers) tools.chooser.trial(offer, bundle) else null
+            trial = if (work is LocalTrainers && !isTried) tools.chooser.trial(offer, bundle) else null
             choice = try {
                 tools.chooser.choose(offer, bundle)
             } catch (error: HetloraException) {
@@ -117,8 +118,8 @@ class Choosing(private var offer: Offer, private val work: LocalWork, private va
                 tools.trainers.tryOut(bundle, step, offer.training, tools.watch::check)
             }
         }
+        best.isTried = true
         best.look()
-        check(best.trial == null) { "a trial that is to be made again" }
     }
 
     /** After that, which may be hours later, less is left of the offer's time. */

@@ -79,6 +79,16 @@ class PlannedRanksTest {
     }
 
     @Test
+    fun aRoundThatIsScoredIsPlannedWithTheGraphThatScores() {
+        val scored = offer.copy(training = offer.training.copy(evaluate = true))
+        fun peak(offer: Offer, heldOut: Long) =
+            PlannedRanks({ given }, { 100 }, heldOutCount = { heldOut }).choose(offer, bundle).forecast.peakBytes
+        // The weights of the second graph are 50 MB.
+        assertEquals(50_000_000L, peak(scored, 7) - peak(scored, 0))
+        assertEquals(peak(scored, 0), peak(offer, 7))
+    }
+
+    @Test
     fun whatIsGivenByHandIsNotTried() {
         val corrections = Corrections(FolderFiles(temporary.newFolder()))
         assertNull(PlannedRanks({ given }, { 100 }, corrections = corrections).trial(offer, bundle))

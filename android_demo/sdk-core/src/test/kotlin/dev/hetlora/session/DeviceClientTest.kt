@@ -24,7 +24,7 @@ import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
 
-class DeviceClientTest : RoundTest() {
+class DeviceClientTest : WithRounds() {
     @Test
     fun `a new device enrols, trains at its rank, and its update is accepted`() {
         rounds.offer()

@@ -13,7 +13,7 @@ import java.io.InterruptedIOException
 import java.net.SocketTimeoutException
 
 /** What is no fault of hetlora's own ends a visit by a code all the same. */
-class FaultsTest : RoundTest() {
+class FaultsTest : WithRounds() {
     private val files by lazy { files() }
 
     private fun codeOf(visit: Visit) = (visit.error as? HetloraException)?.code

@@ -14,7 +14,7 @@ import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
 
-class GivenBackTest : RoundTest() {
+class GivenBackTest : WithRounds() {
     @Test
     fun `a disk that is full from any operation on costs an assignment at most, and no later one`() {
         var writes = 0

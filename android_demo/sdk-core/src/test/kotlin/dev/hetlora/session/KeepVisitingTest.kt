@@ -10,7 +10,7 @@ import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
 
-class KeepVisitingTest : RoundTest() {
+class KeepVisitingTest : WithRounds() {
     @Test
     fun `a visit that does not come off is followed by another, until the app stops`() {
         val stop = StopSignal()

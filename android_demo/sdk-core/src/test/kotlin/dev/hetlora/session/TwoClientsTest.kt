@@ -9,7 +9,7 @@ import org.junit.Assert.assertEquals
 import org.junit.Assert.assertThrows
 import org.junit.Test
 
-class TwoClientsTest : RoundTest() {
+class TwoClientsTest : WithRounds() {
     @Test
     fun `a visit is refused while another is under way in the folder, which comes to its end`() {
         val files = files()

@@ -36,9 +36,9 @@ class OrtRuntime(
         val wanted = gradients.tensors.filterValues { it.size > 0 }.mapKeys { (key, _) -> "${key}_grad" }
         return training.answering(inputs.labelled(batch), factors, wanted.keys + LOSS) { answers ->
             for ((name, place) in wanted) {
-                answers.floats(name).get(gradients.numbers, place.start, place.size)
+                answers.floats(name, place.size).get(gradients.numbers, place.start, place.size)
             }
-            answers.floats(LOSS).get().toDouble()
+            answers.floats(LOSS, 1).get().toDouble()
         }
     }
 

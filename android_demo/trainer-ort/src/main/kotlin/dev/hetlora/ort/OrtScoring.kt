@@ -2,6 +2,7 @@ package dev.hetlora.ort
 
 import dev.hetlora.training.Batch
 import dev.hetlora.training.Evaluation
+import dev.hetlora.training.LABELS
 import dev.hetlora.training.ModelInputs
 import dev.hetlora.training.ScoringRuntime
 import dev.hetlora.training.TensorView
@@ -23,8 +24,8 @@ class OrtScoring(evalGraph: File, private val inputs: ModelInputs, threads: Int?
     override fun evaluate(batch: Batch, factors: Map<String, TensorView>): Evaluation {
         val wanted = if (inputs.generates) setOf(LOSS) else setOf(LOSS, LOGITS)
         return session.answering(inputs.labelled(batch), factors, wanted) { answers ->
-            val logits = if (inputs.generates) null else answers.floats(LOGITS)
-            Evaluation(answers.floats(LOSS).get().toDouble(), logits?.let(::numbersOf))
+            val logits = if (inputs.generates) null else answers.floats(LOGITS, batch.getValue(LABELS).rows * inputs.classes)
+            Evaluation(answers.floats(LOSS, 1).get().toDouble(), logits?.let(::numbersOf))
         }
     }
 

@@ -7,6 +7,7 @@ import dev.hetlora.tensors.Adapter
 import dev.hetlora.tensors.AdapterSpec
 import dev.hetlora.tensors.LoraFactors
 import dev.hetlora.tensors.Matrix
+import dev.hetlora.training.ATTENTION_MASK
 import dev.hetlora.training.Batch
 import dev.hetlora.training.BatchTensor
 import dev.hetlora.training.Float32Tensor
@@ -14,7 +15,6 @@ import dev.hetlora.training.Int64Tensor
 import dev.hetlora.training.Trainer
 import java.util.Random
 
-private const val ATTENTION_MASK = "attention_mask"
 private const val SCALE = 0.02f
 
 /** So low a rate that no number moves, and none that settings refuse. */

@@ -9,14 +9,13 @@ import dev.hetlora.planning.Corrections
 import dev.hetlora.planning.PlannedRanks
 import dev.hetlora.probe.SystemProbe
 import dev.hetlora.session.DeviceClient
-import dev.hetlora.session.Event
 import dev.hetlora.session.LocalTrainer
 import dev.hetlora.session.LocalTrainers
-import dev.hetlora.session.Membership
 import dev.hetlora.session.Outcome
 import dev.hetlora.session.TrainingTask
-import dev.hetlora.session.keepVisiting
-import dev.hetlora.transport.StopSignal
+import dev.hetlora.session.Visit
+import dev.hetlora.session.memberOf
+import dev.hetlora.session.visitAsProcess
 import dev.hetlora.transport.testConnections
 import java.io.File
 
@@ -38,7 +37,7 @@ private class SlowTrainers(private val inner: LocalTrainers, private val millise
  * only while it is charged, which is while a file is there. After its first update it takes another key.
  *
  * Arguments: address of the service, population, folder, file of examples, bytes of traffic in a round, the file that
- * charges it, milliseconds of a step. It tells what happens by one line each, first a word.
+ * charges it, milliseconds of a step.
  */
 fun main(arguments: Array<String>) {
     val (url, population, folder, examples, traffic) = arguments
@@ -49,36 +48,27 @@ fun main(arguments: Array<String>) {
     val probe = SystemProbe(File(folder))
     val capabilities = { probe.report(traffic.toLong()) }
     val conditions = DeviceConditions(Conditions(charging = true), isCharging = { File(charger).exists() })
-    val client = DeviceClient(
-        url,
-        Membership(population, System.getenv("HETLORA_ENROLMENT_TOKEN"), "kotlin"),
-        files,
-        SlowTrainers(OrtTrainers(store, threads = 1), stepMilliseconds.toLong()),
-        PlannedRanks(
-            capabilities, { store.count().toLong() }, conditions::reservedBytes, threads = 1,
-            corrections = Corrections(files),
-        ),
-        capabilities,
-        circumstances = conditions,
-        connections = testConnections(),
-        onEvent = { told(it)?.let(::println) },
-    )
-    println("device ${client.deviceId}")
     var accepted = 0
-    keepVisiting(client, StopSignal()) {
-        println("visit ${it.outcome} ${it.reason}")
-        if (it.outcome == Outcome.ACCEPTED && accepted++ == 0) {
+    val rotating = { client: DeviceClient, visit: Visit ->
+        if (visit.outcome == Outcome.ACCEPTED && accepted++ == 0) {
             client.rotateKey()
             println("rotated ${client.deviceId}")
         }
     }
-}
-
-private fun told(event: Event): String? = when (event) {
-    is Event.RankChosen -> with(event.choice) { "rank $rank ${boundBy.word} ${event.variant}" }
-    is Event.StepDone -> "step ${event.step} ${event.loss}"
-    is Event.Resumed -> "resumed ${event.steps}"
-    is Event.GivenBack -> "given_back ${event.code} ${event.message}"
-    is Event.Submitted -> "submitted ${event.report.update.sha256} ${event.receipt.state}"
-    else -> null
+    visitAsProcess(rotating) { onEvent ->
+        DeviceClient(
+            url,
+            memberOf(population),
+            files,
+            SlowTrainers(OrtTrainers(store, threads = 1), stepMilliseconds.toLong()),
+            PlannedRanks(
+                capabilities, { store.count().toLong() }, conditions::reservedBytes, threads = 1,
+                corrections = Corrections(files),
+            ),
+            capabilities,
+            circumstances = conditions,
+            connections = testConnections(),
+            onEvent = onEvent,
+        )
+    }
 }

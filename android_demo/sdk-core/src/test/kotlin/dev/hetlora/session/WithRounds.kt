@@ -6,7 +6,7 @@ import org.junit.Rule
 import org.junit.rules.TemporaryFolder
 
 /** Tests of whole rounds against a fake service, on folders that go with the test. */
-abstract class RoundTest {
+abstract class WithRounds {
     @get:Rule
     val temporary = TemporaryFolder()
     protected val rounds = Rounds()
