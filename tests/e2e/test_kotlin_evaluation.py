@@ -15,7 +15,8 @@ import pytest
 from e2e_fleet import TinyFleet, wait_until
 from numpy.typing import NDArray
 from parity import export_family
-from tiny_families import WORDS, write_tiny_family
+from tiny_families import write_tiny_family
+from tiny_model import WORDS
 
 from benchmarks.fleet import POPULATION
 from benchmarks.processes import Process
