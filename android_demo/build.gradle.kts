@@ -16,7 +16,8 @@ subprojects {
             languageVersion.set(KotlinVersion.KOTLIN_1_9)
             apiVersion.set(KotlinVersion.KOTLIN_1_9)
             jvmTarget.set(JvmTarget.JVM_1_8)
-            allWarningsAsErrors.set(true)
+            // Continuous integration compiles the app against another android.jar, which deprecates less.
+            allWarningsAsErrors.set(project.name != "app")
             progressiveMode.set(true)
             freeCompilerArgs.addAll("-Xlambdas=class", "-Xsam-conversions=class")
         }

@@ -28,6 +28,7 @@ TYPE: Final = r"[\w$]+(?:\.[\w$]+)*(?:\[\])*"
 METHOD: Final = re.compile(
     rf"(?:(static|default|protected) )?({TYPE}) (<init>|\w+)\(((?:{TYPE}(?:, )?)*)(\.\.\.)?\)"
 )
+GENERIC: Final = re.compile(r"generic (\w+) (\S+)")
 CONSTANT: Final = re.compile(r"const (int|java\.lang\.String) (\w+) = (.+)")
 
 
@@ -131,6 +132,8 @@ def _add(to: ClassFile, member: Declaration) -> None:
     if found := CONSTANT.fullmatch(member.rest):
         value = int(found[3], 0) if found[1] == "int" else found[3].strip('"')
         to.add_constant(found[2], value)
+    elif found := GENERIC.fullmatch(member.rest):
+        to.make_generic(found[1], found[2])
     elif found := METHOD.fullmatch(member.rest):
         access = ACCESS[found[1] or ""]
         if to.is_interface and not found[1]:

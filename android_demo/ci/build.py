@@ -70,10 +70,9 @@ def main() -> int:
     parser.add_argument("--class-path", action="store_true", help="print it, tests included")
     options = parser.parse_args()
     chosen = [module for module in MODULES if not options.module or module.name in options.module]
-    whole = not (options.tests or options.class_path) and (not options.module or APP.name in options.module)
-    whole = whole and bool(APP.sources("main"))
+    packs = not (options.tests or options.class_path) and (not options.module or APP.name in options.module)
     try:
-        if whole or any("onnxruntime" in module.libraries for module in chosen):
+        if packs or any("onnxruntime" in module.libraries for module in chosen):
             fetch_onnxruntime()
         build = Build(toolchain())
         if not build.tools.knows_older_java:
@@ -83,9 +82,10 @@ def main() -> int:
             )
         with locked(BUILD / "compiling.lock"):
             paths = [path for module in chosen for path in build.class_path(module, tests=True)]
-            if whole:
-                apk = build_app(build.tools, android_tools(build.tools))
-                print(f"{apk}: {apk.stat().st_size} bytes")
+        if packs:
+            # In folders of its own: who compiles for this machine's Java need not wait for it.
+            with locked(BUILD / "packing.lock"):
+                _pack(build, asked=APP.name in options.module)
     except (ToolchainMissing, CompilationFailed, ToolFailed) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -97,6 +97,19 @@ def main() -> int:
     passed, failed = (sum(counts) for counts in zip(*results, strict=True))
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
+
+
+def _pack(build: Build, asked: bool) -> None:
+    """Pack the app. Who asked for all does without where no tools can be had for it."""
+    try:
+        android = android_tools(build.tools)
+    except ToolchainMissing as error:
+        if asked:
+            raise
+        print(f"the app is not compiled and not packed: {error}", file=sys.stderr)
+        return
+    apk = build_app(build.tools, android)
+    print(f"{apk}: {apk.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

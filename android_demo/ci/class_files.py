@@ -6,6 +6,7 @@ What is added has no code: it is there for compilers, which ask what there is, a
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -58,7 +59,8 @@ class ClassFile:
         if len(data) < 10 or struct.unpack_from(">I", data)[0] != MAGIC:
             raise ValueError("no class file: the first four bytes are not CAFEBABE")
         (count,) = struct.unpack_from(">H", data, 8)
-        end = _constants_end(data, count)
+        *_, (_, constant_bytes) = _constants(data[10:], count)
+        end = 10 + constant_bytes
         head_end = end + 8 + 2 * struct.unpack_from(">H", data, end + 6)[0]
         fields, fields_end = _members(data, head_end)
         methods, methods_end = _members(data, fields_end)
@@ -81,6 +83,20 @@ class ClassFile:
         names = self._text(name), self._text(descriptor)
         self.methods.append(struct.pack(">HHHH", access, *names, 0))
 
+    def make_generic(self, name: str, signature: str) -> None:
+        """Give the method of that name a signature in the format's words, as `<T:Ljava/lang/Object;>(I)TT;`.
+
+        Raises:
+            ValueError: there is not one of that name.
+        """
+        found = [at for at, own in enumerate(self.methods) if self._name_of(own) == name]
+        if len(found) != 1:
+            raise ValueError(f"{len(found)} methods have the name {name}, expected 1")
+        own = self.methods[found[0]]
+        (count,) = struct.unpack_from(">H", own, 6)
+        attribute = struct.pack(">HIH", self._text("Signature"), 2, self._text(signature))
+        self.methods[found[0]] = own[:6] + struct.pack(">H", count + 1) + own[8:] + attribute
+
     def add_constant(self, name: str, value: int | str) -> None:
         """A `public static final` int or String, which compilers write into the code that names it."""
         descriptor = "I" if isinstance(value, int) else "Ljava/lang/String;"
@@ -99,6 +115,12 @@ class ClassFile:
         for members in (self.fields, self.methods):
             parts += [struct.pack(">H", len(members)), *members]
         return b"".join([*parts, self.attributes])
+
+    def _name_of(self, member: bytes) -> str:
+        (wanted,) = struct.unpack_from(">H", member, 2)
+        at = dict(_constants(self.constants, self.constant_count))[wanted]
+        (length,) = struct.unpack_from(">H", self.constants, at + 1)
+        return self.constants[at + 3 : at + 3 + length].decode(errors="replace")
 
     def _constant(self, data: bytes) -> int:
         self.constants += data
@@ -132,16 +154,18 @@ def type_descriptor(name: str) -> str:
     return f"L{name.replace('.', '/')};"
 
 
-def _constants_end(data: bytes, count: int) -> int:
-    at, index = 10, 1
+def _constants(data: bytes, count: int) -> Iterator[tuple[int, int]]:
+    """Where each constant begins; last, with the count itself, where they end."""
+    at, index = 0, 1
     while index < count:
+        yield index, at
         tag = data[at]
         if tag == UTF8:
             at += 3 + struct.unpack_from(">H", data, at + 1)[0]
         else:
             at += 1 + CONSTANT_BYTES[tag]
         index += 2 if tag in (5, 6) else 1
-    return at
+    yield count, at
 
 
 def _members(data: bytes, at: int) -> tuple[list[bytes], int]:
