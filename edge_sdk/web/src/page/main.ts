@@ -11,7 +11,7 @@ import { element, say, showCapabilities, View } from "./view";
 
 const input = (id: string) => element<HTMLInputElement>(id);
 const box = () => element<HTMLTextAreaElement>("examples");
-const wordsOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
+const wordsOf = (error: unknown) => (error instanceof Error && error.message ? error.message : String(error));
 
 class Page {
   private ending: AbortController | null = null;
