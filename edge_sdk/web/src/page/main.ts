@@ -3,7 +3,7 @@ import { IndexedDatabase } from "../database/indexed";
 import { toldByBrowser } from "../probe/browser";
 import { keepVisiting } from "../session/keepVisiting";
 import { browserSurroundings } from "../transport/transport";
-import { openClient, type PageClient } from "./client";
+import { openClient, startWorker, type PageClient } from "./client";
 import { Examples, linesOf, parsedExamples } from "./examples";
 import { checkBrowser } from "./requirements";
 import { keepSettings, keptSettings, type PageSettings } from "./settings";
@@ -147,7 +147,7 @@ function showCondition(id: string, isAsked: boolean, whyNot: string): void {
 }
 
 async function begin(): Promise<void> {
-  await checkBrowser();
+  await checkBrowser(startWorker);
   const database = await IndexedDatabase.open("hetlora");
   // Else a browser that is short of room may clear it, and the device would be another one.
   void navigator.storage?.persist?.();

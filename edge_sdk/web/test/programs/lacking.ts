@@ -22,12 +22,16 @@ const TYPES: Record<string, string> = {
 const LACKING: Record<string, string> = {
   webAssembly: "delete globalThis.WebAssembly",
   simd: "WebAssembly.validate = () => false",
-  memory: "WebAssembly.Memory = function () { throw new RangeError('could not allocate memory') }",
+  memory: "globalThis.Worker = class extends Worker { constructor() { super('lacking.js', { type: 'module' }) } }",
   ed25519: "SubtleCrypto.prototype.generateKey = async () => { throw new DOMException('', 'NotSupportedError') }",
   cryptography: "Object.defineProperty(crypto, 'subtle', { value: undefined })",
   indexedDb: "Object.defineProperty(globalThis, 'indexedDB', { value: undefined })",
   privateWindow: "IDBFactory.prototype.open = () => { throw new DOMException('', 'SecurityError') }",
 };
+
+/** A worker as the page's own, without memory. */
+const WORKER_WITHOUT_MEMORY =
+  "import './worker.js'; WebAssembly.Memory = function () { throw new RangeError('could not allocate memory') }";
 
 const text = (page: Page, id: string) => page.$eval(`#${id}`, (found) => found.textContent ?? "");
 
@@ -46,7 +50,8 @@ function served(dist: string): Promise<Server> {
     const name = request.url === "/page/" ? "index.html" : (/^\/page\/([a-z.-]+)$/.exec(request.url ?? "")?.[1] ?? "");
     const type = TYPES[extname(name)];
     if (!type) return void response.writeHead(404).end();
-    response.writeHead(200, { "Content-Type": type }).end(readFileSync(join(dist, name)));
+    const body = name === "lacking.js" ? WORKER_WITHOUT_MEMORY : readFileSync(join(dist, name));
+    response.writeHead(200, { "Content-Type": type }).end(body);
   });
   return new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve(server)));
 }
