@@ -64,6 +64,10 @@ def test_page_without_its_service_keeps_its_examples_and_tries_again_until_it_is
     assert started["canStart"] is True
 
 
+def test_page_that_was_stopped_in_its_start_stays_so_when_it_is_loaded_anew(seen: Any) -> None:
+    assert seen["isAtWorkAgain"] is False
+
+
 def test_browser_that_gives_no_more_room_is_told_so(seen: Any) -> None:
     assert seen["withoutRoom"].startswith("this browser gives no more room")
 

@@ -75,6 +75,7 @@ class Page {
     try {
       // Who enters examples and starts means these.
       if (box().value !== this.keptLines) await this.keepExamples();
+      if (ending.signal.aborted) return;
       const entered = {
         population: input("population").value.trim(),
         enrolmentToken: input("token").value.trim(),

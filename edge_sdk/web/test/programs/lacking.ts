@@ -108,6 +108,18 @@ async function started(page: Page) {
   return { said, focus, count: await text(page, "count"), canStart: (await page.$("#start:enabled")) !== null };
 }
 
+/** A page that was stopped while its start was still keeping things: whether it is at work once it is loaded anew. */
+async function stoppedAtOnce(page: Page): Promise<boolean> {
+  await page.type("#population", "people");
+  await page.$eval("#examples", (area) => ((area as HTMLTextAreaElement).value = "yes\tof course"));
+  await page.evaluate(() => ["start", "stop"].forEach((id) => document.getElementById(id)!.click()));
+  await waitFor(page, "count", "^1 kept");
+  await page.waitForSelector("#start:enabled");
+  await page.reload({ waitUntil: "load" });
+  await waitFor(page, "count", "^1 kept");
+  return (await page.$("#stop:enabled")) !== null;
+}
+
 /** A worker that ends as it measures the device, as a browser ends one that takes too much memory. */
 async function withoutWorker(page: Page): Promise<string> {
   page.on("workercreated", (worker) => {
@@ -164,6 +176,7 @@ async function look({ chromium, profile, dist }: Asked) {
       told: await controls(await ready("Object.defineProperty(NetworkInformation.prototype, 'type', { get: () => 'wifi' })")),
       lacking: await lacking(browser, url),
       started: await started(page),
+      isAtWorkAgain: await stoppedAtOnce(await ready()),
       withoutRoom: await withoutRoom(await ready(), origin),
       withoutWorker: await withoutWorker(await ready()),
     };
