@@ -48,7 +48,7 @@ test("a worker that the browser ended without a word fails its calls for want of
   assert.equal(await endOf(calls.call("echo", 8)), error); // nobody is there to answer
 });
 
-test("a worker that is silent for sixty looks is ended, one that answers or has nothing to do is not", async () => {
+test("a worker that is silent for too many looks is ended, one that answers or has nothing to do is not", async () => {
   const { worker, calls } = started(0.001);
   await passed(300); // a call of before was answered
   assert.equal(await calls.call("echo", 7), 7);

@@ -13,9 +13,9 @@ export type Answer =
   | { number: number; code: ErrorCode; what: string; got: string | null; expected: string | null }
   | { number: number; name: string; message: string };
 
-/** A silent worker is looked at so often, and given up after so many looks in a row: no step takes that long. */
+/** A silent worker is looked at so often, and given up after so many looks in a row: a quarter of an hour at least. */
 const LOOK_SECONDS = 10;
-const MOST_LOOKS = 60;
+const MOST_LOOKS = 90;
 
 /** An error as it crosses to the page. */
 export function failed(number: number, error: unknown): Answer {
