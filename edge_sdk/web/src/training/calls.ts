@@ -27,13 +27,17 @@ export function failed(number: number, error: unknown): Answer {
 export class Calls {
   private readonly waiting = new Map<number, { done: (value: unknown) => void; fail: (error: Error) => void }>();
   private last = 0;
+  private hasAnswered = false;
+  /** Why no call is answered any more. */
+  private ended: HetloraError | null = null;
 
   constructor(private readonly worker: Worker) {
     worker.onmessage = ({ data }: MessageEvent<Answer>) => this.take(data);
-    worker.onerror = (event) => this.end(`the worker that trains failed: ${event.message ?? "it could not be loaded"}`);
+    worker.onerror = (event) => this.end(this.fault(event.message));
   }
 
   call<T>(method: string, argument?: unknown, moved: Transferable[] = []): Promise<T> {
+    if (this.ended) return Promise.reject(this.ended);
     const number = (this.last += 1);
     return new Promise<T>((done, fail) => {
       this.waiting.set(number, { done: done as (value: unknown) => void, fail });
@@ -42,13 +46,21 @@ export class Calls {
   }
 
   /** Ends the worker; calls that are open fail. */
-  end(why = "the worker that trains was ended"): void {
+  end(why = new HetloraError("unavailable", "the worker that trains was ended")): void {
     this.worker.terminate();
-    for (const { fail } of this.waiting.values()) fail(new HetloraError("unavailable", why));
+    this.ended ??= why;
+    for (const { fail } of this.waiting.values()) fail(this.ended);
     this.waiting.clear();
   }
 
+  /** A worker that never answered was not loaded: its script comes from the service. */
+  private fault(message: string | undefined): HetloraError {
+    if (this.hasAnswered) return new HetloraError("unavailable", "the worker that trains failed", { got: message });
+    return new HetloraError("service_unreachable", "the worker that trains cannot be loaded", { got: message });
+  }
+
   private take(answer: Answer): void {
+    this.hasAnswered = true;
     const call = this.waiting.get(answer.number);
     this.waiting.delete(answer.number);
     if ("value" in answer) call?.done(answer.value);

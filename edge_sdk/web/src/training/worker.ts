@@ -1,6 +1,6 @@
 // The worker that trains, so that the page stays awake; `calls.ts` is how it is asked.
 import { HetloraError } from "../errors/errors";
-import { measureMatmul } from "../probe/matmul";
+import { measureMatmul, openProduct } from "../probe/matmul";
 import { configure } from "../runtimes/onnxLibrary";
 import { usableThreads } from "../runtimes/webAssembly";
 import { failed, type Call } from "./calls";
@@ -12,6 +12,7 @@ configure(new URL(".", import.meta.url).href, usableThreads());
 
 const METHODS: Record<string, (argument: never) => unknown> = {
   measure: () => measureMatmul(usableThreads()),
+  load: () => openProduct().then((session) => session.release()),
   open: async (opening: ModelOpening) => {
     model = await OpenModel.open(opening);
   },
