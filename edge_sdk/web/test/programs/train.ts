@@ -24,15 +24,15 @@ function filesBelow(folder: string, root = folder): [string, Uint8Array][] {
 
 async function train(folder: string) {
   const read = (name: string) => new Uint8Array(readFileSync(join(folder, name)));
-  const files = new Map(filesBelow(join(folder, "bundle")));
-  const manifest = readManifest(files.get("manifest.json")!);
+  const files = () => new Map(filesBelow(join(folder, "bundle")));
+  const manifest = readManifest(files().get("manifest.json")!);
   const settings = readMessage(trainingSettings, read("settings.json"));
   const told = JSON.parse(readFileSync(join(folder, "case.json"), "utf8"));
   const examples = told.examples as Example[];
   const adapter = adapterFromBytes(read("adapter.safetensors"), manifest.adapter);
   configure(pathToFileURL(`${process.cwd()}/node_modules/onnxruntime-web/dist/`).href, 1);
   const opening = {
-    manifest, files, settings, examples,
+    manifest, settings, examples,
     heldOut: examples,
     factors: tensorsOf(adapter),
     adaptation: adaptation.read(told.adaptation, ""),
@@ -41,14 +41,14 @@ async function train(folder: string) {
   };
   const places = drawBatches(examples.length, batchSize(manifest, settings.batch_size, fixedSizes(manifest).rows), SEED);
   const half = Math.floor(settings.steps / 2);
-  const first = await OpenModel.open(opening);
+  const first = await OpenModel.open({ ...opening, files: files() });
   const before = await first.score();
   const losses = [];
   for (let step = 0; step < half; step += 1) losses.push(await first.step());
   const checkpoint = first.checkpoint();
   await first.close();
   // As after a reload: a model that is opened anew goes on from the checkpoint.
-  const second = await OpenModel.open(opening);
+  const second = await OpenModel.open({ ...opening, files: files() });
   second.restore(checkpoint);
   for (let step = half; step < settings.steps; step += 1) losses.push(await second.step());
   const after = await second.score();
