@@ -58,7 +58,7 @@ export class EdgeClient {
       service: new DeviceService(transport),
       downloads,
       uploads: new Uploads(transport, options.uploadPartBytes),
-      bundles: new Bundles(database, downloads),
+      bundles: new Bundles(database, downloads, async () => (await options.capabilities()).disk_free_bytes),
       assignments: new AssignmentStore(database),
       trainer: options.trainer,
       capabilities: options.capabilities,

@@ -48,7 +48,7 @@ test("a worker that the browser ended without a word fails its calls for want of
   assert.equal(await endOf(calls.call("echo", 8)), error); // nobody is there to answer
 });
 
-test("a worker that is silent for sixty looks is ended, one that answers or has nothing to do is not", async () => {
+test("a worker that is silent for too many looks is ended, one that answers or has nothing to do is not", async () => {
   const { worker, calls } = started(0.001);
   await passed(300); // a call of before was answered
   assert.equal(await calls.call("echo", 7), 7);
@@ -59,12 +59,25 @@ test("a worker that is silent for sixty looks is ended, one that answers or has 
   assert.equal(worker.isTerminated, true);
 });
 
-test("a worker that could not be loaded, or was ended, fails calls at once", async () => {
-  for (const end of [({ worker }: ReturnType<typeof started>) => worker.onerror({}), ({ calls }: ReturnType<typeof started>) => calls.end()]) {
-    const own = started();
+/** A worker that answers nothing at all, as one whose script does not come. */
+function unloaded(): ReturnType<typeof started> {
+  const own = started();
+  own.worker.onmessage = () => undefined;
+  return own;
+}
+
+const ends: [string, () => ReturnType<typeof started>, string, (own: ReturnType<typeof started>) => void][] = [
+  ["cannot be loaded", unloaded, "service_unreachable", ({ worker }) => worker.onerror({})],
+  ["failed later", started, "unavailable", ({ worker }) => worker.onerror({ message: "own" })],
+  ["was ended", started, "unavailable", ({ calls }) => calls.end()],
+];
+for (const [what, begin, code, end] of ends) {
+  test(`a worker that ${what} fails calls at once, also those that come after`, async () => {
+    const own = begin();
     const before = own.calls.call("step");
+    await passed(10);
     end(own);
-    assert.equal(failureOf(await endOf(before)).code, "unavailable");
-    assert.equal(failureOf(await endOf(own.calls.call("step"))).code, "unavailable");
-  }
-});
+    assert.equal(failureOf(await endOf(before)).code, code);
+    assert.equal(failureOf(await endOf(own.calls.call("step"))).code, code);
+  });
+}

@@ -8,6 +8,7 @@ import { placesOf, withPoint, type Point } from "../src/page/curve";
 import { Examples, linesOf, parsedExamples } from "../src/page/examples";
 import { parted } from "../src/page/holdOut";
 import { keepSettings, keptSettings } from "../src/page/settings";
+import { View } from "../src/page/view";
 import type { BrowserFacts } from "../src/probe/browser";
 import { goodOf } from "../src/probe/matmul";
 import { capabilitiesOf } from "../src/probe/report";
@@ -143,6 +144,19 @@ test("a curve may have more points than a function takes arguments", () => {
   const places = placesOf(Array.from({ length: 500_000 }, (_, step) => ({ step, value: step })), 500_000);
   assert.deepEqual(places[0], [4, 116]);
   assert.equal(places.at(-1)![1], 4);
+});
+
+test("what cannot be shown ends no training", (context) => {
+  const said = context.mock.method(console, "error", () => undefined);
+  const getElementById = () => {
+    throw new TypeError("nothing to show it in");
+  };
+  Object.assign(globalThis, { addEventListener: () => undefined, document: { getElementById } });
+  context.after(() => ["addEventListener", "document"].forEach((name) => Reflect.deleteProperty(globalThis, name)));
+  const view = new View();
+  view.take({ kind: "step", step: 1, steps: 2, loss: 1 });
+  view.ended({ outcome: "accepted", reason: "told", retryAfterSeconds: 1 });
+  assert.equal(said.mock.callCount(), 2);
 });
 
 test("a curve begins at the left, and its largest value is at the top", () => {

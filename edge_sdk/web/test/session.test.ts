@@ -175,6 +175,29 @@ test("a page that dies in each start of a training gives it back after three", a
   assert.equal(own.service.failures[0].code, "no_progress");
 });
 
+test("a page that dies in each fetch of a bundle gives the work back after three", async () => {
+  const own = await bench();
+  const base = [...own.service.objects].find(([, bytes]) => bytes.length === 100_000)![0];
+  for (let start = 0; start < 3; start++) {
+    const killed = new Killed(0);
+    own.service.intercept = async (request) => {
+      if (request.url.endsWith(base)) await killed.moment();
+      return undefined;
+    };
+    assert.equal(await killed.outcome(visit(own)), "killed");
+  }
+  assert.equal((await visit(own)).code, "no_progress");
+});
+
+test("what trains is loaded before the offer is taken", async () => {
+  const own = await bench();
+  own.trainer.prepare = async () => {
+    throw new HetloraError("service_unreachable", "the worker that trains cannot be loaded");
+  };
+  await assert.rejects(visit(own), { code: "service_unreachable" });
+  assert.ok(!own.service.requests.some((request) => request.endsWith(":start") || request.endsWith(":fail")));
+});
+
 const unable: [string, Parameters<typeof FakeService.of>[1], string][] = [
   ["cores", { adaptation: { trained: "core" } }, "dependency_missing"],
   ["more than the time allows", { offer: { round_seconds: 1e-9 } }, "device_too_small"],

@@ -63,7 +63,11 @@ export class IndexedDatabase implements Database {
       // Strict: `complete` comes after the bytes are on the disk, and not only with the system.
       return this.opened.transaction(STORE, mode, { durability: "strict" }).objectStore(STORE);
     } catch (error) {
-      throw fault(error as DOMException); // closed: by a newer page, or as the user cleared the site's data
+      // By a newer page, or as the user cleared the site's data.
+      throw new HetloraError("unavailable", "this browser has closed the page's database", {
+        expected: "the page, loaded anew",
+        cause: error,
+      });
     }
   }
 }

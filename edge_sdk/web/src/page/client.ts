@@ -59,7 +59,8 @@ export async function openClient(
   return { client, capabilities, close: () => clearInterval(asking) };
 }
 
-function startWorker(): Worker {
+/** The worker of this page: it trains, and measures. */
+export function startWorker(): Worker {
   return new Worker(new URL("worker.js", import.meta.url), { type: "module", name: "hetlora-training" });
 }
 

@@ -3,7 +3,7 @@ import { IndexedDatabase } from "../database/indexed";
 import { toldByBrowser } from "../probe/browser";
 import { keepVisiting } from "../session/keepVisiting";
 import { browserSurroundings } from "../transport/transport";
-import { openClient, type PageClient } from "./client";
+import { openClient, startWorker, type PageClient } from "./client";
 import { Examples, linesOf, parsedExamples } from "./examples";
 import { checkBrowser } from "./requirements";
 import { keepSettings, keptSettings, type PageSettings } from "./settings";
@@ -11,7 +11,7 @@ import { element, say, showCapabilities, View } from "./view";
 
 const input = (id: string) => element<HTMLInputElement>(id);
 const box = () => element<HTMLTextAreaElement>("examples");
-const wordsOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
+const wordsOf = (error: unknown) => (error instanceof Error && error.message ? error.message : String(error));
 
 class Page {
   private ending: AbortController | null = null;
@@ -75,6 +75,7 @@ class Page {
     try {
       // Who enters examples and starts means these.
       if (box().value !== this.keptLines) await this.keepExamples();
+      if (ending.signal.aborted) return;
       const entered = {
         population: input("population").value.trim(),
         enrolmentToken: input("token").value.trim(),
@@ -147,7 +148,7 @@ function showCondition(id: string, isAsked: boolean, whyNot: string): void {
 }
 
 async function begin(): Promise<void> {
-  await checkBrowser();
+  await checkBrowser(startWorker);
   const database = await IndexedDatabase.open("hetlora");
   // Else a browser that is short of room may clear it, and the device would be another one.
   void navigator.storage?.persist?.();

@@ -76,7 +76,9 @@ export class AssignmentStore {
   /** The service has said what is to be done, and all that it sends for that is here. */
   async taken(agreed: Terms, received: Uint8Array): Promise<void> {
     const row = await this.moved("taken");
-    await this.put({ ...row, terms: messageText(termsKind, agreed) }, await keptParts({ received }));
+    // All that came stays: of the starts this one alone counts on.
+    const noted = { ...row, starts: Math.min(row.starts, 1), terms: messageText(termsKind, agreed) };
+    await this.put(noted, await keptParts({ received }));
   }
 
   /** What the offer was taken at and what came, if the assignment is taken and not yet trained. */

@@ -13,11 +13,9 @@ export type Answer =
   | { number: number; code: ErrorCode; what: string; got: string | null; expected: string | null }
   | { number: number; name: string; message: string };
 
-/** A silent worker is looked at so often, and given up after so many looks in a row: no step takes that long. */
+/** A silent worker is looked at so often, and given up after so many looks in a row: a quarter of an hour at least. */
 const LOOK_SECONDS = 10;
-const MOST_LOOKS = 60;
-
-const unavailable = (why: string) => new HetloraError("unavailable", why);
+const MOST_LOOKS = 90;
 
 /** An error as it crosses to the page. */
 export function failed(number: number, error: unknown): Answer {
@@ -38,6 +36,7 @@ export function failed(number: number, error: unknown): Answer {
 export class Calls {
   private readonly waiting = new Map<number, { done: (value: unknown) => void; fail: (error: Error) => void }>();
   private last = 0;
+  private hasAnswered = false;
   private looks = 0;
   private ended: Error | null = null;
   private readonly watching = new AbortController();
@@ -49,8 +48,7 @@ export class Calls {
     lookSeconds = LOOK_SECONDS,
   ) {
     worker.onmessage = ({ data }: MessageEvent<Answer>) => this.take(data);
-    worker.onerror = (event) =>
-      this.end(unavailable(`the worker that trains failed: ${event.message ?? "it could not be loaded"}`));
+    worker.onerror = (event) => this.end(this.fault(event.message));
     this.looking = setInterval(() => this.look(), 1000 * lookSeconds);
     // Where it cannot be watched so, its silence is left.
     if (locks) this.follow(locks).catch(() => undefined);
@@ -67,7 +65,7 @@ export class Calls {
   }
 
   /** Ends the worker; calls that are open fail, and so do those that come after. */
-  end(why: Error = unavailable("the worker that trains was ended")): void {
+  end(why: Error = new HetloraError("unavailable", "the worker that trains was ended")): void {
     if (this.ended) return;
     this.ended = why;
     clearInterval(this.looking);
@@ -93,7 +91,14 @@ export class Calls {
     this.end(new Error(`the worker that trains has been silent for ${MOST_LOOKS} looks at it`));
   }
 
+  /** A worker that never answered was not loaded: its script comes from the service. */
+  private fault(message: string | undefined): HetloraError {
+    if (this.hasAnswered) return new HetloraError("unavailable", "the worker that trains failed", { got: message });
+    return new HetloraError("service_unreachable", "the worker that trains cannot be loaded", { got: message });
+  }
+
   private take(answer: Answer): void {
+    this.hasAnswered = true;
     this.looks = 0;
     const call = this.waiting.get(answer.number);
     this.waiting.delete(answer.number);

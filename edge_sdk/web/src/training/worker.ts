@@ -1,6 +1,7 @@
 // The worker that trains, so that the page stays awake; `calls.ts` is how it is asked.
 import { HetloraError } from "../errors/errors";
-import { measureMatmul } from "../probe/matmul";
+import { measureMatmul, openProduct } from "../probe/matmul";
+import { checkWebMemory } from "../probe/webMemory";
 import { configure } from "../runtimes/onnxLibrary";
 import { usableThreads } from "../runtimes/webAssembly";
 import { failed, type Call } from "./calls";
@@ -12,7 +13,9 @@ configure(new URL(".", import.meta.url).href, usableThreads());
 
 const METHODS: Record<string, (argument: never) => unknown> = {
   hold: (lock: string) => held(lock),
+  checkMemory: checkWebMemory,
   measure: () => measureMatmul(usableThreads()),
+  load: () => openProduct().then((session) => session.release()),
   open: async (opening: ModelOpening) => {
     model = await OpenModel.open(opening);
   },
