@@ -40,17 +40,21 @@ def class_path() -> str:
     return made.stdout.strip().splitlines()[-1]
 
 
-@pytest.fixture(scope="module")
-def bundle(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def exported(model: Path, folder: Path, *runtimes: str) -> Bundle:
     return export_bundle(
-        str(tiny_model_folder),
-        tmp_path_factory.mktemp("kotlin") / "bundle",
+        str(model),
+        folder,
         labels=LABELS,
         targets=["query", "value"],
         max_rank=8,
         max_tokens=32,
-        runtimes=("onnx", "android"),
+        runtimes=runtimes,
     )
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return exported(tiny_model_folder, tmp_path_factory.mktemp("kotlin") / "bundle", "onnx", "android")
 
 
 @pytest.fixture
@@ -151,3 +155,27 @@ def test_a_kotlin_device_completes_runs_of_every_rule_beside_a_python_one(
     assert re.findall(r"rotated (\w+)", log) == re.findall(r"device (\w+)", log)[:1]
     assert told == dict.fromkeys(rules, (RunState.COMPLETED, 2, set())), log
     assert accepted == {name: ["kotlin", "kotlin", "python", "python"] for name in rules}
+
+
+def test_a_kotlin_device_takes_the_variant_that_is_for_phones(
+    bundle: Bundle, tiny_model_folder: Path, class_path: str, charger: Path, tmp_path: Path
+) -> None:
+    own = exported(tiny_model_folder, tmp_path / "own", "onnx")
+    with TinyFleet(tmp_path, own) as fleet:
+        fleet.operator.publish_bundle(bundle)
+        run = fleet.start_run(rounds=1, goal_count=2, variants=[bundle.digest])
+        kotlin = planned_device(fleet, class_path, tmp_path / "kotlin", charger, ranks=2 * RANK)
+        kotlin.start()
+        try:
+            fleet.device("python", fleet.for_rank(8))
+            finished = fleet.finished(run)
+        finally:
+            kotlin.kill()
+
+        assert finished.state is RunState.COMPLETED, kotlin.log.read_text()
+        accepted = fleet.in_state(run, AssignmentState.ACCEPTED)
+        assert {(status.device_name, status.rank, status.variant) for status in accepted} == {
+            ("python", 8, None),
+            ("kotlin", RANK, bundle.digest),
+        }
+        assert_is_merge(fleet, finished.adapter_version, list(updates_by_digest(fleet).values()))
