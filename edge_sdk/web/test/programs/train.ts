@@ -19,7 +19,7 @@ async function train(folder: string) {
   const checkpoint = first.checkpoint();
   await first.close();
   // As after a reload: a model that is opened anew goes on from the checkpoint.
-  const second = await OpenModel.open(opening);
+  const second = await OpenModel.open(await openingIn(folder));
   second.restore(checkpoint);
   for (let step = half; step < settings.steps; step += 1) losses.push(await second.step());
   const after = await second.score();
