@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import struct
 import sys
 import zipfile
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from android_tools import KEY, PASSWORD, PLATFORM, RESOURCES, AndroidTools, ToolFailed
+from class_files import ClassFile
 from compilation import BUILD, Build
 from modules import ANDROID_DEMO, APP, BY_NAME, MODULES
 from toolchain import Toolchain
@@ -27,12 +27,12 @@ from toolchain import Toolchain
 SOURCES: Final = ANDROID_DEMO / "app" / "src" / "main"
 RULES: Final = ANDROID_DEMO / "app" / "proguard-rules.pro"
 FOLDER: Final = BUILD / "app"
+REACHED: Final = FOLDER / "reached.jar"
 APK: Final = FOLDER / "hetlora-demo.apk"
 # What R8 takes of each library itself. Of a library our rules say what it may miss.
 RULES_IN_JAR: Final = re.compile(r"META-INF/proguard/[\w-]+\.pro")
 # ONNX Runtime is compiled against, and not packed: on Android its classes come with its native library.
 NOT_PACKED: Final = ("onnxruntime",)
-CALL_SITES: Final = 0x0007
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,28 +71,32 @@ def build_app(tools: Toolchain, android: AndroidTools) -> Path:
     FOLDER.mkdir(parents=True, exist_ok=True)
     resources = FOLDER / "resources.apk"
     _link_resources(android, AppSettings.read(), resources)
-    build = Build(tools, (PLATFORM, _numbers(android)))
+    build = Build(tools, PLATFORM, {APP.name: _numbers(android)})
     classes = [build.compiled(BY_NAME[name], "main") for name in (*(each.name for each in MODULES), APP.name)]
     _shrink(android, tools, classes)
+    if own := [name for name in dynamic_classes(REACHED) if name.startswith("dev/hetlora/")]:
+        raise ToolFailed(
+            f"invokedynamic in {', '.join(own)}: the compiler's flags are to write lambdas as classes"
+        )
     print(f"packing {APK.relative_to(BUILD)}", file=sys.stderr, flush=True)
     android.dx(
         f"--min-sdk-version={AppSettings.read().min_sdk}",
         f"--output={FOLDER / 'classes.dex'}",
-        str(FOLDER / "reached.jar"),
+        str(REACHED),
     )
-    if call_sites(FOLDER / "classes.dex"):
-        raise ToolFailed("classes.dex has invoke-custom, which needs classes that Android lacks")
     _pack(android, resources)
     return APK
 
 
-def call_sites(dex: Path) -> int:
-    """How many call sites of `invoke-custom` a dex file has."""
-    data = dex.read_bytes()
-    (at,) = struct.unpack_from("<I", data, 0x34)
-    (count,) = struct.unpack_from("<I", data, at)
-    items = (struct.unpack_from("<HHI", data, at + 4 + 12 * index) for index in range(count))
-    return sum(size for kind, _, size in items if kind == CALL_SITES)
+def dynamic_classes(jar: Path) -> list[str]:
+    """Which classes of a jar have `invokedynamic`, as lambdas of Java and none of ours have.
+
+    Android has nothing to make them with. D8 writes them out as classes, dx does not: those of libraries stay
+    in what is packed here, which nobody runs.
+    """
+    with zipfile.ZipFile(jar) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".class")]
+        return [name for name in names if ClassFile.read(archive.read(name)).is_dynamic]
 
 
 def _link_resources(android: AndroidTools, settings: AppSettings, target: Path) -> None:
@@ -138,7 +142,7 @@ def _shrink(android: AndroidTools, tools: Toolchain, classes: list[Path]) -> Non
     jars = [f"{path}{only_classes}" for path in (*classes, FOLDER / "R", *packed)]
     told = android.proguard(
         *("-injars", os.pathsep.join(jars), "-libraryjars", os.pathsep.join(map(str, beside))),
-        *("-outjars", str(FOLDER / "reached.jar"), "-ignorewarnings", "-dontnote", "-dontoptimize"),
+        *("-outjars", str(REACHED), "-ignorewarnings", "-dontnote", "-dontoptimize"),
         *("-include", str(RULES), "-include", str(rules), "-include", str(FOLDER / "manifest.pro")),
     )
     # Libraries name much that is only reached elsewhere; ours may not.

@@ -26,6 +26,7 @@ UTF8: Final = 1
 INTEGER: Final = 3
 CLASS: Final = 7
 STRING: Final = 8
+INVOKE_DYNAMIC: Final = 18
 # Bytes after the tag of each kind of constant but UTF8; those of 5 and 6 (long, double) count twice.
 CONSTANT_BYTES: Final = {
     **{3: 4, 4: 4, 5: 8, 6: 8, 7: 2, 8: 2, 9: 4, 10: 4, 11: 4, 12: 4, 15: 3, 16: 2, 17: 4, 18: 4},
@@ -77,6 +78,12 @@ class ClassFile:
     @property
     def is_interface(self) -> bool:
         return bool(struct.unpack_from(">H", self.head)[0] & INTERFACE)
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether anything of it is made at run time, by `invokedynamic`."""
+        *places, _ = _constants(self.constants, self.constant_count)
+        return any(self.constants[at] == INVOKE_DYNAMIC for _, at in places)
 
     def add_method(self, access: int, name: str, descriptor: str) -> None:
         """A method without code."""

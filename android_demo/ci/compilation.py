@@ -7,8 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -38,12 +38,13 @@ class CompilationFailed(Exception):
 class Build:
     """Compiles modules with a toolchain; each once.
 
-    `android`: Android's classes, and what else stands before all libraries; without, this machine's Java is
-    what code is compiled for.
+    `android`: Android's classes, which stand before all libraries; without, code is compiled for this machine's
+    Java. `generated`: classes of one module alone that no source of it declares, by its name.
     """
 
     tools: Toolchain
-    android: tuple[Path, ...] = ()
+    android: Path | None = None
+    generated: Mapping[str, Path] = field(default_factory=dict)
 
     def class_path(self, module: Module, *, tests: bool) -> list[Path]:
         """Compiled classes of a module and of what it needs, and their libraries."""
@@ -87,7 +88,8 @@ class Build:
             found.append(self.compiled(module, "main"))
         names = set(module.libraries) | _extra(source_set == "test")
         libraries = [self.tools.libraries[name] for name in sorted(names)]
-        return list(dict.fromkeys([*self.android, *found, *libraries]))
+        first = [self.android, self.generated.get(module.name)]
+        return list(dict.fromkeys([*filter(None, first), *found, *libraries]))
 
     def _flags(self, source_set: str) -> tuple[str, ...]:
         if self.android:

@@ -79,24 +79,25 @@ def test_rounds_are_a_job_and_a_service_that_says_its_type(packed: Packed) -> No
     assert "debuggable(" not in manifest
 
 
-def test_code_is_in_one_dex_file_without_invoke_custom_and_signed(packed: Packed) -> None:
+def test_code_is_in_one_dex_file_and_signed(packed: Packed) -> None:
     with zipfile.ZipFile(packed.apk) as apk:
         names = apk.namelist()
         assert apk.read("classes.dex")[:8] == b"dex\n038\0"  # of Android 8
     assert [name for name in names if name.endswith(".dex")] == ["classes.dex"]
-    assert packed.app.call_sites(packed.app.FOLDER / "classes.dex") == 0
     tools = packed.tools.AndroidTools(Path(str(shutil.which("java"))).resolve())
     assert "Verified using v2 scheme (APK Signature Scheme v2): true" in tools.apksigner(
         "verify", "-v", str(packed.apk)
     )
 
 
-def test_invoke_custom_is_counted(packed: Packed, tmp_path: Path) -> None:
+def test_no_class_of_ours_is_made_at_run_time(packed: Packed, tmp_path: Path) -> None:
+    assert not [name for name in packed.app.dynamic_classes(packed.app.REACHED) if "hetlora" in name]
     tools = packed.tools.AndroidTools(Path(str(shutil.which("java"))).resolve())
     (tmp_path / "Lambda.java").write_text(LAMBDA)
-    tools.javac("-d", str(tmp_path / "classes"), str(tmp_path / "Lambda.java"))
-    tools.dx("--min-sdk-version=26", f"--output={tmp_path / 'classes.dex'}", str(tmp_path / "classes"))
-    assert packed.app.call_sites(tmp_path / "classes.dex") == 1
+    tools.javac("-d", str(tmp_path), str(tmp_path / "Lambda.java"))
+    with zipfile.ZipFile(tmp_path / "lambda.jar", "w") as jar:
+        jar.write(tmp_path / "Lambda.class", "Lambda.class")
+    assert packed.app.dynamic_classes(tmp_path / "lambda.jar") == ["Lambda.class"]
 
 
 @pytest.mark.parametrize("name", NOT_OF_ANDROID)
@@ -106,7 +107,7 @@ def test_what_android_lacks_does_not_compile(name: str, packed: Packed, tmp_path
 
     source = tmp_path / f"{name}.kt"
     source.write_text(f"val here = {NOT_OF_ANDROID[name]}\n")
-    build = compilation.Build(toolchain.toolchain(), (packed.tools.PLATFORM,))
+    build = compilation.Build(toolchain.toolchain(), packed.tools.PLATFORM)
     command = [build.tools.java, *compilation.JAVA_FLAGS, "-cp", str(build.tools.compiler)]
     command += [compilation.COMPILER, *compilation.FLAGS, *compilation.ANDROID_FLAGS]
     libraries = [packed.tools.PLATFORM, build.tools.libraries["stdlib"]]

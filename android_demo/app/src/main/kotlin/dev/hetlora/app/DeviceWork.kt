@@ -9,6 +9,10 @@ import dev.hetlora.examples.ExampleStore
 import dev.hetlora.folder.FolderFiles
 import dev.hetlora.ort.OrtTrainers
 import dev.hetlora.planning.PlannedRanks
+import dev.hetlora.planning.Planner
+import dev.hetlora.planning.RankChoice
+import dev.hetlora.planning.boundInWords
+import dev.hetlora.planning.concessions
 import dev.hetlora.probe.SystemProbe
 import dev.hetlora.session.DeviceClient
 import dev.hetlora.session.Event
@@ -19,8 +23,15 @@ import java.io.File
 import java.util.concurrent.CopyOnWriteArraySet
 import java.util.concurrent.atomic.AtomicReference
 
-/** What there is to show of the visit under way, or of the last one. */
-data class Status(val words: String, val step: Int = 0, val steps: Int = 0, val isBusy: Boolean = false)
+/** What there is to show of the visit under way, or of the last one; [plan] says why its rank is no higher. */
+data class Status(
+    val words: String,
+    val isBusy: Boolean = false,
+    val plan: String = "",
+    val step: Int = 0,
+    val steps: Int = 0,
+    val losses: List<Double> = emptyList(),
+)
 
 /** The device's work; one in a process, so that job, service and activity never visit twice at a time. */
 class DeviceWork private constructor(private val context: Context) {
@@ -66,10 +77,10 @@ class DeviceWork private constructor(private val context: Context) {
         tell(Status(context.getString(R.string.starting), isBusy = true))
         try {
             val visit = client().runOnce(stop)
-            tell(Status(context.getString(R.string.visit_ended, visit.outcome.name, visit.reason)))
+            ended(context.getString(R.string.visit_ended, visit.outcome.name, visit.reason))
             return visit
         } catch (error: Exception) { // a service that is away, a full disk: the next visit goes on
-            tell(Status(error.message ?: error.javaClass.simpleName))
+            ended(error.message ?: error.javaClass.simpleName)
             return null
         } finally {
             underWay.set(null)
@@ -87,7 +98,9 @@ class DeviceWork private constructor(private val context: Context) {
             Membership(preferences.population, preferences.enrolmentToken.ifEmpty { null }),
             files,
             OrtTrainers(examples),
-            PlannedRanks({ probe.report() }, { examples.count().toLong() }, conditions::reservedBytes),
+            PlannedRanks(
+                { probe.report() }, { examples.count().toLong() }, conditions::reservedBytes, onPlanned = ::explain,
+            ),
             capabilities = { probe.report() },
             circumstances = conditions,
             onEvent = ::show,
@@ -105,9 +118,22 @@ class DeviceWork private constructor(private val context: Context) {
             is Event.GivenBack -> context.getString(R.string.given_back, event.message)
             else -> return
         }
-        val step = event as? Event.StepDone
-        tell(Status(words, step?.step ?: status.step, step?.steps ?: status.steps, isBusy = true))
+        val before = status.copy(words = words)
+        val now = if (event is Event.StepDone) {
+            before.copy(step = event.step, steps = event.steps, losses = before.losses + event.loss)
+        } else {
+            before
+        }
+        tell(now)
     }
+
+    private fun explain(planner: Planner, choice: RankChoice) {
+        val reasons = listOf(boundInWords(choice)) + concessions(planner, choice)
+        tell(status.copy(plan = context.getString(R.string.plan, choice.rank, reasons.joinToString("; "))))
+    }
+
+    /** What was trained stays to be seen. */
+    private fun ended(words: String) = tell(status.copy(words = words, isBusy = false))
 
     private fun tell(now: Status) {
         status = now

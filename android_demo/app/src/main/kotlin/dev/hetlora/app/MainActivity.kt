@@ -22,6 +22,8 @@ class MainActivity : Activity() {
     private lateinit var disk: ExecutorService
     private val show = { status: Status ->
         findViewById<TextView>(R.id.status).text = status.words
+        findViewById<TextView>(R.id.plan).text = status.plan
+        findViewById<LossCurve>(R.id.curve).losses = status.losses
         findViewById<Button>(R.id.visit).setText(if (status.isBusy) R.string.stop else R.string.visit_now)
         with(findViewById<ProgressBar>(R.id.progress)) {
             max = status.steps

@@ -32,7 +32,7 @@ internal fun networkOf(files: KernelFiles): NetworkKind? {
 /** The interface of the default route with the lowest metric, of IPv4 where there is one, else of IPv6. */
 private fun defaultInterface(files: KernelFiles): String? {
     val routes = routesOfVersion4(files).ifEmpty { routesOfVersion6(files) }
-    return routes.minWithOrNull(compareBy<Route> { it.metric }.thenBy { it.name })?.name
+    return routes.minWithOrNull(compareBy({ it.metric }, { it.name }))?.name
 }
 
 private fun routesOfVersion4(files: KernelFiles): List<Route> =

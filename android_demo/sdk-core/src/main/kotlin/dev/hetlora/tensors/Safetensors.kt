@@ -107,7 +107,7 @@ private fun wholeNumbers(told: JsonElement?, key: String): List<Long> {
 
 private fun checkFilled(entries: List<Entry>, dataBytes: Int) {
     var end = 0L
-    for (entry in entries.sortedWith(compareBy<Entry> { it.begin }.thenBy { it.end })) {
+    for (entry in entries.sortedWith(compareBy({ it.begin }, { it.end }))) {
         if (entry.begin != end || entry.end < entry.begin) throw malformed("${entry.key} does not begin at $end")
         val size = try {
             entry.shape.map(Int::toLong).fold(entry.dtype.sizeBytes.toLong(), Math::multiplyExact)
