@@ -49,7 +49,7 @@ export class EdgeClient {
   /** Opens what is kept of a device, or makes a new one. Throws `settings_invalid`, `dependency_missing`. */
   static async open(options: ClientOptions): Promise<EdgeClient> {
     const { database, stop } = options;
-    const identity = await openIdentity(database);
+    const identity = await openIdentity(database, options.locks);
     const enrolment = enrolmentOf(options, identity.publicKey);
     const surroundings = options.surroundings ?? browserSurroundings(stop);
     const transport = new Transport(options.serviceUrl, identity, surroundings);
@@ -58,7 +58,7 @@ export class EdgeClient {
       service: new DeviceService(transport),
       downloads,
       uploads: new Uploads(transport, options.uploadPartBytes),
-      bundles: new Bundles(database, downloads),
+      bundles: new Bundles(database, downloads, async () => (await options.capabilities()).disk_free_bytes),
       assignments: new AssignmentStore(database),
       trainer: options.trainer,
       capabilities: options.capabilities,

@@ -12,6 +12,8 @@ export class ToyTrainer implements LocalTrainer {
   examples = 12;
 
   exampleCount = async () => this.examples;
+  scores = async () => false;
+  prepare = async () => undefined;
   longestTokens = async () => null;
   filesOf = (manifest: Manifest) => [manifest.graphs.base_weights];
   check = () => undefined;

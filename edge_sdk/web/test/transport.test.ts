@@ -181,6 +181,15 @@ test("an answer that ends early in good order is tried again", async () => {
   assert.deepEqual(await own.downloads.fetch(REF, "object"), OBJECT);
 });
 
+test("a service that knows no ranges and is cut each time is given up after eight tries without progress", async () => {
+  const sizes = [500, 400, 450, 500, 499];
+  const answers = sizes.map((size) => broken(size));
+  const own = await line(...answers);
+  await assert.rejects(own.downloads.fetch(REF, "object"), { code: "service_unreachable" });
+  // The first brought bytes, and eight in a row no more than it.
+  assert.equal(own.requests.length, 9);
+});
+
 test("what ends a download leaves what had come", async () => {
   const own = await line(whole);
   own.downloads.mayGoOn = () => {
@@ -231,6 +240,20 @@ test("for room that lacks other bundles go, and where that is not enough the dis
   await full.write(new Map([[`object/${SHA256}`, undefined]]));
   roomBytes = 2 ** 20;
   await assert.rejects(bundles.fetch({ files: { "base.bin": REF } } as any, ["base.bin"]), { code: "disk_full" });
+});
+
+test("room is made before a fetch, and no bundle goes where all would not be enough", async () => {
+  const own = await line(whole);
+  const other = new Uint8Array(2 ** 20);
+  await own.database.write(new Map([["object/of-another-bundle", other]]));
+  // Three MiB, and as much again for the moment in which pieces become a file.
+  const room = (freeBytes: number) =>
+    new Bundles(own.database, own.downloads, async () => freeBytes).makeRoom({ files: { "base.bin": REF } } as any, ["base.bin"]);
+  await assert.rejects(room(5 * 2 ** 20 - 1), { code: "disk_full" });
+  await room(6 * 2 ** 20);
+  assert.deepEqual(await own.database.keys("object/"), ["object/of-another-bundle"]);
+  await room(5 * 2 ** 20);
+  assert.deepEqual([await own.database.keys("object/"), own.requests.length], [[], 0]);
 });
 
 test("headers of an upload are as pinned", async () => {

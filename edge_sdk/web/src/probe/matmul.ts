@@ -1,5 +1,5 @@
 // How fast this page multiplies matrices: by the very kernels that train.
-import { Tensor } from "onnxruntime-web/wasm";
+import { Tensor, type InferenceSession } from "onnxruntime-web/wasm";
 import { bytesOfBase64 } from "../bytes";
 import { openSession, runSession } from "../runtimes/onnxLibrary";
 
@@ -11,9 +11,14 @@ const PRODUCT =
 const [ROWS, INNER, COLUMNS] = [128, 256, 256];
 const BURST_SECONDS = 0.2;
 
+/** The smallest of sessions; with it the library is loaded. */
+export function openProduct(): Promise<InferenceSession> {
+  return openSession(bytesOfBase64(PRODUCT), null, "the product that a probe tries");
+}
+
 /** Float32 operations per second of matrix products on one thread; `configure` of onnxLibrary comes first. */
 export async function measureMatmul(threads: number): Promise<number> {
-  const session = await openSession(bytesOfBase64(PRODUCT), null, "the product that a probe tries");
+  const session = await openProduct();
   const feeds = { a: numbers(ROWS, INNER), b: numbers(INNER, COLUMNS) };
   const times: number[] = [];
   await runSession(session, feeds, "a product"); // brings the core to its clock

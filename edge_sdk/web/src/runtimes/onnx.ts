@@ -29,9 +29,13 @@ export class OnnxRuntime implements TrainingRuntime {
     return typeof rows === "number" ? rows : null;
   }
 
-  /** Opens the training graph, so that what is wrong with it is told before the first step. */
-  async open(): Promise<void> {
+  /**
+   * Opens the training graph, so that what is wrong with it is told before the first step; `scores` the one that
+   * scores, too, which may fail: `evaluate` tells then. No file is asked for after that.
+   */
+  async open(scores: boolean): Promise<void> {
     await (this.training ??= this.openTraining());
+    if (scores) await (this.scoring ??= this.openScoring()).catch(() => undefined);
   }
 
   /** The mean loss of a batch, without a penalty, and its gradients; 0 of factors that are not trained. */
@@ -61,7 +65,7 @@ export class OnnxRuntime implements TrainingRuntime {
   async close(): Promise<void> {
     const open = [this.training, this.scoring];
     this.training = this.scoring = null;
-    for (const session of open) await (await session)?.release();
+    for (const session of open) await (await session?.catch(() => null))?.release();
   }
 
   private async openTraining(): Promise<InferenceSession> {

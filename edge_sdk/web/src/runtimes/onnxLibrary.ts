@@ -11,10 +11,17 @@ export function configure(folder: string, threads: number): void {
   ort.env.logLevel = "error";
 }
 
+/** Of docs/adr/0030, which says why; and no other format of a model than the one that is checked. */
+const SETTINGS = {
+  session: { load_model_format: "ONNX", disable_prepacking: "1", disable_quant_qdq: "1" },
+  optimization: { disable_specified_optimizers: "ConstantFolding" },
+};
+
 /**
  * A session over a graph, which reads its weights from `weights` beside it, or has them in itself.
  *
- * Throws `bundle_invalid` where ONNX Runtime refuses the graph, RangeError where there is no memory for it.
+ * Throws `bundle_invalid` where ONNX Runtime refuses the graph, `service_unreachable` where its own two files could
+ * not be loaded, RangeError where there is no memory for it.
  */
 export async function openSession(
   graph: Uint8Array,
@@ -26,8 +33,7 @@ export async function openSession(
       executionProviders: ["wasm"],
       externalData: weights === null ? [] : [weights],
       graphOptimizationLevel: "all",
-      // Folded, weights that are not in float32 would lie in memory a second time: docs/adr/0008.
-      extra: { optimization: { disable_specified_optimizers: "ConstantFolding" } },
+      extra: SETTINGS,
     });
   } catch (error) {
     throw inWords(error, `${what} cannot be opened`, "bundle_invalid");
@@ -53,6 +59,11 @@ export function inWords(thrown: unknown, what: string, code: "bundle_invalid" | 
   const said = typeof thrown === "number" ? `exception at ${thrown}` : String((thrown as Error)?.message ?? thrown);
   if (thrown instanceof RangeError || /bad_alloc|out of memory|OOM|allocat/i.test(said)) {
     return new RangeError(`${what}: there is not enough memory in this page (${said})`);
+  }
+  if (/no available backend found/i.test(said)) {
+    return new HetloraError("service_unreachable", "ONNX Runtime cannot be loaded", {
+      got: said, expected: "its WebAssembly beside this page", cause: thrown,
+    });
   }
   const likely = typeof thrown === "number" ? "; mostly that is too little memory" : "";
   return new HetloraError(code, `${what}${likely}`, { got: said, cause: thrown });

@@ -8,7 +8,7 @@ import type { Equipment } from "./equipment";
 import { checkPlan, fetchReceived, readReceived } from "./plans";
 import type { Terms } from "./terms";
 import { countedStart, LocalTraining, type TrainingResult } from "./training";
-import { keptUpdate, takenOf, type Taken } from "./updates";
+import { keptUpdate, noteDelivered, takenOf, type Taken } from "./updates";
 import { DEFAULT_RETRY_SECONDS, failureOf, NOT_ALLOWED_SECONDS, outcomeOf, type Visit } from "./visit";
 
 /** An offer that is worked on; used once. */
@@ -51,10 +51,11 @@ export class TrainingAssignment {
   }
 
   private async makeUpdate(): Promise<Update> {
-    const taken = await this.beginOrResume();
-    return countedStart(this.tools.assignments, async () =>
-      keptUpdate(this.offer, taken, await this.train(taken), this.tools),
-    );
+    // Fetching counts as well: a page may be closed for the memory that a bundle takes while it comes.
+    return countedStart(this.tools.assignments, async () => {
+      const taken = await this.beginOrResume();
+      return keptUpdate(this.offer, taken, await this.train(taken), this.tools);
+    });
   }
 
   private async beginOrResume(): Promise<Taken> {
@@ -83,12 +84,15 @@ export class TrainingAssignment {
     const { bundle, manifest, choice } = await chooseBundle(offer, tools);
     this.choice = choice;
     tools.onEvent({ kind: "rank_chosen", choice, offer });
+    const files = tools.trainer.filesOf(manifest);
+    await tools.bundles.makeRoom(manifest, files);
+    await tools.trainer.prepare();
     const variant = bundle === offer.bundle ? null : bundle.sha256;
     const plan = await tools.service.start(offer, { rank: choice.rank, variant });
     const training = { ...offer.training, max_tokens: choice.maxTokens };
     checkPlan(plan);
     tools.trainer.check(manifest, training, plan.adaptation);
-    await tools.bundles.fetch(manifest, tools.trainer.filesOf(manifest));
+    await tools.bundles.fetch(manifest, files);
     const bytes = await fetchReceived(plan, manifest.adapter, tools.downloads);
     const terms: Terms = {
       plan,
@@ -146,9 +150,7 @@ export class TrainingAssignment {
     await tools.uploads.deliver(offer.assignment_id, update.bytes, () => this.checkStop());
     tools.onEvent({ kind: "uploaded", sizeBytes: update.bytes.length });
     const receipt = await tools.service.submit(offer.assignment_id, update.report);
-    // Nothing was sent, as it were, where the service had no more use for it.
-    await tools.assignments.delivered(receipt.state === "accepted" ? update.errors : null);
-    await tools.downloads.dropLeftovers();
+    await noteDelivered(update, receipt.state === "accepted", tools);
     tools.onEvent({ kind: "submitted", report: update.report, receipt });
     return { ...about, ...told(receipt), report: update.report };
   }

@@ -61,6 +61,7 @@ export async function plannerOf(offer: Offer, manifest: Manifest, tools: Equipme
     offer,
     exampleCount: await tools.trainer.exampleCount(),
     longestTokens: await tools.trainer.longestTokens(manifest),
+    scores: await tools.trainer.scores(offer.training),
     bundleBytes: await tools.bundles.missingBytes(manifest, tools.trainer.filesOf(manifest)),
   });
 }

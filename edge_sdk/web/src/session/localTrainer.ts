@@ -40,6 +40,8 @@ export interface OpenTraining {
 export interface LocalTrainer {
   /** How many examples there are to train on. */
   exampleCount(): Promise<number>;
+  /** Whether a training of these settings is scored on the way, for which the graph that scores is open beside it. */
+  scores(training: TrainingSettings): Promise<boolean>;
   /** Tokens of the longest of them, or of what is learned of it; null where nobody knows. */
   longestTokens(manifest: Manifest): Promise<number | null>;
   /** The files of a bundle that training opens, by their paths. Throws `bundle_invalid` where it has none. */
@@ -49,6 +51,8 @@ export interface LocalTrainer {
    * the offer, and again with the plan's adaptation. Throws `dependency_missing` or `bundle_error`.
    */
   check(manifest: Manifest, training: TrainingSettings, adaptation: Adaptation | null): void;
+  /** Loads what trains, but no model. Throws `service_unreachable` where that cannot be fetched. */
+  prepare(): Promise<void>;
   /** Loads a model and what is to be learned. Throws an error with a code. */
   open(opening: Opening): Promise<OpenTraining>;
 }

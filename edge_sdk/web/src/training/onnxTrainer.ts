@@ -42,10 +42,21 @@ export async function measuredMatmul(startWorker: () => Worker): Promise<number>
 }
 
 export class OnnxTrainer implements LocalTrainer {
+  /** A worker that has its library, and no model yet. */
+  private ready: Calls | null = null;
+
   constructor(private readonly options: OnnxTrainerOptions) {}
 
   async exampleCount(): Promise<number> {
     return (await this.options.examples()).length;
+  }
+
+  async scores(): Promise<boolean> {
+    return (await this.options.heldOut()).length > 0;
+  }
+
+  async prepare(): Promise<void> {
+    this.ready ??= await startedWorker(this.options.startWorker);
   }
 
   /** Nobody knows: the tokenizer comes with the bundle. */
@@ -74,8 +85,10 @@ export class OnnxTrainer implements LocalTrainer {
     checkExamples(examples, manifest);
     if (heldOut.length) checkExamples(heldOut, manifest);
     const files = new Map<string, Uint8Array>();
-    for (const path of this.filesOf(manifest)) files.set(path, (await opening.file(path)).slice());
-    const calls = new Calls(this.options.startWorker());
+    for (const path of this.filesOf(manifest)) files.set(path, await opening.file(path));
+    await this.prepare();
+    const calls = this.ready!;
+    this.ready = null;
     const asked: ModelOpening = {
       manifest,
       files,
@@ -97,6 +110,18 @@ export class OnnxTrainer implements LocalTrainer {
   }
 }
 
+/** A worker that has loaded ONNX Runtime. Throws `service_unreachable` where it cannot be fetched. */
+async function startedWorker(startWorker: () => Worker): Promise<Calls> {
+  const calls = new Calls(startWorker());
+  try {
+    await calls.call("load");
+    return calls;
+  } catch (error) {
+    calls.end();
+    throw error;
+  }
+}
+
 /** A model that is open in the worker. */
 class WorkerTraining implements OpenTraining {
   stepsDone = 0;
@@ -106,7 +131,7 @@ class WorkerTraining implements OpenTraining {
   constructor(
     private readonly calls: Calls,
     private readonly opening: Opening,
-    private readonly scores: boolean,
+    private scores: boolean,
     private readonly onEvent: (event: TrainingEvent) => void,
   ) {}
 
@@ -138,7 +163,13 @@ class WorkerTraining implements OpenTraining {
 
   private async score(): Promise<void> {
     if (!this.scores) return;
-    const score = await this.calls.call<Score>("score");
+    let score: Score;
+    try {
+      score = await this.calls.call<Score>("score");
+    } catch {
+      this.scores = false; // scores are for the page alone: no training ends for want of one
+      return;
+    }
     this.onEvent({ kind: "score", step: this.stepsDone, steps: this.opening.training.steps, score });
   }
 }

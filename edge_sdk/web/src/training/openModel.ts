@@ -15,7 +15,7 @@ import { Trainer } from "./trainer";
 export interface ModelOpening {
   manifest: Manifest;
   /** The files of the bundle by path: graphs, weights and tokenizer. */
-  files: ReadonlyMap<string, Uint8Array>;
+  files: Map<string, Uint8Array>;
   /** By PEFT key. */
   factors: Factors;
   settings: TrainingSettings;
@@ -53,13 +53,17 @@ export class OpenModel {
     this.batches = this.drawn(0);
   }
 
-  /** Opens the training graph, too. `configure` of runtimes/onnxLibrary comes first. */
+  /**
+   * Opens the graphs, too, and drops the files: the sessions have what they need of them. `configure` of
+   * runtimes/onnxLibrary comes first.
+   */
   static async open(opening: ModelOpening): Promise<OpenModel> {
     const { manifest, factors, settings, adaptation, microBatchRows } = opening;
     const runtime = new OnnxRuntime(manifest, async (path) => fileOf(opening, path));
     const trainer = new Trainer(runtime, manifest, factors, settings, adaptation, microBatchRows);
     const model = new OpenModel(opening, runtime, trainer);
-    await runtime.open();
+    await runtime.open(opening.heldOut.length > 0);
+    opening.files.clear();
     return model;
   }
 
@@ -128,7 +132,7 @@ function classified(logits: Tensor, labels: readonly number[]): { loss: number; 
   let [loss, right] = [0, 0];
   labels.forEach((label, row) => {
     const own = logits.data.subarray(row * width, (row + 1) * width);
-    const most = Math.max(...own);
+    const most = own.reduce((best, logit) => Math.max(best, logit), -Infinity);
     loss += Math.log(own.reduce((sum, logit) => sum + Math.exp(logit - most), 0)) - ((own[label] as number) - most);
     if (own.indexOf(most) === label) right += 1;
   });

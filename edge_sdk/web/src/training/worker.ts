@@ -1,6 +1,7 @@
 // The worker that trains, so that the page stays awake; `calls.ts` is how it is asked.
 import { HetloraError } from "../errors/errors";
-import { measureMatmul } from "../probe/matmul";
+import { measureMatmul, openProduct } from "../probe/matmul";
+import { checkWebMemory } from "../probe/webMemory";
 import { configure } from "../runtimes/onnxLibrary";
 import { usableThreads } from "../runtimes/webAssembly";
 import { failed, type Call } from "./calls";
@@ -11,7 +12,10 @@ let model: OpenModel | null = null;
 configure(new URL(".", import.meta.url).href, usableThreads());
 
 const METHODS: Record<string, (argument: never) => unknown> = {
+  hold: (lock: string) => held(lock),
+  checkMemory: checkWebMemory,
   measure: () => measureMatmul(usableThreads()),
+  load: () => openProduct().then((session) => session.release()),
   open: async (opening: ModelOpening) => {
     model = await OpenModel.open(opening);
   },
@@ -21,6 +25,13 @@ const METHODS: Record<string, (argument: never) => unknown> = {
   restore: (state: Uint8Array) => opened().restore(state),
   factors: () => opened().factors(),
 };
+
+/** Takes a lock and never gives it back: the browser does, when this worker is no more. */
+function held(lock: string): Promise<void> {
+  return new Promise((isHeld, fail) => {
+    navigator.locks.request(lock, () => (isHeld(), new Promise(() => undefined))).catch(fail);
+  });
+}
 
 function opened(): OpenModel {
   if (model === null) throw new HetloraError("state_conflict", "no model is open");

@@ -1,6 +1,6 @@
 // Bundles on the device: what it needs of them is fetched once, named by digest, checked before use.
 import { sha256Of } from "../bytes";
-import { readBytes, type Database } from "../database/database";
+import { readBytes, type Changes, type Database } from "../database/database";
 import { HetloraError, isError } from "../errors/errors";
 import type { ObjectRef } from "../messages/common";
 import { MAX_MANIFEST_BYTES, readManifest, type Manifest } from "../messages/manifest";
@@ -13,6 +13,8 @@ export class Bundles {
   constructor(
     private readonly database: Database,
     private readonly downloads: Downloads,
+    /** How much more the browser would keep, as far as it tells. */
+    private readonly freeBytes: () => Promise<number> = async () => Infinity,
   ) {}
 
   /** The manifest alone: enough to choose a rank. Throws `bundle_invalid`, `body_too_large`, and as a download. */
@@ -33,9 +35,20 @@ export class Bundles {
 
   /** What is missing of these files. */
   async missingBytes(manifest: Manifest, paths: readonly string[]): Promise<number> {
-    const kept = new Set(await this.database.keys("object/"));
-    const missing = paths.map((path) => fileOf(manifest, path)).filter((ref) => !kept.has(keyOf(ref)));
-    return missing.reduce((sum, ref) => sum + ref.size_bytes, 0);
+    return (await this.missing(manifest, paths)).reduce((sum, ref) => sum + ref.size_bytes, 0);
+  }
+
+  /**
+   * Has the browser hold what is missing of these files, if it can: where less is free, other bundles go for it,
+   * and none of them where all would not be enough. Throws `disk_full` then.
+   */
+  async makeRoom(manifest: Manifest, paths: readonly string[]): Promise<void> {
+    const missing = await this.missing(manifest, paths);
+    const sizes = missing.map((ref) => ref.size_bytes);
+    // The pieces of the last file that comes go in the write that keeps the whole of it.
+    const needed = sizes.reduce((sum, size) => sum + size, 0) + Math.max(0, ...sizes);
+    const free = await this.freeBytes();
+    if (needed > free) await this.dropOthers(paths.map((path) => fileOf(manifest, path)), free, needed);
   }
 
   /**
@@ -52,7 +65,7 @@ export class Bundles {
           await this.database.write(new Map([...leftovers, object]));
         } catch (error) {
           if (!isError(error, "disk_full")) throw error;
-          await this.keepOnly(files.map((file) => file.ref));
+          await this.dropOthers(files.map((file) => file.ref), await this.freeAfter(leftovers), ref.size_bytes);
           await this.database.write(leftovers);
           await this.database.write(new Map([object]));
         }
@@ -60,9 +73,32 @@ export class Bundles {
     }
   }
 
-  private async keepOnly(refs: readonly ObjectRef[]): Promise<void> {
-    const needed = new Set(refs.map(keyOf));
-    const others = (await this.database.keys("object/")).filter((key) => !needed.has(key));
+  private async freeAfter(removed: Changes): Promise<number> {
+    return (await this.freeBytes()) + (await this.bytesOf([...removed.keys()]));
+  }
+
+  private async bytesOf(keys: readonly string[]): Promise<number> {
+    let bytes = 0;
+    for (const key of keys) bytes += (await readBytes(this.database, key))?.length ?? 0;
+    return bytes;
+  }
+
+  private async missing(manifest: Manifest, paths: readonly string[]): Promise<ObjectRef[]> {
+    const kept = new Set(await this.database.keys("object/"));
+    return paths.map((path) => fileOf(manifest, path)).filter((ref) => !kept.has(keyOf(ref)));
+  }
+
+  /** Removes all but these. Throws `disk_full`, and removes nothing, where that would not give what is needed. */
+  private async dropOthers(refs: readonly ObjectRef[], freeBytes: number, neededBytes: number): Promise<void> {
+    const own = new Set(refs.map(keyOf));
+    const others = (await this.database.keys("object/")).filter((key) => !own.has(key));
+    const bytes = freeBytes + (await this.bytesOf(others));
+    if (bytes < neededBytes) {
+      throw new HetloraError("disk_full", "this browser has no room for the bundle", {
+        got: `${bytes} bytes, with those of other bundles`,
+        expected: `${neededBytes} bytes`,
+      });
+    }
     await this.database.write(new Map(others.map((key) => [key, undefined])));
   }
 

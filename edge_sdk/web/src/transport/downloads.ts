@@ -90,8 +90,9 @@ export class Downloads {
       const told = ["Content-Type", "Content-Length", "Content-Range", "ETag"];
       throw noService(told.map((header) => response.headers.get(header)), `${name} from ${this.transport.serviceUrl}`);
     }
+    // Progress is what was never here: a service that answers ranges with the whole begins anew each time.
+    const most = arrival.mostBytes;
     if (response.status !== 206) await arrival.restart(this.database);
-    const began = arrival.size;
     try {
       for await (const piece of piecesOf(response)) {
         this.receivedBytes += piece.length;
@@ -102,11 +103,11 @@ export class Downloads {
         this.mayGoOn();
       }
     } catch (error) {
-      if (!(error instanceof LineFault) || arrival.size <= began) throw error;
+      if (!(error instanceof LineFault) || arrival.mostBytes <= most) throw error;
       return;
     }
     // What stands on the way may end an answer in good order, as if that were all.
-    if (arrival.size <= began && arrival.size < ref.size_bytes) throw new LineFault(`${name} ended early`);
+    if (arrival.mostBytes <= most && arrival.size < ref.size_bytes) throw new LineFault(`${name} ended early`);
   }
 }
 
@@ -114,6 +115,9 @@ const prefixOf = (ref: ObjectRef): string => `download/${ref.sha256}/`;
 
 /** What has come of an object, in memory, and of it in the database whatever fills a piece. */
 class Arrival {
+  /** The most that was here at any time, also before it began anew. */
+  mostBytes = 0;
+
   private constructor(
     private readonly ref: ObjectRef,
     readonly pieces: Uint8Array[],
@@ -126,6 +130,7 @@ class Arrival {
     for (let piece; (piece = await readBytes(database, keyOf(ref, pieces.length))); ) pieces.push(piece);
     const arrival = new Arrival(ref, pieces, pieces.length);
     if (arrival.size > ref.size_bytes) await arrival.restart(database);
+    arrival.mostBytes = arrival.size;
     return arrival;
   }
 
@@ -135,6 +140,7 @@ class Arrival {
 
   async add(piece: Uint8Array, database: Database): Promise<void> {
     this.pieces.push(piece);
+    this.mostBytes = Math.max(this.mostBytes, this.size);
     const unkept = this.pieces.slice(this.keptPieces).reduce((sum, own) => sum + own.length, 0);
     if (unkept >= KEPT_PIECE_BYTES) await this.keep(database);
   }
