@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -13,17 +14,24 @@ import numpy as np
 import pytest
 from e2e_fleet import TinyFleet, wait_until
 from numpy.typing import NDArray
+from parity import export_family
+from tiny_families import write_tiny_family
+from tiny_model import WORDS
 
 from benchmarks.fleet import POPULATION
 from benchmarks.processes import Process
 from edge_sdk.adapters.classification import TextClassifier
 from edge_sdk.batching.tokens import text_encoder
-from edge_sdk.runtimes.onnx import OnnxModel
+from edge_sdk.examples import Example, ExampleStore
+from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
+from edge_sdk.training.scoring import score
+from edge_sdk.training.trainer import open_trainer
 from export.bundle_writer import export_bundle
-from hetlora.adapter import Adapter
+from hetlora.adapter import Adapter, LoraFactors
 from hetlora.algebra import truncate
+from hetlora.messages.device import TrainingSettings
 from hetlora.states import AssignmentState, EvaluationState, RunState
-from hetlora.tensors import adapter_from_bytes, to_tensors
+from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, to_tensors
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -166,3 +174,50 @@ def test_a_kotlin_device_scores_a_round_and_a_version_and_answers_as_python_does
             assert answers[best.label] == pytest.approx(best.probability, rel=TOLERANCE)
             assert sorted(answers) == sorted(LABELS)
             assert sum(answers.values()) == pytest.approx(1)
+
+
+def read_by_pieces(tokenizer: Path) -> None:
+    """Have the words of a tiny tokenizer in a form that Kotlin reads."""
+    told = json.loads(tokenizer.read_text())
+    pieces = {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+    told["model"] = pieces | {"unk_token": "[UNK]", "vocab": told["model"]["vocab"]}
+    told["pre_tokenizer"] = {"type": "BertPreTokenizer"}
+    tokenizer.write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "t5"])
+def test_examples_of_each_task_are_scored_as_python_scores_them(
+    family: str, java: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    model = write_tiny_family(tmp_path / "model", family)
+    read_by_pieces(model / "tokenizer.json")
+    bundle = export_family(family, model, tmp_path / "bundle", runtimes=("onnx", "android"))
+    labels = bundle.manifest.labels or [" ".join(WORDS[:2]), " ".join(WORDS[3:7]), f"{WORDS[8]} [UNK]"]
+    rows = [(" ".join(WORDS[place : 2 * place + 1]) + " and so on", labels[place % 3]) for place in range(10)]
+    rng = np.random.default_rng(5)
+    spec = bundle.manifest.adapter
+    factors = {
+        module.name: LoraFactors(
+            rng.normal(0, 0.3, (2, module.in_features)).astype(np.float32),
+            rng.normal(0, 0.3, (module.out_features, 2)).astype(np.float32),
+        )
+        for module in spec.modules
+    }
+    adapter = Adapter(spec, factors)
+    (tmp_path / "adapter.safetensors").write_bytes(adapter_to_bytes(adapter))
+    (tmp_path / "rows.tsv").write_text("\n".join("\t".join(row) for row in rows))
+
+    command = java("ScoresKt", tmp_path / "bundle", tmp_path / "adapter.safetensors", tmp_path / "rows.tsv")
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    settings = TrainingSettings(batch_size=4, max_tokens=TOKENS)
+    with ExampleStore(tmp_path / "examples.sqlite") as store:
+        store.put_many([Example(text, label) for text, label in rows])
+        trainer = open_trainer(OnnxRuntime, bundle, adapter, settings, threads=1)
+        expected = score(
+            trainer, store, bundle, settings, seed=3, max_seconds=math.inf, may_go_on=lambda: None
+        )
+    assert int(said[0]) == expected.example_count == 10
+    assert float(said[1]) == pytest.approx(expected.loss, rel=TOLERANCE)
+    assert said[2] == ("null" if expected.correct_count is None else str(expected.correct_count))
+    assert (family == "bert") == (expected.correct_count is not None)

@@ -6,10 +6,14 @@ import dev.hetlora.folder.DeviceFiles
 import dev.hetlora.folder.FolderFiles
 import dev.hetlora.folder.Killed
 import dev.hetlora.folder.KilledFiles
+import dev.hetlora.messages.Adaptation
+import dev.hetlora.messages.Trained
 import dev.hetlora.session.GLOBAL
 import dev.hetlora.session.Rounds
 import dev.hetlora.session.toyTrained
 import dev.hetlora.tensors.Adapter
+import dev.hetlora.tensors.Matrix
+import dev.hetlora.tensors.adapterToBytes
 import dev.hetlora.tensors.factorKeys
 import dev.hetlora.tensors.truncate
 import dev.hetlora.training.Parametrisation
@@ -96,6 +100,30 @@ class AdaptersTest {
 
         assertNull(adapters.adopt())
         assertEquals(listOf("global 0", null), places(adapters.index()))
+    }
+
+    @Test
+    fun `a model answers under all that it was trained under, frozen factors, cores and amplification`() {
+        val adapters = Adapters(files())
+        val offer = rounds.offer()
+        val (loraA, loraB) = factorKeys("layer")
+        val own = sent.factors.getValue("layer")
+        val frozen = truncate(GLOBAL, 1)
+        val how = Parametrisation(Adaptation(amplification = 2.0), frozen.factors)
+        val whole = WholeAdapter(sent, how)
+        adapters.keepRound(offer, offer.bundle, whole, whole, adapterToBytes(frozen))
+        adapters.adopt()
+        val beside = adapters.inUse { emptySet() }.factors.getValue(loraA)
+        assertArrayEquals(intArrayOf(3, 6), beside.shape)
+        val doubled = FloatArray(12) { 2 * own.loraA.values[it] }
+        assertArrayEquals(doubled + frozen.factors.getValue("layer").loraA.values, beside.copy(), 0f)
+
+        val cores = mapOf("layer" to Matrix(2, 2, floatArrayOf(0f, 1f, 1f, 0f))) // swaps the columns of lora_B
+        val swapped = WholeAdapter(sent, Parametrisation(Adaptation(trained = Trained.CORE), cores = cores))
+        adapters.keepRound(offer.copy(roundIndex = 1), offer.bundle, swapped, swapped, null)
+        adapters.adopt()
+        val expected = FloatArray(10) { own.loraB[it / 2, 1 - it % 2] }
+        assertArrayEquals(expected, adapters.inUse { emptySet() }.factors.getValue(loraB).copy(), 0f)
     }
 
     @Test
