@@ -21,7 +21,7 @@ import dev.hetlora.units.MIB
  * @property exampleCount that it trains on.
  * @property reservedBytes what is to stay free for others under a run's conditions.
  * @property threads that training may use, null for all.
- * @property longestTokens of the device's examples, null where nobody has counted.
+ * @property longestTokens of the device's examples where the session has not counted them; null is unknown.
  * @property heldOutCount examples that a round is scored on where the run asks for that, which takes a second graph.
  * @property corrections what real steps of each bundle took over their forecast; with it a bundle that never ran here
  *   is tried before an offer is taken. Without it, and of capabilities given by hand, which stand for another device,
@@ -91,7 +91,8 @@ class PlannedRanks(
 
     /** With what real steps said, as far as that is believed still. */
     private fun corrected(offer: Offer, bundle: OfferedBundle): Planner {
-        val planner = plannerOf(offer, bundle.manifest)
+        val uncounted = plannerOf(offer, bundle.manifest)
+        val planner = uncounted.copy(longestTokens = bundle.longestTokens ?: uncounted.longestTokens)
         val correction = if (planner.isGiven) null else known(planner, bundle)
         return if (correction == null) planner else planner.copy(correction = correction)
     }

@@ -32,7 +32,9 @@ class Choosing(private var offer: Offer, private val work: LocalWork, private va
     private val refusals = mutableMapOf<String, HetloraException>()
 
     /** A bundle, and what is known of how it would be taken: null, only that a trial could show it to fit. */
-    private inner class Candidate(val bundle: OfferedBundle) {
+    private inner class Candidate(bundle: OfferedBundle) {
+        var bundle = bundle
+            private set
         var trial: StepPlan? = null
             private set
         var choice: RankChoice? = null
@@ -46,6 +48,7 @@ class Choosing(private var offer: Offer, private val work: LocalWork, private va
         /** Plan with the memory of now, and the time that is left. */
         fun look() {
             trial = if (work is LocalTrainers && !isTried) tools.chooser.trial(offer, bundle) else null
+            if (trial == null) bundle = counted(bundle)
             choice = try {
                 tools.chooser.choose(offer, bundle)
             } catch (error: HetloraException) {
@@ -104,6 +107,13 @@ class Choosing(private var offer: Offer, private val work: LocalWork, private va
         } catch (error: HetloraException) {
             refuse(ref, error)
         }
+    }
+
+    /** With the length of the longest example, where the tokenizer is here to tell. */
+    private fun counted(own: OfferedBundle): OfferedBundle {
+        if (work !is LocalTrainers || tools.bundles.missingBytes(own.ref, work::filesOf) > 0) return own
+        val longest = work.longestTokens(tools.bundles.bundle(own.ref, work::filesOf), offer.training)
+        return OfferedBundle(own.ref, own.manifest, longest)
     }
 
     private fun tryOut(best: Candidate) {

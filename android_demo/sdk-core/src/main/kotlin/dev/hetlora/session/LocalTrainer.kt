@@ -44,6 +44,12 @@ interface LocalTrainers : LocalWork {
     fun unsupported(asked: Adaptation): String?
 
     /**
+     * How many tokens the longest example has under a bundle whose files are here, those that are scored included;
+     * null where nobody has counted.
+     */
+    fun longestTokens(bundle: Bundle, training: TrainingSettings): Int? = null
+
+    /**
      * Open a bundle, take real steps of one micro-batch at no learning rate, and say what they took; null where this
      * runtime cannot tell. `mayGoOn` is called before each, and may end it.
      *

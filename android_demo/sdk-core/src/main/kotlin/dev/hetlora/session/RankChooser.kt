@@ -7,8 +7,12 @@ import dev.hetlora.planning.RankChoice
 import dev.hetlora.planning.StepPlan
 import dev.hetlora.planning.StepsTaken
 
-/** One of the bundles of an offer. */
-class OfferedBundle(val ref: ObjectRef, val manifest: Manifest)
+/**
+ * One of the bundles of an offer.
+ *
+ * @property longestTokens of the device's examples under its tokenizer; null where nobody has counted.
+ */
+class OfferedBundle(val ref: ObjectRef, val manifest: Manifest, val longestTokens: Int? = null)
 
 /** Chooses how to take an offer; see [dev.hetlora.planning.PlannedRanks]. */
 fun interface RankChooser {

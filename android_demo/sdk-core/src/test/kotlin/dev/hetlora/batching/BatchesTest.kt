@@ -64,6 +64,24 @@ class BatchesTest {
     }
 
     @Test
+    fun longestExampleIsCountedByWhatIsReadOrLearned() {
+        fun longest(task: TextTask, vararg examples: AnyExample) = longestTokens(
+            object : ExampleSource {
+                override fun ids() = examples.indices.map(Int::toLong)
+                override fun get(ids: List<Long>) = ids.map { examples[it.toInt()] }
+            },
+            collation(task),
+        )
+        assertEquals(3, longest(TextTask.CLASSIFICATION, Example("a", "x"), Example("ab", "y")))
+        assertEquals(4, longest(TextTask.CLASSIFICATION, Example("abcde", "x"))) // cut
+        assertEquals(3, longest(TextTask.ANSWER, Example("a", "bc"))) // with the end after the answer
+        assertEquals(null, longest(TextTask.CLASSIFICATION))
+        val many = Array<AnyExample>(1001) { Example("a", "x") }
+        assertEquals(null, longest(TextTask.CLASSIFICATION, *many))
+        assertEquals(2, longest(TextTask.CLASSIFICATION, *many.copyOf(1000).requireNoNulls()))
+    }
+
+    @Test
     fun fixedSizesAreFilledUpWithRowsInWhichNoLabelCounts() {
         val batch = collation(TextTask.GENERATION, FixedSizes(rows = 2, tokens = 5)).collate(listOf(TextExample("a")))
         assertEquals(List(2) { listOf(5L, 0, 4, 6, 6) }, batch.rows(INPUT_IDS))

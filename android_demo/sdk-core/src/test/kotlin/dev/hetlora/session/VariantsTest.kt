@@ -154,6 +154,25 @@ class VariantsTest {
     }
 
     @Test
+    fun `the longest example counts once the bundle is here, and what grows beyond it is cut`() {
+        val counted = mutableListOf<Int?>()
+        val opened = mutableListOf<Int>()
+        val trainers = object : LocalTrainers by ToyTrainers() {
+            override fun longestTokens(bundle: Bundle, training: TrainingSettings): Int? = 7
+            override fun open(task: TrainingTask) = ToyTrainers().open(task).also { opened += task.training.maxTokens }
+        }
+        val planner = ranks(1600)
+        val chooser = RankChooser { offer, bundle -> counted.add(bundle.longestTokens).let { planner.choose(offer, bundle) } }
+        val files = files()
+        for (round in 1..2) {
+            offer(id = "a-$round")
+            assertEquals(Outcome.ACCEPTED, visit(chooser, files, trainers).outcome)
+        }
+        assertEquals(listOf(null, 7), counted)
+        assertEquals(listOf(16, 7), opened)
+    }
+
+    @Test
     fun `work that no longer fits the memory is given back before it goes on`() {
         offer()
         val files = files()

@@ -8,6 +8,7 @@ import dev.hetlora.batching.TextEncoder
 import dev.hetlora.batching.TextTask
 import dev.hetlora.batching.checkExamples
 import dev.hetlora.batching.drawBatches
+import dev.hetlora.batching.longestTokens
 import dev.hetlora.batching.tokenizer.Tokenizer
 import dev.hetlora.bundle.Bundle
 import dev.hetlora.bundle.Manifest
@@ -46,6 +47,7 @@ class OrtTrainers(
     heldOut: ExampleSource? = (examples as? SplitExampleStore)?.heldOut,
     private val answers: Boolean = false,
 ) : LocalTrainers {
+    private val scored = heldOut
     override val heldOut = heldOut?.let { OrtScorers(it, threads) }
 
     override val exampleCount: Long get() = examples.ids().size.toLong()
@@ -63,6 +65,13 @@ class OrtTrainers(
     override fun unsupported(training: TrainingSettings): String? = null
 
     override fun unsupported(asked: Adaptation): String? = null
+
+    override fun longestTokens(bundle: Bundle, training: TrainingSettings): Int? {
+        val collation = batchingOf(bundle.manifest, bundle.folder, training).collation
+        val sources = listOf(examples) + listOfNotNull(scored).filter { training.evaluate && it.ids().isNotEmpty() }
+        val longest = sources.map { longestTokens(it, collation) }
+        return if (null in longest) null else longest.filterNotNull().max()
+    }
 
     override fun tryOut(bundle: Bundle, step: StepPlan, training: TrainingSettings, mayGoOn: () -> Unit): StepsTaken {
         val batching = batchingOf(bundle.manifest, bundle.folder, training.copy(batchSize = step.microBatch))
