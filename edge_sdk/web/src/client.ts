@@ -7,6 +7,7 @@ import { enrolRequest, type CapabilityReport, type EnrolRequest } from "./messag
 import { AssignmentStore } from "./session/assignmentStore";
 import { meteredBy, unmetBy, type Moment } from "./session/conditions";
 import type { Equipment } from "./session/equipment";
+import { EvaluationTries } from "./session/evaluationAssignment";
 import type { LocalTrainer } from "./session/localTrainer";
 import type { SessionEvent, Visit } from "./session/visit";
 import { Visitor } from "./session/visitor";
@@ -60,6 +61,7 @@ export class EdgeClient {
       uploads: new Uploads(transport, options.uploadPartBytes),
       bundles: new Bundles(database, downloads, async () => (await options.capabilities()).disk_free_bytes),
       assignments: new AssignmentStore(database),
+      evaluations: new EvaluationTries(database, () => surroundings.clock()),
       trainer: options.trainer,
       capabilities: options.capabilities,
       watch: {

@@ -6,13 +6,14 @@ import { MemoryDatabase } from "../src/database/memory";
 import type { Changes, Database } from "../src/database/database";
 import { HetloraError } from "../src/errors/errors";
 import { capabilityReport } from "../src/messages/device";
+import { evaluateLocally } from "../src/session/evaluation";
 import { keptRunTensors } from "../src/session/runTensors";
 import type { SessionEvent } from "../src/session/visit";
 import { adapterFromBytes, adapterRank } from "../src/tensors/adapter";
 import { readSafetensors } from "../src/tensors/safetensors";
 import { literal, literalBytes, SPEC } from "./contractFiles";
 import { FakeService, problem, TOKEN } from "./fakeService";
-import { ToyTrainer } from "./toyTrainer";
+import { toyScoring, ToyTrainer } from "./toyTrainer";
 
 const adapter = adapterFromBytes(literalBytes("adapter_rank2.safetensors.hex"), SPEC);
 const CAPABILITIES = capabilityReport.read(literal("planning.json").base.capabilities, "");
@@ -195,6 +196,47 @@ test("what trains is loaded before the offer is taken", async () => {
   };
   await assert.rejects(visit(own), { code: "service_unreachable" });
   assert.ok(!own.service.requests.some((request) => request.endsWith(":start") || request.endsWith(":fail")));
+});
+
+test("an evaluation is scored, reported, and leaves nothing but the bundle", async () => {
+  const own = await bench({ offer: { kind: "evaluate" } });
+  own.trainer.heldOut = 3;
+  const came = await visit(own);
+  assert.deepEqual([came.outcome, came.evaluation], ["accepted", own.service.evaluations[0]]);
+  // Losses 1, 2 and 3 of one example each, of which the second is right.
+  assert.deepEqual(own.service.evaluations, [{ example_count: 3, loss: 2, correct_count: 1 }]);
+  assert.deepEqual(own.events.map((event) => event.kind), ["checked_in", "rank_chosen", "evaluated"]);
+  for (const prefix of ["assignment", "download/", "evaluation/"]) assert.deepEqual(await own.database.keys(prefix), []);
+});
+
+test("an evaluation whose page was closed is given back for an hour", async () => {
+  const own = await bench({ offer: { kind: "evaluate" } });
+  own.trainer.heldOut = 3;
+  const killed = new Killed(0);
+  const openScoring = own.trainer.openScoring;
+  own.trainer.openScoring = async () => (await killed.moment(), assert.fail());
+  assert.equal(await killed.outcome(visit(own)), "killed");
+  own.trainer.openScoring = openScoring;
+  assert.equal((await visit(own)).code, "device_too_small");
+  const anew = { ...own, service: await FakeService.of(adapter, { offer: { kind: "evaluate" } }) };
+  const clock = () => Date.now() / 1000 + 3600;
+  assert.equal((await visit(anew, { surroundings: { ...anew.service.surroundings, clock } })).outcome, "accepted");
+});
+
+test("an evaluation for which nothing is held out, or that diverged, is given back", async () => {
+  const own = await bench({ offer: { kind: "evaluate" } });
+  assert.equal((await visit(own)).code, "no_examples");
+  const diverged = await bench({ offer: { kind: "evaluate" } });
+  diverged.trainer.heldOut = 1;
+  diverged.trainer.openScoring = async () => toyScoring([NaN]);
+  assert.equal((await visit(diverged)).code, "training_diverged");
+});
+
+test("an evaluation ends with the batch in which its time is over, and has one at least", async () => {
+  const limits = { timer: () => 5, mayGoOn: () => undefined };
+  const scores = toyScoring([4, 2, 3]);
+  assert.deepEqual(await evaluateLocally(scores, { ...limits, maxSeconds: 0 }), { example_count: 1, loss: 4, correct_count: 0 });
+  assert.deepEqual(await evaluateLocally(scores, { ...limits, maxSeconds: 1 }), { example_count: 3, loss: 3, correct_count: 1 });
 });
 
 const unable: [string, Parameters<typeof FakeService.of>[1], string][] = [

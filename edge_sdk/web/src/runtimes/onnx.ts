@@ -29,6 +29,11 @@ export class OnnxRuntime implements TrainingRuntime {
     return typeof rows === "number" ? rows : null;
   }
 
+  /** Opens the graph that scores; no other file is asked for after that. */
+  async openScores(): Promise<void> {
+    await (this.scoring ??= this.openScoring());
+  }
+
   /**
    * Opens the training graph, so that what is wrong with it is told before the first step; `scores` the one that
    * scores, too, which may fail: `evaluate` tells then. No file is asked for after that.

@@ -7,6 +7,7 @@ import type { Manifest } from "../messages/manifest";
 import { Planner, type RankChoice } from "../planning/planner";
 import { isUnsurpassed, preferred } from "../planning/preference";
 import type { Equipment } from "./equipment";
+import type { LocalTrainer } from "./localTrainer";
 
 /** A bundle of an offer, and how this device would train with it. */
 export interface Candidate {
@@ -50,6 +51,11 @@ async function candidateOf(offer: Offer, bundle: ObjectRef, tools: Equipment): P
   return { bundle, manifest, choice: (await plannerOf(offer, manifest, tools)).choose() };
 }
 
+/** How many examples there are for the work that is offered. */
+export function examplesFor(offer: Offer, trainer: LocalTrainer): Promise<number> {
+  return offer.kind === "train" ? trainer.exampleCount() : trainer.heldOutCount();
+}
+
 /** The arithmetic of an offer with one of its bundles, in the memory of now. */
 export async function plannerOf(offer: Offer, manifest: Manifest, tools: Equipment): Promise<Planner> {
   const capabilities = await tools.capabilities();
@@ -59,9 +65,9 @@ export async function plannerOf(offer: Offer, manifest: Manifest, tools: Equipme
     capabilities: { ...capabilities, memory_available_bytes: left },
     manifest,
     offer,
-    exampleCount: await tools.trainer.exampleCount(),
+    exampleCount: await examplesFor(offer, tools.trainer),
     longestTokens: await tools.trainer.longestTokens(manifest),
-    scores: await tools.trainer.scores(offer.training),
+    scores: offer.kind === "train" && (await tools.trainer.scores()),
     bundleBytes: await tools.bundles.missingBytes(manifest, tools.trainer.filesOf(manifest)),
   });
 }

@@ -5,6 +5,7 @@ import type { Downloads } from "../transport/downloads";
 import type { DeviceService } from "../transport/service";
 import type { Uploads } from "../transport/uploads";
 import type { AssignmentStore } from "./assignmentStore";
+import type { EvaluationTries } from "./evaluationAssignment";
 import type { LocalTrainer } from "./localTrainer";
 import type { SessionEvent } from "./visit";
 
@@ -25,6 +26,7 @@ export interface Equipment {
   uploads: Uploads;
   bundles: Bundles;
   assignments: AssignmentStore;
+  evaluations: EvaluationTries;
   trainer: LocalTrainer;
   /** What the device can do, as it is when it is asked. */
   capabilities: () => Promise<CapabilityReport>;

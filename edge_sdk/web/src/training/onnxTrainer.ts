@@ -7,6 +7,7 @@ import type { TrainingSettings } from "../messages/training";
 import type { Tensor } from "../runtimes/base";
 import { checkWebAssembly } from "../runtimes/webAssembly";
 import { webFiles } from "../runtimes/webFiles";
+import type { BatchScore, OpenScoring } from "../session/evaluation";
 import type { LocalTrainer, Opening, OpenTraining } from "../session/localTrainer";
 import { adapterOf, tensorsOf, type Adapter } from "../tensors/adapter";
 import { Calls } from "./calls";
@@ -51,8 +52,12 @@ export class OnnxTrainer implements LocalTrainer {
     return (await this.options.examples()).length;
   }
 
+  async heldOutCount(): Promise<number> {
+    return (await this.options.heldOut()).length;
+  }
+
   async scores(): Promise<boolean> {
-    return (await this.options.heldOut()).length > 0;
+    return (await this.heldOutCount()) > 0;
   }
 
   async prepare(): Promise<void> {
@@ -80,33 +85,42 @@ export class OnnxTrainer implements LocalTrainer {
   }
 
   async open(opening: Opening): Promise<OpenTraining> {
-    const { manifest, training, adaptation, adapter } = opening;
     const [examples, heldOut] = await Promise.all([this.options.examples(), this.options.heldOut()]);
-    checkExamples(examples, manifest);
-    if (heldOut.length) checkExamples(heldOut, manifest);
+    checkExamples(examples, opening.manifest);
+    if (heldOut.length) checkExamples(heldOut, opening.manifest);
+    const { calls } = await this.opened("open", opening, examples, heldOut.slice(0, MOST_SCORED));
+    return new WorkerTraining(calls, opening, heldOut.length > 0, this.options.onEvent);
+  }
+
+  async openScoring(opening: Opening): Promise<OpenScoring> {
+    const heldOut = await this.options.heldOut();
+    checkExamples(heldOut, opening.manifest);
+    const { calls, answer: batches } = await this.opened<number>("openScoring", opening, [], heldOut);
+    return {
+      batches,
+      batch: (at) => calls.call<BatchScore>("scoreBatch", at),
+      close: async () => calls.end(),
+    };
+  }
+
+  /** A model that a worker has opened; the bytes of its files go there. */
+  private async opened<T>(method: string, opening: Opening, examples: readonly Example[], heldOut: readonly Example[]) {
+    const { manifest, adapter, training, adaptation, microBatchRows, seed } = opening;
     const files = new Map<string, Uint8Array>();
     for (const path of this.filesOf(manifest)) files.set(path, await opening.file(path));
     await this.prepare();
     const calls = this.ready!;
     this.ready = null;
     const asked: ModelOpening = {
-      manifest,
-      files,
-      factors: tensorsOf(adapter),
-      settings: training,
-      adaptation,
-      microBatchRows: opening.microBatchRows,
-      seed: opening.seed,
-      examples,
-      heldOut: heldOut.slice(0, MOST_SCORED),
+      manifest, files, factors: tensorsOf(adapter), settings: training, adaptation, microBatchRows, seed, examples, heldOut,
     };
     try {
-      await calls.call("open", asked, [...files.values()].map((file) => file.buffer as ArrayBuffer));
+      const moved = [...files.values()].map((file) => file.buffer as ArrayBuffer);
+      return { calls, answer: await calls.call<T>(method, asked, moved) };
     } catch (error) {
       calls.end();
       throw error;
     }
-    return new WorkerTraining(calls, opening, heldOut.length > 0, this.options.onEvent);
   }
 }
 

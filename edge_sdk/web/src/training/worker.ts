@@ -5,8 +5,10 @@ import { configure } from "../runtimes/onnxLibrary";
 import { usableThreads } from "../runtimes/webAssembly";
 import { failed, type Call } from "./calls";
 import { OpenModel, type ModelOpening } from "./openModel";
+import { ScoredModel } from "./scoredModel";
 
 let model: OpenModel | null = null;
+let scored: ScoredModel | null = null;
 
 configure(new URL(".", import.meta.url).href, usableThreads());
 
@@ -16,6 +18,11 @@ const METHODS: Record<string, (argument: never) => unknown> = {
   open: async (opening: ModelOpening) => {
     model = await OpenModel.open(opening);
   },
+  openScoring: async (opening: ModelOpening) => {
+    scored = await ScoredModel.open(opening);
+    return scored.batches;
+  },
+  scoreBatch: (at: number) => scored?.batch(at),
   step: () => opened().step(),
   score: () => opened().score(),
   checkpoint: () => opened().checkpoint(),
