@@ -1,4 +1,5 @@
 // A device in a page: its key, its database and its service, put together.
+import { Adapters } from "./adapters/adapters";
 import type { Database } from "./database/database";
 import { HetloraError, isError } from "./errors/errors";
 import { openIdentity } from "./identity/identity";
@@ -62,6 +63,7 @@ export class EdgeClient {
       bundles: new Bundles(database, downloads, async () => (await options.capabilities()).disk_free_bytes),
       assignments: new AssignmentStore(database),
       evaluations: new EvaluationTries(database, () => surroundings.clock()),
+      adapters: new Adapters(database),
       trainer: options.trainer,
       capabilities: options.capabilities,
       watch: {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Adapters } from "../src/adapters/adapters";
 import { bytesOfText } from "../src/bytes";
 import { EdgeClient, type ClientOptions } from "../src/client";
 import { MemoryDatabase } from "../src/database/memory";
@@ -237,6 +238,30 @@ test("an evaluation ends with the batch in which its time is over, and has one a
   const scores = toyScoring([4, 2, 3]);
   assert.deepEqual(await evaluateLocally(scores, { ...limits, maxSeconds: 0 }), { example_count: 1, loss: 4, correct_count: 0 });
   assert.deepEqual(await evaluateLocally(scores, { ...limits, maxSeconds: 1 }), { example_count: 3, loss: 3, correct_count: 1 });
+});
+
+test("of its last two rounds a device keeps what was sent and what it trained", async () => {
+  const own = await bench();
+  for (const round of [0, 1, 2]) {
+    const offer = { round_index: round, assignment_id: `a-${round}` };
+    own.service = await FakeService.of(adapter, { offer });
+    own.service.plan.assignment_id = offer.assignment_id;
+    assert.equal((await visit(own)).outcome, "accepted");
+  }
+  const kept = new Adapters(own.database);
+  const rounds = await kept.rounds();
+  assert.deepEqual(rounds.map((round) => round.round_index), [2, 1]);
+  assert.equal((await own.database.keys("adapters/r-1/")).length, 4);
+  const [sent, trained] = await Promise.all([kept.read(rounds[0]!, "global", SPEC), kept.read(rounds[0]!, "local", SPEC)]);
+  assert.deepEqual(sent.factors, adapter.factors);
+  assert.equal(trained.factors.get("h.0.k")!.lora_B.data[0], 1 + 21 / 1024);
+  await assert.rejects(kept.read({ ...rounds[0]!, round_index: 0 }, "local", SPEC), { code: "no_adapter" });
+});
+
+test("an index of adapters that another version wrote is as good as none", async () => {
+  const database = new MemoryDatabase();
+  await database.write(new Map([["adapters/index", '{"rounds":[{"other":1}]}']]));
+  assert.deepEqual(await new Adapters(database).rounds(), []);
 });
 
 const unable: [string, Parameters<typeof FakeService.of>[1], string][] = [

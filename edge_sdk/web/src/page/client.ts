@@ -59,7 +59,7 @@ export async function openClient(
   return { client, capabilities, close: () => clearInterval(asking) };
 }
 
-function startWorker(): Worker {
+export function startWorker(): Worker {
   return new Worker(new URL("worker.js", import.meta.url), { type: "module", name: "hetlora-training" });
 }
 

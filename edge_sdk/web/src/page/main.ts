@@ -2,6 +2,7 @@
 import { IndexedDatabase } from "../database/indexed";
 import type { EdgeClient } from "../client";
 import { isError } from "../errors/errors";
+import { AnswerBox } from "./answers";
 import { openClient } from "./client";
 import { Examples, linesOf, parsedExamples } from "./examples";
 import { keepSettings, keptSettings, type PageSettings } from "./settings";
@@ -18,6 +19,7 @@ class Page {
     private readonly database: IndexedDatabase,
     private readonly examples: Examples,
     private settings: PageSettings,
+    private readonly box: AnswerBox,
     private readonly view = new View(),
   ) {}
 
@@ -102,6 +104,7 @@ class Page {
     try {
       const visit = await client.runOnce();
       this.view.ended(visit);
+      await this.box.refresh();
       return visit.retryAfterSeconds;
     } catch (error) {
       if (!isError(error, "service_away")) throw error;
@@ -133,7 +136,8 @@ async function begin(): Promise<void> {
   const database = await IndexedDatabase.open("hetlora");
   // Else a browser that is short of room may clear it, and the device would be another one.
   void navigator.storage?.persist?.();
-  await new Page(database, new Examples(database), await keptSettings(database)).show();
+  const box = await AnswerBox.open(database);
+  await new Page(database, new Examples(database), await keptSettings(database), box).show();
 }
 
 begin().catch((error: unknown) => say("status", error instanceof Error ? error.message : String(error)));

@@ -18,6 +18,7 @@ export type BundleFile = (path: string) => Promise<Uint8Array>;
 export class OnnxRuntime implements TrainingRuntime {
   private training: Promise<InferenceSession> | null = null;
   private scoring: Promise<InferenceSession> | null = null;
+  private answering: Promise<InferenceSession> | null = null;
 
   constructor(
     private readonly manifest: Manifest,
@@ -67,9 +68,21 @@ export class OnnxRuntime implements TrainingRuntime {
     };
   }
 
+  /** Opens the graph that answers; no other file is asked for after that. */
+  async openAnswers(): Promise<void> {
+    await (this.answering ??= this.openAnswering());
+  }
+
+  /** (rows, labels), of inputs without labels. */
+  async logits(inputs: Batch, factors: Factors): Promise<Tensor> {
+    const session = await (this.answering ??= this.openAnswering());
+    const answer = await runSession(session, feedsOf(inputs, fedFactors(factors, this.manifest.fixed_rank)), "an answer");
+    return { shape: answer["logits"]?.dims ?? [], data: floats(answer, "logits") };
+  }
+
   async close(): Promise<void> {
-    const open = [this.training, this.scoring];
-    this.training = this.scoring = null;
+    const open = [this.training, this.scoring, this.answering];
+    this.training = this.scoring = this.answering = null;
     for (const session of open) await (await session?.catch(() => null))?.release();
   }
 
@@ -85,11 +98,17 @@ export class OnnxRuntime implements TrainingRuntime {
     return this.checked(await openSession(await this.file(graph), await this.weights(graph), "the eval graph"), outputs);
   }
 
+  private async openAnswering(): Promise<InferenceSession> {
+    const graph = this.manifest.graphs.inference;
+    const session = await openSession(await this.file(graph), await this.weights(graph), "the inference graph");
+    return this.checked(session, ["logits"], []);
+  }
+
   /** Throws `bundle_invalid` unless a graph takes what the manifest has, and answers these. */
-  private checked(session: InferenceSession, outputs: readonly string[]): InferenceSession {
+  private checked(session: InferenceSession, outputs: readonly string[], labels = ["labels"]): InferenceSession {
     const { inputs, adapter } = this.manifest;
     const factors = adapter.modules.flatMap((module) => factorKeys(module.name));
-    const wanted = new Set([...inputs.map((input) => input.name), "labels", ...factors]);
+    const wanted = new Set([...inputs.map((input) => input.name), ...labels, ...factors]);
     const missing = outputs.filter((name) => !session.outputNames.includes(name));
     const strange = session.inputNames.filter((name) => !wanted.has(name));
     if (missing.length || strange.length || session.inputNames.length !== wanted.size) {

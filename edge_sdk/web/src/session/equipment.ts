@@ -1,3 +1,4 @@
+import type { Adapters } from "../adapters/adapters";
 import type { CapabilityReport } from "../messages/device";
 import type { Conditions } from "../messages/conditions";
 import type { Bundles } from "../transport/bundles";
@@ -27,6 +28,7 @@ export interface Equipment {
   bundles: Bundles;
   assignments: AssignmentStore;
   evaluations: EvaluationTries;
+  adapters: Adapters;
   trainer: LocalTrainer;
   /** What the device can do, as it is when it is asked. */
   capabilities: () => Promise<CapabilityReport>;

@@ -72,7 +72,9 @@ export class OnnxTrainer implements LocalTrainer {
   filesOf(manifest: Manifest): readonly string[] {
     const { graphs } = manifest;
     const files = [webFiles(manifest).gradients, graphs.eval, graphs.base_weights, graphs.tokenizer];
-    return files.filter((path) => path !== null);
+    // The graph that answers, so that what was learned is of use without a network.
+    const answers = manifest.task === "text-classification" ? [graphs.inference] : [];
+    return [...files.filter((path) => path !== null), ...answers];
   }
 
   check(manifest: Manifest, _training: TrainingSettings, adaptation: Adaptation | null): void {
@@ -107,7 +109,8 @@ export class OnnxTrainer implements LocalTrainer {
   private async opened<T>(method: string, opening: Opening, examples: readonly Example[], heldOut: readonly Example[]) {
     const { manifest, adapter, training, adaptation, microBatchRows, seed } = opening;
     const files = new Map<string, Uint8Array>();
-    for (const path of this.filesOf(manifest)) files.set(path, await opening.file(path));
+    const opened = this.filesOf(manifest).filter((path) => path !== manifest.graphs.inference);
+    for (const path of opened) files.set(path, await opening.file(path));
     await this.prepare();
     const calls = this.ready!;
     this.ready = null;

@@ -1,4 +1,5 @@
-// The worker that trains, so that the page stays awake; `calls.ts` is how it is asked.
+// The worker that trains, scores and answers, so that the page stays awake; `calls.ts` is how it is asked.
+import { TextClassifier, type ClassifierOpening } from "../adapters/classifier";
 import { HetloraError } from "../errors/errors";
 import { measureMatmul, openProduct } from "../probe/matmul";
 import { configure } from "../runtimes/onnxLibrary";
@@ -9,6 +10,7 @@ import { ScoredModel } from "./scoredModel";
 
 let model: OpenModel | null = null;
 let scored: ScoredModel | null = null;
+let classifier: TextClassifier | null = null;
 
 configure(new URL(".", import.meta.url).href, usableThreads());
 
@@ -23,6 +25,10 @@ const METHODS: Record<string, (argument: never) => unknown> = {
     return scored.batches;
   },
   scoreBatch: (at: number) => scored?.batch(at),
+  openClassifier: async (opening: ClassifierOpening) => {
+    classifier = await TextClassifier.open(opening);
+  },
+  classify: (text: string) => classifier?.classify(text),
   step: () => opened().step(),
   score: () => opened().score(),
   checkpoint: () => opened().checkpoint(),

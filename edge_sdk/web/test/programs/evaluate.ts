@@ -9,7 +9,6 @@ import { MemoryDatabase } from "../../src/database/memory";
 import { capabilityReport } from "../../src/messages/device";
 import type { Manifest } from "../../src/messages/manifest";
 import { configure } from "../../src/runtimes/onnxLibrary";
-import { webFiles } from "../../src/runtimes/webFiles";
 import type { Opening } from "../../src/session/localTrainer";
 import { tensorsOf } from "../../src/tensors/adapter";
 import { ScoredModel } from "../../src/training/scoredModel";
@@ -22,8 +21,7 @@ configure(pathToFileURL(`${process.cwd()}/node_modules/onnxruntime-web/dist/`).h
 class ScoringTrainer extends ToyTrainer {
   override examples = 0;
   override heldOut = told.held_out.length;
-  override filesOf = ({ graphs, ...manifest }: Manifest) =>
-    [webFiles({ graphs, ...manifest }).gradients, graphs.eval, graphs.base_weights, graphs.tokenizer!];
+  override filesOf = ({ graphs }: Manifest) => [graphs.eval, graphs.base_weights, graphs.tokenizer!];
 
   override async openScoring(opening: Opening) {
     const files = new Map<string, Uint8Array>();
