@@ -240,6 +240,28 @@ test("an evaluation ends with the batch in which its time is over, and has one a
   assert.deepEqual(await evaluateLocally(scores, { ...limits, maxSeconds: 1 }), { example_count: 3, loss: 3, correct_count: 1 });
 });
 
+test("a variant is taken where there is no room for the run's own bundle, and neither is fetched for less", async () => {
+  const own = await bench();
+  const { service } = own;
+  const manifest = JSON.parse(new TextDecoder().decode(service.objects.get(service.offer.bundle.sha256)));
+  const small = await service.put(new Uint8Array(10_000));
+  const variant = await service.put(bytesOfText(JSON.stringify({ ...manifest, files: { ...manifest.files, "base.bin": small } })));
+  service.offer.variants = [variant];
+  const asked: unknown[] = [];
+  service.intercept = async (request) => {
+    if (request.url.endsWith(":start")) asked.push(await request.clone().json());
+    return undefined;
+  };
+  // The run's own takes 100,000 bytes, and as much again for a moment; the variant 10,000.
+  const free = (bytes: number) => ({ capabilities: async () => ({ ...CAPABILITIES, disk_free_bytes: bytes }) });
+  assert.equal((await visit(own, free(20_000))).outcome, "accepted");
+  assert.deepEqual(asked, [{ rank: 2, variant: variant.sha256 }]);
+  assert.deepEqual((await new Adapters(own.database).rounds()).map((round) => round.bundle), [variant]);
+  const full = await bench();
+  assert.equal((await visit(full, free(150_000))).code, "device_too_small");
+  assert.ok(!full.service.requests.some((request) => request.endsWith(":start")));
+});
+
 test("of its last two rounds a device keeps what was sent and what it trained", async () => {
   const own = await bench();
   for (const round of [0, 1, 2]) {

@@ -3,7 +3,7 @@ import { tensorsOf } from "../tensors/adapter";
 import { Calls } from "../training/calls";
 import type { Bundles } from "../transport/bundles";
 import type { AdapterKind, Adapters, StoredRound } from "./adapters";
-import { classifierFiles, type Classified, type ClassifierOpening } from "./classifier";
+import { classifierFiles, type Classified, type ClassifierOpening } from "./opening";
 
 /** The model stays open for so long after an answer: it takes the memory of a second one. */
 const OPEN_SECONDS = 60;

@@ -3,8 +3,9 @@ import { Tensor as OrtTensor, type InferenceSession } from "onnxruntime-web/wasm
 import { HetloraError } from "../errors/errors";
 import { generatesText, trainedModules, type Manifest } from "../messages/manifest";
 import { factorKeys } from "../tensors/adapter";
+import { fitted } from "../tensors/algebra";
 import type { Batch, Evaluation, Factors, Gradients, Tensor, TrainingRuntime } from "./base";
-import { fedFactors, resized } from "./factors";
+import { fedFactors } from "./factors";
 import { openSession, runSession } from "./onnxLibrary";
 import { webFiles } from "./webFiles";
 
@@ -52,7 +53,7 @@ export class OnnxRuntime implements TrainingRuntime {
     const gradients = new Map<string, Tensor>();
     for (const [key, own] of factors) {
       const isTrained = session.outputNames.includes(`${key}_grad`);
-      gradients.set(key, isTrained ? fitted(floats(answer, `${key}_grad`), fed, key, own) : zeros(own));
+      gradients.set(key, isTrained ? cutBack(floats(answer, `${key}_grad`), fed, key, own) : zeros(own));
     }
     return { loss: floats(answer, "loss")[0] as number, gradients };
   }
@@ -158,7 +159,7 @@ function zeros(like: Tensor): Tensor {
 }
 
 /** What the graph answered for a factor, cut back to the shape that it has here. */
-function fitted(data: Float32Array, fed: Factors, key: string, own: Tensor): Tensor {
+function cutBack(data: Float32Array, fed: Factors, key: string, own: Tensor): Tensor {
   const whole = { shape: fed.get(key)?.shape ?? own.shape, data };
-  return data.length === own.data.length ? whole : resized(whole, own.shape as [number, number]);
+  return data.length === own.data.length ? whole : fitted(whole, own.shape as [number, number]);
 }

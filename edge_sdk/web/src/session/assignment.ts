@@ -64,13 +64,11 @@ export abstract class Assignment {
     this.choice = choice;
     tools.onEvent({ kind: "rank_chosen", choice, offer });
     const files = tools.trainer.filesOf(manifest);
-    await tools.bundles.makeRoom(manifest, files);
     await tools.trainer.prepare();
     const variant = bundle === offer.bundle ? null : bundle.sha256;
     const plan = await tools.service.start(offer, { rank: choice.rank, variant });
     const training = { ...offer.training, max_tokens: choice.maxTokens };
     checkPlan(plan);
-    tools.trainer.check(manifest, training, plan.adaptation);
     await tools.bundles.fetch(manifest, files);
     const bytes = await fetchReceived(plan, manifest.adapter, tools.downloads);
     const terms: Terms = {

@@ -49,11 +49,8 @@ export interface LocalTrainer {
   longestTokens(manifest: Manifest): Promise<number | null>;
   /** The files of a bundle that training opens, by their paths. Throws `bundle_invalid` where it has none. */
   filesOf(manifest: Manifest): readonly string[];
-  /**
-   * Throws where this trainer cannot do what a bundle, a run's settings or a plan ask for: it is called with
-   * the offer, and again with the plan's adaptation. Throws `dependency_missing` or `bundle_error`.
-   */
-  check(manifest: Manifest, training: TrainingSettings, adaptation: Adaptation | null): void;
+  /** Throws `dependency_missing` or `bundle_error` where this trainer cannot do what a bundle asks for. */
+  check(manifest: Manifest): void;
   /** Loads what trains, but no model. Throws `service_unreachable` where that cannot be fetched. */
   prepare(): Promise<void>;
   /** Loads a model and what is to be learned. Throws an error with a code. */

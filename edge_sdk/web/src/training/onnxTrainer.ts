@@ -1,9 +1,7 @@
 // Training with ONNX Runtime in a worker: what the session knows as a `LocalTrainer`.
 import { checkExamples, type Example } from "../batching/collation";
 import { HetloraError } from "../errors/errors";
-import type { Adaptation } from "../messages/device";
 import type { Manifest } from "../messages/manifest";
-import type { TrainingSettings } from "../messages/training";
 import type { Tensor } from "../runtimes/base";
 import { checkWebAssembly } from "../runtimes/webAssembly";
 import { webFiles } from "../runtimes/webFiles";
@@ -12,7 +10,6 @@ import type { LocalTrainer, Opening, OpenTraining } from "../session/localTraine
 import { adapterOf, tensorsOf, type Adapter } from "../tensors/adapter";
 import { Calls } from "./calls";
 import type { ModelOpening, Score } from "./openModel";
-import { checkTrainable } from "./trainedNumbers";
 
 /** What is held out is scored so many times in a training, beside once before it, and so much of it at a time. */
 const SCORES = 10;
@@ -77,13 +74,12 @@ export class OnnxTrainer implements LocalTrainer {
     return [...files.filter((path) => path !== null), ...answers];
   }
 
-  check(manifest: Manifest, _training: TrainingSettings, adaptation: Adaptation | null): void {
+  check(manifest: Manifest): void {
     checkWebAssembly();
     webFiles(manifest);
     if (manifest.graphs.tokenizer === null) {
       throw new HetloraError("dependency_missing", "the browser client reads no pictures", { got: manifest.task });
     }
-    if (adaptation !== null) checkTrainable(adaptation);
   }
 
   async open(opening: Opening): Promise<OpenTraining> {

@@ -1,5 +1,6 @@
 // The worker that trains, scores and answers, so that the page stays awake; `calls.ts` is how it is asked.
-import { TextClassifier, type ClassifierOpening } from "../adapters/classifier";
+import { TextClassifier } from "../adapters/classifier";
+import type { ClassifierOpening } from "../adapters/opening";
 import { HetloraError } from "../errors/errors";
 import { measureMatmul, openProduct } from "../probe/matmul";
 import { configure } from "../runtimes/onnxLibrary";

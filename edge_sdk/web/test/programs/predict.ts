@@ -2,7 +2,8 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { classifierFiles, TextClassifier } from "../../src/adapters/classifier";
+import { TextClassifier } from "../../src/adapters/classifier";
+import { classifierFiles } from "../../src/adapters/opening";
 import { readManifest } from "../../src/messages/manifest";
 import { configure } from "../../src/runtimes/onnxLibrary";
 import { adapterFromBytes, tensorsOf } from "../../src/tensors/adapter";
