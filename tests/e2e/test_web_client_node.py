@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from e2e_fleet import TinyFleet, wait_until
 from web_client import WEB, built_program
 
 from benchmarks.fleet import POPULATION
-from hetlora.bundle import Bundle
 from hetlora.adapter import Adapter
 from hetlora.algebra import delta_norm, zero_pad
+from hetlora.bundle import Bundle
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.management import RunStatus
 from hetlora.states import AssignmentState, EvaluationState, RunState
@@ -28,7 +29,7 @@ STEPS = 3
 RELATIVE_TOLERANCE = 1e-6  # the result is float32, the reference float64
 
 
-def page(fleet: TinyFleet, program: str = "device", **options: object) -> list[dict[str, Any]]:
+def page(fleet: TinyFleet, options: Mapping[str, object], program: str = "device") -> list[dict[str, Any]]:
     """Let a page take part until what it sends is accepted, and answer what it told."""
     told = {
         "url": fleet.service.url,
@@ -91,7 +92,7 @@ def test_page_and_python_device_share_a_round_and_both_updates_are_merged(
     run = fleet.start_run(rounds=1, goal_count=2, training=training)
     fleet.device("python", fleet.for_rank(4))
 
-    told = page(fleet, **options)
+    told = page(fleet, options)
     finished = fleet.finished(run)
 
     assert finished.state is RunState.COMPLETED
@@ -125,13 +126,12 @@ def test_page_and_python_devices_send_the_same_scores_of_the_same_examples(
         )
         for device in ("python", "another"):
             fleet.evaluator(device, held_out)
-        (told,) = page(
-            fleet, "evaluate", held_out=[{"text": text, "label": label} for text, label in held_out]
-        )
+        rows = [{"text": text, "label": label} for text, label in held_out]
+        (told,) = page(fleet, {"held_out": rows}, "evaluate")
 
         def evaluated() -> Any:
-            (version,) = [own for own in fleet.operator.adapters(run.run_id) if own.evaluation is not None]
-            return version.evaluation if version.evaluation.state is EvaluationState.CLOSED else None
+            versions = [own.evaluation for own in fleet.operator.adapters(run.run_id)]
+            return next((own for own in versions if own and own.state is EvaluationState.CLOSED), None)
 
         wait_until(lambda: evaluated() is not None, "the evaluation")
         all_three = evaluated()

@@ -14,7 +14,7 @@ export class Answers {
 
   constructor(
     private readonly adapters: Adapters,
-    private readonly bundles: Bundles,
+    private readonly bundles: () => Promise<Bundles>,
     /** Starts the worker, `worker.js` of the build. */
     private readonly startWorker: () => Worker,
   ) {}
@@ -48,12 +48,13 @@ export class Answers {
   }
 
   private async opened(round: StoredRound, kind: AdapterKind): Promise<Calls> {
-    const manifest = await this.bundles.manifest(round.bundle);
+    const bundles = await this.bundles();
+    const manifest = await bundles.manifest(round.bundle);
     const paths = classifierFiles(manifest);
     const adapter = await this.adapters.read(round, kind, manifest.adapter);
-    await this.bundles.fetch(manifest, paths);
+    await bundles.fetch(manifest, paths);
     const files = new Map<string, Uint8Array>();
-    for (const path of paths) files.set(path, await this.bundles.file(manifest, path));
+    for (const path of paths) files.set(path, await bundles.file(manifest, path));
     const calls = new Calls(this.startWorker());
     const { amplification } = round;
     const asked: ClassifierOpening = { manifest, files, factors: tensorsOf(adapter), amplification };

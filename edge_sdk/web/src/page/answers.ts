@@ -25,9 +25,12 @@ export class AnswerBox {
   ) {}
 
   static async open(database: Database): Promise<AnswerBox> {
-    const transport = new Transport(location.origin, await openIdentity(database));
     const adapters = new Adapters(database);
-    const bundles = new Bundles(database, new Downloads(transport, database));
+    // When there is a question: this browser has its key then, or would have no adapter.
+    const bundles = async () => {
+      const transport = new Transport(location.origin, await openIdentity(database));
+      return new Bundles(database, new Downloads(transport, database));
+    };
     const box = new AnswerBox(adapters, new Answers(adapters, bundles, startWorker));
     element("ask").onclick = () => box.answer();
     await box.refresh();
