@@ -222,9 +222,10 @@ class Manifest(Message):
         return tuple(name for name, section in self._sections().items() if section is not None)
 
     def files_of(self, runtime: str) -> frozenset[str]:
-        """The files that one of `runtimes` opens.
+        """The files that one of `runtimes` opens; a phone or page, those that training opens.
 
-        The optimizer graph is nobody's: Python, phones and pages take the steps themselves.
+        The optimizer graph is nobody's: Python, phones and pages take the steps themselves. Phones and pages
+        fetch the inference graph later, where an app asks the model.
 
         Raises:
             BundleInvalid: the bundle has none for it.
@@ -236,7 +237,7 @@ class Manifest(Message):
         if runtime in ("pytorch", "android", "web"):  # they read the weights of the graphs
             opened.add(self.graphs.base_weights)
         if runtime in ("android", "web"):
-            opened |= {self.graphs.eval, self.graphs.inference}
+            opened.add(self.graphs.eval)
         return frozenset(opened - {None})
 
     def _sections(self) -> dict[str, Message | None]:

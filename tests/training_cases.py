@@ -96,7 +96,7 @@ def _case(
 ) -> dict[str, Any]:
     settings = TrainingSettings(steps=STEPS, **options)
     adapter = Adapter(
-        SPEC, {module.name: _factors(rng, module, ranks[module.name]) for module in SPEC.modules}
+        SPEC, {module.name: factors_of(rng, module, ranks[module.name]) for module in SPEC.modules}
     )
     manifest = Manifest.model_construct(
         task="text-classification",
@@ -112,7 +112,7 @@ def _case(
     steps: list[dict[str, Any]] = [
         {
             "task_loss": float(rng.integers(4, 40)) / 8,
-            "gradients": {key: _eighths(rng, begun[key].shape).ravel().tolist() for key in trained},
+            "gradients": {key: eighths(rng, begun[key].shape).ravel().tolist() for key in trained},
         }
         for _ in range(STEPS)
     ]
@@ -133,11 +133,13 @@ def _case(
     }
 
 
-def _factors(rng: np.random.Generator, module: ModuleSpec, rank: int) -> LoraFactors:
-    return LoraFactors(_eighths(rng, (rank, module.in_features)), _eighths(rng, (module.out_features, rank)))
+def factors_of(rng: np.random.Generator, module: ModuleSpec, rank: int) -> LoraFactors:
+    """Factors of one module, multiples of 1/8."""
+    return LoraFactors(eighths(rng, (rank, module.in_features)), eighths(rng, (module.out_features, rank)))
 
 
-def _eighths(rng: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
+def eighths(rng: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
+    """Multiples of 1/8 from -2 to 2."""
     return (rng.integers(-16, 17, shape) / 8).astype(np.float32)
 
 

@@ -18,6 +18,9 @@ from hetlora.errors import TooManyRequests
 
 # A bundle has fewer files, and a device that fetches them anew has the old connections still closing.
 MOST_DOWNLOADS: Final = 16
+# Of the page, which anyone may ask for, by all who do.
+MOST_PAGE_FILES: Final = 64
+_PAGE: Final = "page"  # no device's name
 
 
 @contextmanager
@@ -44,8 +47,20 @@ def open_download(request: Request, device_id: str) -> Iterator[None]:
 
 
 @contextmanager
-def _place(request: Request, taken: Counter[str], device_id: str, most: int, what: str) -> Iterator[None]:
-    if taken[device_id] >= most:
+def open_page_file(request: Request) -> Iterator[None]:
+    """Around one file of the page.
+
+    Raises:
+        TooManyRequests: browsers are reading `MOST_PAGE_FILES` already.
+    """
+    taken = request.app.state.open_downloads
+    with _place(request, taken, _PAGE, MOST_PAGE_FILES, "files of the page are being read"):
+        yield
+
+
+@contextmanager
+def _place(request: Request, taken: Counter[str], who: str, most: int, what: str) -> Iterator[None]:
+    if taken[who] >= most:
         raise TooManyRequests(
             f"too many {what} at a time",
             got=f"more than {most}",
@@ -53,10 +68,10 @@ def _place(request: Request, taken: Counter[str], device_id: str, most: int, wha
             # By then one whose line broke is given up.
             retry_after_seconds=service_of(request).settings.body_timeout_seconds,
         )
-    taken[device_id] += 1
+    taken[who] += 1
     try:
         yield
     finally:
-        taken[device_id] -= 1
-        if not taken[device_id]:
-            del taken[device_id]
+        taken[who] -= 1
+        if not taken[who]:
+            del taken[who]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
+import stat
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from aggregator_service.api.errors import problems
+from aggregator_service.api.open_transfers import open_page_file
 from aggregator_service.api.route import OpenRoute
 from aggregator_service.settings import Settings
 from hetlora.errors import NotFound, SettingsError
@@ -23,6 +29,8 @@ _TYPES: Final = {
     ".svg": "image/svg+xml",
     ".wasm": "application/wasm",
 }
+# The folder of a build's files but the index, which is named by what is in them: `build.mjs`.
+_RELEASE: Final = re.compile(r"[0-9a-f]{16}")
 # No script but these files, of the network nothing but this service, and no place in another page's frame.
 _POLICY: Final = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; "
@@ -35,19 +43,31 @@ _ISOLATION: Final = {
 }
 
 
+class PageFile(FileResponse):
+    """A file on its way, which holds a place for as long as it is."""
+
+    place: AbstractContextManager[object] = nullcontext()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self.place:
+            await super().__call__(scope, receive, send)
+
+
 def page_router(settings: Settings) -> APIRouter:
     """The routes of the page; none without `web_page_dir`.
 
     Raises:
         SettingsError: the folder holds no page.
     """
-    router = APIRouter(route_class=OpenRoute, include_in_schema=False, responses=problems(404))
+    router = APIRouter(route_class=OpenRoute, include_in_schema=False, responses=problems(404, 429))
     if settings.web_page_dir is None:
         return router
-    files = _files(settings.web_page_dir)
-    # A build may change under the same names: browsers ask each time, and are told where nothing did.
-    headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
-    headers |= _ISOLATION if settings.web_page_isolated else {}
+    folder = settings.web_page_dir
+    _check_page(folder)
+    headers = {"Content-Security-Policy": _POLICY} | (_ISOLATION if settings.web_page_isolated else {})
+    # Of the index, or of a build without releases, browsers ask each time whether it changed.
+    changing = {**headers, "Cache-Control": "no-cache"}
+    fixed = {**headers, "Cache-Control": "public, max-age=31536000, immutable"}
 
     @router.get("/")
     async def get_root() -> Response:
@@ -55,34 +75,58 @@ def page_router(settings: Settings) -> APIRouter:
 
     @router.get("/page/")
     async def get_index(request: Request) -> Response:
-        return _answer(request, files[INDEX], headers)
+        return _answer(request, folder, INDEX, changing)
 
     @router.get("/page/{name}")
     async def get_file(request: Request, name: str) -> Response:
-        if name not in files:
-            raise NotFound("no such file of the page", got=name)
-        return _answer(request, files[name], headers)
+        return _answer(request, folder, name, changing)
+
+    @router.get("/page/{release}/{name}")
+    async def get_file_of_release(request: Request, release: str, name: str) -> Response:
+        if _RELEASE.fullmatch(release) is None:
+            raise NotFound("no such file of the page", got=f"{release}/{name}")
+        return _answer(request, folder / release, name, fixed)
 
     return router
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """The files of a build by name, as they are when the service starts."""
+def _check_page(folder: Path) -> None:
+    """Raise unless there is a page when the service starts."""
     try:
-        found = {path.name: path for path in folder.iterdir() if path.suffix in _TYPES and path.is_file()}
+        names = os.listdir(folder)
     except OSError as error:
         raise SettingsError("HETLORA_WEB_PAGE_DIR cannot be read", got=error) from error
-    if INDEX not in found:
+    if INDEX not in names:
         raise SettingsError(
             "HETLORA_WEB_PAGE_DIR holds no page",
             got=folder,
             expected=f"a built edge_sdk/web/dist, with {INDEX}",
         )
-    return found
 
 
-def _answer(request: Request, path: Path, headers: dict[str, str]) -> Response:
-    answer = FileResponse(path, media_type=_TYPES[path.suffix], headers=headers, stat_result=path.stat())
+def _answer(request: Request, folder: Path, name: str, headers: dict[str, str]) -> Response:
+    """A file as it is now: while a page is built anew, some are missing for a moment.
+
+    Raises:
+        NotFound: there is none of this name that a build has.
+        TooManyRequests: others are reading as many as this process sends at a time.
+    """
+    path = folder / name
+    found = _file_stat(path) if path.name == name and path.suffix in _TYPES else None
+    if found is None:
+        raise NotFound("no such file of the page", got=name)
+    answer = PageFile(path, media_type=_TYPES[path.suffix], headers=headers, stat_result=found)
     if request.headers.get("if-none-match") == answer.headers["etag"]:
         return Response(status_code=304, headers={**headers, "ETag": answer.headers["etag"]})
+    with ExitStack() as place:
+        place.enter_context(open_page_file(request))
+        answer.place = place.pop_all()
     return answer
+
+
+def _file_stat(path: Path) -> os.stat_result | None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # no file, none that may be read, or a name that none can have
+        return None
+    return found if stat.S_ISREG(found.st_mode) and os.access(path, os.R_OK) else None

@@ -1,9 +1,10 @@
-"""Compile and test the Kotlin client without Gradle.
+"""Compile and test the Kotlin client, and pack the Android app, without Gradle.
 
-    python android_demo/ci/build.py                       compile all modules, run all tests
+    python android_demo/ci/build.py                       compile all modules, run all tests, pack the app
     python android_demo/ci/build.py sdk-core              that module alone, with what it needs
     python android_demo/ci/build.py sdk-core --tests ErrorsTest
     python android_demo/ci/build.py sdk-core --class-path  compile, and print what `java -cp` takes
+    python android_demo/ci/build.py app                   compile all for Android; build/app/hetlora-demo.apk
 
 What did not change since the last time is not compiled anew.
 """
@@ -11,124 +12,18 @@ What did not change since the last time is not compiled anew.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
 
-from modules import ANDROID_DEMO, MODULES, TEST_LIBRARIES, Module
+from android_tools import ToolFailed, android_tools
+from app import build_app
+from compilation import BUILD, JAVA_FLAGS, Build, CompilationFailed
+from modules import ANDROID_DEMO, APP, BY_NAME, MODULES, Module
 from onnxruntime_java import fetch_onnxruntime
-from toolchain import Toolchain, ToolchainMissing, locked, toolchain
-
-BUILD: Final = ANDROID_DEMO / "build"
-BY_NAME: Final = {module.name: module for module in MODULES}
-# Those of the Gradle build too. Lambdas become classes: the plain Android dexer knows no invokedynamic.
-FLAGS: Final = (
-    *("-language-version", "1.9", "-api-version", "1.9", "-jvm-target", "1.8", "-Werror", "-no-stdlib"),
-    *("-no-reflect", "-Xlambdas=class", "-Xsam-conversions=class", "-progressive"),
-)
-# Nothing that Android 8 lacks: of java.* only what Java 8 has. Tests run on this machine's Java alone.
-MAIN_FLAGS: Final = ("-Xjdk-release=1.8",)
-COMPILER: Final = "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"
-# For a compiler that lives for seconds.
-JAVA_FLAGS: Final = ("-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-
-
-class CompilationFailed(Exception):
-    """The compiler has said why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Build:
-    """Compiles modules with a toolchain; each once."""
-
-    tools: Toolchain
-
-    def class_path(self, module: Module, *, tests: bool) -> list[Path]:
-        """Compiled classes of a module and of what it needs, and their libraries."""
-        sets = ("main", "test") if tests else ("main",)
-        names = [*self._needed(module), module.name]
-        folders = [self.compiled(BY_NAME[name], each) for name in names for each in sets]
-        libraries = {library for name in names for library in BY_NAME[name].libraries}
-        return folders + [self.tools.libraries[library] for library in sorted(libraries | _extra(tests))]
-
-    def compiled(self, module: Module, source_set: str) -> Path:
-        """The folder of a module's classes, compiled where anything of it changed.
-
-        Raises:
-            CompilationFailed: an error, or a warning.
-        """
-        target, sources = BUILD / module.name / source_set, module.sources(source_set)
-        libraries = self._beside(module, source_set)
-        mark, seal = target.with_suffix(".sha256"), _seal(sources, libraries, self._flags(source_set))
-        if target.exists() and mark.exists() and mark.read_text() == seal:
-            return target
-        mark.unlink(missing_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        if sources:
-            self._compile(sources, libraries, target, source_set)
-        mark.write_text(seal)
-        return target
-
-    def _beside(self, module: Module, source_set: str) -> list[Path]:
-        """What a source set is compiled against."""
-        found = [
-            path
-            for name in self._needed(module)
-            for path in self.class_path(BY_NAME[name], tests=source_set == "test")
-        ]
-        if source_set == "test":
-            found.append(self.compiled(module, "main"))
-        names = set(module.libraries) | _extra(source_set == "test")
-        return list(dict.fromkeys(found + [self.tools.libraries[name] for name in sorted(names)]))
-
-    def _flags(self, source_set: str) -> tuple[str, ...]:
-        checked = source_set == "main" and self.tools.knows_older_java
-        return FLAGS + MAIN_FLAGS if checked else FLAGS
-
-    def _needed(self, module: Module) -> list[str]:
-        """The modules that one needs, and those that they need."""
-        deeper = [name for need in module.needs for name in self._needed(BY_NAME[need])]
-        return list(dict.fromkeys([*deeper, *module.needs]))
-
-    def _compile(self, sources: Sequence[Path], libraries: Sequence[Path], target: Path, name: str) -> None:
-        print(f"compiling {target.relative_to(BUILD)}: {len(sources)} files", file=sys.stderr, flush=True)
-        # Read and write of main's internals is for its own tests.
-        friends = [f"-Xfriend-paths={target.with_name('main')}"] if name == "test" else []
-        command = [
-            self.tools.java,
-            *JAVA_FLAGS,
-            "-cp",
-            str(self.tools.compiler),
-            COMPILER,
-            *self._flags(name),
-        ]
-        command += [*friends, f"-Xplugin={self.tools.plugin}", "-module-name", target.parent.name]
-        command += ["-cp", os.pathsep.join(map(str, libraries)), "-d", str(target), *map(str, sources)]
-        if subprocess.run(command).returncode:
-            raise CompilationFailed(f"{target.relative_to(BUILD)} does not compile")
-
-
-def _extra(tests: bool) -> set[str]:
-    return set(TEST_LIBRARIES) if tests else set()
-
-
-def _seal(sources: Sequence[Path], libraries: Sequence[Path], flags: Sequence[str]) -> str:
-    """A digest of all that the compiler reads."""
-    digest = hashlib.sha256(repr((flags, [*map(str, libraries)])).encode())
-    for library in libraries:
-        own = library.with_suffix(".sha256")  # of a folder of ours; jars of the toolchain are what they are
-        digest.update(own.read_bytes() if own.exists() else b"")
-    for source in sources:
-        digest.update(f"\n{source} ".encode() + hashlib.sha256(source.read_bytes()).digest())
-    return digest.hexdigest()
+from toolchain import ToolchainMissing, locked, toolchain
 
 
 def test_classes(module: Module) -> Iterator[str]:
@@ -175,8 +70,9 @@ def main() -> int:
     parser.add_argument("--class-path", action="store_true", help="print it, tests included")
     options = parser.parse_args()
     chosen = [module for module in MODULES if not options.module or module.name in options.module]
+    packs = not (options.tests or options.class_path) and (not options.module or APP.name in options.module)
     try:
-        if any("onnxruntime" in module.libraries for module in chosen):
+        if packs or any("onnxruntime" in module.libraries for module in chosen):
             fetch_onnxruntime()
         build = Build(toolchain())
         if not build.tools.knows_older_java:
@@ -186,17 +82,34 @@ def main() -> int:
             )
         with locked(BUILD / "compiling.lock"):
             paths = [path for module in chosen for path in build.class_path(module, tests=True)]
-    except (ToolchainMissing, CompilationFailed) as error:
+        if packs:
+            # In folders of its own: who compiles for this machine's Java need not wait for it.
+            with locked(BUILD / "packing.lock"):
+                _pack(build, asked=APP.name in options.module)
+    except (ToolchainMissing, CompilationFailed, ToolFailed) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     if options.class_path:
         print(os.pathsep.join(map(str, dict.fromkeys(paths))))
-    if options.class_path or options.compile_only:
+    if options.class_path or options.compile_only or not chosen:
         return 0
     results = [run_tests(build, module, options.tests) for module in chosen]
     passed, failed = (sum(counts) for counts in zip(*results, strict=True))
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
+
+
+def _pack(build: Build, asked: bool) -> None:
+    """Pack the app. Who asked for all does without where no tools can be had for it."""
+    try:
+        android = android_tools(build.tools)
+    except ToolchainMissing as error:
+        if asked:
+            raise
+        print(f"the app is not compiled and not packed: {error}", file=sys.stderr)
+        return
+    apk = build_app(build.tools, android)
+    print(f"{apk}: {apk.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

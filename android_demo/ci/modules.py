@@ -48,3 +48,6 @@ MODULES: Final = (
         test_properties=CONTRACT | ONNXRUNTIME,
     ),
 )
+# Android's own classes are all it needs besides; it is compiled against them alone, and has no tests here.
+APP: Final = Module("app", KOTLIN, needs=("sdk-core", "trainer-ort"))
+BY_NAME: Final = {module.name: module for module in (*MODULES, APP)}

@@ -29,6 +29,7 @@ class DeviceModel:
     config: str
     sizes: Mapping[str, Any]
     labels: Sequence[str] = ()
+    runtimes: Sequence[str] = ("onnx",)
 
 
 MODELS: Final[Mapping[str, DeviceModel]] = {
@@ -87,9 +88,14 @@ MODELS: Final[Mapping[str, DeviceModel]] = {
 
 
 def bundles_in(
-    folder: Path, names: Sequence[str], *, seed: int, tell: Callable[[str], None]
+    folder: Path,
+    names: Sequence[str],
+    *,
+    seed: int,
+    tell: Callable[[str], None],
+    models: Mapping[str, DeviceModel] = MODELS,
 ) -> dict[str, Bundle]:
-    """The bundles of these models, each exported where the folder lacks it.
+    """The bundles of these of the models, each exported where the folder lacks it.
 
     Raises:
         DependencyMissing: one is missing, and `hetlora[export]` is not installed here.
@@ -100,7 +106,7 @@ def bundles_in(
         place = folder / name
         if not (place / MANIFEST_NAME).is_file():
             tell(f"exporting {name}")
-            _export(MODELS[name], folder / f".{name}-model", place, seed)
+            _export(models[name], folder / f".{name}-model", place, seed)
         found[name] = open_bundle(place)
     return found
 
@@ -119,6 +125,7 @@ def _export(model: DeviceModel, source: Path, out: Path, seed: int) -> None:
         max_rank=MAX_RANK,
         max_tokens=MAX_TOKENS,
         base=model.base,
+        runtimes=model.runtimes,
     )
 
 

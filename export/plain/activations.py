@@ -19,7 +19,7 @@ _TANH_CUBIC: Final = np.float32(0.044715)
 
 def gelu(node: OldNode) -> None:
     """dX = dY (Phi(x) + x phi(x)), Phi and phi those of the normal distribution."""
-    gradient, x = node.inputs
+    gradient, x = node.take(2)
     scaled = node.add("Mul", [x, node.number(_INVERSE_ROOT_2)], "scaled")
     raised = node.add("Add", [node.add("Erf", [scaled], "erf"), node.number(_ONE)], "raised")
     share = node.add("Mul", [raised, node.number(_HALF)], "share")
@@ -31,9 +31,9 @@ def gelu(node: OldNode) -> None:
 
 def fast_gelu(node: OldNode) -> None:
     """dX = dY (1 + t + x (1 - t^2) (x root (1 + cubic x^2))') / 2, t the tangent of that form."""
-    if len(node.inputs) != 2:
+    if len(node.inputs) > 2:
         raise node.refuse("a bias", "none")
-    gradient, x = node.inputs
+    gradient, x = node.take(2)
     square = node.add("Mul", [x, x], "square")
     cubic = node.add("Mul", [square, node.number(np.float32(_TANH_CUBIC * _TANH_ROOT))], "cubic")
     inner = node.add("Mul", [x, node.add("Add", [cubic, node.number(_TANH_ROOT)], "rate")], "inner")
@@ -48,7 +48,7 @@ def fast_gelu(node: OldNode) -> None:
 
 def quick_gelu(node: OldNode) -> None:
     """dX = dY s (1 + alpha x (1 - s)) with s = sigmoid(alpha x)."""
-    gradient, x = node.inputs
+    gradient, x = node.take(2)
     scaled = node.add("Mul", [x, node.number(np.float32(node.attribute("alpha", 1.702)))], "scaled")
     sigmoid = node.add("Sigmoid", [scaled], "sigmoid")
     rest = node.add("Sub", [node.number(_ONE), sigmoid], "rest")
@@ -58,14 +58,14 @@ def quick_gelu(node: OldNode) -> None:
 
 def relu(node: OldNode) -> None:
     """dX = dY where Y is above 0, else 0."""
-    gradient, y = node.inputs
+    gradient, y = node.take(2)
     zero = node.number(np.float32(0))
     node.answer("Where", [node.add("Greater", [y, zero], "is_on"), gradient, zero])
 
 
 def tanh(node: OldNode) -> None:
     """dX = dY (1 - Y^2)."""
-    gradient, y = node.inputs
+    gradient, y = node.take(2)
     square = node.add("Mul", [y, y], "square")
     node.answer("Mul", [gradient, node.add("Sub", [node.number(_ONE), square], "slope")])
 
@@ -73,18 +73,18 @@ def tanh(node: OldNode) -> None:
 def softmax(node: OldNode) -> None:
     """dX = Y (dY - sum(dY Y)) along the last axis."""
     node.require_last_axis()
-    gradient, y = node.inputs
+    gradient, y = node.take(2)
     total = node.last_axis_sum(node.add("Mul", [gradient, y], "product"), "total")
     node.answer("Mul", [y, node.add("Sub", [gradient, total], "difference")])
 
 
 def cross_entropy(node: OldNode) -> None:
     """d logits = dY (p - onehot(labels)) / rows, for logits (rows, classes), none of them ignored."""
-    if len(node.inputs) != 3 or node.attribute("ignore_index") is not None:
+    if len(node.inputs) > 3 or node.attribute("ignore_index") is not None:
         raise node.refuse("class weights, or a label that is ignored", "neither")
+    gradient, log_probabilities, labels = node.take(3)
     if len(node.shape_of_input(1)) != 2 or node.attribute("reduction", b"mean") != b"mean":
         raise node.refuse(f"logits {node.shape_of_input(1)}", "(rows, classes) and their mean")
-    gradient, log_probabilities, labels = node.inputs
     classes = node.add("Shape", [log_probabilities], "classes", start=1)
     ends = node.number(np.array([0, 1], np.float32))
     hot = node.add("OneHot", [labels, classes, ends], "hot")
@@ -95,10 +95,10 @@ def cross_entropy(node: OldNode) -> None:
 
 def division(node: OldNode) -> None:
     """dA = dY / B and dB = -sum(dY A / B^2) along the last axis, where B has but one."""
-    gradient, a, b = node.inputs
-    *leading, _ = node.shape_of_input(1)
-    if node.shape_of_input(2) != (*leading, 1):
-        raise node.refuse(node.shape_of_input(2), f"{(*leading, 1)}")
+    gradient, a, b = node.take(3)
+    whole = node.shape_of_input(1)
+    if not whole or node.shape_of_input(2) != (*whole[:-1], 1):
+        raise node.refuse(f"{whole} over {node.shape_of_input(2)}", "a divisor of one number in each row")
     node.answer("Div", [gradient, b])
     squares = node.add("Mul", [b, b], "squares")
     slope = node.add("Div", [node.add("Mul", [gradient, a], "product"), squares], "slope")

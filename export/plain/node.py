@@ -25,19 +25,33 @@ class OldNode:
         self._node, self._graph, self._shapes = node, graph, shapes
         self._attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
         self._builder = GraphBuilder(graph, nodes)
-        self._stem = next(name for name in node.output if name)
+        self._stem = next((name for name in node.output if name), node.op_type)
         self._answered: set[str] = set()
 
     def attribute(self, name: str, usual: Any = None) -> Any:
         """The value of an attribute, or `usual` where the node does not have it."""
         return self._attributes.get(name, usual)
 
+    def take(self, least: int, most: int | None = None) -> list[str]:
+        """Its inputs: from `least` to `most` of them, of which the first `least` are there.
+
+        Raises:
+            ModelNotExportable: there are others.
+        """
+        count, bound = len(self.inputs), least if most is None else most
+        if not least <= count <= bound or not all(self.inputs[:least]):
+            given = sum(map(bool, self.inputs))
+            raise self.refuse(f"{given} inputs", f"{least}" if bound == least else f"{least} to {bound}")
+        return self.inputs
+
     def add(self, op_type: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """Append a node on the way to the outputs, named within this one."""
         return self._builder.node(op_type, inputs, f"{self._stem}/{name}", **attributes)
 
     def answer(self, op_type: str, inputs: Sequence[str], *, output: int = 0, **attributes: Any) -> None:
-        """Append the node that makes one of the outputs."""
+        """Append the node that makes one of the outputs; of one that is not there, nothing."""
+        if output >= len(self._node.output) or not self._node.output[output]:
+            return
         self._answered.add(self._builder.node(op_type, inputs, self._node.output[output], **attributes))
 
     def answer_all(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> None:
@@ -79,7 +93,8 @@ class OldNode:
                 return numpy_helper.to_array(tensor)
         for node in self._graph.node:
             if node.op_type == "Constant" and name in node.output:
-                return numpy_helper.to_array(node.attribute[0].t)
+                values = [entry.t for entry in node.attribute if entry.name == "value"]
+                return numpy_helper.to_array(values[0]) if values else None
         return None
 
     def require_last_axis(self) -> None:

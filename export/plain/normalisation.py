@@ -8,7 +8,7 @@ from export.plain.node import OldNode
 def layer_norm(node: OldNode) -> None:
     """dX = (g - mean(g) - n mean(g n)) / deviation with g = dY scale and n the normalised X."""
     node.require_last_axis()
-    gradient, x, scale, mean, inverse_deviation = node.inputs
+    gradient, x, scale, mean, inverse_deviation = node.take(5)
     centred = node.add("Sub", [x, mean], "centred")
     scaled = node.add("Mul", [gradient, scale], "scaled")
     level = node.add("Sub", [scaled, node.last_axis_mean(scaled, "mean")], "level")
@@ -18,7 +18,7 @@ def layer_norm(node: OldNode) -> None:
 def root_mean_square_norm(node: OldNode) -> None:
     """dX = (g - n mean(g n)) / root with g = dY scale and n the normalised X."""
     node.require_last_axis()
-    gradient, x, scale, inverse_root = node.inputs
+    gradient, x, scale, inverse_root = node.take(4)
     scaled = node.add("Mul", [gradient, scale], "scaled")
     _answer(node, scaled, scaled, x, inverse_root)
 

@@ -35,8 +35,8 @@ def slice_(node: OldNode) -> None:
 
     Pad could take those axes alone. But where ONNX Runtime moves a Transpose through it, it forgets them.
     """
-    gradient, shape, starts, _ends, axes, *steps = node.inputs
-    if steps and not _is_all_ones(node, 5):
+    gradient, shape, starts, _ends, axes, *steps = node.take(5, 6)
+    if any(steps) and not _is_all_ones(node, 5):
         raise node.refuse("steps other than 1, or computed ones", "steps of 1")
     zero = node.number([0])
     size = node.add("Gather", [shape, axes], "size")
@@ -53,7 +53,7 @@ def slice_(node: OldNode) -> None:
 
 def gather(node: OldNode) -> None:
     """dX is zeros to which the rows of dY are added where the indices, of any shape, point."""
-    shape, indices, gradient = node.inputs
+    shape, indices, gradient = node.take(3)
     axis = node.attribute("axis", 0)
     if axis < 0:
         raise node.refuse(f"axis {axis}", "0 or more")
@@ -71,7 +71,7 @@ def gather(node: OldNode) -> None:
 
 def gather_elements(node: OldNode) -> None:
     """dX is zeros to which each number of dY is added where its index points."""
-    gradient, shape, indices = node.inputs
+    gradient, shape, indices = node.take(3)
     _add_to_zeros(node, shape, indices, gradient, node.attribute("axis", 0))
 
 
@@ -80,7 +80,7 @@ def barrier(node: OldNode) -> None:
 
     Nothing is copied, and no session can see that what is added to the shape is 0.
     """
-    *tensors, token = node.inputs
+    *tensors, token = node.take(1, max(1, len(node.inputs)))
     nothing = node.add("Mul", [node.add("Size", [token], "size"), node.number(np.int64(0))], "nothing")
     for place, name in enumerate(tensors):
         shape = node.add("Add", [node.add("Shape", [name], f"shape_{place}"), nothing], f"later_{place}")

@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 from edge_sdk import conditions as watching
 from edge_sdk.conditions import Watch
-from edge_sdk.planning.calibration import correction_of
+from edge_sdk.planning.calibration import correction_of, plan_trial, trial_forecast
 from edge_sdk.planning.explanation import bound_in_words, concessions, settled_by_bundle
 from edge_sdk.planning.forecast import UNCORRECTED, Correction
 from edge_sdk.planning.ladder import ladder, lengths, rows_at_a_time
@@ -104,6 +104,20 @@ def choice_of(planner: Planner) -> Fields:
     }
 
 
+def trial_of(planner: Planner) -> Fields:
+    """The step that a planner would try, and its forecast before any correction."""
+    step = plan_trial(planner)
+    forecast = trial_forecast(planner, step)
+    return {
+        "batch": step.batch,
+        "tokens": step.tokens,
+        "rank": step.rank,
+        "micro_batch": step.micro_batch,
+        "peak_bytes": forecast.peak_bytes,
+        "step_seconds": forecast.step_seconds,
+    }
+
+
 def answer_planning(file: Fields) -> Fields:
     planners = {case["name"]: planner_of(file["base"], case) for case in file["cases"]}
 
@@ -128,6 +142,7 @@ def answer_planning(file: Fields) -> Fields:
             one | {"rows": told(planners[one["case"]].rows_for, one["rank"], one["tokens"])}
             for one in file["rows_for"]
         ],
+        "trials": [{"case": name, "trial": told(trial_of, planner)} for name, planner in planners.items()],
         # Of steps of the first case.
         "corrections": [
             one | {"correction": corrected(one["seconds"], one["grown_bytes"], one["watts"])}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hetlora.digest import sha256_of
-from hetlora.errors import BundleInvalid
+from hetlora.errors import BundleInvalid, HetloraError
 from hetlora.manifest import parse_manifest
 
 FOLDER = Path(__file__).parent / "manifest"
@@ -28,6 +29,30 @@ def test_each_runtime_fetches_the_files_that_are_pinned() -> None:
         name: sum(manifest.files[path].size_bytes for path in paths)
         for name, paths in EXPECTED["files"].items()
     }
+
+
+def changed(row: dict[str, Any]) -> bytes:
+    text = DATA.decode()
+    for old, new in row["changes"]:
+        assert text.count(old) == 1, row["what"]
+        text = text.replace(old, new)
+    return text.encode()
+
+
+def rows(name: str) -> list[Any]:
+    return [pytest.param(row, id=row["what"]) for row in json.loads((FOLDER / name).read_text())]
+
+
+@pytest.mark.parametrize("row", rows("refused.json"))
+def test_changed_manifest_is_refused_as_pinned(row: dict[str, Any]) -> None:
+    with pytest.raises(HetloraError) as refusal:
+        parse_manifest(changed(row))
+    assert refusal.value.code == row["code"]
+
+
+@pytest.mark.parametrize("row", rows("taken.json"))
+def test_changed_manifest_is_taken_as_pinned(row: dict[str, Any]) -> None:
+    parse_manifest(changed(row))
 
 
 @pytest.mark.parametrize("client", ["android", "web"])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import math
 
+import adaptation_cases
+import numpy as np
+from numpy.typing import NDArray
 from training_cases import FILE, training_cases
 
 
@@ -18,3 +21,20 @@ def test_steps_are_those_of_the_literal_file() -> None:
         for loss, own in zip(kept.pop("losses"), made.pop("losses"), strict=True):
             assert math.isclose(loss, own, rel_tol=1e-6)
         assert kept == made
+
+
+def test_rounds_under_every_adaptation_are_those_of_the_literal_file() -> None:
+    literal = json.loads(adaptation_cases.FILE.read_text())
+    for kept, made in zip(literal["cases"], adaptation_cases.adaptation_cases()["cases"], strict=True):
+        for before, now in zip(kept["steps"], made["steps"], strict=True):
+            assert math.isclose(before.pop("loss"), now.pop("loss"), rel_tol=1e-6)
+            # Products with cores are summed in the order of the machine's library.
+            fed, own = before.pop("fed"), now.pop("fed")
+            assert fed.keys() == own.keys()
+            for key in fed:
+                np.testing.assert_allclose(floats(own[key]), floats(fed[key]), rtol=1e-6)
+        assert kept == made
+
+
+def floats(hexadecimal: str) -> NDArray[np.float32]:
+    return np.frombuffer(bytes.fromhex(hexadecimal), "<f4")

@@ -64,6 +64,7 @@ def adapter_bytes(name: str) -> bytes:
 
 def test_every_literal_message_is_held_by_a_test() -> None:
     others = {
+        "adaptations.json",
         "algebra.json",
         "conditions.json",
         "errors.json",

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-from web_client import WEB, built_program, chromium
+from web_client import WEB, built_page, built_program, chromium
 
 _PATIENCE_SECONDS: Final = 240.0
 
@@ -49,6 +49,13 @@ def drive_page(
     }
     (folder / "asked.json").write_text(json.dumps(asked))
     return _answer("drive", folder / "asked.json", seconds=2 * seconds + 60)
+
+
+def look_at_page(folder: Path) -> Any:
+    """What the page says without a service, in Chromiums that lack this or that."""
+    asked = {"chromium": str(chromium()), "profile": str(folder / "profile"), "dist": str(built_page())}
+    (folder / "asked.json").write_text(json.dumps(asked))
+    return _answer("lacking", folder / "asked.json", seconds=_PATIENCE_SECONDS)
 
 
 def _answer(program: str, argument: Path, *, seconds: float) -> Any:

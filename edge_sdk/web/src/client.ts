@@ -51,7 +51,7 @@ export class EdgeClient {
   /** Opens what is kept of a device, or makes a new one. Throws `settings_invalid`, `dependency_missing`. */
   static async open(options: ClientOptions): Promise<EdgeClient> {
     const { database, stop } = options;
-    const identity = await openIdentity(database);
+    const identity = await openIdentity(database, options.locks);
     const enrolment = enrolmentOf(options, identity.publicKey);
     const surroundings = options.surroundings ?? browserSurroundings(stop);
     const transport = new Transport(options.serviceUrl, identity, surroundings);

@@ -5,8 +5,8 @@ import { bytesOfText } from "../src/bytes";
 import { batchSize, drawBatches, eachOnce } from "../src/batching/batches";
 import { checkExamples, tokenRow, type Example } from "../src/batching/collation";
 import { TextEncoder as TokenEncoder } from "../src/batching/tokens";
-import { HetloraError } from "../src/errors/errors";
 import type { Manifest } from "../src/messages/manifest";
+import { codeOf } from "./codeOf";
 import { literal } from "./contractFiles";
 
 const CONTRACT = literal("tokens.json");
@@ -58,15 +58,6 @@ const WORDS = {
   model: { type: "WordLevel", vocab: { "[PAD]": 0, "[CLS]": 1, a: 2, b: 3, c: 4, d: 5 }, unk_token: "[PAD]" },
 };
 
-function codeOf(action: () => unknown): string {
-  try {
-    action();
-  } catch (error) {
-    return error instanceof HetloraError ? error.code : String(error);
-  }
-  return "none";
-}
-
 test("a continuation is learned after its text, which loses its beginning first", () => {
   const generation = { vocabulary: 6, eos_token_ids: [5], decoder_start_token_id: null };
   const manifest = manifestOf({ task: "text-generation", labels: [], max_tokens: 5, generation });
@@ -76,6 +67,12 @@ test("a continuation is learned after its text, which loses its beginning first"
   assert.deepEqual(row.labels, [-100, -100, 3, 4, 5]);
   const plain = tokenRow({ text: "a b", label: null }, manifest, encoder);
   assert.deepEqual(plain.labels, [1, 2, 3, 5]);
+});
+
+test("a word that a vocabulary of words lacks is its token for the unknown, and left out where there is none", () => {
+  assert.deepEqual(encoderOf(WORDS).ids("a strange b"), [2, 0, 3]);
+  const { unk_token: _, ...model } = WORDS.model;
+  assert.deepEqual(encoderOf({ ...WORDS, model }).ids("a strange b"), [2, 3]);
 });
 
 test("a classifier's text is cut and its frame keeps its types", () => {

@@ -5,6 +5,7 @@ import { MemoryDatabase } from "../src/database/memory";
 import { deviceIdOf, openIdentity } from "../src/identity/identity";
 import { newNonce, signatureBase, signatureHeaders } from "../src/identity/signature";
 import { literal } from "./contractFiles";
+import { FakeLocks } from "./fakeLocks";
 
 const pinned = literal("signature.json");
 const parameters = { created: pinned.created, nonce: pinned.nonce, deviceId: pinned.device_id };
@@ -40,6 +41,13 @@ test("a device stays who it is over a reload, and its key cannot be taken out", 
   const { key } = (await database.read("identity")) as { key: CryptoKey };
   await assert.rejects(crypto.subtle.exportKey("pkcs8", key));
   assert.notEqual((await openIdentity(new MemoryDatabase())).deviceId, first.deviceId);
+});
+
+test("two tabs that are opened at once are one device", async () => {
+  const [database, locks] = [new MemoryDatabase(), new FakeLocks().asManager()];
+  const [first, second] = await Promise.all([openIdentity(database, locks), openIdentity(database, locks)]);
+  assert.equal(first.deviceId, second.deviceId);
+  assert.equal((await openIdentity(database, locks)).deviceId, first.deviceId);
 });
 
 test("nonces have the form that the service reads, and differ", () => {

@@ -4,8 +4,11 @@ import { MemoryDatabase } from "../src/database/memory";
 import { isError } from "../src/errors/errors";
 import { ANY_TIME } from "../src/messages/conditions";
 import { capabilityReport } from "../src/messages/device";
-import { placesOf } from "../src/page/curve";
+import { placesOf, withPoint, type Point } from "../src/page/curve";
 import { Examples, linesOf, parsedExamples } from "../src/page/examples";
+import { parted } from "../src/page/holdOut";
+import { keepSettings, keptSettings } from "../src/page/settings";
+import { View } from "../src/page/view";
 import type { BrowserFacts } from "../src/probe/browser";
 import { goodOf } from "../src/probe/matmul";
 import { capabilitiesOf } from "../src/probe/report";
@@ -84,14 +87,77 @@ test("examples are lines of label, tab and text, and come back as they were", ()
   }
 });
 
-test("of ten examples every fifth is held out and never trained on, of nine none", async () => {
+const rows = (count: number) => Array.from({ length: count }, (_, place) => ({ text: `t${place}`, label: "a" }));
+
+test("of ten examples some are held out and never trained on, of nine none", async () => {
   const examples = new Examples(new MemoryDatabase());
-  const rows = (count: number) => Array.from({ length: count }, (_, place) => ({ text: `t${place}`, label: "a" }));
   await examples.keep(rows(10));
-  assert.deepEqual((await examples.heldOut()).map(({ text }) => text), ["t4", "t9"]);
-  assert.equal((await examples.trained()).length, 8);
+  const [trained, heldOut] = [await examples.trained(), await examples.heldOut()];
+  assert.ok(heldOut.length >= 1);
+  assert.deepEqual([...trained, ...heldOut].map(({ text }) => text).sort(), rows(10).map(({ text }) => text));
+  assert.deepEqual(await examples.heldOut(), heldOut);
   await examples.keep(rows(9));
   assert.equal((await examples.heldOut()).length, 0);
+});
+
+test("about a fifth is held out, one at least, and another key holds out others", () => {
+  const held = parted(rows(1000), 1).heldOut;
+  assert.ok(held.length > 150 && held.length < 250, `${held.length} of 1000`);
+  assert.notDeepEqual(parted(rows(1000), 2).heldOut, held);
+  for (let key = 0; key < 200; key++) assert.ok(parted(rows(10), key).heldOut.length >= 1, `key ${key}`);
+  const twice = parted([...rows(20), ...rows(20)], 1);
+  assert.deepEqual(twice.heldOut, [...parted(rows(20), 1).heldOut, ...parted(rows(20), 1).heldOut]);
+});
+
+test("an example more, wherever it stands, moves none to the other part", async () => {
+  const examples = new Examples(new MemoryDatabase());
+  await examples.keep(rows(100));
+  const before = await examples.heldOut();
+  const added = { text: "new", label: "b" };
+  await examples.keep([added, ...rows(100)]);
+  assert.deepEqual((await examples.heldOut()).filter(({ text }) => text !== "new"), before);
+});
+
+test("what one tab sets, another leaves as it is", async () => {
+  const database = new MemoryDatabase();
+  await keepSettings(database, { population: "people", isRunning: true });
+  await Promise.all([keepSettings(database, { isRunning: false }), keepSettings(database, { onlyUnmetered: true })]);
+  assert.deepEqual(await keptSettings(database), {
+    population: "people", enrolmentToken: "", onlyWhileCharging: false, onlyUnmetered: true, isRunning: false,
+  });
+  await database.write(new Map([["page/settings/population", 7]])); // of another version
+  assert.equal((await keptSettings(database)).population, "");
+});
+
+test("a curve of a million steps has at most 500 points, among them the first, the last, and both extremes", () => {
+  let points: Point[] = [];
+  for (let step = 1; step <= 1_000_000; step++) {
+    const value = step === 4321 ? 9 : step === 777_777 ? -9 : Math.sin(step);
+    points = withPoint(points, { step, value });
+  }
+  assert.ok(points.length <= 500 && points.length > 200, `${points.length} points`);
+  assert.deepEqual([points[0]!.step, points.at(-1)!.step], [1, 1_000_000]);
+  assert.deepEqual([4321, 777_777].map((step) => points.find((own) => own.step === step)?.value), [9, -9]);
+  assert.ok(points.every(({ step }, at) => at === 0 || step > points[at - 1]!.step));
+});
+
+test("a curve may have more points than a function takes arguments", () => {
+  const places = placesOf(Array.from({ length: 500_000 }, (_, step) => ({ step, value: step })), 500_000);
+  assert.deepEqual(places[0], [4, 116]);
+  assert.equal(places.at(-1)![1], 4);
+});
+
+test("what cannot be shown ends no training", (context) => {
+  const said = context.mock.method(console, "error", () => undefined);
+  const getElementById = () => {
+    throw new TypeError("nothing to show it in");
+  };
+  Object.assign(globalThis, { addEventListener: () => undefined, document: { getElementById } });
+  context.after(() => ["addEventListener", "document"].forEach((name) => Reflect.deleteProperty(globalThis, name)));
+  const view = new View();
+  view.take({ kind: "step", step: 1, steps: 2, loss: 1 });
+  view.ended({ outcome: "accepted", reason: "told", retryAfterSeconds: 1 });
+  assert.equal(said.mock.callCount(), 2);
 });
 
 test("a curve begins at the left, and its largest value is at the top", () => {

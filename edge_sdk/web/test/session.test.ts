@@ -13,6 +13,7 @@ import type { SessionEvent } from "../src/session/visit";
 import { adapterFromBytes, adapterRank } from "../src/tensors/adapter";
 import { readSafetensors } from "../src/tensors/safetensors";
 import { literal, literalBytes, SPEC } from "./contractFiles";
+import { FakeLocks } from "./fakeLocks";
 import { FakeService, problem, TOKEN } from "./fakeService";
 import { toyScoring, ToyTrainer } from "./toyTrainer";
 
@@ -428,15 +429,79 @@ test("a device that an operator has to accept first is told to come back", async
   assert.deepEqual(own.events[0], { kind: "awaiting_approval", deviceId: "d" });
 });
 
+/** A database that takes nothing more once it is full. */
+class FullDatabase extends MemoryDatabase {
+  isFull = false;
+
+  override async write(changes: Changes): Promise<void> {
+    if (this.isFull) throw new HetloraError("disk_full", "this browser gives no more room");
+    return super.write(changes);
+  }
+}
+
+test("a database that is full from the first step on costs no training: its update is delivered from memory", async () => {
+  const precise = { ...PRECISE.adaptation, private_lora_B: true };
+  const [whole, own] = [await bench({ adaptation: precise }), await bench({ adaptation: precise })];
+  await visit(whole);
+  const database = new FullDatabase();
+  own.trainer.onStep = () => void (++own.seconds, (database.isFull = true));
+  const came = await visit({ ...own, database });
+  assert.deepEqual([came.outcome, own.seconds], ["accepted", 6]);
+  assert.deepEqual(own.service.updates, whole.service.updates);
+  assert.equal(own.service.failures.length, 0);
+  database.isFull = false;
+  assert.equal((await visit({ ...own, database })).outcome, "no_work"); // and it is not under way any more
+});
+
+test("what belongs to the next round is kept with the delivery where there was no room for the update", async () => {
+  const own = await bench({ adaptation: { private_lora_B: true } });
+  const database = new FullDatabase();
+  own.trainer.onStep = () => void (database.isFull = true);
+  const onEvent = (event: SessionEvent) => void (event.kind === "uploaded" && (database.isFull = false));
+  assert.equal((await visit({ ...own, database }, { onEvent })).outcome, "accepted");
+  assert.ok((await database.read("run/private_factors/r-1")) instanceof Uint8Array);
+});
+
+const unusable: [string, (kept: { sha256: string; bytes: Uint8Array }) => unknown][] = [
+  ["rotted", ({ sha256, bytes }) => ({ sha256, bytes: bytes.map((byte, at) => (at === 40 ? byte ^ 1 : byte)) })],
+  ["of another version", ({ bytes }) => bytes],
+];
+for (const [what, spoilt] of unusable) {
+  test(`a checkpoint that is ${what} is as good as not there`, async () => {
+    const own = await stoppedAfterThree();
+    const kept = (await own.database.read("assignment/checkpoint")) as { sha256: string; bytes: Uint8Array };
+    await own.database.write(new Map([["assignment/checkpoint", spoilt(kept)]]));
+    assert.equal((await visit(own)).outcome, "accepted");
+    assert.equal(own.seconds, 9); // three steps, and all six anew
+    assert.equal(own.events.some((event) => event.kind === "resumed"), false);
+  });
+}
+
+for (const code of ["malformed_tensors", "spec_mismatch", "non_finite_values"] as const) {
+  test(`a checkpoint that the trainer refuses with ${code} has the training begin anew`, async () => {
+    const own = await stoppedAfterThree();
+    const opened = own.trainer.open.bind(own.trainer);
+    const restore = async () => {
+      throw new HetloraError(code, "a checkpoint");
+    };
+    own.trainer.open = async (opening) => Object.assign(await opened(opening), { restore });
+    assert.equal((await visit(own)).outcome, "accepted");
+    assert.deepEqual([own.seconds, own.service.reports[0].steps], [9, 6]);
+  });
+}
+
+async function stoppedAfterThree(): Promise<Bench> {
+  const own = await bench();
+  const stop = new AbortController();
+  own.trainer.onStep = () => void (++own.seconds === 3 && stop.abort());
+  assert.equal((await visit(own, { stop: stop.signal })).outcome, "stopped");
+  own.trainer.onStep = () => void ++own.seconds;
+  return own;
+}
+
 test("of two tabs one is at work, and the other is told so", async () => {
   const own = await bench();
-  let isHeld = false;
-  const request = async (_name: string, _options: unknown, work: (lock: object | null) => unknown) => {
-    const isFree = !isHeld;
-    isHeld = true;
-    return work(isFree ? {} : null);
-  };
-  const locks = { request } as unknown as LockManager;
+  const locks = new FakeLocks().asManager();
   const first = visit(own, { locks });
   await assert.rejects(visit(own, { locks }), { code: "state_conflict" });
   assert.equal((await first).outcome, "accepted");

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { hexOf } from "../src/bytes";
-import { HetloraError, isError } from "../src/errors/errors";
+import { isError } from "../src/errors/errors";
 import type { Manifest } from "../src/messages/manifest";
 import { adaptation } from "../src/messages/device";
 import { trainingSettings } from "../src/messages/training";
@@ -14,18 +14,10 @@ import { learningRateAt } from "../src/training/schedule";
 import { fitted } from "../src/tensors/algebra";
 import { checkAdaptation } from "../src/tensors/update";
 import { Trainer } from "../src/training/trainer";
+import { codeOf } from "./codeOf";
 import { literal } from "./contractFiles";
 
 const PLAIN = { trained: "both", lora_B_rate: 1, amplification: 1 } as const;
-
-function codeOf(action: () => unknown): string {
-  try {
-    action();
-  } catch (error) {
-    return error instanceof HetloraError ? error.code : String(error);
-  }
-  return "none";
-}
 
 function labels(...numbers: number[]): Batch {
   return new Map([["labels", { dtype: "int64", shape: [numbers.length], data: BigInt64Array.from(numbers, BigInt) } as Input]]);

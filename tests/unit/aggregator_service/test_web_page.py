@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -11,7 +12,9 @@ import pytest
 from pydantic import SecretStr
 from service_operator import TOKEN
 from service_server import problem, served
+from waiting import wait_until
 
+from aggregator_service.api import open_transfers
 from aggregator_service.app import create_app
 from aggregator_service.service import open_service
 from aggregator_service.settings import Settings
@@ -74,6 +77,70 @@ def test_nothing_but_the_files_of_a_build_is_served(tmp_path: Path, page: Path) 
     with running(tmp_path, page) as http:
         for path in ("main.js.map", "secret.html", "..%2fsecret.html", "%2e%2e/secret.html", "none.js"):
             assert problem(http.get(f"/page/{path}")) == (404, "not_found"), path
+
+
+def test_page_that_is_built_anew_is_served_as_it_is_now(tmp_path: Path, page: Path) -> None:
+    with running(tmp_path, page) as http:
+        (page / "main.js").unlink()
+        (page / "index.html").unlink()
+        assert problem(http.get("/page/main.js")) == (404, "not_found")
+        assert problem(http.get("/page/")) == (404, "not_found")
+        (page / "main.js").write_text("export const newer = 1;")
+        (page / "worker.js").write_text("export {};")
+        assert http.get("/page/main.js").text == "export const newer = 1;"
+        assert http.get("/page/worker.js").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "name", ["folder.js", "a%00.js", f"{'a' * 300}.js", ".html", "%2fetc%2fhosts.html", "..js"]
+)
+def test_names_that_no_build_has_are_not_found(tmp_path: Path, page: Path, name: str) -> None:
+    (page / "folder.js").mkdir()
+    with running(tmp_path, page) as http:
+        assert problem(http.get(f"/page/{name}")) == (404, "not_found")
+
+
+def test_files_of_a_release_are_kept_for_good_and_the_index_is_asked_for_each_time(
+    tmp_path: Path, page: Path
+) -> None:
+    release = page / "0123456789abcdef"
+    release.mkdir()
+    (release / "main.js").write_text("export {};")
+    (page / "else").mkdir()
+    (page / "else" / "main.js").write_text("not of a release")
+    with running(tmp_path, page) as http:
+        kept = http.get(f"/page/{release.name}/main.js")
+        index = http.get("/page/")
+        assert (kept.status_code, index.status_code) == (200, 200)
+        assert kept.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert kept.headers["cross-origin-embedder-policy"] == "require-corp"
+        assert index.headers["cache-control"] == "no-cache"
+        for path in (
+            "else/main.js",
+            f"{release.name}/none.js",
+            f"{release.name}/..%2findex.html",
+            "../main.js",
+        ):
+            answer = http.get(f"/page/{path}")
+            assert problem(answer) == (404, "not_found"), path
+            assert "immutable" not in answer.headers.get("cache-control", "")
+
+
+def test_few_files_of_the_page_are_sent_at_a_time(
+    tmp_path: Path, page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_transfers, "MOST_PAGE_FILES", 2)
+    (page / "ort.wasm").write_bytes(bytes(32 * 1024**2))  # more than the buffers of a connection hold
+    with running(tmp_path, page) as http, ExitStack() as opened:
+        address = (http.base_url.host, http.base_url.port or 0)
+        unread = [opened.enter_context(socket.create_connection(address)) for _ in range(2)]
+        for connection in unread:
+            connection.sendall(b"GET /page/ort.wasm HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(12) == b"HTTP/1.1 200"
+        assert problem(http.get("/page/main.js")) == (429, "too_many_requests")
+        for connection in unread:
+            connection.close()
+        wait_until(lambda: http.get("/page/main.js").is_success)
 
 
 def test_there_is_no_page_without_the_setting(tmp_path: Path) -> None:

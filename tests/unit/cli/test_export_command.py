@@ -73,7 +73,7 @@ def test_download_of_each_runtime_is_told(tiny_llama: Path, tmp_path: Path) -> N
     done = export(str(tiny_llama), "--out", str(tmp_path / "bundle"), "--json", *arguments)
     assert done.exit_code == 0, done.output
     files = open_bundle(tmp_path / "bundle").manifest.files
-    names = ("gradients.onnx", "eval.onnx", "inference.onnx", "base.bin", "tokenizer.json")
+    names = ("gradients.onnx", "eval.onnx", "base.bin", "tokenizer.json")
     told = json.loads(done.stdout)["download_bytes"]
     assert told.keys() == {"onnx", "android", "web"}
     assert told["web"] == told["android"] == sum(files[name].size_bytes for name in names)

@@ -137,6 +137,27 @@ def test_barrier_answers_what_it_reads() -> None:
     np.testing.assert_array_equal(second, Y[0])
 
 
+def test_outputs_that_a_node_does_not_have_are_not_made() -> None:
+    case = Case("DivGrad", (G, X, np.abs(Y[..., :1]) + 1), 1)
+    model = case.model()
+    use_plain_operators(model)
+    np.testing.assert_allclose(case.answers(model)[0], G / (np.abs(Y[..., :1]) + 1), rtol=1e-6)
+    concat = Case("ConcatTraining", (X, Y), 1, {"axis": 1})
+    model = concat.model()
+    use_plain_operators(model)
+    np.testing.assert_array_equal(concat.answers(model)[0], np.concatenate([X, Y], 1))
+
+
+def test_steps_of_a_slice_in_a_constant_of_another_kind_are_refused() -> None:
+    case = Case("SliceGrad", (G[:, 1:], whole(2, 5, 4), whole(0), whole(4), whole(1), whole(1)))
+    model = case.model()
+    steps = helper.make_node("Constant", [], ["in5"], value_ints=[1])
+    model.graph.node.insert(0, steps)
+    del model.graph.input[5]
+    with pytest.raises(ModelNotExportable, match="steps"):
+        use_plain_operators(model)
+
+
 def test_gradient_of_a_lookup_adds_up_where_a_row_is_read_twice() -> None:
     rows = np.array([[1, 2], [10, 20], [100, 200]], np.float32)
     case = Case("GatherGrad", (whole(3, 2), whole(2, 0, 2), rows), 1, {"axis": 0})
@@ -158,6 +179,12 @@ def test_gradient_of_a_lookup_adds_up_where_a_row_is_read_twice() -> None:
             Case("SoftmaxCrossEntropyLossGrad", (np.array(1, np.float32), LOG_SOFTMAX, LABELS, SCALE), 1),
             "class weights",
         ),
+        (Case("DivGrad", (G, np.array(2, np.float32), Y[..., :1]), 2), r"\(\) over"),
+        (Case("DivGrad", (G, X)), "2 inputs.*expected 3"),
+        (Case("TanhGrad", (G,)), "1 inputs.*expected 2"),
+        (Case("SliceGrad", (G[:, 1:], whole(2, 5, 4), whole(0), whole(4))), "4 inputs.*expected 5 to 6"),
+        (Case("LayerNormalizationGrad", (G, X, SCALE, DEVIATION), 1, LAST, 3), "4 inputs.*expected 5"),
+        (Case("GatherGrad", (whole(2, 5, 4), G[:, 0]), 1, {"axis": 1}), "2 inputs.*expected 3"),
         (Case("BiasGeluGrad_dX", (G, X, SCALE)), "BiasGeluGrad_dX .* is of ONNX Runtime's training build"),
     ],
     ids=lambda value: value.operator if isinstance(value, Case) else "",

@@ -78,9 +78,9 @@ def test_each_runtime_opens_files_of_its_own(manifest_fields: Fields) -> None:
     assert manifest.files_of("onnx") == graphs | {weights, tokenizer}
     assert manifest.files_of("executorch") == {"a.pte", "b.pte", "c.ptd", tokenizer}
     assert manifest.files_of("pytorch") == {"config.json", "weights.json", weights, tokenizer}
-    answering = {"graphs/eval.bin", "graphs/inference.bin", weights, tokenizer}
-    assert manifest.files_of("android") == {"phone.onnx", *answering}
-    assert manifest.files_of("web") == {"page.onnx", *answering}
+    scoring = {"graphs/eval.bin", weights, tokenizer}
+    assert manifest.files_of("android") == {"phone.onnx", *scoring}
+    assert manifest.files_of("web") == {"page.onnx", *scoring}
     assert manifest.runtimes == ("onnx", "executorch", "pytorch", "android", "web")
 
 

@@ -24,7 +24,7 @@ export function* drawBatches(count: number, size: BatchSize, seed: number, skip 
   const rows = size.isAlwaysFull ? size.rows : Math.min(size.rows, count);
   let order: number[] = [];
   for (let number = 0; ; number += 1) {
-    while (order.length < rows) order.push(...drawn(count, random));
+    while (order.length < rows) order = order.concat(drawn(count, random));
     const chosen = order.slice(0, rows);
     order = order.slice(rows);
     if (number >= skip) yield chosen;

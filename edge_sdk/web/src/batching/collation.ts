@@ -4,7 +4,8 @@ import { generatesText, type Manifest } from "../messages/manifest";
 import type { Batch } from "../runtimes/base";
 import { padded, type TextEncoder } from "./tokens";
 
-const IGNORED_LABEL = -100;
+/** Stands where no token is learned. */
+export const IGNORED_LABEL = -100;
 
 /** One labelled text, or plain text to go on with, which has no label. */
 export interface Example {

@@ -25,6 +25,7 @@ export class TextEncoder {
   private readonly frame: Frame;
   private readonly padId: number;
   private readonly padType: number;
+  private readonly unknownId: number | undefined;
   readonly maxTokens: number;
   readonly sizes: FixedSizes;
   private readonly names: string[];
@@ -47,6 +48,8 @@ export class TextEncoder {
       const known = PADDING_TOKENS.map((token) => this.tokenizer.token_to_id(token)).find((id) => id !== undefined);
       this.padId = told.padding?.pad_id ?? known ?? 0;
       this.padType = told.padding?.pad_type_id ?? 0;
+      const unknown = told.model?.unk_token;
+      this.unknownId = typeof unknown === "string" ? this.tokenizer.token_to_id(unknown) : undefined;
     } catch (error) {
       throw new HetloraError("bundle_invalid", "the bundle's tokenizer cannot be read", { got: error, cause: error });
     }
@@ -91,14 +94,17 @@ export class TextEncoder {
   }
 
   private own(text: string): number[] {
-    // What a vocabulary without a token for the unknown does not have is left out, as by Python's library.
-    return this.tokenizer.encode(text, { add_special_tokens: false }).ids.filter((id) => id !== undefined);
+    const { ids } = this.tokenizer.encode(text, { add_special_tokens: false }) as { ids: (number | undefined)[] };
+    // The library has no number for a word that a vocabulary of whole words lacks: Python's takes the token for the
+    // unknown. What a vocabulary without such a token does not have is left out, as by Python's.
+    return ids.map((id) => id ?? this.unknownId).filter((id) => id !== undefined);
   }
 }
 
 /** What of tokenizer.json is read here; the rest is the library's. */
 interface TokenizerFile {
   padding?: { pad_id?: number; pad_type_id?: number } | null;
+  model?: { unk_token?: unknown };
 }
 
 /** Rows as an int64 input (rows, longest row), or of fixed sizes; `filler` stands where there is none. */

@@ -1,4 +1,5 @@
 // What a client keeps over a reload: values by key, changed together or not at all.
+import { isError } from "../errors/errors";
 
 /** Bytes, JSON values and keys of WebCrypto; what is kept is a copy. */
 export type Kept = unknown;
@@ -19,4 +20,15 @@ export interface Database {
 export async function readBytes(database: Database, key: string): Promise<Uint8Array | undefined> {
   const kept = await database.read(key);
   return kept instanceof Uint8Array ? kept : undefined;
+}
+
+/** Stores something that work can do without; answers whether a database that is full, say, has taken it. */
+export async function storedIfRoom(write: () => Promise<void>): Promise<boolean> {
+  try {
+    await write();
+    return true;
+  } catch (error) {
+    if (!isError(error, "unavailable")) throw error;
+    return false;
+  }
 }

@@ -5,6 +5,7 @@ import { HetloraError } from "../errors/errors";
 
 const DEVICE_ID_CHARACTERS = 32;
 const KEY = "identity";
+const LOCK = "hetlora-identity";
 
 /** Who a device is: whoever can sign with its key. */
 export interface Identity {
@@ -15,7 +16,7 @@ export interface Identity {
   sign(data: Uint8Array): Promise<Uint8Array>;
 }
 
-interface KeptIdentity {
+export interface KeptIdentity {
   key: CryptoKey;
   publicKey: string;
 }
@@ -25,15 +26,16 @@ export async function deviceIdOf(publicKeyBytes: Uint8Array): Promise<string> {
   return (await sha256Of(publicKeyBytes)).slice(0, DEVICE_ID_CHARACTERS);
 }
 
-/** The identity that is kept, or a new one. Throws `dependency_missing` where the browser has no Ed25519. */
-export async function openIdentity(database: Database): Promise<Identity> {
-  let kept = (await database.read(KEY)) as KeptIdentity | undefined;
-  if (!kept) {
-    kept = await newKey();
-    // Before it signs anything: a device that forgot its key would be another one after a reload.
-    await database.write(new Map([[KEY, kept]]));
-  }
-  const { key, publicKey } = kept;
+/**
+ * The identity that is kept, or a new one; under a lock, as two tabs that are opened at once would else make two.
+ * Throws `dependency_missing` where the browser has no Ed25519.
+ */
+export async function openIdentity(
+  database: Database,
+  /** Tells tabs of one browser from each other; null where there is but one. */
+  locks: LockManager | null = (globalThis.navigator as Navigator | undefined)?.locks ?? null,
+): Promise<Identity> {
+  const { key, publicKey } = await (locks ? locks.request(LOCK, () => keptOrNew(database)) : keptOrNew(database));
   return {
     deviceId: await deviceIdOf(bytesOfBase64(publicKey)),
     publicKey,
@@ -41,7 +43,17 @@ export async function openIdentity(database: Database): Promise<Identity> {
   };
 }
 
-async function newKey(): Promise<KeptIdentity> {
+async function keptOrNew(database: Database): Promise<KeptIdentity> {
+  const kept = (await database.read(KEY)) as KeptIdentity | undefined;
+  if (kept) return kept;
+  const made = await newKey();
+  // Before it signs anything: a device that forgot its key would be another one after a reload.
+  await database.write(new Map([[KEY, made]]));
+  return made;
+}
+
+/** A key of its own, not kept yet. Throws `dependency_missing` where the browser has no Ed25519. */
+export async function newKey(): Promise<KeptIdentity> {
   const subtle = webCrypto();
   try {
     // Not extractable: a script that gets into the page may sign while it is there, and take no key along.

@@ -32,8 +32,10 @@ export const costModel = checked(
     adapter_bytes_per_rank: required(count),
   }),
   (told, place) => {
-    const costs = [...Object.values(told.flops), ...Object.values(told.written_bytes), told.graph_nodes];
-    if (!costs.some((cost) => cost > 0)) refuse(place, "a step that costs nothing", "one that takes time");
+    const least = stepSize(told, 1, 1, 1);
+    if (costAt(told.flops, least) + costAt(told.written_bytes, least) === 0n) {
+      refuse(place, "a step that computes and writes nothing", "one that takes time");
+    }
   },
 );
 export type CostModel = Of<typeof costModel>;

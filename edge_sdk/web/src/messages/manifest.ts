@@ -4,14 +4,17 @@ import { adapterSpec } from "../tensors/spec";
 import { count, objectRef, sha256 } from "./common";
 import { costModel } from "./cost";
 import {
-  anything, checked, defaulted, integer, list, nullable, object, oneOf, readMessage, real, refuse, required, silent,
+  checked, defaulted, integer, list, nullable, object, oneOf, PRINTABLE, readMessage, real, refuse, required, silent,
   table, text, type Kind, type Of,
 } from "./schema";
 
 export const MAX_MANIFEST_BYTES = 4 * 1024 * 1024;
 /** Of the batches that a bundle is stamped for. */
 const MAX_ROWS = 2 ** 16;
+/** What file systems take: of one name, and of a path below the folder that a device keeps its bundles in. */
+const MAX_NAME_BYTES = 255;
 const MAX_PATH_BYTES = 1024;
+const MANIFEST_NAME = "manifest.json";
 
 /** A path that stays inside the bundle, in its plain form. */
 const path: Kind<string> = {
@@ -19,11 +22,17 @@ const path: Kind<string> = {
     const told = text().read(value, place);
     const parts = told.split("/");
     const isPlain = !parts.some((part) => part === "" || part === "." || part === "..");
-    const isShort = new TextEncoder().encode(told).length <= MAX_PATH_BYTES;
-    return isPlain && isShort && !/[\\:\p{C}]/u.test(told) ? told : refuse(place, told, "a path in the bundle");
+    const isShort = bytesOf(told) <= MAX_PATH_BYTES && parts.every((part) => bytesOf(part) <= MAX_NAME_BYTES);
+    const isPortable = PRINTABLE.test(told) && !/[\\:]/.test(told);
+    return isPlain && isShort && isPortable ? told : refuse(place, told, "a path in the bundle");
   },
   written: (value) => value,
 };
+
+const bytesOf = (told: string): number => new TextEncoder().encode(told).length;
+
+/** The graph that answers the loss and its gradients, at any rank, in an ordinary session of the runtime. */
+const clientFiles = nullable(object({ gradients: required(path) }));
 
 const share = real({ least: 0, below: 1 });
 
@@ -84,12 +93,20 @@ const fields = object({
       tokenizer: required(nullable(path)),
     }),
   ),
-  // Of other clients.
-  executorch: defaulted(anything, null),
-  pytorch: silent(anything, null),
-  android: silent(anything, null),
-  // The graph that answers the loss and its gradients, at any rank, in an ordinary session of the runtime.
-  web: silent(nullable(object({ gradients: required(path) })), null),
+  executorch: defaulted(
+    nullable(
+      object({
+        training: required(path),
+        inference: required(path),
+        base_weights: required(path),
+        portable: defaulted(list(path), []),
+      }),
+    ),
+    null,
+  ),
+  pytorch: silent(nullable(object({ config: required(path), weights: required(path) })), null),
+  android: silent(clientFiles, null),
+  web: silent(clientFiles, null),
   initial_adapter: defaulted(nullable(path), null),
   cost_model: required(costModel),
   versions: required(
@@ -138,10 +155,29 @@ function checkTogether(manifest: Manifest, place: string): void {
   if (strangers.length || !trainedModules(manifest).length) {
     refuse("untrained", strangers.slice(0, 3).join(", ") || "all modules", "some modules of the adapter");
   }
-  const sections = [...Object.values(manifest.graphs), ...Object.values(manifest.web ?? {})];
+  if (manifest.untrained.length && (manifest.executorch || manifest.pytorch)) {
+    refuse("untrained", manifest.untrained[0], "none, where other runtimes than ONNX's have files");
+  }
+  checkFiles(manifest);
+}
+
+/** Every file that is named is listed, and all that are listed can lie beside each other. */
+function checkFiles(manifest: Manifest): void {
+  const { graphs, executorch, pytorch, android, web, files } = manifest;
+  const programs = executorch && [executorch.training, executorch.inference, executorch.base_weights];
+  const sections = [graphs, programs, pytorch, android, web].flatMap((section) => Object.values(section ?? {}));
   const named = [...sections, manifest.initial_adapter].filter((own) => own !== null);
-  const unlisted = named.filter((own) => !Object.hasOwn(manifest.files, own));
+  const unlisted = named.filter((own) => !Object.hasOwn(files, own));
   if (unlisted.length) refuse("files", unlisted.join(", "), "every file that the manifest names");
+  const paths = Object.keys(files);
+  const taken = new Set([MANIFEST_NAME, ...paths.flatMap(foldersOf)]);
+  const clashing = [...paths.filter((own) => taken.has(own)), ...paths.filter((own) => own.startsWith(`${MANIFEST_NAME}/`))];
+  if (clashing.length) refuse("files", clashing[0], "files that can lie beside each other");
+}
+
+function foldersOf(own: string): string[] {
+  const parts = own.split("/");
+  return parts.slice(1).map((_, at) => parts.slice(0, at + 1).join("/"));
 }
 
 /** Reads manifest.json. Throws `bundle_invalid`. */

@@ -91,6 +91,9 @@ export function text(limits: { pattern?: RegExp; longest?: number } = {}): Kind<
   });
 }
 
+/** As Python's `str.isprintable` has it: no control, format or private character, and of blanks only the space. */
+export const PRINTABLE = /^(?: |[^\p{C}\p{Z}])*$/u;
+
 export function oneOf<const W extends readonly (string | number)[]>(...words: W): Kind<W[number]> {
   return plain((value, place) => {
     const found = words.find((word) => word === value);
@@ -135,9 +138,6 @@ export function table<T>(names: Kind<string>, kind: Kind<T>): Kind<Readonly<Reco
       Object.fromEntries(Object.entries(value).map(([name, item]) => [name, kind.written(item)])),
   };
 }
-
-/** Whatever stands there: for what other clients read. */
-export const anything: Kind<unknown> = plain((value) => value);
 
 /** A kind whose values are looked at once more: `check` throws where parts do not fit together. */
 export function checked<T>(kind: Kind<T>, check: (value: T, place: string) => void): Kind<T> {
@@ -192,7 +192,9 @@ function asObject(value: unknown, place: string): Record<string, unknown> {
 export function readMessage<T>(kind: Kind<T>, json: string | Uint8Array): T {
   let value: unknown;
   try {
-    const told = typeof json === "string" ? json : new TextDecoder("utf-8", { fatal: true }).decode(json);
+    // A mark before the beginning stays, and is no JSON.
+    const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+    const told = typeof json === "string" ? json : decoder.decode(json);
     value = JSON.parse(told);
   } catch (error) {
     throw new HetloraError("malformed_message", "a message is no JSON", { cause: error, got: error });

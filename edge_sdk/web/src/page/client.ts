@@ -1,6 +1,6 @@
 // The client of the service that serves this page, on what this browser tells of its device.
 import { EdgeClient } from "../client";
-import type { Database } from "../database/database";
+import { storedIfRoom, type Database } from "../database/database";
 import { ANY_TIME, type Conditions } from "../messages/conditions";
 import type { CapabilityReport } from "../messages/device";
 import { browserFacts } from "../probe/browser";
@@ -35,7 +35,6 @@ export async function openClient(
 ): Promise<PageClient> {
   const own: Conditions = { ...ANY_TIME, charging: settings.onlyWhileCharging, unmetered: settings.onlyUnmetered };
   let facts = await browserFacts(usableThreads());
-  const asking = setInterval(async () => (facts = await browserFacts(usableThreads())), 1000 * FACTS_SECONDS);
   const moment = () => momentOf(facts, new Date());
   const capabilities = async () => capabilitiesOf(facts, await keptRate(database));
   const client = await EdgeClient.open({
@@ -56,20 +55,26 @@ export async function openClient(
     onEvent,
     stop,
   });
+  const asking = setInterval(async () => (facts = await browserFacts(usableThreads())), 1000 * FACTS_SECONDS);
   return { client, capabilities, close: () => clearInterval(asking) };
 }
 
+/** The worker of this page: it trains, measures and answers. */
 export function startWorker(): Worker {
   return new Worker(new URL("worker.js", import.meta.url), { type: "module", name: "hetlora-training" });
 }
 
+/** The last rate that was measured here: there may be no room to keep it. */
+let measured: { at: number; threads: number; rate: number } | undefined;
+
 /** The rate of matrix products, measured once a day for each number of threads. */
 async function keptRate(database: Database): Promise<number> {
   const threads = usableThreads();
-  const kept = (await database.read(RATE_KEY)) as { at: number; threads: number; rate: number } | undefined;
+  const kept = measured ?? ((await database.read(RATE_KEY)) as typeof measured);
   const age = Date.now() / 1000 - (kept?.at ?? 0);
   if (kept?.threads === threads && age >= 0 && age < RATE_SECONDS) return kept.rate;
   const rate = await measuredMatmul(startWorker);
-  await database.write(new Map([[RATE_KEY, { at: Date.now() / 1000, threads, rate }]]));
+  measured = { at: Date.now() / 1000, threads, rate };
+  await storedIfRoom(() => database.write(new Map([[RATE_KEY, measured]])));
   return rate;
 }

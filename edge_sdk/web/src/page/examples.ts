@@ -2,12 +2,11 @@
 import type { Example } from "../batching/collation";
 import type { Database } from "../database/database";
 import { HetloraError } from "../errors/errors";
+import { parted, type Parted } from "./holdOut";
 
 const KEY = "page/examples";
+const HOLD_OUT_KEY = "page/hold_out_key";
 const MOST_EXAMPLES = 10_000;
-/** With so many every fifth is held out, never trained on, and scored before and after. */
-const LEAST_TO_HOLD_OUT = 10;
-const HELD_OUT_EVERY = 5;
 
 /** Reads lines of a label, a tab and a text; a line without a tab is a text alone. Throws `data_unreadable`. */
 export function parsedExamples(lines: string): Example[] {
@@ -39,22 +38,22 @@ export class Examples {
   }
 
   async keep(examples: readonly Example[]): Promise<void> {
-    await this.database.write(new Map([[KEY, examples]]));
+    const key = (await this.database.read(HOLD_OUT_KEY)) ?? crypto.getRandomValues(new Uint32Array(1))[0];
+    await this.database.write(new Map<string, unknown>([[KEY, examples], [HOLD_OUT_KEY, key]]));
   }
 
   /** Those to train on. */
   async trained(): Promise<Example[]> {
-    const all = await this.all();
-    return all.filter((_, at) => !isHeldOut(at, all.length));
+    return (await this.parted()).trained;
   }
 
   /** Those to score. */
   async heldOut(): Promise<Example[]> {
-    const all = await this.all();
-    return all.filter((_, at) => isHeldOut(at, all.length));
+    return (await this.parted()).heldOut;
   }
-}
 
-function isHeldOut(at: number, count: number): boolean {
-  return count >= LEAST_TO_HOLD_OUT && at % HELD_OUT_EVERY === HELD_OUT_EVERY - 1;
+  private async parted(): Promise<Parted> {
+    const key = await this.database.read(HOLD_OUT_KEY);
+    return parted(await this.all(), typeof key === "number" ? key : 0);
+  }
 }

@@ -1,8 +1,6 @@
 // What the user has set, kept over a reload.
 import type { Database } from "../database/database";
 
-const KEY = "page/settings";
-
 export interface PageSettings {
   population: string;
   enrolmentToken: string;
@@ -20,10 +18,15 @@ const FRESH: PageSettings = {
   isRunning: false,
 };
 
+const keyOf = (name: string): string => `page/settings/${name}`;
+
 export async function keptSettings(database: Database): Promise<PageSettings> {
-  return { ...FRESH, ...((await database.read(KEY)) as Partial<PageSettings> | undefined) };
+  const names = Object.keys(FRESH) as (keyof PageSettings)[];
+  const kept = await Promise.all(names.map(async (name) => [name, await database.read(keyOf(name))] as const));
+  return { ...FRESH, ...Object.fromEntries(kept.filter(([name, value]) => typeof value === typeof FRESH[name])) };
 }
 
-export async function keepSettings(database: Database, settings: PageSettings): Promise<void> {
-  await database.write(new Map([[KEY, settings]]));
+/** Keeps what was changed, in one write; each setting for itself, so that what another tab has set stays. */
+export async function keepSettings(database: Database, changed: Partial<PageSettings>): Promise<void> {
+  await database.write(new Map(Object.entries(changed).map(([name, value]) => [keyOf(name), value])));
 }

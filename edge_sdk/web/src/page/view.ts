@@ -1,12 +1,12 @@
 // What the page shows: words and curves put into its elements.
 import type { CapabilityReport, Offer } from "../messages/device";
 import { boundInWords } from "../planning/explanation";
+import { MIB } from "../planning/forecast";
 import type { RankChoice } from "../planning/planner";
 import type { SessionEvent, Visit } from "../session/visit";
 import type { TrainingEvent } from "../training/onnxTrainer";
-import { drawCurve, type Point } from "./curve";
+import { drawCurve, withPoint, type Point } from "./curve";
 
-const MIB = 2 ** 20;
 const KEPT = "hetlora-shown";
 
 /** An element of the page by its id. */
@@ -40,7 +40,20 @@ interface Shown {
 const NOTHING: Shown = { plan: "", steps: 0, losses: [], accuracies: [] };
 
 function kept(): Shown {
-  return { ...NOTHING, ...(JSON.parse(sessionStorage.getItem(KEPT) ?? "{}") as Partial<Shown>) };
+  try {
+    return { ...NOTHING, ...(JSON.parse(sessionStorage.getItem(KEPT) ?? "{}") as Partial<Shown>) };
+  } catch {
+    return NOTHING; // no storage, or nothing that was written here
+  }
+}
+
+/** A training does not end because something of it cannot be shown. */
+function safely(show: () => void): void {
+  try {
+    show();
+  } catch (error) {
+    console.error(error);
+  }
 }
 
 /** Shows what happens on a visit. */
@@ -48,18 +61,23 @@ export class View {
   private shown = NOTHING;
 
   constructor() {
-    addEventListener("pagehide", () => sessionStorage.setItem(KEPT, JSON.stringify(this.shown)));
+    addEventListener("pagehide", () => safely(() => sessionStorage.setItem(KEPT, JSON.stringify(this.shown))));
   }
 
   take(event: SessionEvent | TrainingEvent): void {
-    if (event.kind === "rank_chosen" && event.offer.kind === "train") this.show({ ...NOTHING, plan: planInWords(event.choice, event.offer) });
+    safely(() => this.taken(event));
+  }
+
+  private taken(event: SessionEvent | TrainingEvent): void {
+    const isTraining = event.kind === "rank_chosen" && event.offer.kind === "train";
+    if (isTraining) this.show({ ...NOTHING, plan: planInWords(event.choice, event.offer) });
     if (event.kind === "resumed") this.show(upTo(event.step, kept()));
     if (event.kind === "step") {
-      const losses = [...this.shown.losses, { step: event.step, value: event.loss }];
+      const losses = withPoint(this.shown.losses, { step: event.step, value: event.loss });
       this.show({ ...this.shown, steps: event.steps, losses });
     } else if (event.kind === "score") {
       if (event.score.accuracy === null) return;
-      const accuracies = [...this.shown.accuracies, { step: event.step, value: event.score.accuracy }];
+      const accuracies = withPoint(this.shown.accuracies, { step: event.step, value: event.score.accuracy });
       this.show({ ...this.shown, steps: event.steps, accuracies });
     } else {
       const words = inWords(event);
@@ -80,8 +98,10 @@ export class View {
 
   /** How a visit ended. */
   ended(visit: Visit): void {
-    this.note(`${visit.outcome.replaceAll("_", " ")}: ${visit.reason}`);
-    if (visit.outcome === "accepted") say("merged", String(Number(element("merged").textContent) + 1));
+    safely(() => {
+      this.note(`${visit.outcome.replaceAll("_", " ")}: ${visit.reason}`);
+      if (visit.outcome === "accepted") say("merged", String(Number(element("merged").textContent) + 1));
+    });
   }
 
   note(words: string): void {

@@ -30,6 +30,12 @@ interface Navigator0 {
   getBattery?: () => Promise<{ charging: boolean; level: number }>;
 }
 
+/** Whether this browser tells at all whether it is charging, and of what kind its network is. */
+export function toldByBrowser(): { charging: boolean; network: boolean } {
+  const asked = navigator as Navigator & Navigator0;
+  return { charging: asked.getBattery !== undefined, network: asked.connection?.type !== undefined };
+}
+
 /** Asks the browser. */
 export async function browserFacts(threads: number): Promise<BrowserFacts> {
   const asked = navigator as Navigator & Navigator0;

@@ -1,14 +1,14 @@
 // The assignment that a device is at, in its database: from there the next page goes on.
-import { readBytes, type Changes, type Database, type Kept } from "../database/database";
+import type { Changes, Database, Kept } from "../database/database";
 import { HetloraError, isError } from "../errors/errors";
 import { report as reportKind, type Offer, type Report } from "../messages/device";
 import { messageText, readMessage, type Kind } from "../messages/schema";
+import { droppedParts, keptParts, part } from "./parts";
 import { isLegal, isOver, type Progress } from "./progress";
 import { keptRunTensors, runTensors, type RunTensors } from "./runTensors";
 import { terms as termsKind, trained as trainedKind, type Terms, type Trained } from "./terms";
 
 const ROW = "assignment";
-const PART = "assignment/";
 
 /** What is known of the one assignment. Messages are JSON texts; `starts` are those since the last checkpoint. */
 interface Row {
@@ -30,11 +30,14 @@ export interface AssignmentStatus {
   steps: number;
 }
 
-/** What a device delivers; `errors` stay on it: what rounding left out, once this is accepted. */
+/** What a device delivers. */
 export interface Update {
   bytes: Uint8Array;
   report: Report;
+  /** What rounding left out; stays on the device once this is accepted. */
   errors: Uint8Array | null;
+  /** lora_B of this update where it stays on the device, for the next round of the run; null once it is kept. */
+  unkeptFactors: Uint8Array | null;
 }
 
 /**
@@ -67,40 +70,41 @@ export class AssignmentStore {
       assignmentId: offer.assignment_id, runId: offer.run_id, progress: "offered",
       steps: offer.training.steps, trainedSteps: 0, starts: 0, terms: null, trained: null, report: null,
     };
-    await this.put(fresh, await this.withoutParts());
+    await this.put(fresh, await droppedParts(this.database));
   }
 
   /** The service has said what is to be done, and all that it sends for that is here. */
   async taken(agreed: Terms, received: Uint8Array): Promise<void> {
     const row = await this.moved("taken");
     // All that came stays: of the starts this one alone counts on.
-    await this.put({ ...row, starts: Math.min(row.starts, 1), terms: messageText(termsKind, agreed) }, new Map([[`${PART}received`, received]]));
+    const noted = { ...row, starts: Math.min(row.starts, 1), terms: messageText(termsKind, agreed) };
+    await this.put(noted, await keptParts({ received }));
   }
 
   /** What the offer was taken at and what came, if the assignment is taken and not yet trained. */
   async agreed(): Promise<{ terms: Terms; received: Uint8Array } | null> {
     const row = await this.row();
     const agreed = parsed(termsKind, row?.terms);
-    const received = await readBytes(this.database, `${PART}received`);
+    const received = await part(this.database, "received");
     return agreed && received ? { terms: agreed, received } : null;
   }
 
   /** Forgets all but the offer, as what is stored cannot be used. */
   async beginAnew(): Promise<void> {
     const row = await this.moved("offered");
-    await this.put({ ...row, trainedSteps: 0, terms: null, trained: null, report: null }, await this.withoutParts());
+    await this.put({ ...row, trainedSteps: 0, terms: null, trained: null, report: null }, await droppedParts(this.database));
   }
 
   /** Keeps a checkpoint in the place of the one before. */
   async checkpointed(so: Trained, state: Uint8Array): Promise<void> {
     const row = await this.moved("training");
     const noted = { ...row, trained: messageText(trainedKind, so), trainedSteps: so.steps, starts: 0 };
-    await this.put(noted, new Map([[`${PART}checkpoint`, state]]));
+    await this.put(noted, await keptParts({ checkpoint: state }));
   }
 
   async checkpoint(): Promise<{ trained: Trained; state: Uint8Array } | null> {
     const so = parsed(trainedKind, (await this.row())?.trained);
-    const state = await readBytes(this.database, `${PART}checkpoint`);
+    const state = await part(this.database, "checkpoint");
     return so && state ? { trained: so, state } : null;
   }
 
@@ -115,16 +119,12 @@ export class AssignmentStore {
     if (row) await this.put({ ...row, starts: Math.max(0, row.starts + change) }, new Map());
   }
 
-  /**
-   * Training is over: keeps the update, and drops what it was made from. `privateFactors` are for the next round of
-   * the run; they belong to this update.
-   */
-  async trained(update: Update, privateFactors: Uint8Array | null): Promise<void> {
+  /** Training is over: keeps the update, and drops what it was made from. */
+  async trained(update: Update): Promise<void> {
     const row = await this.moved("trained");
-    const changes = await this.withoutParts();
-    changes.set(`${PART}update`, update.bytes);
-    if (update.errors) changes.set(`${PART}errors`, update.errors);
-    const kept = await this.forRun("private_factors", row, privateFactors);
+    const files = { update: update.bytes, ...(update.errors ? { errors: update.errors } : {}) };
+    const changes = [...(await droppedParts(this.database)), ...(await keptParts(files))];
+    const kept = await this.forRun("private_factors", row, update.unkeptFactors);
     const steps = { trainedSteps: update.report.steps, starts: 0 };
     await this.put({ ...row, ...steps, report: messageText(reportKind, update.report) }, new Map([...changes, ...kept]));
   }
@@ -133,15 +133,17 @@ export class AssignmentStore {
   async update(): Promise<Update | null> {
     const row = await this.row();
     const report = row?.progress === "trained" ? parsed(reportKind, row.report) : null;
-    const bytes = await readBytes(this.database, `${PART}update`);
+    const bytes = await part(this.database, "update");
     if (!report || !bytes) return null;
-    return { bytes, report, errors: (await readBytes(this.database, `${PART}errors`)) ?? null };
+    return { bytes, report, errors: await part(this.database, "errors"), unkeptFactors: null };
   }
 
-  /** The service has answered for the update; what rounding has left out is kept for the run. */
-  async delivered(errors: Uint8Array | null): Promise<void> {
+  /** The service has answered for the update; what belongs to the run's next round is kept for the run. */
+  async delivered(errors: Uint8Array | null, unkeptFactors: Uint8Array | null): Promise<void> {
     const row = await this.moved("delivered");
-    await this.end(row, "delivered", await this.forRun("rounding_errors", row, errors));
+    const left = await this.forRun("rounding_errors", row, errors);
+    const factors = await this.forRun("private_factors", row, unkeptFactors);
+    await this.end(row, "delivered", new Map([...left, ...factors]));
   }
 
   /** What is kept of a run from round to round. */
@@ -167,16 +169,12 @@ export class AssignmentStore {
   }
 
   private async end(row: Row, progress: Progress, others: ReadonlyMap<string, Kept>): Promise<void> {
-    const changes = new Map([...(await this.withoutParts()), ...others]);
+    const changes = new Map([...(await droppedParts(this.database)), ...others]);
     await this.put({ ...row, progress, terms: null, trained: null, report: null }, changes);
   }
 
   private async put(row: Row, others: ReadonlyMap<string, Kept>): Promise<void> {
     await this.database.write(new Map([...others, [ROW, row]]));
-  }
-
-  private async withoutParts(): Promise<Map<string, Kept>> {
-    return new Map((await this.database.keys(PART)).map((key) => [key, undefined]));
   }
 }
 

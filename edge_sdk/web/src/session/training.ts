@@ -1,4 +1,5 @@
 // Local training: steps until they are done or the time is up, with checkpoints on the way.
+import { storedIfRoom } from "../database/database";
 import { HetloraError, isError } from "../errors/errors";
 import type { Adapter } from "../tensors/adapter";
 import { adapterBytes } from "../tensors/adapter";
@@ -40,11 +41,11 @@ export async function countedStart<T>(store: AssignmentStore, work: () => Promis
       expected: `one after ${MOST_STARTS} at the latest`,
     });
   }
-  await store.countStart(1);
+  const isCounted = await storedIfRoom(() => store.countStart(1));
   try {
     return await work();
   } finally {
-    await store.countStart(-1);
+    if (isCounted) await storedIfRoom(() => store.countStart(-1));
   }
 }
 
@@ -115,8 +116,9 @@ export class LocalTraining {
     try {
       await this.open.restore(checkpoint.state);
     } catch (error) {
-      if (!isError(error, "spec_mismatch")) throw error;
-      return 0; // no longer its own: it begins at the beginning
+      // Of another adapter, or no longer what was written: it begins at the beginning.
+      if (!isError(error, "invalid_input")) throw error;
+      return 0;
     }
     this.so = checkpoint.trained;
     this.limits.onResumed(checkpoint.trained.steps);
@@ -127,15 +129,12 @@ export class LocalTraining {
   private async keep(): Promise<void> {
     const so = this.so;
     if (!so) return;
-    try {
-      await this.pace.make(async () => {
-        const state = await this.open.checkpoint();
-        await this.store.checkpointed(so, state);
-        return state.length;
-      });
-    } catch (error) {
-      if (!isError(error, "unavailable")) throw error;
-    }
+    const make = async () => {
+      const state = await this.open.checkpoint();
+      await this.store.checkpointed(so, state);
+      return state.length;
+    };
+    await storedIfRoom(() => this.pace.make(make));
   }
 
   private secondsHere(): number {

@@ -3,7 +3,7 @@ import { Assignment, told } from "./assignment";
 import type { Update } from "./assignmentStore";
 import { plannerOf } from "./choosing";
 import { countedStart, LocalTraining, type TrainingResult } from "./training";
-import { keptUpdate, type Taken } from "./updates";
+import { keptUpdate, noteDelivered, type Taken } from "./updates";
 import { NOT_ALLOWED_SECONDS, type Visit } from "./visit";
 
 /** Trains on this device's examples, and delivers what was learned. */
@@ -72,9 +72,7 @@ export class TrainingAssignment extends Assignment {
     await tools.uploads.deliver(offer.assignment_id, update.bytes, () => this.checkStop());
     tools.onEvent({ kind: "uploaded", sizeBytes: update.bytes.length });
     const receipt = await tools.service.submit(offer.assignment_id, update.report);
-    // Nothing was sent, as it were, where the service had no more use for it.
-    await tools.assignments.delivered(receipt.state === "accepted" ? update.errors : null);
-    await tools.downloads.dropLeftovers();
+    await noteDelivered(update, receipt.state === "accepted", tools);
     tools.onEvent({ kind: "submitted", report: update.report, receipt });
     return { ...about, ...told(receipt), report: update.report };
   }

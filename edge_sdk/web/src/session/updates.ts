@@ -1,6 +1,7 @@
 // From a trained adapter to what is delivered of it: pruned, cut to what the plan asks for, and reported.
 import { roundOf } from "../adapters/adapters";
 import { sha256Of } from "../bytes";
+import { storedIfRoom } from "../database/database";
 import type { Offer, Report } from "../messages/device";
 import type { Manifest } from "../messages/manifest";
 import { adapterRank, type Adapter } from "../tensors/adapter";
@@ -31,7 +32,7 @@ export async function takenOf(
   return { terms, manifest, received, begun: kept ? withPrivateFactors(kept, received) : received };
 }
 
-/** Makes the update of a training, and keeps it with all that belongs to it. */
+/** Makes the update of a training, and keeps it; where there is no room it is delivered from memory. */
 export async function keptUpdate(
   offer: Offer, { terms, manifest, received, begun }: Taken, result: TrainingResult, tools: Equipment,
 ): Promise<Update> {
@@ -56,9 +57,22 @@ export async function keptUpdate(
   }
   const { bytes, errors } = contract(adapter, adaptation, received, owed);
   const report = await reportOf(bytes, newRank, terms, result);
-  const update = { bytes, report, errors: adaptation.error_feedback ? writeSafetensors(errors) : null };
-  await tools.assignments.trained(update, adaptation.private_lora_B ? privateFactorsToBytes(adapter) : null);
-  return update;
+  const update: Update = {
+    bytes, report,
+    errors: adaptation.error_feedback ? writeSafetensors(errors) : null,
+    unkeptFactors: adaptation.private_lora_B ? privateFactorsToBytes(adapter) : null,
+  };
+  const isKept = await storedIfRoom(() => tools.assignments.trained(update));
+  return isKept ? { ...update, unkeptFactors: null } : update;
+}
+
+/** Notes a delivery; an update that is stored and finds no room stays so, and is asked about before the next one. */
+export async function noteDelivered(update: Update, isAccepted: boolean, tools: Equipment): Promise<void> {
+  await storedIfRoom(async () => {
+    // Nothing was sent, as it were, where the service had no more use for it.
+    await tools.assignments.delivered(isAccepted ? update.errors : null, update.unkeptFactors);
+    await tools.downloads.dropLeftovers();
+  });
 }
 
 async function reportOf(bytes: Uint8Array, rank: number, terms: Terms, result: TrainingResult): Promise<Report> {

@@ -103,7 +103,7 @@ export class Visitor {
     try {
       const receipt = await service.submit(assignmentId, update.report);
       if (receipt.state !== "accepted") return false;
-      await assignments.delivered(update.errors);
+      await assignments.delivered(update.errors, update.unkeptFactors);
       onEvent({ kind: "submitted", report: update.report, receipt });
       return true;
     } catch (error) {

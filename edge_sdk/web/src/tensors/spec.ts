@@ -1,6 +1,6 @@
 // What every adapter of one bundle has in common.
 import { HetloraError } from "../errors/errors";
-import { checked, integer, list, object, real, required, text, type Of } from "../messages/schema";
+import { checked, integer, list, object, PRINTABLE, real, refuse, required, text, type Of } from "../messages/schema";
 
 // Far above any model for small devices, and far below what memory and file formats can take.
 const MAX_FEATURES = 2 ** 24;
@@ -12,7 +12,7 @@ const features = integer({ least: 1, most: MAX_FEATURES });
 
 /** One linear layer that LoRA adapts: y = W x with W of (out_features, in_features). */
 const moduleSpec = object({
-  name: required(text({ pattern: /^\P{C}+$/u })),
+  name: required(checked(text({ pattern: PRINTABLE }), (own, place) => own || refuse(place, own, "a name"))),
   in_features: required(features),
   out_features: required(features),
 });

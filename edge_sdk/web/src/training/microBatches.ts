@@ -1,7 +1,8 @@
 // A batch in parts whose losses and gradients add up to those of the whole.
+import { IGNORED_LABEL } from "../batching/collation";
 import type { Batch, Input } from "../runtimes/base";
 
-export const IGNORED_LABEL = -100n;
+const IGNORED = BigInt(IGNORED_LABEL);
 
 /**
  * Parts of at most `mostRows` rows, each with its share of the mean over the whole batch.
@@ -32,7 +33,7 @@ export function scoredPlaces(labels: Input, isShifted: boolean): number[] {
   const data = labels.data as BigInt64Array;
   return Array.from({ length: rows }, (_, row) => {
     const scored = data.subarray(row * width + (isShifted ? 1 : 0), (row + 1) * width);
-    return scored.reduce((count, label) => count + (label === IGNORED_LABEL ? 0 : 1), 0);
+    return scored.reduce((count, label) => count + (label === IGNORED ? 0 : 1), 0);
   });
 }
 

@@ -47,7 +47,7 @@ function classified(logits: Tensor, labels: readonly number[]): { loss: number; 
   let [loss, right] = [0, 0];
   labels.forEach((label, row) => {
     const own = logits.data.subarray(row * width, (row + 1) * width);
-    const most = Math.max(...own);
+    const most = own.reduce((best, logit) => Math.max(best, logit), -Infinity);
     loss += Math.log(own.reduce((sum, logit) => sum + Math.exp(logit - most), 0)) - ((own[label] as number) - most);
     if (own.indexOf(most) === label) right += 1;
   });

@@ -3,6 +3,7 @@ import { TextClassifier } from "../adapters/classifier";
 import type { ClassifierOpening } from "../adapters/opening";
 import { HetloraError } from "../errors/errors";
 import { measureMatmul, openProduct } from "../probe/matmul";
+import { checkWebMemory } from "../probe/webMemory";
 import { configure } from "../runtimes/onnxLibrary";
 import { usableThreads } from "../runtimes/webAssembly";
 import { failed, type Call } from "./calls";
@@ -16,6 +17,8 @@ let classifier: TextClassifier | null = null;
 configure(new URL(".", import.meta.url).href, usableThreads());
 
 const METHODS: Record<string, (argument: never) => unknown> = {
+  hold: (lock: string) => held(lock),
+  checkMemory: checkWebMemory,
   measure: () => measureMatmul(usableThreads()),
   load: () => openProduct().then((session) => session.release()),
   open: async (opening: ModelOpening) => {
@@ -36,6 +39,13 @@ const METHODS: Record<string, (argument: never) => unknown> = {
   restore: (state: Uint8Array) => opened().restore(state),
   factors: () => opened().factors(),
 };
+
+/** Takes a lock and never gives it back: the browser does, when this worker is no more. */
+function held(lock: string): Promise<void> {
+  return new Promise((isHeld, fail) => {
+    navigator.locks.request(lock, () => (isHeld(), new Promise(() => undefined))).catch(fail);
+  });
+}
 
 function opened(): OpenModel {
   if (model === null) throw new HetloraError("state_conflict", "no model is open");

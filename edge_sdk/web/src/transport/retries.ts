@@ -21,8 +21,11 @@ export interface Pauses {
  * How long to wait after so many failures in a row: what was asked for, and a time drawn from zero to a bound
  * that doubles, so that devices which failed together do not come back together.
  */
-export function fullJitter(failures: number, askedSeconds: number, random: () => number): number {
-  return askedSeconds + random() * Math.min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (failures - 1));
+export function fullJitter(
+  failures: number, askedSeconds: number, random: () => number,
+  firstSeconds = FIRST_WAIT_SECONDS, longestSeconds = LONGEST_WAIT_SECONDS,
+): number {
+  return askedSeconds + random() * Math.min(longestSeconds, firstSeconds * 2 ** (failures - 1));
 }
 
 /** Does it until it succeeds, or fails for good: the last of `MAX_TRIES` throws what it met. */

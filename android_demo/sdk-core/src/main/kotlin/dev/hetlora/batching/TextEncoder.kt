@@ -4,12 +4,11 @@ import dev.hetlora.batching.tokenizer.SpecialToken
 import dev.hetlora.batching.tokenizer.Tokenizer
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
+import dev.hetlora.training.ATTENTION_MASK
 import dev.hetlora.training.Batch
+import dev.hetlora.training.INPUT_IDS
 import dev.hetlora.training.Int64Tensor
-
-const val INPUT_IDS = "input_ids"
-const val ATTENTION_MASK = "attention_mask"
-const val TOKEN_TYPE_IDS = "token_type_ids"
+import dev.hetlora.training.TOKEN_TYPE_IDS
 
 /** Rows of every batch and tokens of every text, where a bundle is stamped for them; null is any. */
 data class FixedSizes(val rows: Int? = null, val tokens: Int? = null)

@@ -6,11 +6,14 @@ import dev.hetlora.folder.DeviceFiles
 import dev.hetlora.messages.ObjectRef
 import dev.hetlora.identity.sha256Of
 import dev.hetlora.transport.Downloads
+import dev.hetlora.units.MIB
 import java.io.File
 
 /** What stays free for the update, the examples and whatever else lives on the device. */
-const val DISK_RESERVE_BYTES = 64L * 1024 * 1024
-private const val FOLDER = "bundles"
+const val DISK_RESERVE_BYTES = 64 * MIB
+
+/** Where bundles lie, by digest. */
+internal const val BUNDLES = "bundles"
 
 /** A bundle on the device: its manifest, and the folder where those of its files lie that were asked for. */
 class Bundle(val manifest: Manifest, val digest: String, val folder: File)
@@ -20,13 +23,15 @@ class Bundle(val manifest: Manifest, val digest: String, val folder: File)
  *
  * A file is hashed when a process first uses it, and after that looked at by its size alone. One that fails is
  * fetched again. Where the disk has no room for a bundle, other downloads that were cut go, and then other bundles,
- * the one that was not used for longest first.
+ * the one that was not used for longest first; none of it where all of it would not be enough.
  *
+ * @param needed names the bundles that stay all the same, by digest.
  * @param freeBytes how much the disk of a folder has free.
  */
 class BundleCache(
     private val files: DeviceFiles,
     private val downloads: Downloads,
+    private val needed: () -> Set<String> = { emptySet() },
     private val freeBytes: (File) -> Long = { it.usableSpace },
 ) {
     private val hashed = mutableSetOf<String>()
@@ -45,7 +50,7 @@ class BundleCache(
                 expected = "up to $MAX_MANIFEST_BYTES bytes",
             )
         }
-        val path = "$FOLDER/${ref.sha256}/$MANIFEST_NAME"
+        val path = "$BUNDLES/${ref.sha256}/$MANIFEST_NAME"
         if (!holds(path, ref)) fetch(ref, path, MANIFEST_NAME)
         return parseManifest(checkNotNull(files.read(path)))
     }
@@ -58,17 +63,34 @@ class BundleCache(
      */
     fun bundle(ref: ObjectRef, wanted: (Manifest) -> Set<String>): Bundle {
         val manifest = manifest(ref)
-        val folder = "$FOLDER/${ref.sha256}"
-        val missing = wanted(manifest).sorted().map { it to listed(manifest, it) }
-            .filterNot { (name, file) -> holds("$folder/$name", file) }
+        val folder = "$BUNDLES/${ref.sha256}"
+        val missing = missing(ref, wanted)
         makeRoom(ref, missing.map { (_, file) -> file })
         missing.forEach { (name, file) -> fetch(file, "$folder/$name", name) }
         files.file(folder).setLastModified(System.currentTimeMillis()) // used now: see `others`
         return Bundle(manifest, ref.sha256, files.file(folder))
     }
 
+    /**
+     * Have room for what is missing of a bundle, before the service is told that it is taken.
+     *
+     * @throws HetloraException as of [bundle].
+     */
+    fun makeRoom(ref: ObjectRef, wanted: (Manifest) -> Set<String>) =
+        makeRoom(ref, missing(ref, wanted).map { (_, file) -> file })
+
+    /** What is to be fetched still of a bundle; errors as of [manifest]. */
+    fun missingBytes(ref: ObjectRef, wanted: (Manifest) -> Set<String>): Long =
+        missing(ref, wanted).sumOf { (_, file) -> file.sizeBytes - downloads.arrivedBytes(file) }
+
     /** Hash what is there of all bundles once more before its next use, as one turned out unusable. */
     fun doubt() = hashed.clear()
+
+    private fun missing(ref: ObjectRef, wanted: (Manifest) -> Set<String>): List<Pair<String, ObjectRef>> {
+        val manifest = manifest(ref)
+        return wanted(manifest).sorted().map { it to listed(manifest, it) }
+            .filterNot { (name, file) -> holds("$BUNDLES/${ref.sha256}/$name", file) }
+    }
 
     private fun listed(manifest: Manifest, name: String): ObjectRef = manifest.files[name] ?: throw HetloraException(
         ErrorCode.BUNDLE_INVALID,
@@ -92,24 +114,35 @@ class BundleCache(
     private fun makeRoom(ref: ObjectRef, missing: List<ObjectRef>) {
         val wantedBytes = missing.sumOf { it.sizeBytes - downloads.arrivedBytes(it) }
         if (hasRoom(wantedBytes)) return
+        val others = others(ref)
+        val otherBytes = others.sumOf { bytesOf(files.file("$BUNDLES/$it")) }
+        checkRoom(wantedBytes, downloads.leftoverBytes(but = missing) + otherBytes)
         downloads.dropLeftovers(but = missing)
-        for (other in others(ref)) {
+        for (other in others) {
             if (hasRoom(wantedBytes)) return
-            files.remove("$FOLDER/$other")
-            hashed.removeAll { it.startsWith("$FOLDER/$other/") }
+            files.remove("$BUNDLES/$other")
+            hashed.removeAll { it.startsWith("$BUNDLES/$other/") }
         }
-        if (hasRoom(wantedBytes)) return
+        checkRoom(wantedBytes)
+    }
+
+    private fun checkRoom(wantedBytes: Long, removableBytes: Long = 0) {
+        val free = freeBytes(files.file(BUNDLES))
+        if (wantedBytes <= free - DISK_RESERVE_BYTES + removableBytes) return
         throw HetloraException(
             ErrorCode.DEVICE_TOO_SMALL,
             "the disk has no room for the bundle",
-            got = "${freeBytes(files.file(FOLDER))} bytes free",
+            got = "$free bytes free, and $removableBytes that could go",
             expected = "$wantedBytes and $DISK_RESERVE_BYTES in reserve",
         )
     }
 
+    /** What may go, the one that was not used for longest first. */
     private fun others(ref: ObjectRef): List<String> =
-        files.list(FOLDER).filter { it != ref.sha256 }.sortedBy { files.file("$FOLDER/$it").lastModified() }
+        (files.list(BUNDLES) - ref.sha256 - needed()).sortedBy { files.file("$BUNDLES/$it").lastModified() }
+
+    private fun bytesOf(folder: File): Long = folder.walk().filter { it.isFile }.sumOf { it.length() }
 
     private fun hasRoom(wantedBytes: Long): Boolean =
-        wantedBytes == 0L || wantedBytes + DISK_RESERVE_BYTES <= freeBytes(files.file(FOLDER))
+        wantedBytes == 0L || wantedBytes <= freeBytes(files.file(BUNDLES)) - DISK_RESERVE_BYTES
 }

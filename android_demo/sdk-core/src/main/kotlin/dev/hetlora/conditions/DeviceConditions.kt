@@ -5,6 +5,7 @@ import dev.hetlora.errors.HetloraException
 import dev.hetlora.messages.Conditions
 import dev.hetlora.planning.decimals
 import dev.hetlora.planning.general
+import dev.hetlora.planning.mib
 import dev.hetlora.probe.LinuxSources
 import dev.hetlora.probe.NetworkKind
 import dev.hetlora.probe.Sources
@@ -16,7 +17,6 @@ import java.time.format.DateTimeFormatter
 /** What an app knows of its device: no answer, null or an exception is unknown. */
 typealias Told = () -> Boolean?
 
-private const val MIB = 1024.0 * 1024
 private val hoursAndMinutes = DateTimeFormatter.ofPattern("HH:mm")
 
 /**
@@ -100,7 +100,7 @@ class DeviceConditions(
         val least = asked.minFreeMemoryBytes ?: return null
         val available = sources.memory()?.availableBytes
         if (available == null || available >= least) return null
-        return "${decimals(available / MIB, 0)} MiB of memory are free, ${decimals(least / MIB, 0)} are to stay so"
+        return "${mib(available)} MiB of memory are free, ${mib(least)} are to stay so"
     }
 
     private fun time(asked: Conditions): String? {

@@ -1,5 +1,6 @@
 package dev.hetlora.folder
 
+import java.io.Closeable
 import java.io.File
 import java.io.OutputStream
 
@@ -36,6 +37,14 @@ interface DeviceFiles {
 
     /** Remove a file, or a folder with all in it, if it is there. */
     fun remove(path: String)
+
+    /**
+     * Hold the folder against other clients, of this process and of others, until what this answers is closed or
+     * the process ends, however it ends.
+     *
+     * @throws dev.hetlora.errors.HetloraException `settings_invalid`: another client is at work in it.
+     */
+    fun lock(): Closeable
 }
 
 private const val TEMPORARY = ".tmp"

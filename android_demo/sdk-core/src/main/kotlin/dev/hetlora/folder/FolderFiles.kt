@@ -1,7 +1,6 @@
 package dev.hetlora.folder
 
-import dev.hetlora.errors.ErrorCode
-import dev.hetlora.errors.HetloraException
+import java.io.Closeable
 import java.io.File
 import java.io.FileOutputStream
 import java.io.FilterOutputStream
@@ -13,10 +12,10 @@ import java.nio.file.Files
 import java.nio.file.StandardCopyOption
 import java.nio.file.StandardOpenOption
 
-/** The files of a folder on the disk, which is made. */
+/** The files of a folder on the disk, which is made; what is made is closed to other users of the machine. */
 class FolderFiles(private val root: File) : DeviceFiles {
     init {
-        telling("the device's folder cannot be made") { Files.createDirectories(root.toPath()) }
+        telling("the device's folder cannot be made") { makeFolder(root) }
     }
 
     override fun file(path: String): File = File(root, path)
@@ -29,7 +28,8 @@ class FolderFiles(private val root: File) : DeviceFiles {
     override fun list(folder: String): List<String> = file(folder).list()?.sorted().orEmpty()
 
     override fun write(path: String, append: Boolean): OutputStream = telling("$path cannot be written") {
-        Files.createDirectories(file(path).parentFile.toPath())
+        makeFolder(file(path).parentFile)
+        makeFile(file(path))
         TellingStream(path, FileOutputStream(file(path), append))
     }
 
@@ -38,7 +38,7 @@ class FolderFiles(private val root: File) : DeviceFiles {
     }
 
     override fun rename(path: String, target: String) = telling("$target cannot be written") {
-        Files.createDirectories(file(target).parentFile.toPath())
+        makeFolder(file(target).parentFile)
         Files.move(file(path).toPath(), file(target).toPath(), StandardCopyOption.ATOMIC_MOVE)
         flushFolder(file(target).parentFile)
     }
@@ -48,7 +48,9 @@ class FolderFiles(private val root: File) : DeviceFiles {
         if (found.exists() && !found.deleteRecursively()) throw IOException("refused")
     }
 
-    private fun flushFolder(folder: File) {
+    override fun lock(): Closeable = lockFolder(root)
+
+    private fun flushFolder(folder: File) = uninterrupted {
         try {
             FileChannel.open(folder.toPath(), StandardOpenOption.READ).use { it.force(true) }
         } catch (error: IOException) {
@@ -58,15 +60,13 @@ class FolderFiles(private val root: File) : DeviceFiles {
 }
 
 private class TellingStream(private val path: String, stream: OutputStream) : FilterOutputStream(stream) {
-    override fun write(bytes: ByteArray, offset: Int, count: Int) =
-        telling("$path cannot be written") { out.write(bytes, offset, count) }
-}
+    override fun write(byte: Int) = told { out.write(byte) }
 
-private fun <Result> telling(what: String, action: () -> Result): Result = try {
-    action()
-} catch (error: IOException) {
-    // Neither the JDK nor Android tells a full disk by anything but the system's words.
-    val isFull = error.message.orEmpty().let { "No space left" in it || "ENOSPC" in it || "quota" in it }
-    val code = if (isFull) ErrorCode.DISK_FULL else ErrorCode.UNAVAILABLE
-    throw HetloraException(code, what, got = error.message, cause = error)
+    override fun write(bytes: ByteArray, offset: Int, count: Int) = told { out.write(bytes, offset, count) }
+
+    override fun flush() = told { out.flush() }
+
+    override fun close() = told { out.close() }
+
+    private fun told(action: () -> Unit) = telling("$path cannot be written", action)
 }

@@ -2,6 +2,7 @@ package dev.hetlora.identity
 
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
+import dev.hetlora.folder.telling
 import java.io.File
 import java.security.MessageDigest
 
@@ -11,8 +12,12 @@ private const val HEX_DIGITS = "0123456789abcdef"
 /** The SHA-256 of bytes in hexadecimal: the name of everything stored or sent. */
 fun sha256Of(data: ByteArray): String = hexOf(MessageDigest.getInstance("SHA-256").digest(data))
 
-/** The SHA-256 of a file in hexadecimal, read in pieces. */
-fun sha256Of(file: File): String {
+/**
+ * The SHA-256 of a file in hexadecimal, read in pieces.
+ *
+ * @throws HetloraException `unavailable`: it cannot be read.
+ */
+fun sha256Of(file: File): String = telling("${file.name} cannot be read") {
     val digest = MessageDigest.getInstance("SHA-256")
     file.inputStream().use { stream ->
         val piece = ByteArray(PIECE_BYTES)
@@ -22,7 +27,7 @@ fun sha256Of(file: File): String {
             digest.update(piece, 0, count)
         }
     }
-    return hexOf(digest.digest())
+    hexOf(digest.digest())
 }
 
 /** Raise [ErrorCode.DIGEST_MISMATCH] unless the digests agree. */

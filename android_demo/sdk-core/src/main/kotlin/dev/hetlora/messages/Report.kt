@@ -10,7 +10,9 @@ import kotlinx.serialization.Serializable
 
 /** A loss beyond it is as good as none. */
 const val MAX_LOSS = 1e6
-private const val MAX_EXAMPLES = 1_000_000L
+
+/** So many are scored in one evaluation at most. */
+const val MAX_EXAMPLES = 1_000_000L
 
 /** Two codes that only devices have, beside those of [dev.hetlora.errors.ErrorCode]. */
 const val OUT_OF_MEMORY = "out_of_memory"
@@ -91,4 +93,7 @@ data class EvaluationReport(
         checkReal("loss", loss, 0.0, MAX_LOSS)
         correctCount?.let { checkRange("correct_count", it, 0, exampleCount) }
     }
+
+    /** From 0 to 1; null where text is generated. */
+    val accuracy: Double? get() = correctCount?.let { it.toDouble() / exampleCount }
 }

@@ -2,6 +2,7 @@ package dev.hetlora.planning
 
 import dev.hetlora.messages.Count
 import dev.hetlora.messages.checkRange
+import dev.hetlora.messages.refuseField
 import kotlinx.serialization.SerialName
 import kotlinx.serialization.Serializable
 import java.math.BigInteger
@@ -72,6 +73,10 @@ data class CostModel(
         checkRange("graph_nodes", graphNodes, 0)
         checkRange("base_weight_bytes", baseWeightBytes, 0)
         checkRange("adapter_bytes_per_rank", adapterBytesPerRank, 0)
+        val least = step(batch = 1, tokens = 1, rank = 1)
+        if (flops.at(least).signum() == 0 && writtenBytes.at(least).signum() == 0) {
+            refuseField("cost_model", "a step that computes and writes nothing", "one that takes time")
+        }
     }
 
     /** The sizes of a step over texts of so many tokens, whose logits are made in as few equal chunks as can be. */

@@ -2,12 +2,12 @@ package dev.hetlora.planning
 
 import dev.hetlora.messages.CapabilityReport
 import dev.hetlora.messages.CapabilitySource
+import dev.hetlora.units.MIB
 import java.math.BigDecimal
 import java.math.BigInteger
 
 // The constants were fitted to ONNX Runtime 1.19.2 under Python on Linux x86-64 (docs/adr/0010-cost-model.md).
 // Nobody has fitted them on a phone, nor with Java: a measured Correction takes their place there.
-internal const val MIB = 1024L * 1024
 
 /** Resident size of a process, the SDK's libraries and an opened runtime before they hold a model. */
 const val PROCESS_BYTES = 96 * MIB

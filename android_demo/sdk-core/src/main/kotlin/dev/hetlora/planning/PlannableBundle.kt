@@ -1,66 +1,40 @@
 package dev.hetlora.planning
 
+import dev.hetlora.batching.FixedSizes
+import dev.hetlora.bundle.TensorInput
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
-import dev.hetlora.messages.SmallCount
 import dev.hetlora.messages.UploadPrecision
-import dev.hetlora.messages.checkRange
-import dev.hetlora.messages.lenientJson
-import dev.hetlora.messages.parse
-import kotlinx.serialization.SerialName
-import kotlinx.serialization.Serializable
 import kotlinx.serialization.json.JsonPrimitive
 
 const val IMAGE_CLASSIFICATION = "image-classification"
-private const val MAX_TOKENS = 1 shl 20
 private const val MAX_ROWS = 1 shl 16 // of the batches that a bundle is stamped for
 
-/** The modules that LoRA adapts, by name, and the rank up to which it may. */
-@Serializable
-class AdaptedModules(val modules: List<Named>, @SerialName("max_rank") val maxRank: SmallCount) {
-    @Serializable
-    class Named(val name: String)
-}
-
-/** An input of the graphs; a dimension in quotation marks is symbolic: "batch", "tokens". */
-@Serializable
-class InputShape(val name: String, val shape: List<JsonPrimitive>) {
-    override fun toString(): String = "$name ${shape.map { it.content }}"
-}
-
-/** Rows of every batch and tokens of every text, as `hetlora bundle stamp` fixes them; null is any. */
-data class FixedSizes(val rows: Int?, val tokens: Int?)
+/** The names of the modules that LoRA adapts, and the rank up to which it may. */
+class AdaptedModules(val modules: List<String>, val maxRank: Int)
 
 /**
- * What planning reads of a bundle's manifest.
- *
- * The rest of the manifest is for those who fetch and open the bundle to check.
+ * What planning reads of a bundle's manifest, which has looked at it.
  *
  * @property fixedRank the one rank of its graphs, where they are stamped.
  * @property untrained modules of the adapter that its training graph takes as they are.
  */
-@Serializable
 class PlannableBundle(
     val task: String,
-    @SerialName("max_tokens") val maxTokens: SmallCount,
+    val maxTokens: Int,
     val adapter: AdaptedModules,
-    @SerialName("base_precision") val basePrecision: String = "float32",
+    val basePrecision: String = "float32",
     val recompute: String = "none",
     val untrained: List<String> = emptyList(),
-    @SerialName("fixed_rank") val fixedRank: SmallCount? = null,
-    val inputs: List<InputShape>,
-    @SerialName("cost_model") val costModel: CostModel,
+    val fixedRank: Int? = null,
+    val inputs: List<TensorInput>,
+    val costModel: CostModel,
 ) {
-    init {
-        checkRange("max_tokens", maxTokens, 1, MAX_TOKENS)
-        fixedRank?.let { checkRange("fixed_rank", it, 1) }
-    }
-
     /** Whether the model's input is a picture, and not a text that a tokenizer cuts. */
     val readsImages: Boolean get() = task == IMAGE_CLASSIFICATION
 
     /** How many modules of the adapter training changes, as a rule all. */
-    val trainedModules: Int get() = adapter.modules.count { it.name !in untrained }
+    val trainedModules: Int get() = adapter.modules.count { it !in untrained }
 
     /**
      * The sizes of which the inputs leave no choice.
@@ -94,19 +68,4 @@ class PlannableBundle(
     private fun fixed(size: JsonPrimitive): Int? = if (size.isString) null else size.content.toIntOrNull() ?: 0
 
     private fun isWithin(size: Int?, most: Int) = size == null || size in 1..most
-
-    companion object {
-        /**
-         * Read what planning needs off a manifest.json.
-         *
-         * @throws HetloraException `bundle_invalid`: no JSON, or fields of another kind.
-         */
-        fun of(manifest: ByteArray): PlannableBundle = try {
-            parse(lenientJson, serializer(), manifest)
-        } catch (error: HetloraException) {
-            throw HetloraException(
-                ErrorCode.BUNDLE_INVALID, "manifest does not fit its schema", error.message, cause = error,
-            )
-        }
-    }
 }

@@ -210,4 +210,4 @@ data class Planner(
     }
 }
 
-private fun inMib(bytes: Long): String = "${decimals(bytes.toDouble() / MIB, 0)} MiB"
+private fun inMib(bytes: Long): String = "${mib(bytes)} MiB"

@@ -1,10 +1,10 @@
 package dev.hetlora.probe
 
+import dev.hetlora.units.MIB
 import java.io.File
 import java.io.RandomAccessFile
 import java.util.Random
 
-private const val MIB = 1L shl 20
 private const val BANDWIDTH_SECONDS = 0.3
 private const val CACHES = 2 // a block and its copy pass the cache four times together
 private const val USUAL_CACHE_BYTES = 8 * MIB // where the kernel tells of none, as on many ARM boards

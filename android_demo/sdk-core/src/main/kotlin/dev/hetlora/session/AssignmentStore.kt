@@ -16,9 +16,15 @@ class Checkpoint(val trained: TrainedSteps, val state: ByteArray)
 /**
  * What a device delivers: safetensors bytes, and the report that goes with them.
  *
- * `errors` stay on the device, what rounding left out once this is accepted, in the same form; null is none.
+ * `errors` stay on the device, what rounding left out once this is accepted, in the same form; null is none. So do
+ * `privateFactors`, whether it is accepted or not.
  */
-class Update(val tensors: ByteArray, val report: Report, val errors: ByteArray? = null)
+class Update(
+    val tensors: ByteArray,
+    val report: Report,
+    val errors: ByteArray? = null,
+    val privateFactors: ByteArray? = null,
+)
 
 /**
  * The assignment that a device is at, from which the next process goes on; each move is one of [StateFiles].
@@ -34,6 +40,9 @@ class AssignmentStore(files: DeviceFiles) {
 
     /** What there is of the last assignment; null before the first. */
     val assignment: StoredAssignment? get() = stored.state.assignment
+
+    /** See [StateFiles.reload]. */
+    fun reload() = stored.reload()
 
     /** Drop an assignment that is under way, unless it is this one; answers which was dropped. */
     fun giveUpOthers(assignmentId: String?): String? {
@@ -57,14 +66,17 @@ class AssignmentStore(files: DeviceFiles) {
     }
 
     /** The service has said what is to be done, and the adapter that it sends for that is here. */
-    fun taken(terms: Terms, received: ByteArray) {
-        put(moved(Progress.TAKEN).copy(terms = terms, parts = mapOf(Part.RECEIVED to sha256Of(received))), received)
+    fun taken(terms: Terms, received: Received) {
+        val files = present(Part.RECEIVED to received.adapter, Part.FROZEN to received.frozen)
+        put(moved(Progress.TAKEN).copy(terms = terms, parts = digests(files)), files.values)
     }
 
     /** What the offer was taken at and what came, if the assignment is taken and not yet trained. */
-    fun agreed(): Pair<Terms, ByteArray>? {
+    fun agreed(): Pair<Terms, Received>? {
         val terms = assignment?.terms ?: return null
-        return part(Part.RECEIVED)?.let { terms to it }
+        val adapter = part(Part.RECEIVED) ?: return null
+        val frozen = part(Part.FROZEN)
+        return if (frozen == null && terms.plan.frozen != null) null else terms to Received(adapter, frozen)
     }
 
     /** Forget all but the offer, as what is stored cannot be used. */
@@ -78,7 +90,8 @@ class AssignmentStore(files: DeviceFiles) {
         val own = moved(Progress.TRAINING)
         val parts = own.parts + (Part.CHECKPOINT to sha256Of(checkpoint.state))
         val trained = checkpoint.trained
-        put(own.copy(trained = trained, trainedSteps = trained.steps, starts = 0, parts = parts), checkpoint.state)
+        val next = own.copy(trained = trained, trainedSteps = trained.steps, starts = 0, parts = parts)
+        put(next, listOf(checkpoint.state))
     }
 
     /** The last checkpoint. */
@@ -99,16 +112,14 @@ class AssignmentStore(files: DeviceFiles) {
     /** Training is over: keep the update, and drop what it was made from. */
     fun trained(update: Update) {
         val own = moved(Progress.TRAINED)
-        val parts = mapOf(Part.UPDATE to update.tensors, Part.ROUNDING_ERRORS to update.errors)
-            .mapNotNull { (part, bytes) -> bytes?.let { part to it } }.toMap()
-        put(
-            own.copy(
-                report = update.report,
-                trainedSteps = update.report.steps.toInt(),
-                starts = 0,
-                parts = parts.mapValues { sha256Of(it.value) },
-            ),
-            *parts.values.toTypedArray(),
+        val files = present(Part.UPDATE to update.tensors, Part.ROUNDING_ERRORS to update.errors)
+        val next = own.copy(
+            report = update.report, trainedSteps = update.report.steps.toInt(), starts = 0, parts = digests(files),
+        )
+        val kept = stored.state.keptFactors.with(own.runId, update.privateFactors)
+        stored.move(
+            stored.state.copy(assignment = next, keptFactors = kept),
+            files.values + listOfNotNull(update.privateFactors),
         )
     }
 
@@ -118,24 +129,31 @@ class AssignmentStore(files: DeviceFiles) {
         return part(Part.UPDATE)?.let { Update(it, report, part(Part.ROUNDING_ERRORS)) }
     }
 
-    /** The service has answered for the update; what rounding has left out, if anything, is kept for the run. */
-    fun delivered(errors: ByteArray?) {
+    /**
+     * The service has answered for the update; what rounding has left out, if anything, is kept for the run, and so
+     * are the private factors of an update that could not be stored.
+     */
+    fun delivered(errors: ByteArray?, privateFactors: ByteArray? = null) {
         val own = moved(Progress.DELIVERED)
-        val others = stored.state.keptErrors.filter { it.runId != own.runId || errors == null }
-        val kept = others + listOfNotNull(errors?.let { KeptErrors(own.runId, sha256Of(it)) })
-        stored.move(
-            stored.state.copy(assignment = ended(own), keptErrors = kept.takeLast(KEPT_RUNS)),
-            listOfNotNull(errors),
+        val next = stored.state.copy(
+            assignment = ended(own),
+            keptErrors = stored.state.keptErrors.with(own.runId, errors),
+            keptFactors = stored.state.keptFactors.with(own.runId, privateFactors),
         )
+        stored.move(next, listOfNotNull(errors, privateFactors))
     }
 
     /** What rounding has left out of a run's updates so far; null where there is nothing, or it is damaged. */
     fun keptErrors(runId: String): ByteArray? =
         stored.part(stored.state.keptErrors.lastOrNull { it.runId == runId }?.sha256)
 
+    /** lora_B of the last round of a run, where it never leaves the device; null as of [keptErrors]. */
+    fun keptFactors(runId: String): ByteArray? =
+        stored.part(stored.state.keptFactors.lastOrNull { it.runId == runId }?.sha256)
+
     private fun part(part: Part): ByteArray? = stored.part(assignment?.parts?.get(part))
 
-    private fun put(next: StoredAssignment, vararg newParts: ByteArray) =
+    private fun put(next: StoredAssignment, newParts: Collection<ByteArray> = emptyList()) =
         stored.move(stored.state.copy(assignment = next), newParts.toList())
 
     private fun end(progress: Progress) = put(ended(moved(progress)))
@@ -154,4 +172,15 @@ class AssignmentStore(files: DeviceFiles) {
         }
         return own.copy(progress = next)
     }
+}
+
+private fun present(vararg files: Pair<Part, ByteArray?>): Map<Part, ByteArray> =
+    files.mapNotNull { (part, bytes) -> bytes?.let { part to it } }.toMap()
+
+private fun digests(files: Map<Part, ByteArray>): Map<Part, String> = files.mapValues { sha256Of(it.value) }
+
+/** With these bytes as the newest of a run, in the place of its own; null leaves all as it is. */
+private fun List<KeptTensors>.with(runId: String, bytes: ByteArray?): List<KeptTensors> {
+    if (bytes == null) return this
+    return (filter { it.runId != runId } + KeptTensors(runId, sha256Of(bytes))).takeLast(KEPT_RUNS)
 }

@@ -1,5 +1,6 @@
 package dev.hetlora.session
 
+import dev.hetlora.adapters.Adapters
 import dev.hetlora.bundle.BundleCache
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
@@ -10,6 +11,8 @@ import dev.hetlora.messages.CheckInAnswer
 import dev.hetlora.messages.Conditions
 import dev.hetlora.messages.EnrolRequest
 import dev.hetlora.messages.PROTOCOL_VERSIONS
+import dev.hetlora.messages.TaskKind
+import dev.hetlora.planning.Corrections
 import dev.hetlora.transport.DEFAULT_PART_BYTES
 import dev.hetlora.transport.DeviceService
 import dev.hetlora.transport.Downloads
@@ -29,18 +32,21 @@ private const val LEFT_ALONE_SECONDS = 3600.0
 class Membership(val population: String, val enrolmentToken: String? = null, val name: String = "")
 
 /**
- * One device of a population, with all that it keeps in `files`; one visit at a time.
+ * One device of a population, with all that it keeps in `files`.
+ *
+ * A visit holds the folder against other clients, of this process and of others; between visits any may have it.
  *
  * @param trainers train over this device's examples.
  * @param chooser chooses the rank of each offer.
  * @param capabilities what the device can do, as it is when it checks in.
  * @param circumstances what the app asks of the moment beside the run.
- * @throws HetloraException `settings_invalid`: an address that is none, or a key that cannot be read.
+ * @throws HetloraException `settings_invalid`: an address that is none, a key that cannot be read, or a folder in
+ *     which another client is at work.
  */
 class DeviceClient(
     serviceUrl: String,
     private val membership: Membership,
-    files: DeviceFiles,
+    private val files: DeviceFiles,
     private val trainers: LocalTrainers,
     chooser: RankChooser,
     private val capabilities: () -> CapabilityReport,
@@ -52,38 +58,79 @@ class DeviceClient(
     random: Random = Random.Default,
     private val onEvent: (Event) -> Unit = {},
 ) {
-    private val identity = keptIdentity(files)
-    private val transport = Transport(serviceUrl, identity, connections, clock, random, timer)
+    private val keys = IdentityStore(files)
+    private val kept = files.lock().use { keys.identity() to AssignmentStore(files) }
+    private val transport = Transport(serviceUrl, kept.first, connections, clock, random, timer)
     private val watch = Watch(circumstances)
     private val tools: Equipment
     private var leftAlone = Conditions()
     private var leftAloneAt = Double.NEGATIVE_INFINITY
 
     /** The device's name at the service. */
-    val deviceId: String get() = identity.deviceId
+    val deviceId: String get() = transport.identity.deviceId
+
+    /** The adapters that rounds left on this device. */
+    val adapters = Adapters(files)
 
     init {
         val downloads = Downloads(transport, files, timer = timer, mayGoOn = watch::check)
         tools = Equipment(
-            DeviceService(transport), downloads, Uploads(transport, uploadPartBytes), BundleCache(files, downloads),
-            files, AssignmentStore(files), trainers, chooser, watch, timer, onEvent,
+            DeviceService(transport), downloads, Uploads(transport, uploadPartBytes),
+            BundleCache(files, downloads, adapters::bundleDigests), files, kept.second, adapters, trainers, chooser,
+            Corrections(files, clock), watch, timer, onEvent,
         )
     }
 
     /**
-     * One visit, from the conditions to the receipt; `stop` ends it with the step that is under way.
+     * One visit, from the conditions to the receipt; `stop`, or an interrupt of the thread, ends it with the step
+     * that is under way.
      *
      * @throws HetloraException `service_away` and its kin: the service does not answer, or is busy; what was done
-     *     is kept. `refused` and its kin: it does not admit this device.
+     *     is kept. `refused` and its kin: it does not admit this device. `settings_invalid`: another client is at
+     *     work in the folder.
      */
     fun runOnce(stop: StopSignal = StopSignal()): Visit {
+        return try {
+            files.lock().use {
+                begin(stop)
+                visit()
+            }
+        } catch (thrown: Throwable) {
+            val fault = faultOf(thrown)
+            if (fault !is HetloraException || fault.code != ErrorCode.STOPPED) throw fault
+            Visit(Outcome.STOPPED, fault.what, 0.0, error = fault)
+        }
+    }
+
+    /**
+     * Replace this device's key at the service and in its folder; its id stays, the key so far is void. A rotation that
+     * broke off is finished by the next visit, or by this.
+     *
+     * @throws HetloraException as of [runOnce]; `refused` and its kin: its key stays. `stopped`: as of `stop`.
+     */
+    fun rotateKey(stop: StopSignal = StopSignal()) = try {
+        files.lock().use {
+            begin(stop)
+            rotateKey(transport, keys)
+        }
+    } catch (thrown: Throwable) {
+        throw faultOf(thrown)
+    }
+
+    /** With what lies in the folder now, which another client may have had since. */
+    private fun begin(stop: StopSignal) {
         transport.stop = stop
         watch.stop = stop
-        return try {
-            visit()
+        tools.store.reload()
+        transport.identity = keys.identity()
+    }
+
+    /** A rotation of which the end is not known; where the service refuses, the check-in tells what is wrong. */
+    private fun finishRotation() {
+        try {
+            if (keys.hasNext) rotateKey(transport, keys)
         } catch (error: HetloraException) {
-            if (error.code != ErrorCode.STOPPED) throw error
-            Visit(Outcome.STOPPED, error.what, 0.0, error = error)
+            if (!error.isA(ErrorCode.REFUSED)) throw error
         }
     }
 
@@ -91,12 +138,15 @@ class DeviceClient(
         watch.ofRun = if (timer() - leftAloneAt < LEFT_ALONE_SECONDS) leftAlone else Conditions()
         watch.unmet()?.let { return Visit(Outcome.NOT_ALLOWED, it, NOT_ALLOWED_SECONDS) }
         watch.ofRun = Conditions()
+        adopt(tools) // what an earlier visit was cut off before
+        finishRotation()
         val answer = checkedIn()
         onEvent(Event.CheckedIn(answer.offer, answer.reason))
         giveUpOthers(tools.store, tools.service, answer.offer)
         val offer = answer.offer ?: return Visit(Outcome.NO_WORK, answer.reason, answer.retryAfterSeconds)
         watch.ofRun = offer.conditions
-        val visit = TrainingAssignment(offer, tools).run()
+        val isTraining = offer.kind == TaskKind.TRAIN
+        val visit = (if (isTraining) TrainingAssignment(offer, tools) else EvaluationAssignment(offer, tools)).run()
         if ((visit.error as? HetloraException)?.code == ErrorCode.CONDITIONS_UNMET) {
             leftAlone = offer.conditions
             leftAloneAt = timer()
@@ -107,9 +157,10 @@ class DeviceClient(
     private fun checkedIn(): CheckInAnswer {
         val request = CheckIn(
             PROTOCOL_VERSIONS.last(), SDK_VERSION, membership.population, capabilities(), trainers.exampleCount,
+            trainers.heldOut?.exampleCount ?: 0,
         )
         val enrolment = EnrolRequest(
-            membership.population, membership.enrolmentToken, identity.publicKey, membership.name,
+            membership.population, membership.enrolmentToken, transport.identity.publicKey, membership.name,
         )
         return checkIn(tools.service, request, enrolment) { onEvent(Event.AwaitingApproval(it.deviceId)) }
     }

@@ -1,40 +1,44 @@
 package dev.hetlora.session
 
+import dev.hetlora.adapters.Adapters
+import dev.hetlora.adapters.StoredAdapter
 import dev.hetlora.bundle.BundleCache
-import dev.hetlora.bundle.Manifest
 import dev.hetlora.folder.DeviceFiles
+import dev.hetlora.messages.EvaluationReport
 import dev.hetlora.messages.Offer
 import dev.hetlora.messages.Receipt
 import dev.hetlora.messages.Report
+import dev.hetlora.planning.Corrections
+import dev.hetlora.planning.RankChoice
 import dev.hetlora.transport.DeviceService
 import dev.hetlora.transport.Downloads
 import dev.hetlora.transport.Uploads
 import java.io.File
 import java.io.IOException
 
-/** How a device takes an offer: at this rank, with texts of so many tokens, so many rows at a time. */
-class RankChoice(val rank: Int, val maxTokens: Int, val microBatch: Int)
-
-/** Chooses how to take an offer. */
-fun interface RankChooser {
-    /** @throws dev.hetlora.errors.HetloraException `device_too_small`: no rank within the limits fits this device. */
-    fun choose(offer: Offer, manifest: Manifest): RankChoice
-}
-
 /** What an app may be told while a visit goes on, for a progress bar or a log. */
 sealed class Event {
     class CheckedIn(val offer: Offer?, val reason: String) : Event()
     class AwaitingApproval(val deviceId: String) : Event()
-    class RankChosen(val choice: RankChoice) : Event()
+    class RankChosen(val choice: RankChoice, val variant: String? = null) : Event()
     class Resumed(val steps: Int) : Event()
     class StepDone(val step: Int, val steps: Int, val loss: Double) : Event()
+
+    /** What the device holds out was scored, before the first step of a round or after the last. */
+    class HeldOutScored(val isBefore: Boolean, val report: EvaluationReport) : Event()
     class RankPruned(val from: Int, val to: Int) : Event()
     class Uploaded(val sizeBytes: Int) : Event()
     class Submitted(val report: Report, val receipt: Receipt) : Event()
+
+    /** The service took the report of an evaluation. */
+    class Evaluated(val report: EvaluationReport, val receipt: Receipt) : Event()
+
+    /** A new adapter is in use; models that are open stay as they were opened. */
+    class Adopted(val adapter: StoredAdapter) : Event()
     class GivenBack(val code: String, val message: String) : Event()
 }
 
-/** What a device visits its service with, and works on an assignment. */
+/** What a device visits its service with, and works on an assignment; `begun` notes evaluations under way. */
 class Equipment(
     val service: DeviceService,
     val downloads: Downloads,
@@ -42,8 +46,10 @@ class Equipment(
     val bundles: BundleCache,
     val files: DeviceFiles,
     val store: AssignmentStore,
+    val adapters: Adapters,
     val trainers: LocalTrainers,
     val chooser: RankChooser,
+    val begun: Corrections,
     val watch: Watch,
     val timer: () -> Double,
     val onEvent: (Event) -> Unit,
@@ -55,4 +61,9 @@ fun peakMemoryBytes(): Long = try {
     told?.filter { it.isDigit() }?.toLongOrNull()?.let { it * 1024 } ?: 0
 } catch (error: IOException) {
     0
+}
+
+/** Put in use what the last round left, unless that was done. */
+internal fun adopt(tools: Equipment) {
+    tools.adapters.adopt()?.let { tools.onEvent(Event.Adopted(it)) }
 }

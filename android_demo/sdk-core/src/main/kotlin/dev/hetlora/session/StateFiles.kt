@@ -29,6 +29,12 @@ class StateFiles(private val files: DeviceFiles) {
         sweep()
     }
 
+    /** Take the state from the disk again, where another client may have moved it. */
+    fun reload() {
+        state = read()
+        sweep()
+    }
+
     /**
      * Have another state on the disk, with the bytes of parts that are new in it.
      *

@@ -25,7 +25,8 @@ fun resumed(trainer: LocalTrainer, store: AssignmentStore): TrainedSteps? {
 }
 
 /**
- * Take the plan's steps, at least one, and no further one once `maxSeconds` have passed.
+ * Take the plan's steps, at least one, and no further one once `maxSeconds` have passed; what is held out is scored
+ * before the first and after the last.
  *
  * Steps of an earlier process are among them, and its seconds in those of the result. A late update is thrown away
  * whole, an early one with fewer steps counts. `mayGoOn` is called after each step, and may end the training, which
@@ -37,11 +38,14 @@ fun train(
     trainer: LocalTrainer,
     settings: TrainingSettings,
     store: AssignmentStore,
+    scores: HeldOutScores,
     maxSeconds: Double,
     timer: () -> Double,
     onEvent: (Event) -> Unit,
     mayGoOn: (step: Int) -> Unit,
 ): TrainedSteps {
+    // Before a checkpoint is taken up: what is scored is the model as the round began with it.
+    scores.scoreBefore(trainer, store.assignment?.trained?.firstScore)
     var trained = resumed(trainer, store)
     trained?.let { onEvent(Event.Resumed(it.steps)) }
     val secondsBefore = trained?.seconds ?: 0.0
@@ -53,17 +57,26 @@ fun train(
         val firstLoss = trained?.firstLoss ?: loss
         divergence.check(loss, firstLoss, trainer.stepsDone)
         val seconds = timer() - started
-        val now = TrainedSteps(trainer.stepsDone, secondsBefore + seconds, firstLoss, loss, divergence.highSteps)
+        val now = TrainedSteps(
+            trainer.stepsDone, secondsBefore + seconds, firstLoss, loss, divergence.highSteps, scores.first,
+        )
         trained = now
         checkpoints.keep(now)
-        try {
+        keepingWhereStopped(checkpoints, now) {
             onEvent(Event.StepDone(now.steps, settings.steps, loss))
             mayGoOn(now.steps)
-        } catch (error: HetloraException) {
-            if (error.code == ErrorCode.STOPPED) checkpoints.keepNow(now)
-            throw error
         }
-        if (seconds >= maxSeconds) break
+        if (seconds >= maxSeconds - scores.secondsToKeep) break
     }
-    return checkNotNull(trained) { "a training of no steps" }
+    val last = checkNotNull(trained) { "a training of no steps" }
+    keepingWhereStopped(checkpoints, last) { scores.scoreAfter(trainer) }
+    return last
+}
+
+/** The app may ask for the end here: a later visit goes on from this very step. */
+private fun keepingWhereStopped(checkpoints: Checkpoints, now: TrainedSteps, action: () -> Unit) = try {
+    action()
+} catch (error: HetloraException) {
+    if (error.code == ErrorCode.STOPPED) checkpoints.keepNow(now)
+    throw error
 }

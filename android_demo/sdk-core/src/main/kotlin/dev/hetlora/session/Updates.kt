@@ -5,13 +5,13 @@ import dev.hetlora.errors.HetloraException
 import dev.hetlora.messages.Adaptation
 import dev.hetlora.messages.Offer
 import dev.hetlora.tensors.Adapter
-import dev.hetlora.tensors.AdapterSpec
 import dev.hetlora.tensors.Matrix
 import dev.hetlora.tensors.contract
 import dev.hetlora.tensors.contractWithFeedback
 import dev.hetlora.tensors.errorsFromBytes
 import dev.hetlora.tensors.errorsToBytes
 import dev.hetlora.tensors.selfPrune
+import dev.hetlora.tensors.withPrivateFactors
 import java.util.logging.Logger
 
 private val logger = Logger.getLogger("dev.hetlora.session")
@@ -26,18 +26,37 @@ fun selfPruned(begun: Adapter, after: Adapter, offer: Offer, untrained: List<Str
     untrained.toSet(),
 )
 
-/** What is sent, and what rounding leaves out of it; `kept` is what it left out in earlier rounds of the run. */
-fun contracted(adapter: Adapter, asked: Adaptation, begun: Adapter, kept: ByteArray?): Pair<ByteArray, ByteArray?> {
-    if (!asked.errorFeedback) return contract(adapter, asked, begun) to null
-    val update = contractWithFeedback(adapter, asked, begun, readErrors(kept, adapter.spec))
+/**
+ * What is sent, and what rounding leaves out of it.
+ *
+ * @param cores by module, where they are what was trained.
+ * @param kept what rounding left out in earlier rounds of the run.
+ */
+fun contracted(
+    adapter: Adapter,
+    asked: Adaptation,
+    received: Adapter,
+    cores: Map<String, Matrix>,
+    kept: ByteArray?,
+): Pair<ByteArray, ByteArray?> {
+    if (!asked.errorFeedback) return contract(adapter, asked, received, cores) to null
+    val before = usable("rounding_errors_lost") { kept?.let { errorsFromBytes(it, adapter.spec) } }.orEmpty()
+    val update = contractWithFeedback(adapter, asked, received, before)
     return update.data to errorsToBytes(update.errors)
 }
 
-/** What rounding has left out in a run so far; nothing where none of this model are whole. */
-private fun readErrors(kept: ByteArray?, spec: AdapterSpec): Map<String, Matrix> = try {
-    kept?.let { errorsFromBytes(it, spec) }.orEmpty()
+/**
+ * The adapter received, under the lora_B that was kept in an earlier round of the run: its leading columns at another
+ * rank, or zeros beyond them. Where there is none, or it cannot be used, training begins with the one received.
+ */
+fun withKeptFactors(received: Adapter, kept: ByteArray?): Adapter =
+    usable("private_factors_lost") { kept?.let { withPrivateFactors(it, received) } } ?: received
+
+/** What was kept, or null where it is not of this model, or not whole. */
+private fun <T> usable(event: String, read: () -> T?): T? = try {
+    read()
 } catch (error: HetloraException) {
     if (!error.isA(ErrorCode.INVALID_INPUT)) throw error
-    logger.warning("event=rounding_errors_lost error=$error")
-    emptyMap()
+    logger.warning("event=$event error=$error")
+    null
 }

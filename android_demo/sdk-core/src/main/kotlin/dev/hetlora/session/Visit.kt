@@ -3,6 +3,7 @@ package dev.hetlora.session
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.messages.AssignmentState
+import dev.hetlora.messages.EvaluationReport
 import dev.hetlora.messages.Failure
 import dev.hetlora.messages.Offer
 import dev.hetlora.messages.Report
@@ -30,6 +31,7 @@ class Visit(
     val offer: Offer? = null,
     val report: Report? = null,
     val error: Throwable? = null,
+    val evaluation: EvaluationReport? = null,
 )
 
 /** What the state in a receipt means to the device that asked. */

@@ -25,8 +25,11 @@ fun adapterToBytes(adapter: Adapter): ByteArray =
  * @throws HetloraException [ErrorCode.MALFORMED_TENSORS]: no safetensors file, or other than float32 and float16;
  *   [ErrorCode.SPEC_MISMATCH], [ErrorCode.RANK_OUT_OF_RANGE], [ErrorCode.NON_FINITE_VALUES]: see [Adapter].
  */
-fun adapterFromBytes(data: ByteArray, spec: AdapterSpec): Adapter {
-    val tensors = readSafetensors(data, maxHeaderBytes(spec))
+fun adapterFromBytes(data: ByteArray, spec: AdapterSpec): Adapter =
+    wholeAdapter(readSafetensors(data, maxHeaderBytes(spec)), spec)
+
+/** The adapter of these tensors and no others; errors as [adapterFromBytes]. */
+internal fun wholeAdapter(tensors: Map<String, Tensor>, spec: AdapterSpec): Adapter {
     for ((key, tensor) in tensors) checkDtype(key, tensor, Dtype.F32, Dtype.F16)
     checkKeys(tensors.keys, spec.byName.keys.flatMap { factorKeys(it).run { listOf(loraA, loraB) } })
     return Adapter(

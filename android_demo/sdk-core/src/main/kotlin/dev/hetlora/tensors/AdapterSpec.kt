@@ -3,13 +3,23 @@ package dev.hetlora.tensors
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.errors.isPrintable
+import dev.hetlora.messages.Real
+import dev.hetlora.messages.SmallCount
+import kotlinx.serialization.SerialName
+import kotlinx.serialization.Serializable
+import kotlinx.serialization.Transient
 
 private const val MAX_FEATURES = 1 shl 24
 private const val MAX_MODULES = 100_000
 const val MAX_ADAPTER_BYTES = 1L shl 30
 
 /** One linear layer that LoRA adapts: y = W x with W of (out_features, in_features). */
-data class ModuleSpec(val name: String, val inFeatures: Int, val outFeatures: Int) {
+@Serializable
+data class ModuleSpec(
+    val name: String,
+    @SerialName("in_features") val inFeatures: SmallCount,
+    @SerialName("out_features") val outFeatures: SmallCount,
+) {
     init {
         if (name.isEmpty() || !isPrintable(name)) refuse("a module needs a printable name", name)
         for (features in listOf(inFeatures, outFeatures)) {
@@ -27,11 +37,18 @@ data class ModuleSpec(val name: String, val inFeatures: Int, val outFeatures: In
  * @throws HetloraException [ErrorCode.SPEC_MISMATCH], or [ErrorCode.RANK_OUT_OF_RANGE] for a [maxRank] that not
  *   every module is wide enough for.
  */
-data class AdapterSpec(val modules: List<ModuleSpec>, val scaling: Double, val maxRank: Int) {
+@Serializable
+data class AdapterSpec(
+    val modules: List<ModuleSpec>,
+    val scaling: Real,
+    @SerialName("max_rank") val maxRank: SmallCount,
+) {
     /** The modules by name, in the order of [modules]. */
+    @Transient
     val byName: Map<String, ModuleSpec> = modules.associateBy { it.name }
 
     /** How many numbers one unit of rank adds over all modules. */
+    @Transient
     val parametersPerRank: Long = modules.sumOf { it.inFeatures.toLong() + it.outFeatures }
 
     init {

@@ -10,25 +10,86 @@ internal const val POSITIONS = "positions"
 fun maxPlanAdapterBytes(spec: AdapterSpec): Long =
     2 * maxAdapterBytes(spec) + 4L * spec.maxRank * spec.modules.size
 
+/** An adapter, and by module the cores between its factors, (rank, rank): none unless they are trained. */
+class SentAdapter(val adapter: Adapter, val cores: Map<String, Matrix> = emptyMap())
+
 /**
- * The adapter that a plan sends: whole, or sparse, in which case entries that are left out are zero (FLASC).
+ * The adapter that a plan sends: whole, with cores beside it, or sparse, in which case entries that are left out
+ * are zero (FLASC).
  *
  * @throws HetloraException [ErrorCode.MALFORMED_TENSORS]: no safetensors file, another dtype, or positions that do not
- *   ascend; [ErrorCode.SPEC_MISMATCH]: tensors of other names or shapes, cores among them;
- *   [ErrorCode.RANK_OUT_OF_RANGE], [ErrorCode.NON_FINITE_VALUES]: see [Adapter].
+ *   ascend; [ErrorCode.SPEC_MISMATCH]: tensors of other names or shapes; [ErrorCode.RANK_OUT_OF_RANGE],
+ *   [ErrorCode.NON_FINITE_VALUES]: see [Adapter].
  */
-fun planAdapterFromBytes(data: ByteArray, spec: AdapterSpec): Adapter {
+fun sentFromBytes(data: ByteArray, spec: AdapterSpec): SentAdapter {
     // Twice the keys and entries of a whole adapter's header, and those of the ranks.
     val tensors = readSafetensors(data, 3 * maxHeaderBytes(spec))
-    val isSparse = spec.byName.keys.any { "$KEY_PREFIX$it.$RANKS" in tensors }
-    if (!isSparse) return adapterFromBytes(data, spec)
+    val isSparse = spec.byName.keys.any { ranksKey(it) in tensors }
+    if (isSparse) return SentAdapter(sparseAdapter(tensors, spec))
+    val cores = spec.byName.keys.associateWith(::coreKey)
+    val adapter = wholeAdapter(tensors - cores.values.toSet(), spec)
+    if (cores.values.none { it in tensors }) return SentAdapter(adapter)
+    checkKeys(tensors.keys, toMatrices(adapter).keys + cores.values)
+    return SentAdapter(adapter, cores.mapValues { (name, key) -> coreOf(key, tensors, adapter.ranks.getValue(name)) })
+}
+
+/** The most bytes of a file of frozen factors that is read: ranks have no limit, memory has. */
+fun maxFrozenBytes(spec: AdapterSpec): Long = MAX_ADAPTER_BYTES + 2 * maxHeaderBytes(spec)
+
+/**
+ * The factors of all modules of a specification, each of any rank, 0 among them: they are added to a model, never
+ * trained and never sent back.
+ *
+ * @throws HetloraException as [sentFromBytes].
+ */
+fun frozenFromBytes(data: ByteArray, spec: AdapterSpec): Map<String, LoraFactors> {
+    val tensors = readSafetensors(data, 2 * maxHeaderBytes(spec))
+    checkKeys(tensors.keys, spec.byName.keys.flatMap { factorKeys(it).run { listOf(loraA, loraB) } })
+    return spec.modules.associate { module ->
+        val (keyA, keyB) = factorKeys(module.name)
+        val (loraA, loraB) = finiteMatrix(keyA, tensors) to finiteMatrix(keyB, tensors)
+        if (loraA.columns != module.inFeatures || loraB.rows != module.outFeatures) {
+            refuse(
+                "frozen factors of ${module.name} have the wrong width",
+                "in_features ${loraA.columns}, out_features ${loraB.rows}",
+                "in_features ${module.inFeatures}, out_features ${module.outFeatures}",
+            )
+        }
+        module.name to LoraFactors(loraA, loraB)
+    }
+}
+
+/** Where a module's core stands. */
+fun coreKey(moduleName: String): String = "$KEY_PREFIX$moduleName.core"
+
+private fun ranksKey(moduleName: String) = "$KEY_PREFIX$moduleName.$RANKS"
+
+private fun coreOf(key: String, tensors: Map<String, Tensor>, rank: Int): Matrix {
+    val core = finiteMatrix(key, tensors)
+    if (core.rows != rank || core.columns != rank) {
+        refuse("shape of $key", "(${core.rows}, ${core.columns})", "($rank, $rank)")
+    }
+    return core
+}
+
+internal fun finiteMatrix(key: String, tensors: Map<String, Tensor>): Matrix {
+    checkDtype(key, tensors.getValue(key), Dtype.F32, Dtype.F16)
+    val matrix = matrixOf(key, tensors)
+    if (!matrix.values.all(Float::isFinite)) {
+        throw HetloraException(
+            ErrorCode.NON_FINITE_VALUES, "$key holds values that are not finite", expected = "finite float32 values",
+        )
+    }
+    return matrix
+}
+
+private fun sparseAdapter(tensors: Map<String, Tensor>, spec: AdapterSpec): Adapter {
     val keys = spec.byName.keys.flatMap { factorKeys(it).run { listOf(loraA, loraB) } }
-    val ranks = spec.byName.keys.map { "$KEY_PREFIX$it.$RANKS" }
-    checkKeys(tensors.keys, keys + keys.map { "$it.$POSITIONS" } + ranks)
+    checkKeys(tensors.keys, keys + keys.map { "$it.$POSITIONS" } + spec.byName.keys.map(::ranksKey))
     return Adapter(
         spec,
         spec.modules.associate { module ->
-            val rank = rankOf("$KEY_PREFIX${module.name}.$RANKS", tensors, spec.maxRank)
+            val rank = rankOf(ranksKey(module.name), tensors, spec.maxRank)
             val (loraA, loraB) = factorKeys(module.name)
             module.name to LoraFactors(
                 dense(loraA, tensors, rank, module.inFeatures), dense(loraB, tensors, module.outFeatures, rank),

@@ -6,20 +6,26 @@ import dev.hetlora.messages.Adaptation
 import dev.hetlora.messages.Trained
 import dev.hetlora.messages.UploadPrecision
 
-/** What of an adaptation this package writes no update for, in words; null where it can write it. */
-fun unsupportedUpdate(adaptation: Adaptation): String? = if (adaptation.trained == Trained.CORE) "cores" else null
-
 /**
  * The update that an adaptation asks for, and no more: factors, or ranks of them, or the largest entries of their
- * change. In another precision than float32 all numbers are changes against what was received.
+ * change; or cores alone. In another precision than float32 all numbers are changes against what was received.
  *
  * @param adapter what training made of [received]; cut to lower ranks since, where factors are sent whole.
+ * @param cores by module name, where they are what was trained.
  * @throws HetloraException [ErrorCode.RANK_OUT_OF_RANGE]: a change of an adapter of higher ranks, or selected ranks
- *   or entries of one of other ranks; [ErrorCode.NON_FINITE_VALUES]: see [rounded];
- *   [ErrorCode.DEPENDENCY_MISSING]: see [unsupportedUpdate].
+ *   or entries of one of other ranks; [ErrorCode.NON_FINITE_VALUES]: see [rounded]; [ErrorCode.SPEC_MISMATCH]: cores
+ *   are asked for, and not those of all modules are given.
  */
-fun contract(adapter: Adapter, adaptation: Adaptation, received: Adapter): ByteArray {
-    checkSupported(adaptation)
+fun contract(
+    adapter: Adapter,
+    adaptation: Adaptation,
+    received: Adapter,
+    cores: Map<String, Matrix> = emptyMap(),
+): ByteArray {
+    if (adaptation.trained == Trained.CORE) {
+        checkKeys(cores.keys, adapter.factors.keys)
+        return safetensorsToBytes(cores.entries.associate { (name, core) -> coreKey(name) to tensorOf(core) })
+    }
     val isChange = adaptation.uploadPrecision != UploadPrecision.FLOAT32
     val sent = sentMatrices(adapter, adaptation)
     if (!adaptation.sendsWholeRanks && adapter.ranks != received.ranks) {
@@ -121,9 +127,4 @@ private fun Matrix?.on(own: Matrix, isChange: Boolean): Matrix {
         refuse("shape of a factor in an update", "($rows, $columns)", "(${own.rows}, ${own.columns})")
     }
     return if (isChange) Matrix(rows, columns, FloatArray(values.size) { own.values[it] + values[it] }) else this
-}
-
-private fun checkSupported(adaptation: Adaptation) {
-    val part = unsupportedUpdate(adaptation) ?: return
-    throw HetloraException(ErrorCode.DEPENDENCY_MISSING, "an update that this client does not write", part, "factors")
 }

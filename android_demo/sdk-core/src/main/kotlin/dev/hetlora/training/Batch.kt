@@ -1,5 +1,10 @@
 package dev.hetlora.training
 
+/** The names of what a text becomes. */
+const val INPUT_IDS = "input_ids"
+const val ATTENTION_MASK = "attention_mask"
+const val TOKEN_TYPE_IDS = "token_type_ids"
+
 /** The name of what is learnt, beside the inputs that the manifest has. */
 const val LABELS = "labels"
 

@@ -1,5 +1,6 @@
 package dev.hetlora.training
 
+import dev.hetlora.messages.EvaluationReport
 import dev.hetlora.session.LocalTrainer
 import dev.hetlora.tensors.Adapter
 import dev.hetlora.tensors.LoraFactors
@@ -11,10 +12,12 @@ import dev.hetlora.tensors.factorKeys
  *
  * @param begun the adapter that it began with.
  * @param draw the batches of the round from one on, which are the same whenever they are drawn.
+ * @param scorer scores the trainer's model as it stands; null where nothing is held out.
  */
 class BatchTrainer(
     private val trainer: Trainer,
     private val begun: Adapter,
+    private val scorer: ((ScoredModel, ScoreBounds) -> EvaluationReport)? = null,
     private val draw: (skip: Int) -> Iterator<Batch>,
 ) : LocalTrainer {
     private var batches = draw(0)
@@ -39,12 +42,17 @@ class BatchTrainer(
         )
     }
 
+    override fun cores(): Map<String, Matrix> = trainer.cores()
+
     override fun checkpoint(): ByteArray = trainer.state().toBytes()
 
     override fun restore(checkpoint: ByteArray) {
         trainer.restore(trainerStateOf(checkpoint))
         batches = draw(trainer.stepsDone)
     }
+
+    override fun score(bounds: ScoreBounds): EvaluationReport =
+        scorer?.invoke(trainer::evaluate, bounds) ?: super.score(bounds)
 
     override fun close() = trainer.close()
 }

@@ -3,8 +3,6 @@ package dev.hetlora.training
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 
-private const val INPUT_IDS = "input_ids"
-
 /** The inputs that a bundle's examples fill: int64 (batch, tokens), or float32 (batch, channels, height, width). */
 enum class InputType { INT64, FLOAT32 }
 

@@ -18,8 +18,14 @@ interface Optimizer {
     /** What it remembers from step to step, by name; each of as many numbers as are trained. */
     val moments: Map<String, FloatArray>
 
-    /** Move the numbers, in place: the [number]-th step, counted from 1. */
-    fun step(numbers: FloatArray, gradients: FloatArray, rate: Double, number: Int)
+    /** Move the numbers of these places, in place: the [number]-th step, counted from 1. */
+    fun step(
+        numbers: FloatArray,
+        gradients: FloatArray,
+        rate: Double,
+        number: Int,
+        places: IntRange = numbers.indices,
+    )
 }
 
 /** The optimizer of a run for so many numbers, with the constants that its bundle has for AdamW. */
@@ -40,7 +46,7 @@ class AdamW(size: Int, private val constants: AdamWConstants) : Optimizer {
 
     override val moments: Map<String, FloatArray> = mapOf("mean" to mean, "square" to square)
 
-    override fun step(numbers: FloatArray, gradients: FloatArray, rate: Double, number: Int) {
+    override fun step(numbers: FloatArray, gradients: FloatArray, rate: Double, number: Int, places: IntRange) {
         val (beta1, beta2, epsilon, weightDecay) = constants
         val rootCorrection = sqrt(1 - beta2.pow(number))
         val kept = (1 - rate * weightDecay).toFloat()
@@ -50,7 +56,7 @@ class AdamW(size: Int, private val constants: AdamWConstants) : Optimizer {
         // rate / (1 - beta1^t) * mean / (sqrt(square) / c + epsilon), both sides of the stroke times c.
         val slack = (epsilon * rootCorrection).toFloat()
         val stride = (rate * rootCorrection / (1 - beta1.pow(number))).toFloat()
-        for (place in numbers.indices) {
+        for (place in places) {
             val gradient = gradients[place]
             val newMean = mean[place] + (gradient - mean[place]) * meanShare
             val newSquare = square[place] * squareKept + gradient * gradient * squareShare
@@ -70,10 +76,10 @@ class Sgd(size: Int, momentum: Double, private val weightDecay: Double) : Optimi
     override val moments: Map<String, FloatArray> =
         if (velocity == null) emptyMap() else mapOf("velocity" to velocity)
 
-    override fun step(numbers: FloatArray, gradients: FloatArray, rate: Double, number: Int) {
+    override fun step(numbers: FloatArray, gradients: FloatArray, rate: Double, number: Int, places: IntRange) {
         val kept = (1 - rate * weightDecay).toFloat()
         val stride = rate.toFloat()
-        for (place in numbers.indices) {
+        for (place in places) {
             var change = gradients[place]
             if (velocity != null) {
                 change += velocity[place] * velocityKept

@@ -11,56 +11,62 @@ private const val NORM_EPSILON = 1e-12
  * HetLoRA's penalty (arXiv 2401.06432), which makes the ranks small that self-pruning may cut: the sum over modules
  * of ||B[:, c:]|| ||A[c:]||, c = floor(gamma r).
  *
- * @param modules the keys of lora_A and lora_B of each module that is trained, both in `numbers`.
- * @param gradients of `numbers`, in the same shapes.
+ * @param modules the keys of lora_A and lora_B of each module that is trained.
+ * @param factors where they stand while they are trained.
+ * @param gradients of those that are trained, in the same shapes: of a factor that stays there are none.
  * @param pruningDecay gamma.
  */
 class TailPenalty(
     modules: List<Pair<String, String>>,
-    numbers: FlatTensors,
-    private val gradients: FlatTensors,
+    factors: Map<String, TensorView>,
+    gradients: FlatTensors,
     pruningDecay: Double,
 ) {
-    private val own = numbers.numbers
     private val tails = modules.map { (keyA, keyB) ->
-        tailOf(numbers.tensors.getValue(keyA), numbers.tensors.getValue(keyB), pruningDecay)
+        val rank = factors.getValue(keyA).shape[0]
+        val kept = floor(pruningDecay * rank + FLOOR_SLACK).toInt()
+        val ofA = rows(factors.getValue(keyA), kept)
+        val ofB = columns(factors.getValue(keyB), kept)
+        Tail(factors.getValue(keyA), gradients.tensors[keyA], ofA) to Tail(factors.getValue(keyB), gradients.tensors[keyB], ofB)
     }
 
     /** Add the penalty's gradients, [weight] times, to those that are there, and return it as many times. */
     fun add(weight: Double): Double {
         var total = 0.0
-        for (tail in tails) {
-            val normA = norm(tail.ofA)
-            val normB = norm(tail.ofB)
+        for ((ofA, ofB) in tails) {
+            val normA = ofA.norm()
+            val normB = ofB.norm()
             total += normA * normB
-            addShare(tail.ofA, (weight * normB / normA).toFloat())
-            addShare(tail.ofB, (weight * normA / normB).toFloat())
+            ofA.slope((weight * normB / normA).toFloat())
+            ofB.slope((weight * normA / normB).toFloat())
         }
         return weight * total
     }
+}
 
-    private fun norm(places: IntArray): Double {
+/** The ranks of a factor that self-pruning may cut: the [places] of their numbers in it, and in its gradient. */
+private class Tail(private val own: TensorView, private val gradient: TensorView?, private val places: IntArray) {
+    fun norm(): Double {
         var squares = 0.0
-        for (place in places) squares += own[place].toDouble() * own[place]
+        for (place in places) squares += own.numbers[own.start + place].toDouble() * own.numbers[own.start + place]
         return sqrt(squares + NORM_EPSILON)
     }
 
-    private fun addShare(places: IntArray, share: Float) {
-        for (place in places) gradients.numbers[place] += share * own[place]
+    fun slope(share: Float) {
+        if (gradient == null) return
+        for (place in places) gradient.numbers[gradient.start + place] += share * own.numbers[own.start + place]
     }
 }
 
-/** Where the ranks of a module lie that self-pruning may cut. */
-private class Tail(val ofA: IntArray, val ofB: IntArray)
+/** Where the last rows of lora_A, (rank, in), lie. */
+private fun rows(loraA: TensorView, kept: Int): IntArray {
+    val (rank, width) = loraA.shape
+    return IntArray((rank - kept) * width) { kept * width + it }
+}
 
-/** Of lora_A, (rank, in), the last rows; of lora_B, (out, rank), the last columns. */
-private fun tailOf(loraA: TensorView, loraB: TensorView, pruningDecay: Double): Tail {
-    val rank = loraA.shape[0]
-    val kept = floor(pruningDecay * rank + FLOOR_SLACK).toInt()
+/** Where the last columns of lora_B, (out, rank), lie. */
+private fun columns(loraB: TensorView, kept: Int): IntArray {
+    val (rows, rank) = loraB.shape
     val cut = rank - kept
-    val rows = IntArray(cut * loraA.shape[1]) { loraA.start + kept * loraA.shape[1] + it }
-    val columns = IntArray(if (cut == 0) 0 else cut * loraB.shape[0]) {
-        loraB.start + it / cut * rank + kept + it % cut
-    }
-    return Tail(rows, columns)
+    return IntArray(cut * rows) { it / cut * rank + kept + it % cut }
 }

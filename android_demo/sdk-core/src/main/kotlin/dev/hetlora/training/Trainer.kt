@@ -2,7 +2,9 @@ package dev.hetlora.training
 
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
+import dev.hetlora.messages.Trained
 import dev.hetlora.messages.TrainingSettings
+import dev.hetlora.tensors.Matrix
 import java.io.Closeable
 
 /**
@@ -12,6 +14,7 @@ import java.io.Closeable
  * @property trained the keys of lora_A and lora_B of each module that training changes; others stay as they are.
  * @property hasDecoder see [microBatches].
  * @property microBatch how many rows go through the model at a time, at most; null: all of a batch.
+ * @property how which numbers of the adapter are trained, and what stands beside them.
  */
 class TrainingSubject(
     val factors: Map<String, TensorView>,
@@ -19,28 +22,28 @@ class TrainingSubject(
     val constants: AdamWConstants = AdamWConstants(),
     val hasDecoder: Boolean = false,
     val microBatch: Int? = null,
+    val how: Parametrisation = Parametrisation(),
 )
 
 /**
  * An adapter in training: runtimes give gradients, and every step is taken here, as `edge_sdk.training.trainer`
  * does. Whether losses lead anywhere is for the caller to say.
  *
- * @throws HetloraException `rank_out_of_range`: nothing of the subject can be trained.
+ * @throws HetloraException `rank_out_of_range`: nothing of the subject can be trained; `spec_mismatch`: cores or frozen
+ *     factors do not fit the adapter.
  */
 class Trainer(
     private val runtime: TrainingRuntime,
     private val subject: TrainingSubject,
     private val settings: TrainingSettings,
 ) : Closeable by runtime {
-    // All lora_A, then all lora_B, which may learn at another rate: the order of the Python client.
-    private val trained = FlatTensors(
-        (subject.trained.map { it.first } + subject.trained.map { it.second })
-            .associateWith { subject.factors.getValue(it).shape },
-    )
+    private val stepped = TrainedNumbers(subject.factors, subject.trained, subject.how)
+    private val trained = stepped.flat
     private val gradients = FlatTensors(trained.shapes)
     private val ofPart by lazy { FlatTensors(trained.shapes) }
-    private val fed = subject.factors + trained.tensors
-    private val penalty = TailPenalty(subject.trained, trained, gradients, settings.pruningDecay)
+    // Cores have no ranks to prune.
+    private val penalty = if (settings.pruningPenalty == 0.0 || subject.how.adaptation.trained == Trained.CORE) null
+    else TailPenalty(subject.trained, stepped.factors, gradients, settings.pruningDecay)
     private val optimizer = optimizerFor(settings, subject.constants, trained.numbers.size)
     private val begun: FloatArray?
 
@@ -54,7 +57,6 @@ class Trainer(
                 ErrorCode.RANK_OUT_OF_RANGE, "nothing to train at rank 0", expected = "a module of rank 1 or more",
             )
         }
-        for ((key, own) in trained.tensors) subject.factors.getValue(key).copy().copyInto(trained.numbers, own.start)
         begun = if (settings.proximal == 0.0) null else trained.numbers.copyOf()
     }
 
@@ -66,38 +68,30 @@ class Trainer(
      */
     fun step(batch: Batch): Double {
         var loss = differentiate(batch)
-        if (settings.pruningPenalty != 0.0) loss += penalty.add(settings.pruningPenalty)
+        if (penalty != null) loss += penalty.add(settings.pruningPenalty)
         if (begun != null) loss += addProximal(gradients.numbers, trained.numbers, begun, settings.proximal)
         checkFinite("loss of step ${stepsDone + 1} of ${settings.steps}", loss)
         settings.maxGradientNorm?.let { checkFinite("norm of the gradients", clipNorm(gradients.numbers, it)) }
         stepsDone += 1
         val rate = learningRateAt(settings, stepsDone)
-        optimizer.step(trained.numbers, gradients.numbers, rate, stepsDone)
+        for ((places, share) in stepped.rates) {
+            optimizer.step(trained.numbers, gradients.numbers, rate * share, stepsDone, places)
+        }
         return loss
     }
 
     /** Score a batch with the adapter as it stands, without penalties; errors as of [step]. */
-    fun evaluate(batch: Batch): Evaluation {
-        val scored = parts(batch).map { it.share to runtime.evaluate(it.batch, fed) }
-        val logits = scored.mapNotNull { (_, own) -> own.logits }
-        return Evaluation(
-            scored.sumOf { (share, own) -> share * own.loss },
-            if (logits.isEmpty()) null else logits.fold(FloatArray(0)) { all, own -> all + own },
-        )
-    }
+    fun evaluate(batch: Batch): Evaluation = evaluated(runtime, parts(batch), stepped.fed())
 
     /**
      * A copy of the factors as they stand, by PEFT key; those that are not trained are among them.
      *
      * @throws HetloraException `non_finite_values`: one holds NaN or infinity.
      */
-    fun factors(): Map<String, FloatArray> = fed.mapValues { (key, own) ->
-        val copy = own.copy()
-        if (!copy.all(Float::isFinite)) {
-            throw HetloraException(ErrorCode.NON_FINITE_VALUES, "$key holds values that are not finite")
-        }
-        copy
-    }
+    fun factors(): Map<String, FloatArray> = stepped.factors.mapValues { (key, own) -> finite(key, own.copy()) }
+
+    /** A copy of the cores as they stand, by module; none where factors are trained. Errors as of [factors]. */
+    fun cores(): Map<String, Matrix> = stepped.cores().onEach { (name, core) -> finite("core of $name", core.values) }
 
     /** About how many bytes the [state] takes. */
     val stateBytes: Long get() = kept().values.sumOf { it.size.toLong() * Float.SIZE_BYTES }
@@ -123,17 +117,15 @@ class Trainer(
 
     private fun kept(): Map<String, FloatArray> = mapOf("trained" to trained.numbers) + optimizer.moments
 
-    private fun parts(batch: Batch): List<MicroBatch> {
-        val mostRows = listOfNotNull(runtime.mostRows, subject.microBatch).minOrNull()
-        return microBatches(batch, mostRows, subject.hasDecoder)
-    }
+    private fun parts(batch: Batch) = parts(batch, runtime, subject.microBatch, subject.hasDecoder)
 
     /** The loss of a batch without penalties; its gradients are then in [gradients]. */
     private fun differentiate(batch: Batch): Double {
         var loss = 0.0
+        val fed = stepped.fed()
         parts(batch).forEachIndexed { place, part ->
             val own = if (place == 0) gradients else ofPart
-            loss += part.share * runtime.gradients(part.batch, fed, own)
+            loss += part.share * stepped.differentiate(runtime, part.batch, fed, own)
             val share = part.share.toFloat()
             for (index in own.numbers.indices) {
                 val weighted = own.numbers[index] * share
@@ -141,6 +133,13 @@ class Trainer(
             }
         }
         return loss
+    }
+
+    private fun finite(what: String, numbers: FloatArray): FloatArray {
+        if (!numbers.all(Float::isFinite)) {
+            throw HetloraException(ErrorCode.NON_FINITE_VALUES, "$what holds values that are not finite")
+        }
+        return numbers
     }
 
     private fun checkFinite(what: String, number: Double) {

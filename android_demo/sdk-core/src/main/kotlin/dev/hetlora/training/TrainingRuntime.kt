@@ -5,11 +5,17 @@ import java.io.Closeable
 /** Mean loss over a batch, and float32 logits (batch, labels), row by row; null where text is generated. */
 class Evaluation(val loss: Double, val logits: FloatArray?)
 
-/** The frozen base model of one bundle, which says what a batch makes of factors; it remembers none. */
-interface TrainingRuntime : Closeable {
+/** The frozen base model of one bundle, which says how a batch does under factors; it remembers none. */
+interface ScoringRuntime : Closeable {
     /** How many rows it takes at a time; null: any number. */
     val mostRows: Int?
 
+    /** Score a batch under these factors; errors as [TrainingRuntime.gradients]. */
+    fun evaluate(batch: Batch, factors: Map<String, TensorView>): Evaluation
+}
+
+/** One that says what a batch makes of factors, too. */
+interface TrainingRuntime : ScoringRuntime {
     /**
      * The mean loss of a batch, without a penalty.
      *
@@ -18,7 +24,4 @@ interface TrainingRuntime : Closeable {
      * @throws dev.hetlora.errors.HetloraException `data_unreadable`: the batch does not fit the model.
      */
     fun gradients(batch: Batch, factors: Map<String, TensorView>, gradients: FlatTensors): Double
-
-    /** Score a batch under these factors; errors as [gradients]. */
-    fun evaluate(batch: Batch, factors: Map<String, TensorView>): Evaluation
 }

@@ -67,11 +67,14 @@ class Downloads(
     /** How much of an object is here, in bytes, from a download that was interrupted. */
     fun arrivedBytes(ref: ObjectRef): Long = min(files.sizeBytes(part(ref)) ?: 0, ref.sizeBytes)
 
-    /** Remove what is left of interrupted downloads, but those of objects that are to be continued. */
-    fun dropLeftovers(but: Collection<ObjectRef> = emptyList()) {
-        val continued = but.map(::part)
-        files.list(folder).map { "$folder/$it" }.filter { it !in continued }.forEach(files::remove)
-    }
+    /** What is left of interrupted downloads takes, but those of objects that are to be continued. */
+    fun leftoverBytes(but: Collection<ObjectRef>): Long = leftovers(but).sumOf { files.sizeBytes(it) ?: 0 }
+
+    /** Remove it. */
+    fun dropLeftovers(but: Collection<ObjectRef> = emptyList()) = leftovers(but).forEach(files::remove)
+
+    private fun leftovers(but: Collection<ObjectRef>): List<String> =
+        files.list(folder).map { "$folder/$it" } - but.map(::part).toSet()
 
     private fun part(ref: ObjectRef) = "$folder/${ref.sha256}.part"
 
@@ -128,6 +131,7 @@ class Downloads(
             val count = try {
                 body.read(piece)
             } catch (error: IOException) {
+                if (isInterrupt(error)) throw error
                 return error
             }
             if (count < 0) return null

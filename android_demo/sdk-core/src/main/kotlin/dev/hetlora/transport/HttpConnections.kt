@@ -53,7 +53,7 @@ class UrlConnections(
         connection.instanceFollowRedirects = false
         connection.useCaches = false
         setMethod(connection, request.method)
-        request.headers.forEach(connection::setRequestProperty)
+        for ((name, value) in request.headers) connection.setRequestProperty(name, value)
         if (request.body != null) {
             connection.doOutput = true
             connection.outputStream.use { it.write(request.body) }

@@ -70,7 +70,7 @@ private fun isWorthAnotherTry(error: Exception): Boolean = when (error) {
         val isPassing = error.status >= 500 || error.status in PASSING || isReplay(error)
         isPassing && error.retryAfterSeconds <= LONGEST_RETRY_AFTER_SECONDS
     }
-    is IOException -> true
+    is IOException -> !isInterrupt(error)
     else -> false
 }
 

@@ -2,14 +2,21 @@ package dev.hetlora.transport
 
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
+import java.io.InterruptedIOException
+import java.net.SocketTimeoutException
+import java.nio.channels.ClosedByInterruptException
 import java.util.concurrent.CountDownLatch
 import java.util.concurrent.TimeUnit
 
-/** With which an app asks a visit to end: set once, from any thread. */
+/**
+ * With which an app asks a visit to end: set once, from any thread.
+ *
+ * An interrupt of the thread that a visit is on asks for the same; the thread stays interrupted.
+ */
 class StopSignal {
     private val latch = CountDownLatch(1)
 
-    val isSet: Boolean get() = latch.count == 0L
+    val isSet: Boolean get() = latch.count == 0L || Thread.currentThread().isInterrupted
 
     /** Ask for the end of the visit: it ends between two steps, two tries or two parts. */
     fun set() = latch.countDown()
@@ -21,7 +28,11 @@ class StopSignal {
 
     /** Wait so many seconds, or until it is set. */
     fun await(seconds: Double) {
-        latch.await((seconds * 1000).toLong(), TimeUnit.MILLISECONDS)
+        try {
+            latch.await((seconds * 1000).toLong(), TimeUnit.MILLISECONDS)
+        } catch (interrupt: InterruptedException) {
+            Thread.currentThread().interrupt()
+        }
     }
 
     /** Wait so many seconds; `stopped` once it is set. */
@@ -29,4 +40,16 @@ class StopSignal {
         await(seconds)
         check()
     }
+}
+
+/** Whether an error says that its thread was interrupted; one that a connection took too long is of such a class, too. */
+internal fun isInterrupt(error: Throwable): Boolean = when (error) {
+    is SocketTimeoutException -> false
+    else -> error is InterruptedException || error is InterruptedIOException || error is ClosedByInterruptException
+}
+
+/** What to throw of an error that [isInterrupt]: `stopped`; the thread is interrupted again. */
+internal fun stoppedBy(interrupt: Throwable): HetloraException {
+    Thread.currentThread().interrupt()
+    return HetloraException(ErrorCode.STOPPED, "the thread of this visit was interrupted", cause = interrupt)
 }

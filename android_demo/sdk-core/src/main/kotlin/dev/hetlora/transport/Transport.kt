@@ -13,6 +13,7 @@ import java.net.URL
 import kotlin.random.Random
 
 const val USER_AGENT = "hetlora-android/0.1.0"
+private const val MAX_PORT = 65_535
 
 /**
  * Requests to one service, signed as one device: bytes in, bytes out, every fault a [HetloraException].
@@ -26,13 +27,17 @@ const val USER_AGENT = "hetlora-android/0.1.0"
  */
 class Transport(
     serviceUrl: String,
-    val identity: Identity,
+    identity: Identity,
     private val connections: HttpConnections = UrlConnections(),
     private val clock: () -> Double = { System.currentTimeMillis() / 1000.0 },
     private val random: Random = Random.Default,
     private val timer: () -> Double = { System.nanoTime() / 1e9 },
 ) {
     val serviceUrl: String = checkedAddress(serviceUrl)
+
+    /** As whom requests are signed. */
+    @Volatile
+    var identity: Identity = identity
 
     /** Ends waits between two tries once it is set, and answers that drip. */
     var stop = StopSignal()
@@ -62,11 +67,20 @@ class Transport(
     } catch (answer: ErrorAnswer) {
         throw errorOfAnswer(answer.status, answer.body, serviceUrl, answer.retryAfterSeconds)
     } catch (error: IOException) {
+        if (isInterrupt(error)) throw stoppedBy(error)
         throw HetloraException(
             ErrorCode.SERVICE_UNREACHABLE,
             "the service does not answer",
             got = "${error.javaClass.simpleName}: ${error.message}",
             expected = "a hetlora service at $serviceUrl",
+            cause = error,
+        )
+    } catch (error: SecurityException) { // Android's word for an app without the permission INTERNET
+        throw HetloraException(
+            ErrorCode.SETTINGS_INVALID,
+            "this app may not use the network",
+            got = error.javaClass.simpleName,
+            expected = "the permission to",
             cause = error,
         )
     }
@@ -114,7 +128,8 @@ private fun checkedAddress(serviceUrl: String): String {
             expected = "none: devices sign",
         )
     }
-    if (address.scheme !in setOf("http", "https") || address.host == null || address.query != null) {
+    val isOfService = address.scheme in setOf("http", "https") && address.host != null && address.query == null
+    if (!isOfService || address.port > MAX_PORT) {
         throw HetloraException(
             ErrorCode.SETTINGS_INVALID,
             "service_url is no address of a service",

@@ -6,9 +6,12 @@ import dev.hetlora.errors.HetloraException
 import dev.hetlora.examples.AnyExample
 import dev.hetlora.examples.Example
 import dev.hetlora.examples.TextExample
+import dev.hetlora.training.ATTENTION_MASK
 import dev.hetlora.training.Batch
+import dev.hetlora.training.INPUT_IDS
 import dev.hetlora.training.Int64Tensor
 import dev.hetlora.training.LABELS
+import dev.hetlora.training.TOKEN_TYPE_IDS
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertNotEquals
 import org.junit.Assert.assertThrows

@@ -2,8 +2,9 @@ package dev.hetlora.batching
 
 import dev.hetlora.batching.tokenizer.Tokenizer
 import dev.hetlora.messages.parseStrictJson
-import java.io.File
+import dev.hetlora.training.INPUT_IDS
 import kotlinx.serialization.json.jsonPrimitive
+import java.io.File
 
 /**
  * For tests in Python: reads a tokenizer.json, and from standard input a JSON string a line; writes for each its

@@ -44,8 +44,8 @@ class BundleCacheTest {
     @After
     fun close() = rounds.close()
 
-    private fun cache(freeBytes: () -> Long = { Long.MAX_VALUE }) =
-        BundleCache(files, Downloads(transport, files)) { freeBytes() }
+    private fun cache(needed: Set<String> = emptySet(), freeBytes: () -> Long = { Long.MAX_VALUE }) =
+        BundleCache(files, Downloads(transport, files), { needed }) { freeBytes() }
 
     private fun fetched(cache: BundleCache) = cache.bundle(ref) { setOf(GRAPH) }
 
@@ -67,14 +67,38 @@ class BundleCacheTest {
     @Test
     fun `room is made by the bundle that was not used for longest, and no more of them than needed`() {
         for ((age, name) in listOf(3 to "oldest", 2 to "older", 1 to "newest")) {
-            files.write("bundles/$name/x").use { it.write(1) }
+            files.write("bundles/$name/x").use { it.write(ByteArray(1000)) }
             files.file("bundles/$name").setLastModified(1_000_000_000L - age * 10_000_000L)
         }
         val free = { if (files.list("bundles").size > 3) DISK_RESERVE_BYTES else DISK_RESERVE_BYTES + 1000 }
 
-        fetched(cache(free))
+        fetched(cache(freeBytes = free))
 
         assertEquals(listOf("newest", "older", ref.sha256).sorted(), files.list("bundles"))
+    }
+
+    @Test
+    fun `nothing goes where all of it would not be enough`() {
+        files.write("bundles/other/x").use { it.write(ByteArray(5)) }
+        files.write("downloads/${"ab".repeat(32)}.part").use { it.write(ByteArray(5)) }
+
+        // The graph has 16 bytes: with 4 that are free and 10 that could go, two are missing.
+        val error = assertThrows(HetloraException::class.java) { fetched(cache { DISK_RESERVE_BYTES + 4 }) }
+
+        assertEquals("67108868 bytes free, and 10 that could go", error.got)
+        assertEquals(5L, files.sizeBytes("bundles/other/x"))
+        assertEquals(1, files.list("downloads").size)
+    }
+
+    @Test
+    fun `a bundle that is needed stays, and one that is newer goes`() {
+        for (name in listOf("needed", "newer")) files.write("bundles/$name/x").use { it.write(ByteArray(100)) }
+        files.file("bundles/needed").setLastModified(1_000_000_000L)
+        val free = { DISK_RESERVE_BYTES + if ("newer" in files.list("bundles")) 0 else 100 }
+
+        fetched(cache(setOf("needed"), free))
+
+        assertEquals(listOf("needed", ref.sha256).sorted(), files.list("bundles"))
     }
 
     @Test

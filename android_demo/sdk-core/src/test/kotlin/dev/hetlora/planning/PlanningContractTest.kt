@@ -1,5 +1,6 @@
 package dev.hetlora.planning
 
+import dev.hetlora.bundle.parseManifest
 import dev.hetlora.contract.contractJson
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.messages.CapabilityReport
@@ -66,6 +67,23 @@ class PlanningContractTest {
     @Test
     fun realStepsCorrectTheForecastAsInPython() {
         val forecast = planners.getValue(cases.first().text("name")).value.choose().forecast
+        for (one in objects("trials")) {
+            compare("trial of ${one.text("case")}", one.getValue("trial")) {
+                val planner = planners.getValue(one.text("case")).value
+                val step = planTrial(planner)
+                val tried = trialForecast(planner, step)
+                JsonObject(
+                    mapOf(
+                        "batch" to JsonPrimitive(step.batch),
+                        "tokens" to JsonPrimitive(step.tokens),
+                        "rank" to JsonPrimitive(step.rank),
+                        "micro_batch" to JsonPrimitive(step.microBatch),
+                        "peak_bytes" to JsonPrimitive(tried.peakBytes),
+                        "step_seconds" to JsonPrimitive(tried.stepSeconds),
+                    ),
+                )
+            }
+        }
         for (one in objects("corrections")) {
             val seconds = one.getValue("seconds").jsonPrimitive.double
             val taken = StepsTaken(seconds, one.known("grown_bytes")?.long, one.known("watts")?.double)
@@ -105,7 +123,7 @@ class PlanningContractTest {
         val own = changed("planner")
         return Planner(
             json.decodeFromJsonElement(CapabilityReport.serializer(), changed("capabilities")),
-            PlannableBundle.of(changed("manifest").toString().toByteArray()),
+            parseManifest(changed("manifest").toString().toByteArray()).plannable,
             json.decodeFromJsonElement(Offer.serializer(), offer),
             exampleCount = own.getValue("example_count").jsonPrimitive.long,
             threads = own.known("threads")?.int,

@@ -34,10 +34,10 @@ class AssignmentStoreTest {
     @get:Rule
     val temporary = TemporaryFolder()
 
-    private val received = "received".toByteArray()
+    private val received = Received("received".toByteArray(), "frozen".toByteArray())
     private val tensors = "update".toByteArray()
     private val errors = "errors".toByteArray()
-    private val update = Update(tensors, report(sha256Of(tensors)), errors)
+    private val update = Update(tensors, report(sha256Of(tensors)), errors, "private".toByteArray())
     private val terms = Terms(Plan("a-1", 2, REF, 5, LEASE), 2, 16, 4, 9, 1000)
 
     private fun checkpoint(steps: Int) = Checkpoint(TrainedSteps(steps, steps * 2.0, 1.5, 1.0), "state $steps".toByteArray())
@@ -58,10 +58,10 @@ class AssignmentStoreTest {
 
     /** All that a store answers, in one line. */
     private fun told(store: AssignmentStore): String {
-        val agreed = store.agreed()?.let { (terms, bytes) -> "${terms.rank} ${String(bytes)}" }
+        val agreed = store.agreed()?.let { (terms, own) -> "${terms.rank} ${String(own.adapter)} ${own.frozen?.let(::String)}" }
         val checkpoint = store.checkpoint()?.let { "${it.trained} ${String(it.state)}" }
         val update = store.update()?.let { "${String(it.tensors)} ${it.errors?.let(::String)} ${it.report.steps}" }
-        val kept = store.keptErrors("run-1")?.let(::String)
+        val kept = listOf(store.keptErrors("run-1"), store.keptFactors("run-1")).map { it?.let(::String) }
         val own = store.assignment
         return "${own?.assignmentId} ${own?.progress} ${own?.trainedSteps} ${store.starts} / $agreed / $checkpoint / $update / $kept"
     }
@@ -90,9 +90,8 @@ class AssignmentStoreTest {
             }
             val store = AssignmentStore(files)
             assertTrue("$kills: ${told(store)}", told(store) in states.slice(done..done + 1))
-            val named = store.assignment?.parts.orEmpty().values.toSet() + setOfNotNull(
-                store.keptErrors("run-1")?.let { sha256Of(it) },
-            )
+            val kept = listOfNotNull(store.keptErrors("run-1"), store.keptFactors("run-1")).map { sha256Of(it) }
+            val named = store.assignment?.parts.orEmpty().values.toSet() + kept
             assertEquals(named, files.list("parts").toSet())
             // From there the rest of the moves goes on as if nothing had been.
             moves.drop(states.subList(done, done + 2).indexOf(told(store)) + done).forEach { it(store) }
@@ -123,7 +122,7 @@ class AssignmentStoreTest {
             offered(offerOf("a-1"))
             taken(terms, received)
         }
-        files.write("parts/${sha256Of(received)}").use { it.write("rotten".toByteArray()) }
+        files.write("parts/${sha256Of(received.adapter)}").use { it.write("rotten".toByteArray()) }
         assertNull(AssignmentStore(files).agreed())
         // The state is whole JSON, and a message in it is none: a rank of 0.
         val state = String(files.read("state.json")!!)
@@ -132,6 +131,32 @@ class AssignmentStoreTest {
             files.write("state.json").use { it.write(other.toByteArray()) }
             assertNull(AssignmentStore(files).assignment)
         }
+    }
+
+    @Test
+    fun `a frozen adapter that rotted is fetched again with the other`() {
+        val files = files()
+        val frozen = terms.copy(plan = terms.plan.copy(frozen = REF))
+        AssignmentStore(files).run {
+            offered(offerOf("a-1"))
+            taken(frozen, received)
+        }
+        assertEquals("frozen", String(AssignmentStore(files).agreed()!!.second.frozen!!))
+        files.write("parts/${sha256Of(received.frozen!!)}").use { it.write("rotten".toByteArray()) }
+        assertNull(AssignmentStore(files).agreed())
+    }
+
+    @Test
+    fun `a private lora_B is kept from its training on, whatever becomes of the update`() {
+        val store = AssignmentStore(files())
+        for ((run, privateFactors) in listOf("first", "second", null).withIndex()) {
+            store.offered(offerOf("a-$run"))
+            store.taken(terms, received)
+            store.trained(Update(tensors, report(sha256Of(tensors)), null, privateFactors?.toByteArray()))
+            store.giveUpOthers(null)
+        }
+        assertEquals("second", String(store.keptFactors("run-1")!!))
+        assertNull(store.keptErrors("run-1"))
     }
 
     @Test

@@ -62,7 +62,7 @@ class CheckpointsTest {
         val ref = ObjectRef("12".repeat(32), 100)
         val plan = Plan("a-1", 2, ref, 5, Instant.parse("2030-01-01T00:00:00Z"))
         store.offered(offerOf("a-1"))
-        store.taken(Terms(plan, 2, 16, 4, 9, 1000), ByteArray(1))
+        store.taken(Terms(plan, 2, 16, 4, 9, 1000), Received(ByteArray(1)))
         repeat(2) { store.countStart() }
         val trainer = object : LocalTrainer by Never {
             override val stepsDone = 3

@@ -2,7 +2,6 @@ package dev.hetlora.session
 
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
-import dev.hetlora.folder.FolderFiles
 import dev.hetlora.folder.Killed
 import dev.hetlora.folder.KilledFiles
 import dev.hetlora.messages.Adaptation
@@ -19,26 +18,13 @@ import dev.hetlora.tensors.truncate
 import dev.hetlora.transport.Refusal
 import dev.hetlora.transport.Reply
 import dev.hetlora.transport.StopSignal
-import org.junit.After
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
-import org.junit.Rule
 import org.junit.Test
-import org.junit.rules.TemporaryFolder
 
-class DeviceClientTest {
-    @get:Rule
-    val temporary = TemporaryFolder()
-    private val rounds = Rounds()
-    private val service = rounds.service
-
-    @After
-    fun close() = rounds.close()
-
-    private fun files() = FolderFiles(temporary.newFolder())
-
+class DeviceClientTest : WithRounds() {
     @Test
     fun `a new device enrols, trains at its rank, and its update is accepted`() {
         rounds.offer()

@@ -2,31 +2,21 @@ package dev.hetlora.session
 
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
-import dev.hetlora.folder.FolderFiles
 import dev.hetlora.messages.DeviceState
 import dev.hetlora.transport.Shortest
 import dev.hetlora.transport.StopSignal
-import org.junit.After
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertThrows
-import org.junit.Rule
+import org.junit.Assert.assertTrue
 import org.junit.Test
-import org.junit.rules.TemporaryFolder
 
-class KeepVisitingTest {
-    @get:Rule
-    val temporary = TemporaryFolder()
-    private val rounds = Rounds()
-
-    @After
-    fun close() = rounds.close()
-
+class KeepVisitingTest : WithRounds() {
     @Test
     fun `a visit that does not come off is followed by another, until the app stops`() {
         val stop = StopSignal()
         val outcomes = mutableListOf<Outcome>()
         var faults = 1
-        val client = rounds.client(FolderFiles(temporary.newFolder()), onEvent = {
+        val client = rounds.client(files(), onEvent = {
             if (it is Event.CheckedIn && faults-- > 0) error("the app's own trouble")
         })
         rounds.offer()
@@ -42,11 +32,25 @@ class KeepVisitingTest {
 
     @Test
     fun `a device that is not admitted ends`() {
-        val client = rounds.client(FolderFiles(temporary.newFolder()))
-        rounds.service.state = DeviceState.REJECTED
+        val client = rounds.client(files())
+        service.state = DeviceState.REJECTED
 
         val error = assertThrows(HetloraException::class.java) { keepVisiting(client, StopSignal(), Shortest) {} }
 
         assertEquals(ErrorCode.NOT_PERMITTED, error.code)
+    }
+
+    @Test
+    fun `an interrupt ends visits, and the thread stays interrupted`() {
+        val client = rounds.client(files())
+        val outcomes = mutableListOf<Outcome>()
+
+        keepVisiting(client, StopSignal(), Shortest) {
+            outcomes += it.outcome
+            Thread.currentThread().interrupt() // as a pool does that is shut down
+        }
+
+        assertTrue(Thread.interrupted())
+        assertEquals(listOf(Outcome.NO_WORK), outcomes)
     }
 }

@@ -9,6 +9,10 @@ import dev.hetlora.messages.Offer
 import dev.hetlora.messages.Plan
 import dev.hetlora.messages.StartRequest
 import dev.hetlora.messages.TrainingSettings
+import dev.hetlora.planning.Bound
+import dev.hetlora.planning.Forecast
+import dev.hetlora.planning.RankChoice
+import dev.hetlora.planning.StepPlan
 import dev.hetlora.tensors.Adapter
 import dev.hetlora.tensors.AdapterSpec
 import dev.hetlora.tensors.LoraFactors
@@ -34,6 +38,10 @@ val GLOBAL = Adapter(
         ),
     ),
 )
+
+/** How a device takes an offer that does not plan. */
+fun fixedRank(rank: Int, tokens: Int, rows: Int) =
+    RankChoice(rank, Bound.OFFER, Forecast(0, 1.0, 1, 0, 0), StepPlan(rows, tokens, rank, rows), tokens)
 
 val GIVEN = CapabilityReport(CapabilitySource.GIVEN, 2, 1L shl 32, 1L shl 31, 1e10, 1L shl 30)
 
@@ -70,8 +78,9 @@ class Rounds(val service: FakeService = FakeService()) : AutoCloseable {
         clock: () -> Double = { System.currentTimeMillis() / 1000.0 },
         onEvent: (Event) -> Unit = {},
         circumstances: Circumstances = AnyTime,
+        chooser: RankChooser = RankChooser { _, _ -> fixedRank(rank, 16, 4) },
     ) = DeviceClient(
-        service.url, Membership("fleet", "token"), files, trainers, { _, _ -> RankChoice(rank, 16, 4) }, { GIVEN },
+        service.url, Membership("fleet", "token"), files, trainers, chooser, { GIVEN },
         circumstances, connections, clock = clock, random = Shortest, onEvent = onEvent,
     )
 
@@ -82,12 +91,17 @@ class Rounds(val service: FakeService = FakeService()) : AutoCloseable {
 
     private fun manifest(graph: String): ByteArray = """
         {"schema_version": 1, "task": "text-classification", "labels": ["a", "b"], "max_tokens": 16,
+         "base_model": {"id": "toy", "revision": null, "sha256": "${"ab".repeat(32)}", "parameters": 30},
          "adapter": {"modules": [{"name": "layer", "in_features": 6, "out_features": 5}], "scaling": 2.0,
                      "max_rank": 4},
-         "inputs": [], "optimizer": {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.0},
+         "inputs": [{"name": "input_ids", "dtype": "int64", "shape": ["batch", "tokens"]}],
+         "optimizer": {"name": "AdamW", "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.0},
          "graphs": {"training": "training.onnx", "eval": "training.onnx", "optimizer": "training.onnx",
-                    "inference": "training.onnx", "base_weights": "training.onnx", "tokenizer": null},
-         "cost_model": {}, "files": {"training.onnx": $graph}, "versions": {"not": "read"}}
+                    "inference": "training.onnx", "base_weights": "training.onnx", "tokenizer": "training.onnx"},
+         "cost_model": {"flops": {"per_token": 1}, "written_bytes": {}, "live_bytes": [{}], "most_chunk_rows": 0,
+                        "graph_nodes": 1, "base_weight_bytes": 120, "adapter_bytes_per_rank": 44},
+         "versions": {"hetlora": "0", "onnx": "0", "onnxruntime": "0", "opset": 17, "ir_version": 9},
+         "files": {"training.onnx": $graph}}
     """.trimIndent().toByteArray()
 }
 

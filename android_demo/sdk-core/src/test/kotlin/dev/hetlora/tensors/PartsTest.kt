@@ -58,11 +58,11 @@ class PartsTest {
     @Test
     fun sparseAdaptersOfPlansAreReadAsPinned() {
         for (row in pinned.getValue("sparse_adapters").jsonArray) {
-            val read = planAdapterFromBytes(bytesOfHex(text(row, "file")), TINY_SPEC)
+            val read = sentFromBytes(bytesOfHex(text(row, "file")), TINY_SPEC).adapter
             assertEquals(text(row, "adapter"), hexOf(adapterToBytes(read)))
         }
         val whole = contractHex("adapter_rank2.safetensors.hex")
-        assertEquals(hexOf(whole), hexOf(adapterToBytes(planAdapterFromBytes(whole, TINY_SPEC))))
+        assertEquals(hexOf(whole), hexOf(adapterToBytes(sentFromBytes(whole, TINY_SPEC).adapter)))
     }
 
     @Test
@@ -89,11 +89,74 @@ class PartsTest {
         )
         faults.forEachIndexed { index, (code, tensors) ->
             val error = assertThrows("case $index", HetloraException::class.java) {
-                planAdapterFromBytes(safetensorsToBytes(tensors), TINY_SPEC)
+                sentFromBytes(safetensorsToBytes(tensors), TINY_SPEC)
             }
             assertEquals("case $index: $error", code, error.code)
         }
     }
+
+    @Test
+    fun coresAreWrittenAsPinnedAndReadBesideTheirFactors() {
+        val cores = mapOf(
+            "h.0.k" to matrix(listOf(1, 0), listOf(0, 1)), "h.0.q" to matrix(listOf(0, 2), listOf(-1, 0.5)),
+        )
+        val adaptation = Adaptation(trained = Trained.CORE)
+        assertSameFile("update_cores.safetensors.hex", contract(tinyAdapter(), adaptation, tinyAdapter(), cores))
+        assertCode(ErrorCode.SPEC_MISMATCH) { contract(tinyAdapter(), adaptation, tinyAdapter(), cores - "h.0.k") }
+
+        val sent = toMatrices(tinyAdapter()) + cores.mapKeys { coreKey(it.key) }
+        val read = sentFromBytes(fileOf(sent), TINY_SPEC)
+        assertEquals(hexOf(adapterToBytes(tinyAdapter())), hexOf(adapterToBytes(read.adapter)))
+        for ((name, core) in cores) assertEquals(rowsOf(core), rowsOf(read.cores.getValue(name)))
+        val key = coreKey("h.0.q")
+        assertCode(ErrorCode.SPEC_MISMATCH) { sentFromBytes(fileOf(sent - key), TINY_SPEC) }
+        assertCode(ErrorCode.SPEC_MISMATCH) { sentFromBytes(fileOf(sent + (key to matrix(listOf(1)))), TINY_SPEC) }
+        assertCode(ErrorCode.NON_FINITE_VALUES) {
+            sentFromBytes(fileOf(sent + (key to matrix(listOf(1, 2), listOf(3, Float.NaN)))), TINY_SPEC)
+        }
+    }
+
+    @Test
+    fun frozenFactorsMayHaveAnyRank() {
+        // Three ranks of a module that adapters have two of, and none of the other.
+        val k = factorKeys("h.0.k")
+        val q = factorKeys("h.0.q")
+        val frozen = mapOf(
+            k.loraA to matrix(listOf(1, 2, 3), listOf(4, 5, 6), listOf(7, 8, 9)),
+            k.loraB to matrix(listOf(1, 2, 3), listOf(4, 5, 6)),
+            q.loraA to Matrix(0, 2, FloatArray(0)),
+            q.loraB to Matrix(2, 0, FloatArray(0)),
+        )
+        val read = frozenFromBytes(fileOf(frozen), TINY_SPEC)
+        assertEquals(listOf(3, 0), read.values.map { it.rank })
+        assertEquals(listOf(7f, 8f, 9f), rowsOf(read.getValue("h.0.k").loraA)[2])
+        val wide = matrix(listOf(1, 2), listOf(4, 5), listOf(7, 8))
+        assertCode(ErrorCode.SPEC_MISMATCH) { frozenFromBytes(fileOf(frozen + (k.loraA to wide)), TINY_SPEC) }
+        assertCode(ErrorCode.SPEC_MISMATCH) { frozenFromBytes(fileOf(frozen - k.loraA), TINY_SPEC) }
+        val infinite = matrix(listOf(1, 2, 3), listOf(4, 5, Float.POSITIVE_INFINITY))
+        assertCode(ErrorCode.NON_FINITE_VALUES) { frozenFromBytes(fileOf(frozen + (k.loraB to infinite)), TINY_SPEC) }
+    }
+
+    @Test
+    fun privateFactorsAreCutToTheRankThatIsAskedForOrFilledUpWithZeros() {
+        val kept = privateFactorsToBytes(trained())
+        val whole = withPrivateFactors(kept, tinyAdapter())
+        assertEquals(rowsOf(trained().factors.getValue("h.0.k").loraB), rowsOf(whole.factors.getValue("h.0.k").loraB))
+        assertEquals(
+            rowsOf(tinyAdapter().factors.getValue("h.0.k").loraA), rowsOf(whole.factors.getValue("h.0.k").loraA),
+        )
+        val cut = withPrivateFactors(kept, truncate(tinyAdapter(), 1))
+        assertEquals(listOf(listOf(4f), listOf(0f)), rowsOf(cut.factors.getValue("h.0.q").loraB))
+        val ofRankOne = privateFactorsToBytes(truncate(trained(), 1))
+        val filled = withPrivateFactors(ofRankOne, tinyAdapter())
+        assertEquals(listOf(listOf(4f, 0f), listOf(0f, 0f)), rowsOf(filled.factors.getValue("h.0.q").loraB))
+        assertCode(ErrorCode.SPEC_MISMATCH) { withPrivateFactors(adapterToBytes(trained()), tinyAdapter()) }
+    }
+
+    private fun fileOf(matrices: Map<String, Matrix>): ByteArray = safetensorsToBytes(matrices.mapValues { tensorOf(it.value) })
+
+    private fun assertCode(code: ErrorCode, run: () -> Unit) =
+        assertEquals(code, assertThrows(HetloraException::class.java) { run() }.code)
 
     private fun trained(): Adapter = tinyAdapter()
         .with("h.0.k", loraB = matrix(listOf(1, 0), listOf(2, 8)))

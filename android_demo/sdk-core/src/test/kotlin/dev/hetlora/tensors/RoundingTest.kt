@@ -122,8 +122,6 @@ class RoundingTest {
         assertCode(ErrorCode.RANK_OUT_OF_RANGE) {
             contract(truncate(received, 1), Adaptation(uploadDensity = 0.5), received)
         }
-        assertEquals("cores", unsupportedUpdate(Adaptation(trained = Trained.CORE)))
-        assertCode(ErrorCode.DEPENDENCY_MISSING) { contract(received, Adaptation(trained = Trained.CORE), received) }
     }
 
     @Test

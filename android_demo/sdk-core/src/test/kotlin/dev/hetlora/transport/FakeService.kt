@@ -2,6 +2,7 @@ package dev.hetlora.transport
 
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.identity.SignatureParameters
+import dev.hetlora.identity.rotationBase
 import dev.hetlora.identity.sha256Of
 import dev.hetlora.identity.signatureBase
 import dev.hetlora.messages.AssignmentState
@@ -10,13 +11,16 @@ import dev.hetlora.messages.CheckInAnswer
 import dev.hetlora.messages.DeviceState
 import dev.hetlora.messages.DeviceStatus
 import dev.hetlora.messages.EnrolRequest
+import dev.hetlora.messages.EvaluationReport
 import dev.hetlora.messages.Failure
+import dev.hetlora.messages.KeyRotation
 import dev.hetlora.messages.ObjectRef
 import dev.hetlora.messages.Offer
 import dev.hetlora.messages.Plan
 import dev.hetlora.messages.Receipt
 import dev.hetlora.messages.Report
 import dev.hetlora.messages.StartRequest
+import dev.hetlora.messages.TaskKind
 import dev.hetlora.messages.messageToBytes
 import dev.hetlora.messages.parseMessage
 import dev.hetlora.messages.sha256Pair
@@ -54,11 +58,17 @@ class FakeService(var plan: (Offer, StartRequest) -> Plan = { _, _ -> error("no 
     val objects = mutableMapOf<String, ByteArray>()
     val updates = mutableListOf<ByteArray>()
     val reports = mutableListOf<Report>()
+    val evaluations = mutableListOf<EvaluationReport>()
     val failures = mutableListOf<Failure>()
+    var checkedIn: CheckIn? = null
     val partSizes = mutableListOf<Int>()
     var offer: Offer? = null
     var state = DeviceState.ACCEPTED
     var aheadSeconds = 0.0
+
+    /** Whether a rotation is refused; or done, and the answer lost. */
+    var refusesRotation = false
+    var losesAnswers = false
 
     /** What an assignment that is over has become, by its id. */
     val ended = mutableMapOf<String, AssignmentState>()
@@ -87,9 +97,13 @@ class FakeService(var plan: (Offer, StartRequest) -> Plan = { _, _ -> error("no 
         identify(request)
         if (path.startsWith("/objects/")) return objectReply(path.removePrefix("/objects/"), request.headers["range"])
         if (path == "/check-ins") return checkIn(request)
+        if (path == "/devices:rotate-key") return rotate(request)
         if (path.startsWith("/uploads/")) return takePart(request, path.removePrefix("/uploads/"))
-        val found = Regex("/assignments/([^:/]+)[:/](.+)").matchEntire(path) ?: throw Refusal(404, "not_found")
-        return ofAssignment(request, found.groupValues[1], found.groupValues[2])
+        val found = Regex("/(assignments|evaluations)/([^:/]+)[:/](.+)").matchEntire(path) ?: throw Refusal(404, "not_found")
+        val (family, id, verb) = found.destructured
+        val kind = if (family == "evaluations") TaskKind.EVALUATE else TaskKind.TRAIN
+        if (offer?.takeIf { it.assignmentId == id }?.kind ?: kind != kind) throw Refusal(404, "not_found")
+        return ofAssignment(request, id, verb)
     }
 
     private fun ofAssignment(request: Request, id: String, verb: String): Reply {
@@ -105,7 +119,10 @@ class FakeService(var plan: (Offer, StartRequest) -> Plan = { _, _ -> error("no 
                 json(ObjectRef.serializer(), ObjectRef(sha256Of(request.body), request.body.size.toLong()))
             }
             "uploads" -> begin(request)
-            "submit" -> submit(id, parseMessage(Report.serializer(), request.body))
+            "submit" -> if (offer.kind == TaskKind.EVALUATE) {
+                evaluations += parseMessage(EvaluationReport.serializer(), request.body)
+                receipt(id, AssignmentState.ACCEPTED)
+            } else submit(id, parseMessage(Report.serializer(), request.body))
             "fail" -> {
                 failures += parseMessage(Failure.serializer(), request.body)
                 receipt(id, AssignmentState.FAILED)
@@ -127,7 +144,7 @@ class FakeService(var plan: (Offer, StartRequest) -> Plan = { _, _ -> error("no 
     }
 
     private fun checkIn(request: Request): Reply {
-        parseMessage(CheckIn.serializer(), request.body)
+        checkedIn = parseMessage(CheckIn.serializer(), request.body)
         return json(CheckInAnswer.serializer(), CheckInAnswer(offer, 30.0, if (offer == null) "no run" else "offer"))
     }
 
@@ -139,6 +156,20 @@ class FakeService(var plan: (Offer, StartRequest) -> Plan = { _, _ -> error("no 
         keys[id] = key
         identify(request, evenIf = true)
         return json(DeviceStatus.serializer(), DeviceStatus(id, state, 30.0), 201)
+    }
+
+    private fun rotate(request: Request): Reply {
+        val message = parseMessage(KeyRotation.serializer(), request.body)
+        val id = INPUT.matchEntire(request.headers.getValue("signature-input"))!!.groupValues[3]
+        val key = Base64.getDecoder().decode(message.publicKey)
+        val base = rotationBase(id, message.publicKey)
+        val verifier = Ed25519Signer().apply { init(false, Ed25519PublicKeyParameters(key, 0)) }
+        verifier.update(base, 0, base.size)
+        if (refusesRotation || !verifier.verifySignature(Base64.getDecoder().decode(message.proof))) {
+            throw Refusal(403, ErrorCode.NOT_PERMITTED.code)
+        }
+        keys[id] = key
+        return if (losesAnswers) Reply.CUT else json(DeviceStatus.serializer(), DeviceStatus(id, state, 0.0))
     }
 
     private fun identify(request: Request, evenIf: Boolean = false) {

@@ -147,7 +147,7 @@ class TransportTest {
 
     @Test
     fun `an address with a password, or none of HTTP, is refused without telling the password`() {
-        for (address in listOf("http://me:secret@host", "ftp://host", "nonsense", "http://")) {
+        for (address in listOf("http://me:secret@host", "ftp://host", "nonsense", "http://", "http://host:65536")) {
             val error = refusal { Transport(address, Identity(ByteArray(32))) }
             assertEquals(ErrorCode.SETTINGS_INVALID, error.code)
             assertTrue("secret" !in error.message)

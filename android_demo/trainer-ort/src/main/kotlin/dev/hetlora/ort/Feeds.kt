@@ -2,8 +2,6 @@ package dev.hetlora.ort
 
 import ai.onnxruntime.OnnxTensor
 import ai.onnxruntime.OrtEnvironment
-import ai.onnxruntime.OrtSession
-import dev.hetlora.training.Batch
 import dev.hetlora.training.BatchTensor
 import dev.hetlora.training.Float32Tensor
 import dev.hetlora.training.Int64Tensor
@@ -13,30 +11,9 @@ import java.nio.LongBuffer
 
 private const val LORA_A_SUFFIX = ".lora_A.weight"
 
-/** Run a graph over inputs that were looked at, and read what is wanted; errors as of [refusingBatch]. */
-internal fun <T> OrtSession.answering(
-    inputs: Batch,
-    factors: Map<String, TensorView>,
-    wanted: Set<String>,
-    read: (OrtSession.Result) -> T,
-): T {
-    val feeds = LinkedHashMap<String, OnnxTensor>()
-    try {
-        return refusingBatch {
-            for ((name, own) in inputs) feeds[name] = tensorOf(own)
-            for ((key, own) in factors) feeds[key] = tensorOf(key, own)
-            run(feeds, wanted).use(read)
-        }
-    } finally {
-        feeds.values.forEach(OnnxTensor::close)
-    }
-}
-
-internal fun OrtSession.Result.floats(name: String): FloatBuffer = (get(name).get() as OnnxTensor).floatBuffer
-
 internal fun numbersOf(buffer: FloatBuffer): FloatArray = FloatArray(buffer.remaining()).also(buffer::get)
 
-private fun tensorOf(own: BatchTensor): OnnxTensor {
+internal fun tensorOf(own: BatchTensor): OnnxTensor {
     val shape = longs(own.shape)
     return when (own) {
         is Int64Tensor -> OnnxTensor.createTensor(OrtEnvironment.getEnvironment(), LongBuffer.wrap(own.numbers), shape)
@@ -49,7 +26,7 @@ private fun tensorOf(own: BatchTensor): OnnxTensor {
  * A factor as the graphs take it: at rank 0 as one rank of zeros, which changes nothing, as no graph takes a tensor
  * without numbers.
  */
-private fun tensorOf(key: String, own: TensorView): OnnxTensor {
+internal fun tensorOf(key: String, own: TensorView): OnnxTensor {
     val shape = longs(own.shape)
     val rankAxis = if (key.endsWith(LORA_A_SUFFIX)) 0 else 1
     val numbers = if (shape[rankAxis] == 0L) {

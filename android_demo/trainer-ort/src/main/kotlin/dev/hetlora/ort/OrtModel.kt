@@ -21,7 +21,10 @@ class OrtModel(inferenceGraph: File, private val inputs: ModelInputs, threads: I
      * @throws dev.hetlora.errors.HetloraException `data_unreadable`: the batch does not fit the model.
      */
     fun logits(batch: Batch, factors: Map<String, TensorView>): FloatArray =
-        session.answering(inputs.unlabelled(batch), factors, setOf(LOGITS)) { numbersOf(it.floats(LOGITS)) }
+        session.answering(inputs.unlabelled(batch), factors, setOf(LOGITS)) { answers ->
+            val size = if (inputs.generates) null else batch.values.first().rows * inputs.classes
+            numbersOf(answers.floats(LOGITS, size))
+        }
 
     override fun close() = session.close()
 }

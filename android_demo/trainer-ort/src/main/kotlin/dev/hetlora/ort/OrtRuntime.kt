@@ -8,7 +8,7 @@ import dev.hetlora.training.TensorView
 import dev.hetlora.training.TrainingRuntime
 import java.io.File
 
-private const val LOSS = "loss"
+internal const val LOSS = "loss"
 internal const val LOGITS = "logits"
 
 /**
@@ -28,7 +28,7 @@ class OrtRuntime(
     private val threads: Int? = null,
 ) : TrainingRuntime {
     private val training = openSession(gradientGraph, threads)
-    private val evaluator = lazy { openSession(evalGraph, threads) }
+    private val scoring = lazy { OrtScoring(evalGraph, inputs, threads) }
 
     override val mostRows: Int? get() = null
 
@@ -36,22 +36,17 @@ class OrtRuntime(
         val wanted = gradients.tensors.filterValues { it.size > 0 }.mapKeys { (key, _) -> "${key}_grad" }
         return training.answering(inputs.labelled(batch), factors, wanted.keys + LOSS) { answers ->
             for ((name, place) in wanted) {
-                answers.floats(name).get(gradients.numbers, place.start, place.size)
+                answers.floats(name, place.size).get(gradients.numbers, place.start, place.size)
             }
-            answers.floats(LOSS).get().toDouble()
+            answers.floats(LOSS, 1).get().toDouble()
         }
     }
 
-    override fun evaluate(batch: Batch, factors: Map<String, TensorView>): Evaluation {
-        val wanted = if (inputs.generates) setOf(LOSS) else setOf(LOSS, LOGITS)
-        return evaluator.value.answering(inputs.labelled(batch), factors, wanted) { answers ->
-            val logits = if (inputs.generates) null else answers.floats(LOGITS)
-            Evaluation(answers.floats(LOSS).get().toDouble(), logits?.let(::numbersOf))
-        }
-    }
+    override fun evaluate(batch: Batch, factors: Map<String, TensorView>): Evaluation =
+        scoring.value.evaluate(batch, factors)
 
     override fun close() {
         training.close()
-        if (evaluator.isInitialized()) evaluator.value.close()
+        if (scoring.isInitialized()) scoring.value.close()
     }
 }

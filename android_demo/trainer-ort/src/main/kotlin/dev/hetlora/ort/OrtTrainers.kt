@@ -1,16 +1,24 @@
 package dev.hetlora.ort
 
+import dev.hetlora.adapters.classifies
 import dev.hetlora.batching.Batching
 import dev.hetlora.batching.ExampleSource
 import dev.hetlora.batching.TextCollation
 import dev.hetlora.batching.TextEncoder
 import dev.hetlora.batching.TextTask
+import dev.hetlora.batching.checkExamples
 import dev.hetlora.batching.drawBatches
 import dev.hetlora.batching.tokenizer.Tokenizer
+import dev.hetlora.bundle.Bundle
 import dev.hetlora.bundle.Manifest
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
+import dev.hetlora.messages.Adaptation
 import dev.hetlora.messages.TrainingSettings
+import dev.hetlora.planning.StepPlan
+import dev.hetlora.planning.StepsTaken
+import dev.hetlora.planning.runTrial
+import dev.hetlora.examples.SplitExampleStore
 import dev.hetlora.session.LocalTrainer
 import dev.hetlora.session.LocalTrainers
 import dev.hetlora.session.TrainingTask
@@ -22,31 +30,65 @@ import dev.hetlora.training.ModelInputs
 import dev.hetlora.training.Trainer
 import dev.hetlora.training.TrainingSubject
 import dev.hetlora.training.viewsOf
+import java.io.Closeable
 import java.io.File
 
 /**
  * Trains models of text under ONNX Runtime on the examples of this device.
  *
  * @param threads of every kernel; null: one for each core.
+ * @param heldOut examples that adapters are scored on and that are not trained on; null: none.
+ * @param answers whether the app wants answers, see [openClassifier]: then what that opens is fetched too.
  */
-class OrtTrainers(private val examples: ExampleSource, private val threads: Int? = null) : LocalTrainers {
+class OrtTrainers(
+    private val examples: ExampleSource,
+    private val threads: Int? = null,
+    heldOut: ExampleSource? = (examples as? SplitExampleStore)?.heldOut,
+    private val answers: Boolean = false,
+) : LocalTrainers {
+    override val heldOut = heldOut?.let { OrtScorers(it, threads) }
+
     override val exampleCount: Long get() = examples.ids().size.toLong()
 
     /** @throws HetloraException `bundle_invalid`: the bundle has nothing for phones, or is not of text. */
-    override fun filesOf(manifest: Manifest): Set<String> =
-        with(manifest.graphs) { setOf(gradientsOf(manifest), eval, baseWeights, tokenizerOf(manifest)) }
+    override fun filesOf(manifest: Manifest): Set<String> {
+        val trained = setOf(gradientsOf(manifest)) + scoringFilesOf(manifest)
+        return if (answers && classifies(manifest)) trained + answerFilesOf(manifest) else trained
+    }
+
+    override fun checkExamples(manifest: Manifest) =
+        checkExamples(examples, TextTask.of(manifest.task), manifest.labels)
 
     /** Options of the steps are the host's affair, and all of them are done. */
     override fun unsupported(training: TrainingSettings): String? = null
+
+    override fun unsupported(asked: Adaptation): String? = null
+
+    override fun tryOut(bundle: Bundle, step: StepPlan, training: TrainingSettings, mayGoOn: () -> Unit): StepsTaken {
+        val batching = batchingOf(bundle.manifest, bundle.folder, training.copy(batchSize = step.microBatch))
+        val drawn = drawBatches(examples, batching, 0).first()
+        val batch = stretched(drawn, step.microBatch, step.tokens)
+        val adapter = passingAdapter(bundle.manifest.adapter, step.rank)
+        val still = training.copy(learningRate = NO_RATE)
+        return runTrial(mayGoOn) {
+            TrainerSteps(trainerOf(TrainingTask(bundle, adapter, still, 0, step.microBatch)), batch)
+        }
+    }
 
     /**
      * @throws HetloraException `bundle_invalid`: as [filesOf], or a graph or the tokenizer cannot be loaded;
      *     `rank_out_of_range`: every module of the adapter has rank 0.
      */
     override fun open(task: TrainingTask): LocalTrainer {
+        val batching = batchingOf(task.bundle.manifest, task.bundle.folder, task.training)
+        return BatchTrainer(trainerOf(task), task.received, heldOut?.scorerOf(task, batching)) { skip ->
+            drawBatches(examples, batching, task.seed, skip).iterator()
+        }
+    }
+
+    private fun trainerOf(task: TrainingTask): Trainer {
         val manifest = task.bundle.manifest
         val folder = task.bundle.folder
-        val batching = batchingOf(manifest, folder, task.training)
         val subject = TrainingSubject(
             viewsOf(task.received),
             manifest.adapter.modules.map { it.name }.filter { it !in manifest.untrained }
@@ -54,6 +96,7 @@ class OrtTrainers(private val examples: ExampleSource, private val threads: Int?
             with(manifest.optimizer) { AdamWConstants(beta1, beta2, epsilon, weightDecay) },
             hasDecoder = hasDecoder(manifest),
             microBatch = task.microBatch,
+            how = task.how,
         )
         val runtime = OrtRuntime(
             checkedGraph(folder, gradientsOf(manifest), manifest.graphs.baseWeights),
@@ -61,27 +104,23 @@ class OrtTrainers(private val examples: ExampleSource, private val threads: Int?
             inputsOf(manifest),
             threads,
         )
-        return closingOnFailure(runtime) {
-            val trainer = Trainer(runtime, subject, task.training)
-            BatchTrainer(trainer, task.received) { skip ->
-                drawBatches(examples, batching, task.seed, skip).iterator()
-            }
-        }
-    }
-
-    private fun batchingOf(manifest: Manifest, folder: File, training: TrainingSettings): Batching {
-        val encoder = TextEncoder(
-            Tokenizer.read(File(folder, tokenizerOf(manifest))),
-            manifest.inputs.map { it.name },
-            minOf(training.maxTokens, manifest.maxTokens),
-            manifest.generation?.eosTokenIds.orEmpty(),
-        )
-        return Batching(TextCollation(TextTask.of(manifest.task), manifest.labels, encoder), training.batchSize)
+        return closingOnFailure(runtime) { Trainer(runtime, subject, task.training) }
     }
 }
 
+/** The batches of a run, as a bundle takes them. */
+internal fun batchingOf(manifest: Manifest, folder: File, training: TrainingSettings): Batching {
+    val encoder = TextEncoder(
+        Tokenizer.read(File(folder, tokenizerOf(manifest))),
+        manifest.inputs.map { it.name },
+        minOf(training.maxTokens, manifest.maxTokens),
+        manifest.generation?.eosTokenIds.orEmpty(),
+    )
+    return Batching(TextCollation(TextTask.of(manifest.task), manifest.labels, encoder), training.batchSize)
+}
+
 /** What the graphs of a bundle take. */
-private fun inputsOf(manifest: Manifest) = ModelInputs(
+internal fun inputsOf(manifest: Manifest) = ModelInputs(
     manifest.inputs.associate { it.name to if (it.dtype == "int64") InputType.INT64 else InputType.FLOAT32 },
     manifest.maxTokens,
     manifest.generation?.vocabulary ?: manifest.labels.size,
@@ -89,21 +128,25 @@ private fun inputsOf(manifest: Manifest) = ModelInputs(
     hasDecoder(manifest),
 )
 
-private fun hasDecoder(manifest: Manifest) = TextTask.of(manifest.task) == TextTask.ANSWER
+internal fun hasDecoder(manifest: Manifest) = TextTask.of(manifest.task) == TextTask.ANSWER
 
 private fun gradientsOf(manifest: Manifest): String {
-    // The eval graph of a stamped bundle takes no other rank.
-    if (manifest.fixedRank != null) unfit("rank ${manifest.fixedRank} alone", "a bundle of any rank")
+    checkAnyRank(manifest)
     return manifest.android?.gradients ?: unfit("nothing for Android", "one exported with --runtime android")
 }
 
-private fun tokenizerOf(manifest: Manifest): String =
+internal fun tokenizerOf(manifest: Manifest): String =
     manifest.graphs.tokenizer ?: unfit("no tokenizer", "a model of text")
+
+/** The eval graph of a stamped bundle takes no other rank. */
+internal fun checkAnyRank(manifest: Manifest) {
+    if (manifest.fixedRank != null) unfit("rank ${manifest.fixedRank} alone", "a bundle of any rank")
+}
 
 private fun unfit(got: String, expected: String): Nothing =
     throw HetloraException(ErrorCode.BUNDLE_INVALID, "a bundle that this client does not train", got, expected)
 
-private inline fun <T> closingOnFailure(runtime: OrtRuntime, make: () -> T): T = try {
+internal inline fun <T> closingOnFailure(runtime: Closeable, make: () -> T): T = try {
     make()
 } catch (error: Throwable) {
     runtime.close()

@@ -3,7 +3,6 @@ package dev.hetlora.ort
 import ai.onnxruntime.OrtEnvironment
 import ai.onnxruntime.OrtException
 import ai.onnxruntime.OrtLoggingLevel
-import ai.onnxruntime.OrtSession
 import ai.onnxruntime.OrtSession.SessionOptions
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
@@ -18,8 +17,10 @@ private val lacksOfMemory = listOf("bad_alloc", "Failed to allocate memory", "BF
  * @throws HetloraException `bundle_invalid`: the graph, or the file of weights beside it, cannot be loaded.
  * @throws OutOfMemoryError there is no memory for it.
  */
-internal fun openSession(graph: File, threads: Int?): OrtSession = try {
-    sessionOptions(threads).use { OrtEnvironment.getEnvironment().createSession(graph.path, it) }
+internal fun openSession(graph: File, threads: Int?): GraphSession = try {
+    sessionOptions(threads).use {
+        GraphSession(graph.name, OrtEnvironment.getEnvironment().createSession(graph.path, it))
+    }
 } catch (error: OrtException) {
     if (isLackOfMemory(error)) throw OutOfMemoryError("there is no memory for ${graph.name}")
     val got = error.message.orEmpty()
@@ -38,6 +39,8 @@ private fun sessionOptions(threads: Int?): SessionOptions {
     options.addConfigEntry("session.intra_op.allow_spinning", "0")
     // By its name alone a file may be taken for one of ORT's own format, which no one has checked.
     options.addConfigEntry("session.load_model_format", "ONNX")
+    // Kernels would copy float32 weights into a layout of their own, for each session that has them.
+    options.addConfigEntry("session.disable_prepacking", "1")
     // It would move decoders of frozen weights about, and compute in int8 what is to be exact,
     options.addConfigEntry("session.disable_quant_qdq", "1")
     // or decode quantised weights once and for all.

@@ -77,10 +77,4 @@ class GraphFileTest {
     private fun tensorOf(vararg told: Pair<String, String>) = told.fold(ByteArray(0)) { all, (key, value) ->
         all + field(13, field(1, key.toByteArray()) + field(2, value.toByteArray()))
     }
-
-    /** A field with bytes of its own. */
-    private fun field(number: Int, own: ByteArray) = varint(number shl 3 or 2) + varint(own.size) + own
-
-    private fun varint(number: Int): ByteArray =
-        if (number < 0x80) byteArrayOf(number.toByte()) else byteArrayOf((number and 0x7f or 0x80).toByte()) + varint(number ushr 7)
 }

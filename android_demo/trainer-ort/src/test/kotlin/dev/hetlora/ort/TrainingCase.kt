@@ -3,7 +3,6 @@ package dev.hetlora.ort
 import dev.hetlora.identity.bytesOfHex
 import dev.hetlora.messages.TrainingSettings
 import dev.hetlora.training.AdamWConstants
-import dev.hetlora.training.Batch
 import dev.hetlora.training.Float32Tensor
 import dev.hetlora.training.InputType
 import dev.hetlora.training.Int64Tensor
@@ -39,7 +38,7 @@ class Packed(val dtype: String, val shape: List<Int>, val hex: String) {
     }
 }
 
-/** What Python gives to train on, see tests/e2e/test_jvm_training.py. */
+/** What Python gives to train on, see benchmarks/clients/jvm.py. */
 @Serializable
 class TrainingCase(
     val gradients: String,
@@ -56,12 +55,17 @@ class TrainingCase(
     val trained: List<List<String>>,
     val batches: List<Map<String, Packed>>,
     @SerialName("killed_after") val killedAfter: Int?,
+    val threads: Int = 1,
 )
 
-/** Losses of the steps that this process took, of the last batch under the adapter after them, and the adapter. */
+/**
+ * Losses and seconds of the steps that this process took, the loss of the last batch under the adapter after them,
+ * and the adapter.
+ */
 @Serializable
 class TrainingAnswer(
     val losses: List<Double>,
+    val seconds: List<Double>,
     @SerialName("eval_loss") val evalLoss: Double,
     val logits: List<Float>,
     val inferred: List<Float>,
@@ -85,7 +89,7 @@ fun main(arguments: Array<String>) {
         case.hasDecoder,
         case.microBatch,
     )
-    val runtime = OrtRuntime(File(case.gradients), File(case.eval), inputs, threads = 1)
+    val runtime = OrtRuntime(File(case.gradients), File(case.eval), inputs, case.threads)
     Trainer(runtime, subject, case.settings).use { trainer -> answer(trainer, case, folder, inputs) }
 }
 
@@ -94,14 +98,19 @@ private fun answer(trainer: Trainer, case: TrainingCase, folder: File, inputs: M
     if (kept.exists()) trainer.restore(trainerStateOf(kept.readBytes()))
     val isFirst = trainer.stepsDone == 0
     val losses = mutableListOf<Double>()
+    val seconds = mutableListOf<Double>()
+    // Unpacked once: what a step takes is without it.
+    val batches = case.batches.map { batch -> batch.mapValues { (_, own) -> own.input() } }
     while (trainer.stepsDone < case.settings.steps) {
-        losses += trainer.step(batchOf(case, trainer.stepsDone))
+        val startedAt = System.nanoTime()
+        losses += trainer.step(batches[trainer.stepsDone % batches.size])
+        seconds += (System.nanoTime() - startedAt) / 1e9
         if (isFirst && trainer.stepsDone == case.killedAfter) {
             kept.writeBytes(trainer.state().toBytes())
             Runtime.getRuntime().halt(KILLED)
         }
     }
-    val last = batchOf(case, case.batches.lastIndex)
+    val last = batches.last()
     val scored = trainer.evaluate(last)
     val after = trainer.factors()
     val inferred = case.inference?.let { graph ->
@@ -110,12 +119,9 @@ private fun answer(trainer: Trainer, case: TrainingCase, folder: File, inputs: M
     }
     val factors = after.mapValues { (_, own) -> hexOf(own) }
     val answer =
-        TrainingAnswer(losses, scored.loss, scored.logits?.toList().orEmpty(), inferred.orEmpty(), factors)
+        TrainingAnswer(losses, seconds, scored.loss, scored.logits?.toList().orEmpty(), inferred.orEmpty(), factors)
     File(folder, "answer.json").writeText(Json.encodeToString(answer))
 }
-
-private fun batchOf(case: TrainingCase, step: Int): Batch =
-    case.batches[step % case.batches.size].mapValues { (_, own) -> own.input() }
 
 private fun hexOf(numbers: FloatArray): String {
     val packed = ByteBuffer.allocate(numbers.size * Float.SIZE_BYTES).order(ByteOrder.LITTLE_ENDIAN)

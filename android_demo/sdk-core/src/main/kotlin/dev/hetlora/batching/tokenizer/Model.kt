@@ -20,10 +20,20 @@ internal fun modelOf(fields: JsonFields): Model = when (val type = fields.textOr
     else -> throw fields.refused("is not known", type, "WordPiece, BPE or Unigram")
 }
 
+/** A longer token would have every text cost its own length at each of its characters. */
+internal const val MOST_TOKEN_CHARACTERS = 1024
+
 /** Tokens and their numbers. */
 internal fun vocabularyOf(fields: JsonFields): Map<String, Int> {
     val vocabulary = fields.fields("vocab") ?: throw fields.refused("has no vocab")
+    vocabulary.values.keys.forEach { checkToken(fields, it) }
     return vocabulary.values.mapValuesTo(HashMap()) { (_, id) -> intOf(id, "number of a token") }
+}
+
+internal fun checkToken(fields: JsonFields, token: String) {
+    if (token.length > MOST_TOKEN_CHARACTERS) {
+        throw fields.refused("has a token that is too long", token.length, "up to $MOST_TOKEN_CHARACTERS characters")
+    }
 }
 
 /** Numbers that are appended one by one. */

@@ -16,6 +16,7 @@ internal class SplitPattern(private val source: String) {
     private val pattern: Pattern
 
     init {
+        if (source.length > MOST_CHARACTERS) throw refused("more than $MOST_CHARACTERS characters")
         while (place < source.length) element()
         try {
             pattern = Pattern.compile(built.toString())
@@ -147,6 +148,8 @@ internal class SplitPattern(private val source: String) {
         refusedTokenizer("a regular expression that this client does not know: $why", source)
 
     private companion object {
+        // Each may need its own stack, to be read and to be matched; those of known tokenizers have some 300.
+        const val MOST_CHARACTERS = 1024
         const val LONG_S = "\u017F"
         const val KELVIN = "\u212A"
         const val WHITE_SPACE = "\\x09-\\x0D \uE000"

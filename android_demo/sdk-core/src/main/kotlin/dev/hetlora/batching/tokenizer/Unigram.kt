@@ -8,7 +8,7 @@ internal class Unigram(
     private val scores: DoubleArray,
     private val unknownId: Int,
 ) : Model {
-    private val longestToken = vocabulary.keys.maxOf { it.length }
+    private val prefixes = Prefixes(vocabulary)
     private val unknownScore = scores.min() - UNKNOWN_PENALTY
 
     override val size get() = scores.size
@@ -29,8 +29,7 @@ internal class Unigram(
         piece.forEachCodePoint { begin, codePoint ->
             val width = Character.charCount(codePoint)
             var isAlone = false
-            for (end in begin + 1..minOf(piece.length, begin + longestToken)) {
-                val token = vocabulary[piece.substring(begin, end)] ?: continue
+            prefixes.eachToken(piece, begin) { end, token ->
                 offer(begin, end, token, scores[token])
                 isAlone = isAlone || end == begin + width
             }
@@ -62,7 +61,7 @@ internal fun unigramOf(fields: JsonFields): Model {
     val entries = fields.list("vocab").map { entry ->
         val pair = entry as? JsonArray ?: throw fields.refused("has an entry that is no pair", entry)
         if (pair.size != 2) throw fields.refused("has an entry that is no pair", entry)
-        textOf(pair[0], "token") to doubleOf(pair[1], "score of a token")
+        textOf(pair[0], "token").also { checkToken(fields, it) } to doubleOf(pair[1], "score of a token")
     }
     val unknownId = fields.int("unk_id")
     if (unknownId >= entries.size) throw fields.refused("has no token for what it does not know", unknownId)

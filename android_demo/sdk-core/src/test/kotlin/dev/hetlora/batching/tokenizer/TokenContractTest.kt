@@ -1,10 +1,9 @@
 package dev.hetlora.batching.tokenizer
 
-import dev.hetlora.batching.INPUT_IDS
 import dev.hetlora.batching.TextEncoder
 import dev.hetlora.contract.contractJson
+import dev.hetlora.training.INPUT_IDS
 import dev.hetlora.training.Int64Tensor
-import java.security.MessageDigest
 import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonObject
@@ -18,6 +17,7 @@ import kotlinx.serialization.json.long
 import kotlinx.serialization.json.put
 import org.junit.Assert.assertEquals
 import org.junit.Test
+import java.security.MessageDigest
 
 /** The file that the Python SDK's tests hold, too. */
 class TokenContractTest {

@@ -81,6 +81,34 @@ class TokenizerRefusalsTest {
     }
 
     @Test
+    fun expressionsThatWouldTakeAllOfTheStackAreRefused() {
+        for (pattern in listOf("(".repeat(100_000) + "a" + ")".repeat(100_000), "a?".repeat(100_000) + "b")) {
+            val error = assertThrows(HetloraException::class.java) { SplitPattern(pattern) }
+            assertEquals(ErrorCode.BUNDLE_INVALID, error.code)
+        }
+        SplitPattern("(".repeat(300) + "a" + ")".repeat(300))
+    }
+
+    @Test
+    fun tokensLongerThanAnyModelHasAreRefused() {
+        val long = "a".repeat(1025)
+        refusal(file("""{"type":"Unigram","unk_id":0,"vocab":[["?",-1.0],["$long",-1.0]]}"""))
+        refusal(file("""{"type":"BPE","vocab":{"a":0,"$long":1},"merges":[]}"""))
+    }
+
+    @Test(timeout = 20_000)
+    fun longTokensDoNotMakeTheTimeOfATextGrowWithThem() {
+        val long = "ab".repeat(512)
+        val model = """{"type":"Unigram","unk_id":0,"vocab":[["?",-9.0],["a",-1.0],["b",-1.0],["$long",-3.0]]}"""
+        val text = "abb".repeat(100_000)
+
+        val ids = Tokenizer.of(file(model)).encode(text)
+
+        assertEquals(300_000, ids.size)
+        assertArrayEquals(intArrayOf(3), Tokenizer.of(file(model)).encode(long))
+    }
+
+    @Test
     fun lettersOfAllScriptsAreSeenByAnExpressionOfAscii() {
         val words = SplitPattern(" ?\\p{L}+")
         val text = "né 東京 𐐀𐐁 7 x"

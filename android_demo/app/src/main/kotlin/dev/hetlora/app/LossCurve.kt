@@ -1,0 +1,43 @@
+package dev.hetlora.app
+
+import android.content.Context
+import android.graphics.Canvas
+import android.graphics.Paint
+import android.graphics.Path
+import android.util.AttributeSet
+import android.view.View
+
+private const val STROKE_DP = 2f
+
+/** The losses of a round's steps as a line, from the first to the newest, and from the lowest to the highest. */
+class LossCurve(context: Context, attributes: AttributeSet?) : View(context, attributes) {
+    private val line = Path()
+    private val paint = Paint(Paint.ANTI_ALIAS_FLAG).apply {
+        style = Paint.Style.STROKE
+        strokeWidth = STROKE_DP * resources.displayMetrics.density
+        color = context.getColor(R.color.curve)
+    }
+
+    var losses: List<Double> = emptyList()
+        set(value) {
+            if (field == value) return
+            field = value
+            invalidate()
+        }
+
+    override fun onDraw(canvas: Canvas) {
+        super.onDraw(canvas)
+        val drawn = losses.filter { it.isFinite() }
+        if (drawn.size < 2) return
+        val lowest = drawn.min()
+        val span = (drawn.max() - lowest).takeIf { it > 0 } ?: 1.0
+        val edge = paint.strokeWidth
+        line.rewind()
+        drawn.forEachIndexed { index, loss ->
+            val x = edge + (width - 2 * edge) * index / (drawn.size - 1)
+            val y = height - edge - (height - 2 * edge) * ((loss - lowest) / span).toFloat()
+            if (index == 0) line.moveTo(x, y) else line.lineTo(x, y)
+        }
+        canvas.drawPath(line, paint)
+    }
+}

@@ -1,0 +1,89 @@
+package dev.hetlora.app
+
+import android.app.Notification
+import android.app.NotificationChannel
+import android.app.NotificationManager
+import android.app.PendingIntent
+import android.app.Service
+import android.content.Context
+import android.content.Intent
+import android.content.pm.ServiceInfo
+import android.os.Build
+import android.os.IBinder
+import dev.hetlora.transport.StopSignal
+import kotlin.concurrent.thread
+
+private const val NOTIFICATION_ID = 1
+private const val CHANNEL = "training"
+private const val STOP = "dev.hetlora.app.STOP"
+
+/** A visit that the user asked for: it goes on while the app is not looked at, with a notification that can stop it. */
+class VisitService : Service() {
+    private val stop = StopSignal()
+    private var started = false
+    private val show = { status: Status ->
+        getSystemService(NotificationManager::class.java).notify(NOTIFICATION_ID, notification(status))
+    }
+
+    override fun onBind(intent: Intent?): IBinder? = null
+
+    override fun onStartCommand(intent: Intent?, flags: Int, startId: Int): Int {
+        if (intent?.action == STOP) {
+            stop.set()
+            if (!started) stopSelf()
+            return START_NOT_STICKY
+        }
+        begin()
+        if (!started) {
+            started = true
+            val work = DeviceWork.of(this)
+            work.addListener(show)
+            thread(name = "visit") {
+                work.visit(stop)
+                stopSelf()
+            }
+        }
+        return START_NOT_STICKY
+    }
+
+    /** Android 15 gives such services six hours in a day. */
+    override fun onTimeout(startId: Int, fgsType: Int) = stopSelf()
+
+    override fun onDestroy() {
+        stop.set()
+        DeviceWork.of(this).removeListener(show)
+        stopForeground(STOP_FOREGROUND_REMOVE)
+    }
+
+    private fun begin() {
+        val channel = NotificationChannel(CHANNEL, getString(R.string.channel_name), NotificationManager.IMPORTANCE_LOW)
+        getSystemService(NotificationManager::class.java).createNotificationChannel(channel)
+        val shown = notification(DeviceWork.of(this).status)
+        if (Build.VERSION.SDK_INT < Build.VERSION_CODES.Q) {
+            startForeground(NOTIFICATION_ID, shown)
+        } else {
+            startForeground(NOTIFICATION_ID, shown, ServiceInfo.FOREGROUND_SERVICE_TYPE_DATA_SYNC)
+        }
+    }
+
+    private fun notification(status: Status): Notification {
+        val stopping = Intent(this, VisitService::class.java).setAction(STOP)
+        val tapped = PendingIntent.getService(this, 0, stopping, PendingIntent.FLAG_IMMUTABLE)
+        val shown = Intent(this, MainActivity::class.java)
+        return Notification.Builder(this, CHANNEL)
+            .setSmallIcon(R.drawable.icon)
+            .setContentTitle(status.words)
+            .setContentIntent(PendingIntent.getActivity(this, 0, shown, PendingIntent.FLAG_IMMUTABLE))
+            .setProgress(status.steps, status.step, status.steps == 0)
+            .setOnlyAlertOnce(true)
+            .setOngoing(true)
+            .addAction(Notification.Action.Builder(null, getString(R.string.stop), tapped).build())
+            .build()
+    }
+
+    companion object {
+        fun start(context: Context) {
+            context.startForegroundService(Intent(context, VisitService::class.java))
+        }
+    }
+}

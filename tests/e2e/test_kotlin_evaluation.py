@@ -1,0 +1,223 @@
+"""A Kotlin device scores what it holds out, and answers with what it learned, as Python does."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from e2e_fleet import TinyFleet, wait_until
+from numpy.typing import NDArray
+from parity import export_family
+from tiny_families import write_tiny_family
+from tiny_model import WORDS
+
+from benchmarks.fleet import POPULATION
+from benchmarks.processes import Process
+from edge_sdk.adapters.classification import TextClassifier
+from edge_sdk.batching.tokens import text_encoder
+from edge_sdk.examples import Example, ExampleStore
+from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
+from edge_sdk.training.scoring import score
+from edge_sdk.training.trainer import open_trainer
+from export.bundle_writer import export_bundle
+from hetlora.adapter import Adapter, LoraFactors
+from hetlora.algebra import truncate
+from hetlora.messages.device import TrainingSettings
+from hetlora.states import AssignmentState, EvaluationState, RunState
+from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, to_tensors
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+CI = Path(__file__).parents[2] / "android_demo" / "ci"
+LABELS = ["weather", "food", "sport"]
+RANK = 4
+TOKENS = 16
+# Of kernels of another version; several times what was seen.
+TOLERANCE = 2e-5
+# More than a batch of 4, and some of them longer than a batch takes.
+HELD_OUT = [
+    (f"kept from training about {label} " + "and more " * number, label)
+    for number in range(3)
+    for label in LABELS
+]
+
+
+@pytest.fixture
+def fleet(tiny_model_folder: Path, tmp_path: Path) -> Iterator[TinyFleet]:
+    """A service with the tiny model, exported for phones too."""
+    bundle = export_bundle(
+        str(tiny_model_folder),
+        tmp_path / "bundle",
+        labels=LABELS,
+        targets=["query", "value"],
+        max_rank=8,
+        max_tokens=32,
+        runtimes=("onnx", "android"),
+    )
+    with TinyFleet(tmp_path, bundle) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def java() -> Callable[..., list[str]]:
+    """The command of a test's class on the published ONNX Runtime for Java."""
+    build = [sys.executable, str(CI / "build.py"), "trainer-ort", "--class-path"]
+    made = subprocess.run(build, stdout=subprocess.PIPE, text=True, check=True)
+    native = CI.parent / ".toolchain" / "onnxruntime" / "upstream"
+    command = ["java", "--add-opens", "java.base/java.net=ALL-UNNAMED", "-XX:+UseSerialGC"]
+    command += [f"-Donnxruntime.native.path={native}", "-cp", made.stdout.strip().splitlines()[-1]]
+    return lambda name, *arguments: [*command, f"dev.hetlora.ort.{name}", *map(str, arguments)]
+
+
+@pytest.fixture
+def kotlin(fleet: TinyFleet, java: Callable[..., list[str]], tmp_path: Path) -> Iterator[Process]:
+    """A device of rank 4 that holds examples out, not started yet; it logs each score."""
+    trained = [(f"words about {label} number {number}", label) for label in LABELS for number in range(4)]
+    for name, rows in (("examples", trained), ("held_out", HELD_OUT)):
+        (tmp_path / f"{name}.tsv").write_text("\n".join("\t".join(row) for row in rows))
+    command = java("OrtDeviceKt", fleet.service.url, POPULATION, tmp_path / "kotlin", RANK)
+    command += [str(tmp_path / "examples.tsv"), str(tmp_path / "held_out.tsv")]
+    process = Process(command, tmp_path / "kotlin.log", {"HETLORA_ENROLMENT_TOKEN": fleet.enrolment_token})
+    yield process
+    process.kill()
+
+
+def logits_of(fleet: TinyFleet, adapter: Adapter, rows: list[tuple[str, str]]) -> NDArray[np.float64]:
+    encoder = text_encoder(fleet.bundle, max_tokens=TOKENS)
+    model = OnnxModel(fleet.bundle, to_tensors(adapter), threads=1)
+    return model.logits(encoder.encode([text for text, _ in rows])).astype(np.float64)
+
+
+def scores_of(fleet: TinyFleet, adapter: Adapter, rows: list[tuple[str, str]]) -> tuple[float, int]:
+    """Mean cross entropy, and how many are right: of the inference graph's logits, in float64."""
+    logits = logits_of(fleet, adapter, rows)
+    labels = np.array([LABELS.index(label) for _, label in rows])
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    right = int((logits.argmax(axis=1) == labels).sum())
+    return float(-np.log(shares[np.arange(len(rows)), labels]).mean()), right
+
+
+def kept(fleet: TinyFleet, folder: Path, place: str) -> Adapter:
+    """An adapter that a Kotlin device keeps, by its place in the index; Python writes the same files."""
+    index = json.loads((folder / "adapters" / "index.json").read_text())
+    data = (folder / "adapters" / f"{index[place]['tensors']['sha256']}.safetensors").read_bytes()
+    return adapter_from_bytes(data, fleet.bundle.manifest.adapter)
+
+
+def test_a_kotlin_device_scores_a_round_and_a_version_and_answers_as_python_does(
+    fleet: TinyFleet, kotlin: Process, java: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    training = {"steps": 8, "batch_size": 4, "max_tokens": TOKENS, "learning_rate": 0.05}
+    training |= {"pruning_decay": 1.0, "evaluate": True}
+    evaluation = {"every_rounds": 1, "devices": 2, "minimum_reports": 2, "window_seconds": 300}
+    run = fleet.start_run(rounds=1, goal_count=2, lease_seconds=300, training=training, evaluation=evaluation)
+    kotlin.start()
+    fleet.evaluator("python", HELD_OUT[:4])
+    assert fleet.finished(run).state is RunState.COMPLETED, kotlin.log.read_text()
+
+    def closed() -> bool:
+        return any(
+            own.evaluation is not None and own.evaluation.state is EvaluationState.CLOSED
+            for own in fleet.operator.adapters(run.run_id)
+        )
+
+    wait_until(closed, "the evaluation")
+    wait_until(lambda: "evaluated" in kotlin.log.read_text(), "the receipt of the Kotlin device")
+    log, folder = kotlin.log.read_text(), tmp_path / "kotlin"
+
+    # What was scored before the first step and after the last is what Python makes of these very adapters.
+    told = re.findall(r"held_out (before|after) (\d+) (\S+) (\d+)", log)
+    assert [(when, int(count)) for when, count, _, _ in told] == [("before", 9), ("after", 9)]
+    for (_, _, loss, right), place in zip(told, ("newest_global", "newest_local"), strict=True):
+        expected_loss, expected_right = scores_of(fleet, kept(fleet, folder, place), HELD_OUT)
+        assert float(loss) == pytest.approx(expected_loss, rel=TOLERANCE)
+        assert int(right) == expected_right
+    accepted = fleet.in_state(run, AssignmentState.ACCEPTED)
+    status = next(own for own in accepted if own.device_name == "kotlin")
+    assert [status.held_out_loss_before, status.held_out_loss_after] == [float(told[0][2]), float(told[1][2])]
+    assert status.held_out_loss_after != status.held_out_loss_before
+
+    # The version that the round made, scored by both devices.
+    own = next(own for own in fleet.operator.adapters(run.run_id) if own.evaluation is not None)
+    version = adapter_from_bytes(fleet.operator.adapter_bytes(own.version), fleet.bundle.manifest.adapter)
+    by_device = [scores_of(fleet, truncate(version, RANK), rows) for rows in (HELD_OUT, HELD_OUT[:4])]
+    loss, right = re.findall(r"evaluated 9 (\S+) (\d+) ACCEPTED", log)[0]
+    assert float(loss) == pytest.approx(by_device[0][0], rel=TOLERANCE)
+    assert int(right) == by_device[0][1]
+    assert own.evaluation is not None
+    assert own.evaluation.figures is not None
+    assert own.evaluation.figures.example_count == 13
+    assert own.evaluation.figures.device_loss == pytest.approx(
+        (by_device[0][0] + by_device[1][0]) / 2, rel=1e-4
+    )
+
+    # What the app answers with: the adapter that the round began with, or what was learned here.
+    kotlin.kill()
+    texts = tmp_path / "texts.txt"
+    texts.write_text("where is the sun\nbread and soup\na ball\n" + "a word " * 40)
+    for kind, place in (("GLOBAL", "newest_global"), ("LOCAL", "newest_local")):
+        command = java("AnswersKt", folder, texts, kind)
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        adapter = kept(fleet, folder, place)
+        classifier = TextClassifier(fleet.bundle, OnnxModel(fleet.bundle, to_tensors(adapter), threads=1))
+        for line, text in zip(said, texts.read_text().splitlines(), strict=True):
+            answers = json.loads(line)
+            best = classifier.classify(text)
+            assert next(iter(answers)) == best.label
+            assert answers[best.label] == pytest.approx(best.probability, rel=TOLERANCE)
+            assert sorted(answers) == sorted(LABELS)
+            assert sum(answers.values()) == pytest.approx(1)
+
+
+def read_by_pieces(tokenizer: Path) -> None:
+    """Have the words of a tiny tokenizer in a form that Kotlin reads."""
+    told = json.loads(tokenizer.read_text())
+    pieces = {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+    told["model"] = pieces | {"unk_token": "[UNK]", "vocab": told["model"]["vocab"]}
+    told["pre_tokenizer"] = {"type": "BertPreTokenizer"}
+    tokenizer.write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "t5"])
+def test_examples_of_each_task_are_scored_as_python_scores_them(
+    family: str, java: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    model = write_tiny_family(tmp_path / "model", family)
+    read_by_pieces(model / "tokenizer.json")
+    bundle = export_family(family, model, tmp_path / "bundle", runtimes=("onnx", "android"))
+    labels = bundle.manifest.labels or [" ".join(WORDS[:2]), " ".join(WORDS[3:7]), f"{WORDS[8]} [UNK]"]
+    rows = [(" ".join(WORDS[place : 2 * place + 1]) + " and so on", labels[place % 3]) for place in range(10)]
+    rng = np.random.default_rng(5)
+    spec = bundle.manifest.adapter
+    factors = {
+        module.name: LoraFactors(
+            rng.normal(0, 0.3, (2, module.in_features)).astype(np.float32),
+            rng.normal(0, 0.3, (module.out_features, 2)).astype(np.float32),
+        )
+        for module in spec.modules
+    }
+    adapter = Adapter(spec, factors)
+    (tmp_path / "adapter.safetensors").write_bytes(adapter_to_bytes(adapter))
+    (tmp_path / "rows.tsv").write_text("\n".join("\t".join(row) for row in rows))
+
+    command = java("ScoresKt", tmp_path / "bundle", tmp_path / "adapter.safetensors", tmp_path / "rows.tsv")
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    settings = TrainingSettings(batch_size=4, max_tokens=TOKENS)
+    with ExampleStore(tmp_path / "examples.sqlite") as store:
+        store.put_many([Example(text, label) for text, label in rows])
+        trainer = open_trainer(OnnxRuntime, bundle, adapter, settings, threads=1)
+        expected = score(
+            trainer, store, bundle, settings, seed=3, max_seconds=math.inf, may_go_on=lambda: None
+        )
+    assert int(said[0]) == expected.example_count == 10
+    assert float(said[1]) == pytest.approx(expected.loss, rel=TOLERANCE)
+    assert said[2] == ("null" if expected.correct_count is None else str(expected.correct_count))
+    assert (family == "bert") == (expected.correct_count is not None)
