@@ -17,6 +17,11 @@ def train_case(folder: Path) -> Any:
     return _answer("train", folder, seconds=_PATIENCE_SECONDS)
 
 
+def classify_case(folder: Path) -> Any:
+    """The labels that the browser client finds for the texts in a folder."""
+    return _answer("predict", folder, seconds=_PATIENCE_SECONDS)
+
+
 def drive_page(
     folder: Path,
     url: str,
@@ -26,6 +31,7 @@ def drive_page(
     examples: list[tuple[str, str]],
     until: str,
     reload_after_step: int | None = None,
+    question: str | None = None,
     seconds: float = 150.0,
 ) -> Any:
     """What the page shows in headless Chromium once `until` stands in its log; its profile is in `folder`."""
@@ -38,6 +44,7 @@ def drive_page(
         "examples": "\n".join(f"{label}\t{text}" for text, label in examples),
         "reload_after_step": reload_after_step,
         "until": until,
+        "question": question,
         "seconds": seconds,
     }
     (folder / "asked.json").write_text(json.dumps(asked))

@@ -14,8 +14,11 @@ from e2e_fleet import TinyFleet
 from web_client import built_page
 
 from benchmarks.fleet import POPULATION
+from edge_sdk.adapters.classification import TextClassifier
+from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
 from hetlora.messages.device import TrainingSettings
+from hetlora.tensors import adapter_from_bytes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -24,6 +27,15 @@ EXAMPLES = [
     for number in range(6)
     for label, words in (("weather", "snow and wind"), ("food", "bread and soup"), ("sport", "ball and goal"))
 ]
+
+
+QUESTION = "snow and wind"
+
+
+def answer_of(bundle: Bundle, adapter: Adapter | None) -> str:
+    """Python's answer, in the page's words."""
+    found = TextClassifier(bundle, threads=1).classify(QUESTION, adapter=adapter)
+    return f"{found.label} {100 * found.probability:.1f} %"
 
 
 @contextmanager
@@ -60,13 +72,26 @@ def test_page_joins_a_round_and_its_update_is_merged(
 ) -> None:
     with fleet_with_page(tmp_path, web_bundle, monkeypatch, isolated=isolated) as fleet:
         fleet.device("python")
-        training = TrainingSettings(steps=20, batch_size=4, max_tokens=16, learning_rate=1e-2)
+        training = TrainingSettings(
+            steps=20, batch_size=4, max_tokens=16, learning_rate=1e-2, pruning_decay=1.0
+        )
         run = fleet.start_run(rounds=1, lease_seconds=200, training=training)
-        told = drive(fleet, tmp_path / "browser")
+        told = drive(fleet, tmp_path / "browser", question=QUESTION)
         assert faults_of(told) == []
         assert fleet.finished(run).state == "completed"
         accepted = {status.device_id: status for status in fleet.in_state(run, "accepted")}
+        updates = [
+            adapter_from_bytes(path.read_bytes(), web_bundle.manifest.adapter)
+            for path in (fleet.service.data_dir / "updates").rglob("*")
+            if path.is_file()
+        ]
     assert len(accepted) == 2
+    # What the fleet had before the first round changes no model; what was trained here is what was sent.
+    answers = told["answers"]
+    assert answers["what the fleet has learned, round 0"].startswith(answer_of(web_bundle, None))
+    trained = answers["what was trained here, round 0"]
+    assert [update for update in updates if trained.startswith(answer_of(web_bundle, update))]
+    assert trained != answers["what the fleet has learned, round 0"]
     own = accepted[told["shown"]["identity"]]
     assert own.aggregation_weight > 0
     assert told["isIsolated"] is isolated

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser_client import train_case
+from browser_client import classify_case, train_case
 from parity import trained_adapter
 
+from edge_sdk.adapters.classification import TextClassifier
 from edge_sdk.batching.collation import TextCollation
 from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.examples.kinds import Example
@@ -155,3 +156,25 @@ def test_scores_before_and_after_a_training_tell_that_it_learned(tmp_path: Path,
     assert got["after"]["accuracy"] >= got["before"]["accuracy"]
     # All ten examples make one batch, and the first step's loss is that of the model as it was sent.
     assert got["losses"][0] == pytest.approx(got["before"]["loss"], abs=1e-5)
+
+
+def test_texts_get_the_labels_and_probabilities_that_python_gives_them(
+    tmp_path: Path, web_bundle: Bundle
+) -> None:
+    adapter = trained_adapter(web_bundle.manifest.adapter)
+    texts = ["snow and wind", "bread, soup", "", "ball " * 100]  # the last is cut to 32 tokens
+    (tmp_path / "bundle").symlink_to(web_bundle.folder)
+    (tmp_path / "adapter.safetensors").write_bytes(adapter_to_bytes(adapter))
+    (tmp_path / "texts.json").write_text(json.dumps({"texts": texts, "amplification": 1.0}))
+    classifier = TextClassifier(web_bundle, threads=1)
+
+    for text, answers in zip(texts, classify_case(tmp_path), strict=True):
+        wanted = classifier.classify(text, adapter=adapter)
+        assert answers[0]["label"] == wanted.label
+        assert answers[0]["probability"] == pytest.approx(wanted.probability, abs=1e-6)
+        assert sorted(own["label"] for own in answers) == sorted(web_bundle.manifest.labels)
+        assert sum(own["probability"] for own in answers) == pytest.approx(1.0, abs=1e-12)
+    # The adapter counts: without it the model answers otherwise.
+    bare = classifier.classify(texts[0])
+    told = {own["label"]: own["probability"] for own in classify_case(tmp_path)[0]}
+    assert abs(told[bare.label] - bare.probability) > 1e-4

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from e2e_fleet import TinyFleet
-from web_client import built_program
+from e2e_fleet import TinyFleet, wait_until
+from web_client import WEB, built_program
 
 from benchmarks.fleet import POPULATION
 from hetlora.adapter import Adapter
 from hetlora.algebra import delta_norm, zero_pad
+from hetlora.bundle import Bundle
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.management import RunStatus
-from hetlora.states import AssignmentState, RunState
+from hetlora.states import AssignmentState, EvaluationState, RunState
 from hetlora.tensors import adapter_from_bytes
 
 pytestmark = pytest.mark.slow
@@ -26,17 +29,19 @@ STEPS = 3
 RELATIVE_TOLERANCE = 1e-6  # the result is float32, the reference float64
 
 
-def page(fleet: TinyFleet, **options: int) -> list[dict[str, Any]]:
-    """Let a page take part until its update is accepted, and answer what it told."""
+def page(fleet: TinyFleet, options: Mapping[str, object], program: str = "device") -> list[dict[str, Any]]:
+    """Let a page take part until what it sends is accepted, and answer what it told."""
     told = {
         "url": fleet.service.url,
         "population": POPULATION,
         "token": fleet.enrolment_token,
-        "capabilities": fleet.for_rank(2).model_dump(),
+        "capabilities": fleet.for_rank(2 if program == "device" else 4).model_dump(),
         **options,
     }
-    command = ["node", str(built_program("device"))]
-    done = subprocess.run(command, input=json.dumps(told), capture_output=True, text=True, timeout=120)
+    command = ["node", str(built_program(program))]
+    done = subprocess.run(
+        command, cwd=WEB, input=json.dumps(told), capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -87,7 +92,7 @@ def test_page_and_python_device_share_a_round_and_both_updates_are_merged(
     run = fleet.start_run(rounds=1, goal_count=2, training=training)
     fleet.device("python", fleet.for_rank(4))
 
-    told = page(fleet, **options)
+    told = page(fleet, options)
     finished = fleet.finished(run)
 
     assert finished.state is RunState.COMPLETED
@@ -102,3 +107,41 @@ def test_page_and_python_device_share_a_round_and_both_updates_are_merged(
     assert len(sent) == 2
     check_toy(sent[told[-1]["report"]["update"]["sha256"]])
     check_merged(fleet, finished, list(sent.values()))
+
+
+def test_page_and_python_devices_send_the_same_scores_of_the_same_examples(
+    tmp_path: Path, web_bundle: Bundle
+) -> None:
+    held_out = [
+        (f"{words} {number}", label)
+        for number in range(3)
+        for label, words in (("weather", "snow and wind"), ("food", "bread"), ("sport", "a ball, a goal"))
+    ]
+    with TinyFleet(tmp_path, web_bundle) as fleet:
+        run = fleet.start_run(
+            rounds=1,
+            goal_count=1,
+            training=TrainingSettings(steps=3, batch_size=4, max_tokens=16, learning_rate=0.05),
+            evaluation={"every_rounds": 1, "devices": 3, "window_seconds": 300},
+        )
+        for device in ("python", "another"):
+            fleet.evaluator(device, held_out)
+        rows = [{"text": text, "label": label} for text, label in held_out]
+        (told,) = page(fleet, {"held_out": rows}, "evaluate")
+
+        def evaluated() -> Any:
+            versions = [own.evaluation for own in fleet.operator.adapters(run.run_id)]
+            return next((own for own in versions if own and own.state is EvaluationState.CLOSED), None)
+
+        wait_until(lambda: evaluated() is not None, "the evaluation")
+        all_three = evaluated()
+
+    mine = told["evaluation"]
+    assert told["outcome"] == "accepted"
+    assert (all_three.reports, all_three.figures.example_count) == (3, 3 * len(held_out))
+    assert mine["example_count"] == len(held_out)
+    # Equal losses have a mean of their own, and no deviation.
+    assert all_three.figures.device_loss == pytest.approx(mine["loss"], abs=5e-6)
+    assert all_three.figures.device_loss_deviation < 5e-6
+    assert all_three.figures.accuracy == pytest.approx(mine["correct_count"] / len(held_out))
+    assert all_three.figures.device_accuracy_deviation == 0

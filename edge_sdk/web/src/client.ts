@@ -1,4 +1,5 @@
 // A device in a page: its key, its database and its service, put together.
+import { Adapters } from "./adapters/adapters";
 import type { Database } from "./database/database";
 import { HetloraError, isError } from "./errors/errors";
 import { openIdentity } from "./identity/identity";
@@ -7,6 +8,7 @@ import { enrolRequest, type CapabilityReport, type EnrolRequest } from "./messag
 import { AssignmentStore } from "./session/assignmentStore";
 import { meteredBy, unmetBy, type Moment } from "./session/conditions";
 import type { Equipment } from "./session/equipment";
+import { EvaluationTries } from "./session/evaluationAssignment";
 import type { LocalTrainer } from "./session/localTrainer";
 import type { SessionEvent, Visit } from "./session/visit";
 import { Visitor } from "./session/visitor";
@@ -60,6 +62,8 @@ export class EdgeClient {
       uploads: new Uploads(transport, options.uploadPartBytes),
       bundles: new Bundles(database, downloads, async () => (await options.capabilities()).disk_free_bytes),
       assignments: new AssignmentStore(database),
+      evaluations: new EvaluationTries(database, () => surroundings.clock()),
+      adapters: new Adapters(database),
       trainer: options.trainer,
       capabilities: options.capabilities,
       watch: {

@@ -16,6 +16,7 @@ export class FakeService {
   readonly objects = new Map<string, Uint8Array>();
   readonly updates: Uint8Array[] = [];
   readonly reports: Json[] = [];
+  readonly evaluations: Json[] = [];
   readonly failures: Json[] = [];
   readonly requests: string[] = [];
   /** Looked at before each request is answered; what it gives is the answer. */
@@ -72,7 +73,8 @@ export class FakeService {
 
   private async answer(request: Request, path: string, body: Uint8Array): Promise<Response> {
     const json = (): Json => JSON.parse(new TextDecoder().decode(body));
-    const own = `/device/v1/assignments/${this.offer.assignment_id}`;
+    const family = this.offer.kind === "evaluate" ? "evaluations" : "assignments";
+    const own = `/device/v1/${family}/${this.offer.assignment_id}`;
     switch (`${request.method} ${path}`) {
       case "POST /device/v1/devices": {
         const told = json();
@@ -92,7 +94,7 @@ export class FakeService {
       case "PATCH /device/v1/uploads/u-1":
         return this.part(request, body);
       case `POST ${own}:submit`:
-        return this.submitted(json());
+        return family === "evaluations" ? this.evaluated(json()) : this.submitted(json());
       case `POST ${own}:fail`:
         this.failures.push(json());
         if (this.state === "open") this.state = "failed";
@@ -153,6 +155,12 @@ export class FakeService {
 
   private uploadAnswer(status: number, headers: Record<string, string>): Response {
     return new Response(null, { status, headers: { ...headers, "Upload-Offset": String(this.open!.bytes.length) } });
+  }
+
+  private evaluated(report: Json): Response {
+    if (this.state === "open") this.evaluations.push(report);
+    this.state = "accepted";
+    return answer(this.receipt());
   }
 
   private async submitted(report: Json): Promise<Response> {

@@ -16,6 +16,7 @@ import { momentOf } from "../src/probe/moment";
 import { checkWebAssembly, usableThreads } from "../src/runtimes/webAssembly";
 import { inWords } from "../src/runtimes/onnxLibrary";
 import { unmetBy } from "../src/session/conditions";
+import { Calls } from "../src/training/calls";
 
 const GIB = 2 ** 30;
 const FACTS: BrowserFacts = {
@@ -166,6 +167,26 @@ test("a curve begins at the left, and its largest value is at the top", () => {
 test("the SIMD that is looked for is there in Node, and Node is no isolated page", () => {
   checkWebAssembly();
   assert.equal(usableThreads(), 1);
+});
+
+test("a library that cannot be loaded is a service that is away", () => {
+  const thrown = new Error("no available backend found. ERR: [wasm] RuntimeError: Failed to fetch");
+  assert.ok(isError(inWords(thrown, "a graph cannot be opened", "bundle_invalid"), "service_unreachable"));
+});
+
+/** A worker that does nothing by itself. */
+const idleWorker = () => ({ postMessage: () => undefined, terminate: () => undefined }) as unknown as Worker;
+
+test("a worker that never answered was not loaded, and one that did has failed; both answer no more", async () => {
+  for (const [answers, code] of [[[], "service_unreachable"], [[{ number: 1, value: null }], "unavailable"]] as const) {
+    const worker = idleWorker();
+    const calls = new Calls(worker);
+    const first = calls.call("load");
+    for (const data of answers) worker.onmessage!({ data } as MessageEvent);
+    const second = calls.call("step");
+    worker.onerror!({} as ErrorEvent);
+    for (const call of [...(answers.length ? [] : [first]), second, calls.call("step")]) await assert.rejects(call, { code });
+  }
 });
 
 test("exceptions of native code are put into words", () => {

@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Adapters } from "../src/adapters/adapters";
 import { bytesOfText } from "../src/bytes";
 import { EdgeClient, type ClientOptions } from "../src/client";
 import { MemoryDatabase } from "../src/database/memory";
 import type { Changes, Database } from "../src/database/database";
 import { HetloraError } from "../src/errors/errors";
 import { capabilityReport } from "../src/messages/device";
+import { evaluateLocally } from "../src/session/evaluation";
 import { keptRunTensors } from "../src/session/runTensors";
 import type { SessionEvent } from "../src/session/visit";
 import { adapterFromBytes, adapterRank } from "../src/tensors/adapter";
@@ -13,7 +15,7 @@ import { readSafetensors } from "../src/tensors/safetensors";
 import { literal, literalBytes, SPEC } from "./contractFiles";
 import { FakeLocks } from "./fakeLocks";
 import { FakeService, problem, TOKEN } from "./fakeService";
-import { ToyTrainer } from "./toyTrainer";
+import { toyScoring, ToyTrainer } from "./toyTrainer";
 
 const adapter = adapterFromBytes(literalBytes("adapter_rank2.safetensors.hex"), SPEC);
 const CAPABILITIES = capabilityReport.read(literal("planning.json").base.capabilities, "");
@@ -196,6 +198,93 @@ test("what trains is loaded before the offer is taken", async () => {
   };
   await assert.rejects(visit(own), { code: "service_unreachable" });
   assert.ok(!own.service.requests.some((request) => request.endsWith(":start") || request.endsWith(":fail")));
+});
+
+test("an evaluation is scored, reported, and leaves nothing but the bundle", async () => {
+  const own = await bench({ offer: { kind: "evaluate" } });
+  own.trainer.heldOut = 3;
+  const came = await visit(own);
+  assert.deepEqual([came.outcome, came.evaluation], ["accepted", own.service.evaluations[0]]);
+  // Losses 1, 2 and 3 of one example each, of which the second is right.
+  assert.deepEqual(own.service.evaluations, [{ example_count: 3, loss: 2, correct_count: 1 }]);
+  assert.deepEqual(own.events.map((event) => event.kind), ["checked_in", "rank_chosen", "evaluated"]);
+  for (const prefix of ["assignment", "download/", "evaluation/"]) assert.deepEqual(await own.database.keys(prefix), []);
+});
+
+test("an evaluation whose page was closed is given back for an hour", async () => {
+  const own = await bench({ offer: { kind: "evaluate" } });
+  own.trainer.heldOut = 3;
+  const killed = new Killed(0);
+  const openScoring = own.trainer.openScoring;
+  own.trainer.openScoring = async () => (await killed.moment(), assert.fail());
+  assert.equal(await killed.outcome(visit(own)), "killed");
+  own.trainer.openScoring = openScoring;
+  assert.equal((await visit(own)).code, "device_too_small");
+  const anew = { ...own, service: await FakeService.of(adapter, { offer: { kind: "evaluate" } }) };
+  const clock = () => Date.now() / 1000 + 3600;
+  assert.equal((await visit(anew, { surroundings: { ...anew.service.surroundings, clock } })).outcome, "accepted");
+});
+
+test("an evaluation for which nothing is held out, or that diverged, is given back", async () => {
+  const own = await bench({ offer: { kind: "evaluate" } });
+  assert.equal((await visit(own)).code, "no_examples");
+  const diverged = await bench({ offer: { kind: "evaluate" } });
+  diverged.trainer.heldOut = 1;
+  diverged.trainer.openScoring = async () => toyScoring([NaN]);
+  assert.equal((await visit(diverged)).code, "training_diverged");
+});
+
+test("an evaluation ends with the batch in which its time is over, and has one at least", async () => {
+  const limits = { timer: () => 5, mayGoOn: () => undefined };
+  const scores = toyScoring([4, 2, 3]);
+  assert.deepEqual(await evaluateLocally(scores, { ...limits, maxSeconds: 0 }), { example_count: 1, loss: 4, correct_count: 0 });
+  assert.deepEqual(await evaluateLocally(scores, { ...limits, maxSeconds: 1 }), { example_count: 3, loss: 3, correct_count: 1 });
+});
+
+test("a variant is taken where there is no room for the run's own bundle, and neither is fetched for less", async () => {
+  const own = await bench();
+  const { service } = own;
+  const manifest = JSON.parse(new TextDecoder().decode(service.objects.get(service.offer.bundle.sha256)));
+  const small = await service.put(new Uint8Array(10_000));
+  const variant = await service.put(bytesOfText(JSON.stringify({ ...manifest, files: { ...manifest.files, "base.bin": small } })));
+  service.offer.variants = [variant];
+  const asked: unknown[] = [];
+  service.intercept = async (request) => {
+    if (request.url.endsWith(":start")) asked.push(await request.clone().json());
+    return undefined;
+  };
+  // The run's own takes 100,000 bytes, and as much again for a moment; the variant 10,000.
+  const free = (bytes: number) => ({ capabilities: async () => ({ ...CAPABILITIES, disk_free_bytes: bytes }) });
+  assert.equal((await visit(own, free(20_000))).outcome, "accepted");
+  assert.deepEqual(asked, [{ rank: 2, variant: variant.sha256 }]);
+  assert.deepEqual((await new Adapters(own.database).rounds()).map((round) => round.bundle), [variant]);
+  const full = await bench();
+  assert.equal((await visit(full, free(150_000))).code, "device_too_small");
+  assert.ok(!full.service.requests.some((request) => request.endsWith(":start")));
+});
+
+test("of its last two rounds a device keeps what was sent and what it trained", async () => {
+  const own = await bench();
+  for (const round of [0, 1, 2]) {
+    const offer = { round_index: round, assignment_id: `a-${round}` };
+    own.service = await FakeService.of(adapter, { offer });
+    own.service.plan.assignment_id = offer.assignment_id;
+    assert.equal((await visit(own)).outcome, "accepted");
+  }
+  const kept = new Adapters(own.database);
+  const rounds = await kept.rounds();
+  assert.deepEqual(rounds.map((round) => round.round_index), [2, 1]);
+  assert.equal((await own.database.keys("adapters/r-1/")).length, 4);
+  const [sent, trained] = await Promise.all([kept.read(rounds[0]!, "global", SPEC), kept.read(rounds[0]!, "local", SPEC)]);
+  assert.deepEqual(sent.factors, adapter.factors);
+  assert.equal(trained.factors.get("h.0.k")!.lora_B.data[0], 1 + 21 / 1024);
+  await assert.rejects(kept.read({ ...rounds[0]!, round_index: 0 }, "local", SPEC), { code: "no_adapter" });
+});
+
+test("an index of adapters that another version wrote is as good as none", async () => {
+  const database = new MemoryDatabase();
+  await database.write(new Map([["adapters/index", '{"rounds":[{"other":1}]}']]));
+  assert.deepEqual(await new Adapters(database).rounds(), []);
 });
 
 const unable: [string, Parameters<typeof FakeService.of>[1], string][] = [

@@ -1,6 +1,7 @@
 import { joined } from "../src/bytes";
 import { HetloraError } from "../src/errors/errors";
 import type { Manifest } from "../src/messages/manifest";
+import type { OpenScoring } from "../src/session/evaluation";
 import type { LocalTrainer, Opening, OpenTraining } from "../src/session/localTrainer";
 import { adapterFromBytes, adapterToBytes, makeAdapter, type Adapter } from "../src/tensors/adapter";
 import { floats } from "../src/tensors/tensor";
@@ -12,6 +13,8 @@ export class ToyTrainer implements LocalTrainer {
   examples = 12;
 
   exampleCount = async () => this.examples;
+  heldOut = 0;
+  heldOutCount = async () => this.heldOut;
   scores = async () => false;
   prepare = async () => undefined;
   longestTokens = async () => null;
@@ -22,7 +25,18 @@ export class ToyTrainer implements LocalTrainer {
     await opening.file(opening.manifest.graphs.base_weights);
     return new ToyTraining(opening.adapter, this);
   }
+
+  async openScoring(_opening: Opening): Promise<OpenScoring> {
+    return toyScoring([1, 2, 3]);
+  }
 }
+
+/** A model whose batches have one example each, with these losses; the second is right. */
+export const toyScoring = (losses: readonly number[]): OpenScoring => ({
+  batches: losses.length,
+  batch: async (at) => ({ examples: 1, loss: losses[at]!, weight: 1, right: at === 1 ? 1 : 0 }),
+  close: async () => undefined,
+});
 
 class ToyTraining implements OpenTraining {
   stepsDone = 0;

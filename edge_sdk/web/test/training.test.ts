@@ -3,14 +3,16 @@ import { test } from "node:test";
 import { hexOf } from "../src/bytes";
 import { isError } from "../src/errors/errors";
 import type { Manifest } from "../src/messages/manifest";
+import { adaptation } from "../src/messages/device";
 import { trainingSettings } from "../src/messages/training";
 import type { Batch, Factors, Input, TrainingRuntime } from "../src/runtimes/base";
-import { fedFactors, resized } from "../src/runtimes/factors";
+import { fedFactors } from "../src/runtimes/factors";
 import { floats } from "../src/tensors/tensor";
 import { checkpointOf, restoreFrom } from "../src/training/checkpoint";
 import { microBatches } from "../src/training/microBatches";
 import { learningRateAt } from "../src/training/schedule";
-import { checkTrainable } from "../src/training/trainedNumbers";
+import { fitted } from "../src/tensors/algebra";
+import { checkAdaptation } from "../src/tensors/update";
 import { Trainer } from "../src/training/trainer";
 import { codeOf } from "./codeOf";
 import { literal } from "./contractFiles";
@@ -144,10 +146,10 @@ test("ranks are filled up with zeros to what graphs take, and cut back", () => {
   assert.deepEqual([...fed.get("m.lora_A.weight")!.data], [1, 2, 0, 0]);
   assert.deepEqual([...fed.get("m.lora_B.weight")!.data], [3, 0, 4, 0]);
   assert.deepEqual(fedFactors(factors, null).get("n.lora_A.weight")!.shape, [1, 2]);
-  assert.deepEqual([...resized(fed.get("m.lora_B.weight")!, [2, 1]).data], [3, 4]);
+  assert.deepEqual([...fitted(fed.get("m.lora_B.weight")!, [2, 1]).data], [3, 4]);
   assert.equal(codeOf(() => fedFactors(new Map([["m.lora_A.weight", floats([3, 2])]]), 2)), "rank_out_of_range");
 });
 
 test("cores are given back before any training", () => {
-  assert.equal(codeOf(() => checkTrainable({ ...PLAIN, trained: "core" })), "dependency_missing");
+  assert.equal(codeOf(() => checkAdaptation(adaptation.read({ trained: "core" }, ""))), "dependency_missing");
 });

@@ -249,7 +249,7 @@ test("room is made before a fetch, and no bundle goes where all would not be eno
   // Three MiB, and as much again for the moment in which pieces become a file.
   const room = (freeBytes: number) =>
     new Bundles(own.database, own.downloads, async () => freeBytes).makeRoom({ files: { "base.bin": REF } } as any, ["base.bin"]);
-  await assert.rejects(room(5 * 2 ** 20 - 1), { code: "disk_full" });
+  await assert.rejects(room(5 * 2 ** 20 - 1), { code: "device_too_small" });
   await room(6 * 2 ** 20);
   assert.deepEqual(await own.database.keys("object/"), ["object/of-another-bundle"]);
   await room(5 * 2 ** 20);

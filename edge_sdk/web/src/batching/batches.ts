@@ -24,7 +24,7 @@ export function* drawBatches(count: number, size: BatchSize, seed: number, skip 
   const rows = size.isAlwaysFull ? size.rows : Math.min(size.rows, count);
   let order: number[] = [];
   for (let number = 0; ; number += 1) {
-    while (order.length < rows) order = order.concat(shuffled(count, random));
+    while (order.length < rows) order = order.concat(drawn(count, random));
     const chosen = order.slice(0, rows);
     order = order.slice(rows);
     if (number >= skip) yield chosen;
@@ -40,7 +40,10 @@ export function* eachOnce(count: number, size: BatchSize): Generator<{ places: n
   }
 }
 
-function shuffled(count: number, random: () => number): number[] {
+/** The places of examples, each once, in an order that follows from `seed`. */
+export const shuffled = (count: number, seed: number): number[] => drawn(count, generator(seed));
+
+function drawn(count: number, random: () => number): number[] {
   const places = Array.from({ length: count }, (_, at) => at);
   for (let at = count - 1; at > 0; at -= 1) {
     const other = Math.floor(random() * (at + 1));

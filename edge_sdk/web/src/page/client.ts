@@ -59,7 +59,7 @@ export async function openClient(
   return { client, capabilities, close: () => clearInterval(asking) };
 }
 
-/** The worker of this page: it trains, and measures. */
+/** The worker of this page: it trains, measures and answers. */
 export function startWorker(): Worker {
   return new Worker(new URL("worker.js", import.meta.url), { type: "module", name: "hetlora-training" });
 }

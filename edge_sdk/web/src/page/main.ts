@@ -2,7 +2,9 @@
 import { IndexedDatabase } from "../database/indexed";
 import { toldByBrowser } from "../probe/browser";
 import { keepVisiting } from "../session/keepVisiting";
+import type { Visit } from "../session/visit";
 import { browserSurroundings } from "../transport/transport";
+import { AnswerBox } from "./answers";
 import { openClient, startWorker, type PageClient } from "./client";
 import { Examples, linesOf, parsedExamples } from "./examples";
 import { checkBrowser } from "./requirements";
@@ -23,6 +25,7 @@ class Page {
     private readonly database: IndexedDatabase,
     private readonly examples: Examples,
     private settings: PageSettings,
+    private readonly answers: AnswerBox,
     private readonly view = new View(),
   ) {}
 
@@ -103,7 +106,7 @@ class Page {
     };
     try {
       await keepVisiting(visitOnce, stop, browserSurroundings(stop), {
-        onVisit: (visit) => this.view.ended(visit),
+        onVisit: (visit) => this.ended(visit),
         onFault: (error, seconds) => this.view.note(`${wordsOf(error)}; the next try is in ${Math.ceil(seconds)} s`),
       });
     } finally {
@@ -111,6 +114,11 @@ class Page {
       this.opened = null;
     }
     this.view.note("stopped; what was done is kept");
+  }
+
+  private ended(visit: Visit): void {
+    this.view.ended(visit);
+    void this.told(() => this.answers.refresh());
   }
 
   private async open(stop: AbortSignal): Promise<PageClient> {
@@ -152,7 +160,8 @@ async function begin(): Promise<void> {
   const database = await IndexedDatabase.open("hetlora");
   // Else a browser that is short of room may clear it, and the device would be another one.
   void navigator.storage?.persist?.();
-  await new Page(database, new Examples(database), await keptSettings(database)).show();
+  const answers = await AnswerBox.open(database);
+  await new Page(database, new Examples(database), await keptSettings(database), answers).show();
 }
 
 begin().catch((error: unknown) => say("status", wordsOf(error)));

@@ -69,7 +69,8 @@ export class View {
   }
 
   private taken(event: SessionEvent | TrainingEvent): void {
-    if (event.kind === "rank_chosen") this.show({ ...NOTHING, plan: planInWords(event.choice, event.offer) });
+    const isTraining = event.kind === "rank_chosen" && event.offer.kind === "train";
+    if (isTraining) this.show({ ...NOTHING, plan: planInWords(event.choice, event.offer) });
     if (event.kind === "resumed") this.show(upTo(event.step, kept()));
     if (event.kind === "step") {
       const losses = withPoint(this.shown.losses, { step: event.step, value: event.loss });
@@ -120,11 +121,13 @@ function inWords(event: SessionEvent): string | null {
     case "checked_in":
       return event.answer.offer === null ? null : `offered round ${event.answer.offer.round_index}`;
     case "rank_chosen":
-      return `training at rank ${event.choice.rank}`;
+      return `${event.offer.kind === "train" ? "training" : "scoring"} at rank ${event.choice.rank}`;
     case "resumed":
       return `resumed after step ${event.step}`;
     case "rank_pruned":
       return `rank ${event.oldRank} was pruned to ${event.newRank}`;
+    case "evaluated":
+      return `scored ${event.report.example_count} examples that are held out`;
     case "uploaded":
       return `${event.sizeBytes} bytes uploaded`;
     case "given_back":

@@ -1,5 +1,6 @@
 // Factors as the graphs take them: every rank is 1 or more, or what the graphs are stamped for.
 import { HetloraError } from "../errors/errors";
+import { fitted } from "../tensors/algebra";
 import type { Factors, Tensor } from "./base";
 
 /** Whether a key is that of a factor A, whose rows are ranks; of B the columns are. */
@@ -20,19 +21,7 @@ export function fedFactors(factors: Factors, fixedRank: number | null): Map<stri
     }
     const wanted = fixedRank ?? Math.max(rank, 1);
     const [rows, columns] = own.shape as [number, number];
-    fed.set(key, wanted === rank ? own : resized(own, isFirst(key) ? [wanted, columns] : [rows, wanted]));
+    fed.set(key, wanted === rank ? own : fitted(own, isFirst(key) ? [wanted, columns] : [rows, wanted]));
   }
   return fed;
-}
-
-/** A matrix of another size: its leading rows and columns, and zeros beyond them. */
-export function resized(own: Tensor, shape: readonly [number, number]): Tensor {
-  const [rows, columns] = shape;
-  const [ownRows, ownColumns] = own.shape as [number, number];
-  const data = new Float32Array(rows * columns);
-  const width = Math.min(columns, ownColumns);
-  for (let row = 0; row < Math.min(rows, ownRows); row += 1) {
-    data.set(own.data.subarray(row * ownColumns, row * ownColumns + width), row * columns);
-  }
-  return { shape: [rows, columns], data };
 }

@@ -3,8 +3,9 @@ import { Tensor as OrtTensor, type InferenceSession } from "onnxruntime-web/wasm
 import { HetloraError } from "../errors/errors";
 import { generatesText, trainedModules, type Manifest } from "../messages/manifest";
 import { factorKeys } from "../tensors/adapter";
+import { fitted } from "../tensors/algebra";
 import type { Batch, Evaluation, Factors, Gradients, Tensor, TrainingRuntime } from "./base";
-import { fedFactors, resized } from "./factors";
+import { fedFactors } from "./factors";
 import { openSession, runSession } from "./onnxLibrary";
 import { webFiles } from "./webFiles";
 
@@ -18,6 +19,7 @@ export type BundleFile = (path: string) => Promise<Uint8Array>;
 export class OnnxRuntime implements TrainingRuntime {
   private training: Promise<InferenceSession> | null = null;
   private scoring: Promise<InferenceSession> | null = null;
+  private answering: Promise<InferenceSession> | null = null;
 
   constructor(
     private readonly manifest: Manifest,
@@ -27,6 +29,11 @@ export class OnnxRuntime implements TrainingRuntime {
   get mostRows(): number | null {
     const rows = this.manifest.inputs[0]?.shape[0];
     return typeof rows === "number" ? rows : null;
+  }
+
+  /** Opens the graph that scores; no other file is asked for after that. */
+  async openScores(): Promise<void> {
+    await (this.scoring ??= this.openScoring());
   }
 
   /**
@@ -46,7 +53,7 @@ export class OnnxRuntime implements TrainingRuntime {
     const gradients = new Map<string, Tensor>();
     for (const [key, own] of factors) {
       const isTrained = session.outputNames.includes(`${key}_grad`);
-      gradients.set(key, isTrained ? fitted(floats(answer, `${key}_grad`), fed, key, own) : zeros(own));
+      gradients.set(key, isTrained ? cutBack(floats(answer, `${key}_grad`), fed, key, own) : zeros(own));
     }
     return { loss: floats(answer, "loss")[0] as number, gradients };
   }
@@ -62,9 +69,21 @@ export class OnnxRuntime implements TrainingRuntime {
     };
   }
 
+  /** Opens the graph that answers; no other file is asked for after that. */
+  async openAnswers(): Promise<void> {
+    await (this.answering ??= this.openAnswering());
+  }
+
+  /** (rows, labels), of inputs without labels. */
+  async logits(inputs: Batch, factors: Factors): Promise<Tensor> {
+    const session = await (this.answering ??= this.openAnswering());
+    const answer = await runSession(session, feedsOf(inputs, fedFactors(factors, this.manifest.fixed_rank)), "an answer");
+    return { shape: answer["logits"]?.dims ?? [], data: floats(answer, "logits") };
+  }
+
   async close(): Promise<void> {
-    const open = [this.training, this.scoring];
-    this.training = this.scoring = null;
+    const open = [this.training, this.scoring, this.answering];
+    this.training = this.scoring = this.answering = null;
     for (const session of open) await (await session?.catch(() => null))?.release();
   }
 
@@ -80,11 +99,17 @@ export class OnnxRuntime implements TrainingRuntime {
     return this.checked(await openSession(await this.file(graph), await this.weights(graph), "the eval graph"), outputs);
   }
 
+  private async openAnswering(): Promise<InferenceSession> {
+    const graph = this.manifest.graphs.inference;
+    const session = await openSession(await this.file(graph), await this.weights(graph), "the inference graph");
+    return this.checked(session, ["logits"], []);
+  }
+
   /** Throws `bundle_invalid` unless a graph takes what the manifest has, and answers these. */
-  private checked(session: InferenceSession, outputs: readonly string[]): InferenceSession {
+  private checked(session: InferenceSession, outputs: readonly string[], labels = ["labels"]): InferenceSession {
     const { inputs, adapter } = this.manifest;
     const factors = adapter.modules.flatMap((module) => factorKeys(module.name));
-    const wanted = new Set([...inputs.map((input) => input.name), "labels", ...factors]);
+    const wanted = new Set([...inputs.map((input) => input.name), ...labels, ...factors]);
     const missing = outputs.filter((name) => !session.outputNames.includes(name));
     const strange = session.inputNames.filter((name) => !wanted.has(name));
     if (missing.length || strange.length || session.inputNames.length !== wanted.size) {
@@ -134,7 +159,7 @@ function zeros(like: Tensor): Tensor {
 }
 
 /** What the graph answered for a factor, cut back to the shape that it has here. */
-function fitted(data: Float32Array, fed: Factors, key: string, own: Tensor): Tensor {
+function cutBack(data: Float32Array, fed: Factors, key: string, own: Tensor): Tensor {
   const whole = { shape: fed.get(key)?.shape ?? own.shape, data };
-  return data.length === own.data.length ? whole : resized(whole, own.shape as [number, number]);
+  return data.length === own.data.length ? whole : fitted(whole, own.shape as [number, number]);
 }

@@ -7,6 +7,7 @@ import type { Manifest } from "../messages/manifest";
 import { Planner, type RankChoice } from "../planning/planner";
 import { isUnsurpassed, preferred } from "../planning/preference";
 import type { Equipment } from "./equipment";
+import type { LocalTrainer } from "./localTrainer";
 
 /** A bundle of an offer, and how this device would train with it. */
 export interface Candidate {
@@ -21,33 +22,45 @@ const UNFIT: readonly ErrorCode[] = ["device_too_small", "rank_out_of_range", "b
 const UNFIT_VARIANT: readonly ErrorCode[] = [...UNFIT, "refused", "wire_invalid"];
 
 /**
- * The bundle to take and how. Manifests are read only as long as another could be better. Throws what is wrong
- * with the run's own bundle where it can be none.
+ * The bundle to take and how, with room for it. The best candidate has its turn: manifests are read only as long
+ * as another could be better. Throws what is wrong with the run's own bundle where it can be none.
  */
 export async function chooseBundle(offer: Offer, tools: Equipment): Promise<Candidate> {
-  const candidates: Candidate[] = [];
+  const unread = [offer.bundle, ...offer.variants];
+  let candidates: Candidate[] = [];
   let refusal: unknown;
-  for (const bundle of [offer.bundle, ...offer.variants]) {
-    const isOwn = bundle === offer.bundle;
+  for (;;) {
+    const place = preferred(candidates, offer.training.max_tokens);
+    const best = place === null ? null : candidates[place]!;
+    const isRead = best !== null && (!unread.length || isUnsurpassed(best.manifest, best.choice, offer));
+    const bundle = isRead ? best.bundle : unread.shift();
+    if (!bundle) throw refusal;
     try {
-      const candidate = await candidateOf(offer, bundle, tools);
-      candidates.push(candidate);
-      if (isUnsurpassed(candidate.manifest, candidate.choice, offer)) break;
+      if (!isRead) {
+        candidates.push(await candidateOf(offer, bundle, tools));
+        continue;
+      }
+      await tools.bundles.makeRoom(best.manifest, tools.trainer.filesOf(best.manifest));
+      return best;
     } catch (error) {
+      const isOwn = bundle === offer.bundle;
       if (!(isOwn ? UNFIT : UNFIT_VARIANT).some((code) => isError(error, code))) throw error;
       if (isOwn) refusal = error;
+      candidates = candidates.filter((candidate) => candidate.bundle !== bundle);
     }
   }
-  const place = preferred(candidates, offer.training.max_tokens);
-  if (place === null) throw refusal;
-  return candidates[place]!;
 }
 
 async function candidateOf(offer: Offer, bundle: ObjectRef, tools: Equipment): Promise<Candidate> {
   const manifest = await tools.bundles.manifest(bundle);
   if (bundle !== offer.bundle) checkVariant(await tools.bundles.manifest(offer.bundle), manifest);
-  tools.trainer.check(manifest, offer.training, null);
+  tools.trainer.check(manifest);
   return { bundle, manifest, choice: (await plannerOf(offer, manifest, tools)).choose() };
+}
+
+/** How many examples there are for the work that is offered. */
+export function examplesFor(offer: Offer, trainer: LocalTrainer): Promise<number> {
+  return offer.kind === "train" ? trainer.exampleCount() : trainer.heldOutCount();
 }
 
 /** The arithmetic of an offer with one of its bundles, in the memory of now. */
@@ -59,9 +72,9 @@ export async function plannerOf(offer: Offer, manifest: Manifest, tools: Equipme
     capabilities: { ...capabilities, memory_available_bytes: left },
     manifest,
     offer,
-    exampleCount: await tools.trainer.exampleCount(),
+    exampleCount: await examplesFor(offer, tools.trainer),
     longestTokens: await tools.trainer.longestTokens(manifest),
-    scores: await tools.trainer.scores(offer.training),
+    scores: offer.kind === "train" && (await tools.trainer.scores()),
     bundleBytes: await tools.bundles.missingBytes(manifest, tools.trainer.filesOf(manifest)),
   });
 }

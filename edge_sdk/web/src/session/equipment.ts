@@ -1,3 +1,4 @@
+import type { Adapters } from "../adapters/adapters";
 import type { CapabilityReport } from "../messages/device";
 import type { Conditions } from "../messages/conditions";
 import type { Bundles } from "../transport/bundles";
@@ -5,6 +6,7 @@ import type { Downloads } from "../transport/downloads";
 import type { DeviceService } from "../transport/service";
 import type { Uploads } from "../transport/uploads";
 import type { AssignmentStore } from "./assignmentStore";
+import type { EvaluationTries } from "./evaluationAssignment";
 import type { LocalTrainer } from "./localTrainer";
 import type { SessionEvent } from "./visit";
 
@@ -25,6 +27,8 @@ export interface Equipment {
   uploads: Uploads;
   bundles: Bundles;
   assignments: AssignmentStore;
+  evaluations: EvaluationTries;
+  adapters: Adapters;
   trainer: LocalTrainer;
   /** What the device can do, as it is when it is asked. */
   capabilities: () => Promise<CapabilityReport>;

@@ -1,5 +1,6 @@
 import type { Manifest } from "../messages/manifest";
 import type { Adaptation, TrainingSettings } from "../messages/device";
+import type { OpenScoring } from "./evaluation";
 import type { Adapter } from "../tensors/adapter";
 
 /** What a training begins with. */
@@ -40,19 +41,20 @@ export interface OpenTraining {
 export interface LocalTrainer {
   /** How many examples there are to train on. */
   exampleCount(): Promise<number>;
-  /** Whether a training of these settings is scored on the way, for which the graph that scores is open beside it. */
-  scores(training: TrainingSettings): Promise<boolean>;
+  /** How many are held out, to be scored in evaluations. */
+  heldOutCount(): Promise<number>;
+  /** Whether a training is scored on the way, for which the graph that scores is open beside it. */
+  scores(): Promise<boolean>;
   /** Tokens of the longest of them, or of what is learned of it; null where nobody knows. */
   longestTokens(manifest: Manifest): Promise<number | null>;
   /** The files of a bundle that training opens, by their paths. Throws `bundle_invalid` where it has none. */
   filesOf(manifest: Manifest): readonly string[];
-  /**
-   * Throws where this trainer cannot do what a bundle, a run's settings or a plan ask for: it is called with
-   * the offer, and again with the plan's adaptation. Throws `dependency_missing` or `bundle_error`.
-   */
-  check(manifest: Manifest, training: TrainingSettings, adaptation: Adaptation | null): void;
+  /** Throws `dependency_missing` or `bundle_error` where this trainer cannot do what a bundle asks for. */
+  check(manifest: Manifest): void;
   /** Loads what trains, but no model. Throws `service_unreachable` where that cannot be fetched. */
   prepare(): Promise<void>;
   /** Loads a model and what is to be learned. Throws an error with a code. */
   open(opening: Opening): Promise<OpenTraining>;
+  /** Loads a model that scores what is held out. Throws an error with a code. */
+  openScoring(opening: Opening): Promise<OpenScoring>;
 }

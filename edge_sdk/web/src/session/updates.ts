@@ -1,4 +1,5 @@
 // From a trained adapter to what is delivered of it: pruned, cut to what the plan asks for, and reported.
+import { roundOf } from "../adapters/adapters";
 import { sha256Of } from "../bytes";
 import { storedIfRoom } from "../database/database";
 import type { Offer, Report } from "../messages/device";
@@ -36,6 +37,8 @@ export async function keptUpdate(
   offer: Offer, { terms, manifest, received, begun }: Taken, result: TrainingResult, tools: Equipment,
 ): Promise<Update> {
   const { adaptation } = terms.plan;
+  // Not pruned, which is for the fleet's sake.
+  await tools.adapters.keepRound(roundOf(offer, terms.bundle, adaptation.amplification), begun, result.adapter);
   const rules = {
     pruningDecay: offer.training.pruning_decay,
     minRank: offer.min_rank,

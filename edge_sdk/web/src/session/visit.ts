@@ -1,7 +1,7 @@
 // What a visit came to, what the service may know of it, and what is told on the way.
 import { isOf } from "../errors/codes";
 import { HetloraError } from "../errors/errors";
-import type { CheckInAnswer, DeviceStatus, Failure, Offer, Receipt, Report } from "../messages/device";
+import type { CheckInAnswer, DeviceStatus, EvaluationReport, Failure, Offer, Receipt, Report } from "../messages/device";
 import type { RankChoice } from "../planning/planner";
 
 /** After which conditions that did not hold are looked at again. */
@@ -19,6 +19,7 @@ export interface Visit {
   offer?: Offer;
   choice?: RankChoice | null;
   report?: Report;
+  evaluation?: EvaluationReport;
   code?: string;
   error?: unknown;
 }
@@ -33,6 +34,7 @@ export type SessionEvent =
   | { kind: "rank_pruned"; oldRank: number; newRank: number }
   | { kind: "uploaded"; sizeBytes: number }
   | { kind: "submitted"; report: Report; receipt: Receipt }
+  | { kind: "evaluated"; report: EvaluationReport; receipt: Receipt }
   | { kind: "given_back"; code: string; message: string }
   | { kind: "given_up"; assignmentId: string };
 

@@ -2,7 +2,8 @@
 import { HetloraError, isError } from "../errors/errors";
 import { ANY_TIME, type Conditions } from "../messages/conditions";
 import type { CheckInAnswer, EnrolRequest, Offer } from "../messages/device";
-import { TrainingAssignment } from "./assignment";
+import { TrainingAssignment } from "./trainingAssignment";
+import { EvaluationAssignment } from "./evaluationAssignment";
 import type { Update } from "./assignmentStore";
 import { checkIn } from "./enrolment";
 import type { Equipment } from "./equipment";
@@ -56,7 +57,7 @@ export class Visitor {
     if (!answer.offer) {
       return { outcome: "no_work", reason: answer.reason, retryAfterSeconds: answer.retry_after_seconds };
     }
-    const visit = await new TrainingAssignment(answer.offer, tools).run();
+    const visit = await new (answer.offer.kind === "train" ? TrainingAssignment : EvaluationAssignment)(answer.offer, tools).run();
     if (visit.code === "conditions_unmet") {
       this.leftAlone = { conditions: answer.offer.conditions, since: tools.timer() };
     }
@@ -77,7 +78,7 @@ export class Visitor {
       population: enrolment.population,
       capabilities: await tools.capabilities(),
       example_count: await tools.trainer.exampleCount(),
-      held_out_count: 0, // so that no evaluation is offered
+      held_out_count: await tools.trainer.heldOutCount(),
     };
     return checkIn(tools.service, request, enrolment, (status) =>
       tools.onEvent({ kind: "awaiting_approval", deviceId: status.device_id }),

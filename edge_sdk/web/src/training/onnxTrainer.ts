@@ -1,17 +1,15 @@
 // Training with ONNX Runtime in a worker: what the session knows as a `LocalTrainer`.
 import { checkExamples, type Example } from "../batching/collation";
 import { HetloraError } from "../errors/errors";
-import type { Adaptation } from "../messages/device";
 import type { Manifest } from "../messages/manifest";
-import type { TrainingSettings } from "../messages/training";
 import type { Tensor } from "../runtimes/base";
 import { checkWebAssembly } from "../runtimes/webAssembly";
 import { webFiles } from "../runtimes/webFiles";
+import type { BatchScore, OpenScoring } from "../session/evaluation";
 import type { LocalTrainer, Opening, OpenTraining } from "../session/localTrainer";
 import { adapterOf, tensorsOf, type Adapter } from "../tensors/adapter";
 import { Calls } from "./calls";
 import type { ModelOpening, Score } from "./openModel";
-import { checkTrainable } from "./trainedNumbers";
 
 /** What is held out is scored so many times in a training, beside once before it, and so much of it at a time. */
 const SCORES = 10;
@@ -51,8 +49,12 @@ export class OnnxTrainer implements LocalTrainer {
     return (await this.options.examples()).length;
   }
 
+  async heldOutCount(): Promise<number> {
+    return (await this.options.heldOut()).length;
+  }
+
   async scores(): Promise<boolean> {
-    return (await this.options.heldOut()).length > 0;
+    return (await this.heldOutCount()) > 0;
   }
 
   async prepare(): Promise<void> {
@@ -67,46 +69,57 @@ export class OnnxTrainer implements LocalTrainer {
   filesOf(manifest: Manifest): readonly string[] {
     const { graphs } = manifest;
     const files = [webFiles(manifest).gradients, graphs.eval, graphs.base_weights, graphs.tokenizer];
-    return files.filter((path) => path !== null);
+    // The graph that answers, so that what was learned is of use without a network.
+    const answers = manifest.task === "text-classification" ? [graphs.inference] : [];
+    return [...files.filter((path) => path !== null), ...answers];
   }
 
-  check(manifest: Manifest, _training: TrainingSettings, adaptation: Adaptation | null): void {
+  check(manifest: Manifest): void {
     checkWebAssembly();
     webFiles(manifest);
     if (manifest.graphs.tokenizer === null) {
       throw new HetloraError("dependency_missing", "the browser client reads no pictures", { got: manifest.task });
     }
-    if (adaptation !== null) checkTrainable(adaptation);
   }
 
   async open(opening: Opening): Promise<OpenTraining> {
-    const { manifest, training, adaptation, adapter } = opening;
     const [examples, heldOut] = await Promise.all([this.options.examples(), this.options.heldOut()]);
-    checkExamples(examples, manifest);
-    if (heldOut.length) checkExamples(heldOut, manifest);
+    checkExamples(examples, opening.manifest);
+    if (heldOut.length) checkExamples(heldOut, opening.manifest);
+    const { calls } = await this.opened("open", opening, examples, heldOut.slice(0, MOST_SCORED));
+    return new WorkerTraining(calls, opening, heldOut.length > 0, this.options.onEvent);
+  }
+
+  async openScoring(opening: Opening): Promise<OpenScoring> {
+    const heldOut = await this.options.heldOut();
+    checkExamples(heldOut, opening.manifest);
+    const { calls, answer: batches } = await this.opened<number>("openScoring", opening, [], heldOut);
+    return {
+      batches,
+      batch: (at) => calls.call<BatchScore>("scoreBatch", at),
+      close: async () => calls.end(),
+    };
+  }
+
+  /** A model that a worker has opened; the bytes of its files go there. */
+  private async opened<T>(method: string, opening: Opening, examples: readonly Example[], heldOut: readonly Example[]) {
+    const { manifest, adapter, training, adaptation, microBatchRows, seed } = opening;
     const files = new Map<string, Uint8Array>();
-    for (const path of this.filesOf(manifest)) files.set(path, await opening.file(path));
+    const opened = this.filesOf(manifest).filter((path) => path !== manifest.graphs.inference);
+    for (const path of opened) files.set(path, await opening.file(path));
     await this.prepare();
     const calls = this.ready!;
     this.ready = null;
     const asked: ModelOpening = {
-      manifest,
-      files,
-      factors: tensorsOf(adapter),
-      settings: training,
-      adaptation,
-      microBatchRows: opening.microBatchRows,
-      seed: opening.seed,
-      examples,
-      heldOut: heldOut.slice(0, MOST_SCORED),
+      manifest, files, factors: tensorsOf(adapter), settings: training, adaptation, microBatchRows, seed, examples, heldOut,
     };
     try {
-      await calls.call("open", asked, [...files.values()].map((file) => file.buffer as ArrayBuffer));
+      const moved = [...files.values()].map((file) => file.buffer as ArrayBuffer);
+      return { calls, answer: await calls.call<T>(method, asked, moved) };
     } catch (error) {
       calls.end();
       throw error;
     }
-    return new WorkerTraining(calls, opening, heldOut.length > 0, this.options.onEvent);
   }
 }
 

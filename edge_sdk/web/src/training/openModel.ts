@@ -1,14 +1,15 @@
 // A bundle that is open for training: what the worker holds.
 import { batchOf, tokenRow, type Example, type TokenRow } from "../batching/collation";
-import { batchSize, drawBatches, eachOnce, type BatchSize } from "../batching/batches";
+import { batchSize, drawBatches, type BatchSize } from "../batching/batches";
 import { TextEncoder } from "../batching/tokens";
 import { HetloraError } from "../errors/errors";
 import type { Manifest } from "../messages/manifest";
 import type { TrainingSettings } from "../messages/training";
 import type { Factors, Tensor } from "../runtimes/base";
 import { OnnxRuntime } from "../runtimes/onnx";
+import { summed, type BatchScore } from "../session/evaluation";
 import { checkpointOf, restoreFrom } from "./checkpoint";
-import { scoredPlaces } from "./microBatches";
+import { Scoring } from "./scoring";
 import type { Parametrisation } from "./trainedNumbers";
 import { Trainer } from "./trainer";
 
@@ -35,7 +36,7 @@ export interface Score {
 
 export class OpenModel {
   private readonly rows: TokenRow[];
-  private readonly heldOut: TokenRow[];
+  private readonly heldOut: Scoring;
   private readonly encoder: TextEncoder;
   private readonly size: BatchSize;
   private batches: Generator<number[]>;
@@ -48,8 +49,9 @@ export class OpenModel {
     const { manifest, settings, examples, heldOut } = opening;
     this.encoder = new TextEncoder(fileOf(opening, manifest.graphs.tokenizer), manifest, settings.max_tokens);
     this.rows = examples.map((example) => tokenRow(example, manifest, this.encoder));
-    this.heldOut = heldOut.map((example) => tokenRow(example, manifest, this.encoder));
     this.size = batchSize(manifest, settings.batch_size, this.encoder.sizes.rows);
+    const heldOutRows = heldOut.map((example) => tokenRow(example, manifest, this.encoder));
+    this.heldOut = new Scoring(heldOutRows, manifest, this.encoder, this.size);
     this.batches = this.drawn(0);
   }
 
@@ -75,21 +77,12 @@ export class OpenModel {
 
   /** How the adapter does on what is held out, as it stands. */
   async score(): Promise<Score> {
-    let [losses, weights, right] = [0, 0, 0];
-    const isShifted = this.opening.manifest.task === "text-generation";
-    for (const { places, filler } of eachOnce(this.heldOut.length, this.size)) {
-      const batch = this.batch(this.heldOut, places);
-      const { loss, logits } = await this.trainer.evaluate(batch);
-      const count = places.length - filler;
-      const labels = places.slice(0, count).map((place) => this.heldOut[place]?.labels[0] as number);
-      const scored = logits === null ? null : classified(logits, labels);
-      const weight = scored ? count : scoredPlaces(batch.get("labels")!, isShifted).reduce((sum, own) => sum + own, 0);
-      losses += (scored?.loss ?? loss) * weight;
-      weights += weight;
-      right += scored?.right ?? 0;
+    const scores: BatchScore[] = [];
+    for (let at = 0; at < this.heldOut.batches; at += 1) {
+      scores.push(await this.heldOut.batch(at, (batch) => this.trainer.evaluate(batch)));
     }
-    if (!weights) throw new HetloraError("no_examples", "nothing is held out that can be scored");
-    return { loss: losses / weights, accuracy: this.opening.manifest.labels.length ? right / weights : null };
+    const { loss, correct_count, example_count } = summed(scores);
+    return { loss, accuracy: correct_count === null ? null : correct_count / example_count };
   }
 
   checkpoint(): Uint8Array {
@@ -120,21 +113,9 @@ export class OpenModel {
   }
 }
 
-function fileOf(opening: ModelOpening, path: string | null): Uint8Array {
+/** A file of the bundle. Throws `bundle_invalid` where it is missing. */
+export function fileOf(opening: Pick<ModelOpening, "files">, path: string | null): Uint8Array {
   const file = path === null ? undefined : opening.files.get(path);
   if (file === undefined) throw new HetloraError("bundle_invalid", "a file of the bundle is missing", { got: path });
   return file;
-}
-
-/** The mean cross entropy of logits (batch, labels), and how many of the largest are right. */
-function classified(logits: Tensor, labels: readonly number[]): { loss: number; right: number } {
-  const width = logits.shape[1] as number;
-  let [loss, right] = [0, 0];
-  labels.forEach((label, row) => {
-    const own = logits.data.subarray(row * width, (row + 1) * width);
-    const most = own.reduce((best, logit) => Math.max(best, logit), -Infinity);
-    loss += Math.log(own.reduce((sum, logit) => sum + Math.exp(logit - most), 0)) - ((own[label] as number) - most);
-    if (own.indexOf(most) === label) right += 1;
-  });
-  return { loss: loss / labels.length, right };
 }

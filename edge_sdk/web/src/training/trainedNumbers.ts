@@ -1,5 +1,4 @@
 // The numbers of an adapter that an optimizer steps, and the factors that a graph is fed for them.
-import { HetloraError } from "../errors/errors";
 import type { Adaptation } from "../messages/device";
 import { isFirst } from "../runtimes/factors";
 import type { Factors, Tensor } from "../runtimes/base";
@@ -8,16 +7,6 @@ import type { Rate } from "./optimizers";
 
 /** What of a plan's adaptation says how steps are taken; the rest says what is sent. */
 export type Parametrisation = Pick<Adaptation, "trained" | "lora_B_rate" | "amplification">;
-
-/** Throws `dependency_missing` where this client cannot train what a plan asks for. */
-export function checkTrainable(how: Parametrisation): void {
-  if (how.trained === "core") {
-    throw new HetloraError("dependency_missing", "the browser client trains no cores", {
-      got: how.trained,
-      expected: "both, lora_A or lora_B",
-    });
-  }
-}
 
 /** With g the amplification a graph is fed A' = g A and B' = B; dA = g dA', dB = dB'. */
 export class TrainedNumbers {
@@ -29,7 +18,6 @@ export class TrainedNumbers {
     factors: Factors,
     private readonly how: Parametrisation,
   ) {
-    checkTrainable(how);
     const isTrained = (key: string) => how.trained === "both" || (how.trained === "lora_A") === isFirst(key);
     const trained = [...factors].filter(([key]) => isTrained(key));
     const ordered = [...trained.filter(([key]) => isFirst(key)), ...trained.filter(([key]) => !isFirst(key))];

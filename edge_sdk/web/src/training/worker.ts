@@ -1,4 +1,6 @@
-// The worker that trains, so that the page stays awake; `calls.ts` is how it is asked.
+// The worker that trains, scores and answers, so that the page stays awake; `calls.ts` is how it is asked.
+import { TextClassifier } from "../adapters/classifier";
+import type { ClassifierOpening } from "../adapters/opening";
 import { HetloraError } from "../errors/errors";
 import { measureMatmul, openProduct } from "../probe/matmul";
 import { checkWebMemory } from "../probe/webMemory";
@@ -6,8 +8,11 @@ import { configure } from "../runtimes/onnxLibrary";
 import { usableThreads } from "../runtimes/webAssembly";
 import { failed, type Call } from "./calls";
 import { OpenModel, type ModelOpening } from "./openModel";
+import { ScoredModel } from "./scoredModel";
 
 let model: OpenModel | null = null;
+let scored: ScoredModel | null = null;
+let classifier: TextClassifier | null = null;
 
 configure(new URL(".", import.meta.url).href, usableThreads());
 
@@ -19,6 +24,15 @@ const METHODS: Record<string, (argument: never) => unknown> = {
   open: async (opening: ModelOpening) => {
     model = await OpenModel.open(opening);
   },
+  openScoring: async (opening: ModelOpening) => {
+    scored = await ScoredModel.open(opening);
+    return scored.batches;
+  },
+  scoreBatch: (at: number) => scored?.batch(at),
+  openClassifier: async (opening: ClassifierOpening) => {
+    classifier = await TextClassifier.open(opening);
+  },
+  classify: (text: string) => classifier?.classify(text),
   step: () => opened().step(),
   score: () => opened().score(),
   checkpoint: () => opened().checkpoint(),

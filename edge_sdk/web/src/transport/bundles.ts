@@ -40,7 +40,7 @@ export class Bundles {
 
   /**
    * Has the browser hold what is missing of these files, if it can: where less is free, other bundles go for it,
-   * and none of them where all would not be enough. Throws `disk_full` then.
+   * and none of them where all would not be enough. Throws `device_too_small` then.
    */
   async makeRoom(manifest: Manifest, paths: readonly string[]): Promise<void> {
     const missing = await this.missing(manifest, paths);
@@ -48,7 +48,7 @@ export class Bundles {
     // The pieces of the last file that comes go in the write that keeps the whole of it.
     const needed = sizes.reduce((sum, size) => sum + size, 0) + Math.max(0, ...sizes);
     const free = await this.freeBytes();
-    if (needed > free) await this.dropOthers(paths.map((path) => fileOf(manifest, path)), free, needed);
+    if (needed > free) await this.dropOthers(paths.map((path) => fileOf(manifest, path)), free, needed, "device_too_small");
   }
 
   /**
@@ -65,7 +65,7 @@ export class Bundles {
           await this.database.write(new Map([...leftovers, object]));
         } catch (error) {
           if (!isError(error, "disk_full")) throw error;
-          await this.dropOthers(files.map((file) => file.ref), await this.freeAfter(leftovers), ref.size_bytes);
+          await this.dropOthers(files.map((file) => file.ref), await this.freeAfter(leftovers), ref.size_bytes, "disk_full");
           await this.database.write(leftovers);
           await this.database.write(new Map([object]));
         }
@@ -88,13 +88,15 @@ export class Bundles {
     return paths.map((path) => fileOf(manifest, path)).filter((ref) => !kept.has(keyOf(ref)));
   }
 
-  /** Removes all but these. Throws `disk_full`, and removes nothing, where that would not give what is needed. */
-  private async dropOthers(refs: readonly ObjectRef[], freeBytes: number, neededBytes: number): Promise<void> {
+  /** Removes all but these. Throws `code`, and removes nothing, where that would not give what is needed. */
+  private async dropOthers(
+    refs: readonly ObjectRef[], freeBytes: number, neededBytes: number, code: "disk_full" | "device_too_small",
+  ): Promise<void> {
     const own = new Set(refs.map(keyOf));
     const others = (await this.database.keys("object/")).filter((key) => !own.has(key));
     const bytes = freeBytes + (await this.bytesOf(others));
     if (bytes < neededBytes) {
-      throw new HetloraError("disk_full", "this browser has no room for the bundle", {
+      throw new HetloraError(code, "this browser has no room for the bundle", {
         got: `${bytes} bytes, with those of other bundles`,
         expected: `${neededBytes} bytes`,
       });

@@ -36,6 +36,10 @@ export class DeviceService {
     return this.post(`/device/v1/assignments/${assignmentId}:submit`, device.report, report, device.receipt);
   }
 
+  reportEvaluation(assignmentId: string, report: device.EvaluationReport): Promise<device.Receipt> {
+    return this.post(`${FAMILIES.evaluate}/${assignmentId}:submit`, device.evaluationReport, report, device.receipt);
+  }
+
   fail(offer: device.Offer, failure: device.Failure): Promise<device.Receipt> {
     const path = `${FAMILIES[offer.kind]}/${offer.assignment_id}:fail`;
     return this.post(path, device.failure, failure, device.receipt);

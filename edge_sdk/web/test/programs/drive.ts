@@ -16,6 +16,8 @@ interface Asked {
   /** A word of the log that ends the visit to the page. */
   until: string;
   seconds: number;
+  /** Asked of each adapter that the page keeps then; null: nothing is. */
+  question: string | null;
 }
 
 const text = (page: Page, id: string) => page.$eval(`#${id}`, (found) => found.textContent ?? "");
@@ -29,6 +31,20 @@ async function waitFor(page: Page, id: string, pattern: string, seconds: number)
     pattern,
   );
   return text(page, id);
+}
+
+/** What the page answers, by the words under which it offers an adapter. */
+async function answersTo(question: string, page: Page): Promise<Record<string, string>> {
+  await page.waitForSelector("#ask:enabled");
+  await page.type("#question", question);
+  const offered = await page.$$eval("#adapter option", (own) => own.map(({ value, textContent }) => [value, textContent!] as const));
+  const answers: Record<string, string> = {};
+  for (const [value, words] of offered) {
+    await page.select("#adapter", value);
+    await page.click("#ask");
+    answers[words] = await waitFor(page, "answer", "%|;|unavailable", 60);
+  }
+  return answers;
 }
 
 async function drive(asked: Asked) {
@@ -64,12 +80,14 @@ async function drive(asked: Asked) {
     } catch (error) {
       faults.push(`waited in vain: ${error}`);
     }
+    const answers = asked.question === null ? {} : await answersTo(asked.question, page);
     const shown: Record<string, string> = {};
     for (const id of ["identity", "device", "plan", "progress", "score", "status", "merged", "count"]) {
       shown[id] = await text(page, id);
     }
     return {
       shown,
+      answers,
       faults,
       log: await page.$$eval("#log li", (lines) => lines.map((line) => line.textContent ?? "")),
       curves: await page.$$eval("svg", (pictures) => pictures.map((own) => own.getAttribute("aria-label") ?? "")),

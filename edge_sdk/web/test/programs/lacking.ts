@@ -1,6 +1,6 @@
 // Opens the page in headless Chromium without any service, in browsers that lack this or that, and prints what it
 // says and shows; tests/e2e/test_browser_page.py looks at it.
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { extname, join } from "node:path";
@@ -46,11 +46,13 @@ async function waitFor(page: Page, id: string, pattern: string): Promise<string>
 }
 
 function served(dist: string): Promise<Server> {
+  // All but the index lies in the folder of the build.
+  const build = readdirSync(dist, { withFileTypes: true }).find((own) => own.isDirectory())!.name;
   const server = createServer((request, response) => {
-    const name = request.url === "/page/" ? "index.html" : (/^\/page\/([a-z.-]+)$/.exec(request.url ?? "")?.[1] ?? "");
+    const name = request.url === "/page/" ? "index.html" : (/^\/page\/(?:[0-9a-f]+\/)?([a-z.-]+)$/.exec(request.url ?? "")?.[1] ?? "");
     const type = TYPES[extname(name)];
     if (!type) return void response.writeHead(404).end();
-    const body = name === "lacking.js" ? WORKER_WITHOUT_MEMORY : readFileSync(join(dist, name));
+    const body = name === "lacking.js" ? WORKER_WITHOUT_MEMORY : readFileSync(join(dist, name === "index.html" ? "" : build, name));
     response.writeHead(200, { "Content-Type": type }).end(body);
   });
   return new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve(server)));
