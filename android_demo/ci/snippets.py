@@ -26,11 +26,12 @@ SNIPPETS: Final = Module("build/snippets", CLIENT.libraries, needs=(CLIENT.name,
 BLOCK: Final = re.compile(r"^```kotlin\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PACKAGE: Final = re.compile(r"^package (dev\.hetlora[\w.]*)$", re.MULTILINE)
 SUPPRESSED: Final = '@file:Suppress("UNUSED_VARIABLE", "UNUSED_EXPRESSION", "NAME_SHADOWING")'
-# What apps have of Android; of each the members that the document shows.
+# What apps have of Android, and take from the demo; of each the members that the document shows.
 OBJECTS: Final = """
 class Context(val filesDir: java.io.File)
 class BatteryManager(val isCharging: Boolean)
 class ConnectivityManager(val isActiveNetworkMetered: Boolean)
+class AndroidSources(val context: Context) : dev.hetlora.probe.Sources by dev.hetlora.probe.LinuxSources()
 """
 GIVEN: Final = """
     abstract val context: Context
