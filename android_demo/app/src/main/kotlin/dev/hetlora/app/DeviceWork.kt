@@ -21,6 +21,7 @@ import dev.hetlora.session.DeviceClient
 import dev.hetlora.session.Event
 import dev.hetlora.session.Membership
 import dev.hetlora.session.Visit
+import dev.hetlora.session.failureOf
 import dev.hetlora.transport.StopSignal
 import java.io.File
 import java.util.concurrent.ConcurrentHashMap
@@ -61,7 +62,10 @@ class DeviceWork private constructor(private val context: Context) {
 
     init {
         // What the process before this one has shown.
-        thread(name = "journal") { tell { it.copy(page = journal.page) } }
+        thread(name = "journal") {
+            val kept = journal // read before anybody has to wait for it
+            tell { it.copy(page = kept.page) }
+        }
     }
 
     /** Tell of every change, on the main thread, until [removeListener]. */
@@ -99,12 +103,12 @@ class DeviceWork private constructor(private val context: Context) {
             words = visitInWords(context, visit)
             return visit
         } catch (error: Exception) { // a service that is away, a full disk: the next visit goes on
-            words = error.message ?: error.javaClass.simpleName
+            words = failureOf(error).message
             return null
         } finally {
             journal.noteVisit(VisitRecord(System.currentTimeMillis(), words))
-            underWay.set(null)
             tell { Status(words, isBusy = false, page = journal.page) }
+            underWay.set(null)
         }
     }
 

@@ -15,6 +15,7 @@ import dev.hetlora.planning.concessions
 import dev.hetlora.session.Event
 import dev.hetlora.session.Outcome
 import dev.hetlora.session.Visit
+import dev.hetlora.session.failureOf
 import java.text.DateFormat
 import java.util.Date
 
@@ -34,6 +35,7 @@ fun eventInWords(context: Context, event: Event): String? = when (event) {
     else -> null
 }
 
+/** How a visit ended. It is kept, so it quotes no example, and no label of one. */
 fun visitInWords(context: Context, visit: Visit): String {
     val outcome = context.getString(
         when (visit.outcome) {
@@ -45,7 +47,8 @@ fun visitInWords(context: Context, visit: Visit): String {
             Outcome.FAILED -> R.string.outcome_failed
         },
     )
-    return context.getString(R.string.visit_ended, outcome, visit.error?.message ?: visit.reason)
+    val failure = visit.error?.takeIf { visit.outcome == Outcome.FAILED }?.let { failureOf(it).message }
+    return context.getString(R.string.visit_ended, outcome, failure ?: visit.reason)
 }
 
 fun visitsInWords(context: Context, visits: List<VisitRecord>): String {
