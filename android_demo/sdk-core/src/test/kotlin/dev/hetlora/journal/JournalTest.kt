@@ -1,10 +1,13 @@
 package dev.hetlora.journal
 
+import dev.hetlora.errors.ErrorCode
+import dev.hetlora.errors.HetloraException
 import dev.hetlora.folder.FolderFiles
 import dev.hetlora.folder.Killed
 import dev.hetlora.folder.KilledFiles
 import dev.hetlora.messages.EvaluationReport
 import dev.hetlora.session.Event
+import dev.hetlora.session.fixedRank
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
@@ -101,5 +104,32 @@ class JournalTest {
         journal.note(Event.StepDone(3, 9, 0.25))
         val expected = listOf(LossPoint(1, 1.0), LossPoint(2, 0.5), LossPoint(3, 0.25))
         assertEquals(expected, journal.page.round.points)
+    }
+
+    @Test
+    fun `a rank that is chosen begins another round, with its reasons`() {
+        val journal = Journal(files)
+        journal.note(Event.HeldOutScored(true, before))
+        journal.note(Event.StepDone(1, 2, 0.75))
+        journal.note(Event.RankChosen(fixedRank(4, 16, 2))) { "rank ${it.choice.rank}: the run allows no higher" }
+        assertEquals(RoundRecord(4, "rank 4: the run allows no higher"), Journal(files).page.round)
+    }
+
+    @Test
+    fun `steps that are taken again without a checkpoint take the place of the first ones`() {
+        val journal = Journal(files)
+        (1..3).forEach { journal.note(Event.StepDone(it, 3, 1.0)) }
+        journal.note(Event.StepDone(1, 3, 0.5))
+        val expected = RoundRecord(step = 1, steps = 3, points = listOf(LossPoint(1, 0.5)))
+        assertEquals(expected, journal.page.round)
+    }
+
+    @Test
+    fun `a full disk costs no visit, and the page is there to be shown`() {
+        val full = KilledFiles(files, 0) { HetloraException(ErrorCode.DISK_FULL, "cannot write") }
+        val journal = Journal(full)
+        journal.noteVisit(VisitRecord(1, "accepted"))
+        assertEquals(listOf("accepted"), journal.page.visits.map { it.words })
+        assertEquals(JournalPage(), Journal(files).page)
     }
 }
