@@ -4,34 +4,36 @@ import android.annotation.SuppressLint
 import android.content.Context
 import android.os.Handler
 import android.os.Looper
+import dev.hetlora.adapters.Adapters
 import dev.hetlora.conditions.DeviceConditions
 import dev.hetlora.examples.ExampleStore
+import dev.hetlora.examples.SplitExampleStore
 import dev.hetlora.folder.FolderFiles
+import dev.hetlora.journal.Journal
+import dev.hetlora.journal.JournalPage
+import dev.hetlora.journal.VisitRecord
 import dev.hetlora.ort.OrtTrainers
+import dev.hetlora.planning.Corrections
 import dev.hetlora.planning.PlannedRanks
-import dev.hetlora.planning.Planner
 import dev.hetlora.planning.RankChoice
-import dev.hetlora.planning.boundInWords
-import dev.hetlora.planning.concessions
 import dev.hetlora.probe.SystemProbe
 import dev.hetlora.session.DeviceClient
 import dev.hetlora.session.Event
 import dev.hetlora.session.Membership
 import dev.hetlora.session.Visit
+import dev.hetlora.session.failureOf
 import dev.hetlora.transport.StopSignal
 import java.io.File
+import java.util.concurrent.ConcurrentHashMap
 import java.util.concurrent.CopyOnWriteArraySet
 import java.util.concurrent.atomic.AtomicReference
+import kotlin.concurrent.thread
 
-/** What there is to show of the visit under way, or of the last one; [plan] says why its rank is no higher. */
-data class Status(
-    val words: String,
-    val isBusy: Boolean = false,
-    val plan: String = "",
-    val step: Int = 0,
-    val steps: Int = 0,
-    val losses: List<Double> = emptyList(),
-)
+/** What there is to show of the visit under way, or of the last one, and of those before. */
+data class Status(val words: String, val isBusy: Boolean = false, val page: JournalPage = JournalPage())
+
+// Of the examples, to score adapters on.
+private const val HELD_OUT_SHARE = 0.2
 
 /** The device's work; one in a process, so that job, service and activity never visit twice at a time. */
 class DeviceWork private constructor(private val context: Context) {
@@ -43,12 +45,28 @@ class DeviceWork private constructor(private val context: Context) {
     private val main = Handler(Looper.getMainLooper())
     private val listeners = CopyOnWriteArraySet<(Status) -> Unit>()
 
-    /** Opened by whoever asks first, on a thread that may wait for the disk. */
-    val examples: ExampleStore by lazy { ExampleStore(files, "examples") }
+    private val probe = SystemProbe(folder, sources)
+    private val plans = ConcurrentHashMap<RankChoice, String>()
+
+    // These are opened by whoever asks first, on a thread that may wait for the disk.
+    private val journal by lazy { Journal(files) }
+    private val trained by lazy { ExampleStore(files, "examples") }
+    private val heldOut by lazy { ExampleStore(files, "held_out") }
+    val examples: SplitExampleStore by lazy { SplitExampleStore(trained, heldOut, HELD_OUT_SHARE) }
+    val exampleCount: Int get() = trained.count() + heldOut.count()
+    val answers = Answers(Adapters(files))
 
     @Volatile
     var status = Status(context.getString(R.string.idle))
         private set
+
+    init {
+        // What the process before this one has shown.
+        thread(name = "journal") {
+            val kept = journal // read before anybody has to wait for it
+            tell { it.copy(page = kept.page) }
+        }
+    }
 
     /** Tell of every change, on the main thread, until [removeListener]. */
     fun addListener(listener: (Status) -> Unit) {
@@ -60,46 +78,56 @@ class DeviceWork private constructor(private val context: Context) {
         listeners.remove(listener)
     }
 
-    fun memory() = sources.memory()
+    /** What this device has, as the planner reckons with it; products are measured once a day, for some seconds. */
+    fun deviceInWords(): String = reportInWords(context, probe.report(), sources)
 
     /** The visit under way ends with its step. */
     fun stop() {
         underWay.get()?.set()
     }
 
+    /** Show why a visit that was asked for did not begin. */
+    fun refused(words: String) = tell { it.copy(words = words) }
+
     /** Visit the service, where nobody does already; null where one does, or what is needed is not chosen. */
     fun visit(stop: StopSignal): Visit? {
         if (preferences.serviceUrl.isEmpty() || preferences.population.isEmpty()) {
-            tell(Status(context.getString(R.string.settings_missing)))
+            tell { it.copy(words = context.getString(R.string.settings_missing)) }
             return null
         }
         if (!underWay.compareAndSet(null, stop)) return null
-        tell(Status(context.getString(R.string.starting), isBusy = true))
+        tell { it.copy(words = context.getString(R.string.starting), isBusy = true) }
+        var words = ""
         try {
             val visit = client().runOnce(stop)
-            ended(context.getString(R.string.visit_ended, visit.outcome.name, visit.reason))
+            words = visitInWords(context, visit)
             return visit
         } catch (error: Exception) { // a service that is away, a full disk: the next visit goes on
-            ended(error.message ?: error.javaClass.simpleName)
+            words = failureOf(error).message
             return null
         } finally {
+            journal.noteVisit(VisitRecord(System.currentTimeMillis(), words))
+            tell { Status(words, isBusy = false, page = journal.page) }
             underWay.set(null)
         }
     }
 
     private fun client(): DeviceClient {
-        val asked = preferences.conditions
         val conditions = DeviceConditions(
-            asked, sources, isMetered = { sources.isMetered }, isIdle = { sources.isIdle },
+            preferences.conditions, sources, isMetered = { sources.isMetered }, isIdle = { sources.isIdle },
         )
-        val probe = SystemProbe(folder, sources)
         return DeviceClient(
             preferences.serviceUrl,
             Membership(preferences.population, preferences.enrolmentToken.ifEmpty { null }),
             files,
-            OrtTrainers(examples),
+            OrtTrainers(examples, answers = true),
             PlannedRanks(
-                { probe.report() }, { examples.count().toLong() }, conditions::reservedBytes, onPlanned = ::explain,
+                { probe.report() },
+                { trained.count().toLong() },
+                conditions::reservedBytes,
+                heldOutCount = { heldOut.count().toLong() },
+                corrections = Corrections(files),
+                onPlanned = { planner, choice -> plans[choice] = planInWords(context, planner, choice) },
             ),
             capabilities = { probe.report() },
             circumstances = conditions,
@@ -108,34 +136,15 @@ class DeviceWork private constructor(private val context: Context) {
     }
 
     private fun show(event: Event) {
-        val words = when (event) {
-            is Event.CheckedIn -> if (event.offer == null) event.reason else context.getString(R.string.offered)
-            is Event.AwaitingApproval -> context.getString(R.string.awaiting_approval, event.deviceId)
-            is Event.RankChosen -> context.getString(R.string.rank_chosen, event.choice.rank)
-            is Event.Resumed -> context.getString(R.string.resumed, event.steps)
-            is Event.StepDone -> context.getString(R.string.step_done, event.step, event.steps, event.loss)
-            is Event.Uploaded -> context.getString(R.string.uploaded, event.sizeBytes)
-            is Event.GivenBack -> context.getString(R.string.given_back, event.message)
-            else -> return
-        }
-        val before = status.copy(words = words)
-        val now = if (event is Event.StepDone) {
-            before.copy(step = event.step, steps = event.steps, losses = before.losses + event.loss)
-        } else {
-            before
-        }
-        tell(now)
+        if (event is Event.CheckedIn) plans.clear()
+        journal.note(event) { plans[it.choice].orEmpty() }
+        val words = eventInWords(context, event)
+        tell { it.copy(words = words ?: it.words, page = journal.page) }
     }
 
-    private fun explain(planner: Planner, choice: RankChoice) {
-        val reasons = listOf(boundInWords(choice)) + concessions(planner, choice)
-        tell(status.copy(plan = context.getString(R.string.plan, choice.rank, reasons.joinToString("; "))))
-    }
-
-    /** What was trained stays to be seen. */
-    private fun ended(words: String) = tell(status.copy(words = words, isBusy = false))
-
-    private fun tell(now: Status) {
+    @Synchronized
+    private fun tell(change: (Status) -> Status) {
+        val now = change(status)
         status = now
         main.post { listeners.forEach { it(now) } }
     }

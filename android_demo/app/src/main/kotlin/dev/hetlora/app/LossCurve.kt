@@ -6,6 +6,7 @@ import android.graphics.Paint
 import android.graphics.Path
 import android.util.AttributeSet
 import android.view.View
+import dev.hetlora.journal.LossPoint
 
 private const val STROKE_DP = 2f
 
@@ -18,7 +19,7 @@ class LossCurve(context: Context, attributes: AttributeSet?) : View(context, att
         color = context.getColor(R.color.curve)
     }
 
-    var losses: List<Double> = emptyList()
+    var points: List<LossPoint> = emptyList()
         set(value) {
             if (field == value) return
             field = value
@@ -27,15 +28,16 @@ class LossCurve(context: Context, attributes: AttributeSet?) : View(context, att
 
     override fun onDraw(canvas: Canvas) {
         super.onDraw(canvas)
-        val drawn = losses.filter { it.isFinite() }
-        if (drawn.size < 2) return
-        val lowest = drawn.min()
-        val span = (drawn.max() - lowest).takeIf { it > 0 } ?: 1.0
+        if (points.size < 2) return
+        val lowest = points.minOf { it.loss }
+        val span = (points.maxOf { it.loss } - lowest).takeIf { it > 0 } ?: 1.0
+        val first = points.first().step
+        val steps = points.last().step - first
         val edge = paint.strokeWidth
         line.rewind()
-        drawn.forEachIndexed { index, loss ->
-            val x = edge + (width - 2 * edge) * index / (drawn.size - 1)
-            val y = height - edge - (height - 2 * edge) * ((loss - lowest) / span).toFloat()
+        points.forEachIndexed { index, point ->
+            val x = edge + (width - 2 * edge) * (point.step - first) / steps
+            val y = height - edge - (height - 2 * edge) * ((point.loss - lowest) / span).toFloat()
             if (index == 0) line.moveTo(x, y) else line.lineTo(x, y)
         }
         canvas.drawPath(line, paint)

@@ -14,20 +14,21 @@ import dev.hetlora.examples.Example
 import java.util.concurrent.ExecutorService
 import java.util.concurrent.Executors
 
-private const val MIB = 1024L * 1024
-
-/** All of the app: what goes on, whether and when to take part, and the examples. */
+/** All of the app: what goes on, whether and when to take part, the examples, and what the model answers. */
 class MainActivity : Activity() {
     private lateinit var work: DeviceWork
     private lateinit var disk: ExecutorService
     private val show = { status: Status ->
         findViewById<TextView>(R.id.status).text = status.words
-        findViewById<TextView>(R.id.plan).text = status.plan
-        findViewById<LossCurve>(R.id.curve).losses = status.losses
+        val round = status.page.round
+        findViewById<TextView>(R.id.plan).text = round.plan
+        findViewById<TextView>(R.id.scores).text = scoresInWords(this, round)
+        findViewById<TextView>(R.id.visits).text = visitsInWords(this, status.page.visits)
+        findViewById<LossCurve>(R.id.curve).points = round.points
         findViewById<Button>(R.id.visit).setText(if (status.isBusy) R.string.stop else R.string.visit_now)
         with(findViewById<ProgressBar>(R.id.progress)) {
-            max = status.steps
-            progress = status.step
+            max = round.steps
+            progress = round.step
         }
     }
 
@@ -48,17 +49,18 @@ class MainActivity : Activity() {
         findViewById<Button>(R.id.visit).setOnClickListener { if (work.status.isBusy) work.stop() else visit() }
         findViewById<Button>(R.id.add_example).setOnClickListener { addExample() }
         findViewById<Button>(R.id.delete_examples).setOnClickListener { change { work.examples.clear() } }
+        findViewById<Button>(R.id.ask).setOnClickListener { ask() }
+        findViewById<Button>(R.id.other_kind).setOnClickListener { answer { work.answers.useOtherKind() } }
+        findViewById<Button>(R.id.roll_back).setOnClickListener { answer { work.answers.rollBack() } }
     }
 
     override fun onStart() {
         super.onStart()
         work.addListener(show)
-        val memory = work.memory()
-        findViewById<TextView>(R.id.device).text = getString(
-            R.string.device, Runtime.getRuntime().availableProcessors(),
-            memory.availableBytes / MIB, memory.totalBytes / MIB,
-        )
+        findViewById<TextView>(R.id.device).setText(R.string.measuring)
         change { }
+        answer { }
+        write(R.id.device) { work.deviceInWords() }
     }
 
     override fun onStop() {
@@ -104,15 +106,35 @@ class MainActivity : Activity() {
         change { work.examples.put(Example(text, label)) }
     }
 
-    /** Change the examples on a thread that may wait for the disk, and show how many there are. */
-    private fun change(action: () -> Unit) = disk.execute {
-        val words = try {
-            action()
-            getString(R.string.example_count, work.examples.count())
+    /** Change the examples, and show how many there are. */
+    private fun change(action: () -> Unit) = write(R.id.examples) {
+        action()
+        getString(R.string.example_count, work.exampleCount)
+    }
+
+    private fun ask() {
+        val text = textOf(R.id.question)
+        if (text.isNotBlank()) write(R.id.answer) { predictionsInWords(this, work.answers.of(text)) }
+    }
+
+    /** Change the adapter in use, and show which it is. */
+    private fun answer(action: () -> Unit) = write(R.id.adapter) {
+        action()
+        adapterInWords(this, work.answers.adapter())
+    }
+
+    /** Have words made on a thread that may wait for disk and model, and show them, or why there are none. */
+    private fun write(id: Int, words: () -> String) = disk.execute {
+        val shown = try {
+            words()
         } catch (error: HetloraException) {
-            error.message.orEmpty()
+            error.message
+        } catch (error: OutOfMemoryError) {
+            getString(R.string.no_runtime, error.message.orEmpty())
+        } catch (error: LinkageError) { // a native library that is not there
+            getString(R.string.no_runtime, error.message.orEmpty())
         }
-        runOnUiThread { findViewById<TextView>(R.id.examples).text = words }
+        runOnUiThread { findViewById<TextView>(id).text = shown }
     }
 
     private fun textOf(id: Int): String = findViewById<EditText>(id).text.toString()

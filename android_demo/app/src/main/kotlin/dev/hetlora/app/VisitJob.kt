@@ -6,26 +6,26 @@ import android.app.job.JobScheduler
 import android.app.job.JobService
 import android.content.ComponentName
 import android.content.Context
+import dev.hetlora.session.nextVisitSeconds
 import dev.hetlora.transport.StopSignal
+import java.util.concurrent.ConcurrentHashMap
 import kotlin.concurrent.thread
 
 private const val JOB_ID = 1
-private const val AGAIN_SECONDS = 900.0
 
 /** A visit when Android finds that its conditions hold; put off to when the service asked for the next one. */
 class VisitJob : JobService() {
-    @Volatile
-    private var stop = StopSignal()
+    private val underWay = ConcurrentHashMap<JobParameters, StopSignal>()
 
     override fun onStartJob(parameters: JobParameters): Boolean {
-        val own = StopSignal()
-        stop = own
+        val stop = StopSignal()
+        underWay[parameters] = stop
         thread(name = "visit") {
-            val visit = DeviceWork.of(this).visit(own)
-            // Whom Android stopped it calls again itself. A job that is put anew while it runs is stopped.
-            if (!own.isSet) {
+            val visit = DeviceWork.of(this).visit(stop)
+            // Whom Android stopped it calls again itself; whom the user stopped has to say that he is done.
+            if (underWay.remove(parameters) != null) {
                 jobFinished(parameters, false)
-                plan(this, visit?.retryAfterSeconds ?: AGAIN_SECONDS)
+                plan(this, nextVisitSeconds(visit?.retryAfterSeconds)) // anew while it runs would stop it
             }
         }
         return true
@@ -33,7 +33,7 @@ class VisitJob : JobService() {
 
     /** The step under way ends, and its checkpoint stays. */
     override fun onStopJob(parameters: JobParameters): Boolean {
-        stop.set()
+        underWay.keys.filter { it.jobId == parameters.jobId }.forEach { underWay.remove(it)?.set() }
         return true
     }
 

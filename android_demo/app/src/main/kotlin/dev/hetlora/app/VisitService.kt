@@ -33,8 +33,9 @@ class VisitService : Service() {
             if (!started) stopSelf()
             return START_NOT_STICKY
         }
-        begin()
-        if (!started) {
+        if (!begin()) {
+            stopSelf()
+        } else if (!started) {
             started = true
             val work = DeviceWork.of(this)
             work.addListener(show)
@@ -55,7 +56,16 @@ class VisitService : Service() {
         stopForeground(STOP_FOREGROUND_REMOVE)
     }
 
-    private fun begin() {
+    /** Go to the foreground; false where Android does not allow it, as its hours of the day are spent. */
+    private fun begin(): Boolean = try {
+        toForeground()
+        true
+    } catch (error: IllegalStateException) {
+        DeviceWork.of(this).refused(getString(R.string.service_time_spent))
+        false
+    }
+
+    private fun toForeground() {
         val channel = NotificationChannel(CHANNEL, getString(R.string.channel_name), NotificationManager.IMPORTANCE_LOW)
         getSystemService(NotificationManager::class.java).createNotificationChannel(channel)
         val shown = notification(DeviceWork.of(this).status)
@@ -69,12 +79,13 @@ class VisitService : Service() {
     private fun notification(status: Status): Notification {
         val stopping = Intent(this, VisitService::class.java).setAction(STOP)
         val tapped = PendingIntent.getService(this, 0, stopping, PendingIntent.FLAG_IMMUTABLE)
+        val round = status.page.round
         val shown = Intent(this, MainActivity::class.java)
         return Notification.Builder(this, CHANNEL)
             .setSmallIcon(R.drawable.icon)
             .setContentTitle(status.words)
             .setContentIntent(PendingIntent.getActivity(this, 0, shown, PendingIntent.FLAG_IMMUTABLE))
-            .setProgress(status.steps, status.step, status.steps == 0)
+            .setProgress(round.steps, round.step, round.steps == 0)
             .setOnlyAlertOnce(true)
             .setOngoing(true)
             .addAction(Notification.Action.Builder(null, getString(R.string.stop), tapped).build())
