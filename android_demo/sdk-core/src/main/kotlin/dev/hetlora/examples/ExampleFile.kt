@@ -3,6 +3,7 @@ package dev.hetlora.examples
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.folder.DeviceFiles
+import dev.hetlora.folder.temporaryOf
 import java.io.BufferedInputStream
 import java.io.IOException
 import java.io.OutputStream
@@ -33,7 +34,7 @@ internal class ExampleFile(private val files: DeviceFiles, private val path: Str
     private var length = 0L
 
     init {
-        files.remove(path + TEMPORARY)
+        files.remove(temporaryOf(path))
         if (files.sizeBytes(path) == null || !read()) {
             head = StoreHead(nextId = 1, splitKey = randomKey())
             rewrite(kept = emptyList(), added = emptyList())
@@ -74,7 +75,7 @@ internal class ExampleFile(private val files: DeviceFiles, private val path: Str
         val next = StoreHead(head.nextId + added.size, head.splitKey)
         val found = ArrayList<Place>(kept.size + added.size)
         var offset = 0L
-        files.write(path + TEMPORARY).buffered().use { output ->
+        files.write(temporaryOf(path)).buffered().use { output ->
             offset += output.take(framed(next.toBytes()))
             eachFrame(kept) { place, bytes ->
                 found += Place(place.id, offset, place.sizeBytes, place.key, place.label, place.expiresAt)
@@ -86,8 +87,8 @@ internal class ExampleFile(private val files: DeviceFiles, private val path: Str
                 offset += output.take(frame)
             }
         }
-        files.flush(path + TEMPORARY)
-        files.rename(path + TEMPORARY, path)
+        files.flush(temporaryOf(path))
+        files.rename(temporaryOf(path), path)
         places = found
         head = next
         length = offset
@@ -142,7 +143,6 @@ internal class ExampleFile(private val files: DeviceFiles, private val path: Str
     }
 
     private companion object {
-        const val TEMPORARY = ".tmp"
         const val KEY_BYTES = 32
 
         fun randomKey(): String =

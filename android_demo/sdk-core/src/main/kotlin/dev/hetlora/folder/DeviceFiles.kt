@@ -29,7 +29,7 @@ interface DeviceFiles {
     /** A stream that begins a file anew, or appends to it; its folder is made. */
     fun write(path: String, append: Boolean = false): OutputStream
 
-    /** Have the bytes of a file on the disk before this returns. */
+    /** Have the bytes of a file on the disk before this returns; one that is gone is an error, and is not made. */
     fun flush(path: String)
 
     /** Give a file another name, in the place of a file that has it; it is on the disk when this returns. */
@@ -52,9 +52,12 @@ private const val TEMPORARY = ".tmp"
 /** Whether a name is one of a file that [replace] was at when its process ended. */
 fun isTemporary(name: String): Boolean = name.endsWith(TEMPORARY)
 
+/** Where [replace] writes what is to be this file. */
+fun temporaryOf(path: String): String = path + TEMPORARY
+
 /** Write a file as a whole: whenever the process ends, there is the one before, or this one. */
 fun DeviceFiles.replace(path: String, bytes: ByteArray) {
-    val temporary = path + TEMPORARY
+    val temporary = temporaryOf(path)
     write(temporary).use { it.write(bytes) }
     flush(temporary)
     rename(temporary, path)

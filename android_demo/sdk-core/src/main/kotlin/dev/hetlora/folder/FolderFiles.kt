@@ -6,7 +6,6 @@ import java.io.FileOutputStream
 import java.io.FilterOutputStream
 import java.io.IOException
 import java.io.OutputStream
-import java.io.RandomAccessFile
 import java.nio.channels.FileChannel
 import java.nio.file.Files
 import java.nio.file.StandardCopyOption
@@ -34,7 +33,7 @@ class FolderFiles(private val root: File) : DeviceFiles {
     }
 
     override fun flush(path: String) = telling("$path cannot be written") {
-        RandomAccessFile(file(path), "rw").use { it.fd.sync() }
+        uninterrupted { FileChannel.open(file(path).toPath(), StandardOpenOption.WRITE).use { it.force(true) } }
     }
 
     override fun rename(path: String, target: String) = telling("$target cannot be written") {

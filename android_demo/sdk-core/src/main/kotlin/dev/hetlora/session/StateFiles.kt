@@ -2,8 +2,8 @@ package dev.hetlora.session
 
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.folder.DeviceFiles
-import dev.hetlora.folder.isTemporary
 import dev.hetlora.folder.replace
+import dev.hetlora.folder.temporaryOf
 import dev.hetlora.identity.sha256Of
 import kotlinx.serialization.encodeToString
 import kotlinx.serialization.json.Json
@@ -73,8 +73,8 @@ class StateFiles(private val files: DeviceFiles) {
 
     /** What no state names: of an earlier one, or of a process that ended on its way to the next. */
     private fun sweep() {
-        val strays = files.list(PARTS).filter { it !in state.named }.map { "$PARTS/$it" } +
-            files.list("").filter(::isTemporary)
+        // Nothing else of the folder: an app may be writing there at this moment, such as its examples anew.
+        val strays = files.list(PARTS).filter { it !in state.named }.map { "$PARTS/$it" } + temporaryOf(STATE)
         try {
             strays.forEach(files::remove)
         } catch (error: HetloraException) {

@@ -2,7 +2,9 @@ package dev.hetlora.examples
 
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
+import dev.hetlora.folder.DeviceFiles
 import dev.hetlora.folder.FolderFiles
+import dev.hetlora.session.AssignmentStore
 import java.io.File
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
@@ -33,6 +35,26 @@ class ExampleStoreTest {
         assertEquals(listOf(1L, 2L, 3L), store.ids())
         assertEquals(mapOf("bird" to 1, "cat" to 1), store.labels())
         assertEquals("a", store.get(listOf(1L)).single().key)
+    }
+
+    @Test
+    fun aVisitThatBeginsWhileTheStoreIsWrittenAnewTakesNothingFromIt() {
+        val files = FolderFiles(folder.root)
+        var visits = 0
+        val visited = object : DeviceFiles by files {
+            override fun flush(path: String) {
+                AssignmentStore(files) // of a visit on another thread, at the worst moment
+                visits += 1
+                files.flush(path)
+            }
+        }
+        val store = ExampleStore(visited, NAME)
+        store.putMany((1..100).map { Example("text $it", "label", key = "$it") })
+        store.put(Example("another text", "label", key = "7"))
+
+        assertTrue(visits > 1)
+        assertEquals(100, open().count())
+        assertTrue("another text" in texts(open()))
     }
 
     @Test

@@ -51,6 +51,14 @@ class FolderFilesTest {
     }
 
     @Test
+    fun `a file that is gone is not made by having it on the disk`() {
+        val root = temporary.newFolder()
+        val error = assertThrows(HetloraException::class.java) { FolderFiles(root).flush("gone") }
+        assertEquals(ErrorCode.UNAVAILABLE, error.code)
+        assertEquals(emptyList<String>(), root.list().orEmpty().toList())
+    }
+
+    @Test
     fun `what is made is closed to other users of the machine`() {
         assumeTrue("posix" in FileSystems.getDefault().supportedFileAttributeViews())
         val root = File(temporary.newFolder(), "above/device")
