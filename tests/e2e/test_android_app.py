@@ -18,7 +18,7 @@ PERMISSIONS = {
     f"android.permission.{name}"
     for name in (
         *("ACCESS_NETWORK_STATE", "FOREGROUND_SERVICE", "FOREGROUND_SERVICE_DATA_SYNC", "INTERNET"),
-        *("POST_NOTIFICATIONS", "RECEIVE_BOOT_COMPLETED"),
+        *("POST_NOTIFICATIONS", "RECEIVE_BOOT_COMPLETED", "WAKE_LOCK"),
     )
 }
 # Desktop Java has both, and Android neither; the second is younger than Java 8 too.

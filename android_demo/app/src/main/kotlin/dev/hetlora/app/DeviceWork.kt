@@ -4,6 +4,7 @@ import android.annotation.SuppressLint
 import android.content.Context
 import android.os.Handler
 import android.os.Looper
+import android.os.SystemClock
 import dev.hetlora.adapters.Adapters
 import dev.hetlora.conditions.DeviceConditions
 import dev.hetlora.examples.ExampleStore
@@ -22,6 +23,7 @@ import dev.hetlora.session.Event
 import dev.hetlora.session.Membership
 import dev.hetlora.session.Visit
 import dev.hetlora.session.failureOf
+import dev.hetlora.session.isFinal
 import dev.hetlora.transport.StopSignal
 import java.io.File
 import java.util.concurrent.ConcurrentHashMap
@@ -46,6 +48,9 @@ class DeviceWork private constructor(private val context: Context) {
     private val listeners = CopyOnWriteArraySet<(Status) -> Unit>()
 
     private val probe = SystemProbe(folder, sources)
+
+    // Between visits it keeps what it learned: files that it hashed, a run whose conditions did not hold.
+    private var kept: Pair<List<Any?>, DeviceClient>? = null
     private val plans = ConcurrentHashMap<RankChoice, String>()
 
     // These are opened by whoever asks first, on a thread that may wait for the disk.
@@ -104,6 +109,10 @@ class DeviceWork private constructor(private val context: Context) {
             return visit
         } catch (error: Exception) { // a service that is away, a full disk: the next visit goes on
             words = failureOf(error).message
+            if (isFinal(error)) {
+                preferences.takesPart = false
+                words = context.getString(R.string.takes_no_part_now, words)
+            }
             return null
         } finally {
             journal.noteVisit(VisitRecord(System.currentTimeMillis(), words))
@@ -113,6 +122,12 @@ class DeviceWork private constructor(private val context: Context) {
     }
 
     private fun client(): DeviceClient {
+        val chosen = with(preferences) { listOf(serviceUrl, population, enrolmentToken, conditions) }
+        kept?.let { (before, client) -> if (before == chosen) return client }
+        return newClient().also { kept = chosen to it }
+    }
+
+    private fun newClient(): DeviceClient {
         val conditions = DeviceConditions(
             preferences.conditions, sources, isMetered = { sources.isMetered }, isIdle = { sources.isIdle },
         )
@@ -131,6 +146,8 @@ class DeviceWork private constructor(private val context: Context) {
             ),
             capabilities = { probe.report() },
             circumstances = conditions,
+            // Java's own clock stands still while the device sleeps, and a round does not.
+            timer = { SystemClock.elapsedRealtime() / 1000.0 },
             onEvent = ::show,
         )
     }

@@ -25,6 +25,7 @@ class MainActivity : Activity() {
         findViewById<TextView>(R.id.scores).text = scoresInWords(this, round)
         findViewById<TextView>(R.id.visits).text = visitsInWords(this, status.page.visits)
         findViewById<LossCurve>(R.id.curve).points = round.points
+        findViewById<CompoundButton>(R.id.take_part).isChecked = work.preferences.takesPart
         findViewById<Button>(R.id.visit).setText(if (status.isBusy) R.string.stop else R.string.visit_now)
         with(findViewById<ProgressBar>(R.id.progress)) {
             max = round.steps

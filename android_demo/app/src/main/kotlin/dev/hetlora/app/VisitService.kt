@@ -10,17 +10,26 @@ import android.content.Intent
 import android.content.pm.ServiceInfo
 import android.os.Build
 import android.os.IBinder
+import android.os.PowerManager
 import dev.hetlora.transport.StopSignal
 import kotlin.concurrent.thread
 
 private const val NOTIFICATION_ID = 1
 private const val CHANNEL = "training"
+
+/** What Android 15 gives such services in a day. */
+private const val LONGEST_MILLIS = 6 * 3_600_000L
 private const val STOP = "dev.hetlora.app.STOP"
 
 /** A visit that the user asked for: it goes on while the app is not looked at, with a notification that can stop it. */
 class VisitService : Service() {
     private val stop = StopSignal()
     private var started = false
+
+    // To be in the foreground keeps the process, and lets the processor sleep.
+    private val awake by lazy {
+        getSystemService(PowerManager::class.java).newWakeLock(PowerManager.PARTIAL_WAKE_LOCK, "hetlora:visit")
+    }
     private val show = { status: Status ->
         getSystemService(NotificationManager::class.java).notify(NOTIFICATION_ID, notification(status))
     }
@@ -37,6 +46,7 @@ class VisitService : Service() {
             stopSelf()
         } else if (!started) {
             started = true
+            awake.acquire(LONGEST_MILLIS)
             val work = DeviceWork.of(this)
             work.addListener(show)
             thread(name = "visit") {
@@ -52,6 +62,7 @@ class VisitService : Service() {
 
     override fun onDestroy() {
         stop.set()
+        if (awake.isHeld) awake.release()
         DeviceWork.of(this).removeListener(show)
         stopForeground(STOP_FOREGROUND_REMOVE)
     }

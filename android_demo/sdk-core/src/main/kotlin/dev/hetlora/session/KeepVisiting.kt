@@ -18,6 +18,10 @@ private const val LONGEST_WAIT_SECONDS = 7 * 24 * 3600.0
 
 private val logger = Logger.getLogger("dev.hetlora.session")
 
+/** Whether no waiting mends what ended a visit: the service does not admit this device, or something of it is unfit. */
+fun isFinal(error: Throwable): Boolean =
+    error is HetloraException && (error.isA(ErrorCode.REFUSED) || error.isA(ErrorCode.INVALID_INPUT))
+
 /**
  * Visit until `stop` is set, at the pace that the service asks for, and more seldom where visits do not come off.
  *
@@ -34,7 +38,7 @@ fun keepVisiting(client: DeviceClient, stop: StopSignal, random: Random = Random
             visit.retryAfterSeconds.coerceIn(SHORTEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
         } catch (error: Exception) { // this device is ill too: a full disk, an app that throws at an event
             val told = error as? HetloraException
-            if (told != null && (told.isA(ErrorCode.REFUSED) || told.isA(ErrorCode.INVALID_INPUT))) throw told
+            if (isFinal(error)) throw error
             absences += 1
             val asked = (told?.retryAfterSeconds ?: 0.0).coerceAtMost(LONGEST_WAIT_SECONDS)
             // What others say may quote an example.
