@@ -3,10 +3,9 @@ import { Adapters } from "./adapters/adapters";
 import type { Database } from "./database/database";
 import { HetloraError, isError } from "./errors/errors";
 import { openIdentity } from "./identity/identity";
-import type { Conditions } from "./messages/conditions";
 import { enrolRequest, type CapabilityReport, type EnrolRequest } from "./messages/device";
 import { AssignmentStore } from "./session/assignmentStore";
-import { meteredBy, unmetBy, type Moment } from "./session/conditions";
+import { DeviceConditions } from "./session/conditions";
 import type { Equipment } from "./session/equipment";
 import { EvaluationTries } from "./session/evaluationAssignment";
 import type { LocalTrainer } from "./session/localTrainer";
@@ -28,10 +27,8 @@ export interface ClientOptions {
   database: Database;
   trainer: LocalTrainer;
   capabilities: () => Promise<CapabilityReport>;
-  /** What keeps the device from working now, in words, given what the run asks. Left out, nothing is known. */
-  unmet?: (ofRun: Conditions) => string | null;
-  /** What keeps it from sending now. */
-  metered?: (ofRun: Conditions) => string | null;
+  /** When the device may work. Left out, nothing is asked but by the run, and nothing is known. */
+  conditions?: DeviceConditions;
   onEvent?: (event: SessionEvent) => void;
   /** Ends the visit with the step that is under way. */
   stop?: AbortSignal;
@@ -66,11 +63,8 @@ export class EdgeClient {
       adapters: new Adapters(database),
       trainer: options.trainer,
       capabilities: options.capabilities,
-      watch: {
-        unmet: options.unmet ?? ((ofRun) => unmetBy(ofRun, unknownMoment())),
-        metered: options.metered ?? ((ofRun) => meteredBy(ofRun, unknownMoment())),
-        isStopped: () => stop?.aborted ?? false,
-      },
+      conditions: options.conditions ?? new DeviceConditions(),
+      isStopped: () => stop?.aborted ?? false,
       onEvent: options.onEvent ?? (() => undefined),
       timer: () => surroundings.timer(),
     };
@@ -82,13 +76,6 @@ export class EdgeClient {
   runOnce(): Promise<Visit> {
     return this.visitor.once();
   }
-}
-
-/** A moment of which a page knows nothing but the time. */
-function unknownMoment(): Moment {
-  const now = new Date();
-  const minutes = 60 * now.getHours() + now.getMinutes();
-  return { battery: null, temperatureCelsius: null, freeMemoryBytes: null, network: null, minutes, app: {} };
 }
 
 function enrolmentOf(options: ClientOptions, publicKey: string): EnrolRequest {

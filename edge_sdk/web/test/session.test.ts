@@ -6,7 +6,9 @@ import { EdgeClient, type ClientOptions } from "../src/client";
 import { MemoryDatabase } from "../src/database/memory";
 import type { Changes, Database } from "../src/database/database";
 import { HetloraError } from "../src/errors/errors";
+import { ANY_TIME } from "../src/messages/conditions";
 import { capabilityReport } from "../src/messages/device";
+import { DeviceConditions, type Moment } from "../src/session/conditions";
 import { evaluateLocally } from "../src/session/evaluation";
 import { keptRunTensors } from "../src/session/runTensors";
 import type { SessionEvent } from "../src/session/visit";
@@ -18,6 +20,10 @@ import { FakeService, problem, TOKEN } from "./fakeService";
 import { toyScoring, ToyTrainer } from "./toyTrainer";
 
 const adapter = adapterFromBytes(literalBytes("adapter_rank2.safetensors.hex"), SPEC);
+/** A moment of which nothing is known but the time. */
+const NOON: Moment = {
+  battery: null, temperatureCelsius: null, freeMemoryBytes: null, network: null, minutes: 720, app: {},
+};
 const CAPABILITIES = capabilityReport.read(literal("planning.json").base.capabilities, "");
 
 interface Bench {
@@ -349,8 +355,7 @@ test("a frozen adapter is given back before anything is fetched", async () => {
 test("a device that did not meet a run's conditions asks again when they hold, or after an hour", async () => {
   const own = await bench({ offer: { conditions: { charging: true } } });
   let isCharging = false;
-  const unmet = (asked: { charging: boolean }) => (asked.charging && !isCharging ? "on its battery" : null);
-  const client = await open(own, { unmet });
+  const client = await open(own, { conditions: new DeviceConditions(ANY_TIME, () => ({ ...NOON, app: { isCharging } })) });
   assert.equal((await client.runOnce()).code, "conditions_unmet");
   const { length } = own.service.requests;
   assert.equal((await client.runOnce()).outcome, "not_allowed");
@@ -359,6 +364,24 @@ test("a device that did not meet a run's conditions asks again when they hold, o
   assert.equal((await client.runOnce()).outcome, "no_work");
   [isCharging, own.seconds] = [false, 3600];
   assert.equal((await client.runOnce()).outcome, "no_work");
+});
+
+test("memory that the app asks to stay free is left to it, beside what the run asks", async () => {
+  const asking = (min_free_memory_bytes: number) =>
+    ({ conditions: new DeviceConditions({ ...ANY_TIME, min_free_memory_bytes }, () => NOON) });
+  // Of the memory one byte is left.
+  const reserved = CAPABILITIES.memory_available_bytes - 1;
+  assert.equal((await visit(await bench(), asking(reserved))).code, "device_too_small");
+  assert.equal((await visit(await bench({ offer: { conditions: { min_free_memory_bytes: reserved } } }), asking(0))).code, "device_too_small");
+  assert.equal((await visit(await bench(), asking(0))).outcome, "accepted");
+});
+
+test("what the device gives up of a run's settings is told with its rank", async () => {
+  const own = await bench({ training: { batch_size: 8 } });
+  own.trainer.examples = 3;
+  await visit(own);
+  const given = own.events.flatMap((event) => (event.kind === "rank_chosen" ? event.concessions : []));
+  assert.deepEqual(given, ["batches of 3 examples instead of 8: there are no more"]);
 });
 
 test("without examples nothing is trained, and the code says so", async () => {
