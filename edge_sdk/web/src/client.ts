@@ -1,12 +1,12 @@
 // A device in a page: its key, its database and its service, put together.
 import { Adapters } from "./adapters/adapters";
+import { Answers } from "./adapters/answers";
 import type { Database } from "./database/database";
 import { HetloraError, isError } from "./errors/errors";
-import { openIdentity } from "./identity/identity";
-import type { Conditions } from "./messages/conditions";
+import { openIdentity, type Identity } from "./identity/identity";
 import { enrolRequest, type CapabilityReport, type EnrolRequest } from "./messages/device";
 import { AssignmentStore } from "./session/assignmentStore";
-import { meteredBy, unmetBy, type Moment } from "./session/conditions";
+import { DeviceConditions } from "./session/conditions";
 import type { Equipment } from "./session/equipment";
 import { EvaluationTries } from "./session/evaluationAssignment";
 import type { LocalTrainer } from "./session/localTrainer";
@@ -18,27 +18,36 @@ import { DeviceService } from "./transport/service";
 import { browserSurroundings, Transport, type Surroundings } from "./transport/transport";
 import { Uploads } from "./transport/uploads";
 
-export interface ClientOptions {
+/** What it takes to fetch in the name of a device. */
+interface FetchingOptions {
   serviceUrl: string;
+  database: Database;
+  surroundings?: Surroundings;
+  /** Tells tabs of one browser from each other; null where there is but one. The browser's own, if left out. */
+  locks?: LockManager | null;
+}
+
+export interface ClientOptions extends FetchingOptions {
   population: string;
   /** Admits the device at its first check-in; null where an operator preauthorized it. */
   enrolmentToken: string | null;
   /** What operators see of it. */
   name: string;
-  database: Database;
   trainer: LocalTrainer;
   capabilities: () => Promise<CapabilityReport>;
-  /** What keeps the device from working now, in words, given what the run asks. Left out, nothing is known. */
-  unmet?: (ofRun: Conditions) => string | null;
-  /** What keeps it from sending now. */
-  metered?: (ofRun: Conditions) => string | null;
+  /** When the device may work. Left out, nothing is asked but by the run, and nothing is known. */
+  conditions?: DeviceConditions;
   onEvent?: (event: SessionEvent) => void;
   /** Ends the visit with the step that is under way. */
   stop?: AbortSignal;
-  surroundings?: Surroundings;
   uploadPartBytes?: number;
-  /** Tells tabs of one browser from each other; null where there is but one. The browser's own, if left out. */
-  locks?: LockManager | null;
+}
+
+export interface AnswerOptions extends FetchingOptions {
+  /** How much more the browser would keep. */
+  freeBytes: () => Promise<number>;
+  /** Starts the worker, `worker.js` of the build. */
+  startWorker: () => Worker;
 }
 
 /** One device. */
@@ -54,23 +63,21 @@ export class EdgeClient {
     const identity = await openIdentity(database, options.locks);
     const enrolment = enrolmentOf(options, identity.publicKey);
     const surroundings = options.surroundings ?? browserSurroundings(stop);
-    const transport = new Transport(options.serviceUrl, identity, surroundings);
-    const downloads = new Downloads(transport, database);
+    const { transport, downloads, bundles } = fetching(
+      { ...options, surroundings }, identity, async () => (await options.capabilities()).disk_free_bytes,
+    );
     const equipment: Equipment = {
       service: new DeviceService(transport),
       downloads,
       uploads: new Uploads(transport, options.uploadPartBytes),
-      bundles: new Bundles(database, downloads, async () => (await options.capabilities()).disk_free_bytes),
+      bundles,
       assignments: new AssignmentStore(database),
       evaluations: new EvaluationTries(database, () => surroundings.clock()),
       adapters: new Adapters(database),
       trainer: options.trainer,
       capabilities: options.capabilities,
-      watch: {
-        unmet: options.unmet ?? ((ofRun) => unmetBy(ofRun, unknownMoment())),
-        metered: options.metered ?? ((ofRun) => meteredBy(ofRun, unknownMoment())),
-        isStopped: () => stop?.aborted ?? false,
-      },
+      conditions: options.conditions ?? new DeviceConditions(),
+      isStopped: () => stop?.aborted ?? false,
       onEvent: options.onEvent ?? (() => undefined),
       timer: () => surroundings.timer(),
     };
@@ -84,11 +91,21 @@ export class EdgeClient {
   }
 }
 
-/** A moment of which a page knows nothing but the time. */
-function unknownMoment(): Moment {
-  const now = new Date();
-  const minutes = 60 * now.getHours() + now.getMinutes();
-  return { battery: null, temperatureCelsius: null, freeMemoryBytes: null, network: null, minutes, app: {} };
+/**
+ * Answers of the adapters that a device's visits have left in its database, whether or not there are visits now.
+ * Their downloads are their own: what a question fetches counts for no round, and does not end with a visit.
+ */
+export function openAnswers(options: AnswerOptions): Answers {
+  const { database, locks, freeBytes, startWorker } = options;
+  // When there is a question: this browser has its key then, or would have no adapter.
+  const bundles = async () => fetching(options, await openIdentity(database, locks), freeBytes).bundles;
+  return new Answers(new Adapters(database), bundles, startWorker);
+}
+
+function fetching(options: FetchingOptions, identity: Identity, freeBytes: () => Promise<number>) {
+  const transport = new Transport(options.serviceUrl, identity, options.surroundings);
+  const downloads = new Downloads(transport, options.database);
+  return { transport, downloads, bundles: new Bundles(options.database, downloads, freeBytes) };
 }
 
 function enrolmentOf(options: ClientOptions, publicKey: string): EnrolRequest {

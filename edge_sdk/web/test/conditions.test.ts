@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { HetloraError } from "../src/errors/errors";
 import { conditions } from "../src/messages/conditions";
-import { checkOwn, meteredBy, unmetBy, type Moment } from "../src/session/conditions";
+import { DeviceConditions, type Moment } from "../src/session/conditions";
 import { literal } from "./contractFiles";
 
 function moment(one: any): Moment {
@@ -25,18 +25,13 @@ function moment(one: any): Moment {
 
 function watched(one: any): unknown {
   const [own, ofRun] = [one.own, one.of_run].map((asked) => conditions.read(asked ?? {}, ""));
-  const now = moment(one);
   try {
-    checkOwn(own!, now.app);
+    const device = new DeviceConditions(own, () => moment(one));
+    return { unmet: device.unmet(ofRun!), metered: device.metered(ofRun!), reserved_bytes: device.reservedBytes(ofRun!) };
   } catch (error) {
     assert.ok(error instanceof HetloraError);
     return { error: { code: error.code, what: error.what, got: error.got, expected: error.expected } };
   }
-  return {
-    unmet: unmetBy(own!, now) ?? unmetBy(ofRun!, now),
-    metered: meteredBy(own!, now) ?? meteredBy(ofRun!, now),
-    reserved_bytes: Math.max(own!.min_free_memory_bytes ?? 0, ofRun!.min_free_memory_bytes ?? 0),
-  };
 }
 
 for (const one of literal("conditions.json").cases) {

@@ -2,21 +2,23 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { MemoryDatabase } from "../src/database/memory";
 import { isError } from "../src/errors/errors";
-import { ANY_TIME } from "../src/messages/conditions";
-import { capabilityReport } from "../src/messages/device";
+import { ANY_TIME, type Conditions } from "../src/messages/conditions";
+import { capabilityReport, offer as offerKind } from "../src/messages/device";
 import { placesOf, withPoint, type Point } from "../src/page/curve";
 import { Examples, linesOf, parsedExamples } from "../src/page/examples";
 import { parted } from "../src/page/holdOut";
 import { keepSettings, keptSettings } from "../src/page/settings";
-import { View } from "../src/page/view";
+import { planInWords, View } from "../src/page/view";
+import type { RankChoice } from "../src/planning/planner";
 import type { BrowserFacts } from "../src/probe/browser";
 import { goodOf } from "../src/probe/matmul";
 import { capabilitiesOf } from "../src/probe/report";
 import { momentOf } from "../src/probe/moment";
 import { checkWebAssembly, usableThreads } from "../src/runtimes/webAssembly";
 import { inWords } from "../src/runtimes/onnxLibrary";
-import { unmetBy } from "../src/session/conditions";
+import { DeviceConditions } from "../src/session/conditions";
 import { Calls } from "../src/training/calls";
+import { literal } from "./contractFiles";
 
 const GIB = 2 ** 30;
 const FACTS: BrowserFacts = {
@@ -48,12 +50,13 @@ test("conditions look at what the browser tells, and at no more", () => {
   const asked = { ...ANY_TIME, charging: true, unmetered: true, max_temperature_celsius: 30, min_free_memory_bytes: GIB };
   const noon = new Date("2026-05-01T12:05:00");
   const charged = { isCharging: true, percent: 90 };
-  assert.equal(unmetBy(asked, momentOf(FACTS, noon)), "the device runs on its battery");
-  assert.equal(unmetBy(asked, momentOf({ ...FACTS, battery: charged }, noon)), null);
-  assert.equal(unmetBy(asked, momentOf({ ...FACTS, battery: null, network: null }, noon)), "the network may be metered");
-  assert.equal(unmetBy(asked, momentOf({ ...FACTS, battery: charged, savesData: true }, noon)), "the network is metered");
+  const unmet = (own: Conditions, facts: BrowserFacts) => new DeviceConditions(own, () => momentOf(facts, noon)).unmet(ANY_TIME);
+  assert.equal(unmet(asked, FACTS), "the device runs on its battery");
+  assert.equal(unmet(asked, { ...FACTS, battery: charged }), null);
+  assert.equal(unmet(asked, { ...FACTS, battery: null, network: null }), "the network may be metered");
+  assert.equal(unmet(asked, { ...FACTS, battery: charged, savesData: true }), "the network is metered");
   const nights = { ...ANY_TIME, hours: ["22:00-06:00"] };
-  assert.equal(unmetBy(nights, momentOf(FACTS, noon)), "it is 12:05, and not within 22:00-06:00");
+  assert.equal(unmet(nights, FACTS), "it is 12:05, and not within 22:00-06:00");
 });
 
 test("a browser without WebAssembly, or without its SIMD, is told so", (context) => {
@@ -155,9 +158,21 @@ test("what cannot be shown ends no training", (context) => {
   Object.assign(globalThis, { addEventListener: () => undefined, document: { getElementById } });
   context.after(() => ["addEventListener", "document"].forEach((name) => Reflect.deleteProperty(globalThis, name)));
   const view = new View();
-  view.take({ kind: "step", step: 1, steps: 2, loss: 1 });
+  view.take({ kind: "step_done", step: 1, steps: 2, loss: 1 });
   view.ended({ outcome: "accepted", reason: "told", retryAfterSeconds: 1 });
   assert.equal(said.mock.callCount(), 2);
+});
+
+test("the plan is shown with why it is no more", () => {
+  const forecast = { peakBytes: 1, stepSeconds: 1, steps: 10, downloadBytes: 1, uploadBytes: 1, bundleBytes: 0 };
+  const step = { batch: 8, tokens: 16, rank: 4, microBatch: 2 };
+  const choice: RankChoice = { rank: 4, boundBy: "time", forecast, step, maxTokens: 16 };
+  const offer = offerKind.read(literal("planning.json").base.offer, "");
+  assert.equal(
+    planInWords(choice, ["batches in 4 parts of up to 2 rows, for want of memory"], { ...offer, max_rank: 8 }),
+    "rank 4 of up to 8: at the next rank not even half of the steps fit the round's time; batches in 4 parts of up to " +
+      "2 rows, for want of memory. About 10 steps of 8 examples, texts of up to 16 tokens.",
+  );
 });
 
 test("a curve begins at the left, and its largest value is at the top", () => {

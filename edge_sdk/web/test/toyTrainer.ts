@@ -15,9 +15,7 @@ export class ToyTrainer implements LocalTrainer {
   exampleCount = async () => this.examples;
   heldOut = 0;
   heldOutCount = async () => this.heldOut;
-  scores = async () => false;
   prepare = async () => undefined;
-  longestTokens = async () => null;
   filesOf = (manifest: Manifest) => [manifest.graphs.base_weights];
   check = () => undefined;
 
@@ -40,7 +38,6 @@ export const toyScoring = (losses: readonly number[]): OpenScoring => ({
 
 class ToyTraining implements OpenTraining {
   stepsDone = 0;
-  peakMemoryBytes = 0;
 
   constructor(
     private own: Adapter,

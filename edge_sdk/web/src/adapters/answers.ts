@@ -15,9 +15,13 @@ export class Answers {
   constructor(
     private readonly adapters: Adapters,
     private readonly bundles: () => Promise<Bundles>,
-    /** Starts the worker, `worker.js` of the build. */
     private readonly startWorker: () => Worker,
   ) {}
+
+  /** The rounds whose adapters can be asked, the newest first. */
+  rounds(): Promise<readonly StoredRound[]> {
+    return this.adapters.rounds();
+  }
 
   /**
    * The labels of a text under one of the adapters that are kept, the likeliest first. What is missing of its bundle
@@ -37,12 +41,13 @@ export class Answers {
       throw error;
     } finally {
       clearTimeout(this.closing);
-      this.closing = setTimeout(() => this.close(), 1000 * OPEN_SECONDS);
+      if (this.open) this.closing = setTimeout(() => this.close(), 1000 * OPEN_SECONDS);
     }
   }
 
   /** Frees the memory of the model; a question opens it again. */
   close(): void {
+    clearTimeout(this.closing);
     void this.open?.calls.then((calls) => calls.end()).catch(() => undefined);
     this.open = null;
   }

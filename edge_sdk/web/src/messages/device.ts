@@ -11,6 +11,8 @@ import { trainingSettings } from "./training";
 
 /** A loss beyond it is as good as none. */
 export const MAX_LOSS = 1e6;
+/** Of an evaluation; more would say no more of a device. */
+export const MAX_EXAMPLES = 1_000_000;
 /** The manifest of each is read before a device plans. */
 export const MAX_VARIANTS = 8;
 
@@ -179,7 +181,7 @@ export const evaluationReport = checked(
     correct_count: defaulted(nullable(count), null),
   }),
   (told, place) => {
-    if (told.example_count > 1_000_000) refuse(place, told.example_count, "up to 1000000 examples");
+    if (told.example_count > MAX_EXAMPLES) refuse(place, told.example_count, `up to ${MAX_EXAMPLES} examples`);
     if ((told.correct_count ?? 0) > told.example_count) refuse(place, told.correct_count, "no more than examples");
   },
 );

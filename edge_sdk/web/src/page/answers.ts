@@ -1,11 +1,11 @@
 // The box of the page in which texts get their labels, under an adapter that this browser keeps.
-import { ADAPTER_KINDS, Adapters, type AdapterKind, type StoredRound } from "../adapters/adapters";
-import { Answers } from "../adapters/answers";
+import { ADAPTER_KINDS, type AdapterKind, type StoredRound } from "../adapters/adapters";
+import type { Answers } from "../adapters/answers";
+import { openAnswers } from "../client";
 import type { Database } from "../database/database";
-import { openIdentity } from "../identity/identity";
-import { Bundles } from "../transport/bundles";
-import { Downloads } from "../transport/downloads";
-import { Transport } from "../transport/transport";
+import { browserFacts } from "../probe/browser";
+import { freeBytesOf } from "../probe/report";
+import { usableThreads } from "../runtimes/webAssembly";
 import { startWorker } from "./client";
 import { element, say } from "./view";
 
@@ -19,19 +19,11 @@ interface Choice {
 export class AnswerBox {
   private choices: Choice[] = [];
 
-  private constructor(
-    private readonly adapters: Adapters,
-    private readonly answers: Answers,
-  ) {}
+  private constructor(private readonly answers: Answers) {}
 
   static async open(database: Database): Promise<AnswerBox> {
-    const adapters = new Adapters(database);
-    // When there is a question: this browser has its key then, or would have no adapter.
-    const bundles = async () => {
-      const transport = new Transport(location.origin, await openIdentity(database));
-      return new Bundles(database, new Downloads(transport, database));
-    };
-    const box = new AnswerBox(adapters, new Answers(adapters, bundles, startWorker));
+    const freeBytes = async () => freeBytesOf(await browserFacts(usableThreads()));
+    const box = new AnswerBox(openAnswers({ serviceUrl: location.origin, database, freeBytes, startWorker }));
     element("ask").onclick = () => box.answer();
     await box.refresh();
     return box;
@@ -39,7 +31,7 @@ export class AnswerBox {
 
   /** Offers the adapters that are kept now; one that was chosen stays so while it is. */
   async refresh(): Promise<void> {
-    const rounds = await this.adapters.rounds();
+    const rounds = await this.answers.rounds();
     this.choices = rounds.flatMap((round) => ADAPTER_KINDS.map((kind) => ({ round, kind })));
     const choice = element<HTMLSelectElement>("adapter");
     const chosen = choice.value;

@@ -7,7 +7,7 @@ import { browserFacts } from "../probe/browser";
 import { momentOf } from "../probe/moment";
 import { capabilitiesOf } from "../probe/report";
 import { usableThreads } from "../runtimes/webAssembly";
-import { meteredBy, unmetBy } from "../session/conditions";
+import { DeviceConditions } from "../session/conditions";
 import type { SessionEvent } from "../session/visit";
 import { measuredMatmul, OnnxTrainer, type TrainingEvent } from "../training/onnxTrainer";
 import type { Examples } from "./examples";
@@ -35,7 +35,6 @@ export async function openClient(
 ): Promise<PageClient> {
   const own: Conditions = { ...ANY_TIME, charging: settings.onlyWhileCharging, unmetered: settings.onlyUnmetered };
   let facts = await browserFacts(usableThreads());
-  const moment = () => momentOf(facts, new Date());
   const capabilities = async () => capabilitiesOf(facts, await keptRate(database));
   const client = await EdgeClient.open({
     serviceUrl: location.origin,
@@ -50,8 +49,7 @@ export async function openClient(
       onEvent,
     }),
     capabilities,
-    unmet: (ofRun) => unmetBy(own, moment()) ?? unmetBy(ofRun, moment()),
-    metered: (ofRun) => meteredBy(own, moment()) ?? meteredBy(ofRun, moment()),
+    conditions: new DeviceConditions(own, () => momentOf(facts, new Date())),
     onEvent,
     stop,
   });

@@ -70,9 +70,9 @@ export class View {
 
   private taken(event: SessionEvent | TrainingEvent): void {
     const isTraining = event.kind === "rank_chosen" && event.offer.kind === "train";
-    if (isTraining) this.show({ ...NOTHING, plan: planInWords(event.choice, event.offer) });
+    if (isTraining) this.show({ ...NOTHING, plan: planInWords(event.choice, event.concessions, event.offer) });
     if (event.kind === "resumed") this.show(upTo(event.step, kept()));
-    if (event.kind === "step") {
+    if (event.kind === "step_done") {
       const losses = withPoint(this.shown.losses, { step: event.step, value: event.loss });
       this.show({ ...this.shown, steps: event.steps, losses });
     } else if (event.kind === "score") {
@@ -139,11 +139,12 @@ function inWords(event: SessionEvent): string | null {
   }
 }
 
-function planInWords(choice: RankChoice, offer: Offer): string {
+/** What the device can afford, and why it is no more. */
+export function planInWords(choice: RankChoice, concessions: readonly string[], offer: Offer): string {
   const { step, forecast } = choice;
   return (
-    `rank ${choice.rank} of up to ${offer.max_rank}: ${boundInWords(choice)}. About ${forecast.steps} steps of ` +
-    `${step.batch} examples, ${step.microBatch} at a time, texts of up to ${choice.maxTokens} tokens.`
+    `rank ${choice.rank} of up to ${offer.max_rank}: ${[boundInWords(choice), ...concessions].join("; ")}. ` +
+    `About ${forecast.steps} steps of ${step.batch} examples, texts of up to ${choice.maxTokens} tokens.`
   );
 }
 

@@ -1,6 +1,5 @@
 // Why a device trains as it does: which limit bound the rank, and what was given up for it.
 import type { Offer } from "../messages/device";
-import { readsImages, trainedModules, type Manifest } from "../messages/manifest";
 import { partsOf } from "./forecast";
 import type { Planner, RankChoice } from "./planner";
 
@@ -33,17 +32,4 @@ export function concessions(planner: Planner, offer: Offer, choice: RankChoice):
     given.push(`texts cut to ${choice.maxTokens} of ${longest} tokens, for want of memory`);
   }
   return given;
-}
-
-/** What no device chooses but with its bundle. */
-export function settledByBundle(manifest: Manifest): string[] {
-  const recompute = manifest.recompute === "none" ? "" : `, activations recomputed (${manifest.recompute})`;
-  const left = manifest.untrained.length ? ` of ${manifest.adapter.modules.length}` : "";
-  const told = [
-    `frozen weights in ${manifest.base_precision}${recompute}`,
-    `${trainedModules(manifest).length}${left} modules trained, of up to rank ${manifest.adapter.max_rank}`,
-  ];
-  if (manifest.fixed_rank !== null) told.push(`stamped for rank ${manifest.fixed_rank}`);
-  if (!readsImages(manifest)) told.push(`texts of up to ${manifest.max_tokens} tokens`);
-  return told;
 }

@@ -24,10 +24,8 @@ const EXTRA_CORE_SHARE = 0.5;
 export interface Correction {
   memory: number;
   seconds: number;
-  /** What the device then drew; null where no sensor tells. */
-  watts: number | null;
 }
-export const UNCORRECTED: Correction = { memory: 1, seconds: 1, watts: null };
+export const UNCORRECTED: Correction = { memory: 1, seconds: 1 };
 
 /** One optimizer step: examples of at most so many tokens, in micro-batches of at most so many rows. */
 export interface StepPlan {
@@ -53,15 +51,10 @@ export interface Forecast {
   uploadBytes: number;
   /** What the device does not have yet of the bundle. */
   bundleBytes: number;
-  watts: number | null;
 }
 
 export const secondsOf = (forecast: Forecast): number => forecast.steps * forecast.stepSeconds;
 export const trafficBytes = (forecast: Forecast): number => forecast.downloadBytes + forecast.uploadBytes;
-
-/** Of all steps, of the whole device; null where nobody knows. */
-export const joulesOf = (forecast: Forecast): number | null =>
-  forecast.watts === null ? null : forecast.watts * secondsOf(forecast);
 
 export interface RoundTerms {
   steps: number;
@@ -92,7 +85,6 @@ export function forecastRound(model: CostModel, step: StepPlan, terms: RoundTerm
     downloadBytes: adapterBytes,
     uploadBytes: terms.uploadBytes,
     bundleBytes: terms.bundleBytes,
-    watts: terms.correction.watts,
   };
 }
 

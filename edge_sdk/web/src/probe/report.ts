@@ -10,6 +10,9 @@ const UNKNOWN_DISK_BYTES = GIB;
 const PAGE_SHARE = 0.5;
 const MOST_PAGE_BYTES = 2 * GIB;
 
+/** How much more the browser would keep. */
+export const freeBytesOf = (facts: BrowserFacts): number => Math.floor(facts.diskFreeBytes ?? UNKNOWN_DISK_BYTES);
+
 /**
  * No page learns what memory is free, so that half of the device's is taken for it, up to 2 GiB. Cores are the
  * threads that training has: one where the page is not isolated, however many the device has.
@@ -22,7 +25,7 @@ export function capabilitiesOf(facts: BrowserFacts, matmulFlopsPerSecond: number
     memory_total_bytes: total,
     memory_available_bytes: Math.min(PAGE_SHARE * total, MOST_PAGE_BYTES),
     matmul_flops_per_second: matmulFlopsPerSecond,
-    disk_free_bytes: Math.floor(facts.diskFreeBytes ?? UNKNOWN_DISK_BYTES),
+    disk_free_bytes: freeBytesOf(facts),
     traffic_bytes_per_round: null,
     architecture: null,
     accelerator: null,

@@ -60,9 +60,9 @@ export abstract class Assignment {
   protected async agree(): Promise<Agreed> {
     const { offer, tools } = this;
     await this.checkStart();
-    const { bundle, manifest, choice } = await chooseBundle(offer, tools);
+    const { bundle, manifest, choice, concessions } = await chooseBundle(offer, tools);
     this.choice = choice;
-    tools.onEvent({ kind: "rank_chosen", choice, offer });
+    tools.onEvent({ kind: "rank_chosen", choice, concessions, offer });
     const files = tools.trainer.filesOf(manifest);
     await tools.trainer.prepare();
     const variant = bundle === offer.bundle ? null : bundle.sha256;
@@ -114,12 +114,12 @@ export abstract class Assignment {
   /** Throws `stopped` where the page asked for the end, `conditions_unmet` where the device may not work now. */
   protected check(): void {
     this.checkStop();
-    const reason = this.tools.watch.unmet(this.offer.conditions);
+    const reason = this.tools.conditions.unmet(this.offer.conditions);
     if (reason !== null) throw new HetloraError("conditions_unmet", "this device may not work now", { got: reason });
   }
 
   protected checkStop(): void {
-    if (this.tools.watch.isStopped()) throw new HetloraError("stopped", "this visit was asked to end");
+    if (this.tools.isStopped()) throw new HetloraError("stopped", "this visit was asked to end");
   }
 
   private async giveBack(error: unknown): Promise<Visit> {

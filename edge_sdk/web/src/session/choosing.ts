@@ -4,6 +4,7 @@ import { HetloraError, isError } from "../errors/errors";
 import type { ObjectRef } from "../messages/common";
 import type { Offer } from "../messages/device";
 import type { Manifest } from "../messages/manifest";
+import { concessions } from "../planning/explanation";
 import { Planner, type RankChoice } from "../planning/planner";
 import { isUnsurpassed, preferred } from "../planning/preference";
 import type { Equipment } from "./equipment";
@@ -14,6 +15,8 @@ export interface Candidate {
   bundle: ObjectRef;
   manifest: Manifest;
   choice: RankChoice;
+  /** What of the run's settings is given up for it, in words. */
+  concessions: readonly string[];
 }
 
 /** Why a device cannot use a bundle, where it may use another one. */
@@ -55,7 +58,9 @@ async function candidateOf(offer: Offer, bundle: ObjectRef, tools: Equipment): P
   const manifest = await tools.bundles.manifest(bundle);
   if (bundle !== offer.bundle) checkVariant(await tools.bundles.manifest(offer.bundle), manifest);
   tools.trainer.check(manifest);
-  return { bundle, manifest, choice: (await plannerOf(offer, manifest, tools)).choose() };
+  const planner = await plannerOf(offer, manifest, tools);
+  const choice = planner.choose();
+  return { bundle, manifest, choice, concessions: concessions(planner, offer, choice) };
 }
 
 /** How many examples there are for the work that is offered. */
@@ -66,15 +71,13 @@ export function examplesFor(offer: Offer, trainer: LocalTrainer): Promise<number
 /** The arithmetic of an offer with one of its bundles, in the memory of now. */
 export async function plannerOf(offer: Offer, manifest: Manifest, tools: Equipment): Promise<Planner> {
   const capabilities = await tools.capabilities();
-  const reserved = offer.conditions.min_free_memory_bytes ?? 0;
-  const left = Math.max(0, capabilities.memory_available_bytes - reserved);
+  const left = Math.max(0, capabilities.memory_available_bytes - tools.conditions.reservedBytes(offer.conditions));
   return new Planner({
     capabilities: { ...capabilities, memory_available_bytes: left },
     manifest,
     offer,
     exampleCount: await examplesFor(offer, tools.trainer),
-    longestTokens: await tools.trainer.longestTokens(manifest),
-    scores: offer.kind === "train" && (await tools.trainer.scores()),
+    scores: offer.kind === "train" && (await tools.trainer.heldOutCount()) > 0,
     bundleBytes: await tools.bundles.missingBytes(manifest, tools.trainer.filesOf(manifest)),
   });
 }

@@ -4,7 +4,7 @@
 // What a device cannot find out of itself counts as given, but for what only its app knows (`idle`), and for a
 // network that may be anybody's (`unmetered`): it must not cost anyone money or a slow screen.
 import { HetloraError } from "../errors/errors";
-import { isWithin, type Conditions } from "../messages/conditions";
+import { ANY_TIME, isWithin, type Conditions } from "../messages/conditions";
 import { MIB } from "../planning/forecast";
 import { nearestEven } from "../tensors/rounding";
 
@@ -21,17 +21,50 @@ export interface Moment {
   app: { isCharging?: boolean | null; isMetered?: boolean | null; isIdle?: boolean | null };
 }
 
-/** Throws `settings_invalid` where the app asks for an idle device, and does not tell when it is. */
-export function checkOwn(own: Conditions, app: Moment["app"]): void {
-  if (!own.idle || app.isIdle !== undefined) return;
-  throw new HetloraError("settings_invalid", "conditions ask for an idle device", {
-    got: "no is_idle",
-    expected: "one to ask",
-  });
+/**
+ * Looks whether a device may work; cheap enough to be asked between any two steps. Of what the app asks and what the
+ * run asks both must hold: a run may ask more, never less.
+ */
+export class DeviceConditions {
+  /** Throws `settings_invalid` where the app asks for an idle device, and does not tell when it is. */
+  constructor(
+    /** What the app asks. */
+    private readonly own: Conditions = ANY_TIME,
+    private readonly moment: () => Moment = unknownMoment,
+  ) {
+    if (!own.idle || moment().app.isIdle !== undefined) return;
+    throw new HetloraError("settings_invalid", "conditions ask for an idle device", {
+      got: "no is_idle",
+      expected: "one to ask",
+    });
+  }
+
+  /** What keeps the device from working now, in words; null if it may. */
+  unmet(ofRun: Conditions): string | null {
+    const now = this.moment();
+    return unmetBy(this.own, now) ?? unmetBy(ofRun, now);
+  }
+
+  /** What keeps it from sending now, in words. */
+  metered(ofRun: Conditions): string | null {
+    const now = this.moment();
+    return meteredBy(this.own, now) ?? meteredBy(ofRun, now);
+  }
+
+  /** The memory that is to stay free for others. */
+  reservedBytes(ofRun: Conditions): number {
+    return Math.max(this.own.min_free_memory_bytes ?? 0, ofRun.min_free_memory_bytes ?? 0);
+  }
 }
 
-/** What keeps a device from working, in words; null if it may. */
-export function unmetBy(asked: Conditions, moment: Moment): string | null {
+/** A moment of which nothing is known but the time. */
+function unknownMoment(): Moment {
+  const now = new Date();
+  const minutes = 60 * now.getHours() + now.getMinutes();
+  return { battery: null, temperatureCelsius: null, freeMemoryBytes: null, network: null, minutes, app: {} };
+}
+
+function unmetBy(asked: Conditions, moment: Moment): string | null {
   return (
     power(asked, moment) ?? meteredBy(asked, moment) ?? use(asked, moment) ??
     temperature(asked, moment) ?? memory(asked, moment) ?? time(asked, moment)
@@ -46,8 +79,7 @@ function power(asked: Conditions, { battery, app }: Moment): string | null {
   return `the battery is at ${nearestEven(percent)} %, ${least} % are wanted`;
 }
 
-/** What keeps a device from sending, in words. */
-export function meteredBy(asked: Conditions, { network, app }: Moment): string | null {
+function meteredBy(asked: Conditions, { network, app }: Moment): string | null {
   if (!asked.unmetered) return null;
   const isMetered = app.isMetered ?? null;
   if (isMetered !== null) return isMetered ? "the network is metered" : null;

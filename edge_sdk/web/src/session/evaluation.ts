@@ -1,9 +1,6 @@
 // Local evaluation: each held-out example once through a model, or as many as there is time for.
 import { HetloraError } from "../errors/errors";
-import { MAX_LOSS, type EvaluationReport } from "../messages/device";
-
-/** Beyond this a report says no more of a device. */
-const MAX_EXAMPLES = 1_000_000;
+import { MAX_EXAMPLES, MAX_LOSS, type EvaluationReport } from "../messages/device";
 
 /** Of one batch: its mean loss, what that weighs, and how many examples are right; null where text is generated. */
 export interface BatchScore {

@@ -23,8 +23,6 @@ export interface Opening {
 export interface OpenTraining {
   /** Steps taken so far, those before a restored checkpoint among them. */
   readonly stepsDone: number;
-  /** The most memory that the training has taken so far; 0 where nobody knows. */
-  readonly peakMemoryBytes: number;
   /** Takes one optimizer step and answers its loss. Throws `training_diverged` where that is no number. */
   step(): Promise<number>;
   /** All that is needed to go on after this step: the adapter, the optimizer's state, the steps done. */
@@ -41,12 +39,8 @@ export interface OpenTraining {
 export interface LocalTrainer {
   /** How many examples there are to train on. */
   exampleCount(): Promise<number>;
-  /** How many are held out, to be scored in evaluations. */
+  /** How many are held out, to be scored in evaluations and on the way of a training. */
   heldOutCount(): Promise<number>;
-  /** Whether a training is scored on the way, for which the graph that scores is open beside it. */
-  scores(): Promise<boolean>;
-  /** Tokens of the longest of them, or of what is learned of it; null where nobody knows. */
-  longestTokens(manifest: Manifest): Promise<number | null>;
   /** The files of a bundle that training opens, by their paths. Throws `bundle_invalid` where it has none. */
   filesOf(manifest: Manifest): readonly string[];
   /** Throws `dependency_missing` or `bundle_error` where this trainer cannot do what a bundle asks for. */

@@ -19,7 +19,6 @@ export interface TrainingResult {
   firstLoss: number;
   lastLoss: number;
   seconds: number;
-  peakMemoryBytes: number;
 }
 
 export interface TrainingLimits {
@@ -83,7 +82,6 @@ export class LocalTraining {
       firstLoss: first_loss,
       lastLoss: last_loss ?? first_loss,
       seconds: secondsBefore + this.secondsHere(),
-      peakMemoryBytes: this.open.peakMemoryBytes,
     };
   }
 

@@ -66,7 +66,7 @@ export class TrainingAssignment extends Assignment {
 
   private async deliver(update: Update): Promise<Visit> {
     const { offer, tools } = this;
-    const reason = tools.watch.metered(offer.conditions);
+    const reason = tools.conditions.metered(offer.conditions);
     const about = { offer, choice: this.choice };
     if (reason !== null) return { ...about, outcome: "not_allowed", reason, retryAfterSeconds: NOT_ALLOWED_SECONDS };
     await tools.uploads.deliver(offer.assignment_id, update.bytes, () => this.checkStop());

@@ -84,7 +84,7 @@ async function reportOf(bytes: Uint8Array, rank: number, terms: Terms, result: T
     first_loss: result.firstLoss,
     last_loss: result.lastLoss,
     training_seconds: result.seconds,
-    peak_memory_bytes: result.peakMemoryBytes,
+    peak_memory_bytes: 0, // a page does not learn what its WebAssembly takes
     downloaded_bytes: terms.downloaded_bytes,
     // This client holds nothing out.
     held_out_loss_before: null,

@@ -28,7 +28,7 @@ export interface Visit {
 export type SessionEvent =
   | { kind: "awaiting_approval"; deviceId: string }
   | { kind: "checked_in"; answer: CheckInAnswer }
-  | { kind: "rank_chosen"; choice: RankChoice; offer: Offer }
+  | { kind: "rank_chosen"; choice: RankChoice; concessions: readonly string[]; offer: Offer }
   | { kind: "resumed"; step: number }
   | { kind: "step_done"; step: number; steps: number; loss: number }
   | { kind: "rank_pruned"; oldRank: number; newRank: number }

@@ -49,7 +49,7 @@ export class Visitor {
 
   private async visit(): Promise<Visit> {
     const { tools } = this;
-    const reason = tools.watch.unmet(this.conditions());
+    const reason = tools.conditions.unmet(this.conditions());
     if (reason !== null) return { outcome: "not_allowed", reason, retryAfterSeconds: NOT_ALLOWED_SECONDS };
     const answer = await this.checkIn();
     tools.onEvent({ kind: "checked_in", answer });

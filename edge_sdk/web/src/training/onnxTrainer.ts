@@ -15,9 +15,8 @@ import type { ModelOpening, Score } from "./openModel";
 const SCORES = 10;
 const MOST_SCORED = 64;
 
-export type TrainingEvent =
-  | { kind: "step"; step: number; steps: number; loss: number }
-  | { kind: "score"; step: number; steps: number; score: Score };
+/** What the session cannot tell of a training. */
+export type TrainingEvent = { kind: "score"; step: number; steps: number; score: Score };
 
 export interface OnnxTrainerOptions {
   /** Starts the worker, `worker.js` of the build. */
@@ -53,17 +52,8 @@ export class OnnxTrainer implements LocalTrainer {
     return (await this.options.heldOut()).length;
   }
 
-  async scores(): Promise<boolean> {
-    return (await this.heldOutCount()) > 0;
-  }
-
   async prepare(): Promise<void> {
     this.ready ??= await startedWorker(this.options.startWorker);
-  }
-
-  /** Nobody knows: the tokenizer comes with the bundle. */
-  async longestTokens(): Promise<null> {
-    return null;
   }
 
   filesOf(manifest: Manifest): readonly string[] {
@@ -138,8 +128,6 @@ async function startedWorker(startWorker: () => Worker): Promise<Calls> {
 /** A model that is open in the worker. */
 class WorkerTraining implements OpenTraining {
   stepsDone = 0;
-  /** A page does not learn what its WebAssembly takes. */
-  readonly peakMemoryBytes = 0;
 
   constructor(
     private readonly calls: Calls,
@@ -153,7 +141,6 @@ class WorkerTraining implements OpenTraining {
     if (this.stepsDone === 0) await this.score();
     const loss = await this.calls.call<number>("step");
     this.stepsDone += 1;
-    this.onEvent({ kind: "step", step: this.stepsDone, steps, loss });
     if (this.stepsDone % Math.ceil(steps / SCORES) === 0 || this.stepsDone === steps) await this.score();
     return loss;
   }

@@ -14,7 +14,7 @@ export class Bundles {
     private readonly database: Database,
     private readonly downloads: Downloads,
     /** How much more the browser would keep, as far as it tells. */
-    private readonly freeBytes: () => Promise<number> = async () => Infinity,
+    private readonly freeBytes: () => Promise<number>,
   ) {}
 
   /** The manifest alone: enough to choose a rank. Throws `bundle_invalid`, `body_too_large`, and as a download. */
