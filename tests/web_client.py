@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from benchmarks.clients import web
 from benchmarks.clients.web import WEB
 from hetlora.errors import DependencyMissing
 
-__all__ = ["WEB", "built_page", "built_program", "chromium"]
+__all__ = ["WEB", "built_page", "built_program", "chromium", "told_by_program"]
 
 
 def built_program(name: str) -> Path:
@@ -26,6 +27,12 @@ def built_page() -> Path:
     """The folder of the page, as the service serves it; without Node its test is skipped."""
     with _needing_node():
         return web.built_page()
+
+
+def told_by_program(name: str, argument: Path, *, seconds: float) -> Any:
+    """The JSON that a program prints; without Node its test is skipped."""
+    with _needing_node():
+        return web.told_by_program(name, argument, seconds=seconds)
 
 
 def chromium() -> Path:

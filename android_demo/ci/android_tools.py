@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from android_platform import write_platform
+from compilation import JAVA_FLAGS
 from debian_packages import unpack_packages
 from toolchain import FOLDER, Toolchain, ToolchainMissing, locked
 
@@ -81,8 +82,7 @@ class AndroidTools:
 
     def _jar(self, main: str, jars: tuple[str, ...], *arguments: str) -> str:
         path = os.pathsep.join(str((JARS / jar).resolve()) for jar in jars)
-        flags = ["-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-        return _run([str(self.java), *flags, "-cp", path, main, *arguments])
+        return _run([str(self.java), *JAVA_FLAGS, "-cp", path, main, *arguments])
 
 
 def android_tools(tools: Toolchain) -> AndroidTools:

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from toolchain import ToolchainMissing
+from toolchain import ToolchainMissing, run
 
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 CONFIGURATION: Final = """
@@ -46,7 +46,7 @@ def unpack_packages(packages: Mapping[str, Sequence[str]], target: Path) -> None
     with TemporaryDirectory(dir=target.parent) as folder:
         _download(packages, Path(folder))
         for archive in sorted(Path(folder).glob("*.deb")):
-            _run(["dpkg-deb", "-x", str(archive), str(target)], f"{archive.name} cannot be unpacked")
+            run(["dpkg-deb", "-x", str(archive), str(target)], f"{archive.name} cannot be unpacked")
     mark.write_text(wanted)
 
 
@@ -64,9 +64,9 @@ def _download(packages: Mapping[str, Sequence[str]], folder: Path) -> None:
     configuration.write_text(CONFIGURATION.format(folder=folder))
     own = os.environ | {"APT_CONFIG": str(configuration)}
     releases = ", ".join(packages)
-    _run(["apt-get", "update", "--error-on=any"], f"the lists of Debian's {releases} cannot be had", env=own)
+    run(["apt-get", "update", "--error-on=any"], f"the lists of Debian's {releases} cannot be had", env=own)
     names = [f"{package}/{release}" for release, each in packages.items() for package in each]
-    _run(["apt-get", "download", *names], "a package of Debian cannot be had", env=own, cwd=folder)
+    run(["apt-get", "download", *names], "a package of Debian cannot be had", env=own, cwd=folder)
 
 
 def _mirror() -> str:
@@ -84,11 +84,3 @@ def _mirror() -> str:
         # A machine that never asked for the lists of packages knows of none.
         subprocess.run(["apt-get", "update", "--quiet"], capture_output=True)
     raise ToolchainMissing("this machine takes no packages from Debian, and has no debian-archive-keyring")
-
-
-def _run(
-    command: list[str], otherwise: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
-) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd)
-    if done.returncode:
-        raise ToolchainMissing(f"{otherwise}: {done.stderr.strip()[-500:]}")

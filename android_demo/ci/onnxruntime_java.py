@@ -14,7 +14,6 @@ import hashlib
 import importlib.util
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import zipfile
@@ -22,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from toolchain import FOLDER, ONNXRUNTIME_JAR, ToolchainMissing, locked
+from toolchain import FOLDER, ONNXRUNTIME_JAR, ToolchainMissing, locked, run
 
 SOURCES: Final = Path(__file__).resolve().parent / "ort_shim"
 JAR: Final = FOLDER / "jars" / ONNXRUNTIME_JAR
@@ -84,7 +83,7 @@ def _fetch() -> None:
         place.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=FOLDER) as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        _run(
+        run(
             [*pip, "--no-deps", "--only-binary", ":all:", "--dest", folder, PACKAGE],
             f"{PACKAGE}, which has ONNX Runtime for Java, cannot be had from PyPI",
         )
@@ -127,7 +126,7 @@ def _compile(module: Path) -> None:
     for tool in ("cc", "readelf"):
         if shutil.which(tool) is None:
             raise ToolchainMissing(f"{tool} is missing: apt-get install gcc")
-    wanted = _run(["readelf", "-dV", str(UPSTREAM / BINDINGS)], "the bindings of Java cannot be read")
+    wanted = run(["readelf", "-dV", str(UPSTREAM / BINDINGS)], "the bindings of Java cannot be read")
     soname = re.search(r"\[(libonnxruntime\.so[\w.]*)\]", wanted)
     version = re.search(r"Name: (VERS_[\w.]+)", wanted)
     if soname is None or version is None:
@@ -142,7 +141,7 @@ def _compile(module: Path) -> None:
         }
         defined = [f"-D{name}={value}" for name, value in places.items()]
         linked = [f"-Wl,-soname,{soname[1]}", f"-Wl,--version-script={versions}", "-ldl", "-pthread"]
-        _run(
+        run(
             [*COMPILE, "-o", str(library), str(SOURCES / "onnxruntime.c"), *defined, *linked],
             "the stand-in for ONNX Runtime does not compile",
         )
@@ -152,9 +151,9 @@ def _compile(module: Path) -> None:
 def _table_offset(module: Path, folder: Path) -> int:
     """How far into the module the table of functions lies."""
     capture, answer = folder / "capture.so", folder / "answer"
-    _run([*COMPILE, "-o", str(capture), str(SOURCES / "capture.c"), "-ldl"], "capture.c does not compile")
+    run([*COMPILE, "-o", str(capture), str(SOURCES / "capture.c"), "-ldl"], "capture.c does not compile")
     environment = [f"ORT_SHIM_ANSWER={answer}", f"PYTHONPATH={SOURCES.parents[2]}"]
-    _run(
+    run(
         ["env", *environment, sys.executable, "-c", CAPTURE, str(capture)],
         "ONNX Runtime does not tell where its functions are",
     )
@@ -171,13 +170,6 @@ def _seal(module: Path) -> str:
     for source in (UPSTREAM / BINDINGS, Path(__file__), SOURCES / "capture.c", SOURCES / "onnxruntime.c"):
         digest.update(source.read_bytes())
     return digest.hexdigest()
-
-
-def _run(command: list[str], otherwise: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise ToolchainMissing(f"{otherwise}: {done.stderr.strip()[-500:]}")
-    return done.stdout
 
 
 if __name__ == "__main__":

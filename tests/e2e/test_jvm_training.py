@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from kotlin_client import class_path
 from numpy.typing import NDArray
 from parity import batch_for, export_family
 from tiny_families import write_tiny_family
@@ -58,9 +59,8 @@ class Builds:
 
 @pytest.fixture(scope="module")
 def jvm() -> Builds:
-    upstream, training = told_by("onnxruntime_java.py")
-    compiled = replace(Jvm.compiled(), flags=("-Xmx512m", "-XX:TieredStopAtLevel=1"))
-    return Builds(replace(compiled, native=Path(upstream)), replace(compiled, native=Path(training)))
+    path, flags = class_path("trainer-ort"), ("-Xmx512m", "-XX:TieredStopAtLevel=1")
+    return Builds(*(Jvm(path, Path(native), flags) for native in told_by("onnxruntime_java.py")))
 
 
 @pytest.fixture(scope="module")

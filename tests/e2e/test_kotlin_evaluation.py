@@ -6,19 +6,18 @@ import json
 import math
 import re
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from e2e_fleet import TinyFleet, wait_until
+from kotlin_client import command, device, write_rows
 from numpy.typing import NDArray
 from parity import export_family
 from tiny_families import write_tiny_family
 from tiny_model import WORDS
 
-from benchmarks.fleet import POPULATION
 from benchmarks.processes import Process
 from edge_sdk.adapters.classification import TextClassifier
 from edge_sdk.batching.tokens import text_encoder
@@ -26,16 +25,15 @@ from edge_sdk.examples import Example, ExampleStore
 from edge_sdk.runtimes.onnx import OnnxModel, OnnxRuntime
 from edge_sdk.training.scoring import score
 from edge_sdk.training.trainer import open_trainer
-from export.bundle_writer import export_bundle
 from hetlora.adapter import Adapter, LoraFactors
 from hetlora.algebra import truncate
+from hetlora.bundle import Bundle
 from hetlora.messages.device import TrainingSettings
 from hetlora.states import AssignmentState, EvaluationState, RunState
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, to_tensors
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-CI = Path(__file__).parents[2] / "android_demo" / "ci"
 LABELS = ["weather", "food", "sport"]
 RANK = 4
 TOKENS = 16
@@ -50,43 +48,25 @@ HELD_OUT = [
 
 
 @pytest.fixture
-def fleet(tiny_model_folder: Path, tmp_path: Path) -> Iterator[TinyFleet]:
-    """A service with the tiny model, exported for phones too."""
-    bundle = export_bundle(
-        str(tiny_model_folder),
-        tmp_path / "bundle",
-        labels=LABELS,
-        targets=["query", "value"],
-        max_rank=8,
-        max_tokens=32,
-        runtimes=("onnx", "android"),
-    )
-    with TinyFleet(tmp_path, bundle) as fleet:
+def fleet(phone_bundle: Bundle, tmp_path: Path) -> Iterator[TinyFleet]:
+    with TinyFleet(tmp_path, phone_bundle) as fleet:
         yield fleet
 
 
 @pytest.fixture
-def java() -> Callable[..., list[str]]:
-    """The command of a test's class on the published ONNX Runtime for Java."""
-    build = [sys.executable, str(CI / "build.py"), "trainer-ort", "--class-path"]
-    made = subprocess.run(build, stdout=subprocess.PIPE, text=True, check=True)
-    native = CI.parent / ".toolchain" / "onnxruntime" / "upstream"
-    command = ["java", "--add-opens", "java.base/java.net=ALL-UNNAMED", "-XX:+UseSerialGC"]
-    command += [f"-Donnxruntime.native.path={native}", "-cp", made.stdout.strip().splitlines()[-1]]
-    return lambda name, *arguments: [*command, f"dev.hetlora.ort.{name}", *map(str, arguments)]
-
-
-@pytest.fixture
-def kotlin(fleet: TinyFleet, java: Callable[..., list[str]], tmp_path: Path) -> Iterator[Process]:
+def kotlin(fleet: TinyFleet, tmp_path: Path) -> Iterator[Process]:
     """A device of rank 4 that holds examples out, not started yet; it logs each score."""
     trained = [(f"words about {label} number {number}", label) for label in LABELS for number in range(4)]
-    for name, rows in (("examples", trained), ("held_out", HELD_OUT)):
-        (tmp_path / f"{name}.tsv").write_text("\n".join("\t".join(row) for row in rows))
-    command = java("OrtDeviceKt", fleet.service.url, POPULATION, tmp_path / "kotlin", RANK)
-    command += [str(tmp_path / "examples.tsv"), str(tmp_path / "held_out.tsv")]
-    process = Process(command, tmp_path / "kotlin.log", {"HETLORA_ENROLMENT_TOKEN": fleet.enrolment_token})
+    examples = write_rows(tmp_path / "examples.tsv", trained)
+    held_out = write_rows(tmp_path / "held_out.tsv", HELD_OUT)
+    process = device(fleet, "ort.OrtDeviceKt", tmp_path / "kotlin", RANK, examples, held_out)
     yield process
     process.kill()
+
+
+def said_by(program: str, *arguments: object) -> str:
+    """What a program of the client's tests prints."""
+    return subprocess.run(command(program, *arguments), capture_output=True, text=True, check=True).stdout
 
 
 def logits_of(fleet: TinyFleet, adapter: Adapter, rows: list[tuple[str, str]]) -> NDArray[np.float64]:
@@ -112,7 +92,7 @@ def kept(fleet: TinyFleet, folder: Path, place: str) -> Adapter:
 
 
 def test_a_kotlin_device_scores_a_round_and_a_version_and_answers_as_python_does(
-    fleet: TinyFleet, kotlin: Process, java: Callable[..., list[str]], tmp_path: Path
+    fleet: TinyFleet, kotlin: Process, tmp_path: Path
 ) -> None:
     training = {"steps": 8, "batch_size": 4, "max_tokens": TOKENS, "learning_rate": 0.05}
     training |= {"pruning_decay": 1.0, "evaluate": True}
@@ -146,7 +126,7 @@ def test_a_kotlin_device_scores_a_round_and_a_version_and_answers_as_python_does
 
     # The version that the round made, scored by both devices.
     own = next(own for own in fleet.operator.adapters(run.run_id) if own.evaluation is not None)
-    version = adapter_from_bytes(fleet.operator.adapter_bytes(own.version), fleet.bundle.manifest.adapter)
+    version = fleet.committed(own.version)
     by_device = [scores_of(fleet, truncate(version, RANK), rows) for rows in (HELD_OUT, HELD_OUT[:4])]
     loss, right = re.findall(r"evaluated 9 (\S+) (\d+) ACCEPTED", log)[0]
     assert float(loss) == pytest.approx(by_device[0][0], rel=TOLERANCE)
@@ -163,8 +143,7 @@ def test_a_kotlin_device_scores_a_round_and_a_version_and_answers_as_python_does
     texts = tmp_path / "texts.txt"
     texts.write_text("where is the sun\nbread and soup\na ball\n" + "a word " * 40)
     for kind, place in (("GLOBAL", "newest_global"), ("LOCAL", "newest_local")):
-        command = java("AnswersKt", folder, texts, kind)
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        said = said_by("ort.AnswersKt", folder, texts, kind).splitlines()
         adapter = kept(fleet, folder, place)
         classifier = TextClassifier(fleet.bundle, OnnxModel(fleet.bundle, to_tensors(adapter), threads=1))
         for line, text in zip(said, texts.read_text().splitlines(), strict=True):
@@ -186,9 +165,7 @@ def read_by_pieces(tokenizer: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["bert", "llama", "t5"])
-def test_examples_of_each_task_are_scored_as_python_scores_them(
-    family: str, java: Callable[..., list[str]], tmp_path: Path
-) -> None:
+def test_examples_of_each_task_are_scored_as_python_scores_them(family: str, tmp_path: Path) -> None:
     model = write_tiny_family(tmp_path / "model", family)
     read_by_pieces(model / "tokenizer.json")
     bundle = export_family(family, model, tmp_path / "bundle", runtimes=("onnx", "android"))
@@ -205,10 +182,8 @@ def test_examples_of_each_task_are_scored_as_python_scores_them(
     }
     adapter = Adapter(spec, factors)
     (tmp_path / "adapter.safetensors").write_bytes(adapter_to_bytes(adapter))
-    (tmp_path / "rows.tsv").write_text("\n".join("\t".join(row) for row in rows))
-
-    command = java("ScoresKt", tmp_path / "bundle", tmp_path / "adapter.safetensors", tmp_path / "rows.tsv")
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    files = (tmp_path / "adapter.safetensors", write_rows(tmp_path / "rows.tsv", rows))
+    said = said_by("ort.ScoresKt", tmp_path / "bundle", *files).split()
 
     settings = TrainingSettings(batch_size=4, max_tokens=TOKENS)
     with ExampleStore(tmp_path / "examples.sqlite") as store:

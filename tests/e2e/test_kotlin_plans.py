@@ -4,66 +4,29 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from e2e_fleet import TinyFleet, wait_until
+from e2e_fleet import TinyFleet, assert_is_merge, wait_until
+from kotlin_client import device, write_rows
 from test_every_rule import SETTINGS, outcome
-from test_kotlin_client import updates_by_digest
-from test_kotlin_training import assert_is_merge
 
-from benchmarks.fleet import POPULATION
 from benchmarks.processes import Process
-from export.bundle_writer import export_bundle
-from hetlora.adapter import Tensor
 from hetlora.bundle import Bundle
-from hetlora.messages.management import RunStatus
 from hetlora.states import AssignmentState, RunState
-from hetlora.tensors import adapter_from_bytes, to_tensors
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-CI = Path(__file__).parents[2] / "android_demo" / "ci"
 LABELS = ["weather", "food", "sport"]
 RANK = 2
 STEP_MILLISECONDS = 50
 
 
-@pytest.fixture(scope="module")
-def class_path() -> str:
-    made = subprocess.run(
-        [sys.executable, str(CI / "build.py"), "trainer-ort", "--class-path"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return made.stdout.strip().splitlines()[-1]
-
-
-def exported(model: Path, folder: Path, *runtimes: str) -> Bundle:
-    return export_bundle(
-        str(model),
-        folder,
-        labels=LABELS,
-        targets=["query", "value"],
-        max_rank=8,
-        max_tokens=32,
-        runtimes=runtimes,
-    )
-
-
-@pytest.fixture(scope="module")
-def bundle(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return exported(tiny_model_folder, tmp_path_factory.mktemp("kotlin") / "bundle", "onnx", "android")
-
-
 @pytest.fixture
-def fleet(bundle: Bundle, tmp_path: Path) -> Iterator[TinyFleet]:
-    with TinyFleet(tmp_path, bundle) as fleet:
+def fleet(phone_bundle: Bundle, tmp_path: Path) -> Iterator[TinyFleet]:
+    with TinyFleet(tmp_path, phone_bundle) as fleet:
         yield fleet
 
 
@@ -75,37 +38,23 @@ def charger(tmp_path: Path) -> Path:
     return path
 
 
-def committed(fleet: TinyFleet, run: RunStatus) -> dict[str, Tensor]:
-    """The adapter that a run ended with."""
-    assert run.adapter_version is not None
-    data = fleet.operator.adapter_bytes(run.adapter_version)
-    return to_tensors(adapter_from_bytes(data, fleet.bundle.manifest.adapter))
-
-
 def planned_device(
-    fleet: TinyFleet, class_path: str, folder: Path, charger: Path, *, ranks: int, milliseconds: int = 0
+    fleet: TinyFleet, folder: Path, charger: Path, *, ranks: int, milliseconds: int = 0
 ) -> Process:
     """A device with traffic for so many ranks, down and up together, not started yet."""
-    upstream = CI.parent / ".toolchain" / "onnxruntime" / "upstream"
-    examples = folder.parent / "examples.tsv"
-    rows = [f"words about {label} number {number}\t{label}" for label in LABELS for number in range(4)]
-    examples.write_text("\n".join(rows))
+    rows = [(f"words about {label} number {number}", label) for label in LABELS for number in range(4)]
+    examples = write_rows(folder.parent / "examples.tsv", rows)
     traffic = ranks * fleet.bundle.manifest.cost_model.adapter_bytes_per_rank
-    command = ["java", "--add-opens", "java.base/java.net=ALL-UNNAMED", "-XX:+UseSerialGC"]
-    command += [f"-Donnxruntime.native.path={upstream}", "-cp", class_path, "dev.hetlora.ort.PlannedDeviceKt"]
-    command += [fleet.service.url, POPULATION, str(folder), str(examples), str(traffic)]
-    command += [str(charger), str(milliseconds)]
-    token = {"HETLORA_ENROLMENT_TOKEN": fleet.enrolment_token}
-    return Process(command, folder.with_suffix(".log"), token)
+    return device(fleet, "ort.PlannedDeviceKt", folder, examples, traffic, charger, milliseconds)
 
 
 def test_a_planned_device_ends_with_its_charger_and_its_next_work_is_merged_at_its_own_rank(
-    fleet: TinyFleet, class_path: str, charger: Path, tmp_path: Path
+    fleet: TinyFleet, charger: Path, tmp_path: Path
 ) -> None:
     training = {"steps": 60, "batch_size": 4, "max_tokens": 16, "learning_rate": 0.01}
     run = fleet.start_run(rounds=1, goal_count=2, lease_seconds=300, training=training)
     kotlin = planned_device(
-        fleet, class_path, tmp_path / "kotlin", charger, ranks=2 * RANK, milliseconds=STEP_MILLISECONDS
+        fleet, tmp_path / "kotlin", charger, ranks=2 * RANK, milliseconds=STEP_MILLISECONDS
     )
     kotlin.start()
     try:
@@ -134,22 +83,22 @@ def test_a_planned_device_ends_with_its_charger_and_its_next_work_is_merged_at_i
     assert tried["bundle"] == fleet.bundle.digest
     assert 0.25 <= tried["seconds"] <= 4
     assert 0.7 <= tried["memory"] <= 4
-    updates = updates_by_digest(fleet)
+    updates = fleet.updates()
     submitted = re.findall(r"submitted (\w+) ACCEPTED", log)
     assert len(submitted) == 1
     assert updates[submitted[0]].rank == RANK
     assert len(updates) == 2
-    assert_is_merge(committed(fleet, finished), list(updates.values()))
+    assert_is_merge(fleet.committed(finished.adapter_version), updates.values())
 
 
 def test_a_kotlin_device_completes_runs_of_every_rule_beside_a_python_one(
-    fleet: TinyFleet, class_path: str, charger: Path, tmp_path: Path
+    fleet: TinyFleet, charger: Path, tmp_path: Path
 ) -> None:
     # Its only rank is one that this device has not the traffic for.
     rules = {name: settings for name, settings in SETTINGS.items() if name != "deer"}
     fleet.device("python", fleet.for_rank(8))
     # Rank 4 down and up are 8, and where the rule sends rank 8 to every device 12.
-    kotlin = planned_device(fleet, class_path, tmp_path / "kotlin", charger, ranks=12)
+    kotlin = planned_device(fleet, tmp_path / "kotlin", charger, ranks=12)
     kotlin.start()
     told, accepted = {}, {}
     try:
@@ -169,13 +118,12 @@ def test_a_kotlin_device_completes_runs_of_every_rule_beside_a_python_one(
 
 
 def test_a_kotlin_device_takes_the_variant_that_is_for_phones(
-    bundle: Bundle, tiny_model_folder: Path, class_path: str, charger: Path, tmp_path: Path
+    phone_bundle: Bundle, bundle_for: Callable[..., Bundle], charger: Path, tmp_path: Path
 ) -> None:
-    own = exported(tiny_model_folder, tmp_path / "own", "onnx")
-    with TinyFleet(tmp_path, own) as fleet:
-        fleet.operator.publish_bundle(bundle)
-        run = fleet.start_run(rounds=1, goal_count=2, variants=[bundle.digest])
-        kotlin = planned_device(fleet, class_path, tmp_path / "kotlin", charger, ranks=2 * RANK)
+    with TinyFleet(tmp_path, bundle_for("onnx")) as fleet:
+        fleet.operator.publish_bundle(phone_bundle)
+        run = fleet.start_run(rounds=1, goal_count=2, variants=[phone_bundle.digest])
+        kotlin = planned_device(fleet, tmp_path / "kotlin", charger, ranks=2 * RANK)
         kotlin.start()
         try:
             fleet.device("python", fleet.for_rank(8))
@@ -187,6 +135,6 @@ def test_a_kotlin_device_takes_the_variant_that_is_for_phones(
         accepted = fleet.in_state(run, AssignmentState.ACCEPTED)
         assert {(status.device_name, status.rank, status.variant) for status in accepted} == {
             ("python", 8, None),
-            ("kotlin", RANK, bundle.digest),
+            ("kotlin", RANK, phone_bundle.digest),
         }
-        assert_is_merge(committed(fleet, finished), list(updates_by_digest(fleet).values()))
+        assert_is_merge(fleet.committed(finished.adapter_version), fleet.updates().values())

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from kotlin_client import command
 
 from edge_sdk.probe import take_probe
 from edge_sdk.probe.processor import usable_cores
 from hetlora.messages.device import CapabilityReport
 
-ROOT = Path(__file__).parents[2]
-BUILD = ROOT / "android_demo" / "ci" / "build.py"
 # OpenBLAS multiplied 2.9 to 3.2 times as fast as plain Kotlin on x86-64 with AVX-512, the widest of vectors.
 # A busy machine takes turns away from the virtual machine's compiler, so more is let pass.
 MOST_TIMES_THE_RATE = 12
@@ -24,11 +21,8 @@ MEMORY_SHARE = 0.1
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("java") is None, reason="the Kotlin client needs Java 17")
 def test_kotlin_finds_the_same_machine(tmp_path: Path) -> None:
-    printed = [sys.executable, str(BUILD), "sdk-core", "--class-path"]
-    class_path = subprocess.run(printed, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-    probe = ["java", "-cp", class_path, "dev.hetlora.probe.ProbeMainKt", str(tmp_path)]
+    probe = command("probe.ProbeMainKt", tmp_path)
     told = subprocess.run(probe, check=True, capture_output=True, text=True).stdout
     kotlin, python = CapabilityReport.model_validate_json(told), take_probe(tmp_path).report()
     for field in ("source", "cores", "memory_total_bytes", "architecture", "network"):

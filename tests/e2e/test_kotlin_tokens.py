@@ -9,20 +9,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import random
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kotlin_client import command
 
 from edge_sdk.batching.tokens import TextEncoder
 from hetlora.graph_names import INPUT_IDS
 from hetlora.manifest import TensorInput
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BUILD = REPOSITORY / "android_demo" / "ci" / "build.py"
 CONTRACT = REPOSITORY / "tests" / "contract" / "tokens.json"
 INPUTS = [TensorInput(name=INPUT_IDS, dtype="int64", shape=("batch", "tokens"))]
 MAX_TOKENS = 32  # as EncodeLines.kt has it
@@ -77,13 +75,7 @@ MADE: dict[str, dict[str, Any]] = {
     },
 }
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(
-        shutil.which("java") is None, reason="the Kotlin client is compiled and run with Java"
-    ),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def random_texts() -> list[str]:
@@ -115,10 +107,8 @@ def each_code_point() -> list[str]:
 
 def in_kotlin(tokenizer_file: Path, texts: list[str]) -> list[list[list[int]]]:
     """Of each text its tokens, those of it framed, and those of a prompt."""
-    build = [sys.executable, str(BUILD), "sdk-core", "--class-path"]
-    path = subprocess.run(build, check=True, capture_output=True, text=True).stdout.strip()
     done = subprocess.run(
-        ["java", "-cp", path, "dev.hetlora.batching.EncodeLinesKt", str(tokenizer_file)],
+        command("batching.EncodeLinesKt", tokenizer_file),
         input="".join(json.dumps(text) + "\n" for text in texts),
         check=True,
         capture_output=True,

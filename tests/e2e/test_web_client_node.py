@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 from collections.abc import Mapping
@@ -11,22 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from e2e_fleet import TinyFleet, wait_until
+from e2e_fleet import TinyFleet, assert_is_merge, wait_until
 from web_client import WEB, built_program
 
 from benchmarks.fleet import POPULATION
 from hetlora.adapter import Adapter
-from hetlora.algebra import delta_norm, zero_pad
 from hetlora.bundle import Bundle
 from hetlora.messages.device import TrainingSettings
-from hetlora.messages.management import RunStatus
 from hetlora.states import AssignmentState, EvaluationState, RunState
-from hetlora.tensors import adapter_from_bytes
 
 pytestmark = pytest.mark.slow
 
 STEPS = 3
-RELATIVE_TOLERANCE = 1e-6  # the result is float32, the reference float64
 
 
 def page(fleet: TinyFleet, options: Mapping[str, object], program: str = "device") -> list[dict[str, Any]]:
@@ -46,36 +41,12 @@ def page(fleet: TinyFleet, options: Mapping[str, object], program: str = "device
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def updates(fleet: TinyFleet) -> dict[str, Adapter]:
-    """The updates that the service has, by digest."""
-    spec = fleet.bundle.manifest.adapter
-    files = [path for path in (fleet.service.data_dir / "updates").rglob("*") if path.is_file()]
-    contents = [path.read_bytes() for path in files]
-    return {hashlib.sha256(data).hexdigest(): adapter_from_bytes(data, spec) for data in contents}
-
-
 def check_toy(update: Adapter) -> None:
     """Each step n moves the i-th number of lora_B, which began as zero, by n (i % 5 + 1) / 1024."""
     moved = sum(range(1, STEPS + 1)) / 1024
     for _, factors in update:
         places = np.arange(factors.lora_B.size).reshape(factors.lora_B.shape)
         np.testing.assert_array_equal(factors.lora_B, moved * (places % 5 + 1))
-
-
-def check_merged(fleet: TinyFleet, run: RunStatus, sent: list[Adapter]) -> None:
-    """The new adapter is the mean of both, zero-padded, by the norms of their products."""
-    assert run.adapter_version is not None
-    spec = fleet.bundle.manifest.adapter
-    merged = adapter_from_bytes(fleet.operator.adapter_bytes(run.adapter_version), spec)
-    norms = [delta_norm(update) for update in sent]
-    padded = [zero_pad(update, spec.max_rank) for update in sent]
-    for name, factors in merged.factors.items():
-        for part in ("lora_A", "lora_B"):
-            expected = sum(
-                norm / sum(norms) * getattr(update.factors[name], part).astype(np.float64)
-                for norm, update in zip(norms, padded, strict=True)
-            )
-            np.testing.assert_allclose(getattr(factors, part), expected, rtol=RELATIVE_TOLERANCE, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -103,10 +74,10 @@ def test_page_and_python_device_share_a_round_and_both_updates_are_merged(
     accepted = {status.device_id: status for status in fleet.in_state(run, AssignmentState.ACCEPTED)}
     assert len(accepted) == 2
     assert accepted[told[-1]["device"]].rank == 2
-    sent = updates(fleet)
+    sent = fleet.updates()
     assert len(sent) == 2
     check_toy(sent[told[-1]["report"]["update"]["sha256"]])
-    check_merged(fleet, finished, list(sent.values()))
+    assert_is_merge(fleet.committed(finished.adapter_version), sent.values())
 
 
 def test_page_and_python_devices_send_the_same_scores_of_the_same_examples(

@@ -87,3 +87,22 @@ def test_what_a_device_loads_is_pinned_and_a_part_of_what_its_extra_asks_for() -
         for one in (*project["dependencies"], *project["optional-dependencies"]["edge"])
     }
     assert asked <= bare <= pinned
+
+
+def headings_of(page: Path) -> set[str]:
+    """The names by which links lead to the headings of a page."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in found}
+
+
+def test_every_link_between_documents_leads_to_a_file_and_a_heading() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "android_demo" / "README.md"]
+    lost = []
+    for page in pages:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            file, _, heading = link.partition("#")
+            target = page.parent / file if file else page
+            if ":" in link or (target.exists() and (not heading or heading in headings_of(target))):
+                continue
+            lost.append(f"{page.relative_to(ROOT)}: {link}")
+    assert lost == []
