@@ -63,7 +63,7 @@ export class EdgeClient {
     const identity = await openIdentity(database, options.locks);
     const enrolment = enrolmentOf(options, identity.publicKey);
     const surroundings = options.surroundings ?? browserSurroundings(stop);
-    const { transport, downloads, bundles } = fetching(
+    const { transport, downloads, adapters, bundles } = fetching(
       { ...options, surroundings }, identity, async () => (await options.capabilities()).disk_free_bytes,
     );
     const equipment: Equipment = {
@@ -73,7 +73,7 @@ export class EdgeClient {
       bundles,
       assignments: new AssignmentStore(database),
       evaluations: new EvaluationTries(database, () => surroundings.clock()),
-      adapters: new Adapters(database),
+      adapters,
       trainer: options.trainer,
       capabilities: options.capabilities,
       conditions: options.conditions ?? new DeviceConditions(),
@@ -105,7 +105,9 @@ export function openAnswers(options: AnswerOptions): Answers {
 function fetching(options: FetchingOptions, identity: Identity, freeBytes: () => Promise<number>) {
   const transport = new Transport(options.serviceUrl, identity, options.surroundings);
   const downloads = new Downloads(transport, options.database);
-  return { transport, downloads, bundles: new Bundles(options.database, downloads, freeBytes) };
+  const adapters = new Adapters(options.database);
+  const needed = async () => (await adapters.rounds()).map((round) => round.bundle);
+  return { transport, downloads, adapters, bundles: new Bundles(options.database, downloads, freeBytes, needed) };
 }
 
 function enrolmentOf(options: ClientOptions, publicKey: string): EnrolRequest {

@@ -1,17 +1,21 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { sha256Of } from "../src/bytes";
 import { MemoryDatabase } from "../src/database/memory";
 import { HetloraError } from "../src/errors/errors";
+import { readManifest } from "../src/messages/manifest";
 import { Bundles } from "../src/transport/bundles";
 import { Downloads } from "../src/transport/downloads";
+import { literalText } from "./contractFiles";
 import { line, OBJECT, REF, SHA256, whole } from "./line";
 
 /** A browser that does not tell how much it would keep. */
 const endless = async () => Infinity;
+const nothing = async () => [];
 
 test("a file that rotted in the database is fetched anew", async () => {
   const own = await line(whole);
-  const bundles = new Bundles(own.database, own.downloads, endless);
+  const bundles = new Bundles(own.database, own.downloads, endless, nothing);
   const manifest = { files: { "base.bin": REF } } as any;
   await bundles.file(manifest, "base.bin");
   assert.deepEqual([await bundles.missingBytes(manifest, ["base.bin"]), own.requests.length], [0, 1]);
@@ -26,7 +30,7 @@ test("a file is kept in the write that removes its download", async () => {
   const writes: string[][] = [];
   const write = own.database.write.bind(own.database);
   own.database.write = (changes) => (writes.push([...changes.keys()]), write(changes));
-  await new Bundles(own.database, own.downloads, endless).fetch({ files: { "base.bin": REF } } as any, ["base.bin"]);
+  await new Bundles(own.database, own.downloads, endless, nothing).fetch({ files: { "base.bin": REF } } as any, ["base.bin"]);
   const last = writes.at(-1)!;
   assert.ok(last.includes(`object/${SHA256}`) && last.includes(`download/${SHA256}/00000000`));
 });
@@ -44,7 +48,7 @@ test("for room that lacks other bundles go, and where that is not enough the dis
     await write(changes);
   };
   await full.write(new Map([["object/of-another-bundle", new Uint8Array(2 * 2 ** 20)]]));
-  const bundles = new Bundles(full, new Downloads(own.transport, full), endless);
+  const bundles = new Bundles(full, new Downloads(own.transport, full), endless, nothing);
   await bundles.fetch({ files: { "base.bin": REF } } as any, ["base.bin"]);
   assert.deepEqual(await full.keys("object/"), [`object/${SHA256}`]);
   await full.write(new Map([[`object/${SHA256}`, undefined]]));
@@ -58,10 +62,43 @@ test("room is made before a fetch, and no bundle goes where all would not be eno
   await own.database.write(new Map([["object/of-another-bundle", other]]));
   // Three MiB, and as much again for the moment in which pieces become a file.
   const room = (freeBytes: number) =>
-    new Bundles(own.database, own.downloads, async () => freeBytes).makeRoom({ files: { "base.bin": REF } } as any, ["base.bin"]);
+    new Bundles(own.database, own.downloads, async () => freeBytes, nothing).makeRoom({ files: { "base.bin": REF } } as any, ["base.bin"]);
   await assert.rejects(room(5 * 2 ** 20 - 1), { code: "device_too_small" });
   await room(6 * 2 ** 20);
   assert.deepEqual(await own.database.keys("object/"), ["object/of-another-bundle"]);
   await room(5 * 2 ** 20);
   assert.deepEqual([await own.database.keys("object/"), own.requests.length], [[], 0]);
+});
+
+test("what a cut download has kept counts as here, and the leftovers of others go before any bundle does", async () => {
+  const own = await line(whole);
+  const MIB = 2 ** 20;
+  await own.database.write(new Map([
+    [`download/${SHA256}/00000000`, OBJECT.slice(0, 2 * MIB)],
+    ["download/of-another/00000000", new Uint8Array(MIB)],
+    ["object/of-another-bundle", new Uint8Array(MIB)],
+  ]));
+  const manifest = { files: { "base.bin": REF } } as any;
+  const bundles = (freeBytes: number) => new Bundles(own.database, own.downloads, async () => freeBytes, nothing);
+  assert.equal(await bundles(0).missingBytes(manifest, ["base.bin"]), MIB);
+  // One MiB that is missing, and three for the moment in which pieces become a file.
+  await bundles(4 * MIB).makeRoom(manifest, ["base.bin"]);
+  assert.equal((await own.database.keys("download/")).length, 2);
+  await bundles(3 * MIB).makeRoom(manifest, ["base.bin"]);
+  assert.deepEqual(await own.database.keys("download/"), [`download/${SHA256}/00000000`]);
+  assert.deepEqual(await own.database.keys("object/"), ["object/of-another-bundle"]);
+});
+
+test("a bundle whose adapter is kept stays where others go for room", async () => {
+  const own = await line(whole);
+  const manifestBytes = new TextEncoder().encode(literalText("manifest/manifest.json"));
+  const ref = { sha256: await sha256Of(manifestBytes), size_bytes: manifestBytes.length };
+  const { sha256 } = Object.values(readManifest(manifestBytes).files)[0]!;
+  const kept = [`object/${ref.sha256}`, `object/${sha256}`].sort();
+  const bytes = new Uint8Array(6 * 2 ** 20);
+  await own.database.write(new Map([[kept[0]!, bytes], [kept[1]!, bytes], ["object/of-another-bundle", bytes]]));
+  await own.database.write(new Map([[`object/${ref.sha256}`, manifestBytes]]));
+  await new Bundles(own.database, own.downloads, async () => 0, async () => [ref])
+    .makeRoom({ files: { "base.bin": REF } } as any, ["base.bin"]);
+  assert.deepEqual(await own.database.keys("object/"), kept);
 });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { HetloraError } from "../src/errors/errors";
 import { Downloads } from "../src/transport/downloads";
 import { cut, HEAD, line, OBJECT, REF, SHA256, whole, type Answer } from "./line";
 
@@ -101,4 +102,23 @@ test("what ends a download leaves what had come", async () => {
   };
   await assert.rejects(own.downloads.fetch(REF, "object"), { message: "no more" });
   assert.equal((await own.database.keys("download/")).length, 1);
+});
+
+test("a full database is offered what has come once more, and not with each piece", async () => {
+  const chunks = Array.from({ length: 48 }, (_, at) => OBJECT.slice(at * 2 ** 16, (at + 1) * 2 ** 16));
+  const streamed = () => new ReadableStream({
+    start(controller) {
+      chunks.forEach((chunk) => controller.enqueue(chunk));
+      controller.close();
+    },
+  });
+  const own = await line(() => new Response(streamed(), { headers: HEAD }));
+  let offered = 0;
+  own.database.write = async (changes) => {
+    for (const value of changes.values()) if (value instanceof Uint8Array) offered += value.length;
+    if (offered) throw new HetloraError("disk_full", "no more room");
+  };
+  const bytes = await own.downloads.fetch(REF, "base.bin", async () => undefined);
+  assert.deepEqual(bytes, OBJECT);
+  assert.equal(offered, 2 ** 20);
 });

@@ -22,6 +22,13 @@ export async function readBytes(database: Database, key: string): Promise<Uint8A
   return kept instanceof Uint8Array ? kept : undefined;
 }
 
+/** How many bytes are kept under some keys. */
+export async function bytesOf(database: Database, keys: readonly string[]): Promise<number> {
+  let bytes = 0;
+  for (const key of keys) bytes += (await readBytes(database, key))?.length ?? 0;
+  return bytes;
+}
+
 /** Stores something that work can do without; answers whether a database that is full, say, has taken it. */
 export async function storedIfRoom(write: () => Promise<void>): Promise<boolean> {
   try {

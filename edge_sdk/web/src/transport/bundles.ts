@@ -1,6 +1,6 @@
 // Bundles on the device: what it needs of them is fetched once, named by digest, checked before use.
 import { sha256Of } from "../bytes";
-import { readBytes, type Changes, type Database } from "../database/database";
+import { bytesOf, readBytes, type Changes, type Database } from "../database/database";
 import { HetloraError, isError } from "../errors/errors";
 import type { ObjectRef } from "../messages/common";
 import { MAX_MANIFEST_BYTES, readManifest, type Manifest } from "../messages/manifest";
@@ -10,11 +10,16 @@ const keyOf = (ref: ObjectRef): string => `object/${ref.sha256}`;
 
 /** Objects of bundles in the client's database, by digest; one that was damaged there is fetched again. */
 export class Bundles {
+  /** Those of which a manifest was read: they are small, and asked for again. */
+  private readonly manifests = new Set<string>();
+
   constructor(
     private readonly database: Database,
     private readonly downloads: Downloads,
     /** How much more the browser would keep, as far as it tells. */
     private readonly freeBytes: () => Promise<number>,
+    /** Manifests of bundles that stay, whatever room they take. */
+    private readonly needed: () => Promise<readonly ObjectRef[]>,
   ) {}
 
   /** The manifest alone: enough to choose a rank. Throws `bundle_invalid`, `body_too_large`, and as a download. */
@@ -25,6 +30,7 @@ export class Bundles {
         expected: `up to ${MAX_MANIFEST_BYTES} bytes`,
       });
     }
+    this.manifests.add(keyOf(ref));
     return readManifest(await this.object(ref, "manifest.json"));
   }
 
@@ -33,20 +39,23 @@ export class Bundles {
     return this.object(fileOf(manifest, path), path);
   }
 
-  /** What is missing of these files. */
+  /** What is missing of these files; what a download that was cut has brought is here. */
   async missingBytes(manifest: Manifest, paths: readonly string[]): Promise<number> {
-    return (await this.missing(manifest, paths)).reduce((sum, ref) => sum + ref.size_bytes, 0);
+    let bytes = 0;
+    for (const ref of await this.missing(manifest, paths)) {
+      bytes += Math.max(0, ref.size_bytes - (await this.downloads.keptBytes(ref)));
+    }
+    return bytes;
   }
 
   /**
-   * Has the browser hold what is missing of these files, if it can: where less is free, other bundles go for it,
-   * and none of them where all would not be enough. Throws `device_too_small` then.
+   * Has the browser hold what is missing of these files, if it can: where less is free, downloads that were cut go
+   * for it, and then other bundles; nothing does where all would not be enough. Throws `device_too_small` then.
    */
   async makeRoom(manifest: Manifest, paths: readonly string[]): Promise<void> {
-    const missing = await this.missing(manifest, paths);
-    const sizes = missing.map((ref) => ref.size_bytes);
+    const sizes = (await this.missing(manifest, paths)).map((ref) => ref.size_bytes);
     // The pieces of the last file that comes go in the write that keeps the whole of it.
-    const needed = sizes.reduce((sum, size) => sum + size, 0) + Math.max(0, ...sizes);
+    const needed = (await this.missingBytes(manifest, paths)) + Math.max(0, ...sizes);
     const free = await this.freeBytes();
     if (needed > free) await this.dropOthers(paths.map((path) => fileOf(manifest, path)), free, needed, "device_too_small");
   }
@@ -74,13 +83,7 @@ export class Bundles {
   }
 
   private async freeAfter(removed: Changes): Promise<number> {
-    return (await this.freeBytes()) + (await this.bytesOf([...removed.keys()]));
-  }
-
-  private async bytesOf(keys: readonly string[]): Promise<number> {
-    let bytes = 0;
-    for (const key of keys) bytes += (await readBytes(this.database, key))?.length ?? 0;
-    return bytes;
+    return (await this.freeBytes()) + (await bytesOf(this.database, [...removed.keys()]));
   }
 
   private async missing(manifest: Manifest, paths: readonly string[]): Promise<ObjectRef[]> {
@@ -88,20 +91,39 @@ export class Bundles {
     return paths.map((path) => fileOf(manifest, path)).filter((ref) => !kept.has(keyOf(ref)));
   }
 
-  /** Removes all but these. Throws `code`, and removes nothing, where that would not give what is needed. */
+  /**
+   * Removes what is left of other downloads and, where that is not enough, other bundles, but for those that are
+   * needed. Throws `code`, and removes nothing, where that would not give what is needed.
+   */
   private async dropOthers(
     refs: readonly ObjectRef[], freeBytes: number, neededBytes: number, code: "disk_full" | "device_too_small",
   ): Promise<void> {
-    const own = new Set(refs.map(keyOf));
-    const others = (await this.database.keys("object/")).filter((key) => !own.has(key));
-    const bytes = freeBytes + (await this.bytesOf(others));
+    const leftovers = await this.downloads.leftovers(refs);
+    const withLeftovers = freeBytes + (await bytesOf(this.database, leftovers));
+    const stay = new Set([...refs.map(keyOf), ...this.manifests, ...(await this.neededKeys())]);
+    const others = (await this.database.keys("object/")).filter((key) => !stay.has(key));
+    const bytes = withLeftovers + (await bytesOf(this.database, others));
     if (bytes < neededBytes) {
       throw new HetloraError(code, "this browser has no room for the bundle", {
         got: `${bytes} bytes, with those of other bundles`,
         expected: `${neededBytes} bytes`,
       });
     }
-    await this.database.write(new Map(others.map((key) => [key, undefined])));
+    // A browser that refused bytes has less than it tells.
+    const isEnough = code === "device_too_small" && withLeftovers >= neededBytes;
+    const gone = isEnough ? leftovers : [...leftovers, ...others];
+    await this.database.write(new Map(gone.map((key) => [key, undefined])));
+  }
+
+  /** Of bundles that stay: their manifests and, where these are here, all that they list. */
+  private async neededKeys(): Promise<string[]> {
+    const keys = [];
+    for (const ref of await this.needed()) {
+      const kept = await readBytes(this.database, keyOf(ref));
+      const files = kept && (await sha256Of(kept)) === ref.sha256 ? Object.values(readManifest(kept).files) : [];
+      keys.push(keyOf(ref), ...files.map(keyOf));
+    }
+    return keys;
   }
 
   private async object(ref: ObjectRef, name: string): Promise<Uint8Array> {

@@ -1,6 +1,6 @@
 // Objects from the service: resumed where they were cut, verified before anybody reads them.
 import { joined, sha256Of, verifyDigest } from "../bytes";
-import { readBytes, type Changes, type Database } from "../database/database";
+import { bytesOf, readBytes, type Changes, type Database } from "../database/database";
 import { HetloraError, isError } from "../errors/errors";
 import type { ObjectRef } from "../messages/common";
 import { LineFault, noService, piecesOf } from "./answers";
@@ -49,6 +49,17 @@ export class Downloads {
   /** Removes what is kept of downloads that were cut off. */
   async dropLeftovers(): Promise<void> {
     await this.database.write(await this.removal("download/"));
+  }
+
+  /** What a download that was cut has kept of an object, in bytes. */
+  async keptBytes(ref: ObjectRef): Promise<number> {
+    return bytesOf(this.database, await this.database.keys(prefixOf(ref)));
+  }
+
+  /** The keys of what is kept of downloads, but of these. */
+  async leftovers(but: readonly ObjectRef[]): Promise<string[]> {
+    const own = but.map(prefixOf);
+    return (await this.database.keys("download/")).filter((key) => !own.some((prefix) => key.startsWith(prefix)));
   }
 
   private async drop(ref: ObjectRef): Promise<void> {
@@ -117,6 +128,8 @@ const prefixOf = (ref: ObjectRef): string => `download/${ref.sha256}/`;
 class Arrival {
   /** The most that was here at any time, also before it began anew. */
   mostBytes = 0;
+  /** Whether the database took no more: what comes after that is offered to it once, at the end. */
+  private isFull = false;
 
   private constructor(
     private readonly ref: ObjectRef,
@@ -141,6 +154,7 @@ class Arrival {
   async add(piece: Uint8Array, database: Database): Promise<void> {
     this.pieces.push(piece);
     this.mostBytes = Math.max(this.mostBytes, this.size);
+    if (this.isFull) return;
     const unkept = this.pieces.slice(this.keptPieces).reduce((sum, own) => sum + own.length, 0);
     if (unkept >= KEPT_PIECE_BYTES) await this.keep(database);
   }
@@ -155,6 +169,7 @@ class Arrival {
       this.keptPieces++;
     } catch (error) {
       if (!isError(error, "disk_full")) throw error;
+      this.isFull = true;
     }
   }
 
