@@ -8,7 +8,6 @@ import dev.hetlora.conditions.DeviceConditions
 import dev.hetlora.examples.ExampleStore
 import dev.hetlora.folder.FolderFiles
 import dev.hetlora.ort.OrtTrainers
-import dev.hetlora.planning.PlannedRanks
 import dev.hetlora.planning.Planner
 import dev.hetlora.planning.RankChoice
 import dev.hetlora.planning.boundInWords
@@ -98,11 +97,9 @@ class DeviceWork private constructor(private val context: Context) {
             Membership(preferences.population, preferences.enrolmentToken.ifEmpty { null }),
             files,
             OrtTrainers(examples),
-            PlannedRanks(
-                { probe.report() }, { examples.count().toLong() }, conditions::reservedBytes, onPlanned = ::explain,
-            ),
             capabilities = { probe.report() },
             circumstances = conditions,
+            onPlanned = ::explain,
             onEvent = ::show,
         )
     }

@@ -5,9 +5,11 @@ import dev.hetlora.adapters.StoredAdapter
 import dev.hetlora.bundle.BundleCache
 import dev.hetlora.folder.DeviceFiles
 import dev.hetlora.messages.EvaluationReport
+import dev.hetlora.messages.ObjectRef
 import dev.hetlora.messages.Offer
 import dev.hetlora.messages.Receipt
 import dev.hetlora.messages.Report
+import dev.hetlora.messages.TaskKind
 import dev.hetlora.planning.Corrections
 import dev.hetlora.planning.RankChoice
 import dev.hetlora.transport.DeviceService
@@ -53,7 +55,17 @@ class Equipment(
     val watch: Watch,
     val timer: () -> Double,
     val onEvent: (Event) -> Unit,
-)
+) {
+    /** Whether the work of an offer is scored on what the device holds out, before and after. */
+    internal fun scores(offer: Offer): Boolean =
+        offer.kind == TaskKind.TRAIN && offer.training.evaluate && (trainers.heldOut?.exampleCount ?: 0) > 0
+
+    /** A bundle of an offer as it is to be worked with now; its tokenizer was not asked. */
+    internal fun offered(offer: Offer, ref: ObjectRef, work: LocalWork): OfferedBundle {
+        val missingBytes = bundles.missingBytes(ref, work::filesOf)
+        return OfferedBundle(ref, bundles.manifest(ref), work.exampleCount, scores(offer), missingBytes)
+    }
+}
 
 /** The most memory that this process had so far, in bytes; 0 where the system does not tell. */
 fun peakMemoryBytes(): Long = try {

@@ -11,6 +11,7 @@ import dev.hetlora.messages.StartRequest
 import dev.hetlora.messages.TrainingSettings
 import dev.hetlora.planning.Bound
 import dev.hetlora.planning.Forecast
+import dev.hetlora.planning.Planner
 import dev.hetlora.planning.RankChoice
 import dev.hetlora.planning.StepPlan
 import dev.hetlora.tensors.Adapter
@@ -78,10 +79,22 @@ class Rounds(val service: FakeService = FakeService()) : AutoCloseable {
         clock: () -> Double = { System.currentTimeMillis() / 1000.0 },
         onEvent: (Event) -> Unit = {},
         circumstances: Circumstances = AnyTime,
-        chooser: RankChooser = RankChooser { _, _ -> fixedRank(rank, 16, 4) },
     ) = DeviceClient(
-        service.url, Membership("fleet", "token"), files, trainers, chooser, { GIVEN },
+        service.url, Membership("fleet", "token"), files, trainers, { GIVEN },
         circumstances, connections, clock = clock, random = Shortest, onEvent = onEvent,
+        chooser = { _, _ -> fixedRank(rank, 16, 4) },
+    )
+
+    /** A device that plans. */
+    fun planning(
+        files: DeviceFiles,
+        trainers: LocalTrainers,
+        capabilities: CapabilityReport = GIVEN,
+        circumstances: Circumstances = AnyTime,
+        onPlanned: (Planner, RankChoice) -> Unit = { _, _ -> },
+    ) = DeviceClient(
+        service.url, Membership("fleet", "token"), files, trainers, { capabilities },
+        circumstances, testConnections(), random = Shortest, onPlanned = onPlanned,
     )
 
     private fun plan(offer: Offer, request: StartRequest): Plan {
