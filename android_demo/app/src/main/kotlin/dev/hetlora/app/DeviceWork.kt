@@ -91,13 +91,12 @@ class DeviceWork private constructor(private val context: Context) {
         val conditions = DeviceConditions(
             asked, sources, isMetered = { sources.isMetered }, isIdle = { sources.isIdle },
         )
-        val probe = SystemProbe(folder, sources)
         return DeviceClient(
             preferences.serviceUrl,
             Membership(preferences.population, preferences.enrolmentToken.ifEmpty { null }),
             files,
             OrtTrainers(examples),
-            capabilities = { probe.report() },
+            SystemProbe(folder, sources),
             circumstances = conditions,
             onPlanned = ::explain,
             onEvent = ::show,

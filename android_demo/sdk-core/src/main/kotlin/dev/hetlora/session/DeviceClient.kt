@@ -2,10 +2,10 @@ package dev.hetlora.session
 
 import dev.hetlora.adapters.Adapters
 import dev.hetlora.bundle.BundleCache
+import dev.hetlora.bundle.BundleFiles
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.folder.DeviceFiles
-import dev.hetlora.messages.CapabilityReport
 import dev.hetlora.messages.CheckIn
 import dev.hetlora.messages.CheckInAnswer
 import dev.hetlora.messages.Conditions
@@ -16,6 +16,7 @@ import dev.hetlora.planning.Corrections
 import dev.hetlora.planning.PlannedRanks
 import dev.hetlora.planning.Planner
 import dev.hetlora.planning.RankChoice
+import dev.hetlora.probe.Capabilities
 import dev.hetlora.transport.DEFAULT_PART_BYTES
 import dev.hetlora.transport.DeviceService
 import dev.hetlora.transport.Downloads
@@ -54,7 +55,7 @@ class DeviceClient(
     private val membership: Membership,
     private val files: DeviceFiles,
     private val trainers: LocalTrainers,
-    private val capabilities: () -> CapabilityReport,
+    private val capabilities: Capabilities,
     circumstances: Circumstances = AnyTime,
     connections: HttpConnections = UrlConnections(),
     uploadPartBytes: Int = DEFAULT_PART_BYTES,
@@ -77,15 +78,19 @@ class DeviceClient(
     val deviceId: String get() = transport.identity.deviceId
 
     /** The adapters that rounds left on this device. */
-    val adapters = Adapters(files)
+    val adapters: Adapters
 
     init {
-        val downloads = Downloads(transport, files, timer = timer, mayGoOn = watch::check)
+        val bundleFiles = BundleFiles(files)
+        adapters = Adapters(files, bundleFiles)
+        val downloads = Downloads(
+            transport, files, timer = timer, mayGoOn = watch::check, onRate = capabilities::noteDownload,
+        )
         val corrections = Corrections(files, clock)
         tools = Equipment(
             DeviceService(transport), downloads, Uploads(transport, uploadPartBytes),
-            BundleCache(files, downloads, adapters::bundleDigests), files, kept.second, adapters, trainers,
-            chooser ?: PlannedRanks(capabilities, circumstances, corrections, trainers.threads, onPlanned),
+            BundleCache(files, downloads, bundleFiles, adapters::bundleDigests), files, kept.second, adapters, trainers,
+            chooser ?: PlannedRanks(capabilities::report, circumstances, corrections, trainers.threads, onPlanned),
             corrections, watch, timer, onEvent,
         )
     }
@@ -165,7 +170,7 @@ class DeviceClient(
 
     private fun checkedIn(): CheckInAnswer {
         val request = CheckIn(
-            PROTOCOL_VERSIONS.last(), SDK_VERSION, membership.population, capabilities(), trainers.exampleCount,
+            PROTOCOL_VERSIONS.last(), SDK_VERSION, membership.population, capabilities.report(), trainers.exampleCount,
             trainers.heldOut?.exampleCount ?: 0,
         )
         val enrolment = EnrolRequest(

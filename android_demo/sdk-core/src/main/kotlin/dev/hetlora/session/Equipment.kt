@@ -15,8 +15,6 @@ import dev.hetlora.planning.RankChoice
 import dev.hetlora.transport.DeviceService
 import dev.hetlora.transport.Downloads
 import dev.hetlora.transport.Uploads
-import java.io.File
-import java.io.IOException
 
 /** What an app may be told while a visit goes on, for a progress bar or a log. */
 sealed class Event {
@@ -65,14 +63,6 @@ class Equipment(
         val missingBytes = bundles.missingBytes(ref, work::filesOf)
         return OfferedBundle(ref, bundles.manifest(ref), work.exampleCount, scores(offer), missingBytes)
     }
-}
-
-/** The most memory that this process had so far, in bytes; 0 where the system does not tell. */
-fun peakMemoryBytes(): Long = try {
-    val told = File("/proc/self/status").readLines().firstOrNull { it.startsWith("VmHWM:") }
-    told?.filter { it.isDigit() }?.toLongOrNull()?.let { it * 1024 } ?: 0
-} catch (error: IOException) {
-    0
 }
 
 /** Put in use what the last round left, unless that was done. */

@@ -7,6 +7,7 @@ import dev.hetlora.messages.ObjectRef
 import dev.hetlora.messages.Offer
 import dev.hetlora.messages.Report
 import dev.hetlora.planning.IMAGE_CLASSIFICATION
+import dev.hetlora.probe.LinuxProcessMemory
 import dev.hetlora.tensors.Adapter
 import dev.hetlora.tensors.Matrix
 import dev.hetlora.tensors.privateFactorsToBytes
@@ -116,7 +117,7 @@ class TrainingAssignment(offer: Offer, tools: Equipment) : Assignment(offer, too
         firstLoss = trained.firstLoss,
         lastLoss = trained.lastLoss,
         trainingSeconds = trained.seconds,
-        peakMemoryBytes = peakMemoryBytes(),
+        peakMemoryBytes = LinuxProcessMemory.peakBytes() ?: 0,
         downloadedBytes = terms.downloadedBytes,
     )
 

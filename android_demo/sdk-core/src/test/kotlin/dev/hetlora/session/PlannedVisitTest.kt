@@ -7,6 +7,7 @@ import dev.hetlora.messages.TrainingSettings
 import dev.hetlora.planning.NODE_BYTES
 import dev.hetlora.planning.Planner
 import dev.hetlora.planning.RankChoice
+import dev.hetlora.probe.Capabilities
 import org.junit.Assert.assertEquals
 import org.junit.Test
 
@@ -53,6 +54,21 @@ class PlannedVisitTest : WithRounds() {
             assertEquals(Outcome.ACCEPTED, visit(ToyTrainers()).outcome)
         }
         assertEquals(listOf("a training graph".length.toLong(), 0L), planned.map { it.second.forecast.bundleBytes })
+    }
+
+    @Test
+    fun `the rate of a long download is noted by the probe`() {
+        val rates = mutableListOf<Double>()
+        val probe = object : Capabilities by Capabilities({ GIVEN }) {
+            override fun noteDownload(bytesPerSecond: Double) {
+                rates += bytesPerSecond
+            }
+        }
+        Rounds(graph = ByteArray(300_000)).use { own ->
+            own.offer()
+            assertEquals(Outcome.ACCEPTED, own.planning(files, ToyTrainers(), probe).runOnce().outcome)
+        }
+        assertEquals(1, rates.size)
     }
 
     @Test

@@ -14,6 +14,7 @@ import dev.hetlora.planning.Forecast
 import dev.hetlora.planning.Planner
 import dev.hetlora.planning.RankChoice
 import dev.hetlora.planning.StepPlan
+import dev.hetlora.probe.Capabilities
 import dev.hetlora.tensors.Adapter
 import dev.hetlora.tensors.AdapterSpec
 import dev.hetlora.tensors.LoraFactors
@@ -49,13 +50,13 @@ val GIVEN = CapabilityReport(CapabilitySource.GIVEN, 2, 1L shl 32, 1L shl 31, 1e
 private val GRAPH = "a training graph".toByteArray()
 
 /** A fake service with rounds on a bundle of one module of 6 x 5, and devices that visit it. */
-class Rounds(val service: FakeService = FakeService()) : AutoCloseable {
+class Rounds(val service: FakeService = FakeService(), graph: ByteArray = GRAPH) : AutoCloseable {
     var adaptation = Adaptation()
     private val bundle: ObjectRef
 
     init {
-        val graph = service.put(GRAPH)
-        bundle = service.put(manifest("""{"sha256": "${graph.sha256}", "size_bytes": ${graph.sizeBytes}}"""))
+        val file = service.put(graph)
+        bundle = service.put(manifest("""{"sha256": "${file.sha256}", "size_bytes": ${file.sizeBytes}}"""))
         service.plan = ::plan
     }
 
@@ -89,11 +90,11 @@ class Rounds(val service: FakeService = FakeService()) : AutoCloseable {
     fun planning(
         files: DeviceFiles,
         trainers: LocalTrainers,
-        capabilities: CapabilityReport = GIVEN,
+        capabilities: Capabilities = Capabilities { GIVEN },
         circumstances: Circumstances = AnyTime,
         onPlanned: (Planner, RankChoice) -> Unit = { _, _ -> },
     ) = DeviceClient(
-        service.url, Membership("fleet", "token"), files, trainers, { capabilities },
+        service.url, Membership("fleet", "token"), files, trainers, capabilities,
         circumstances, testConnections(), random = Shortest, onPlanned = onPlanned,
     )
 

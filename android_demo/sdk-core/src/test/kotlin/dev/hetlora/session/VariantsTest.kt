@@ -80,7 +80,7 @@ class VariantsTest {
         onPlanned: (Planner) -> Unit = {},
     ): Visit {
         val capabilities = GIVEN.copy(source = source, memoryAvailableBytes = megabytes * MB)
-        return rounds.planning(files, trainers, capabilities) { planner, _ -> onPlanned(planner) }.runOnce()
+        return rounds.planning(files, trainers, { capabilities }) { planner, _ -> onPlanned(planner) }.runOnce()
     }
 
     private fun fetched(ref: ObjectRef) = service.requests.count { it == "GET /objects/${ref.sha256}" }

@@ -43,7 +43,7 @@ fun main(arguments: Array<String>) {
     val files = FolderFiles(File(folder))
     val store = ExampleStore(files, "examples")
     store.replaceAll(File(examples).readLines().map { it.split('\t') }.map { (text, label) -> Example(text, label) })
-    val probe = SystemProbe(File(folder))
+    val probe = SystemProbe(File(folder), trafficBytesPerRound = traffic.toLong())
     val conditions = DeviceConditions(Conditions(charging = true), isCharging = { File(charger).exists() })
     var accepted = 0
     val rotating = { client: DeviceClient, visit: Visit ->
@@ -58,7 +58,7 @@ fun main(arguments: Array<String>) {
             memberOf(population),
             files,
             SlowTrainers(OrtTrainers(store, threads = 1), stepMilliseconds.toLong()),
-            { probe.report(traffic.toLong()) },
+            probe,
             circumstances = conditions,
             connections = testConnections(),
             onEvent = onEvent,
