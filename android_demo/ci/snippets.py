@@ -31,6 +31,7 @@ OBJECTS: Final = """
 class Context(val filesDir: java.io.File)
 class BatteryManager(val isCharging: Boolean)
 class ConnectivityManager(val isActiveNetworkMetered: Boolean)
+object SystemClock { fun elapsedRealtime(): Long = 0 }
 class AndroidSources(val context: Context) : dev.hetlora.probe.Sources by dev.hetlora.probe.LinuxSources()
 """
 GIVEN: Final = """

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from hetlora import __version__
+
 ANDROID = Path(__file__).parents[3] / "android_demo"
 # As Gradle publishes them: of its wrapper 9.4.1, which fetches any version, and of the version it fetches.
 WRAPPER_SHA256 = "55243ef57851f12b070ad14f7f5bb8302daceeebc5bce5ece5fa6edb23e1145c"
@@ -68,6 +70,20 @@ def test_kotlin_and_its_serialization_are_of_the_same_versions(
     assert {each["version"]["ref"] for name, each in plugins.items() if "kotlin" in name} == {"kotlin"}
     for name in ("sdk-core", "trainer-ort", "app"):
         assert "alias(libs.plugins.kotlin.serialization)" in script(name)
+
+
+def test_all_clients_are_of_the_version_of_the_package() -> None:
+    root = ANDROID.parent
+    session = ANDROID / "sdk-core" / "src" / "main" / "kotlin" / "dev" / "hetlora" / "session"
+    sources = {
+        session / "DeviceClient.kt": 'SDK_VERSION = "(.+)"',
+        ANDROID / "app" / "build.gradle.kts": 'versionName = "(.+)"',
+        root / "edge_sdk" / "web" / "src" / "session" / "visitor.ts": 'SDK_VERSION = "(.+)"',
+        root / "edge_sdk" / "web" / "package.json": '^  "version": "(.+)"',
+        root / "pyproject.toml": '^version = "(.+)"',
+    }
+    for path, pattern in sources.items():
+        assert re.findall(pattern, path.read_text(), re.MULTILINE) == [__version__], path.name
 
 
 def test_both_compile_with_the_same_flags(ci: dict[str, ModuleType]) -> None:

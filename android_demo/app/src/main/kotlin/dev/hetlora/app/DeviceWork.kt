@@ -14,8 +14,6 @@ import dev.hetlora.journal.Journal
 import dev.hetlora.journal.JournalPage
 import dev.hetlora.journal.VisitRecord
 import dev.hetlora.ort.OrtTrainers
-import dev.hetlora.planning.Corrections
-import dev.hetlora.planning.PlannedRanks
 import dev.hetlora.planning.RankChoice
 import dev.hetlora.probe.SystemProbe
 import dev.hetlora.session.DeviceClient
@@ -136,16 +134,9 @@ class DeviceWork private constructor(private val context: Context) {
             Membership(preferences.population, preferences.enrolmentToken.ifEmpty { null }),
             files,
             OrtTrainers(examples, answers = true),
-            PlannedRanks(
-                { probe.report() },
-                { trained.count().toLong() },
-                conditions::reservedBytes,
-                heldOutCount = { heldOut.count().toLong() },
-                corrections = Corrections(files),
-                onPlanned = { planner, choice -> plans[choice] = planInWords(context, planner, choice) },
-            ),
-            capabilities = { probe.report() },
+            probe,
             circumstances = conditions,
+            onPlanned = { planner, choice -> plans[choice] = planInWords(context, planner, choice) },
             // Java's own clock stands still while the device sleeps, and a round does not.
             timer = { SystemClock.elapsedRealtime() / 1000.0 },
             onEvent = ::show,

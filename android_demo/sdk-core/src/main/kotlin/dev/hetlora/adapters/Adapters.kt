@@ -1,10 +1,12 @@
 package dev.hetlora.adapters
 
 import dev.hetlora.bundle.Bundle
+import dev.hetlora.bundle.BundleFiles
 import dev.hetlora.bundle.Manifest
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.folder.DeviceFiles
+import dev.hetlora.folder.unlessDiskIsFull
 import dev.hetlora.messages.EvaluationReport
 import dev.hetlora.messages.ObjectRef
 import dev.hetlora.messages.Offer
@@ -34,9 +36,9 @@ class AdapterInUse(val stored: StoredAdapter, val bundle: Bundle, val factors: M
  *
  * Safe to use from any thread, also during a visit. A model that is open stays as it was opened.
  */
-class Adapters(files: DeviceFiles) {
+class Adapters(files: DeviceFiles, bundleFiles: BundleFiles = BundleFiles(files)) {
     private val folder = AdapterFolder(files)
-    private val bundles = KeptBundles(files)
+    private val bundles = KeptBundles(files, bundleFiles)
 
     /**
      * Everything that is known of all of them.
@@ -92,7 +94,7 @@ class Adapters(files: DeviceFiles) {
         sent: WholeAdapter,
         trained: WholeAdapter,
         frozen: ByteArray?,
-    ) = unlessDiskIsFull("adapters_not_kept") {
+    ) = unlessDiskIsFull(logger, "event=adapters_not_kept") {
         val known = folder.index()
         try {
             val beside = frozen?.let(folder::put)
@@ -113,7 +115,7 @@ class Adapters(files: DeviceFiles) {
     @Synchronized
     internal fun adopt(): StoredAdapter? {
         var adopted: StoredAdapter? = null
-        unlessDiskIsFull("adoption_put_off") {
+        unlessDiskIsFull(logger, "event=adoption_put_off") {
             val known = folder.index()
             val next = known.decided()
             if (next != known) folder.write(next)
@@ -143,13 +145,6 @@ class Adapters(files: DeviceFiles) {
         throw HetloraException( // whole, and yet not of this bundle: no file of ours
             ErrorCode.ADAPTER_UNUSABLE, "the adapter does not fit its bundle", error.message, cause = error,
         )
-    }
-
-    private fun unlessDiskIsFull(event: String, action: () -> Unit) = try {
-        action()
-    } catch (error: HetloraException) {
-        if (!error.isA(ErrorCode.UNAVAILABLE)) throw error
-        logger.warning("event=$event error=$error")
     }
 
     private companion object {

@@ -2,23 +2,17 @@ package dev.hetlora.adapters
 
 import dev.hetlora.bundle.BUNDLES
 import dev.hetlora.bundle.Bundle
+import dev.hetlora.bundle.BundleFiles
 import dev.hetlora.bundle.MANIFEST_NAME
 import dev.hetlora.bundle.Manifest
 import dev.hetlora.bundle.parseManifest
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.folder.DeviceFiles
-import dev.hetlora.identity.sha256Of
 import dev.hetlora.messages.ObjectRef
 
-/**
- * Bundles as they lie on the device, for those who answer under an adapter: nothing is fetched, and nothing removed.
- *
- * A file is hashed when it is first used, and after that looked at by its size alone.
- */
-internal class KeptBundles(private val files: DeviceFiles) {
-    private val hashed = mutableSetOf<String>()
-
+/** Bundles as they lie on the device, for those who answer under an adapter: nothing is fetched, and nothing removed. */
+internal class KeptBundles(private val files: DeviceFiles, private val whole: BundleFiles) {
     /**
      * The bundle with these of its files.
      *
@@ -35,10 +29,7 @@ internal class KeptBundles(private val files: DeviceFiles) {
     }
 
     private fun check(path: String, ref: ObjectRef) {
-        val isRight = files.sizeBytes(path) == ref.sizeBytes &&
-            (path in hashed || sha256Of(files.file(path)) == ref.sha256)
-        if (!isRight) throw unusable(path.substringAfterLast('/')).also { hashed -= path }
-        hashed += path
+        if (!whole.holds(path, ref)) throw unusable(path.substringAfterLast('/'))
     }
 
     private fun unusable(name: String) = HetloraException(

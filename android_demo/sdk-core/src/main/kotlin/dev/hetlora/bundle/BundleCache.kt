@@ -4,7 +4,6 @@ import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.folder.DeviceFiles
 import dev.hetlora.messages.ObjectRef
-import dev.hetlora.identity.sha256Of
 import dev.hetlora.transport.Downloads
 import dev.hetlora.units.MIB
 import java.io.File
@@ -21,9 +20,9 @@ class Bundle(val manifest: Manifest, val digest: String, val folder: File)
 /**
  * Bundles by digest: what a device needs of them is fetched once, named by digest, and checked before use.
  *
- * A file is hashed when a process first uses it, and after that looked at by its size alone. One that fails is
- * fetched again. Where the disk has no room for a bundle, other downloads that were cut go, and then other bundles,
- * the one that was not used for longest first; none of it where all of it would not be enough.
+ * A file that fails the check, see [BundleFiles], is fetched again. Where the disk has no room for a bundle, other
+ * downloads that were cut go, and then other bundles, the one that was not used for longest first; none of it where
+ * all of it would not be enough.
  *
  * @param needed names the bundles that stay all the same, by digest.
  * @param freeBytes how much the disk of a folder has free.
@@ -31,11 +30,10 @@ class Bundle(val manifest: Manifest, val digest: String, val folder: File)
 class BundleCache(
     private val files: DeviceFiles,
     private val downloads: Downloads,
+    private val whole: BundleFiles = BundleFiles(files),
     private val needed: () -> Set<String> = { emptySet() },
     private val freeBytes: (File) -> Long = { it.usableSpace },
 ) {
-    private val hashed = mutableSetOf<String>()
-
     /**
      * The manifest alone: enough to choose a rank, before any large file is fetched.
      *
@@ -83,8 +81,8 @@ class BundleCache(
     fun missingBytes(ref: ObjectRef, wanted: (Manifest) -> Set<String>): Long =
         missing(ref, wanted).sumOf { (_, file) -> file.sizeBytes - downloads.arrivedBytes(file) }
 
-    /** Hash what is there of all bundles once more before its next use, as one turned out unusable. */
-    fun doubt() = hashed.clear()
+    /** See [BundleFiles.doubt]. */
+    fun doubt() = whole.doubt()
 
     private fun missing(ref: ObjectRef, wanted: (Manifest) -> Set<String>): List<Pair<String, ObjectRef>> {
         val manifest = manifest(ref)
@@ -100,15 +98,14 @@ class BundleCache(
     )
 
     private fun holds(path: String, ref: ObjectRef): Boolean {
-        val size = files.sizeBytes(path) ?: return false
-        val isRight = size == ref.sizeBytes && (path in hashed || sha256Of(files.file(path)) == ref.sha256)
-        if (isRight) hashed += path else files.remove(path).also { hashed -= path }
-        return isRight
+        if (whole.holds(path, ref)) return true
+        if (files.sizeBytes(path) != null) files.remove(path)
+        return false
     }
 
     private fun fetch(ref: ObjectRef, path: String, name: String) {
         downloads.fetch(ref, path, name)
-        hashed += path
+        whole.arrived(path)
     }
 
     private fun makeRoom(ref: ObjectRef, missing: List<ObjectRef>) {
@@ -121,7 +118,6 @@ class BundleCache(
         for (other in others) {
             if (hasRoom(wantedBytes)) return
             files.remove("$BUNDLES/$other")
-            hashed.removeAll { it.startsWith("$BUNDLES/$other/") }
         }
         checkRoom(wantedBytes)
     }

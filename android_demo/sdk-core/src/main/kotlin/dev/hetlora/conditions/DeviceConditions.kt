@@ -54,8 +54,8 @@ class DeviceConditions(
 
     override fun metered(ofRun: Conditions): String? = network(own) ?: network(ofRun)
 
-    /** The memory that is to stay free for others. */
-    fun reservedBytes(ofRun: Conditions): Long = maxOf(own.minFreeMemoryBytes ?: 0, ofRun.minFreeMemoryBytes ?: 0)
+    override fun reservedBytes(ofRun: Conditions): Long =
+        maxOf(own.minFreeMemoryBytes ?: 0, ofRun.minFreeMemoryBytes ?: 0)
 
     private fun unmetBy(asked: Conditions): String? =
         power(asked) ?: network(asked) ?: use(asked) ?: temperature(asked) ?: memory(asked) ?: time(asked)

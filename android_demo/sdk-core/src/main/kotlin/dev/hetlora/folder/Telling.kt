@@ -3,6 +3,7 @@ package dev.hetlora.folder
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import java.io.IOException
+import java.util.logging.Logger
 
 /**
  * Do something with files, and have what the system refuses told by its code.
@@ -26,4 +27,12 @@ internal inline fun <Result> uninterrupted(action: () -> Result): Result {
     } finally {
         if (wasInterrupted) Thread.currentThread().interrupt()
     }
+}
+
+/** Do what may also be left: what the disk does not take is logged, as this event. */
+internal inline fun unlessDiskIsFull(logger: Logger, event: String, action: () -> Unit) = try {
+    action()
+} catch (error: HetloraException) {
+    if (!error.isA(ErrorCode.UNAVAILABLE)) throw error
+    logger.warning("$event error=$error")
 }

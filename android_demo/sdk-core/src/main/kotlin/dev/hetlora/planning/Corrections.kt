@@ -4,6 +4,7 @@ import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.folder.DeviceFiles
 import dev.hetlora.folder.replace
+import dev.hetlora.folder.unlessDiskIsFull
 import dev.hetlora.messages.Real
 import dev.hetlora.messages.messageToBytes
 import dev.hetlora.messages.parseMessage
@@ -117,13 +118,11 @@ class Corrections(
     private fun forget(bundle: String, circumstances: String) =
         change { trials -> trials.filterNot { it.bundle == bundle && it.circumstances == circumstances } }
 
-    private fun change(next: (List<BegunTrial>) -> List<BegunTrial>) = try {
-        val told = read()
-        write(KeptCorrections(corrections = told.corrections, trials = next(told.trials)))
-    } catch (error: HetloraException) {
-        if (!error.isA(ErrorCode.UNAVAILABLE)) throw error
-        logger.warning("event=trial_not_noted error=$error")
-    }
+    private fun change(next: (List<BegunTrial>) -> List<BegunTrial>) =
+        unlessDiskIsFull(logger, "event=trial_not_noted") {
+            val told = read()
+            write(KeptCorrections(corrections = told.corrections, trials = next(told.trials)))
+        }
 
     private fun read(): KeptCorrections {
         if ((files.sizeBytes(FILE) ?: 0) !in 1..MOST_FILE_BYTES) return KeptCorrections()

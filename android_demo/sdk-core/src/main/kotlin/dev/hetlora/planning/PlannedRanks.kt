@@ -1,13 +1,11 @@
 package dev.hetlora.planning
 
-import dev.hetlora.bundle.Manifest
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.messages.CapabilityReport
 import dev.hetlora.messages.CapabilitySource
-import dev.hetlora.messages.Conditions
 import dev.hetlora.messages.Offer
-import dev.hetlora.messages.TaskKind
+import dev.hetlora.session.Circumstances
 import dev.hetlora.session.OfferedBundle
 import dev.hetlora.session.RankChooser
 import dev.hetlora.session.SDK_VERSION
@@ -17,25 +15,20 @@ import dev.hetlora.units.MIB
 /**
  * Takes each offer as the planner has it, in the memory of the moment.
  *
+ * A bundle that never ran here is tried before an offer is taken; but of capabilities given by hand, which stand for
+ * another device, nothing is tried.
+ *
  * @property capabilities of the device, as they are when an offer comes.
- * @property exampleCount that it trains on.
- * @property reservedBytes what is to stay free for others under a run's conditions.
+ * @property circumstances say what is to stay free for others.
+ * @property corrections what real steps of each bundle took over their forecast.
  * @property threads that training may use, null for all.
- * @property longestTokens of the device's examples where the session has not counted them; null is unknown.
- * @property heldOutCount examples that a round is scored on where the run asks for that, which takes a second graph.
- * @property corrections what real steps of each bundle took over their forecast; with it a bundle that never ran here
- *   is tried before an offer is taken. Without it, and of capabilities given by hand, which stand for another device,
- *   nothing is tried.
  * @property onPlanned told how an offer could be taken, and by what: [boundInWords] and [concessions] say why.
  */
 class PlannedRanks(
     private val capabilities: () -> CapabilityReport,
-    private val exampleCount: () -> Long,
-    private val reservedBytes: (ofRun: Conditions) -> Long = { it.minFreeMemoryBytes ?: 0 },
+    private val circumstances: Circumstances,
+    private val corrections: Corrections,
     private val threads: Int? = null,
-    private val longestTokens: () -> Int? = { null },
-    private val heldOutCount: () -> Long = { 0 },
-    private val corrections: Corrections? = null,
     private val onPlanned: (Planner, RankChoice) -> Unit = { _, _ -> },
 ) : RankChooser {
     override fun choose(offer: Offer, bundle: OfferedBundle): RankChoice {
@@ -44,18 +37,17 @@ class PlannedRanks(
     }
 
     override fun trial(offer: Offer, bundle: OfferedBundle): StepPlan? {
-        val planner = plannerOf(offer, bundle.manifest)
-        if (corrections == null || planner.isGiven || known(planner, bundle) != null) return null
-        corrections.checkMayTry(bundle.ref.sha256, circumstances(planner))
+        val planner = plannerOf(offer, bundle)
+        if (planner.isGiven || known(planner, bundle) != null) return null
+        corrections.checkMayTry(bundle.ref.sha256, circumstancesOf(planner))
         return planTrial(planner)
     }
 
     override fun tryOut(offer: Offer, bundle: OfferedBundle, step: StepPlan, steps: () -> StepsTaken?) {
-        val planner = plannerOf(offer, bundle.manifest)
+        val planner = plannerOf(offer, bundle)
         val forecast = trialForecast(planner, step)
-        val kept = checkNotNull(corrections) { "a trial that nobody asked for" }
         val taken = try {
-            kept.trying(bundle.ref.sha256, circumstances(planner), steps)
+            corrections.trying(bundle.ref.sha256, circumstancesOf(planner), steps)
         } catch (error: OutOfMemoryError) {
             throw HetloraException(
                 ErrorCode.DEVICE_TOO_SMALL,
@@ -67,41 +59,41 @@ class PlannedRanks(
         }
         // Also where it makes the device decline, which then loads no model to find that out again.
         val correction = taken?.let { correctionOf(it, forecast) } ?: UNCORRECTED
-        kept.keep(bundle.ref.sha256, circumstances(planner), correction)
+        corrections.keep(bundle.ref.sha256, circumstancesOf(planner), correction)
     }
 
     override fun rowsAsAgreed(offer: Offer, bundle: OfferedBundle, agreed: Terms): Int =
         minOf(agreed.microBatch, corrected(offer, bundle).rowsFor(agreed.rank, agreed.tokens))
 
-    /** The arithmetic of an offer on this device as it is now, for an app that shows what it could afford. */
-    fun plannerOf(offer: Offer, manifest: Manifest): Planner {
+    /** The arithmetic of an offer on this device as it is now. */
+    internal fun plannerOf(offer: Offer, bundle: OfferedBundle): Planner {
         val now = capabilities()
         // What is left once others have what is theirs: or the first step would take it.
-        val left = maxOf(0, now.memoryAvailableBytes - reservedBytes(offer.conditions))
+        val left = maxOf(0, now.memoryAvailableBytes - circumstances.reservedBytes(offer.conditions))
         return Planner(
             now.copy(memoryAvailableBytes = left),
-            manifest.plannable,
+            bundle.manifest.plannable,
             offer,
-            exampleCount(),
-            threads = threads,
-            longestTokens = longestTokens(),
-            scores = offer.kind == TaskKind.TRAIN && offer.training.evaluate && heldOutCount() > 0,
+            bundle.exampleCount,
+            threads,
+            longestTokens = bundle.longestTokens,
+            bundleBytes = bundle.missingBytes,
+            scores = bundle.scores,
         )
     }
 
     /** With what real steps said, as far as that is believed still. */
     private fun corrected(offer: Offer, bundle: OfferedBundle): Planner {
-        val uncounted = plannerOf(offer, bundle.manifest)
-        val planner = uncounted.copy(longestTokens = bundle.longestTokens ?: uncounted.longestTokens)
+        val planner = plannerOf(offer, bundle)
         val correction = if (planner.isGiven) null else known(planner, bundle)
         return if (correction == null) planner else planner.copy(correction = correction)
     }
 
     private fun known(planner: Planner, bundle: OfferedBundle): Correction? =
-        corrections?.of(bundle.ref.sha256, circumstances(planner))
+        corrections.of(bundle.ref.sha256, circumstancesOf(planner))
 
     /** What a correction depends on beside the bundle; to other sizes and ranks of that it carries over. */
-    private fun circumstances(planner: Planner): String =
+    private fun circumstancesOf(planner: Planner): String =
         with(planner.capabilities) { listOf(SDK_VERSION, architecture, cores, threads).toString() }
 }
 

@@ -58,13 +58,11 @@ fun interface NetworkSource {
 /**
  * What a device does in a second, measured when it is asked; null is unknown.
  *
- * Products are of float32 on one core; memory is read and written together by one core; what is written to the
- * disk is safe there.
+ * Products are of float32 on one core; memory is read and written together by one core.
  */
 interface RateSource {
     fun matmulFlopsPerSecond(): Double?
     fun memoryBandwidthBytesPerSecond(): Double?
-    fun diskWriteBytesPerSecond(): Double?
 }
 
 /** All sources of one device. */

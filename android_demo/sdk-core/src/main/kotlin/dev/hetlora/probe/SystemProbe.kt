@@ -4,6 +4,7 @@ import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.messages.CapabilityReport
 import dev.hetlora.messages.CapabilitySource
+import dev.hetlora.session.SDK_VERSION
 import java.io.File
 import java.math.BigDecimal
 import java.math.MathContext
@@ -15,33 +16,30 @@ private const val DOWNLOAD = "download"
  * What a device can do, for the planner and the service: of the moment, but for rates, which are kept for a day.
  *
  * @property folder of the device: its disk is looked at.
- * @property matmulSource what tells of products in the place of [rates], such as the runtime that trains: plain
- *   Kotlin multiplies more slowly than that.
+ * @property trafficBytesPerRound what adapters may take over the network; nobody can measure that.
  */
 class SystemProbe(
     private val folder: File,
     private val sources: Sources = LinuxSources(),
     private val cache: RateCache = RateCache(File(folder, "rates.json")),
-    private val rates: RateSource = MeasuredRates(folder, sources),
-    private val matmulSource: () -> Double? = rates::matmulFlopsPerSecond,
-    private val version: String = "",
-) {
+    private val rates: RateSource = MeasuredRates(sources),
+    private val trafficBytesPerRound: Long? = null,
+) : Capabilities {
     /**
      * What the service is told, and the planner reckons with.
      *
      * A CPU quota counts as so many whole cores fewer, one of less than a core as a slower one. Rates that only
      * people read have two digits: with all of theirs they might name a device.
      *
-     * @param trafficBytesPerRound what adapters may take over the network; nobody can measure that.
      * @throws HetloraException `unavailable`: nothing is known of something that no plan can do without.
      */
-    fun report(trafficBytesPerRound: Long? = null): CapabilityReport {
+    override fun report(): CapabilityReport {
         val processor = needed(sources.processor(), "processor")
         val memory = needed(sources.memory(), "memory")
         val network = sources.network()
         // Under any other of these the processor would have other rates.
-        val circumstances = listOf(version, processor, sources.isThrottled()).toString()
-        val matmul = cache.rate("matmul", circumstances, matmulSource)
+        val circumstances = listOf(SDK_VERSION, processor, sources.isThrottled()).toString()
+        val matmul = cache.rate("matmul", circumstances, rates::matmulFlopsPerSecond)
         val bandwidth = cache.rate("memory_bandwidth", circumstances, rates::memoryBandwidthBytesPerSecond)
         val quota = processor.quotaCores ?: Double.POSITIVE_INFINITY
         return CapabilityReport(
@@ -59,17 +57,14 @@ class SystemProbe(
         )
     }
 
-    /** How fast the disk takes what is to stay, as checkpoints are; null is unknown. */
-    fun diskWriteBytesPerSecond(): Double? =
-        cache.rate("disk_write", existing().path, rates::diskWriteBytesPerSecond)
-
     /** Remember how fast a long download came, for as long as the device stays on this kind of network. */
-    fun noteDownload(bytesPerSecond: Double) = cache.keep(DOWNLOAD, sources.network().toString(), bytesPerSecond)
+    override fun noteDownload(bytesPerSecond: Double) =
+        cache.keep(DOWNLOAD, sources.network().toString(), bytesPerSecond)
 
     /** Bytes that are free on the file system of the folder; of none that is not there 0 would be told. */
-    private fun freeDiskBytes(): Long? = known { existing().usableSpace.takeIf { it > 0 } }
-
-    private fun existing(): File = generateSequence(folder.absoluteFile) { it.parentFile }.first { it.exists() }
+    private fun freeDiskBytes(): Long? = known {
+        generateSequence(folder.absoluteFile) { it.parentFile }.first { it.exists() }.usableSpace.takeIf { it > 0 }
+    }
 }
 
 /** A rate with the digits that do not tell one device from all others. */

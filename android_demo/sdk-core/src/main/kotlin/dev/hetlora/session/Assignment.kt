@@ -2,6 +2,7 @@ package dev.hetlora.session
 
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
+import dev.hetlora.folder.unlessDiskIsFull
 import dev.hetlora.messages.Failure
 import dev.hetlora.messages.Offer
 import dev.hetlora.messages.Receipt
@@ -105,10 +106,6 @@ abstract class Assignment(protected val offer: Offer, protected val tools: Equip
         null
     }
 
-    protected fun unlessDiskIsFull(event: String, action: () -> Unit) = try {
-        action()
-    } catch (error: HetloraException) {
-        if (!error.isA(ErrorCode.UNAVAILABLE)) throw error
-        logger.warning("assignment=${offer.assignmentId} event=$event error=$error")
-    }
+    protected fun unlessDiskIsFull(event: String, action: () -> Unit) =
+        unlessDiskIsFull(logger, "assignment=${offer.assignmentId} event=$event", action)
 }

@@ -44,11 +44,10 @@ class AssignmentStore(files: DeviceFiles) {
     /** See [StateFiles.reload]. */
     fun reload() = stored.reload()
 
-    /** Drop an assignment that is under way, unless it is this one; answers which was dropped. */
-    fun giveUpOthers(assignmentId: String?): String? {
-        val own = assignment?.takeUnless { it.progress.isOver || it.assignmentId == assignmentId } ?: return null
-        end(Progress.GIVEN_UP)
-        return own.assignmentId
+    /** Drop an assignment that is under way, unless it is this one. */
+    fun giveUpOthers(assignmentId: String?) {
+        val own = assignment ?: return
+        if (!own.progress.isOver && own.assignmentId != assignmentId) end(Progress.GIVEN_UP)
     }
 
     /** Begin with an offer, or go on with the assignment if it is the one of this offer. */

@@ -32,8 +32,8 @@ class Choosing(private var offer: Offer, private val work: LocalWork, private va
     private val refusals = mutableMapOf<String, HetloraException>()
 
     /** A bundle, and what is known of how it would be taken: null, only that a trial could show it to fit. */
-    private inner class Candidate(bundle: OfferedBundle) {
-        var bundle = bundle
+    private inner class Candidate(private val ref: ObjectRef) {
+        lateinit var bundle: OfferedBundle
             private set
         var trial: StepPlan? = null
             private set
@@ -45,8 +45,9 @@ class Choosing(private var offer: Offer, private val work: LocalWork, private va
             look()
         }
 
-        /** Plan with the memory of now, and the time that is left. */
+        /** Plan with the memory and the examples of now, and the time that is left. */
         fun look() {
+            bundle = tools.offered(offer, ref, work)
             trial = if (work is LocalTrainers && !isTried) tools.chooser.trial(offer, bundle) else null
             if (trial == null) bundle = counted(bundle)
             choice = try {
@@ -103,7 +104,7 @@ class Choosing(private var offer: Offer, private val work: LocalWork, private va
             val manifest = tools.bundles.manifest(ref)
             if (ref != offer.bundle) checkVariant(tools.bundles.manifest(offer.bundle), manifest)
             work.filesOf(manifest) // or it is none for this runtime
-            candidates += Candidate(OfferedBundle(ref, manifest))
+            candidates += Candidate(ref)
         } catch (error: HetloraException) {
             refuse(ref, error)
         }
@@ -111,14 +112,13 @@ class Choosing(private var offer: Offer, private val work: LocalWork, private va
 
     /** With the length of the longest example, where the tokenizer is here to tell. */
     private fun counted(own: OfferedBundle): OfferedBundle {
-        if (work !is LocalTrainers || tools.bundles.missingBytes(own.ref, work::filesOf) > 0) return own
-        val longest = work.longestTokens(tools.bundles.bundle(own.ref, work::filesOf), offer.training)
-        return OfferedBundle(own.ref, own.manifest, longest)
+        if (work !is LocalTrainers || own.missingBytes > 0) return own
+        return own.copy(longestTokens = work.longestTokens(tools.bundles.bundle(own.ref, work::filesOf), offer.training))
     }
 
     private fun tryOut(best: Candidate) {
         val ref = best.bundle.ref
-        if (tools.bundles.missingBytes(ref, work::filesOf) > 0) {
+        if (best.bundle.missingBytes > 0) {
             fetch(ref)
             best.look()
         }

@@ -2,10 +2,10 @@ package dev.hetlora.session
 
 import dev.hetlora.adapters.Adapters
 import dev.hetlora.bundle.BundleCache
+import dev.hetlora.bundle.BundleFiles
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.folder.DeviceFiles
-import dev.hetlora.messages.CapabilityReport
 import dev.hetlora.messages.CheckIn
 import dev.hetlora.messages.CheckInAnswer
 import dev.hetlora.messages.Conditions
@@ -13,6 +13,10 @@ import dev.hetlora.messages.EnrolRequest
 import dev.hetlora.messages.PROTOCOL_VERSIONS
 import dev.hetlora.messages.TaskKind
 import dev.hetlora.planning.Corrections
+import dev.hetlora.planning.PlannedRanks
+import dev.hetlora.planning.Planner
+import dev.hetlora.planning.RankChoice
+import dev.hetlora.probe.Capabilities
 import dev.hetlora.transport.DEFAULT_PART_BYTES
 import dev.hetlora.transport.DeviceService
 import dev.hetlora.transport.Downloads
@@ -36,10 +40,13 @@ class Membership(val population: String, val enrolmentToken: String? = null, val
  *
  * A visit holds the folder against other clients, of this process and of others; between visits any may have it.
  *
+ * Each offer is taken as the planner has it, see [PlannedRanks].
+ *
  * @param trainers train over this device's examples.
- * @param chooser chooses the rank of each offer.
- * @param capabilities what the device can do, as it is when it checks in.
+ * @param capabilities what the device can do, as it is when it checks in and when an offer comes.
  * @param circumstances what the app asks of the moment beside the run.
+ * @param onPlanned told how an offer could be taken, and by what: `boundInWords` and `concessions` say why.
+ * @param chooser takes offers in the planner's place; null: none does.
  * @throws HetloraException `settings_invalid`: an address that is none, a key that cannot be read, or a folder in
  *     which another client is at work.
  */
@@ -48,14 +55,15 @@ class DeviceClient(
     private val membership: Membership,
     private val files: DeviceFiles,
     private val trainers: LocalTrainers,
-    chooser: RankChooser,
-    private val capabilities: () -> CapabilityReport,
+    private val capabilities: Capabilities,
     circumstances: Circumstances = AnyTime,
     connections: HttpConnections = UrlConnections(),
     uploadPartBytes: Int = DEFAULT_PART_BYTES,
     clock: () -> Double = { System.currentTimeMillis() / 1000.0 },
     private val timer: () -> Double = { System.nanoTime() / 1e9 },
     random: Random = Random.Default,
+    onPlanned: (Planner, RankChoice) -> Unit = { _, _ -> },
+    chooser: RankChooser? = null,
     private val onEvent: (Event) -> Unit = {},
 ) {
     private val keys = IdentityStore(files)
@@ -70,14 +78,20 @@ class DeviceClient(
     val deviceId: String get() = transport.identity.deviceId
 
     /** The adapters that rounds left on this device. */
-    val adapters = Adapters(files)
+    val adapters: Adapters
 
     init {
-        val downloads = Downloads(transport, files, timer = timer, mayGoOn = watch::check)
+        val bundleFiles = BundleFiles(files)
+        adapters = Adapters(files, bundleFiles)
+        val downloads = Downloads(
+            transport, files, timer = timer, mayGoOn = watch::check, onRate = capabilities::noteDownload,
+        )
+        val corrections = Corrections(files, clock)
         tools = Equipment(
             DeviceService(transport), downloads, Uploads(transport, uploadPartBytes),
-            BundleCache(files, downloads, adapters::bundleDigests), files, kept.second, adapters, trainers, chooser,
-            Corrections(files, clock), watch, timer, onEvent,
+            BundleCache(files, downloads, bundleFiles, adapters::bundleDigests), files, kept.second, adapters, trainers,
+            chooser ?: PlannedRanks(capabilities::report, circumstances, corrections, trainers.threads, onPlanned),
+            corrections, watch, timer, onEvent,
         )
     }
 
@@ -156,7 +170,7 @@ class DeviceClient(
 
     private fun checkedIn(): CheckInAnswer {
         val request = CheckIn(
-            PROTOCOL_VERSIONS.last(), SDK_VERSION, membership.population, capabilities(), trainers.exampleCount,
+            PROTOCOL_VERSIONS.last(), SDK_VERSION, membership.population, capabilities.report(), trainers.exampleCount,
             trainers.heldOut?.exampleCount ?: 0,
         )
         val enrolment = EnrolRequest(

@@ -5,16 +5,16 @@ import dev.hetlora.adapters.StoredAdapter
 import dev.hetlora.bundle.BundleCache
 import dev.hetlora.folder.DeviceFiles
 import dev.hetlora.messages.EvaluationReport
+import dev.hetlora.messages.ObjectRef
 import dev.hetlora.messages.Offer
 import dev.hetlora.messages.Receipt
 import dev.hetlora.messages.Report
+import dev.hetlora.messages.TaskKind
 import dev.hetlora.planning.Corrections
 import dev.hetlora.planning.RankChoice
 import dev.hetlora.transport.DeviceService
 import dev.hetlora.transport.Downloads
 import dev.hetlora.transport.Uploads
-import java.io.File
-import java.io.IOException
 
 /** What an app may be told while a visit goes on, for a progress bar or a log. */
 sealed class Event {
@@ -53,14 +53,16 @@ class Equipment(
     val watch: Watch,
     val timer: () -> Double,
     val onEvent: (Event) -> Unit,
-)
+) {
+    /** Whether the work of an offer is scored on what the device holds out, before and after. */
+    internal fun scores(offer: Offer): Boolean =
+        offer.kind == TaskKind.TRAIN && offer.training.evaluate && (trainers.heldOut?.exampleCount ?: 0) > 0
 
-/** The most memory that this process had so far, in bytes; 0 where the system does not tell. */
-fun peakMemoryBytes(): Long = try {
-    val told = File("/proc/self/status").readLines().firstOrNull { it.startsWith("VmHWM:") }
-    told?.filter { it.isDigit() }?.toLongOrNull()?.let { it * 1024 } ?: 0
-} catch (error: IOException) {
-    0
+    /** A bundle of an offer as it is to be worked with now; its tokenizer was not asked. */
+    internal fun offered(offer: Offer, ref: ObjectRef, work: LocalWork): OfferedBundle {
+        val missingBytes = bundles.missingBytes(ref, work::filesOf)
+        return OfferedBundle(ref, bundles.manifest(ref), work.exampleCount, scores(offer), missingBytes)
+    }
 }
 
 /** Put in use what the last round left, unless that was done. */

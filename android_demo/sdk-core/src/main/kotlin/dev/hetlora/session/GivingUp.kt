@@ -7,7 +7,7 @@ import dev.hetlora.messages.TaskKind
 import dev.hetlora.transport.DeviceService
 
 /**
- * Drop the assignment under way, unless a check-in has just offered it; answers whether it was accepted before.
+ * Drop the assignment under way, unless a check-in has just offered it.
  *
  * The service alone knows when a lease ran out or a round ended. An update may have been accepted before this device
  * could note it, so that is asked.
@@ -15,13 +15,12 @@ import dev.hetlora.transport.DeviceService
  * @throws HetloraException see [dev.hetlora.transport.Transport.exchange]; but for refusals of it or its report:
  *     nobody wants it then.
  */
-fun giveUpOthers(store: AssignmentStore, service: DeviceService, offer: Offer?): Boolean {
-    val assignment = store.assignment?.takeUnless { it.progress.isOver } ?: return false
+fun giveUpOthers(store: AssignmentStore, service: DeviceService, offer: Offer?) {
+    val assignment = store.assignment?.takeUnless { it.progress.isOver } ?: return
     val own = offer?.takeIf { it.kind == TaskKind.TRAIN }?.assignmentId
-    if (assignment.assignmentId == own) return false
-    if (assignment.progress == Progress.TRAINED && wasAccepted(store, service, assignment.assignmentId)) return true
+    if (assignment.assignmentId == own) return
+    if (assignment.progress == Progress.TRAINED && wasAccepted(store, service, assignment.assignmentId)) return
     store.giveUpOthers(own)
-    return false
 }
 
 private fun wasAccepted(store: AssignmentStore, service: DeviceService, assignmentId: String): Boolean {

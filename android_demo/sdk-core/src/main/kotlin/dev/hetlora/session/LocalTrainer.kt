@@ -29,6 +29,9 @@ class TrainingTask(
 
 /** The trainers of one runtime, over the examples of one device. */
 interface LocalTrainers : LocalWork {
+    /** How many threads training uses; null: one for each core. */
+    val threads: Int? get() = null
+
     /** What scores models on examples that are kept from training; null where there are none such. */
     val heldOut: LocalScorers? get() = null
 

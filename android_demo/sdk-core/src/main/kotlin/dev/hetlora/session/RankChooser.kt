@@ -8,11 +8,21 @@ import dev.hetlora.planning.StepPlan
 import dev.hetlora.planning.StepsTaken
 
 /**
- * One of the bundles of an offer.
+ * One of the bundles of an offer, and what the device has for the work with it.
  *
+ * @property exampleCount that the work is done on: those that are scored, for an evaluation.
+ * @property scores whether a round is scored on what is held out, which takes a second graph.
+ * @property missingBytes of it that are still to be fetched.
  * @property longestTokens of the device's examples under its tokenizer; null where nobody has counted.
  */
-class OfferedBundle(val ref: ObjectRef, val manifest: Manifest, val longestTokens: Int? = null)
+data class OfferedBundle(
+    val ref: ObjectRef,
+    val manifest: Manifest,
+    val exampleCount: Long,
+    val scores: Boolean = false,
+    val missingBytes: Long = 0,
+    val longestTokens: Int? = null,
+)
 
 /** Chooses how to take an offer; see [dev.hetlora.planning.PlannedRanks]. */
 fun interface RankChooser {

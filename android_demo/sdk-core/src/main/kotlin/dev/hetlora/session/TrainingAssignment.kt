@@ -6,8 +6,8 @@ import dev.hetlora.identity.sha256Of
 import dev.hetlora.messages.ObjectRef
 import dev.hetlora.messages.Offer
 import dev.hetlora.messages.Report
-import dev.hetlora.messages.TrainingSettings
 import dev.hetlora.planning.IMAGE_CLASSIFICATION
+import dev.hetlora.probe.LinuxProcessMemory
 import dev.hetlora.tensors.Adapter
 import dev.hetlora.tensors.Matrix
 import dev.hetlora.tensors.privateFactorsToBytes
@@ -46,7 +46,7 @@ class TrainingAssignment(offer: Offer, tools: Equipment) : Assignment(offer, too
     private fun resumed(terms: Terms, received: Received): Taken {
         checkOffer()
         val ref = terms.variant ?: offer.bundle
-        val bundle = OfferedBundle(ref, tools.bundles.manifest(ref))
+        val bundle = tools.offered(offer, ref, tools.trainers)
         tools.bundles.makeRoom(ref, tools.trainers::filesOf)
         val rows = tools.chooser.rowsAsAgreed(offer, bundle, terms)
         return taken(Agreed(bundle, terms.copy(microBatch = rows), received))
@@ -66,7 +66,7 @@ class TrainingAssignment(offer: Offer, tools: Equipment) : Assignment(offer, too
         val training = offer.training.copy(maxTokens = tokens)
         val how = taken.assigned.how
         val task = TrainingTask(bundle, taken.begun, training, terms.plan.seed, terms.microBatch, how)
-        val scores = scoresOf(training)
+        val scores = scoresOf(training.batchSize)
         val (steps, after, cores) = tools.trainers.open(task).use { trainer ->
             val steps = train(trainer, training, store, scores, secondsLeft, tools.timer, tools.onEvent) { step ->
                 if (step < training.steps) tools.watch.check()
@@ -84,10 +84,9 @@ class TrainingAssignment(offer: Offer, tools: Equipment) : Assignment(offer, too
         return update
     }
 
-    private fun scoresOf(training: TrainingSettings): HeldOutScores {
-        val isAsked = training.evaluate && (tools.trainers.heldOut?.exampleCount ?: 0) > 0
+    private fun scoresOf(batchSize: Int): HeldOutScores {
         val most = SCORING_SHARE * secondsLeft
-        return HeldOutScores(isAsked, training.batchSize, most, tools.timer, tools.onEvent, tools.watch::check)
+        return HeldOutScores(tools.scores(offer), batchSize, most, tools.timer, tools.onEvent, tools.watch::check)
     }
 
     /** What the model stood under before and after training: not pruned, which is for the fleet's sake. */
@@ -118,7 +117,7 @@ class TrainingAssignment(offer: Offer, tools: Equipment) : Assignment(offer, too
         firstLoss = trained.firstLoss,
         lastLoss = trained.lastLoss,
         trainingSeconds = trained.seconds,
-        peakMemoryBytes = peakMemoryBytes(),
+        peakMemoryBytes = LinuxProcessMemory.peakBytes() ?: 0,
         downloadedBytes = terms.downloadedBytes,
     )
 

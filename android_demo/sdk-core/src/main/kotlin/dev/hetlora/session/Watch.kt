@@ -12,6 +12,9 @@ interface Circumstances {
 
     /** What keeps it from sending, in words. */
     fun metered(ofRun: Conditions): String?
+
+    /** The memory that is to stay free for others, under these conditions and the app's own. */
+    fun reservedBytes(ofRun: Conditions): Long = ofRun.minFreeMemoryBytes ?: 0
 }
 
 /** No conditions but the app's own stop; for a run that asks for some, see [AnyTime.unmet]. */

@@ -13,7 +13,7 @@ class Scorer(
 ) : ScoredModel, Closeable by runtime {
     private val fed = fedFactors(adapter, how)
 
-    override fun evaluate(batch: Batch): Evaluation = evaluated(runtime, parts(batch, runtime, microBatch, hasDecoder), fed)
+    override fun evaluate(batch: Batch): Evaluation = evaluated(runtime, microBatches(batch, microBatch, hasDecoder), fed)
 }
 
 /**
@@ -23,9 +23,6 @@ class Scorer(
  */
 fun fedFactors(adapter: Adapter, how: Parametrisation): Map<String, TensorView> =
     TrainedNumbers(viewsOf(adapter), emptyList(), how).fed()
-
-internal fun parts(batch: Batch, runtime: ScoringRuntime, microBatch: Int?, hasDecoder: Boolean): List<MicroBatch> =
-    microBatches(batch, listOfNotNull(runtime.mostRows, microBatch).minOrNull(), hasDecoder)
 
 internal fun evaluated(runtime: ScoringRuntime, parts: List<MicroBatch>, fed: Map<String, TensorView>): Evaluation {
     val scored = parts.map { it.share to runtime.evaluate(it.batch, fed) }

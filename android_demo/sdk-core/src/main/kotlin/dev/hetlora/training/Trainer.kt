@@ -117,7 +117,7 @@ class Trainer(
 
     private fun kept(): Map<String, FloatArray> = mapOf("trained" to trained.numbers) + optimizer.moments
 
-    private fun parts(batch: Batch) = parts(batch, runtime, subject.microBatch, subject.hasDecoder)
+    private fun parts(batch: Batch) = microBatches(batch, subject.microBatch, subject.hasDecoder)
 
     /** The loss of a batch without penalties; its gradients are then in [gradients]. */
     private fun differentiate(batch: Batch): Double {

@@ -7,9 +7,6 @@ class Evaluation(val loss: Double, val logits: FloatArray?)
 
 /** The frozen base model of one bundle, which says how a batch does under factors; it remembers none. */
 interface ScoringRuntime : Closeable {
-    /** How many rows it takes at a time; null: any number. */
-    val mostRows: Int?
-
     /** Score a batch under these factors; errors as [TrainingRuntime.gradients]. */
     fun evaluate(batch: Batch, factors: Map<String, TensorView>): Evaluation
 }

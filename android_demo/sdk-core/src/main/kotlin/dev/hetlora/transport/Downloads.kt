@@ -13,6 +13,9 @@ import java.io.InputStream
 import java.io.OutputStream
 import kotlin.math.min
 
+// A shorter stretch tells how long the way is, and not how wide.
+private const val RATE_BYTES = 256 * 1024L
+
 // How often it is asked, while an object comes, whether it still may.
 const val CHECK_SECONDS = 5.0
 private const val BINARY = "application/octet-stream"
@@ -25,6 +28,7 @@ private const val PIECE_BYTES = 64 * 1024
  *
  * @param mayGoOn is called before each request, and every few seconds while an object comes; what it throws ends
  *     the download, and a later one goes on.
+ * @param onRate is told the bytes per second of each stretch that was long enough to tell.
  */
 class Downloads(
     private val transport: Transport,
@@ -32,6 +36,7 @@ class Downloads(
     private val folder: String = "downloads",
     private val timer: () -> Double = { System.nanoTime() / 1e9 },
     private val mayGoOn: () -> Unit = {},
+    private val onRate: (Double) -> Unit = {},
 ) {
     /** All bytes of objects that crossed the network, those of failed tries too. */
     var receivedBytes = 0L
@@ -125,23 +130,31 @@ class Downloads(
 
     private fun pour(body: InputStream, file: OutputStream, roomBytes: Long, name: String): IOException? {
         var room = roomBytes
-        var nextCheck = timer() + CHECK_SECONDS
+        val started = timer()
+        var now = started
+        var nextCheck = started + CHECK_SECONDS
         val piece = ByteArray(PIECE_BYTES)
         while (true) {
+            var fault: IOException? = null
             val count = try {
                 body.read(piece)
             } catch (error: IOException) {
                 if (isInterrupt(error)) throw error
-                return error
+                fault = error
+                -1
             }
-            if (count < 0) return null
+            if (count < 0) {
+                if (roomBytes - room >= RATE_BYTES && now > started) onRate((roomBytes - room) / (now - started))
+                return fault
+            }
             receivedBytes += count
             room -= count
             if (room < 0) {
                 throw HetloraException(ErrorCode.BODY_TOO_LARGE, "$name is longer than promised", got = "more bytes")
             }
             file.write(piece, 0, count)
-            if (timer() >= nextCheck) {
+            now = timer()
+            if (now >= nextCheck) {
                 mayGoOn()
                 nextCheck = timer() + CHECK_SECONDS
             }

@@ -6,13 +6,14 @@ import dev.hetlora.identity.Identity
 import dev.hetlora.identity.sha256Of
 import dev.hetlora.identity.signedHeaders
 import dev.hetlora.messages.errorOfAnswer
+import dev.hetlora.session.SDK_VERSION
 import java.io.IOException
 import java.net.URI
 import java.net.URISyntaxException
 import java.net.URL
 import kotlin.random.Random
 
-const val USER_AGENT = "hetlora-android/0.1.0"
+const val USER_AGENT = "hetlora-android/$SDK_VERSION"
 private const val MAX_PORT = 65_535
 
 /**

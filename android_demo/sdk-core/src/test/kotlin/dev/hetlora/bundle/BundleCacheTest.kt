@@ -1,5 +1,6 @@
 package dev.hetlora.bundle
 
+import dev.hetlora.adapters.KeptBundles
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.folder.FolderFiles
@@ -44,10 +45,29 @@ class BundleCacheTest {
     @After
     fun close() = rounds.close()
 
-    private fun cache(needed: Set<String> = emptySet(), freeBytes: () -> Long = { Long.MAX_VALUE }) =
-        BundleCache(files, Downloads(transport, files), { needed }) { freeBytes() }
+    private fun cache(
+        needed: Set<String> = emptySet(),
+        whole: BundleFiles = BundleFiles(files),
+        freeBytes: () -> Long = { Long.MAX_VALUE },
+    ) = BundleCache(files, Downloads(transport, files), whole, { needed }) { freeBytes() }
 
     private fun fetched(cache: BundleCache) = cache.bundle(ref) { setOf(GRAPH) }
+
+    @Test
+    fun `those who answer look at a file that a visit fetched by its size, until it is in doubt`() {
+        val whole = BundleFiles(files)
+        val cache = cache(whole = whole)
+        val path = "$BUNDLES/${ref.sha256}/$GRAPH"
+        fetched(cache)
+        val zeros = ByteArray(files.read(path)!!.size)
+        files.write(path).use { it.write(zeros) }
+        val kept = KeptBundles(files, whole)
+        assertEquals(ref.sha256, kept.bundle(ref) { setOf(GRAPH) }.digest)
+
+        cache.doubt()
+        val error = assertThrows(HetloraException::class.java) { kept.bundle(ref) { setOf(GRAPH) } }
+        assertEquals(ErrorCode.ADAPTER_UNUSABLE, error.code)
+    }
 
     @Test
     fun `a bundle is fetched once, and a damaged file of it again by the next process`() {
@@ -96,7 +116,7 @@ class BundleCacheTest {
         files.file("bundles/needed").setLastModified(1_000_000_000L)
         val free = { DISK_RESERVE_BYTES + if ("newer" in files.list("bundles")) 0 else 100 }
 
-        fetched(cache(setOf("needed"), free))
+        fetched(cache(setOf("needed"), freeBytes = free))
 
         assertEquals(listOf("needed", ref.sha256).sorted(), files.list("bundles"))
     }

@@ -1,6 +1,7 @@
 package dev.hetlora.planning
 
 import dev.hetlora.bundle.parseManifest
+import dev.hetlora.conditions.DeviceConditions
 import dev.hetlora.contract.contractJson
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
@@ -13,6 +14,8 @@ import dev.hetlora.messages.ObjectRef
 import dev.hetlora.messages.Offer
 import dev.hetlora.messages.Plan
 import dev.hetlora.messages.json
+import dev.hetlora.session.AnyTime
+import dev.hetlora.session.Circumstances
 import dev.hetlora.session.OfferedBundle
 import dev.hetlora.session.Terms
 import kotlinx.serialization.json.jsonObject
@@ -30,18 +33,25 @@ class PlannedRanksTest {
 
     private val base = contractJson("planning.json").jsonObject.getValue("base").jsonObject
     private val manifest = parseManifest(base.getValue("manifest").toString().toByteArray())
-    private val bundle = OfferedBundle(ObjectRef("12".repeat(32), 1), manifest)
+    private val bundle = OfferedBundle(ObjectRef("12".repeat(32), 1), manifest, exampleCount = 100)
     private val offer = json.decodeFromJsonElement(Offer.serializer(), base.getValue("offer"))
     private val given = json.decodeFromJsonElement(CapabilityReport.serializer(), base.getValue("capabilities"))
     private val measured = given.copy(source = CapabilitySource.MEASURED)
 
+    private fun ranks(
+        capabilities: CapabilityReport = given,
+        circumstances: Circumstances = AnyTime,
+        corrections: Corrections = Corrections(FolderFiles(temporary.newFolder())),
+        onPlanned: (Planner, RankChoice) -> Unit = { _, _ -> },
+    ) = PlannedRanks({ capabilities }, circumstances, corrections, onPlanned = onPlanned)
+
     @Test
     fun offerIsTakenAtTheHighestRankThatFits() {
         val reasons = mutableListOf<String>()
-        val ranks = PlannedRanks({ given }, { 100 }, onPlanned = { planner, choice ->
+        val ranks = ranks { planner, choice ->
             reasons += boundInWords(choice)
             reasons += concessions(planner, choice)
-        })
+        }
         val taken = ranks.choose(offer, bundle)
         assertEquals(Triple(32, 8, 4), Triple(taken.rank, taken.maxTokens, taken.microBatch))
         assertEquals(listOf("the run allows no higher rank"), reasons)
@@ -51,9 +61,10 @@ class PlannedRanksTest {
     fun memoryThatIsToStayFreeIsNotPlannedWith() {
         // A row at a time rank 32 takes 573 MB; of 4 GiB less 3.5 GB 0.7 times 795 MB may be taken: rank 16.
         val asked = offer.copy(conditions = Conditions(minFreeMemoryBytes = 3_500_000_000))
-        assertEquals(16, PlannedRanks({ given }, { 100 }).choose(asked, bundle).rank)
+        assertEquals(16, ranks().choose(asked, bundle).rank)
+        val own = DeviceConditions(Conditions(minFreeMemoryBytes = 5_000_000_000))
         val error = assertThrows(HetloraException::class.java) {
-            PlannedRanks({ given }, { 100 }, reservedBytes = { 5_000_000_000 }).choose(asked, bundle)
+            ranks(circumstances = own).choose(asked, bundle)
         }
         assertEquals("0 MiB", error.got)
     }
@@ -62,9 +73,9 @@ class PlannedRanksTest {
     fun bundleIsTriedOnceAndWhatRealStepsTookCorrectsThePlan() {
         val files = FolderFiles(temporary.newFolder())
         var now = 1_000_000.0
-        fun ranks() = PlannedRanks({ measured }, { 100 }, corrections = Corrections(files) { now })
+        fun ranks() = ranks(measured, corrections = Corrections(files) { now })
         val step = checkNotNull(ranks().trial(offer, bundle))
-        val forecast = trialForecast(ranks().plannerOf(offer, manifest), step)
+        val forecast = trialForecast(ranks().plannerOf(offer, bundle), step)
         // The peak is five times what was forecast: 4 times is the most that is believed.
         val grown = 5 * forecast.peakBytes - PROCESS_BYTES
         ranks().tryOut(offer, bundle, step) { StepsTaken(forecast.stepSeconds, grown) }
@@ -79,20 +90,8 @@ class PlannedRanksTest {
     }
 
     @Test
-    fun aRoundThatIsScoredIsPlannedWithTheGraphThatScores() {
-        val scored = offer.copy(training = offer.training.copy(evaluate = true))
-        fun peak(offer: Offer, heldOut: Long) =
-            PlannedRanks({ given }, { 100 }, heldOutCount = { heldOut }).choose(offer, bundle).forecast.peakBytes
-        // The weights of the second graph are 50 MB.
-        assertEquals(50_000_000L, peak(scored, 7) - peak(scored, 0))
-        assertEquals(peak(scored, 0), peak(offer, 7))
-    }
-
-    @Test
     fun whatIsGivenByHandIsNotTried() {
-        val corrections = Corrections(FolderFiles(temporary.newFolder()))
-        assertNull(PlannedRanks({ given }, { 100 }, corrections = corrections).trial(offer, bundle))
-        assertNull(PlannedRanks({ measured }, { 100 }).trial(offer, bundle))
+        assertNull(ranks(given).trial(offer, bundle))
     }
 
     @Test
@@ -100,7 +99,7 @@ class PlannedRanksTest {
         for (end in listOf(OutOfMemoryError(), Killed())) {
             val files = FolderFiles(temporary.newFolder())
             var now = 1_000_000.0
-            fun ranks() = PlannedRanks({ measured }, { 100 }, corrections = Corrections(files) { now })
+            fun ranks() = ranks(measured, corrections = Corrections(files) { now })
             val step = checkNotNull(ranks().trial(offer, bundle))
             val expected = if (end is Killed) Killed::class.java else HetloraException::class.java
             assertThrows(expected) { ranks().tryOut(offer, bundle, step) { throw end } }
@@ -115,7 +114,7 @@ class PlannedRanksTest {
 
     @Test
     fun trialThatAConditionEndedIsMadeAgainAtOnce() {
-        val ranks = PlannedRanks({ measured }, { 100 }, corrections = Corrections(FolderFiles(temporary.newFolder())))
+        val ranks = ranks(measured)
         val step = checkNotNull(ranks.trial(offer, bundle))
         assertThrows(HetloraException::class.java) {
             ranks.tryOut(offer, bundle, step) { throw HetloraException(ErrorCode.CONDITIONS_UNMET, "in use") }
@@ -126,15 +125,15 @@ class PlannedRanksTest {
     @Test
     fun workThatGoesOnWithLessMemoryTakesFewerRowsAtATime() {
         val terms = Terms(Plan("a-1", 16, bundle.ref, 0, offer.leaseExpiresAt), 16, 8, 4, 100, 0)
-        assertEquals(4, PlannedRanks({ given }, { 100 }).rowsAsAgreed(offer, bundle, terms))
+        assertEquals(4, ranks().rowsAsAgreed(offer, bundle, terms))
         // Rank 16 takes 0.7 of 640 MB with four rows at a time, of 560 MB with two, and of 540 MB with one.
         for ((megabytes, rows) in listOf(700L to 4, 600L to 2, 550L to 1)) {
             val less = given.copy(memoryAvailableBytes = megabytes * 1_000_000)
-            assertEquals(rows, PlannedRanks({ less }, { 100 }).rowsAsAgreed(offer, bundle, terms))
+            assertEquals(rows, ranks(less).rowsAsAgreed(offer, bundle, terms))
         }
         val least = given.copy(memoryAvailableBytes = 1L shl 28)
         val error = assertThrows(HetloraException::class.java) {
-            PlannedRanks({ least }, { 100 }).rowsAsAgreed(offer, bundle, terms)
+            ranks(least).rowsAsAgreed(offer, bundle, terms)
         }
         assertEquals(ErrorCode.DEVICE_TOO_SMALL, error.code)
     }

@@ -2,6 +2,8 @@ package dev.hetlora.planning
 
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
+import dev.hetlora.probe.LinuxProcessMemory
+import dev.hetlora.probe.ProcessMemory
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertNull
 import org.junit.Assert.assertThrows

@@ -3,6 +3,7 @@ package dev.hetlora.probe
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.messages.CapabilityReport
+import dev.hetlora.session.SDK_VERSION
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertNull
@@ -60,6 +61,15 @@ class SystemProbeTest {
     }
 
     @Test
+    fun rateOfAnotherVersionIsMeasuredAgain() {
+        report(Phone())
+        val file = File(folder.root, "rates.json")
+        file.writeText(file.readText().replace(SDK_VERSION, "0.0.9"))
+        report(Phone())
+        assertEquals(2, measured)
+    }
+
+    @Test
     fun tornFileOfRatesIsAsGoodAsNone() {
         report(Phone())
         val file = File(folder.root, "rates.json")
@@ -100,7 +110,6 @@ class SystemProbeTest {
         val report = probe.report()
         assertTrue(report.matmulFlopsPerSecond > 1e8)
         assertTrue(report.memoryAvailableBytes in 1..report.memoryTotalBytes)
-        assertTrue(probe.diskWriteBytesPerSecond()!! > 1e5)
         assertEquals(listOf("rates.json"), folder.root.list()!!.toList()) // what was written to measure is gone
     }
 
@@ -113,7 +122,6 @@ class SystemProbeTest {
         object : RateSource {
             override fun matmulFlopsPerSecond(): Double = 2e9.also { measured++ }
             override fun memoryBandwidthBytesPerSecond(): Double = 1.23e10
-            override fun diskWriteBytesPerSecond(): Double? = null
         },
     )
 

@@ -11,8 +11,10 @@ import dev.hetlora.messages.StartRequest
 import dev.hetlora.messages.TrainingSettings
 import dev.hetlora.planning.Bound
 import dev.hetlora.planning.Forecast
+import dev.hetlora.planning.Planner
 import dev.hetlora.planning.RankChoice
 import dev.hetlora.planning.StepPlan
+import dev.hetlora.probe.Capabilities
 import dev.hetlora.tensors.Adapter
 import dev.hetlora.tensors.AdapterSpec
 import dev.hetlora.tensors.LoraFactors
@@ -48,13 +50,13 @@ val GIVEN = CapabilityReport(CapabilitySource.GIVEN, 2, 1L shl 32, 1L shl 31, 1e
 private val GRAPH = "a training graph".toByteArray()
 
 /** A fake service with rounds on a bundle of one module of 6 x 5, and devices that visit it. */
-class Rounds(val service: FakeService = FakeService()) : AutoCloseable {
+class Rounds(val service: FakeService = FakeService(), graph: ByteArray = GRAPH) : AutoCloseable {
     var adaptation = Adaptation()
     private val bundle: ObjectRef
 
     init {
-        val graph = service.put(GRAPH)
-        bundle = service.put(manifest("""{"sha256": "${graph.sha256}", "size_bytes": ${graph.sizeBytes}}"""))
+        val file = service.put(graph)
+        bundle = service.put(manifest("""{"sha256": "${file.sha256}", "size_bytes": ${file.sizeBytes}}"""))
         service.plan = ::plan
     }
 
@@ -78,10 +80,22 @@ class Rounds(val service: FakeService = FakeService()) : AutoCloseable {
         clock: () -> Double = { System.currentTimeMillis() / 1000.0 },
         onEvent: (Event) -> Unit = {},
         circumstances: Circumstances = AnyTime,
-        chooser: RankChooser = RankChooser { _, _ -> fixedRank(rank, 16, 4) },
     ) = DeviceClient(
-        service.url, Membership("fleet", "token"), files, trainers, chooser, { GIVEN },
+        service.url, Membership("fleet", "token"), files, trainers, { GIVEN },
         circumstances, connections, clock = clock, random = Shortest, onEvent = onEvent,
+        chooser = { _, _ -> fixedRank(rank, 16, 4) },
+    )
+
+    /** A device that plans. */
+    fun planning(
+        files: DeviceFiles,
+        trainers: LocalTrainers,
+        capabilities: Capabilities = Capabilities { GIVEN },
+        circumstances: Circumstances = AnyTime,
+        onPlanned: (Planner, RankChoice) -> Unit = { _, _ -> },
+    ) = DeviceClient(
+        service.url, Membership("fleet", "token"), files, trainers, capabilities,
+        circumstances, testConnections(), random = Shortest, onPlanned = onPlanned,
     )
 
     private fun plan(offer: Offer, request: StartRequest): Plan {

@@ -20,10 +20,10 @@ fun main(arguments: Array<String>) {
             memberOf(population),
             FolderFiles(File(folder)),
             ToyTrainers(exampleCount = 6, stepMilliseconds = stepMilliseconds.toLong()),
-            { _, _ -> fixedRank(rank.toInt(), 16, 4) },
             { GIVEN },
             connections = testConnections(),
             uploadPartBytes = PART_BYTES,
+            chooser = { _, _ -> fixedRank(rank.toInt(), 16, 4) },
             onEvent = onEvent,
         )
     }

@@ -10,8 +10,7 @@ import dev.hetlora.folder.Killed
 import dev.hetlora.messages.CapabilitySource
 import dev.hetlora.messages.ObjectRef
 import dev.hetlora.messages.TrainingSettings
-import dev.hetlora.planning.Corrections
-import dev.hetlora.planning.PlannedRanks
+import dev.hetlora.planning.Planner
 import dev.hetlora.planning.StepPlan
 import dev.hetlora.planning.StepsTaken
 import kotlinx.serialization.json.Json
@@ -73,15 +72,16 @@ class VariantsTest {
         service.offer = service.offer!!.copy(bundle = own, variants = variants.toList())
     }
 
-    private fun ranks(megabytes: Long, corrections: Corrections? = null): PlannedRanks {
-        val source = if (corrections == null) CapabilitySource.GIVEN else CapabilitySource.MEASURED
-        return PlannedRanks(
-            { GIVEN.copy(source = source, memoryAvailableBytes = megabytes * MB) }, { 5 }, corrections = corrections,
-        )
+    private fun visit(
+        megabytes: Long,
+        files: DeviceFiles = files(),
+        trainers: LocalTrainers = ToyTrainers(),
+        source: CapabilitySource = CapabilitySource.GIVEN,
+        onPlanned: (Planner) -> Unit = {},
+    ): Visit {
+        val capabilities = GIVEN.copy(source = source, memoryAvailableBytes = megabytes * MB)
+        return rounds.planning(files, trainers, { capabilities }) { planner, _ -> onPlanned(planner) }.runOnce()
     }
-
-    private fun visit(chooser: RankChooser, files: DeviceFiles = files(), trainers: LocalTrainers = ToyTrainers()) =
-        rounds.client(files, trainers, chooser = chooser).runOnce()
 
     private fun fetched(ref: ObjectRef) = service.requests.count { it == "GET /objects/${ref.sha256}" }
 
@@ -89,7 +89,7 @@ class VariantsTest {
     fun `the run's own bundle is taken where it fits at the highest rank, and no other is read`() {
         offer(rounded)
         // 0.7 of 1,600 MB is 1,120: the weights' 1,000 and 101 of the process.
-        assertEquals(Outcome.ACCEPTED, visit(ranks(1600)).outcome)
+        assertEquals(Outcome.ACCEPTED, visit(1600).outcome)
         assertEquals(listOf<String?>(null), taken)
         assertEquals(0, fetched(rounded))
     }
@@ -101,12 +101,12 @@ class VariantsTest {
         val killing = object : LocalTrainers by ToyTrainers() {
             override fun open(task: TrainingTask): LocalTrainer = throw Killed()
         }
-        assertThrows(Killed::class.java) { visit(ranks(1000), files, killing) }
+        assertThrows(Killed::class.java) { visit(1000, files, killing) }
         var opened: String? = null
         val noting = object : LocalTrainers by ToyTrainers() {
             override fun open(task: TrainingTask) = ToyTrainers().open(task).also { opened = task.bundle.digest }
         }
-        assertEquals(Outcome.ACCEPTED, visit(ranks(1000), files, noting).outcome)
+        assertEquals(Outcome.ACCEPTED, visit(1000, files, noting).outcome)
         assertEquals(listOf<String?>(rounded.sha256), taken)
         assertEquals(rounded.sha256, opened)
         assertEquals(4, service.reports.single().rank)
@@ -117,7 +117,7 @@ class VariantsTest {
         val gone = bundle("bfloat16", weightBytes = 200 * MB).also { service.objects -= it.sha256 }
         val another = bundle("int4", weightBytes = 100 * MB, scaling = 1.0)
         offer(gone, another, rounded)
-        assertEquals(Outcome.ACCEPTED, visit(ranks(1000)).outcome)
+        assertEquals(Outcome.ACCEPTED, visit(1000).outcome)
         assertEquals(listOf<String?>(rounded.sha256), taken)
         assertEquals(listOf(1, 1), listOf(fetched(gone), fetched(another)))
     }
@@ -125,7 +125,7 @@ class VariantsTest {
     @Test
     fun `a device that no bundle fits declines with what is wrong with the run's own, and takes nothing`() {
         offer(rounded)
-        val visit = visit(ranks(400))
+        val visit = visit(400)
         assertEquals(Outcome.FAILED, visit.outcome)
         assertEquals("device_too_small", service.failures.single().code)
         // The run's own would take 1,000 MB and 96 MiB.
@@ -147,7 +147,7 @@ class VariantsTest {
         for (round in 1..2) {
             offer(rounded, id = "a-$round")
             // 0.7 of 4,000 MB are less than the 3.3 GB.
-            assertEquals(Outcome.ACCEPTED, visit(ranks(4000, Corrections(files)), files, trainers).outcome)
+            assertEquals(Outcome.ACCEPTED, visit(4000, files, trainers, CapabilitySource.MEASURED).outcome)
         }
         assertEquals(listOf(own.sha256, rounded.sha256), tried)
         assertEquals(listOf<String?>(rounded.sha256, rounded.sha256), taken)
@@ -161,12 +161,11 @@ class VariantsTest {
             override fun longestTokens(bundle: Bundle, training: TrainingSettings): Int? = 7
             override fun open(task: TrainingTask) = ToyTrainers().open(task).also { opened += task.training.maxTokens }
         }
-        val planner = ranks(1600)
-        val chooser = RankChooser { offer, bundle -> counted.add(bundle.longestTokens).let { planner.choose(offer, bundle) } }
         val files = files()
         for (round in 1..2) {
             offer(id = "a-$round")
-            assertEquals(Outcome.ACCEPTED, visit(chooser, files, trainers).outcome)
+            val visit = visit(1600, files, trainers) { counted += it.longestTokens }
+            assertEquals(Outcome.ACCEPTED, visit.outcome)
         }
         assertEquals(listOf(null, 7), counted)
         assertEquals(listOf(16, 7), opened)
@@ -179,8 +178,8 @@ class VariantsTest {
         val killing = object : LocalTrainers by ToyTrainers() {
             override fun open(task: TrainingTask): LocalTrainer = throw Killed()
         }
-        assertThrows(Killed::class.java) { visit(ranks(1600), files, killing) }
-        val visit = visit(ranks(1000), files)
+        assertThrows(Killed::class.java) { visit(1600, files, killing) }
+        val visit = visit(1000, files)
         assertEquals(Outcome.FAILED, visit.outcome)
         assertEquals(ErrorCode.DEVICE_TOO_SMALL, (visit.error as HetloraException).code)
         assertEquals(Progress.GIVEN_UP, AssignmentStore(files).assignment!!.progress)

@@ -109,8 +109,6 @@ class AdaptationContractTest {
 
 /** A runtime that answers gradients out of a list, and looks at what it is fed. */
 private class CheckedFeeds(private val steps: Iterator<JsonObject>, private val tolerance: Float) : TrainingRuntime {
-    override val mostRows: Int? get() = null
-
     override fun gradients(batch: Batch, factors: Map<String, TensorView>, gradients: FlatTensors): Double {
         val step = steps.next()
         val fed = step.getValue("fed").jsonObject

@@ -1,10 +1,7 @@
 package dev.hetlora.training
 
 /** A runtime that answers losses and gradients out of a list; each loss that it gave for a batch counts once. */
-class GivenGradients(
-    private val answers: Iterator<Pair<Double, Map<String, FloatArray>>>,
-    override val mostRows: Int? = null,
-) : TrainingRuntime {
+class GivenGradients(private val answers: Iterator<Pair<Double, Map<String, FloatArray>>>) : TrainingRuntime {
     override fun gradients(batch: Batch, factors: Map<String, TensorView>, gradients: FlatTensors): Double {
         val (loss, own) = answers.next()
         for ((key, place) in gradients.tensors) own.getValue(key).copyInto(gradients.numbers, place.start)

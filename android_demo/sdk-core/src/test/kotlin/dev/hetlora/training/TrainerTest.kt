@@ -17,16 +17,19 @@ class TrainerTest {
     private val plain = TrainingSettings(
         optimizer = OptimizerName.SGD, learningRate = 0.5, pruningPenalty = 0.0, pruningDecay = 1.0, steps = 4,
     )
-    private val subject = TrainingSubject(
+    private val subject = subject(microBatch = null)
+
+    private fun subject(microBatch: Int?) = TrainingSubject(
         mapOf(A to TensorView(intArrayOf(1, 2), floatArrayOf(1f, 2f), 0), B to TensorView(intArrayOf(1, 1), floatArrayOf(3f), 0)),
         listOf(A to B),
+        microBatch = microBatch,
     )
 
     @Test
     fun aBatchInPartsHasTheMeanOfItsRows() {
         // Three rows, two and one: 2/3 of the first loss and gradients, 1/3 of the second.
-        val runtime = GivenGradients(listOf(answer(3.0, 3f), answer(6.0, 9f)).iterator(), mostRows = 2)
-        val trainer = Trainer(runtime, subject, plain)
+        val runtime = GivenGradients(listOf(answer(3.0, 3f), answer(6.0, 9f)).iterator())
+        val trainer = Trainer(runtime, subject(microBatch = 2), plain)
         assertEquals(4.0, trainer.step(labelled(0, 1, 2)), 1e-12)
         // The mean gradient is 2 + 3 = 5, the step 0.5 of it.
         assertArrayEquals(floatArrayOf(-1.5f, -0.5f), trainer.factors().getValue(A), 1e-6f)
@@ -47,7 +50,7 @@ class TrainerTest {
 
     @Test
     fun evaluationWeighsPartsByTheirRows() {
-        val trainer = Trainer(GivenGradients(emptyList<Nothing>().iterator(), mostRows = 2), subject, plain)
+        val trainer = Trainer(GivenGradients(emptyList<Nothing>().iterator()), subject(microBatch = 2), plain)
         val scored = trainer.evaluate(labelled(0, 1, 2))
         // The runtime's loss is the number of rows: 2/3 of 2 and 1/3 of 1.
         assertEquals(5.0 / 3, scored.loss, 1e-12)

@@ -56,6 +56,26 @@ class DownloadsTest {
         assertThrows(HetloraException::class.java) { downloads.fetch(ref, "target", "the object") }.code
 
     @Test
+    fun `stretches of 256 KiB and more tell their rate, shorter ones nothing`() {
+        val rates = mutableListOf<Double>()
+        lateinit var timed: Downloads
+        // A second for each 1,000 bytes that came.
+        timed = Downloads(transport, files, timer = { timed.receivedBytes / 1000.0 }, onRate = { rates += it })
+        timed.fetch(ref, "target", "the object")
+        val long = ByteArray(500_000) { (it * 3).toByte() }
+        val asked = ObjectRef(sha256Of(long), long.size.toLong())
+        val tag = mapOf("ETag" to "\"${asked.sha256}\"")
+        replies += { _ -> Reply(200, long, tag, sentBytes = 300_000) }
+        replies += { at ->
+            Reply(206, long.copyOfRange(at, long.size), tag + ("Content-Range" to "bytes $at-499999/500000"))
+        }
+        timed.fetch(asked, "long", "the object")
+
+        assertEquals(1, rates.size)
+        assertEquals(1000.0, rates.single(), 1e-6)
+    }
+
+    @Test
     fun `a download that is cut goes on where it was`() {
         replies += listOf({ at -> whole(at, 70_000) }, { at -> whole(at, 30_000) })
 

@@ -30,8 +30,6 @@ class OrtRuntime(
     private val training = openSession(gradientGraph, threads)
     private val scoring = lazy { OrtScoring(evalGraph, inputs, threads) }
 
-    override val mostRows: Int? get() = null
-
     override fun gradients(batch: Batch, factors: Map<String, TensorView>, gradients: FlatTensors): Double {
         val wanted = gradients.tensors.filterValues { it.size > 0 }.mapKeys { (key, _) -> "${key}_grad" }
         return training.answering(inputs.labelled(batch), factors, wanted.keys + LOSS) { answers ->

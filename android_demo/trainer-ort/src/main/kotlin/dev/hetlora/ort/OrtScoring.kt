@@ -19,8 +19,6 @@ import java.io.File
 class OrtScoring(evalGraph: File, private val inputs: ModelInputs, threads: Int? = null) : ScoringRuntime {
     private val session = openSession(evalGraph, threads)
 
-    override val mostRows: Int? get() = null
-
     override fun evaluate(batch: Batch, factors: Map<String, TensorView>): Evaluation {
         val wanted = if (inputs.generates) setOf(LOSS) else setOf(LOSS, LOGITS)
         return session.answering(inputs.labelled(batch), factors, wanted) { answers ->

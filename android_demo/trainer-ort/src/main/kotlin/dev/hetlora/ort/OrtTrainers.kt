@@ -43,7 +43,7 @@ import java.io.File
  */
 class OrtTrainers(
     private val examples: ExampleSource,
-    private val threads: Int? = null,
+    override val threads: Int? = null,
     heldOut: ExampleSource? = (examples as? SplitExampleStore)?.heldOut,
     private val answers: Boolean = false,
 ) : LocalTrainers {

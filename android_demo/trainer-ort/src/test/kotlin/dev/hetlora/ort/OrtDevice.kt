@@ -41,9 +41,9 @@ fun main(arguments: Array<String>) {
             memberOf(population),
             FolderFiles(File(folder)),
             OrtTrainers(LinesOfText(File(examples)), threads = 1, heldOut = heldOut, answers = true),
-            { _, _ -> fixedRank(rank.toInt(), MAX_TOKENS, MICRO_BATCH) },
             { GIVEN },
             connections = testConnections(),
+            chooser = { _, _ -> fixedRank(rank.toInt(), MAX_TOKENS, MICRO_BATCH) },
             onEvent = onEvent,
         )
     }

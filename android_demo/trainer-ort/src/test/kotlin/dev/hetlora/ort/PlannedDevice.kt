@@ -5,8 +5,6 @@ import dev.hetlora.examples.Example
 import dev.hetlora.examples.ExampleStore
 import dev.hetlora.folder.FolderFiles
 import dev.hetlora.messages.Conditions
-import dev.hetlora.planning.Corrections
-import dev.hetlora.planning.PlannedRanks
 import dev.hetlora.probe.SystemProbe
 import dev.hetlora.session.DeviceClient
 import dev.hetlora.session.LocalTrainer
@@ -45,8 +43,7 @@ fun main(arguments: Array<String>) {
     val files = FolderFiles(File(folder))
     val store = ExampleStore(files, "examples")
     store.replaceAll(File(examples).readLines().map { it.split('\t') }.map { (text, label) -> Example(text, label) })
-    val probe = SystemProbe(File(folder))
-    val capabilities = { probe.report(traffic.toLong()) }
+    val probe = SystemProbe(File(folder), trafficBytesPerRound = traffic.toLong())
     val conditions = DeviceConditions(Conditions(charging = true), isCharging = { File(charger).exists() })
     var accepted = 0
     val rotating = { client: DeviceClient, visit: Visit ->
@@ -61,11 +58,7 @@ fun main(arguments: Array<String>) {
             memberOf(population),
             files,
             SlowTrainers(OrtTrainers(store, threads = 1), stepMilliseconds.toLong()),
-            PlannedRanks(
-                capabilities, { store.count().toLong() }, conditions::reservedBytes, threads = 1,
-                corrections = Corrections(files),
-            ),
-            capabilities,
+            probe,
             circumstances = conditions,
             connections = testConnections(),
             onEvent = onEvent,
