@@ -9,7 +9,7 @@ import { AssignmentStore } from "./session/assignmentStore";
 import { DeviceConditions } from "./session/conditions";
 import type { Equipment } from "./session/equipment";
 import { EvaluationTries } from "./session/evaluationAssignment";
-import type { LocalTrainer } from "./session/localTrainer";
+import type { LocalTrainers } from "./session/localTrainers";
 import type { SessionEvent, Visit } from "./session/visit";
 import { Visitor } from "./session/visitor";
 import { Bundles } from "./transport/bundles";
@@ -33,7 +33,7 @@ export interface ClientOptions extends FetchingOptions {
   enrolmentToken: string | null;
   /** What operators see of it. */
   name: string;
-  trainer: LocalTrainer;
+  trainers: LocalTrainers;
   capabilities: () => Promise<CapabilityReport>;
   /** When the device may work. Left out, nothing is asked but by the run, and nothing is known. */
   conditions?: DeviceConditions;
@@ -74,7 +74,7 @@ export class EdgeClient {
       assignments: new AssignmentStore(database),
       evaluations: new EvaluationTries(database, () => surroundings.clock()),
       adapters,
-      trainer: options.trainer,
+      trainers: options.trainers,
       capabilities: options.capabilities,
       conditions: options.conditions ?? new DeviceConditions(),
       isStopped: () => stop?.aborted ?? false,

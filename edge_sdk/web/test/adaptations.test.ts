@@ -26,8 +26,8 @@ test("a private lora_B stays on the device, and the next round of its run begins
   const begun: number[] = [];
   for (const run of ["r-1", "r-2"]) {
     const next = await bench({ adaptation: { private_lora_B: true }, offer: { run_id: run, assignment_id: "a-2" } });
-    const opened = next.trainer.open.bind(next.trainer);
-    next.trainer.open = (opening) => {
+    const opened = next.trainers.open.bind(next.trainers);
+    next.trainers.open = (opening) => {
       begun.push(opening.adapter.factors.get("h.0.k")!.lora_B.data[0]!);
       return opened(opening);
     };
@@ -47,8 +47,8 @@ test("of the newest four runs something is kept", async () => {
 
 test("ranks whose tail shrank are pruned, and the report says so", async () => {
   const own = await bench({ training: { pruning_decay: 0.5 } });
-  const opened = own.trainer.open.bind(own.trainer);
-  own.trainer.open = async (opening) => {
+  const opened = own.trainers.open.bind(own.trainers);
+  own.trainers.open = async (opening) => {
     const open = await opened(opening);
     const shrunk = [...adapter.factors].map(([name, { lora_A, lora_B }]) => {
       return [name, { lora_A, lora_B: { ...lora_B, data: lora_B.data.map((value) => value / 2) } }] as const;

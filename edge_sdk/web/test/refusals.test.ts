@@ -39,20 +39,20 @@ test("memory that the app asks to stay free is left to it, beside what the run a
 
 test("without examples nothing is trained, and the code says so", async () => {
   const own = await bench();
-  own.trainer.examples = 0;
+  own.trainers.examples = 0;
   assert.equal((await visit(own)).code, "no_examples");
 });
 
 test("a loss that is no number ends the training", async () => {
   const own = await bench();
-  const opened = own.trainer.open.bind(own.trainer);
-  own.trainer.open = async (opening) => Object.assign(await opened(opening), { step: async () => NaN });
+  const opened = own.trainers.open.bind(own.trainers);
+  own.trainers.open = async (opening) => Object.assign(await opened(opening), { step: async () => NaN });
   assert.equal((await visit(own)).code, "training_diverged");
 });
 
 test("what failed in the page itself is told by its class alone", async () => {
   const own = await bench();
-  own.trainer.onStep = () => {
+  own.trainers.onStep = () => {
     throw new TypeError("the example 'my secret' is no good");
   };
   await visit(own);

@@ -99,7 +99,7 @@ for (const when of ["before", "after"] as const) {
 test("a visit that is asked to end keeps a checkpoint, and the next goes on from it", async () => {
   const own = await bench();
   const stop = new AbortController();
-  own.trainer.onStep = () => void (++own.seconds === 3 && stop.abort());
+  own.trainers.onStep = () => void (++own.seconds === 3 && stop.abort());
   assert.equal((await visit(own, { stop: stop.signal })).outcome, "stopped");
   assert.equal((await visit(own)).outcome, "accepted");
   assert.deepEqual(own.events.filter((event) => event.kind === "resumed"), [{ kind: "resumed", step: 3 }]);
@@ -110,7 +110,7 @@ test("a page that dies in each start of a training gives it back after three", a
   const own = await bench();
   for (let start = 0; start < 3; start++) {
     const killed = new Killed(0);
-    own.trainer.open = async () => (await killed.moment(), assert.fail());
+    own.trainers.open = async () => (await killed.moment(), assert.fail());
     assert.equal(await killed.outcome(visit(own)), "killed");
   }
   assert.equal((await visit(own)).code, "no_progress");
@@ -133,12 +133,12 @@ test("a page that dies in each fetch of a bundle gives the work back after three
 
 test("an evaluation whose page was closed is given back for an hour", async () => {
   const own = await bench({ offer: { kind: "evaluate" } });
-  own.trainer.heldOut = 3;
+  own.trainers.heldOut = 3;
   const killed = new Killed(0);
-  const openScoring = own.trainer.openScoring;
-  own.trainer.openScoring = async () => (await killed.moment(), assert.fail());
+  const openScoring = own.trainers.openScoring;
+  own.trainers.openScoring = async () => (await killed.moment(), assert.fail());
   assert.equal(await killed.outcome(visit(own)), "killed");
-  own.trainer.openScoring = openScoring;
+  own.trainers.openScoring = openScoring;
   assert.equal((await visit(own)).code, "device_too_small");
   const anew = { ...own, service: await FakeService.of(adapter, { offer: { kind: "evaluate" } }) };
   const clock = () => Date.now() / 1000 + 3600;
@@ -163,11 +163,11 @@ for (const [what, spoilt] of unusable) {
 for (const code of ["malformed_tensors", "spec_mismatch", "non_finite_values"] as const) {
   test(`a checkpoint that the trainer refuses with ${code} has the training begin anew`, async () => {
     const own = await stoppedAfterThree();
-    const opened = own.trainer.open.bind(own.trainer);
+    const opened = own.trainers.open.bind(own.trainers);
     const restore = async () => {
       throw new HetloraError(code, "a checkpoint");
     };
-    own.trainer.open = async (opening) => Object.assign(await opened(opening), { restore });
+    own.trainers.open = async (opening) => Object.assign(await opened(opening), { restore });
     assert.equal((await visit(own)).outcome, "accepted");
     assert.deepEqual([own.seconds, own.service.reports[0].steps], [9, 6]);
   });
@@ -176,9 +176,9 @@ for (const code of ["malformed_tensors", "spec_mismatch", "non_finite_values"] a
 async function stoppedAfterThree(): Promise<Bench> {
   const own = await bench();
   const stop = new AbortController();
-  own.trainer.onStep = () => void (++own.seconds === 3 && stop.abort());
+  own.trainers.onStep = () => void (++own.seconds === 3 && stop.abort());
   assert.equal((await visit(own, { stop: stop.signal })).outcome, "stopped");
-  own.trainer.onStep = () => void ++own.seconds;
+  own.trainers.onStep = () => void ++own.seconds;
   return own;
 }
 
@@ -197,7 +197,7 @@ test("a database that is full from the first step on costs no training: its upda
   const [whole, own] = [await bench({ adaptation: precise }), await bench({ adaptation: precise })];
   await visit(whole);
   const database = new FullDatabase();
-  own.trainer.onStep = () => void (++own.seconds, (database.isFull = true));
+  own.trainers.onStep = () => void (++own.seconds, (database.isFull = true));
   const came = await visit({ ...own, database });
   assert.deepEqual([came.outcome, own.seconds], ["accepted", 6]);
   assert.deepEqual(own.service.updates, whole.service.updates);
@@ -209,7 +209,7 @@ test("a database that is full from the first step on costs no training: its upda
 test("what belongs to the next round is kept with the delivery where there was no room for the update", async () => {
   const own = await bench({ adaptation: { private_lora_B: true } });
   const database = new FullDatabase();
-  own.trainer.onStep = () => void (database.isFull = true);
+  own.trainers.onStep = () => void (database.isFull = true);
   const onEvent = (event: SessionEvent) => void (event.kind === "uploaded" && (database.isFull = false));
   assert.equal((await visit({ ...own, database }, { onEvent })).outcome, "accepted");
   assert.ok((await database.read("run/private_factors/r-1")) instanceof Uint8Array);

@@ -32,7 +32,7 @@ test("a page enrols, trains and delivers, and its update is accepted", async () 
 
 test("what trains is loaded before the offer is taken", async () => {
   const own = await bench();
-  own.trainer.prepare = async () => {
+  own.trainers.prepare = async () => {
     throw new HetloraError("service_unreachable", "the worker that trains cannot be loaded");
   };
   await assert.rejects(visit(own), { code: "service_unreachable" });
@@ -41,7 +41,7 @@ test("what trains is loaded before the offer is taken", async () => {
 
 test("an evaluation is scored, reported, and leaves nothing but the bundle", async () => {
   const own = await bench({ offer: { kind: "evaluate" } });
-  own.trainer.heldOut = 3;
+  own.trainers.heldOut = 3;
   const came = await visit(own);
   assert.deepEqual([came.outcome, came.evaluation], ["accepted", own.service.evaluations[0]]);
   // Losses 1, 2 and 3 of one example each, of which the second is right.
@@ -54,8 +54,8 @@ test("an evaluation for which nothing is held out, or that diverged, is given ba
   const own = await bench({ offer: { kind: "evaluate" } });
   assert.equal((await visit(own)).code, "no_examples");
   const diverged = await bench({ offer: { kind: "evaluate" } });
-  diverged.trainer.heldOut = 1;
-  diverged.trainer.openScoring = async () => toyScoring([NaN]);
+  diverged.trainers.heldOut = 1;
+  diverged.trainers.openScoring = async () => toyScoring([NaN]);
   assert.equal((await visit(diverged)).code, "training_diverged");
 });
 
@@ -128,7 +128,7 @@ test("a device that did not meet a run's conditions asks again when they hold, o
 
 test("what the device gives up of a run's settings is told with its rank", async () => {
   const own = await bench({ training: { batch_size: 8 } });
-  own.trainer.examples = 3;
+  own.trainers.examples = 3;
   await visit(own);
   const given = own.events.flatMap((event) => (event.kind === "rank_chosen" ? event.concessions : []));
   assert.deepEqual(given, ["batches of 3 examples instead of 8: there are no more"]);

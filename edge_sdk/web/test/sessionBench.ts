@@ -23,7 +23,7 @@ export const PRECISE = { adaptation: { upload_precision: "int8", error_feedback:
 export interface Bench {
   service: FakeService;
   database: Database;
-  trainer: ToyTrainer;
+  trainers: ToyTrainer;
   events: SessionEvent[];
   seconds: number;
 }
@@ -31,17 +31,17 @@ export interface Bench {
 export async function bench(settings: Parameters<typeof FakeService.of>[1] = {}): Promise<Bench> {
   const own: Bench = {
     service: await FakeService.of(adapter, settings), database: new MemoryDatabase(),
-    trainer: new ToyTrainer(), events: [], seconds: 0,
+    trainers: new ToyTrainer(), events: [], seconds: 0,
   };
   // A step takes a second and nothing else any time: each step's checkpoint is due.
-  own.trainer.onStep = () => own.seconds++;
+  own.trainers.onStep = () => own.seconds++;
   return own;
 }
 
 export function open(own: Bench, options: Partial<ClientOptions> = {}): Promise<EdgeClient> {
   return EdgeClient.open({
     serviceUrl: "http://service", population: "people", enrolmentToken: TOKEN, name: "page",
-    locks: null, database: own.database, trainer: own.trainer, capabilities: async () => CAPABILITIES,
+    locks: null, database: own.database, trainers: own.trainers, capabilities: async () => CAPABILITIES,
     surroundings: { ...own.service.surroundings, timer: () => own.seconds },
     onEvent: (event) => own.events.push(event), ...options,
   });

@@ -2,12 +2,12 @@ import { joined } from "../src/bytes";
 import { HetloraError } from "../src/errors/errors";
 import type { Manifest } from "../src/messages/manifest";
 import type { OpenScoring } from "../src/session/evaluation";
-import type { LocalTrainer, Opening, OpenTraining } from "../src/session/localTrainer";
+import type { LocalTrainers, Opening, LocalTrainer } from "../src/session/localTrainers";
 import { adapterFromBytes, adapterToBytes, makeAdapter, type Adapter } from "../src/tensors/adapter";
 import { floats } from "../src/tensors/tensor";
 
 /** A trainer without a model: each step moves lora_B by numbers that anybody can reckon. */
-export class ToyTrainer implements LocalTrainer {
+export class ToyTrainer implements LocalTrainers {
   /** Called within each step, before it counts. */
   onStep: () => void = () => undefined;
   examples = 12;
@@ -19,7 +19,7 @@ export class ToyTrainer implements LocalTrainer {
   filesOf = (manifest: Manifest) => [manifest.graphs.base_weights];
   check = () => undefined;
 
-  async open(opening: Opening): Promise<OpenTraining> {
+  async open(opening: Opening): Promise<LocalTrainer> {
     await opening.file(opening.manifest.graphs.base_weights);
     return new ToyTraining(opening.adapter, this);
   }
@@ -36,7 +36,7 @@ export const toyScoring = (losses: readonly number[]): OpenScoring => ({
   close: async () => undefined,
 });
 
-class ToyTraining implements OpenTraining {
+class ToyTraining implements LocalTrainer {
   stepsDone = 0;
 
   constructor(

@@ -76,7 +76,7 @@ def test_all_clients_are_of_the_version_of_the_package() -> None:
     root = ANDROID.parent
     session = ANDROID / "sdk-core" / "src" / "main" / "kotlin" / "dev" / "hetlora" / "session"
     sources = {
-        session / "DeviceClient.kt": 'SDK_VERSION = "(.+)"',
+        session / "EdgeClient.kt": 'SDK_VERSION = "(.+)"',
         ANDROID / "app" / "build.gradle.kts": 'versionName = "(.+)"',
         root / "edge_sdk" / "web" / "src" / "session" / "visitor.ts": 'SDK_VERSION = "(.+)"',
         root / "edge_sdk" / "web" / "package.json": '^  "version": "(.+)"',

@@ -42,7 +42,7 @@ export async function openClient(
     enrolmentToken: settings.enrolmentToken || null,
     name: "browser",
     database,
-    trainer: new OnnxTrainer({
+    trainers: new OnnxTrainer({
       startWorker,
       examples: () => examples.trained(),
       heldOut: () => examples.heldOut(),

@@ -63,8 +63,8 @@ export abstract class Assignment {
     const { bundle, manifest, choice, concessions } = await chooseBundle(offer, tools);
     this.choice = choice;
     tools.onEvent({ kind: "rank_chosen", choice, concessions, offer });
-    const files = tools.trainer.filesOf(manifest);
-    await tools.trainer.prepare();
+    const files = tools.trainers.filesOf(manifest);
+    await tools.trainers.prepare();
     const variant = bundle === offer.bundle ? null : bundle.sha256;
     const plan = await tools.service.start(offer, { rank: choice.rank, variant });
     const training = { ...offer.training, max_tokens: choice.maxTokens };
@@ -77,7 +77,7 @@ export abstract class Assignment {
       rank: choice.rank,
       training,
       micro_batch: choice.step.microBatch,
-      example_count: await examplesFor(offer, tools.trainer),
+      example_count: await examplesFor(offer, tools.trainers),
       downloaded_bytes: tools.downloads.receivedBytes - this.receivedBefore,
     };
     return { terms, manifest, bytes };
@@ -107,7 +107,7 @@ export abstract class Assignment {
 
   protected async checkStart(): Promise<void> {
     this.check();
-    if ((await examplesFor(this.offer, this.tools.trainer)) > 0) return;
+    if ((await examplesFor(this.offer, this.tools.trainers)) > 0) return;
     throw new HetloraError("no_examples", "this device has nothing to work on", { expected: "examples" });
   }
 

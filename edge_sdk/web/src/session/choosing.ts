@@ -8,7 +8,7 @@ import { concessions } from "../planning/explanation";
 import { Planner, type RankChoice } from "../planning/planner";
 import { isUnsurpassed, preferred } from "../planning/preference";
 import type { Equipment } from "./equipment";
-import type { LocalTrainer } from "./localTrainer";
+import type { LocalTrainers } from "./localTrainers";
 
 /** A bundle of an offer, and how this device would train with it. */
 export interface Candidate {
@@ -43,7 +43,7 @@ export async function chooseBundle(offer: Offer, tools: Equipment): Promise<Cand
         candidates.push(await candidateOf(offer, bundle, tools));
         continue;
       }
-      await tools.bundles.makeRoom(best.manifest, tools.trainer.filesOf(best.manifest));
+      await tools.bundles.makeRoom(best.manifest, tools.trainers.filesOf(best.manifest));
       return best;
     } catch (error) {
       const isOwn = bundle === offer.bundle;
@@ -57,15 +57,15 @@ export async function chooseBundle(offer: Offer, tools: Equipment): Promise<Cand
 async function candidateOf(offer: Offer, bundle: ObjectRef, tools: Equipment): Promise<Candidate> {
   const manifest = await tools.bundles.manifest(bundle);
   if (bundle !== offer.bundle) checkVariant(await tools.bundles.manifest(offer.bundle), manifest);
-  tools.trainer.check(manifest);
+  tools.trainers.check(manifest);
   const planner = await plannerOf(offer, manifest, tools);
   const choice = planner.choose();
   return { bundle, manifest, choice, concessions: concessions(planner, offer, choice) };
 }
 
 /** How many examples there are for the work that is offered. */
-export function examplesFor(offer: Offer, trainer: LocalTrainer): Promise<number> {
-  return offer.kind === "train" ? trainer.exampleCount() : trainer.heldOutCount();
+export function examplesFor(offer: Offer, trainers: LocalTrainers): Promise<number> {
+  return offer.kind === "train" ? trainers.exampleCount() : trainers.heldOutCount();
 }
 
 /** The arithmetic of an offer with one of its bundles, in the memory of now. */
@@ -76,9 +76,9 @@ export async function plannerOf(offer: Offer, manifest: Manifest, tools: Equipme
     capabilities: { ...capabilities, memory_available_bytes: left },
     manifest,
     offer,
-    exampleCount: await examplesFor(offer, tools.trainer),
-    scores: offer.kind === "train" && (await tools.trainer.heldOutCount()) > 0,
-    bundleBytes: await tools.bundles.missingBytes(manifest, tools.trainer.filesOf(manifest)),
+    exampleCount: await examplesFor(offer, tools.trainers),
+    scores: offer.kind === "train" && (await tools.trainers.heldOutCount()) > 0,
+    bundleBytes: await tools.bundles.missingBytes(manifest, tools.trainers.filesOf(manifest)),
   });
 }
 

@@ -7,7 +7,7 @@ import type { Uploads } from "../transport/uploads";
 import type { AssignmentStore } from "./assignmentStore";
 import type { DeviceConditions } from "./conditions";
 import type { EvaluationTries } from "./evaluationAssignment";
-import type { LocalTrainer } from "./localTrainer";
+import type { LocalTrainers } from "./localTrainers";
 import type { SessionEvent } from "./visit";
 
 /** What an assignment is worked on with. */
@@ -19,7 +19,7 @@ export interface Equipment {
   assignments: AssignmentStore;
   evaluations: EvaluationTries;
   adapters: Adapters;
-  trainer: LocalTrainer;
+  trainers: LocalTrainers;
   /** What the device can do, as it is when it is asked. */
   capabilities: () => Promise<CapabilityReport>;
   conditions: DeviceConditions;

@@ -27,7 +27,7 @@ export class EvaluationAssignment extends Assignment {
   }
 
   private async evaluate(taken: Taken): Promise<EvaluationReport> {
-    const open = await this.tools.trainer.openScoring(this.opening(taken));
+    const open = await this.tools.trainers.openScoring(this.opening(taken));
     try {
       return await evaluateLocally(open, {
         maxSeconds: this.secondsLeft, timer: this.tools.timer, mayGoOn: () => this.check(),

@@ -5,7 +5,7 @@ import type { Adapter } from "../tensors/adapter";
 import { adapterBytes } from "../tensors/adapter";
 import type { AssignmentStore } from "./assignmentStore";
 import { CheckpointPace } from "./checkpointPace";
-import type { OpenTraining } from "./localTrainer";
+import type { LocalTrainer } from "./localTrainers";
 import type { Trained } from "./terms";
 
 /** A checkpoint holds the adapter, AdamW's two moments, and little else. */
@@ -49,13 +49,13 @@ export async function countedStart<T>(store: AssignmentStore, work: () => Promis
 }
 
 /** One training of an assignment, from its last checkpoint on. */
-export class LocalTraining {
-  private so: Trained | null = null;
+export class TrainingLoop {
+  private trained: Trained | null = null;
   private readonly pace: CheckpointPace;
   private readonly started: number;
 
   constructor(
-    private readonly open: OpenTraining,
+    private readonly open: LocalTrainer,
     private readonly store: AssignmentStore,
     private readonly limits: TrainingLimits,
     adapter: Adapter,
@@ -75,7 +75,7 @@ export class LocalTraining {
       if (isError(error, "stopped")) await this.keep();
       throw error;
     }
-    const { steps, first_loss, last_loss } = this.so!;
+    const { steps, first_loss, last_loss } = this.trained!;
     return {
       adapter: await this.open.adapter(),
       steps,
@@ -97,8 +97,8 @@ export class LocalTraining {
       }
       const steps = this.open.stepsDone;
       const seconds = this.secondsHere();
-      this.so = {
-        steps, seconds: secondsBefore + seconds, first_loss: this.so?.first_loss ?? loss, last_loss: loss,
+      this.trained = {
+        steps, seconds: secondsBefore + seconds, first_loss: this.trained?.first_loss ?? loss, last_loss: loss,
       };
       const isSooner = isAgain && Number.isInteger(Math.log2(steps - begun));
       if (steps < this.limits.steps && (isSooner || this.pace.isDue())) await this.keep();
@@ -118,18 +118,18 @@ export class LocalTraining {
       if (!isError(error, "invalid_input")) throw error;
       return 0;
     }
-    this.so = checkpoint.trained;
+    this.trained = checkpoint.trained;
     this.limits.onResumed(checkpoint.trained.steps);
     return checkpoint.trained.seconds;
   }
 
   /** Keeps a checkpoint; in a full database the one before stays. */
   private async keep(): Promise<void> {
-    const so = this.so;
-    if (!so) return;
+    const trained = this.trained;
+    if (!trained) return;
     const make = async () => {
       const state = await this.open.checkpoint();
-      await this.store.checkpointed(so, state);
+      await this.store.checkpointed(trained, state);
       return state.length;
     };
     await storedIfRoom(() => this.pace.make(make));

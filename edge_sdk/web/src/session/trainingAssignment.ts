@@ -2,7 +2,7 @@
 import { Assignment, told } from "./assignment";
 import type { Update } from "./assignmentStore";
 import { plannerOf } from "./choosing";
-import { countedStart, LocalTraining, type TrainingResult } from "./training";
+import { countedStart, TrainingLoop, type TrainingResult } from "./training";
 import { keptUpdate, noteDelivered, type Taken } from "./updates";
 import { NOT_ALLOWED_SECONDS, type Visit } from "./visit";
 
@@ -45,7 +45,7 @@ export class TrainingAssignment extends Assignment {
 
   private async train(taken: Taken): Promise<TrainingResult> {
     const { tools } = this;
-    const open = await tools.trainer.open(this.opening(taken));
+    const open = await tools.trainers.open(this.opening(taken));
     const { steps } = taken.terms.training;
     const limits = {
       steps,
@@ -58,7 +58,7 @@ export class TrainingAssignment extends Assignment {
       },
     };
     try {
-      return await new LocalTraining(open, tools.assignments, limits, taken.begun).run();
+      return await new TrainingLoop(open, tools.assignments, limits, taken.begun).run();
     } finally {
       await open.close();
     }

@@ -77,8 +77,8 @@ export class Visitor {
       sdk_version: SDK_VERSION,
       population: enrolment.population,
       capabilities: await tools.capabilities(),
-      example_count: await tools.trainer.exampleCount(),
-      held_out_count: await tools.trainer.heldOutCount(),
+      example_count: await tools.trainers.exampleCount(),
+      held_out_count: await tools.trainers.heldOutCount(),
     };
     return checkIn(tools.service, request, enrolment, (status) =>
       tools.onEvent({ kind: "awaiting_approval", deviceId: status.device_id }),

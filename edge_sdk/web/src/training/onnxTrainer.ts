@@ -1,4 +1,4 @@
-// Training with ONNX Runtime in a worker: what the session knows as a `LocalTrainer`.
+// Training with ONNX Runtime in a worker: what the session knows as a `LocalTrainers`.
 import { checkExamples, type Example } from "../batching/collation";
 import { HetloraError } from "../errors/errors";
 import type { Manifest } from "../messages/manifest";
@@ -6,7 +6,7 @@ import type { Tensor } from "../runtimes/base";
 import { checkWebAssembly } from "../runtimes/webAssembly";
 import { webFiles } from "../runtimes/webFiles";
 import type { BatchScore, OpenScoring } from "../session/evaluation";
-import type { LocalTrainer, Opening, OpenTraining } from "../session/localTrainer";
+import type { LocalTrainers, Opening, LocalTrainer } from "../session/localTrainers";
 import { adapterOf, tensorsOf, type Adapter } from "../tensors/adapter";
 import { Calls } from "./calls";
 import type { ModelOpening, Score } from "./openModel";
@@ -38,7 +38,7 @@ export async function measuredMatmul(startWorker: () => Worker): Promise<number>
   }
 }
 
-export class OnnxTrainer implements LocalTrainer {
+export class OnnxTrainer implements LocalTrainers {
   /** A worker that has its library, and no model yet. */
   private ready: Calls | null = null;
 
@@ -72,7 +72,7 @@ export class OnnxTrainer implements LocalTrainer {
     }
   }
 
-  async open(opening: Opening): Promise<OpenTraining> {
+  async open(opening: Opening): Promise<LocalTrainer> {
     const [examples, heldOut] = await Promise.all([this.options.examples(), this.options.heldOut()]);
     checkExamples(examples, opening.manifest);
     if (heldOut.length) checkExamples(heldOut, opening.manifest);
@@ -126,7 +126,7 @@ async function startedWorker(startWorker: () => Worker): Promise<Calls> {
 }
 
 /** A model that is open in the worker. */
-class WorkerTraining implements OpenTraining {
+class WorkerTraining implements LocalTrainer {
   stepsDone = 0;
 
   constructor(

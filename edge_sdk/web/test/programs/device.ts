@@ -18,7 +18,7 @@ async function visit(isFirst: boolean): Promise<boolean> {
   const trainer = new ToyTrainer();
   const client = await EdgeClient.open({
     serviceUrl: told.url, population: told.population, enrolmentToken: told.token, name: "a page in Node",
-    database, trainer, capabilities: async () => capabilities, stop: stop.signal, locks: null,
+    database, trainers: trainer, capabilities: async () => capabilities, stop: stop.signal, locks: null,
     uploadPartBytes: told.uploadPartBytes,
     onEvent: (event) => {
       if (event.kind === "step_done" && isFirst && event.step === told.stopAfterStep) stop.abort();

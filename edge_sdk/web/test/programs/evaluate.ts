@@ -9,7 +9,7 @@ import { MemoryDatabase } from "../../src/database/memory";
 import { capabilityReport } from "../../src/messages/device";
 import type { Manifest } from "../../src/messages/manifest";
 import { configure } from "../../src/runtimes/onnxLibrary";
-import type { Opening } from "../../src/session/localTrainer";
+import type { Opening } from "../../src/session/localTrainers";
 import { tensorsOf } from "../../src/tensors/adapter";
 import { ScoredModel } from "../../src/training/scoredModel";
 import { ToyTrainer } from "../toyTrainer";
@@ -36,7 +36,7 @@ class ScoringTrainer extends ToyTrainer {
 const capabilities = capabilityReport.read(told.capabilities, "");
 const client = await EdgeClient.open({
   serviceUrl: told.url, population: told.population, enrolmentToken: told.token, name: "a page in Node",
-  database: new MemoryDatabase(), trainer: new ScoringTrainer(), capabilities: async () => capabilities, locks: null,
+  database: new MemoryDatabase(), trainers: new ScoringTrainer(), capabilities: async () => capabilities, locks: null,
 });
 
 for (;;) {

@@ -16,7 +16,7 @@ import dev.hetlora.journal.VisitRecord
 import dev.hetlora.ort.OrtTrainers
 import dev.hetlora.planning.RankChoice
 import dev.hetlora.probe.SystemProbe
-import dev.hetlora.session.DeviceClient
+import dev.hetlora.session.EdgeClient
 import dev.hetlora.session.Event
 import dev.hetlora.session.Membership
 import dev.hetlora.session.Visit
@@ -48,7 +48,7 @@ class DeviceWork private constructor(private val context: Context) {
     private val probe = SystemProbe(folder, sources)
 
     // Between visits it keeps what it learned: files that it hashed, a run whose conditions did not hold.
-    private var kept: Pair<List<Any?>, DeviceClient>? = null
+    private var kept: Pair<List<Any?>, EdgeClient>? = null
     private val plans = ConcurrentHashMap<RankChoice, String>()
 
     // These are opened by whoever asks first, on a thread that may wait for the disk.
@@ -119,17 +119,17 @@ class DeviceWork private constructor(private val context: Context) {
         }
     }
 
-    private fun client(): DeviceClient {
+    private fun client(): EdgeClient {
         val chosen = with(preferences) { listOf(serviceUrl, population, enrolmentToken, conditions) }
         kept?.let { (before, client) -> if (before == chosen) return client }
         return newClient().also { kept = chosen to it }
     }
 
-    private fun newClient(): DeviceClient {
+    private fun newClient(): EdgeClient {
         val conditions = DeviceConditions(
             preferences.conditions, sources, isMetered = { sources.isMetered }, isIdle = { sources.isIdle },
         )
-        return DeviceClient(
+        return EdgeClient(
             preferences.serviceUrl,
             Membership(preferences.population, preferences.enrolmentToken.ifEmpty { null }),
             files,

@@ -28,7 +28,7 @@ fun isFinal(error: Throwable): Boolean =
  * @throws HetloraException `refused` and its kin: the service does not admit this device; `invalid_input` and its
  *     kin: something of it cannot be used, which no waiting mends.
  */
-fun keepVisiting(client: DeviceClient, stop: StopSignal, random: Random = Random.Default, onVisit: (Visit) -> Unit) {
+fun keepVisiting(client: EdgeClient, stop: StopSignal, random: Random = Random.Default, onVisit: (Visit) -> Unit) {
     var absences = 0
     while (!stop.isSet) {
         val seconds = try {

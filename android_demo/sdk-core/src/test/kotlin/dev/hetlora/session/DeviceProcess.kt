@@ -7,8 +7,8 @@ import dev.hetlora.transport.StopSignal
  * word.
  */
 fun visitAsProcess(
-    onVisit: (DeviceClient, Visit) -> Unit = { _, _ -> },
-    made: (onEvent: (Event) -> Unit) -> DeviceClient,
+    onVisit: (EdgeClient, Visit) -> Unit = { _, _ -> },
+    made: (onEvent: (Event) -> Unit) -> EdgeClient,
 ) {
     val client = made { event -> told(event)?.let(::println) }
     println("device ${client.deviceId}")

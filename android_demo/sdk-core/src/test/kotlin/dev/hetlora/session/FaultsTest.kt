@@ -19,7 +19,7 @@ class FaultsTest : WithRounds() {
     private fun codeOf(visit: Visit) = (visit.error as? HetloraException)?.code
 
     /** The visit is stopped with its thread interrupted, nothing is given back, and another one ends the work. */
-    private fun assertStops(client: DeviceClient) {
+    private fun assertStops(client: EdgeClient) {
         val visit = client.runOnce()
 
         assertTrue(Thread.interrupted())

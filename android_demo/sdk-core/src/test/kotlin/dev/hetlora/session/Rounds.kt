@@ -80,7 +80,7 @@ class Rounds(val service: FakeService = FakeService(), graph: ByteArray = GRAPH)
         clock: () -> Double = { System.currentTimeMillis() / 1000.0 },
         onEvent: (Event) -> Unit = {},
         circumstances: Circumstances = AnyTime,
-    ) = DeviceClient(
+    ) = EdgeClient(
         service.url, Membership("fleet", "token"), files, trainers, { GIVEN },
         circumstances, connections, clock = clock, random = Shortest, onEvent = onEvent,
         chooser = { _, _ -> fixedRank(rank, 16, 4) },
@@ -93,7 +93,7 @@ class Rounds(val service: FakeService = FakeService(), graph: ByteArray = GRAPH)
         capabilities: Capabilities = Capabilities { GIVEN },
         circumstances: Circumstances = AnyTime,
         onPlanned: (Planner, RankChoice) -> Unit = { _, _ -> },
-    ) = DeviceClient(
+    ) = EdgeClient(
         service.url, Membership("fleet", "token"), files, trainers, capabilities,
         circumstances, testConnections(), random = Shortest, onPlanned = onPlanned,
     )

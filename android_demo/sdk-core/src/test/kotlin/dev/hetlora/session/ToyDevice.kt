@@ -15,7 +15,7 @@ private const val PART_BYTES = 1000
 fun main(arguments: Array<String>) {
     val (url, population, folder, rank, stepMilliseconds) = arguments
     visitAsProcess { onEvent ->
-        DeviceClient(
+        EdgeClient(
             url,
             memberOf(population),
             FolderFiles(File(folder)),

@@ -28,7 +28,7 @@ class OrtRuntime(
     private val threads: Int? = null,
 ) : TrainingRuntime {
     private val training = openSession(gradientGraph, threads)
-    private val scoring = lazy { OrtScoring(evalGraph, inputs, threads) }
+    private val scoring = lazy { OrtScoringRuntime(evalGraph, inputs, threads) }
 
     override fun gradients(batch: Batch, factors: Map<String, TensorView>, gradients: FlatTensors): Double {
         val wanted = gradients.tensors.filterValues { it.size > 0 }.mapKeys { (key, _) -> "${key}_grad" }

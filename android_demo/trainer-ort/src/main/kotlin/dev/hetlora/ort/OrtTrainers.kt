@@ -48,7 +48,7 @@ class OrtTrainers(
     private val answers: Boolean = false,
 ) : LocalTrainers {
     private val scored = heldOut
-    override val heldOut = heldOut?.let { OrtScorers(it, threads) }
+    override val heldOut = heldOut?.let { OrtLocalScorers(it, threads) }
 
     override val exampleCount: Long get() = examples.ids().size.toLong()
 

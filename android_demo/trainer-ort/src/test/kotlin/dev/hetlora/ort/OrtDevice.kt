@@ -3,7 +3,7 @@ package dev.hetlora.ort
 import dev.hetlora.batching.ExampleSource
 import dev.hetlora.examples.Example
 import dev.hetlora.folder.FolderFiles
-import dev.hetlora.session.DeviceClient
+import dev.hetlora.session.EdgeClient
 import dev.hetlora.session.GIVEN
 import dev.hetlora.session.fixedRank
 import dev.hetlora.session.memberOf
@@ -36,7 +36,7 @@ fun main(arguments: Array<String>) {
     val (url, population, folder, rank, examples) = arguments
     val heldOut = arguments.getOrNull(5)?.let { LinesOfText(File(it)) }
     visitAsProcess { onEvent ->
-        DeviceClient(
+        EdgeClient(
             url,
             memberOf(population),
             FolderFiles(File(folder)),

@@ -53,7 +53,7 @@ class OrtTrainersTest {
 
     @Test
     fun `an evaluation takes neither gradients nor a part for phones, but a bundle of any rank`() {
-        val scorers = OrtScorers(kept)
+        val scorers = OrtLocalScorers(kept)
         val plain = manifest("\"android\": {\n    \"gradients\": \"gradients.onnx\"\n  }" to "\"android\": null")
         assertEquals(SCORED, scorers.filesOf(plain))
         assertEquals(ErrorCode.BUNDLE_INVALID, codeOf { OrtTrainers(examples).filesOf(plain) })

@@ -6,7 +6,7 @@ import dev.hetlora.examples.ExampleStore
 import dev.hetlora.folder.FolderFiles
 import dev.hetlora.messages.Conditions
 import dev.hetlora.probe.SystemProbe
-import dev.hetlora.session.DeviceClient
+import dev.hetlora.session.EdgeClient
 import dev.hetlora.session.LocalTrainer
 import dev.hetlora.session.LocalTrainers
 import dev.hetlora.session.Outcome
@@ -46,14 +46,14 @@ fun main(arguments: Array<String>) {
     val probe = SystemProbe(File(folder), trafficBytesPerRound = traffic.toLong())
     val conditions = DeviceConditions(Conditions(charging = true), isCharging = { File(charger).exists() })
     var accepted = 0
-    val rotating = { client: DeviceClient, visit: Visit ->
+    val rotating = { client: EdgeClient, visit: Visit ->
         if (visit.outcome == Outcome.ACCEPTED && accepted++ == 0) {
             client.rotateKey()
             println("rotated ${client.deviceId}")
         }
     }
     visitAsProcess(rotating) { onEvent ->
-        DeviceClient(
+        EdgeClient(
             url,
             memberOf(population),
             files,

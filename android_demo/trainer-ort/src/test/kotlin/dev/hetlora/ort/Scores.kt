@@ -26,7 +26,7 @@ fun main(arguments: Array<String>) {
         seed = 3,
         microBatch = MICRO_BATCH,
     )
-    val scorers = OrtScorers(LinesOfText(examples), threads = 1)
+    val scorers = OrtLocalScorers(LinesOfText(examples), threads = 1)
     scorers.checkExamples(manifest)
     val report = scorers.open(task).use { it.score(ScoreBounds(Double.POSITIVE_INFINITY)) }
     println("${report.exampleCount} ${report.loss} ${report.correctCount}")

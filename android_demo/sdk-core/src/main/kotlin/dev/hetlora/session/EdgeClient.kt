@@ -50,7 +50,7 @@ class Membership(val population: String, val enrolmentToken: String? = null, val
  * @throws HetloraException `settings_invalid`: an address that is none, a key that cannot be read, or a folder in
  *     which another client is at work.
  */
-class DeviceClient(
+class EdgeClient(
     serviceUrl: String,
     private val membership: Membership,
     private val files: DeviceFiles,

@@ -17,7 +17,7 @@ import dev.hetlora.training.scored
 import java.io.Closeable
 
 /** Scores models of text under ONNX Runtime on what this device holds out. */
-class OrtScorers(private val examples: ExampleSource, private val threads: Int? = null) : LocalScorers {
+class OrtLocalScorers(private val examples: ExampleSource, private val threads: Int? = null) : LocalScorers {
     override val exampleCount: Long get() = examples.ids().size.toLong()
 
     /** @throws dev.hetlora.errors.HetloraException `bundle_invalid`: the bundle is not of text, or of one rank alone. */
@@ -33,7 +33,7 @@ class OrtScorers(private val examples: ExampleSource, private val threads: Int? 
     override fun open(task: TrainingTask): LocalScorer {
         val manifest = task.bundle.manifest
         val graph = checkedGraph(task.bundle.folder, manifest.graphs.eval, manifest.graphs.baseWeights)
-        val runtime = OrtScoring(graph, inputsOf(manifest), threads)
+        val runtime = OrtScoringRuntime(graph, inputsOf(manifest), threads)
         return closingOnFailure(runtime) {
             val model = Scorer(runtime, task.received, task.how, task.microBatch, hasDecoder(manifest))
             val score = scorerOf(task, batchingOf(manifest, task.bundle.folder, task.training))

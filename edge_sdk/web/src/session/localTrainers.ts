@@ -20,7 +20,7 @@ export interface Opening {
 }
 
 /** A model that is open, between two steps. Numbers that it gives are copies. */
-export interface OpenTraining {
+export interface LocalTrainer {
   /** Steps taken so far, those before a restored checkpoint among them. */
   readonly stepsDone: number;
   /** Takes one optimizer step and answers its loss. Throws `training_diverged` where that is no number. */
@@ -36,7 +36,7 @@ export interface OpenTraining {
 }
 
 /** Who trains on this device's examples; the session knows nothing of a runtime beyond this. */
-export interface LocalTrainer {
+export interface LocalTrainers {
   /** How many examples there are to train on. */
   exampleCount(): Promise<number>;
   /** How many are held out, to be scored in evaluations and on the way of a training. */
@@ -48,7 +48,7 @@ export interface LocalTrainer {
   /** Loads what trains, but no model. Throws `service_unreachable` where that cannot be fetched. */
   prepare(): Promise<void>;
   /** Loads a model and what is to be learned. Throws an error with a code. */
-  open(opening: Opening): Promise<OpenTraining>;
+  open(opening: Opening): Promise<LocalTrainer>;
   /** Loads a model that scores what is held out. Throws an error with a code. */
   openScoring(opening: Opening): Promise<OpenScoring>;
 }

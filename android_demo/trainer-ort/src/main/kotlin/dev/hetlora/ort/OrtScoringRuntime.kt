@@ -16,7 +16,7 @@ import java.io.File
  * @throws dev.hetlora.errors.HetloraException `bundle_invalid`: the graph cannot be loaded.
  * @throws OutOfMemoryError there is no memory for it.
  */
-class OrtScoring(evalGraph: File, private val inputs: ModelInputs, threads: Int? = null) : ScoringRuntime {
+class OrtScoringRuntime(evalGraph: File, private val inputs: ModelInputs, threads: Int? = null) : ScoringRuntime {
     private val session = openSession(evalGraph, threads)
 
     override fun evaluate(batch: Batch, factors: Map<String, TensorView>): Evaluation {
