@@ -4,7 +4,7 @@ import { bytesOfText, joined } from "../src/bytes";
 import { HetloraError } from "../src/errors/errors";
 import { adaptation as adaptationKind } from "../src/messages/device";
 import { adapterFromBytes, adapterToBytes, makeAdapter, type Adapter } from "../src/tensors/adapter";
-import { moduleTailNorm, prunedRank } from "../src/tensors/algebra";
+import { leadingRanks, moduleTailNorm, prunedRank } from "../src/tensors/algebra";
 import { halfBitsOf, valueOfHalf } from "../src/tensors/float16";
 import { selfPrune } from "../src/tensors/pruning";
 import { nearestEven } from "../src/tensors/rounding";
@@ -36,6 +36,11 @@ test("an adapter file is read and written as pinned", () => {
   const { lora_A, lora_B } = adapter.factors.get("h.0.k")!;
   assert.deepEqual([...lora_A.data, ...lora_B.data], [1, 0, 2, 0, 3, 4, 1, 0, 2, 5]);
   assert.deepEqual(adapterToBytes(adapter), literalBytes("adapter_rank2.safetensors.hex"));
+});
+
+test("leading ranks are the pinned bytes", () => {
+  const cut = [...received().factors].map(([name, own]) => [name, leadingRanks(own, 1)] as const);
+  assert.deepEqual(adapterToBytes(makeAdapter(SPEC, new Map(cut))), literalBytes("adapter_rank1.safetensors.hex"));
 });
 
 test("norms of tails and pruned ranks are as pinned", () => {

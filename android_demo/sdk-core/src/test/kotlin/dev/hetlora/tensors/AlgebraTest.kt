@@ -20,25 +20,14 @@ class AlgebraTest {
     fun truncationGivesThePinnedBytes() {
         assertSameFile("adapter_rank1.safetensors.hex", adapterToBytes(truncate(tinyAdapter(), 1)))
         assertSameFile("adapter_rank2.safetensors.hex", adapterToBytes(truncate(tinyAdapter(), 9)))
+        val error = assertThrows(HetloraException::class.java) { truncate(tinyAdapter(), -1) }
+        assertEquals(ErrorCode.RANK_OUT_OF_RANGE, error.code)
     }
 
     @Test
-    fun paddingAddsZerosAndTruncationTakesThemAway() {
-        val narrow = truncate(tinyAdapter(), 1)
-        val padded = zeroPad(narrow, 2)
-        assertEquals(listOf(listOf(1f, 0f, 2f), listOf(0f, 0f, 0f)), rowsOf(padded.factors.getValue("h.0.k").loraA))
-        assertEquals(listOf(listOf(1f, 0f), listOf(2f, 0f)), rowsOf(padded.factors.getValue("h.0.k").loraB))
-        assertSameFile("adapter_rank1.safetensors.hex", adapterToBytes(truncate(padded, 1)))
-        for (rank in listOf(0, 3)) assertRankRefused { zeroPad(narrow, rank) }
-        assertRankRefused { truncate(narrow, -1) }
-    }
-
-    @Test
-    fun normsAndPrunedRanksAreAsPinned() {
+    fun normsOfTailsAndPrunedRanksAreAsPinned() {
         val pinned = contractJson("algebra.json").jsonObject
         val adapter = tinyAdapter()
-        val norm = pinned.getValue("delta_norm").jsonPrimitive.double
-        assertEquals(norm, deltaNorm(adapter), norm * 1e-15)
         val keep = pinned.getValue("keep").jsonPrimitive.int
         val tails = pinned.getValue("tail_norm").jsonPrimitive.double
         assertEquals(tails, adapter.factors.values.sumOf { moduleTailNorm(it, keep) }, tails * 1e-15)
@@ -46,13 +35,6 @@ class AlgebraTest {
             val kept = prunedRank(row.getValue("rank").jsonPrimitive.int, row.getValue("pruning_decay").jsonPrimitive.double)
             assertEquals(row.toString(), row.getValue("kept").jsonPrimitive.int, kept)
         }
-    }
-
-    @Test
-    fun normsOfNothingAndOfVeryLargeFactorsAreNumbers() {
-        assertEquals(0.0, deltaNorm(truncate(tinyAdapter(), 0)), 0.0)
-        val large = tinyAdapter().with("h.0.q", loraA = matrix(listOf(1e19, 0), listOf(0, 0)), loraB = matrix(listOf(1e19, 0), listOf(0, 0)))
-        assertEquals(1e38, deltaNorm(large), 1e32)
     }
 
     @Test
@@ -94,10 +76,5 @@ class AlgebraTest {
     private fun matrixOrNull(told: JsonElement): Matrix? {
         if (told is JsonNull) return null
         return matrix(*told.jsonArray.map { row -> row.jsonArray.map { it.jsonPrimitive.double } }.toTypedArray())
-    }
-
-    private fun assertRankRefused(code: () -> Unit) {
-        val error = assertThrows(HetloraException::class.java) { code() }
-        assertEquals(ErrorCode.RANK_OUT_OF_RANGE, error.code)
     }
 }
