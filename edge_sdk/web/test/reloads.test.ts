@@ -51,11 +51,15 @@ class MortalDatabase implements Database {
 }
 
 test("a page that is closed at any operation of its database goes on, and delivers the same update once", async () => {
-  const whole = await bench(PRECISE);
+  const scored = async () => {
+    const own = await bench({ ...PRECISE, training: { evaluate: true } });
+    return Object.assign(own, { trainers: Object.assign(own.trainers, { heldOut: 3 }) });
+  };
+  const whole = await scored();
   await visit(whole);
   let kills = 0;
   for (let at = 0; ; at++) {
-    const own = await bench(PRECISE);
+    const own = await scored();
     const killed = new Killed(at);
     const database = new MortalDatabase(own.database, killed);
     const outcome = await killed.outcome(visit(own, { database }));
@@ -64,7 +68,9 @@ test("a page that is closed at any operation of its database goes on, and delive
     const came = await visit(own);
     assert.ok(came.outcome === "accepted" || came.outcome === "no_work", `killed at ${at}: ${came.reason}`);
     assert.deepEqual(own.service.updates, whole.service.updates, `killed at ${at}`);
-    assert.equal(own.service.reports[0].steps, 6);
+    const losses = [whole, own].map(({ service: { reports } }) => [reports[0].held_out_loss_before, reports[0].held_out_loss_after]);
+    assert.deepEqual([losses[1], own.service.reports[0].steps], [losses[0], 6]);
+    assert.equal(losses[1]![0], 2);
     assert.equal(own.service.failures.length, 0);
     assert.ok((await own.database.read("run/rounding_errors/r-1")) instanceof Uint8Array, `killed at ${at}`);
   }

@@ -1,7 +1,7 @@
 import { joined } from "../src/bytes";
 import { HetloraError } from "../src/errors/errors";
 import type { Manifest } from "../src/messages/manifest";
-import type { OpenScoring } from "../src/session/evaluation";
+import type { BatchScore, OpenScoring, ScoredBatches } from "../src/session/evaluation";
 import type { LocalTrainers, Opening, LocalTrainer } from "../src/session/localTrainers";
 import { adapterFromBytes, adapterToBytes, makeAdapter, type Adapter } from "../src/tensors/adapter";
 import { floats } from "../src/tensors/tensor";
@@ -10,6 +10,8 @@ import { floats } from "../src/tensors/tensor";
 export class ToyTrainer implements LocalTrainers {
   /** Called within each step, before it counts. */
   onStep: () => void = () => undefined;
+  /** Called within each batch of what is held out that is scored in a training. */
+  onScore: () => void = () => undefined;
   examples = 12;
 
   exampleCount = async () => this.examples;
@@ -38,11 +40,15 @@ export const toyScoring = (losses: readonly number[]): OpenScoring => ({
 
 class ToyTraining implements LocalTrainer {
   stepsDone = 0;
+  readonly heldOut: ScoredBatches | null;
 
   constructor(
     private own: Adapter,
     private readonly trainer: ToyTrainer,
-  ) {}
+  ) {
+    const batches = trainer.heldOut;
+    this.heldOut = batches ? { batches, batch: (at) => this.scored(at) } : null;
+  }
 
   async step(): Promise<number> {
     this.trainer.onStep();
@@ -53,6 +59,12 @@ class ToyTraining implements LocalTrainer {
     });
     this.own = makeAdapter(this.own.spec, new Map(factors));
     return 1 / this.stepsDone;
+  }
+
+  /** One example each, the first of which is right, with losses 1, 2, 3, ... over one more than the steps so far. */
+  private async scored(at: number): Promise<BatchScore> {
+    this.trainer.onScore();
+    return { examples: 1, loss: (at + 1) / (this.stepsDone + 1), weight: 1, right: at === 0 ? 1 : 0 };
   }
 
   async checkpoint(): Promise<Uint8Array> {

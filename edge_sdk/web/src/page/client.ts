@@ -9,7 +9,7 @@ import { capabilitiesOf } from "../probe/report";
 import { usableThreads } from "../runtimes/webAssembly";
 import { DeviceConditions } from "../session/conditions";
 import type { SessionEvent } from "../session/visit";
-import { measuredMatmul, OnnxTrainer, type TrainingEvent } from "../training/onnxTrainer";
+import { measuredMatmul, OnnxTrainer } from "../training/onnxTrainer";
 import type { Examples } from "./examples";
 import type { PageSettings } from "./settings";
 
@@ -31,7 +31,7 @@ export async function openClient(
   examples: Examples,
   settings: PageSettings,
   stop: AbortSignal,
-  onEvent: (event: SessionEvent | TrainingEvent) => void,
+  onEvent: (event: SessionEvent) => void,
 ): Promise<PageClient> {
   const own: Conditions = { ...ANY_TIME, charging: settings.onlyWhileCharging, unmetered: settings.onlyUnmetered };
   let facts = await browserFacts(usableThreads());
@@ -46,7 +46,6 @@ export async function openClient(
       startWorker,
       examples: () => examples.trained(),
       heldOut: () => examples.heldOut(),
-      onEvent,
     }),
     capabilities,
     conditions: new DeviceConditions(own, () => momentOf(facts, new Date())),

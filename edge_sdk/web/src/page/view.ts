@@ -4,7 +4,6 @@ import { boundInWords } from "../planning/explanation";
 import { MIB } from "../planning/forecast";
 import type { RankChoice } from "../planning/planner";
 import type { SessionEvent, Visit } from "../session/visit";
-import type { TrainingEvent } from "../training/onnxTrainer";
 import { drawCurve, withPoint, type Point } from "./curve";
 
 const KEPT = "hetlora-shown";
@@ -64,20 +63,21 @@ export class View {
     addEventListener("pagehide", () => safely(() => sessionStorage.setItem(KEPT, JSON.stringify(this.shown))));
   }
 
-  take(event: SessionEvent | TrainingEvent): void {
+  take(event: SessionEvent): void {
     safely(() => this.taken(event));
   }
 
-  private taken(event: SessionEvent | TrainingEvent): void {
+  private taken(event: SessionEvent): void {
     const isTraining = event.kind === "rank_chosen" && event.offer.kind === "train";
     if (isTraining) this.show({ ...NOTHING, plan: planInWords(event.choice, event.concessions, event.offer) });
     if (event.kind === "resumed") this.show(upTo(event.step, kept()));
     if (event.kind === "step_done") {
       const losses = withPoint(this.shown.losses, { step: event.step, value: event.loss });
       this.show({ ...this.shown, steps: event.steps, losses });
-    } else if (event.kind === "score") {
-      if (event.score.accuracy === null) return;
-      const accuracies = withPoint(this.shown.accuracies, { step: event.step, value: event.score.accuracy });
+    } else if (event.kind === "held_out_scored") {
+      const { example_count, correct_count } = event.report;
+      if (correct_count === null) return;
+      const accuracies = withPoint(this.shown.accuracies, { step: event.step, value: correct_count / example_count });
       this.show({ ...this.shown, steps: event.steps, accuracies });
     } else {
       const words = inWords(event);

@@ -30,6 +30,12 @@ export interface AssignmentStatus {
   steps: number;
 }
 
+/** A training as it is kept, between two steps. */
+export interface Checkpoint {
+  trained: Trained;
+  state: Uint8Array;
+}
+
 /** What a device delivers. */
 export interface Update {
   bytes: Uint8Array;
@@ -102,7 +108,7 @@ export class AssignmentStore {
     await this.put(noted, await keptParts({ checkpoint: state }));
   }
 
-  async checkpoint(): Promise<{ trained: Trained; state: Uint8Array } | null> {
+  async checkpoint(): Promise<Checkpoint | null> {
     const so = parsed(trainedKind, (await this.row())?.trained);
     const state = await part(this.database, "checkpoint");
     return so && state ? { trained: so, state } : null;

@@ -10,11 +10,15 @@ export interface BatchScore {
   right: number | null;
 }
 
-/** A model that is open to be scored, batch by batch. */
-export interface OpenScoring {
-  /** How many batches there are. */
+/** What is held out, batch by batch, as an open model scores it. */
+export interface ScoredBatches {
+  /** How many there are. */
   readonly batches: number;
   batch(at: number): Promise<BatchScore>;
+}
+
+/** A model that is open to be scored alone. */
+export interface OpenScoring extends ScoredBatches {
   /** Frees memory; nothing may be called after. */
   close(): Promise<void>;
 }
@@ -22,17 +26,19 @@ export interface OpenScoring {
 export interface EvaluationLimits {
   /** No further batch is scored once so many have passed. */
   maxSeconds: number;
+  /** Nor once it has so many examples. */
+  mostExamples?: number;
   timer: () => number;
   /** Called before each batch; what it throws ends the evaluation. */
   mayGoOn: () => void;
 }
 
 /** Scores batches, at least one. Throws as `summed`. */
-export async function evaluateLocally(open: OpenScoring, limits: EvaluationLimits): Promise<EvaluationReport> {
+export async function evaluateLocally(open: ScoredBatches, limits: EvaluationLimits): Promise<EvaluationReport> {
   const started = limits.timer();
   const scores: BatchScore[] = [];
   let examples = 0;
-  for (let at = 0; at < open.batches; at++) {
+  for (let at = 0; at < open.batches && examples < (limits.mostExamples ?? Infinity); at++) {
     limits.mayGoOn();
     const score = await open.batch(at);
     scores.push(score);

@@ -1,6 +1,6 @@
 import type { Manifest } from "../messages/manifest";
 import type { Adaptation, TrainingSettings } from "../messages/device";
-import type { OpenScoring } from "./evaluation";
+import type { OpenScoring, ScoredBatches } from "./evaluation";
 import type { Adapter } from "../tensors/adapter";
 
 /** What a training begins with. */
@@ -23,6 +23,8 @@ export interface Opening {
 export interface LocalTrainer {
   /** Steps taken so far, those before a restored checkpoint among them. */
   readonly stepsDone: number;
+  /** What is held out, scored under the adapter as it is then; null where nothing is. */
+  readonly heldOut: ScoredBatches | null;
   /** Takes one optimizer step and answers its loss. Throws `training_diverged` where that is no number. */
   step(): Promise<number>;
   /** All that is needed to go on after this step: the adapter, the optimizer's state, the steps done. */

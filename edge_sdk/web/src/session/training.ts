@@ -3,8 +3,9 @@ import { storedIfRoom } from "../database/database";
 import { HetloraError, isError } from "../errors/errors";
 import type { Adapter } from "../tensors/adapter";
 import { adapterBytes } from "../tensors/adapter";
-import type { AssignmentStore } from "./assignmentStore";
+import type { AssignmentStore, Checkpoint } from "./assignmentStore";
 import { CheckpointPace } from "./checkpointPace";
+import type { HeldOutScores } from "./heldOut";
 import type { LocalTrainer } from "./localTrainers";
 import type { Trained } from "./terms";
 
@@ -19,12 +20,14 @@ export interface TrainingResult {
   firstLoss: number;
   lastLoss: number;
   seconds: number;
+  /** Losses of what is held out, where the run asks for them. */
+  heldOut: { before: number; after: number } | null;
 }
 
 export interface TrainingLimits {
   steps: number;
-  /** No further step is taken once so many have passed. */
-  maxSeconds: number;
+  /** No further step is taken once no more are left than the last score takes. */
+  secondsLeft: () => number;
   timer: () => number;
   /** Called after each step, and before the next; what it throws ends the training. */
   onStep: (step: number, loss: number) => void;
@@ -52,36 +55,42 @@ export async function countedStart<T>(store: AssignmentStore, work: () => Promis
 export class TrainingLoop {
   private trained: Trained | null = null;
   private readonly pace: CheckpointPace;
-  private readonly started: number;
+  private started = 0;
 
   constructor(
     private readonly open: LocalTrainer,
     private readonly store: AssignmentStore,
     private readonly limits: TrainingLimits,
+    private readonly scores: HeldOutScores,
     adapter: Adapter,
   ) {
     this.pace = new CheckpointPace(COPIES_IN_CHECKPOINT * adapterBytes(adapter), limits.timer);
-    this.started = limits.timer();
   }
 
   /** Takes the steps, at least one. A training that is stopped keeps a checkpoint, and throws `stopped`. */
   async run(): Promise<TrainingResult> {
-    const secondsBefore = await this.resume();
+    const checkpoint = await this.store.checkpoint();
+    // Before a checkpoint is taken up: what is scored is the model as the round began with it.
+    await this.scores.before(checkpoint?.trained.first_score ?? null);
+    const secondsBefore = await this.resume(checkpoint);
+    this.started = this.limits.timer();
     // A start before this one may have ended with its page: checkpoints come sooner then.
     const isAgain = (await this.store.starts()) > 1;
     try {
       await this.steps(secondsBefore, isAgain);
+      await this.scores.after(this.trained!.steps);
     } catch (error) {
       if (isError(error, "stopped")) await this.keep();
       throw error;
     }
-    const { steps, first_loss, last_loss } = this.trained!;
+    const { steps, seconds, first_loss, last_loss } = this.trained!;
     return {
       adapter: await this.open.adapter(),
       steps,
       firstLoss: first_loss,
       lastLoss: last_loss ?? first_loss,
-      seconds: secondsBefore + this.secondsHere(),
+      seconds,
+      heldOut: this.scores.told(),
     };
   }
 
@@ -99,17 +108,18 @@ export class TrainingLoop {
       const seconds = this.secondsHere();
       this.trained = {
         steps, seconds: secondsBefore + seconds, first_loss: this.trained?.first_loss ?? loss, last_loss: loss,
+        first_score: this.scores.first,
       };
       const isSooner = isAgain && Number.isInteger(Math.log2(steps - begun));
       if (steps < this.limits.steps && (isSooner || this.pace.isDue())) await this.keep();
       this.limits.onStep(steps, loss);
-      if (seconds >= this.limits.maxSeconds) return;
+      if (this.limits.secondsLeft() <= this.scores.secondsToKeep) return;
+      await this.scores.between(steps, { count: steps - begun, seconds });
     }
   }
 
   /** Brings the training to its last checkpoint, and answers the seconds until then. */
-  private async resume(): Promise<number> {
-    const checkpoint = await this.store.checkpoint();
+  private async resume(checkpoint: Checkpoint | null): Promise<number> {
     if (!checkpoint) return 0;
     try {
       await this.open.restore(checkpoint.state);
@@ -135,7 +145,8 @@ export class TrainingLoop {
     await storedIfRoom(() => this.pace.make(make));
   }
 
+  /** Of steps and checkpoints, without scores. */
   private secondsHere(): number {
-    return this.limits.timer() - this.started;
+    return this.limits.timer() - this.started - this.scores.secondsOnTheWay;
   }
 }

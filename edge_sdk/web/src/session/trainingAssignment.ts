@@ -1,7 +1,10 @@
 // One training assignment, from the offer to the receipt.
+import { secondsOf } from "../planning/forecast";
 import { Assignment, told } from "./assignment";
 import type { Update } from "./assignmentStore";
 import { plannerOf } from "./choosing";
+import { HeldOutScores } from "./heldOut";
+import type { LocalTrainer } from "./localTrainers";
 import { countedStart, TrainingLoop, type TrainingResult } from "./training";
 import { keptUpdate, noteDelivered, type Taken } from "./updates";
 import { NOT_ALLOWED_SECONDS, type Visit } from "./visit";
@@ -49,7 +52,7 @@ export class TrainingAssignment extends Assignment {
     const { steps } = taken.terms.training;
     const limits = {
       steps,
-      maxSeconds: this.secondsLeft,
+      secondsLeft: () => this.secondsLeft,
       timer: tools.timer,
       onResumed: (step: number) => tools.onEvent({ kind: "resumed", step }),
       onStep: (step: number, loss: number) => {
@@ -58,10 +61,22 @@ export class TrainingAssignment extends Assignment {
       },
     };
     try {
-      return await new TrainingLoop(open, tools.assignments, limits, taken.begun).run();
+      return await new TrainingLoop(open, tools.assignments, limits, this.scores(open, taken), taken.begun).run();
     } finally {
       await open.close();
     }
+  }
+
+  private scores(open: LocalTrainer, { terms: { training } }: Taken): HeldOutScores {
+    const { timer, onEvent } = this.tools;
+    return new HeldOutScores(open.heldOut, {
+      training,
+      plannedSeconds: this.choice ? secondsOf(this.choice.forecast) : 0,
+      secondsLeft: () => this.secondsLeft,
+      timer,
+      mayGoOn: () => this.check(),
+      onScore: (step, report) => onEvent({ kind: "held_out_scored", step, steps: training.steps, report }),
+    });
   }
 
   private async deliver(update: Update): Promise<Visit> {

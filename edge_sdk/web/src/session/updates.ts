@@ -86,8 +86,7 @@ async function reportOf(bytes: Uint8Array, rank: number, terms: Terms, result: T
     training_seconds: result.seconds,
     peak_memory_bytes: 0, // a page does not learn what its WebAssembly takes
     downloaded_bytes: terms.downloaded_bytes,
-    // This client holds nothing out.
-    held_out_loss_before: null,
-    held_out_loss_after: null,
+    held_out_loss_before: result.heldOut?.before ?? null,
+    held_out_loss_after: result.heldOut?.after ?? null,
   };
 }

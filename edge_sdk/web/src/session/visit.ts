@@ -31,6 +31,7 @@ export type SessionEvent =
   | { kind: "rank_chosen"; choice: RankChoice; concessions: readonly string[]; offer: Offer }
   | { kind: "resumed"; step: number }
   | { kind: "step_done"; step: number; steps: number; loss: number }
+  | { kind: "held_out_scored"; step: number; steps: number; report: EvaluationReport }
   | { kind: "rank_pruned"; oldRank: number; newRank: number }
   | { kind: "uploaded"; sizeBytes: number }
   | { kind: "submitted"; report: Report; receipt: Receipt }

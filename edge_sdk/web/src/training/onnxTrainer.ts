@@ -5,18 +5,12 @@ import type { Manifest } from "../messages/manifest";
 import type { Tensor } from "../runtimes/base";
 import { checkWebAssembly } from "../runtimes/webAssembly";
 import { webFiles } from "../runtimes/webFiles";
-import type { BatchScore, OpenScoring } from "../session/evaluation";
+import type { BatchScore, OpenScoring, ScoredBatches } from "../session/evaluation";
 import type { LocalTrainers, Opening, LocalTrainer } from "../session/localTrainers";
 import { adapterOf, tensorsOf, type Adapter } from "../tensors/adapter";
+import type { AdapterSpec } from "../tensors/spec";
 import { Calls } from "./calls";
-import type { ModelOpening, Score } from "./openModel";
-
-/** What is held out is scored so many times in a training, beside once before it, and so much of it at a time. */
-const SCORES = 10;
-const MOST_SCORED = 64;
-
-/** What the session cannot tell of a training. */
-export type TrainingEvent = { kind: "score"; step: number; steps: number; score: Score };
+import type { ModelOpening } from "./openModel";
 
 export interface OnnxTrainerOptions {
   /** Starts the worker, `worker.js` of the build. */
@@ -24,7 +18,6 @@ export interface OnnxTrainerOptions {
   /** Read anew for each training. */
   examples: () => Promise<readonly Example[]>;
   heldOut: () => Promise<readonly Example[]>;
-  onEvent: (event: TrainingEvent) => void;
 }
 
 /** Float32 operations per second of matrix products on one thread, measured in a worker of its own. */
@@ -76,19 +69,15 @@ export class OnnxTrainer implements LocalTrainers {
     const [examples, heldOut] = await Promise.all([this.options.examples(), this.options.heldOut()]);
     checkExamples(examples, opening.manifest);
     if (heldOut.length) checkExamples(heldOut, opening.manifest);
-    const { calls } = await this.opened("open", opening, examples, heldOut.slice(0, MOST_SCORED));
-    return new WorkerTraining(calls, opening, heldOut.length > 0, this.options.onEvent);
+    const { calls, answer: batches } = await this.opened<number>("open", opening, examples, heldOut);
+    return new WorkerTraining(calls, opening.adapter.spec, batches ? scoredBy(calls, batches) : null);
   }
 
   async openScoring(opening: Opening): Promise<OpenScoring> {
     const heldOut = await this.options.heldOut();
     checkExamples(heldOut, opening.manifest);
     const { calls, answer: batches } = await this.opened<number>("openScoring", opening, [], heldOut);
-    return {
-      batches,
-      batch: (at) => calls.call<BatchScore>("scoreBatch", at),
-      close: async () => calls.end(),
-    };
+    return { ...scoredBy(calls, batches), close: async () => calls.end() };
   }
 
   /** A model that a worker has opened; the bytes of its files go there. */
@@ -113,6 +102,11 @@ export class OnnxTrainer implements LocalTrainers {
   }
 }
 
+const scoredBy = (calls: Calls, batches: number): ScoredBatches => ({
+  batches,
+  batch: (at) => calls.call<BatchScore>("scoreBatch", at),
+});
+
 /** A worker that has loaded ONNX Runtime. Throws `service_unreachable` where it cannot be fetched. */
 async function startedWorker(startWorker: () => Worker): Promise<Calls> {
   const calls = new Calls(startWorker());
@@ -131,17 +125,13 @@ class WorkerTraining implements LocalTrainer {
 
   constructor(
     private readonly calls: Calls,
-    private readonly opening: Opening,
-    private scores: boolean,
-    private readonly onEvent: (event: TrainingEvent) => void,
+    private readonly spec: AdapterSpec,
+    readonly heldOut: ScoredBatches | null,
   ) {}
 
   async step(): Promise<number> {
-    const { steps } = this.opening.training;
-    if (this.stepsDone === 0) await this.score();
     const loss = await this.calls.call<number>("step");
     this.stepsDone += 1;
-    if (this.stepsDone % Math.ceil(steps / SCORES) === 0 || this.stepsDone === steps) await this.score();
     return loss;
   }
 
@@ -154,22 +144,10 @@ class WorkerTraining implements LocalTrainer {
   }
 
   async adapter(): Promise<Adapter> {
-    return adapterOf(this.opening.adapter.spec, await this.calls.call<Map<string, Tensor>>("factors"));
+    return adapterOf(this.spec, await this.calls.call<Map<string, Tensor>>("factors"));
   }
 
   async close(): Promise<void> {
     this.calls.end();
-  }
-
-  private async score(): Promise<void> {
-    if (!this.scores) return;
-    let score: Score;
-    try {
-      score = await this.calls.call<Score>("score");
-    } catch {
-      this.scores = false; // scores are for the page alone: no training ends for want of one
-      return;
-    }
-    this.onEvent({ kind: "score", step: this.stepsDone, steps: this.opening.training.steps, score });
   }
 }

@@ -1,13 +1,13 @@
 // A bundle that is open for training: what the worker holds.
 import { batchOf, tokenRow, type Example, type TokenRow } from "../batching/collation";
-import { batchSize, drawBatches, type BatchSize } from "../batching/batches";
+import { batchSize, drawBatches, shuffled, type BatchSize } from "../batching/batches";
 import { TextEncoder } from "../batching/tokens";
 import { HetloraError } from "../errors/errors";
 import type { Manifest } from "../messages/manifest";
 import type { TrainingSettings } from "../messages/training";
 import type { Factors, Tensor } from "../runtimes/base";
 import { OnnxRuntime } from "../runtimes/onnx";
-import { summed, type BatchScore } from "../session/evaluation";
+import type { BatchScore } from "../session/evaluation";
 import { checkpointOf, restoreFrom } from "./checkpoint";
 import { Scoring } from "./scoring";
 import type { Parametrisation } from "./trainedNumbers";
@@ -28,15 +28,9 @@ export interface ModelOpening {
   heldOut: readonly Example[];
 }
 
-/** Of examples that were held out: their mean loss and, of classes, the share that was right. */
-export interface Score {
-  loss: number;
-  accuracy: number | null;
-}
-
 export class OpenModel {
   private readonly rows: TokenRow[];
-  private readonly heldOut: Scoring;
+  readonly heldOut: Scoring;
   private readonly encoder: TextEncoder;
   private readonly size: BatchSize;
   private batches: Generator<number[]>;
@@ -46,12 +40,11 @@ export class OpenModel {
     private readonly runtime: OnnxRuntime,
     private readonly trainer: Trainer,
   ) {
-    const { manifest, settings, examples, heldOut } = opening;
+    const { manifest, settings, examples } = opening;
     this.encoder = new TextEncoder(fileOf(opening, manifest.graphs.tokenizer), manifest, settings.max_tokens);
     this.rows = examples.map((example) => tokenRow(example, manifest, this.encoder));
     this.size = batchSize(manifest, settings.batch_size, this.encoder.sizes.rows);
-    const heldOutRows = heldOut.map((example) => tokenRow(example, manifest, this.encoder));
-    this.heldOut = new Scoring(heldOutRows, manifest, this.encoder, this.size);
+    this.heldOut = heldOutOf(opening, this.encoder);
     this.batches = this.drawn(0);
   }
 
@@ -75,14 +68,9 @@ export class OpenModel {
     return this.trainer.step(this.batch(this.rows, places));
   }
 
-  /** How the adapter does on what is held out, as it stands. */
-  async score(): Promise<Score> {
-    const scores: BatchScore[] = [];
-    for (let at = 0; at < this.heldOut.batches; at += 1) {
-      scores.push(await this.heldOut.batch(at, (batch) => this.trainer.evaluate(batch)));
-    }
-    const { loss, correct_count, example_count } = summed(scores);
-    return { loss, accuracy: correct_count === null ? null : correct_count / example_count };
+  /** How the adapter does on a batch of what is held out, as it stands. */
+  scoreBatch(at: number): Promise<BatchScore> {
+    return this.heldOut.batch(at, (batch) => this.trainer.evaluate(batch));
   }
 
   checkpoint(): Uint8Array {
@@ -111,6 +99,16 @@ export class OpenModel {
   private batch(rows: readonly TokenRow[], places: readonly number[]) {
     return batchOf(places.map((place) => rows[place] as TokenRow), this.opening.manifest, this.encoder);
   }
+}
+
+/** What is held out, in an order that follows from the seed. */
+export function heldOutOf(opening: ModelOpening, encoder: TextEncoder): Scoring {
+  const { manifest, settings, microBatchRows, seed, heldOut } = opening;
+  const asked = batchSize(manifest, settings.batch_size, encoder.sizes.rows);
+  // Nothing depends on how many rows are scored at a time, but for the memory.
+  const size = asked.isAlwaysFull ? asked : { ...asked, rows: Math.min(asked.rows, microBatchRows ?? asked.rows) };
+  const rows = shuffled(heldOut.length, seed).map((place) => tokenRow(heldOut[place]!, manifest, encoder));
+  return new Scoring(rows, manifest, encoder, size);
 }
 
 /** A file of the bundle. Throws `bundle_invalid` where it is missing. */

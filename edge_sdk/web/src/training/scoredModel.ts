@@ -1,12 +1,10 @@
 // A bundle that is open for scoring alone: what the worker holds in an evaluation.
-import { batchSize, shuffled } from "../batching/batches";
-import { tokenRow } from "../batching/collation";
 import { TextEncoder } from "../batching/tokens";
 import type { Factors } from "../runtimes/base";
 import { OnnxRuntime } from "../runtimes/onnx";
 import type { BatchScore } from "../session/evaluation";
-import { fileOf, type ModelOpening } from "./openModel";
-import { Scoring } from "./scoring";
+import { fileOf, heldOutOf, type ModelOpening } from "./openModel";
+import type { Scoring } from "./scoring";
 import { TrainedNumbers } from "./trainedNumbers";
 
 export class ScoredModel {
@@ -18,17 +16,14 @@ export class ScoredModel {
 
   /** Opens the graph that scores, and drops the files. The order of the examples follows from the seed. */
   static async open(opening: ModelOpening): Promise<ScoredModel> {
-    const { manifest, factors, settings, adaptation, microBatchRows, seed, heldOut } = opening;
+    const { manifest, factors, settings, adaptation } = opening;
     const encoder = new TextEncoder(fileOf(opening, manifest.graphs.tokenizer), manifest, settings.max_tokens);
-    const asked = batchSize(manifest, settings.batch_size, encoder.sizes.rows);
-    // Nothing depends on how many rows are scored at a time, but for the memory.
-    const size = asked.isAlwaysFull ? asked : { ...asked, rows: Math.min(asked.rows, microBatchRows ?? asked.rows) };
-    const rows = shuffled(heldOut.length, seed).map((place) => tokenRow(heldOut[place]!, manifest, encoder));
+    const scoring = heldOutOf(opening, encoder);
     const runtime = new OnnxRuntime(manifest, async (path) => fileOf(opening, path));
     await runtime.openScores();
     opening.files.clear();
     const numbers = new TrainedNumbers(factors, adaptation);
-    return new ScoredModel(runtime, numbers.fed(), new Scoring(rows, manifest, encoder, size));
+    return new ScoredModel(runtime, numbers.fed(), scoring);
   }
 
   get batches(): number {

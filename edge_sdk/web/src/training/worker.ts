@@ -23,18 +23,18 @@ const METHODS: Record<string, (argument: never) => unknown> = {
   load: () => openProduct().then((session) => session.release()),
   open: async (opening: ModelOpening) => {
     model = await OpenModel.open(opening);
+    return model.heldOut.batches;
   },
   openScoring: async (opening: ModelOpening) => {
     scored = await ScoredModel.open(opening);
     return scored.batches;
   },
-  scoreBatch: (at: number) => scored?.batch(at),
+  scoreBatch: (at: number) => (model ? model.scoreBatch(at) : scored?.batch(at)),
   openClassifier: async (opening: ClassifierOpening) => {
     classifier = await TextClassifier.open(opening);
   },
   classify: (text: string) => classifier?.classify(text),
   step: () => opened().step(),
-  score: () => opened().score(),
   checkpoint: () => opened().checkpoint(),
   restore: (state: Uint8Array) => opened().restore(state),
   factors: () => opened().factors(),

@@ -14,7 +14,6 @@ async function steps(): Promise<TimedSteps & { isIsolated: boolean }> {
     startWorker: () => new Worker("/limited-worker.js", { type: "module" }),
     examples: async () => examples,
     heldOut: async () => [],
-    onEvent: () => undefined,
   });
   const training = await trainer.open({
     manifest,
