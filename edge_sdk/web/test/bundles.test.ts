@@ -89,6 +89,25 @@ test("what a cut download has kept counts as here, and the leftovers of others g
   assert.deepEqual(await own.database.keys("object/"), ["object/of-another-bundle"]);
 });
 
+test("bundles that nobody needs go, and what is left of downloads of theirs", async () => {
+  const own = await line(whole);
+  const bytes = new TextEncoder().encode(literalText("manifest/manifest.json"));
+  const ref = { sha256: await sha256Of(bytes), size_bytes: bytes.length };
+  const [first, second] = Object.values(readManifest(bytes).files).map(({ sha256 }) => sha256);
+  const rotten = new TextEncoder().encode("{}");
+  const invalid = { sha256: await sha256Of(rotten), size_bytes: rotten.length };
+  const stay = [`object/${ref.sha256}`, `object/${first}`, `object/${invalid.sha256}`].sort();
+  const others = [`object/${SHA256}`, `download/${SHA256}/00000000`, `download/${second}/00000000`];
+  for (const needed of [[], [ref]]) {
+    await own.database.write(new Map([...stay, ...others].map((key) => [key, OBJECT])));
+    await own.database.write(new Map([[`object/${ref.sha256}`, bytes], [`object/${invalid.sha256}`, rotten]]));
+    const bundles = new Bundles(own.database, own.downloads, endless, async () => needed);
+    await bundles.dropOtherBundles(needed.length ? [invalid] : [ref, invalid]);
+    assert.deepEqual(await own.database.keys("object/"), stay);
+    assert.deepEqual(await own.database.keys("download/"), [`download/${second}/00000000`]);
+  }
+});
+
 test("a bundle whose adapter is kept stays where others go for room", async () => {
   const own = await line(whole);
   const manifestBytes = new TextEncoder().encode(literalText("manifest/manifest.json"));

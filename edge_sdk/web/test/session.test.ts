@@ -106,6 +106,34 @@ test("of its last two rounds a device keeps what was sent and what it trained", 
   await assert.rejects(kept.read({ ...rounds[0]!, round_index: 0 }, "local", SPEC), { code: "no_adapter" });
 });
 
+test("of the bundles of runs that are over those stay of which an adapter is kept, or that were offered last", async () => {
+  const own = await bench();
+  const weights: string[] = [];
+  for (const round of [0, 1, 2]) {
+    own.service = await FakeService.of(adapter, { offer: { run_id: `r-${round}` } });
+    const { service } = own;
+    const manifest = JSON.parse(new TextDecoder().decode(service.objects.get(service.offer.bundle.sha256)));
+    const base = await service.put(new Uint8Array(1000 + round));
+    service.offer.bundle = await service.put(bytesOfText(JSON.stringify({ ...manifest, files: { ...manifest.files, "base.bin": base } })));
+    weights.push(`object/${base.sha256}`);
+    await own.database.write(new Map([[`download/of-another-${round}/00000000`, new Uint8Array(9)]]));
+    assert.equal((await visit(own)).outcome, "accepted");
+    assert.equal((await own.database.keys("download/")).length, 0);
+  }
+  const kept = () => [0, 1, 2].filter((round) => objects.includes(weights[round]!));
+  let objects = await own.database.keys("object/");
+  assert.deepEqual([kept(), objects.length], [[1, 2], 4]); // with their manifests
+  // An offer that is taken and given back has taken the place of others: the adapters' stay.
+  own.service = await FakeService.of(adapter);
+  own.trainers.open = async () => {
+    throw new HetloraError("training_diverged", "a training");
+  };
+  await own.database.write(new Map([["object/of-another", new Uint8Array(9)]]));
+  assert.equal((await visit(own)).outcome, "failed");
+  objects = await own.database.keys("object/");
+  assert.deepEqual([kept(), objects.includes("object/of-another"), objects.length], [[1, 2], false, 6]);
+});
+
 test("an index of adapters that another version wrote is as good as none", async () => {
   const database = new MemoryDatabase();
   await database.write(new Map([["adapters/index", '{"rounds":[{"other":1}]}']]));

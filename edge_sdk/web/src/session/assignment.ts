@@ -1,4 +1,5 @@
 // What training and evaluating share: an offer is taken at a rank and carried to its end, or given back.
+import { storedIfRoom } from "../database/database";
 import { HetloraError, isError } from "../errors/errors";
 import type { Offer, Receipt } from "../messages/device";
 import type { Manifest } from "../messages/manifest";
@@ -71,6 +72,7 @@ export abstract class Assignment {
     checkPlan(plan);
     await tools.bundles.fetch(manifest, files);
     const bytes = await fetchReceived(plan, manifest.adapter, tools.downloads);
+    await this.dropOtherBundles();
     const terms: Terms = {
       plan,
       bundle,
@@ -81,6 +83,12 @@ export abstract class Assignment {
       downloaded_bytes: tools.downloads.receivedBytes - this.receivedBefore,
     };
     return { terms, manifest, bytes };
+  }
+
+  /** Bundles of runs that are over do not stay: all but those of this offer, and of the adapters that are kept. */
+  protected async dropOtherBundles(): Promise<void> {
+    const { offer, tools } = this;
+    await storedIfRoom(() => tools.bundles.dropOtherBundles([offer.bundle, ...offer.variants]));
   }
 
   protected async taken({ terms, manifest, bytes }: Agreed): Promise<Taken> {

@@ -21,7 +21,7 @@ export class EvaluationAssignment extends Assignment {
     const taken = await this.taken(await this.agree());
     const report = await tools.evaluations.trying(() => this.evaluate(taken));
     const receipt = await tools.service.reportEvaluation(offer.assignment_id, report);
-    await tools.downloads.dropLeftovers();
+    await this.dropOtherBundles();
     tools.onEvent({ kind: "evaluated", report, receipt });
     return { offer, choice: this.choice, ...told(receipt), evaluation: report };
   }

@@ -64,7 +64,7 @@ export class HeldOutScores {
     if (this.first || maxSeconds <= 0) return;
     const mostExamples = training.evaluate ? MOST_BATCHES * training.batch_size : MOST_SHOWN;
     const started = timer();
-    const report = await this.score(0, maxSeconds, mostExamples, ["stopped", "conditions_unmet"]);
+    const report = await this.score(0, maxSeconds, mostExamples, "conditions_unmet");
     if (report) this.first = { report, seconds: timer() - started };
   }
 
@@ -77,14 +77,14 @@ export class HeldOutScores {
     const spared = secondsLeft() - seconds - ((steps - step) * here.seconds) / here.count;
     if (!isCheap || spared < seconds) return;
     const started = timer();
-    await this.score(step, spared, report.example_count, ["stopped", "conditions_unmet"]);
+    await this.score(step, spared, report.example_count, "conditions_unmet");
     this.secondsOnTheWay += timer() - started;
   }
 
   /** Scores it once more where it was scored before, unless the round is over first. */
   async after(step: number): Promise<void> {
     if (!this.first) return;
-    this.last = await this.score(step, this.terms.secondsLeft(), this.first.report.example_count, ["stopped"]);
+    this.last = await this.score(step, this.terms.secondsLeft(), this.first.report.example_count, "stopped");
   }
 
   /** Both losses, where the run asks for them. */
@@ -95,7 +95,7 @@ export class HeldOutScores {
 
   /** Scores once and tells; null where that does not come off, or would compare other examples than the first ones. */
   private async score(
-    step: number, maxSeconds: number, mostExamples: number, ends: readonly ErrorCode[],
+    step: number, maxSeconds: number, mostExamples: number, ends: ErrorCode,
   ): Promise<EvaluationReport | null> {
     if (!this.model) return null;
     const { timer, mayGoOn, onScore } = this.terms;
@@ -103,7 +103,7 @@ export class HeldOutScores {
     try {
       report = await evaluateLocally(this.model, { maxSeconds, mostExamples, timer, mayGoOn });
     } catch (error) {
-      if (ends.some((code) => isError(error, code))) throw error;
+      if (isError(error, ends)) throw error;
       return null;
     }
     if (this.first && this.first.report.example_count !== report.example_count) return null;

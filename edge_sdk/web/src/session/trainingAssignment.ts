@@ -88,6 +88,7 @@ export class TrainingAssignment extends Assignment {
     tools.onEvent({ kind: "uploaded", sizeBytes: update.bytes.length });
     const receipt = await tools.service.submit(offer.assignment_id, update.report);
     await noteDelivered(update, receipt.state === "accepted", tools);
+    await this.dropOtherBundles();
     tools.onEvent({ kind: "submitted", report: update.report, receipt });
     return { ...about, ...told(receipt), report: update.report };
   }

@@ -71,7 +71,6 @@ export async function noteDelivered(update: Update, isAccepted: boolean, tools: 
   await storedIfRoom(async () => {
     // Nothing was sent, as it were, where the service had no more use for it.
     await tools.assignments.delivered(isAccepted ? update.errors : null, update.unkeptFactors);
-    await tools.downloads.dropLeftovers();
   });
 }
 

@@ -82,6 +82,16 @@ export class Bundles {
     }
   }
 
+  /**
+   * Removes all bundles but these and those that are needed, and what is left of downloads of all else. Each is named
+   * by its manifest.
+   */
+  async dropOtherBundles(bundles: readonly ObjectRef[]): Promise<void> {
+    const stay = await this.objectsOf([...bundles, ...(await this.needed())]);
+    const gone = [...(await this.objectsBut(stay.map(keyOf))), ...(await this.downloads.leftovers(stay))];
+    if (gone.length) await this.database.write(new Map(gone.map((key) => [key, undefined])));
+  }
+
   private async freeAfter(removed: Changes): Promise<number> {
     return (await this.freeBytes()) + (await bytesOf(this.database, [...removed.keys()]));
   }
@@ -100,8 +110,8 @@ export class Bundles {
   ): Promise<void> {
     const leftovers = await this.downloads.leftovers(refs);
     const withLeftovers = freeBytes + (await bytesOf(this.database, leftovers));
-    const stay = new Set([...refs.map(keyOf), ...this.manifests, ...(await this.neededKeys())]);
-    const others = (await this.database.keys("object/")).filter((key) => !stay.has(key));
+    const stay = [...refs, ...(await this.objectsOf(await this.needed()))].map(keyOf);
+    const others = await this.objectsBut([...stay, ...this.manifests]);
     const bytes = withLeftovers + (await bytesOf(this.database, others));
     if (bytes < neededBytes) {
       throw new HetloraError(code, "this browser has no room for the bundle", {
@@ -115,15 +125,20 @@ export class Bundles {
     await this.database.write(new Map(gone.map((key) => [key, undefined])));
   }
 
-  /** Of bundles that stay: their manifests and, where these are here, all that they list. */
-  private async neededKeys(): Promise<string[]> {
-    const keys = [];
-    for (const ref of await this.needed()) {
+  private async objectsBut(keys: readonly string[]): Promise<string[]> {
+    const stay = new Set(keys);
+    return (await this.database.keys("object/")).filter((key) => !stay.has(key));
+  }
+
+  /** Of bundles: their manifests and, where these are here and can be read, all that they list. */
+  private async objectsOf(bundles: readonly ObjectRef[]): Promise<ObjectRef[]> {
+    const objects: ObjectRef[] = [];
+    for (const ref of bundles) {
       const kept = await readBytes(this.database, keyOf(ref));
-      const files = kept && (await sha256Of(kept)) === ref.sha256 ? Object.values(readManifest(kept).files) : [];
-      keys.push(keyOf(ref), ...files.map(keyOf));
+      const isWhole = kept && (await sha256Of(kept)) === ref.sha256;
+      objects.push(ref, ...(isWhole ? filesListed(kept) : []));
     }
-    return keys;
+    return objects;
   }
 
   private async object(ref: ObjectRef, name: string): Promise<Uint8Array> {
@@ -138,6 +153,16 @@ export class Bundles {
         await this.database.write(leftovers);
       }
     });
+  }
+}
+
+/** What a manifest lists; nothing where it is none: a variant's may be anything. */
+function filesListed(manifest: Uint8Array): ObjectRef[] {
+  try {
+    return Object.values(readManifest(manifest).files);
+  } catch (error) {
+    if (isError(error, "bundle_invalid")) return [];
+    throw error;
   }
 }
 

@@ -46,11 +46,6 @@ export class Downloads {
     }
   }
 
-  /** Removes what is kept of downloads that were cut off. */
-  async dropLeftovers(): Promise<void> {
-    await this.database.write(await this.removal("download/"));
-  }
-
   /** What a download that was cut has kept of an object, in bytes. */
   async keptBytes(ref: ObjectRef): Promise<number> {
     return bytesOf(this.database, await this.database.keys(prefixOf(ref)));
