@@ -72,7 +72,7 @@ def test_page_joins_a_round_and_its_update_is_merged(
     with fleet_with_page(tmp_path, web_bundle, monkeypatch, isolated=isolated) as fleet:
         fleet.device("python")
         training = TrainingSettings(
-            steps=20, batch_size=4, max_tokens=16, learning_rate=1e-2, pruning_decay=1.0
+            steps=20, batch_size=4, max_tokens=16, learning_rate=1e-2, pruning_decay=1.0, evaluate=True
         )
         run = fleet.start_run(rounds=1, lease_seconds=200, training=training)
         told = drive(fleet, tmp_path / "browser", question=QUESTION)
@@ -89,6 +89,10 @@ def test_page_joins_a_round_and_its_update_is_merged(
     assert trained != answers["what the fleet has learned, round 0"]
     own = accepted[told["shown"]["identity"]]
     assert own.aggregation_weight > 0
+    # The page holds something out, and the run asked.
+    assert own.held_out_loss_before is not None
+    assert own.held_out_loss_after is not None
+    assert own.held_out_loss_after != own.held_out_loss_before
     assert told["isIsolated"] is isolated
     assert told["shown"]["merged"] == "1"
     assert told["shown"]["plan"].startswith("rank 8 of up to 8: the run allows no higher rank.")
