@@ -1,6 +1,6 @@
 // Training with ONNX Runtime in a worker: what the session knows as a `LocalTrainers`.
 import { checkExamples, type Example } from "../batching/collation";
-import { HetloraError } from "../errors/errors";
+import { HetloraError, isError } from "../errors/errors";
 import type { Manifest } from "../messages/manifest";
 import type { Tensor } from "../runtimes/base";
 import { checkWebAssembly } from "../runtimes/webAssembly";
@@ -68,8 +68,8 @@ export class OnnxTrainer implements LocalTrainers {
   async open(opening: Opening): Promise<LocalTrainer> {
     const [examples, heldOut] = await Promise.all([this.options.examples(), this.options.heldOut()]);
     checkExamples(examples, opening.manifest);
-    if (heldOut.length) checkExamples(heldOut, opening.manifest);
-    const { calls, answer: batches } = await this.opened<number>("open", opening, examples, heldOut);
+    const scored = scorable(heldOut, opening.manifest);
+    const { calls, answer: batches } = await this.opened<number>("open", opening, examples, scored);
     return new WorkerTraining(calls, opening.adapter.spec, batches ? scoredBy(calls, batches) : null);
   }
 
@@ -99,6 +99,17 @@ export class OnnxTrainer implements LocalTrainers {
       calls.end();
       throw error;
     }
+  }
+}
+
+/** What is held out, if all of it fits the task: no training ends for want of a score. */
+function scorable(heldOut: readonly Example[], manifest: Manifest): readonly Example[] {
+  try {
+    checkExamples(heldOut, manifest);
+    return heldOut;
+  } catch (error) {
+    if (isError(error, "data_unreadable")) return [];
+    throw error;
   }
 }
 
