@@ -212,6 +212,16 @@ test("a database that is full from the first step on costs no training: its upda
   assert.equal((await visit({ ...own, database })).outcome, "no_work"); // and it is not under way any more
 });
 
+test("an evaluation whose bundle is there needs no room in the database", async () => {
+  const own = await bench({ offer: { kind: "evaluate" } });
+  own.trainers.heldOut = 3;
+  const database = new FullDatabase();
+  const write = database.write.bind(database);
+  database.write = (changes) => ((database.isFull ||= changes.has("evaluation/begun")), write(changes));
+  assert.equal((await visit({ ...own, database })).outcome, "accepted");
+  assert.equal(own.service.evaluations.length, 1);
+});
+
 test("what belongs to the next round is kept with the delivery where there was no room for the update", async () => {
   const own = await bench({ adaptation: { private_lora_B: true } });
   const database = new FullDatabase();

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
+import { createServer, type RequestListener } from "node:http";
+import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 import { MemoryDatabase } from "../src/database/memory";
 import { openIdentity } from "../src/identity/identity";
 import { askedSeconds } from "../src/transport/answers";
 import { fullJitter } from "../src/transport/retries";
-import { Transport } from "../src/transport/transport";
+import { browserSurroundings, Transport } from "../src/transport/transport";
 import { problem } from "./fakeService";
 import { cut, line, type Answer } from "./line";
 
@@ -53,5 +55,24 @@ for (const address of ["service", "ftp://service", "http://user:pass@service", "
   test(`${address} is no address of a service`, async () => {
     const identity = await openIdentity(new MemoryDatabase());
     assert.throws(() => new Transport(address, identity), { code: "settings_invalid" });
+  });
+}
+
+const hanging: [string, RequestListener][] = [
+  ["a service that says nothing", () => undefined],
+  ["an answer that stops after two bytes", (_, answer) => void answer.writeHead(200, { "Content-Length": 100 }).write("{}")],
+];
+for (const [what, listener] of hanging) {
+  test(`${what} does not outlast a stop`, async () => {
+    const service = createServer(listener);
+    await new Promise<void>((listening) => service.listen(0, "127.0.0.1", listening));
+    const stop = new AbortController();
+    const address = `http://127.0.0.1:${(service.address() as AddressInfo).port}`;
+    const transport = new Transport(address, await openIdentity(new MemoryDatabase()), browserSurroundings(stop.signal));
+    const asked = assert.rejects(transport.exchange("GET", "/x"), { code: "stopped" });
+    service.once("request", () => stop.abort());
+    await asked;
+    service.closeAllConnections();
+    service.close();
   });
 }

@@ -62,7 +62,7 @@ export async function newKey(): Promise<KeptIdentity> {
     return { key: pair.privateKey, publicKey: base64Of(publicBytes) };
   } catch (error) {
     throw new HetloraError("dependency_missing", "this browser does not sign with Ed25519", {
-      expected: "Chrome 137, Firefox 129, Safari 17 or newer",
+      expected: "Chrome 137, Firefox 129, Safari 17.4 or newer",
       cause: error,
     });
   }

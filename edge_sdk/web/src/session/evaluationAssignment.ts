@@ -1,5 +1,5 @@
 // One evaluation, from the offer to the receipt.
-import type { Database } from "../database/database";
+import { storedIfRoom, type Database } from "../database/database";
 import { HetloraError } from "../errors/errors";
 import type { EvaluationReport } from "../messages/device";
 import { Assignment, told } from "./assignment";
@@ -56,13 +56,17 @@ export class EvaluationTries {
     });
   }
 
-  /** Does it, and notes that it is under way until it has ended in any way but with its page. */
+  /** Does it, and notes that it is under way until it has ended in any way but with its page. A full database notes none. */
   async trying<T>(work: () => Promise<T>): Promise<T> {
-    await this.database.write(new Map([[BEGUN, this.clock()]]));
+    await this.note(this.clock());
     try {
       return await work();
     } finally {
-      await this.database.write(new Map([[BEGUN, undefined]]));
+      await this.note(undefined);
     }
+  }
+
+  private async note(begun: number | undefined): Promise<void> {
+    await storedIfRoom(() => this.database.write(new Map([[BEGUN, begun]])));
   }
 }

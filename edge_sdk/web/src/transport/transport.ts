@@ -11,6 +11,8 @@ const EXCHANGE_SECONDS = 60;
 /** The same where many bytes may go over a slow line; a download that is cut goes on by a range. */
 const TRANSFER_SECONDS = 600;
 const TRANSFERS = ["GET", "PUT", "PATCH"];
+/** A visit that was asked to end waits so long for an answer that may be on its way. */
+const STOPPED_ANSWER_SECONDS = 2;
 
 /** What a transport goes by; tests have their own. */
 export interface Surroundings extends Pauses {
@@ -120,10 +122,12 @@ function checkedAddress(serviceUrl: string): string {
   return url.href.replace(/\/+$/, "");
 }
 
-/** The clock, the line and the chance of a browser, or of Node; `stop` ends waits between two tries. */
+/** The clock, the line and the chance of a browser, or of Node; `stop` ends requests, and waits between two tries. */
 export function browserSurroundings(stop?: AbortSignal): Surroundings {
+  const late = new AbortController();
+  stop?.addEventListener("abort", () => setTimeout(() => late.abort(), 1000 * STOPPED_ANSWER_SECONDS));
   return {
-    fetch: (request) => fetch(request),
+    fetch: (request) => fetch(request, { signal: AbortSignal.any([request.signal, late.signal]) }),
     clock: () => Date.now() / 1000,
     timer: () => performance.now() / 1000,
     random: () => Math.random(),
