@@ -18,8 +18,9 @@ from hetlora.errors import TooManyRequests
 
 # A bundle has fewer files, and a device that fetches them anew has the old connections still closing.
 MOST_DOWNLOADS: Final = 16
-# Of the page, which anyone may ask for, by all who do.
+# Of the page, which anyone may ask for: by all who do, and from one address, behind which there may be several.
 MOST_PAGE_FILES: Final = 64
+MOST_PAGE_FILES_OF_ADDRESS: Final = 16
 _PAGE: Final = "page"  # no device's name
 
 
@@ -51,10 +52,16 @@ def open_page_file(request: Request) -> Iterator[None]:
     """Around one file of the page.
 
     Raises:
-        TooManyRequests: browsers are reading `MOST_PAGE_FILES` already.
+        TooManyRequests: browsers are reading `MOST_PAGE_FILES` already, or `MOST_PAGE_FILES_OF_ADDRESS` at
+            this one's address.
     """
     taken = request.app.state.open_downloads
-    with _place(request, taken, _PAGE, MOST_PAGE_FILES, "files of the page are being read"):
+    of_address = f"{_PAGE} {request.client.host if request.client else ''}"
+    what = "files of the page are being read"
+    with (
+        _place(request, taken, of_address, MOST_PAGE_FILES_OF_ADDRESS, what),
+        _place(request, taken, _PAGE, MOST_PAGE_FILES, what),
+    ):
         yield
 
 

@@ -20,6 +20,7 @@ from aggregator_service.settings import Settings
 from hetlora.errors import NotFound, SettingsError
 
 INDEX: Final = "index.html"
+_METHODS: Final = ["GET", "HEAD"]
 # What a build has; anything else in the folder is not served.
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -69,19 +70,20 @@ def page_router(settings: Settings) -> APIRouter:
     changing = {**headers, "Cache-Control": "no-cache"}
     fixed = {**headers, "Cache-Control": "public, max-age=31536000, immutable"}
 
-    @router.get("/")
+    @router.api_route("/", methods=_METHODS)
+    @router.api_route("/page", methods=_METHODS)
     async def get_root() -> Response:
         return RedirectResponse("/page/")
 
-    @router.get("/page/")
+    @router.api_route("/page/", methods=_METHODS)
     async def get_index(request: Request) -> Response:
         return _answer(request, folder, INDEX, changing)
 
-    @router.get("/page/{name}")
+    @router.api_route("/page/{name}", methods=_METHODS)
     async def get_file(request: Request, name: str) -> Response:
         return _answer(request, folder, name, changing)
 
-    @router.get("/page/{release}/{name}")
+    @router.api_route("/page/{release}/{name}", methods=_METHODS)
     async def get_file_of_release(request: Request, release: str, name: str) -> Response:
         if _RELEASE.fullmatch(release) is None:
             raise NotFound("no such file of the page", got=f"{release}/{name}")
@@ -116,8 +118,11 @@ def _answer(request: Request, folder: Path, name: str, headers: dict[str, str]) 
     if found is None:
         raise NotFound("no such file of the page", got=name)
     answer = PageFile(path, media_type=_TYPES[path.suffix], headers=headers, stat_result=found)
-    if request.headers.get("if-none-match") == answer.headers["etag"]:
+    # Also as a weak one: a proxy makes it that where it packs.
+    if answer.headers["etag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers={**headers, "ETag": answer.headers["etag"]})
+    if found.st_size <= PageFile.chunk_size:
+        return answer  # in one piece, whether or not it is read
     with ExitStack() as place:
         place.enter_context(open_page_file(request))
         answer.place = place.pop_all()

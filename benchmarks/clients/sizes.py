@@ -12,7 +12,7 @@ from rich.table import Table
 
 from benchmarks.clients.jvm import CLIENT
 
-# Beside what is served there are maps of the sources, which no page fetches.
+# Nothing else of the folder is served.
 SERVED: Final = (".html", ".js", ".mjs", ".css", ".svg", ".wasm")
 APKS: Final = CLIENT / "build" / "app"
 

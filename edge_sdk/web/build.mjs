@@ -42,7 +42,7 @@ async function buildTests() {
 async function buildPage() {
   // What the page loads by name: itself, and the worker that trains.
   const entryPoints = ["src/page/main.ts", "src/training/worker.ts"];
-  const options = { entryPoints, outdir: "dist", entryNames: "[name]", minify: true, platform: "browser", write: false };
+  const options = { entryPoints, outdir: "dist", entryNames: "[name]", minify: true, sourcemap: false, platform: "browser", write: false };
   const { outputFiles } = await build({ ...shared, ...options });
   const copied = [
     ...["mjs", "wasm"].map((end) => `node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.${end}`),

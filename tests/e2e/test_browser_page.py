@@ -69,6 +69,12 @@ def test_page_that_was_stopped_in_its_start_stays_so_when_it_is_loaded_anew(seen
     assert seen["isAtWorkAgain"] is False
 
 
+def test_page_that_is_refused_does_not_ask_again_by_itself(seen: Any) -> None:
+    assert "no such device" in seen["refused"]["said"]
+    assert seen["refused"]["before"] > 0
+    assert seen["refused"]["after"] == 0
+
+
 def test_browser_that_gives_no_more_room_is_told_so(seen: Any) -> None:
     assert seen["withoutRoom"].startswith("this browser gives no more room")
 

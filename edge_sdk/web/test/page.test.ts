@@ -7,7 +7,7 @@ import { capabilityReport, offer as offerKind } from "../src/messages/device";
 import { placesOf, withPoint, type Point } from "../src/page/curve";
 import { Examples, linesOf, parsedExamples } from "../src/page/examples";
 import { parted } from "../src/page/holdOut";
-import { keepSettings, keptSettings } from "../src/page/settings";
+import { checkPopulation, keepSettings, keptSettings } from "../src/page/settings";
 import { planInWords, View } from "../src/page/view";
 import type { RankChoice } from "../src/planning/planner";
 import type { BrowserFacts } from "../src/probe/browser";
@@ -87,6 +87,17 @@ test("examples are lines of label, tab and text, and come back as they were", ()
   assert.deepEqual(parsedExamples(linesOf(own)), own);
   for (const lines of ["\ttext", "yes\t "]) {
     assert.throws(() => parsedExamples(`a\tb\n${lines}`), (error) => isError(error, "data_unreadable") && /line 2/.test(error.message));
+  }
+});
+
+test("examples of many megabytes are refused before they are read", () => {
+  assert.throws(() => parsedExamples("a".repeat(16_000_001)), { code: "data_unreadable" });
+});
+
+test("what no population is called is told in words", () => {
+  checkPopulation("support-intents");
+  for (const population of ["", "People Of Mine"]) {
+    assert.throws(() => checkPopulation(population), { code: "settings_invalid", message: /small letters/ });
   }
 });
 

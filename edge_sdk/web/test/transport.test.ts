@@ -6,7 +6,7 @@ import { MemoryDatabase } from "../src/database/memory";
 import { openIdentity } from "../src/identity/identity";
 import { askedSeconds } from "../src/transport/answers";
 import { fullJitter } from "../src/transport/retries";
-import { browserSurroundings, Transport } from "../src/transport/transport";
+import { browserSurroundings, Transport, wakefulTimer } from "../src/transport/transport";
 import { problem } from "./fakeService";
 import { cut, line, type Answer } from "./line";
 
@@ -57,6 +57,19 @@ for (const address of ["service", "ftp://service", "http://user:pass@service", "
     assert.throws(() => new Transport(address, identity), { code: "settings_invalid" });
   });
 }
+
+test("seconds of sleep count, and a clock that is set back takes none away", () => {
+  let [timer, clock] = [0, 1_800_000_000_000];
+  const seconds = wakefulTimer(() => timer, () => clock);
+  timer += 2000;
+  clock += 2000;
+  assert.equal(seconds(), 2);
+  clock += 60_000;
+  assert.equal(seconds(), 62);
+  timer += 5000;
+  clock -= 3_600_000;
+  assert.equal(seconds(), 67);
+});
 
 const hanging: [string, RequestListener][] = [
   ["a service that says nothing", () => undefined],

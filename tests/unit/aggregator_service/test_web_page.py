@@ -126,21 +126,24 @@ def test_files_of_a_release_are_kept_for_good_and_the_index_is_asked_for_each_ti
             assert "immutable" not in answer.headers.get("cache-control", "")
 
 
-def test_few_files_of_the_page_are_sent_at_a_time(
-    tmp_path: Path, page: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("limit", ["MOST_PAGE_FILES", "MOST_PAGE_FILES_OF_ADDRESS"])
+def test_few_large_files_of_the_page_are_sent_at_a_time(
+    tmp_path: Path, page: Path, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(open_transfers, "MOST_PAGE_FILES", 2)
+    monkeypatch.setattr(open_transfers, limit, 2)
     (page / "ort.wasm").write_bytes(bytes(32 * 1024**2))  # more than the buffers of a connection hold
+    (page / "worker.js").write_bytes(b" " * 100_000)
     with running(tmp_path, page) as http, ExitStack() as opened:
         address = (http.base_url.host, http.base_url.port or 0)
         unread = [opened.enter_context(socket.create_connection(address)) for _ in range(2)]
         for connection in unread:
             connection.sendall(b"GET /page/ort.wasm HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(12) == b"HTTP/1.1 200"
-        assert problem(http.get("/page/main.js")) == (429, "too_many_requests")
+        assert problem(http.get("/page/worker.js")) == (429, "too_many_requests")
+        assert http.get("/page/main.js").is_success  # takes no place: it is sent at once
         for connection in unread:
             connection.close()
-        wait_until(lambda: http.get("/page/main.js").is_success)
+        wait_until(lambda: http.get("/page/worker.js").is_success)
 
 
 def test_there_is_no_page_without_the_setting(tmp_path: Path) -> None:
@@ -151,8 +154,16 @@ def test_there_is_no_page_without_the_setting(tmp_path: Path) -> None:
 def test_file_that_did_not_change_is_not_sent_twice(tmp_path: Path, page: Path) -> None:
     with running(tmp_path, page) as http:
         first = http.get("/page/main.js")
-        again = http.get("/page/main.js", headers={"If-None-Match": first.headers["etag"]})
-    assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+        for known in (first.headers["etag"], f"W/{first.headers['etag']}"):
+            again = http.get("/page/main.js", headers={"If-None-Match": known})
+            assert (first.status_code, again.status_code, again.content) == (200, 304, b""), known
+
+
+def test_heads_are_answered_and_the_page_is_found_without_its_last_slash(tmp_path: Path, page: Path) -> None:
+    with running(tmp_path, page) as http:
+        head = http.head("/page/main.js")
+        assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", "10")
+        assert http.get("/page", follow_redirects=False).headers["location"] == "/page/"
 
 
 @pytest.mark.parametrize("name", ["empty", "missing"])

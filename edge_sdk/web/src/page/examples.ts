@@ -7,9 +7,18 @@ import { parted, type Parted } from "./holdOut";
 const KEY = "page/examples";
 const HOLD_OUT_KEY = "page/hold_out_key";
 const MOST_EXAMPLES = 10_000;
+/** Ten thousand texts of 1,600 letters. More of them holds the page up for seconds, at each start. */
+const MOST_CHARACTERS = 16_000_000;
+
+/** Throws `data_unreadable` where examples are longer, in characters or bytes, than the page reads. */
+export function checkSize(size: number): void {
+  if (size <= MOST_CHARACTERS) return;
+  throw new HetloraError("data_unreadable", "the examples are too long", { got: size, expected: `up to ${MOST_CHARACTERS}` });
+}
 
 /** Reads lines of a label, a tab and a text; a line without a tab is a text alone. Throws `data_unreadable`. */
 export function parsedExamples(lines: string): Example[] {
+  checkSize(lines.length);
   const rows = lines.split(/\r?\n/).filter((line) => line.trim());
   if (rows.length > MOST_EXAMPLES) {
     throw new HetloraError("data_unreadable", "too many examples", { got: rows.length, expected: `up to ${MOST_EXAMPLES}` });

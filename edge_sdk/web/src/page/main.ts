@@ -6,9 +6,9 @@ import type { Visit } from "../session/visit";
 import { browserSurroundings } from "../transport/transport";
 import { AnswerBox } from "./answers";
 import { openClient, startWorker, type PageClient } from "./client";
-import { Examples, linesOf, parsedExamples } from "./examples";
+import { checkSize, Examples, linesOf, parsedExamples } from "./examples";
 import { checkBrowser } from "./requirements";
-import { keepSettings, keptSettings, type PageSettings } from "./settings";
+import { checkPopulation, keepSettings, keptSettings, type PageSettings } from "./settings";
 import { element, say, showCapabilities, View } from "./view";
 
 const input = (id: string) => element<HTMLInputElement>(id);
@@ -60,7 +60,9 @@ class Page {
 
   private async readFile(): Promise<void> {
     const file = input("file").files?.[0];
-    if (file) box().value = await file.text();
+    if (!file) return;
+    checkSize(file.size);
+    box().value = await file.text();
   }
 
   private async keepExamples(): Promise<void> {
@@ -85,6 +87,7 @@ class Page {
         onlyWhileCharging: input("charging").checked,
         onlyUnmetered: input("unmetered").checked,
       };
+      checkPopulation(entered.population);
       await this.told(() => this.keep({ ...entered, isRunning: true }));
       await this.visit(ending.signal);
     } finally {
@@ -109,6 +112,10 @@ class Page {
         onVisit: (visit) => this.ended(visit),
         onFault: (error, seconds) => this.view.note(`${wordsOf(error)}; the next try is in ${Math.ceil(seconds)} s`),
       });
+    } catch (error) {
+      // No waiting mends it, and no reload: the page does not begin again by itself.
+      await this.told(() => this.keep({ isRunning: false }));
+      throw error;
     } finally {
       this.opened?.close();
       this.opened = null;

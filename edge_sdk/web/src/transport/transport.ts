@@ -129,9 +129,20 @@ export function browserSurroundings(stop?: AbortSignal): Surroundings {
   return {
     fetch: (request) => fetch(request, { signal: AbortSignal.any([request.signal, late.signal]) }),
     clock: () => Date.now() / 1000,
-    timer: () => performance.now() / 1000,
+    timer: wakefulTimer(),
     random: () => Math.random(),
     sleep: (seconds) => slept(seconds, stop),
+  };
+}
+
+/** Seconds, those among them in which the computer slept: a browser's timer may stand still then, and its clock be set. */
+export function wakefulTimer(timer = () => performance.now(), clock = () => Date.now()): () => number {
+  let [milliseconds, timed, clocked] = [0, timer(), clock()];
+  return () => {
+    const [timedNow, clockedNow] = [timer(), clock()];
+    milliseconds += Math.max(timedNow - timed, clockedNow - clocked);
+    [timed, clocked] = [timedNow, clockedNow];
+    return milliseconds / 1000;
   };
 }
 

@@ -29,6 +29,13 @@ const LACKING: Record<string, string> = {
   privateWindow: "IDBFactory.prototype.open = () => { throw new DOMException('', 'SecurityError') }",
 };
 
+/** A service that refuses all that it is asked, and counts it. */
+const REFUSING = `globalThis.asked = 0; globalThis.fetch = async () => {
+  asked += 1;
+  const told = { type: "urn:hetlora:error:not_permitted", title: "", status: 403, detail: "no such device", code: "not_permitted" };
+  return Response.json(told, { status: 403 });
+}`;
+
 /** A worker as the page's own, without memory. */
 const WORKER_WITHOUT_MEMORY =
   "import './worker.js'; WebAssembly.Memory = function () { throw new RangeError('could not allocate memory') }";
@@ -122,6 +129,20 @@ async function stoppedAtOnce(page: Page): Promise<boolean> {
   return (await page.$("#stop:enabled")) !== null;
 }
 
+/** A page that its service refuses: what it says, and how often it asks again by itself once it is loaded anew. */
+async function refused(page: Page) {
+  const asked = () => page.evaluate(() => (globalThis as unknown as { asked: number }).asked);
+  await page.$eval("#population", (field) => ((field as HTMLInputElement).value = "people"));
+  await page.click("#start");
+  const said = await waitFor(page, "log", "no such device");
+  await page.waitForSelector("#start:enabled");
+  const before = await asked();
+  await page.reload({ waitUntil: "load" });
+  await page.waitForSelector("#keep:enabled");
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  return { said, before, after: await asked() };
+}
+
 /** A worker that ends as it measures the device, as a browser ends one that takes too much memory. */
 async function withoutWorker(page: Page): Promise<string> {
   page.on("workercreated", (worker) => {
@@ -179,6 +200,7 @@ async function look({ chromium, profile, dist }: Asked) {
       lacking: await lacking(browser, url),
       started: await started(page),
       isAtWorkAgain: await stoppedAtOnce(await ready()),
+      refused: await refused(await ready(REFUSING)),
       withoutRoom: await withoutRoom(await ready(), origin),
       withoutWorker: await withoutWorker(await ready()),
     };
