@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from e2e_fleet import TinyFleet, wait_until
+from e2e_fleet import TinyFleet, labelled_rows, wait_until
 from kotlin_client import command, device, write_rows
 from numpy.typing import NDArray
 from parity import export_family
@@ -77,8 +77,7 @@ def closed_evaluations(fleet: TinyFleet, run: RunStatus) -> list[AdapterVersionS
 @pytest.fixture(scope="module")
 def scored(phone_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScoredRound]:
     root = tmp_path_factory.mktemp("scored")
-    trained = [(f"words about {label} number {number}", label) for label in LABELS for number in range(4)]
-    examples = write_rows(root / "examples.tsv", trained)
+    examples = write_rows(root / "examples.tsv", labelled_rows(LABELS, 4))
     held_out = write_rows(root / "held_out.tsv", HELD_OUT)
     training = {"steps": 8, "batch_size": 4, "max_tokens": TOKENS, "learning_rate": 0.05}
     training |= {"pruning_decay": 1.0, "evaluate": True}
