@@ -7,20 +7,19 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
-from export.bundle_manifest import FILES, GRADIENTS, INITIAL_ADAPTER, TOKENIZER, describe, formats_of
+from export.bundle_manifest import FILES, INITIAL_ADAPTER, TOKENIZER, describe
 from export.compilation import Compiled, compile_model
 from export.cost.cost_model import cost_model
 from export.cost.run_order import graph_as_run
-from export.cost.tensor_sizes import declared_sizes
+from export.cost.tensor_sizes import Sized, declared_sizes
 from export.executorch.files import require_executorch, write_executorch
-from export.graphs.graph_edit import strip_notes
+from export.graph_files import write_base_weights, write_graphs
 from export.new_folder import whole_folder_or_none
 from export.peft.peft_adapter import to_bundle
-from export.plain.operators import use_plain_operators
 from export.prototype_classifier import PrototypeClassifier, embed_texts
 from export.pytorch_files import check_architecture, write_pytorch
 from export.quiet import quiet_libraries, report_to_nobody
@@ -31,15 +30,11 @@ from export.source.weight_files import WeightFiles, digest_of, weight_paths
 from export.source.weightless import tied_names
 from export.training.causal_loss import most_chunk_rows
 from export.training.classifier_graph import PROTOTYPES
-from export.training.gradient_outputs import with_gradient_outputs
-from export.training.training_graph import build_optimizer
-from export.weights.binding import bind_weights
-from export.weights.precision import precision_of
-from export.weights.weight_file import StoredWeight, write_weights
-from hetlora.adapter import Adapter
+from hetlora.adapter import Adapter, AdapterSpec
 from hetlora.bundle import Bundle, open_bundle
+from hetlora.cost import CostModel
 from hetlora.digest import sha256_of_file
-from hetlora.manifest import MANIFEST_NAME, ExecutorchFiles, Precision, reads_images, takes_labels
+from hetlora.manifest import MANIFEST_NAME, ExecutorchFiles, reads_images, takes_labels
 from hetlora.messages.common import ObjectRef
 from hetlora.tensors import adapter_to_bytes
 
@@ -129,26 +124,15 @@ def _write_bundle(
     compiled = compile_model(source.config, recipe, progress)
     vocabulary = None if compiled.head is None else compiled.head.vocabulary
     facts = task_facts(source, recipe.task, labels=recipe.labels, vocabulary=vocabulary)
-    if tokenizer is not None:
-        # Not with its own `save`, whose errors are no OSError.
-        (folder / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-    if initial is not None:
-        (folder / INITIAL_ADAPTER).write_bytes(adapter_to_bytes(to_bundle(initial, compiled.spec)))
-    own = {}
-    if takes_labels(recipe.task):
-        progress("embedding the labels")
-        encoder = load_model(source.path, recipe.task)
-        own[PROTOTYPES] = embed_texts(encoder, tokenizer, list(recipe.labels.values()))
-        del encoder  # the one time that all weights are in memory, but for ExecuTorch
+    _write_as_given(tokenizer, initial, compiled.spec, folder)
+    own = _own_weights(source, recipe, tokenizer, progress)
     files = WeightFiles(weights, compiled.network.base_model_prefix, tied_names(compiled.network))
-    stored = _write_base(compiled, files, own, folder / FILES.base_weights, progress)
+    stored = write_base_weights(compiled, files, own, folder / FILES.base_weights, progress)
     progress("writing the graphs")
     known = declared_sizes(compiled.graphs.training)  # before the shapes go
-    _write_graphs(compiled, stored, folder)
+    write_graphs(compiled, stored, folder)
     progress("counting what a training step costs")
-    chunk_rows = 0 if compiled.head is None else most_chunk_rows(compiled.head)
-    run = graph_as_run(folder / FILES.training)
-    cost = cost_model(run, known, compiled.spec, most_chunk_rows=chunk_rows)
+    cost = _cost(compiled, known, folder / FILES.training)
     executorch = None
     if recipe.executorch:
         executorch = _write_executorch(source, compiled, own.get(PROTOTYPES), folder, progress)
@@ -168,50 +152,32 @@ def _write_bundle(
     (folder / MANIFEST_NAME).write_bytes(manifest.to_json())
 
 
-def _write_base(
-    compiled: Compiled,
-    files: WeightFiles,
-    own: Mapping[str, NDArray[np.float32]],
-    path: Path,
-    progress: Callable[[str], None],
-) -> dict[str, StoredWeight]:
-    """Write the model's weights as the recipe has them, and our `own` in float32."""
-    shapes = {name: shape for name, shape in compiled.shapes.items() if name not in own}
-    files.check(shapes)
-
-    def precision(name: str) -> Precision:
-        if name in own:
-            return "float32"
-        return precision_of(compiled.recipe.base, shapes[name], is_table=name in compiled.tables)
-
-    return write_weights(
-        [*shapes, *own],
-        lambda name: [own[name]] if name in own else files.read(name),
-        precision,
-        path,
-        lambda written: progress(f"writing the base weights: {written / 1e6:.0f} MB"),
-    )
+def _write_as_given(
+    tokenizer: Tokenizer | None, initial: Adapter | None, spec: AdapterSpec, folder: Path
+) -> None:
+    """Write what is not compiled, where there is any."""
+    if tokenizer is not None:
+        # Not with its own `save`, whose errors are no OSError.
+        (folder / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    if initial is not None:
+        (folder / INITIAL_ADAPTER).write_bytes(adapter_to_bytes(to_bundle(initial, spec)))
 
 
-def _write_graphs(compiled: Compiled, stored: Mapping[str, StoredWeight], folder: Path) -> None:
-    graphs = compiled.graphs
-    opset, ir_version = formats_of(compiled.recipe.base)
-    models = {
-        FILES.training: graphs.training,
-        FILES.eval: graphs.eval,
-        FILES.inference: graphs.inference,
-        FILES.optimizer: build_optimizer(opset),
-    }
-    if compiled.recipe.android or compiled.recipe.web:
-        models[GRADIENTS] = with_gradient_outputs(graphs.training, compiled.trained)
-    for name, model in models.items():
-        bind_weights(model, stored, FILES.base_weights, barrier=name in (FILES.training, GRADIENTS))
-        if name == GRADIENTS:
-            use_plain_operators(model)
-        strip_notes(model)
-        model.ir_version = ir_version
-        next(entry for entry in model.opset_import if not entry.domain).version = opset
-        onnx.save(model, folder / name)
+def _own_weights(
+    source: ModelFolder, recipe: Recipe, tokenizer: Tokenizer | None, progress: Callable[[str], None]
+) -> dict[str, NDArray[np.float32]]:
+    """Weights that no file of the model has: the prototypes of labels that an export names."""
+    if not takes_labels(recipe.task):
+        return {}
+    progress("embedding the labels")
+    # But for ExecuTorch the one time that all weights are in memory.
+    encoder = load_model(source.path, recipe.task)
+    return {PROTOTYPES: embed_texts(encoder, tokenizer, list(recipe.labels.values()))}
+
+
+def _cost(compiled: Compiled, known: Mapping[str, Sized], training: Path) -> CostModel:
+    chunk_rows = 0 if compiled.head is None else most_chunk_rows(compiled.head)
+    return cost_model(graph_as_run(training), known, compiled.spec, most_chunk_rows=chunk_rows)
 
 
 def _entries(folder: Path) -> dict[str, ObjectRef]:

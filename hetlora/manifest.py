@@ -12,7 +12,7 @@ from hetlora.adapter import AdapterSpec
 from hetlora.cost import CostModel
 from hetlora.digest import Sha256
 from hetlora.errors import BundleInvalid, HetloraError, faults_in_words
-from hetlora.messages.common import Count, Message, ObjectRef, is_empty
+from hetlora.messages.common import Count, FirstVersion, Integer, Message, ObjectRef, is_empty
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
@@ -87,7 +87,7 @@ class TensorInput(Message):
 
     name: str
     dtype: Literal["int64", "float32"]
-    shape: tuple[str | int, ...]  # a string is a symbolic dimension: "batch", "tokens"
+    shape: tuple[str | Integer, ...]  # a string is a symbolic dimension: "batch", "tokens"
 
 
 class ImageInfo(Message):
@@ -172,26 +172,25 @@ class ToolVersions(Message):
     hetlora: str
     onnx: str
     onnxruntime: str
-    opset: int
-    ir_version: int
+    opset: Integer
+    ir_version: Integer
 
 
 class Manifest(Message):
     """`manifest.json`: its SHA-256 is the digest of the whole bundle."""
 
-    schema_version: Literal[1]
+    schema_version: FirstVersion
     task: Task
     labels: Annotated[tuple[str, ...], AfterValidator(_unique)]  # none where text is generated
-    max_tokens: int = Field(ge=1, le=MAX_TOKENS)
+    max_tokens: int = Field(strict=True, ge=1, le=MAX_TOKENS)
     base_model: BaseModelInfo
     adapter: AdapterSpec
     base_precision: Precision = "float32"
     recompute: Recompute = "none"
     # Modules of the adapter that its training graph takes as they are; an update has their factors as sent.
     untrained: tuple[str, ...] = Field(default=(), exclude_if=is_empty)
-    fixed_rank: int | None = Field(
-        default=None, ge=1
-    )  # the one rank of its ONNX graphs, where they are stamped
+    # The one rank of its ONNX graphs, where they are stamped.
+    fixed_rank: int | None = Field(default=None, strict=True, ge=1)
     inputs: tuple[TensorInput, ...]
     image: ImageInfo | None = None
     generation: GenerationInfo | None = None

@@ -98,15 +98,6 @@ def _case(
     adapter = Adapter(
         SPEC, {module.name: factors_of(rng, module, ranks[module.name]) for module in SPEC.modules}
     )
-    manifest = Manifest.model_construct(
-        task="text-classification",
-        max_tokens=8,
-        adapter=SPEC,
-        untrained=untrained,
-        fixed_rank=None,
-        optimizer=constants,
-        inputs=(TensorInput(name="input_ids", dtype="int64", shape=("batch", "tokens")),),
-    )
     begun = to_tensors(adapter)
     trained = [key for key in begun if not any(f".{name}." in key for name in untrained)]
     steps: list[dict[str, Any]] = [
@@ -116,7 +107,7 @@ def _case(
         }
         for _ in range(STEPS)
     ]
-    trainer = Trainer(GivenGradients(steps), adapter, manifest, settings)
+    trainer = Trainer(GivenGradients(steps), adapter, _manifest(constants, untrained), settings)
     for step in steps:
         step["loss"] = trainer.step({"labels": np.zeros(1, np.int64)})
         after = to_tensors(trainer.adapter())
@@ -131,6 +122,19 @@ def _case(
         },
         "steps": steps,
     }
+
+
+def _manifest(constants: OptimizerInfo, untrained: tuple[str, ...]) -> Manifest:
+    """Of a bundle that has no files: what a trainer reads of it."""
+    return Manifest.model_construct(
+        task="text-classification",
+        max_tokens=8,
+        adapter=SPEC,
+        untrained=untrained,
+        fixed_rank=None,
+        optimizer=constants,
+        inputs=(TensorInput(name="input_ids", dtype="int64", shape=("batch", "tokens")),),
+    )
 
 
 def factors_of(rng: np.random.Generator, module: ModuleSpec, rank: int) -> LoraFactors:

@@ -8,7 +8,15 @@ from pydantic import Field
 
 from hetlora.digest import Sha256
 from hetlora.errors import NoAdapter
-from hetlora.messages.common import Count, Identifier, Message, ObjectRef, PositiveCount, Timestamp
+from hetlora.messages.common import (
+    Count,
+    FirstVersion,
+    Identifier,
+    Message,
+    ObjectRef,
+    PositiveCount,
+    Timestamp,
+)
 from hetlora.messages.device import Adaptation, TrainingSettings
 from hetlora.messages.evaluation import EvaluationReport
 
@@ -91,7 +99,7 @@ class Comparison(Message):
 class AdapterIndex(Message):
     """The whole record. New adapters of the kind `following` are adopted; `before` is to roll back to."""
 
-    schema_version: Literal[1] = 1
+    schema_version: FirstVersion = 1
     following: AdapterKind = "global"
     current: StoredAdapter | None = None
     before: StoredAdapter | None = None

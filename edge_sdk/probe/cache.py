@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import Field, ValidationError
 
 from edge_sdk.freshness import DAY_SECONDS, is_fresh
-from hetlora.messages.common import Message
+from hetlora.messages.common import FirstVersion, Message
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class _Entry(Message):
 
 
 class _File(Message):
-    schema_version: Literal[1] = 1
+    schema_version: FirstVersion = 1
     rates: dict[str, _Entry] = Field(default_factory=dict)
 
 

@@ -13,7 +13,7 @@ from edge_sdk.probe.network import NetworkKind
 from edge_sdk.probe.processor import Processor
 from edge_sdk.probe.rates import Rates
 from hetlora.errors import UnavailableError
-from hetlora.messages.common import Message, Timestamp
+from hetlora.messages.common import Count, Message, Timestamp
 from hetlora.messages.device import CapabilityReport
 
 Known = TypeVar("Known")
@@ -29,7 +29,7 @@ class Probe(Message):
     temperature_celsius: float | None
     is_throttled: bool | None
     memory: Memory | None
-    disk_free_bytes: int | None
+    disk_free_bytes: Count | None
     battery: Battery | None
     network: NetworkKind | None
     accelerator: Accelerator | None

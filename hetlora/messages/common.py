@@ -43,9 +43,12 @@ _NO_TEXT: Final = re.compile(r"[\0\ud800-\udfff]")
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 # Strict: "2" and true are no numbers, though Python would take them for 2 and 1.
+Integer = Annotated[int, Field(strict=True)]
 # A field with a bound of its own states them all: of two of one kind pydantic would keep the one here.
 Count = Annotated[int, Field(strict=True, ge=0, le=MAX_INTEGER)]
 PositiveCount = Annotated[int, Field(strict=True, ge=1, le=MAX_INTEGER)]
+# Of a file's schema. Literal[1] would take true and 1.0, which equal 1, however strict it is.
+FirstVersion = Annotated[int, Field(strict=True, ge=1, le=1)]
 
 
 def _within_the_calendar(moment: datetime) -> datetime:
@@ -115,7 +118,7 @@ class Problem(Message):
 
     type: str
     title: str
-    status: int
+    status: Integer
     detail: str
     code: str
     instance: str | None = None  # urn:hetlora:request:ID, the request that it is about

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
-from hetlora.messages.common import YEAR_SECONDS, Count, Message, PositiveCount, Timestamp
+from hetlora.messages.common import YEAR_SECONDS, Count, Integer, Message, PositiveCount, Timestamp
 from hetlora.states import EvaluationState
 
 # A loss beyond it is as good as none: uniform guessing among 10^9 tokens has a loss of 21.
@@ -77,8 +77,8 @@ class EvaluationStatus(Message):
 
     state: EvaluationState
     reason: str
-    devices: int  # reports wanted
-    reports: int  # reports that came
+    devices: Integer  # reports wanted
+    reports: Integer  # reports that came
     figures: EvaluationFigures | None  # once it is closed, where there were reports enough
     window_closes_at: Timestamp
     ended_at: Timestamp | None

@@ -11,6 +11,7 @@ from hetlora.messages.common import (
     YEAR_SECONDS,
     Count,
     Identifier,
+    Integer,
     Message,
     Name,
     ObjectRef,
@@ -66,7 +67,7 @@ class PopulationStatus(Message):
     name: Name
     admission: AdmissionPolicy
     token_expires_at: Timestamp | None
-    devices: int
+    devices: Integer
     created_at: Timestamp
 
 
@@ -82,8 +83,8 @@ class BundleStatus(Message):
     digest: Sha256
     base_model: str
     task: str
-    max_rank: int
-    size_bytes: int
+    max_rank: Integer
+    size_bytes: Integer
 
 
 # What self-pruning is set to where nobody asked for it and the rule is not the one that it belongs to.
@@ -175,7 +176,7 @@ class RunStatus(Message):
     state: RunState
     reason: str
     settings: RunSettings
-    rounds_committed: int
+    rounds_committed: Integer
     adapter_version: Identifier | None  # the newest committed one
     created_at: Timestamp
 
@@ -183,12 +184,12 @@ class RunStatus(Message):
 class RoundStatus(Message):
     """One attempt at a round."""
 
-    round_index: int
-    attempt: int
+    round_index: Integer
+    attempt: Integer
     state: RoundState
     reason: str
-    offered: int  # assignments alive or done
-    accepted: int
+    offered: Integer  # assignments alive or done
+    accepted: Integer
     started_at: Timestamp
     ended_at: Timestamp | None
 
@@ -199,21 +200,21 @@ class AssignmentStatus(Message):
     assignment_id: Identifier
     device_id: Identifier
     device_name: str
-    round_index: int
-    attempt: int
+    round_index: Integer
+    attempt: Integer
     state: AssignmentState
     reason: str
-    rank: int | None  # taken at the start
+    rank: Integer | None  # taken at the start
     variant: Sha256 | None = None  # that it was taken with; None: the run's own bundle
-    updated_rank: int | None  # after self-pruning
+    updated_rank: Integer | None  # after self-pruning
     aggregation_weight: float | None
-    staleness: int | None  # rounds that the run had closed since its adapter was sent, once accepted
+    staleness: Integer | None  # rounds that the run had closed since its adapter was sent, once accepted
     first_loss: float | None
     last_loss: float | None
     training_seconds: float | None
-    peak_memory_bytes: int | None
-    downloaded_bytes: int | None
-    uploaded_bytes: int | None
+    peak_memory_bytes: Integer | None
+    downloaded_bytes: Integer | None
+    uploaded_bytes: Integer | None
     held_out_loss_before: float | None = None  # where the run asked, and the device holds something out
     held_out_loss_after: float | None = None
 
@@ -266,11 +267,11 @@ class AdapterVersionStatus(Message):
 
     version: Identifier
     run_id: Identifier
-    round_index: int  # the round that made it; -1 for the initial adapter
+    round_index: Integer  # the round that made it; -1 for the initial adapter
     state: AdapterVersionState
     sha256: Sha256
-    size_bytes: int
-    update_count: int  # accepted updates merged into it
+    size_bytes: Integer
+    update_count: Integer  # accepted updates merged into it
     frozen: ObjectRef | None = None  # a second adapter, of any rank, that belongs to the model beside it
     figures: dict[str, float] = Field(default_factory=dict)  # what rule and defence tell of the round
     evaluation: EvaluationStatus | None = None  # on devices, where it was due

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from hetlora.messages.common import Count, Identifier, Message, Name, Timestamp
+from hetlora.messages.common import Count, Identifier, Integer, Message, Name, Timestamp
 
 
 class OperatorRole(StrEnum):
@@ -57,6 +57,6 @@ class AuditEntry(Message):
     key_name: Name
     action: str  # method and template of the path
     subject: str  # what the path or the answer names
-    status: int | None  # of the answer; None: the process ended before there was one
+    status: Integer | None  # of the answer; None: the process ended before there was one
     request_id: str
     source: str | None  # the address that it came from

@@ -44,6 +44,11 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIEN
         time.sleep(0.05)
 
 
+def labelled_rows(labels: Collection[str], number: int) -> list[tuple[str, str]]:
+    """So many examples of each label."""
+    return [(f"words about {label} number {place}", label) for label in labels for place in range(number)]
+
+
 class TinyFleet(Fleet):
     """A fleet on the tiny bundle, with what the tests ask of it."""
 
@@ -55,8 +60,7 @@ class TinyFleet(Fleet):
         self, name: str, report: CapabilityReport | None = None, python: Path | None = None
     ) -> Process:
         """Start a device that holds a few examples of every label."""
-        labels = self.bundle.manifest.labels
-        rows = [(f"words about {label} number {number}", label) for label in labels for number in range(6)]
+        rows = labelled_rows(self.bundle.manifest.labels, 6)
         return self.start_device(DeviceSetup(name, report or capabilities(), rows), python=python)
 
     def evaluator(self, name: str, held_out: list[tuple[str, str]]) -> Process:

@@ -7,18 +7,18 @@ import math
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from e2e_fleet import TinyFleet, wait_until
+from e2e_fleet import TinyFleet, labelled_rows, wait_until
 from kotlin_client import command, device, write_rows
 from numpy.typing import NDArray
 from parity import export_family
 from tiny_families import write_tiny_family
 from tiny_model import WORDS
 
-from benchmarks.processes import Process
 from edge_sdk.adapters.classification import TextClassifier
 from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.examples import Example, ExampleStore
@@ -29,6 +29,7 @@ from hetlora.adapter import Adapter, LoraFactors
 from hetlora.algebra import truncate
 from hetlora.bundle import Bundle
 from hetlora.messages.device import TrainingSettings
+from hetlora.messages.management import AdapterVersionStatus, RunStatus
 from hetlora.states import AssignmentState, EvaluationState, RunState
 from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, to_tensors
 
@@ -47,21 +48,50 @@ HELD_OUT = [
 ]
 
 
-@pytest.fixture
-def fleet(phone_bundle: Bundle, tmp_path: Path) -> Iterator[TinyFleet]:
-    with TinyFleet(tmp_path, phone_bundle) as fleet:
-        yield fleet
+@dataclass(frozen=True)
+class ScoredRound:
+    """What a Kotlin device of rank 4 and one of Python left of a round that asked for scores."""
+
+    fleet: TinyFleet
+    run: RunStatus
+    log: str  # of the Kotlin device, which tells each score
+    folder: Path  # of its state
+
+    def kept(self, place: str) -> Adapter:
+        """An adapter that the Kotlin device keeps in files like Python's, by its place in the index."""
+        adapters = self.folder / "adapters"
+        index = json.loads((adapters / "index.json").read_text())
+        data = (adapters / f"{index[place]['tensors']['sha256']}.safetensors").read_bytes()
+        return adapter_from_bytes(data, self.fleet.bundle.manifest.adapter)
 
 
-@pytest.fixture
-def kotlin(fleet: TinyFleet, tmp_path: Path) -> Iterator[Process]:
-    """A device of rank 4 that holds examples out, not started yet; it logs each score."""
-    trained = [(f"words about {label} number {number}", label) for label in LABELS for number in range(4)]
-    examples = write_rows(tmp_path / "examples.tsv", trained)
-    held_out = write_rows(tmp_path / "held_out.tsv", HELD_OUT)
-    process = device(fleet, "ort.OrtDeviceKt", tmp_path / "kotlin", RANK, examples, held_out)
-    yield process
-    process.kill()
+def closed_evaluations(fleet: TinyFleet, run: RunStatus) -> list[AdapterVersionStatus]:
+    """The versions of a run that devices have scored."""
+    return [
+        own
+        for own in fleet.operator.adapters(run.run_id)
+        if own.evaluation is not None and own.evaluation.state is EvaluationState.CLOSED
+    ]
+
+
+@pytest.fixture(scope="module")
+def scored(phone_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScoredRound]:
+    root = tmp_path_factory.mktemp("scored")
+    examples = write_rows(root / "examples.tsv", labelled_rows(LABELS, 4))
+    held_out = write_rows(root / "held_out.tsv", HELD_OUT)
+    training = {"steps": 8, "batch_size": 4, "max_tokens": TOKENS, "learning_rate": 0.05}
+    training |= {"pruning_decay": 1.0, "evaluate": True}
+    evaluation = {"every_rounds": 1, "devices": 2, "minimum_reports": 2, "window_seconds": 300}
+    with TinyFleet(root, phone_bundle) as fleet:
+        run = fleet.start_run(
+            rounds=1, goal_count=2, lease_seconds=300, training=training, evaluation=evaluation
+        )
+        with device(fleet, "ort.OrtDeviceKt", root / "kotlin", RANK, examples, held_out) as kotlin:
+            fleet.evaluator("python", HELD_OUT[:4])
+            assert fleet.finished(run).state is RunState.COMPLETED, kotlin.log.read_text()
+            wait_until(lambda: len(closed_evaluations(fleet, run)) == 1, "the evaluation")
+            wait_until(lambda: "evaluated" in kotlin.log.read_text(), "the receipt of the Kotlin device")
+        yield ScoredRound(fleet, run, kotlin.log.read_text(), root / "kotlin")
 
 
 def said_by(program: str, *arguments: object) -> str:
@@ -84,51 +114,25 @@ def scores_of(fleet: TinyFleet, adapter: Adapter, rows: list[tuple[str, str]]) -
     return float(-np.log(shares[np.arange(len(rows)), labels]).mean()), right
 
 
-def kept(fleet: TinyFleet, folder: Path, place: str) -> Adapter:
-    """An adapter that a Kotlin device keeps, by its place in the index; Python writes the same files."""
-    index = json.loads((folder / "adapters" / "index.json").read_text())
-    data = (folder / "adapters" / f"{index[place]['tensors']['sha256']}.safetensors").read_bytes()
-    return adapter_from_bytes(data, fleet.bundle.manifest.adapter)
-
-
-def test_a_kotlin_device_scores_a_round_and_a_version_and_answers_as_python_does(
-    fleet: TinyFleet, kotlin: Process, tmp_path: Path
-) -> None:
-    training = {"steps": 8, "batch_size": 4, "max_tokens": TOKENS, "learning_rate": 0.05}
-    training |= {"pruning_decay": 1.0, "evaluate": True}
-    evaluation = {"every_rounds": 1, "devices": 2, "minimum_reports": 2, "window_seconds": 300}
-    run = fleet.start_run(rounds=1, goal_count=2, lease_seconds=300, training=training, evaluation=evaluation)
-    kotlin.start()
-    fleet.evaluator("python", HELD_OUT[:4])
-    assert fleet.finished(run).state is RunState.COMPLETED, kotlin.log.read_text()
-
-    def closed() -> bool:
-        return any(
-            own.evaluation is not None and own.evaluation.state is EvaluationState.CLOSED
-            for own in fleet.operator.adapters(run.run_id)
-        )
-
-    wait_until(closed, "the evaluation")
-    wait_until(lambda: "evaluated" in kotlin.log.read_text(), "the receipt of the Kotlin device")
-    log, folder = kotlin.log.read_text(), tmp_path / "kotlin"
-
-    # What was scored before the first step and after the last is what Python makes of these very adapters.
-    told = re.findall(r"held_out (before|after) (\d+) (\S+) (\d+)", log)
+def test_scores_before_and_after_a_round_are_what_python_makes_of_these_adapters(scored: ScoredRound) -> None:
+    told = re.findall(r"held_out (before|after) (\d+) (\S+) (\d+)", scored.log)
     assert [(when, int(count)) for when, count, _, _ in told] == [("before", 9), ("after", 9)]
     for (_, _, loss, right), place in zip(told, ("newest_global", "newest_local"), strict=True):
-        expected_loss, expected_right = scores_of(fleet, kept(fleet, folder, place), HELD_OUT)
+        expected_loss, expected_right = scores_of(scored.fleet, scored.kept(place), HELD_OUT)
         assert float(loss) == pytest.approx(expected_loss, rel=TOLERANCE)
         assert int(right) == expected_right
-    accepted = fleet.in_state(run, AssignmentState.ACCEPTED)
+    accepted = scored.fleet.in_state(scored.run, AssignmentState.ACCEPTED)
     status = next(own for own in accepted if own.device_name == "kotlin")
     assert [status.held_out_loss_before, status.held_out_loss_after] == [float(told[0][2]), float(told[1][2])]
     assert status.held_out_loss_after != status.held_out_loss_before
 
-    # The version that the round made, scored by both devices.
-    own = next(own for own in fleet.operator.adapters(run.run_id) if own.evaluation is not None)
+
+def test_version_of_a_round_is_scored_as_python_scores_it(scored: ScoredRound) -> None:
+    fleet = scored.fleet
+    own = closed_evaluations(fleet, scored.run)[0]
     version = fleet.committed(own.version)
     by_device = [scores_of(fleet, truncate(version, RANK), rows) for rows in (HELD_OUT, HELD_OUT[:4])]
-    loss, right = re.findall(r"evaluated 9 (\S+) (\d+) ACCEPTED", log)[0]
+    loss, right = re.findall(r"evaluated 9 (\S+) (\d+) ACCEPTED", scored.log)[0]
     assert float(loss) == pytest.approx(by_device[0][0], rel=TOLERANCE)
     assert int(right) == by_device[0][1]
     assert own.evaluation is not None
@@ -138,21 +142,23 @@ def test_a_kotlin_device_scores_a_round_and_a_version_and_answers_as_python_does
         (by_device[0][0] + by_device[1][0]) / 2, rel=1e-4
     )
 
-    # What the app answers with: the adapter that the round began with, or what was learned here.
-    kotlin.kill()
-    texts = tmp_path / "texts.txt"
-    texts.write_text("where is the sun\nbread and soup\na ball\n" + "a word " * 40)
-    for kind, place in (("GLOBAL", "newest_global"), ("LOCAL", "newest_local")):
-        said = said_by("ort.AnswersKt", folder, texts, kind).splitlines()
-        adapter = kept(fleet, folder, place)
-        classifier = TextClassifier(fleet.bundle, OnnxModel(fleet.bundle, to_tensors(adapter), threads=1))
-        for line, text in zip(said, texts.read_text().splitlines(), strict=True):
-            answers = json.loads(line)
-            best = classifier.classify(text)
-            assert next(iter(answers)) == best.label
-            assert answers[best.label] == pytest.approx(best.probability, rel=TOLERANCE)
-            assert sorted(answers) == sorted(LABELS)
-            assert sum(answers.values()) == pytest.approx(1)
+
+@pytest.mark.parametrize(("kind", "place"), [("GLOBAL", "newest_global"), ("LOCAL", "newest_local")])
+def test_app_answers_with_the_adapter_that_it_chose(
+    scored: ScoredRound, kind: str, place: str, tmp_path: Path
+) -> None:
+    texts = ["where is the sun", "bread and soup", "a ball", "a word " * 40]
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    said = said_by("ort.AnswersKt", scored.folder, tmp_path / "texts.txt", kind).splitlines()
+    bundle = scored.fleet.bundle
+    classifier = TextClassifier(bundle, OnnxModel(bundle, to_tensors(scored.kept(place)), threads=1))
+    for line, text in zip(said, texts, strict=True):
+        answers = json.loads(line)
+        best = classifier.classify(text)
+        assert next(iter(answers)) == best.label
+        assert answers[best.label] == pytest.approx(best.probability, rel=TOLERANCE)
+        assert sorted(answers) == sorted(LABELS)
+        assert sum(answers.values()) == pytest.approx(1)
 
 
 def read_by_pieces(tokenizer: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from e2e_fleet import TinyFleet, assert_is_merge, wait_until
+from e2e_fleet import TinyFleet, assert_is_merge, labelled_rows, wait_until
 from kotlin_client import device, write_rows
 from test_every_rule import SETTINGS, outcome
 
@@ -42,8 +42,7 @@ def planned_device(
     fleet: TinyFleet, folder: Path, charger: Path, *, ranks: int, milliseconds: int = 0
 ) -> Process:
     """A device with traffic for so many ranks, down and up together, not started yet."""
-    rows = [(f"words about {label} number {number}", label) for label in LABELS for number in range(4)]
-    examples = write_rows(folder.parent / "examples.tsv", rows)
+    examples = write_rows(folder.parent / "examples.tsv", labelled_rows(LABELS, 4))
     traffic = ranks * fleet.bundle.manifest.cost_model.adapter_bytes_per_rank
     return device(fleet, "ort.PlannedDeviceKt", folder, examples, traffic, charger, milliseconds)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e_fleet import TinyFleet, assert_is_merge, wait_until
+from e2e_fleet import TinyFleet, assert_is_merge, labelled_rows, wait_until
 from kotlin_client import device, write_rows
 
 from benchmarks.processes import Process
@@ -30,8 +30,7 @@ def fleet(phone_bundle: Bundle, tmp_path: Path) -> Iterator[TinyFleet]:
 @pytest.fixture
 def kotlin(fleet: TinyFleet, tmp_path: Path) -> Iterator[Process]:
     """A device of rank 4 under the published ONNX Runtime for Java, not started yet; it logs each step."""
-    rows = [(f"words about {label} number {number}", label) for label in LABELS for number in range(4)]
-    examples = write_rows(tmp_path / "examples.tsv", rows)
+    examples = write_rows(tmp_path / "examples.tsv", labelled_rows(LABELS, 4))
     process = device(fleet, "ort.OrtDeviceKt", tmp_path / "kotlin", RANK, examples)
     yield process
     process.kill()

@@ -28,7 +28,10 @@ class Rule:
 ABOVE = ("benchmarks", "hetlora.cli")
 EXPORT_STEPS = tuple(
     f"export.{step}"
-    for step in ("graphs", "source", "training", "cost", "plain", "executorch", "peft", "bundle_writer")
+    for step in (
+        *("graphs", "source", "training", "cost", "plain", "executorch", "peft"),
+        *("graph_files", "bundle_writer"),
+    )
 )
 SERVICE_FOLDERS = (
     *("observability", "storage", "operators", "pace", "artifacts"),

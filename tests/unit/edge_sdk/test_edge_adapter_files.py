@@ -163,7 +163,10 @@ def test_files_of_a_model_that_is_being_opened_stay_until_they_are_read(tmp_path
     assert numbers(Adapters(folder))["current"] == (3, 3.0, -4.0)
 
 
-@given(data=st.binary(max_size=200) | st.sampled_from([b"{}", b"[]", b"null", b'{"schema_version": 2}']))
+FOREIGN = [b"{}", b"[]", b"null", b'{"schema_version": 2}', b'{"schema_version": true, "following": "local"}']
+
+
+@given(data=st.binary(max_size=200) | st.sampled_from(FOREIGN))
 @settings(max_examples=60)
 def test_index_that_is_torn_or_foreign_is_as_good_as_none(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

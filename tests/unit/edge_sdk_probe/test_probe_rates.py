@@ -171,11 +171,12 @@ def test_rates_of_a_torn_file_are_measured_anew(path: Path) -> None:
     "change",
     [
         {"schema_version": 2},
+        {"schema_version": True},
         {"rates": {"matmul": {"circumstances": "here", "per_second": 0, "taken_at": NOW}}},
         {"rates": {"matmul": {"circumstances": "here", "per_second": 1, "taken_at": NOW, "more": 1}}},
         {"rates": []},
     ],
-    ids=["later version", "no rate", "another field", "no rates"],
+    ids=["later version", "no version", "no rate", "another field", "no rates"],
 )
 def test_file_of_somebody_else_is_no_cache(path: Path, change: dict[str, object]) -> None:
     cache = RateCache(path, clock=lambda: NOW)

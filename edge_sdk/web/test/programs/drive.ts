@@ -47,6 +47,41 @@ async function answersTo(question: string, page: Page): Promise<Record<string, s
   return answers;
 }
 
+/** Fills in what a user would, and starts. */
+async function begin(asked: Asked, page: Page): Promise<void> {
+  await page.goto(asked.url, { waitUntil: "load" });
+  await page.waitForSelector("#start:enabled"); // then the page has read what it keeps
+  await page.type("#population", asked.population);
+  await page.type("#token", asked.token);
+  await page.$eval("#examples", (area, lines) => ((area as HTMLTextAreaElement).value = lines), asked.examples);
+  await page.click("#keep");
+  await waitFor(page, "count", `^${asked.examples.split("\n").length} kept`, 10);
+  await page.click("#start");
+}
+
+/** Waits until a step of the training is done. */
+async function waitForStep(page: Page, step: number, seconds: number): Promise<void> {
+  await page.waitForFunction(
+    (least: number) => Number(/step (\d+)/.exec(document.getElementById("progress")?.textContent ?? "")?.[1]) >= least,
+    { timeout: 1000 * seconds, polling: 20 },
+    step,
+  );
+}
+
+/** What stands on the page. */
+async function told(page: Page) {
+  const shown: Record<string, string> = {};
+  for (const id of ["identity", "device", "plan", "progress", "score", "status", "merged", "count"]) {
+    shown[id] = await text(page, id);
+  }
+  return {
+    shown,
+    log: await page.$$eval("#log li", (lines) => lines.map((line) => line.textContent ?? "")),
+    curves: await page.$$eval("svg", (pictures) => pictures.map((own) => own.getAttribute("aria-label") ?? "")),
+    isIsolated: await page.evaluate(() => crossOriginIsolated),
+  };
+}
+
 async function drive(asked: Asked) {
   const faults: string[] = [];
   const browser = await launch({
@@ -58,22 +93,10 @@ async function drive(asked: Asked) {
     const page = await browser.newPage();
     page.on("pageerror", (error) => faults.push(String(error)));
     page.on("console", (said) => said.type() === "error" && faults.push(said.text()));
-    await page.goto(asked.url, { waitUntil: "load" });
-    await page.waitForSelector("#start:enabled"); // then the page has read what it keeps
-    await page.type("#population", asked.population);
-    await page.type("#token", asked.token);
-    await page.$eval("#examples", (area, lines) => ((area as HTMLTextAreaElement).value = lines), asked.examples);
-    await page.click("#keep");
-    await waitFor(page, "count", `^${asked.examples.split("\n").length} kept`, 10);
-    await page.click("#start");
+    await begin(asked, page);
     try {
       if (asked.reload_after_step !== null) {
-        const at = asked.reload_after_step;
-        await page.waitForFunction(
-          (least: number) => Number(/step (\d+)/.exec(document.getElementById("progress")?.textContent ?? "")?.[1]) >= least,
-          { timeout: 1000 * asked.seconds, polling: 20 },
-          at,
-        );
+        await waitForStep(page, asked.reload_after_step, asked.seconds);
         await page.reload({ waitUntil: "load" });
       }
       await waitFor(page, "log", asked.until, asked.seconds);
@@ -81,18 +104,7 @@ async function drive(asked: Asked) {
       faults.push(`waited in vain: ${error}`);
     }
     const answers = asked.question === null ? {} : await answersTo(asked.question, page);
-    const shown: Record<string, string> = {};
-    for (const id of ["identity", "device", "plan", "progress", "score", "status", "merged", "count"]) {
-      shown[id] = await text(page, id);
-    }
-    return {
-      shown,
-      answers,
-      faults,
-      log: await page.$$eval("#log li", (lines) => lines.map((line) => line.textContent ?? "")),
-      curves: await page.$$eval("svg", (pictures) => pictures.map((own) => own.getAttribute("aria-label") ?? "")),
-      isIsolated: await page.evaluate(() => crossOriginIsolated),
-    };
+    return { ...(await told(page)), answers, faults };
   } finally {
     await browser.close();
   }
