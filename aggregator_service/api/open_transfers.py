@@ -18,7 +18,7 @@ from hetlora.errors import TooManyRequests
 
 # A bundle has fewer files, and a device that fetches them anew has the old connections still closing.
 MOST_DOWNLOADS: Final = 16
-# Of the page, which anyone may ask for: by all who do, and from one address, behind which there may be several.
+# Of the page, which anyone may ask for: by all who do, and at one address, which may be that of several.
 MOST_PAGE_FILES: Final = 64
 MOST_PAGE_FILES_OF_ADDRESS: Final = 16
 _PAGE: Final = "page"  # no device's name

@@ -13,16 +13,16 @@ from edge_sdk.probe import take_probe
 from edge_sdk.probe.processor import usable_cores
 from hetlora.messages.device import CapabilityReport
 
-# OpenBLAS multiplied 2.9 to 3.2 times as fast as plain Kotlin on x86-64 with AVX-512, the widest of vectors.
-# A busy machine takes turns away from the virtual machine's compiler, so more is let pass.
-MOST_TIMES_THE_RATE = 12
+# Both multiply by a library's kernels, Python by numpy's and Kotlin by ONNX Runtime's; a busy machine takes
+# turns from either. Plain Kotlin was a third as fast as numpy.
+MOST_TIMES_THE_RATE = 2.5
 # Between the two other processes take or leave some.
 MEMORY_SHARE = 0.1
 
 
 @pytest.mark.slow
 def test_kotlin_finds_the_same_machine(tmp_path: Path) -> None:
-    probe = command("probe.ProbeMainKt", tmp_path)
+    probe = command("ort.ProbeMainKt", tmp_path)
     told = subprocess.run(probe, check=True, capture_output=True, text=True).stdout
     kotlin, python = CapabilityReport.model_validate_json(told), take_probe(tmp_path).report()
     for field in ("source", "cores", "memory_total_bytes", "architecture", "network"):
@@ -30,7 +30,8 @@ def test_kotlin_finds_the_same_machine(tmp_path: Path) -> None:
     assert kotlin.cores <= len(usable_cores())
     assert kotlin.memory_available_bytes == pytest.approx(python.memory_available_bytes, rel=MEMORY_SHARE)
     assert kotlin.disk_free_bytes == pytest.approx(python.disk_free_bytes, rel=MEMORY_SHARE)
-    assert 0.5 < python.matmul_flops_per_second / kotlin.matmul_flops_per_second < MOST_TIMES_THE_RATE
+    times = python.matmul_flops_per_second / kotlin.matmul_flops_per_second
+    assert 1 / MOST_TIMES_THE_RATE < times < MOST_TIMES_THE_RATE
     kept = json.loads((tmp_path / "rates.json").read_text())["rates"]
     assert kept["matmul"]["per_second"] == kotlin.matmul_flops_per_second
     assert kept["memory_bandwidth"]["per_second"] == pytest.approx(

@@ -11,7 +11,7 @@ import { checkPopulation, keepSettings, keptSettings } from "../src/page/setting
 import { planInWords, View } from "../src/page/view";
 import type { RankChoice } from "../src/planning/planner";
 import type { BrowserFacts } from "../src/probe/browser";
-import { goodOf } from "../src/probe/matmul";
+import { goodOf, PRODUCT } from "../src/probe/matmul";
 import { capabilitiesOf } from "../src/probe/report";
 import { momentOf } from "../src/probe/moment";
 import { checkWebAssembly, usableThreads } from "../src/runtimes/webAssembly";
@@ -44,6 +44,10 @@ test("what a browser does not tell is taken to be little, and makes a report all
 test("the rate is that of a good burst, not of the best", () => {
   assert.equal(goodOf([9, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12]), 2);
   assert.equal(goodOf([3, 2]), 2);
+});
+
+test("the product that is measured is that of phones", () => {
+  assert.deepEqual(PRODUCT, literal("product.json"));
 });
 
 test("conditions look at what the browser tells, and at no more", () => {

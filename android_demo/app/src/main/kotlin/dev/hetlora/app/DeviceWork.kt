@@ -14,6 +14,7 @@ import dev.hetlora.journal.Journal
 import dev.hetlora.journal.JournalPage
 import dev.hetlora.journal.VisitRecord
 import dev.hetlora.ort.OrtTrainers
+import dev.hetlora.ort.ortMatmul
 import dev.hetlora.planning.RankChoice
 import dev.hetlora.probe.SystemProbe
 import dev.hetlora.session.EdgeClient
@@ -45,7 +46,7 @@ class DeviceWork private constructor(private val context: Context) {
     private val main = Handler(Looper.getMainLooper())
     private val listeners = CopyOnWriteArraySet<(Status) -> Unit>()
 
-    private val probe = SystemProbe(folder, sources)
+    private val probe = SystemProbe(folder, sources, matmul = ::ortMatmul)
 
     // Between visits it keeps what it learned: files that it hashed, a run whose conditions did not hold.
     private var kept: Pair<List<Any?>, EdgeClient>? = null

@@ -22,7 +22,7 @@ class Bundle(val manifest: Manifest, val digest: String, val folder: File)
  *
  * A file that fails the check, see [BundleFiles], is fetched again. Where the disk has no room for a bundle, other
  * downloads that were cut go, and then other bundles, the one that was not used for longest first; none of it where
- * all of it would not be enough.
+ * all of it would not be enough. After a round all go that are of another run, see [dropOthers].
  *
  * @param needed names the bundles that stay all the same, by digest.
  * @param freeBytes how much the disk of a folder has free.
@@ -80,6 +80,10 @@ class BundleCache(
     /** What is to be fetched still of a bundle; errors as of [manifest]. */
     fun missingBytes(ref: ObjectRef, wanted: (Manifest) -> Set<String>): Long =
         missing(ref, wanted).sumOf { (_, file) -> file.sizeBytes - downloads.arrivedBytes(file) }
+
+    /** Remove bundles that nothing needs, but these: a phone is not to be filled up with models of runs that are over. */
+    fun dropOthers(but: List<ObjectRef>) =
+        (files.list(BUNDLES) - but.map { it.sha256 } - needed()).forEach { files.remove("$BUNDLES/$it") }
 
     /** See [BundleFiles.doubt]. */
     fun doubt() = whole.doubt()

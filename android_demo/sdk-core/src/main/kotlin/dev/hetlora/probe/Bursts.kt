@@ -6,7 +6,7 @@ internal const val SHORTEST_SECONDS = 1e-9 // what a clock that does not move is
 internal fun steadySeconds(): Double = System.nanoTime() / 1e9
 
 /** The seconds that a good one of several bursts took; there is one at least, and none begins too late. */
-internal fun goodSeconds(seconds: Double, timer: () -> Double = ::steadySeconds, burst: () -> Unit): Double {
+fun goodSeconds(seconds: Double, timer: () -> Double = ::steadySeconds, burst: () -> Unit): Double {
     burst() // brings data into the caches, and the core to its clock
     val times = ArrayList<Double>()
     val end = timer() + seconds

@@ -11,16 +11,16 @@ private const val MATMUL_SECONDS = 0.6 // the first of it goes to the virtual ma
 /**
  * Float32 operations per second of matrix products on one core, in plain Kotlin.
  *
- * Less than what a runtime's own products reach: on x86-64 with AVX-512 it was a third of OpenBLAS's, and on a phone,
- * whose virtual machine makes fewer vector instructions, nobody has measured it.
+ * Less than what a runtime's own products reach, and so for devices without one: on x86-64 with AVX-512 it was a third
+ * of OpenBLAS's, and on a phone, whose virtual machine makes fewer vector instructions, nobody has measured it.
  */
-internal fun measureMatmul(seconds: Double = MATMUL_SECONDS, timer: () -> Double = ::steadySeconds): Double {
+internal fun measureMatmul(): Double {
     val random = Random(0)
     fun matrix(rows: Int, columns: Int) = Array(rows) { FloatArray(columns) { random.nextGaussian().toFloat() } }
     val left = matrix(ROWS, INNER)
     val right = matrix(INNER, COLUMNS)
     val product = matrix(ROWS, COLUMNS)
-    return 2.0 * ROWS * INNER * COLUMNS / goodSeconds(seconds, timer) { multiply(left, right, product) }
+    return 2.0 * ROWS * INNER * COLUMNS / goodSeconds(MATMUL_SECONDS) { multiply(left, right, product) }
 }
 
 /** product = left right; the rows of `right` are as many as a multiple of four. */

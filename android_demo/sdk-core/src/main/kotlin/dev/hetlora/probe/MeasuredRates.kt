@@ -9,9 +9,13 @@ private const val LEAST_BLOCK_BYTES = 4 * MIB
 private const val MOST_BLOCK_BYTES = 16 * MIB
 private const val MEMORY_SHARE = 1.0 / 16 // of what is free, for each of the two
 
-/** Rates measured in plain Kotlin, in under a second. */
-class MeasuredRates(private val sources: Sources) : RateSource {
-    override fun matmulFlopsPerSecond(): Double? = known { measureMatmul() }
+/**
+ * Rates measured in under a second.
+ *
+ * @property matmul measures products, see [SystemProbe].
+ */
+class MeasuredRates(private val sources: Sources, private val matmul: () -> Double? = ::measureMatmul) : RateSource {
+    override fun matmulFlopsPerSecond(): Double? = known(matmul) ?: known { measureMatmul() }
 
     override fun memoryBandwidthBytesPerSecond(): Double? = known {
         blockBytes(sources.lastLevelCacheBytes(), sources.memory()?.availableBytes)?.let(::measureBandwidth)

@@ -16,13 +16,16 @@ private const val DOWNLOAD = "download"
  * What a device can do, for the planner and the service: of the moment, but for rates, which are kept for a day.
  *
  * @property folder of the device: its disk is looked at.
+ * @param matmul float32 operations per second of matrix products on one thread, by the runtime that trains; where it
+ *     answers null, and by default, they are measured in plain Kotlin, which is slower than any runtime.
  * @property trafficBytesPerRound what adapters may take over the network; nobody can measure that.
  */
 class SystemProbe(
     private val folder: File,
     private val sources: Sources = LinuxSources(),
     private val cache: RateCache = RateCache(File(folder, "rates.json")),
-    private val rates: RateSource = MeasuredRates(sources),
+    matmul: () -> Double? = ::measureMatmul,
+    private val rates: RateSource = MeasuredRates(sources, matmul),
     private val trafficBytesPerRound: Long? = null,
 ) : Capabilities {
     /**

@@ -11,7 +11,6 @@ import dev.hetlora.tensors.Adapter
 import java.util.logging.Logger
 import kotlin.math.max
 
-private const val RECEIVED = "received"
 private val logger = Logger.getLogger("dev.hetlora.session")
 
 /** How an offer is taken, and the files that came with that. */
@@ -62,7 +61,7 @@ abstract class Assignment(protected val offer: Offer, protected val tools: Equip
         val plan = tools.service.start(offer.assignmentId, request, offer.kind)
         tools.trainers.unsupported(plan.adaptation)?.let { throw cannot("the plan", it) }
         tools.bundles.bundle(bundle.ref, work::filesOf)
-        val received = fetchReceived(plan, bundle.manifest.adapter, tools.downloads, tools.files, RECEIVED)
+        val received = fetchReceived(plan, bundle.manifest.adapter, tools.downloads, tools.files)
         val terms = Terms(
             plan, choice.rank, choice.maxTokens, choice.microBatch, exampleCount,
             downloadedBytes = tools.downloads.receivedBytes - receivedBefore, variant, choice.step.tokens,
@@ -104,6 +103,12 @@ abstract class Assignment(protected val offer: Offer, protected val tools: Equip
     } catch (error: HetloraException) { // the lease will end what could not be given back
         logger.warning("assignment=${offer.assignmentId} event=not_given_back error=$error")
         null
+    }
+
+    /** Remove what is of no use once the service has answered for an offer's work. */
+    protected fun dropLeftovers() = unlessDiskIsFull("leftovers_stay") {
+        tools.downloads.dropLeftovers()
+        tools.bundles.dropOthers(listOf(offer.bundle) + offer.variants)
     }
 
     protected fun unlessDiskIsFull(event: String, action: () -> Unit) =

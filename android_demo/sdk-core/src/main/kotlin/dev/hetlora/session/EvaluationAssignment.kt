@@ -27,7 +27,7 @@ class EvaluationAssignment(offer: Offer, tools: Equipment) : Assignment(offer, t
         val taken = taken(agree(scorers))
         val report = tools.begun.trying(taken.bundle.ref.sha256, EVALUATION) { score(scorers, taken) }
         val receipt = tools.service.reportEvaluation(offer.assignmentId, report)
-        unlessDiskIsFull("leftovers_stay") { tools.downloads.dropLeftovers() }
+        dropLeftovers()
         tools.onEvent(Event.Evaluated(report, receipt))
         logger.info("evaluation=${offer.assignmentId} state=${receipt.state} reason=${receipt.reason}")
         return Visit(

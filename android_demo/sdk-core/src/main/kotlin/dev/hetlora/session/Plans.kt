@@ -22,18 +22,19 @@ class Received(val adapter: ByteArray, val frozen: ByteArray? = null)
 class Assigned(val received: Adapter, val how: Parametrisation)
 
 /**
- * Fetch the adapter of a plan, and the frozen one that it may have, through files in `folder`.
+ * Fetch the adapter of a plan, and the frozen one that it may have, through files in the folder of downloads: what of
+ * them a process that ended has left goes as other leftovers do.
  *
  * @throws HetloraException `body_too_large`: larger than any that could be meant; and what [Downloads.fetch] throws.
  */
-fun fetchReceived(plan: Plan, spec: AdapterSpec, downloads: Downloads, files: DeviceFiles, folder: String): Received {
+fun fetchReceived(plan: Plan, spec: AdapterSpec, downloads: Downloads, files: DeviceFiles): Received {
     fun fetched(ref: ObjectRef, name: String, most: Long): ByteArray {
         if (ref.sizeBytes > most) {
             throw HetloraException(
                 ErrorCode.BODY_TOO_LARGE, "$name is too large", got = ref.sizeBytes, expected = "up to $most bytes",
             )
         }
-        val path = "$folder/${ref.sha256}"
+        val path = "${downloads.folder}/${ref.sha256}"
         downloads.fetch(ref, path, name)
         return checkNotNull(files.read(path)).also { files.remove(path) }
     }

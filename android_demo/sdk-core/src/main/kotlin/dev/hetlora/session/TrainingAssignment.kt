@@ -137,7 +137,7 @@ class TrainingAssignment(offer: Offer, tools: Equipment) : Assignment(offer, too
         val errors = update.errors.takeIf { outcome == Outcome.ACCEPTED }
         // On a full disk an update that is stored stays so: before the next assignment it is asked about.
         unlessDiskIsFull("delivery_not_noted") { store.delivered(errors, update.privateFactors) }
-        unlessDiskIsFull("leftovers_stay") { tools.downloads.dropLeftovers() }
+        dropLeftovers()
         tools.onEvent(Event.Submitted(update.report, receipt))
         adopt(tools)
         logger.info("assignment=${offer.assignmentId} state=${receipt.state} reason=${receipt.reason}")

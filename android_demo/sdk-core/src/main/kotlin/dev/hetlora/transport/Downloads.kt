@@ -33,7 +33,7 @@ private const val PIECE_BYTES = 64 * 1024
 class Downloads(
     private val transport: Transport,
     private val files: DeviceFiles,
-    private val folder: String = "downloads",
+    val folder: String = "downloads",
     private val timer: () -> Double = { System.nanoTime() / 1e9 },
     private val mayGoOn: () -> Unit = {},
     private val onRate: (Double) -> Unit = {},

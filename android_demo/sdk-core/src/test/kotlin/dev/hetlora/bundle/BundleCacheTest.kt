@@ -122,6 +122,17 @@ class BundleCacheTest {
     }
 
     @Test
+    fun `after a round there are the bundles of its run, and those that are needed`() {
+        for (name in listOf("needed", "over")) files.write("bundles/$name/x").use { it.write(1) }
+        val cache = cache(setOf("needed"))
+        fetched(cache)
+
+        cache.dropOthers(listOf(ref))
+
+        assertEquals(listOf("needed", ref.sha256).sorted(), files.list("bundles"))
+    }
+
+    @Test
     fun `a disk without room is told with what it would take`() {
         val error = assertThrows(HetloraException::class.java) { fetched(cache { DISK_RESERVE_BYTES }) }
 

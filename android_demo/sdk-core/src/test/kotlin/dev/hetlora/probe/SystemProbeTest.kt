@@ -105,6 +105,14 @@ class SystemProbeTest {
     }
 
     @Test
+    fun productsAreThoseOfTheGivenSourceAndPlainKotlinsWhereItHasNone() {
+        fun rate(matmul: () -> Double?) = MeasuredRates(LinuxSources(), matmul).matmulFlopsPerSecond()!!
+        assertEquals(7e9, SystemProbe(folder.root, matmul = { 7e9 }).report().matmulFlopsPerSecond, 0.0)
+        assertTrue(rate { null } > 1e8)
+        assertTrue(rate { error("no kernel") } > 1e8)
+    }
+
+    @Test
     fun thisMachineIsMeasured() {
         val probe = SystemProbe(folder.root)
         val report = probe.report()
@@ -119,7 +127,7 @@ class SystemProbeTest {
         folder.root,
         sources,
         RateCache(File(folder.root, "rates.json"), clock = { now }),
-        object : RateSource {
+        rates = object : RateSource {
             override fun matmulFlopsPerSecond(): Double = 2e9.also { measured++ }
             override fun memoryBandwidthBytesPerSecond(): Double = 1.23e10
         },

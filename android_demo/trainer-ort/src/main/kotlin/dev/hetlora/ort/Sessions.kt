@@ -29,7 +29,7 @@ internal fun openSession(graph: File, threads: Int?): GraphSession = try {
     )
 }
 
-private fun sessionOptions(threads: Int?): SessionOptions {
+internal fun sessionOptions(threads: Int?): SessionOptions {
     val options = SessionOptions()
     options.setIntraOpNumThreads(threads?.coerceAtMost(Runtime.getRuntime().availableProcessors()) ?: 0)
     options.setInterOpNumThreads(1)

@@ -43,7 +43,7 @@ fun main(arguments: Array<String>) {
     val files = FolderFiles(File(folder))
     val store = ExampleStore(files, "examples")
     store.replaceAll(File(examples).readLines().map { it.split('\t') }.map { (text, label) -> Example(text, label) })
-    val probe = SystemProbe(File(folder), trafficBytesPerRound = traffic.toLong())
+    val probe = SystemProbe(File(folder), matmul = ::ortMatmul, trafficBytesPerRound = traffic.toLong())
     val conditions = DeviceConditions(Conditions(charging = true), isCharging = { File(charger).exists() })
     var accepted = 0
     val rotating = { client: EdgeClient, visit: Visit ->
