@@ -71,6 +71,7 @@ def test_every_literal_message_is_held_by_a_test() -> None:
         "machines.json",
         "parts.json",
         "planning.json",
+        "product.json",
         "pruning.json",
         "rounding.json",
         "signature.json",
