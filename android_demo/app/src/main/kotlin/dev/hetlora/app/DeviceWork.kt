@@ -58,7 +58,8 @@ class DeviceWork private constructor(private val context: Context) {
     private val heldOut by lazy { ExampleStore(files, "held_out") }
     val examples: SplitExampleStore by lazy { SplitExampleStore(trained, heldOut, HELD_OUT_SHARE) }
     val exampleCount: Int get() = trained.count() + heldOut.count()
-    val answers = Answers(Adapters(files))
+    private val adapters = Adapters(files)
+    val answers = Answers(adapters)
 
     @Volatile
     var status = Status(context.getString(R.string.idle))
@@ -140,6 +141,7 @@ class DeviceWork private constructor(private val context: Context) {
             onPlanned = { planner, choice -> plans[choice] = planInWords(context, planner, choice) },
             // Java's own clock stands still while the device sleeps, and a round does not.
             timer = { SystemClock.elapsedRealtime() / 1000.0 },
+            adapters = adapters,
             onEvent = ::show,
         )
     }

@@ -34,9 +34,12 @@ class AdapterInUse(val stored: StoredAdapter, val bundle: Bundle, val factors: M
  * What rounds left on this device: the newest global adapter, the newest local one, the one in use, and the one in
  * use before. Four at most are kept; older ones go. Nothing here asks the service for anything.
  *
- * Safe to use from any thread, also during a visit. A model that is open stays as it was opened.
+ * One for a folder: it is safe to use from any thread, also during a visit of the client that has it, where two would
+ * each undo what the other does. A model that is open stays as it was opened.
  */
-class Adapters(files: DeviceFiles, bundleFiles: BundleFiles = BundleFiles(files)) {
+class Adapters(files: DeviceFiles) {
+    /** What is known of the files of bundles, which a client uses, too. */
+    internal val bundleFiles = BundleFiles(files)
     private val folder = AdapterFolder(files)
     private val bundles = KeptBundles(files, bundleFiles)
 

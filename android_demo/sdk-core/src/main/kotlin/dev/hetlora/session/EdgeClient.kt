@@ -2,7 +2,6 @@ package dev.hetlora.session
 
 import dev.hetlora.adapters.Adapters
 import dev.hetlora.bundle.BundleCache
-import dev.hetlora.bundle.BundleFiles
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.folder.DeviceFiles
@@ -47,6 +46,7 @@ class Membership(val population: String, val enrolmentToken: String? = null, val
  * @param circumstances what the app asks of the moment beside the run.
  * @param onPlanned told how an offer could be taken, and by what: `boundInWords` and `concessions` say why.
  * @param chooser takes offers in the planner's place; null: none does.
+ * @param adapters those that rounds leave in `files`; an app that keeps them beyond its clients has each take the same.
  * @throws HetloraException `settings_invalid`: an address that is none, a key that cannot be read, or a folder in
  *     which another client is at work.
  */
@@ -64,6 +64,7 @@ class EdgeClient(
     random: Random = Random.Default,
     onPlanned: (Planner, RankChoice) -> Unit = { _, _ -> },
     chooser: RankChooser? = null,
+    val adapters: Adapters = Adapters(files),
     private val onEvent: (Event) -> Unit = {},
 ) {
     private val keys = IdentityStore(files)
@@ -77,19 +78,15 @@ class EdgeClient(
     /** The device's name at the service. */
     val deviceId: String get() = transport.identity.deviceId
 
-    /** The adapters that rounds left on this device. */
-    val adapters: Adapters
-
     init {
-        val bundleFiles = BundleFiles(files)
-        adapters = Adapters(files, bundleFiles)
         val downloads = Downloads(
             transport, files, timer = timer, mayGoOn = watch::check, onRate = capabilities::noteDownload,
         )
         val corrections = Corrections(files, clock)
         tools = Equipment(
             DeviceService(transport), downloads, Uploads(transport, uploadPartBytes),
-            BundleCache(files, downloads, bundleFiles, adapters::bundleDigests), files, kept.second, adapters, trainers,
+            BundleCache(files, downloads, adapters.bundleFiles, adapters::bundleDigests),
+            files, kept.second, adapters, trainers,
             chooser ?: PlannedRanks(capabilities::report, circumstances, corrections, trainers.threads, onPlanned),
             corrections, watch, timer, onEvent,
         )
