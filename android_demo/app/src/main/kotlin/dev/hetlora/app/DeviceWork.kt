@@ -13,6 +13,7 @@ import dev.hetlora.folder.FolderFiles
 import dev.hetlora.journal.Journal
 import dev.hetlora.journal.JournalPage
 import dev.hetlora.journal.VisitRecord
+import dev.hetlora.messages.Conditions
 import dev.hetlora.ort.OrtTrainers
 import dev.hetlora.ort.ortMatmul
 import dev.hetlora.planning.RankChoice
@@ -94,8 +95,12 @@ class DeviceWork private constructor(private val context: Context) {
     /** Show why a visit that was asked for did not begin. */
     fun refused(words: String) = tell { it.copy(words = words) }
 
-    /** Visit the service, where nobody does already; null where one does, or what is needed is not chosen. */
-    fun visit(stop: StopSignal): Visit? {
+    /**
+     * Visit the service, where nobody does already; null where one does, or what is needed is not chosen.
+     *
+     * @param isAskedFor the user waits for it, and so it does not wait until nobody uses the device.
+     */
+    fun visit(stop: StopSignal, isAskedFor: Boolean = false): Visit? {
         if (preferences.serviceUrl.isEmpty() || preferences.population.isEmpty()) {
             tell { it.copy(words = context.getString(R.string.settings_missing)) }
             return null
@@ -104,7 +109,7 @@ class DeviceWork private constructor(private val context: Context) {
         tell { it.copy(words = context.getString(R.string.starting), isBusy = true) }
         var words = ""
         try {
-            val visit = client().runOnce(stop)
+            val visit = client(isAskedFor).runOnce(stop)
             words = visitInWords(context, visit)
             return visit
         } catch (error: Exception) { // a service that is away, a full disk: the next visit goes on
@@ -121,15 +126,16 @@ class DeviceWork private constructor(private val context: Context) {
         }
     }
 
-    private fun client(): EdgeClient {
-        val chosen = with(preferences) { listOf(serviceUrl, population, enrolmentToken, conditions) }
+    private fun client(isAskedFor: Boolean): EdgeClient {
+        val own = preferences.conditions(isAskedFor)
+        val chosen = with(preferences) { listOf(serviceUrl, population, enrolmentToken, own) }
         kept?.let { (before, client) -> if (before == chosen) return client }
-        return newClient().also { kept = chosen to it }
+        return newClient(own).also { kept = chosen to it }
     }
 
-    private fun newClient(): EdgeClient {
+    private fun newClient(own: Conditions): EdgeClient {
         val conditions = DeviceConditions(
-            preferences.conditions, sources, isMetered = { sources.isMetered }, isIdle = { sources.isIdle },
+            own, sources, isMetered = { sources.isMetered }, isIdle = { sources.isIdle },
         )
         return EdgeClient(
             preferences.serviceUrl,
@@ -147,7 +153,10 @@ class DeviceWork private constructor(private val context: Context) {
     }
 
     private fun show(event: Event) {
-        if (event is Event.CheckedIn) plans.clear()
+        if (event is Event.CheckedIn) {
+            plans.clear()
+            if (event.isAdmitted) preferences.enrolmentToken = ""
+        }
         journal.note(event) { plans[it.choice].orEmpty() }
         val words = eventInWords(context, event)
         tell { it.copy(words = words ?: it.words, page = journal.page) }

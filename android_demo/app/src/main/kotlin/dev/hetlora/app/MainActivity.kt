@@ -18,6 +18,7 @@ import java.util.concurrent.Executors
 class MainActivity : Activity() {
     private lateinit var work: DeviceWork
     private lateinit var disk: ExecutorService
+    private var token = "" // as it is kept, or was until the device was admitted
     private val show = { status: Status ->
         findViewById<TextView>(R.id.status).text = status.words
         val round = status.page.round
@@ -26,6 +27,7 @@ class MainActivity : Activity() {
         findViewById<TextView>(R.id.visits).text = visitsInWords(this, status.page.visits)
         findViewById<LossCurve>(R.id.curve).points = round.points
         findViewById<CompoundButton>(R.id.take_part).isChecked = work.preferences.takesPart
+        forgetToken()
         findViewById<Button>(R.id.visit).setText(if (status.isBusy) R.string.stop else R.string.visit_now)
         with(findViewById<ProgressBar>(R.id.progress)) {
             max = round.steps
@@ -41,7 +43,8 @@ class MainActivity : Activity() {
         with(work.preferences) {
             findViewById<EditText>(R.id.service_url).setText(serviceUrl)
             findViewById<EditText>(R.id.population).setText(population)
-            findViewById<EditText>(R.id.token).setText(enrolmentToken)
+            token = enrolmentToken
+            findViewById<EditText>(R.id.token).setText(token)
             choice(R.id.take_part, takesPart) { takesPart = it }
             choice(R.id.charging, whileCharging) { whileCharging = it }
             choice(R.id.unmetered, whileUnmetered) { whileUnmetered = it }
@@ -94,9 +97,18 @@ class MainActivity : Activity() {
     }
 
     private fun keep() {
+        forgetToken()
         work.preferences.serviceUrl = textOf(R.id.service_url)
         work.preferences.population = textOf(R.id.population)
-        work.preferences.enrolmentToken = textOf(R.id.token)
+        token = textOf(R.id.token).trim()
+        work.preferences.enrolmentToken = token
+    }
+
+    /** A device that was admitted has dropped it: what is shown would be kept again. */
+    private fun forgetToken() {
+        if (token.isEmpty() || work.preferences.enrolmentToken.isNotEmpty()) return
+        if (textOf(R.id.token).trim() == token) findViewById<EditText>(R.id.token).setText("")
+        token = ""
     }
 
     private fun addExample() {

@@ -10,13 +10,15 @@ class Preferences(context: Context) {
 
     var serviceUrl: String by Text("service_url")
     var population: String by Text("population")
+    /** Kept until the device is admitted. */
     var enrolmentToken: String by Text("enrolment_token")
     var takesPart: Boolean by Choice("takes_part", false)
     var whileCharging: Boolean by Choice("while_charging", true)
     var whileUnmetered: Boolean by Choice("while_unmetered", true)
     var whileIdle: Boolean by Choice("while_idle", false)
 
-    val conditions: Conditions get() = Conditions(whileCharging, whileUnmetered, whileIdle)
+    /** Who asks for a visit uses the device. */
+    fun conditions(isAskedFor: Boolean) = Conditions(whileCharging, whileUnmetered, whileIdle && !isAskedFor)
 
     private inner class Text(private val name: String) {
         operator fun getValue(owner: Any, property: Any): String = stored.getString(name, null).orEmpty()

@@ -9,8 +9,12 @@ import android.content.Context
 import android.content.Intent
 import android.content.pm.ServiceInfo
 import android.os.Build
+import android.os.Handler
 import android.os.IBinder
+import android.os.Looper
 import android.os.PowerManager
+import android.os.SystemClock
+import dev.hetlora.journal.Thinned
 import dev.hetlora.transport.StopSignal
 import kotlin.concurrent.thread
 
@@ -19,51 +23,72 @@ private const val CHANNEL = "training"
 
 /** What Android 15 gives such services in a day. */
 private const val LONGEST_MILLIS = 6 * 3_600_000L
+private const val SHOWN_EACH_SECONDS = 0.5
 private const val STOP = "dev.hetlora.app.STOP"
 
 /** A visit that the user asked for: it goes on while the app is not looked at, with a notification that can stop it. */
 class VisitService : Service() {
-    private val stop = StopSignal()
-    private var started = false
+    private val main = Handler(Looper.getMainLooper())
+    private var stop: StopSignal? = null // of the visit under way
+    private var newestStart = 0
 
     // To be in the foreground keeps the process, and lets the processor sleep.
     private val awake by lazy {
         getSystemService(PowerManager::class.java).newWakeLock(PowerManager.PARTIAL_WAKE_LOCK, "hetlora:visit")
     }
-    private val show = { status: Status ->
-        getSystemService(NotificationManager::class.java).notify(NOTIFICATION_ID, notification(status))
-    }
+
+    // Of notifications that follow each other faster Android drops some, the last among them.
+    private val show = Thinned<Status>(
+        SHOWN_EACH_SECONDS,
+        timer = { SystemClock.elapsedRealtime() / 1000.0 },
+        later = { seconds, action -> main.postDelayed(action, (1000 * seconds).toLong()) },
+    ) { getSystemService(NotificationManager::class.java).notify(NOTIFICATION_ID, notification(it)) }
 
     override fun onBind(intent: Intent?): IBinder? = null
 
     override fun onStartCommand(intent: Intent?, flags: Int, startId: Int): Int {
+        newestStart = startId
         if (intent?.action == STOP) {
-            stop.set()
-            if (!started) stopSelf()
-            return START_NOT_STICKY
-        }
-        if (!begin()) {
-            stopSelf()
-        } else if (!started) {
-            started = true
-            awake.acquire(LONGEST_MILLIS)
-            val work = DeviceWork.of(this)
-            work.addListener(show)
-            thread(name = "visit") {
-                work.visit(stop)
-                stopSelf()
-            }
+            stop?.set()
+            if (stop == null) stopSelf(startId)
+        } else if (!begin()) {
+            if (stop == null) stopSelf(startId)
+        } else if (stop == null) {
+            visit()
         }
         return START_NOT_STICKY
+    }
+
+    private fun visit() {
+        val own = StopSignal().also { stop = it }
+        awake.acquire(LONGEST_MILLIS)
+        val work = DeviceWork.of(this)
+        work.addListener(show)
+        thread(name = "visit") {
+            work.visit(own, isAskedFor = true)
+            main.post(::ended)
+        }
+    }
+
+    /** Where a visit was asked for since, which is to come, Android goes on with the service. */
+    private fun ended() {
+        stop = null
+        rest()
+        stopSelf(newestStart)
+    }
+
+    private fun rest() {
+        if (awake.isHeld) awake.release()
+        DeviceWork.of(this).removeListener(show)
     }
 
     /** Android 15 gives such services six hours in a day. */
     override fun onTimeout(startId: Int, fgsType: Int) = stopSelf()
 
     override fun onDestroy() {
-        stop.set()
-        if (awake.isHeld) awake.release()
-        DeviceWork.of(this).removeListener(show)
+        stop?.set()
+        rest()
+        show.close()
         stopForeground(STOP_FOREGROUND_REMOVE)
     }
 

@@ -16,10 +16,10 @@ import dev.hetlora.session.Event
 import dev.hetlora.session.Outcome
 import dev.hetlora.session.Visit
 import dev.hetlora.session.failureOf
+import dev.hetlora.units.MIB
 import java.text.DateFormat
 import java.util.Date
 
-private const val MIB = 1024L * 1024
 private const val SHOWN_LABELS = 5
 
 /** What an event says to who looks on; null: nothing. */

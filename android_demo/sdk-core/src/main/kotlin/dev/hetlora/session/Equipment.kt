@@ -18,7 +18,10 @@ import dev.hetlora.transport.Uploads
 
 /** What an app may be told while a visit goes on, for a progress bar or a log. */
 sealed class Event {
-    class CheckedIn(val offer: Offer?, val reason: String) : Event()
+    class CheckedIn(val offer: Offer?, val reason: String) : Event() {
+        /** Whether the device belongs to its population: an enrolment token is of no more use to it. */
+        val isAdmitted: Boolean get() = offer != null || reason != AWAITING_APPROVAL
+    }
     class AwaitingApproval(val deviceId: String) : Event()
     class RankChosen(val choice: RankChoice, val variant: String? = null) : Event()
     class Resumed(val steps: Int) : Event()

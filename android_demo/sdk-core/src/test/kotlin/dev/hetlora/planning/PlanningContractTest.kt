@@ -72,16 +72,8 @@ class PlanningContractTest {
                 val planner = planners.getValue(one.text("case")).value
                 val step = planTrial(planner)
                 val tried = trialForecast(planner, step)
-                JsonObject(
-                    mapOf(
-                        "batch" to JsonPrimitive(step.batch),
-                        "tokens" to JsonPrimitive(step.tokens),
-                        "rank" to JsonPrimitive(step.rank),
-                        "micro_batch" to JsonPrimitive(step.microBatch),
-                        "peak_bytes" to JsonPrimitive(tried.peakBytes),
-                        "step_seconds" to JsonPrimitive(tried.stepSeconds),
-                    ),
-                )
+                val costs = objectOf("peak_bytes" to tried.peakBytes, "step_seconds" to tried.stepSeconds)
+                JsonObject(told(step, step.microBatch) + costs)
             }
         }
         for (one in objects("corrections")) {
@@ -89,13 +81,7 @@ class PlanningContractTest {
             val taken = StepsTaken(seconds, one.known("grown_bytes")?.long, one.known("watts")?.double)
             compare(one.toString(), one.getValue("correction")) {
                 val found = correctionOf(taken, forecast)
-                JsonObject(
-                    mapOf(
-                        "memory" to JsonPrimitive(found.memory),
-                        "seconds" to JsonPrimitive(found.seconds),
-                        "watts" to JsonPrimitive(found.watts),
-                    ),
-                )
+                objectOf("memory" to found.memory, "seconds" to found.seconds, "watts" to found.watts)
             }
         }
     }
@@ -103,14 +89,14 @@ class PlanningContractTest {
     @Test
     fun sizesToChooseFromAreTheSame() {
         for (one in objects("ladders")) {
-            compare(one.toString(), one.getValue("ranks")) { numbers(ladder(one.int("min"), one.int("max"))) }
+            compare(one.toString(), one.getValue("ranks")) { jsonOf(ladder(one.int("min"), one.int("max"))) }
         }
         for (one in objects("rows_at_a_time")) {
-            assertEquals(one.getValue("rows").toString(), numbers(rowsAtATime(one.int("batch"))).toString())
+            assertEquals(one.getValue("rows").toString(), jsonOf(rowsAtATime(one.int("batch"))).toString())
         }
         for (one in objects("lengths")) {
             val found = lengths(one.int("most"), one.int("least"))
-            assertEquals(one.getValue("tokens").toString(), numbers(found).toString())
+            assertEquals(one.getValue("tokens").toString(), jsonOf(found).toString())
         }
     }
 
@@ -143,38 +129,42 @@ class PlanningContractTest {
 private fun told(planner: Planner): JsonObject {
     val choice = planner.choose()
     val (step, forecast) = choice.step to choice.forecast
-    return JsonObject(
-        mapOf(
-            "rank" to JsonPrimitive(choice.rank),
-            "bound_by" to JsonPrimitive(choice.boundBy.word),
-            "max_tokens" to JsonPrimitive(choice.maxTokens),
-            "step" to JsonObject(
-                mapOf(
-                    "batch" to JsonPrimitive(step.batch),
-                    "tokens" to JsonPrimitive(step.tokens),
-                    "rank" to JsonPrimitive(step.rank),
-                    "micro_batch" to JsonPrimitive(choice.microBatch),
-                ),
-            ),
-            "forecast" to JsonObject(
-                mapOf(
-                    "peak_bytes" to JsonPrimitive(forecast.peakBytes),
-                    "step_seconds" to JsonPrimitive(forecast.stepSeconds),
-                    "steps" to JsonPrimitive(forecast.steps),
-                    "seconds" to JsonPrimitive(forecast.seconds),
-                    "download_bytes" to JsonPrimitive(forecast.downloadBytes),
-                    "upload_bytes" to JsonPrimitive(forecast.uploadBytes),
-                    "traffic_bytes" to JsonPrimitive(forecast.trafficBytes),
-                    "bundle_bytes" to JsonPrimitive(forecast.bundleBytes),
-                    "joules" to JsonPrimitive(forecast.joules),
-                ),
-            ),
-            "bound_in_words" to JsonPrimitive(boundInWords(choice)),
-            "concessions" to JsonArray(concessions(planner, choice).map(::JsonPrimitive)),
-            "settled_by_bundle" to JsonArray(settledByBundle(planner.bundle).map(::JsonPrimitive)),
-            "is_unsurpassed" to JsonPrimitive(isUnsurpassed(planner.bundle, choice, planner.offer)),
+    return objectOf(
+        "rank" to choice.rank,
+        "bound_by" to choice.boundBy.word,
+        "max_tokens" to choice.maxTokens,
+        "step" to told(step, choice.microBatch),
+        "forecast" to objectOf(
+            "peak_bytes" to forecast.peakBytes,
+            "step_seconds" to forecast.stepSeconds,
+            "steps" to forecast.steps,
+            "seconds" to forecast.seconds,
+            "download_bytes" to forecast.downloadBytes,
+            "upload_bytes" to forecast.uploadBytes,
+            "traffic_bytes" to forecast.trafficBytes,
+            "bundle_bytes" to forecast.bundleBytes,
+            "joules" to forecast.joules,
         ),
+        "bound_in_words" to boundInWords(choice),
+        "concessions" to concessions(planner, choice),
+        "settled_by_bundle" to settledByBundle(planner.bundle),
+        "is_unsurpassed" to isUnsurpassed(planner.bundle, choice, planner.offer),
     )
+}
+
+private fun told(step: StepPlan, microBatch: Int) =
+    objectOf("batch" to step.batch, "tokens" to step.tokens, "rank" to step.rank, "micro_batch" to microBatch)
+
+private fun objectOf(vararg fields: Pair<String, Any?>) =
+    JsonObject(fields.associate { (name, value) -> name to jsonOf(value) })
+
+private fun jsonOf(value: Any?): JsonElement = when (value) {
+    null -> JsonNull
+    is JsonElement -> value
+    is Boolean -> JsonPrimitive(value)
+    is Number -> JsonPrimitive(value)
+    is List<*> -> JsonArray(value.map(::jsonOf))
+    else -> JsonPrimitive("$value")
 }
 
 /** Whole numbers and texts are equal, reals within 1e-9 of each other; an error stands where one was expected. */
@@ -210,8 +200,6 @@ private fun compareValues(where: String, expected: JsonElement, found: JsonEleme
         else -> assertEquals(where, expected.toString(), found.toString())
     }
 }
-
-private fun numbers(list: List<Int>) = JsonArray(list.map(::JsonPrimitive))
 
 private fun JsonObject.text(name: String): String = getValue(name).jsonPrimitive.content
 

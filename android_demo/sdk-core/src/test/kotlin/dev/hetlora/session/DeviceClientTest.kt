@@ -227,9 +227,13 @@ class DeviceClientTest : WithRounds() {
     @Test
     fun `a device that waits for approval is told to come back, and a refused one ends`() {
         service.state = DeviceState.PENDING
-        val client = rounds.client(files())
+        val admitted = mutableListOf<Boolean>()
+        val client = rounds.client(files(), onEvent = { if (it is Event.CheckedIn) admitted += it.isAdmitted })
         rounds.offer()
         assertEquals(AWAITING_APPROVAL, client.runOnce().reason)
+        service.state = DeviceState.ACCEPTED
+        client.runOnce()
+        assertEquals(listOf(false, true), admitted)
         service.state = DeviceState.SUSPENDED
 
         assertEquals(ErrorCode.NOT_PERMITTED, assertThrows(HetloraException::class.java) { client.runOnce() }.code)
