@@ -6,7 +6,7 @@ import dev.hetlora.messages.noService
 import java.io.ByteArrayOutputStream
 import java.io.EOFException
 
-// From an answer's head to its last byte; and once the visit was asked to end.
+// From an answer's head to its last byte; and to what is asked once the visit was asked to end.
 const val MAX_ANSWER_SECONDS = 300.0
 const val STOPPED_ANSWER_SECONDS = 2.0
 
@@ -15,7 +15,7 @@ const val STOPPED_ANSWER_SECONDS = 2.0
  *
  * @throws HetloraException `service_unreachable`: it is longer than [MAX_ANSWER_BYTES], takes longer than
  *     [MAX_ANSWER_SECONDS], or is compressed, which nobody asked for: a few bytes unpack to more memory than a
- *     device has. `stopped`: it is not all there two seconds after the visit was asked to end.
+ *     device has. `stopped`: the visit was asked to end while it came, or before, and it is not there in two seconds.
  * @throws java.io.IOException the line was cut.
  */
 fun readAnswer(answer: HttpAnswer, timer: () -> Double, stop: StopSignal): ByteArray {

@@ -2,9 +2,11 @@ package dev.hetlora.transport
 
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
+import java.io.Closeable
 import java.io.InterruptedIOException
 import java.net.SocketTimeoutException
 import java.nio.channels.ClosedByInterruptException
+import java.util.concurrent.CopyOnWriteArrayList
 import java.util.concurrent.CountDownLatch
 import java.util.concurrent.TimeUnit
 
@@ -18,8 +20,23 @@ class StopSignal {
 
     val isSet: Boolean get() = latch.count == 0L || Thread.currentThread().isInterrupted
 
-    /** Ask for the end of the visit: it ends between two steps, two tries or two parts. */
-    fun set() = latch.countDown()
+    private val actions = CopyOnWriteArrayList<() -> Unit>()
+
+    /** Ask for the end of the visit: it ends with its step, or within a request that is under way. */
+    fun set() {
+        latch.countDown()
+        actions.forEach { it() }
+    }
+
+    /**
+     * Have `action` run, on the thread that sets this or at once where it is set, until what comes back is closed;
+     * an interrupt is not told. It may run twice.
+     */
+    fun onSet(action: () -> Unit): Closeable {
+        actions += action
+        if (latch.count == 0L) action()
+        return Closeable { actions -= action }
+    }
 
     /** Throw `stopped` if it is set. */
     fun check() {

@@ -40,7 +40,7 @@ class Transport(
     @Volatile
     var identity: Identity = identity
 
-    /** Ends waits between two tries once it is set, and answers that drip. */
+    /** Ends waits between two tries once it is set, and requests that are under way. */
     var stop = StopSignal()
 
     /**
@@ -94,7 +94,7 @@ class Transport(
         headers: Map<String, String> = emptyMap(),
     ): HttpAnswer {
         val url = URL(serviceUrl + path)
-        val answer = connections.open(HttpRequest(method, url, headers + signed(method, url, body), body))
+        val answer = connections.open(HttpRequest(method, url, headers + signed(method, url, body), body, stop))
         if (answer.status in 200..299) return answer
         answer.use { throw ErrorAnswer(it.status, readAnswer(it, timer, stop), askedSeconds(it)) }
     }
