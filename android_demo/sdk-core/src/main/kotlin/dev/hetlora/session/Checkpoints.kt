@@ -77,8 +77,14 @@ class Checkpoints(
         pace.make { store.checkpointed(Checkpoint(trained, trainer.checkpoint())) }
     } catch (error: HetloraException) {
         if (!error.isA(ErrorCode.UNAVAILABLE)) throw error
-        logger.warning("step=${trained.steps} event=checkpoint_not_kept error=$error") // the one before stays
+        notKept(trained, error)
+    } catch (error: OutOfMemoryError) {
+        notKept(trained, error)
     }
+
+    /** The one before stays. */
+    private fun notKept(trained: TrainedSteps, error: Throwable) =
+        logger.warning("step=${trained.steps} event=checkpoint_not_kept error=$error")
 }
 
 /**

@@ -6,6 +6,7 @@ import dev.hetlora.messages.Trained
 import dev.hetlora.messages.TrainingSettings
 import dev.hetlora.tensors.Matrix
 import java.io.Closeable
+import java.nio.FloatBuffer
 
 /**
  * What is to be trained.
@@ -96,12 +97,8 @@ class Trainer(
     /** About how many bytes the [state] takes. */
     val stateBytes: Long get() = kept().values.sumOf { it.size.toLong() * Float.SIZE_BYTES }
 
-    /** All that is needed to go on from here as if training had never stopped. */
-    fun state(): TrainerState = TrainerState(
-        stepsDone,
-        trained.shapes,
-        kept().mapValues { (_, numbers) -> numbers.copyOf() },
-    )
+    /** All that is needed to go on from here as if training had never stopped; of use until the next step. */
+    fun state() = TrainerState(stepsDone, trained.shapes, kept().mapValues { (_, numbers) -> FloatBuffer.wrap(numbers) })
 
     /**
      * Go on from what [state] gave, of a training of this adapter.
@@ -111,7 +108,7 @@ class Trainer(
     fun restore(state: TrainerState) {
         val kept = kept()
         state.checkFits(trained.shapes, kept.keys)
-        for ((kind, numbers) in kept) state.numbers.getValue(kind).copyInto(numbers)
+        for ((kind, numbers) in kept) state.numbers.getValue(kind).duplicate().get(numbers)
         stepsDone = state.stepsDone
     }
 

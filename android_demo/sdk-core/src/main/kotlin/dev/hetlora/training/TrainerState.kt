@@ -7,6 +7,7 @@ import java.io.DataInputStream
 import java.io.DataOutputStream
 import java.io.IOException
 import java.nio.ByteBuffer
+import java.nio.FloatBuffer
 
 private const val MAGIC = 0x48_4c_54_31 // HLT1
 private const val MOST_TENSORS = 100_000
@@ -16,29 +17,38 @@ private const val MOST_AXES = 8
  * A training between two steps.
  *
  * @property shapes of what is trained, in order.
- * @property numbers by kind, such as `trained` and `mean`: each of all tensors, one after the other.
+ * @property numbers by kind, such as `trained` and `mean`: each of all tensors, one after the other. They lie where
+ *   they were, in a trainer or in the bytes that were read: a heap that training fills has no room for copies.
  */
-class TrainerState(val stepsDone: Int, val shapes: Map<String, IntArray>, val numbers: Map<String, FloatArray>) {
+class TrainerState(val stepsDone: Int, val shapes: Map<String, IntArray>, val numbers: Map<String, FloatBuffer>) {
     /** The bytes that [trainerStateOf] reads. */
     fun toBytes(): ByteArray {
-        val bytes = ByteArrayOutputStream()
-        val out = DataOutputStream(bytes)
-        out.writeInt(MAGIC)
-        out.writeInt(stepsDone)
-        out.writeInt(shapes.size)
-        for ((key, shape) in shapes) {
-            out.writeUTF(key)
-            out.writeInt(shape.size)
-            shape.forEach(out::writeInt)
+        val head = written {
+            writeInt(MAGIC)
+            writeInt(stepsDone)
+            writeInt(shapes.size)
+            for ((key, shape) in shapes) {
+                writeUTF(key)
+                writeInt(shape.size)
+                shape.forEach(::writeInt)
+            }
+            writeInt(numbers.size)
         }
-        out.writeInt(numbers.size)
-        for ((kind, own) in numbers) {
-            out.writeUTF(kind)
-            val packed = ByteBuffer.allocate(Math.multiplyExact(own.size, Float.SIZE_BYTES))
-            packed.asFloatBuffer().put(own)
-            out.write(packed.array())
+        val parts = numbers.map { (kind, own) -> written { writeUTF(kind) } to own }
+        val size = parts.fold(head.size) { end, (kind, own) ->
+            Math.addExact(end, Math.addExact(kind.size, Math.multiplyExact(own.remaining(), Float.SIZE_BYTES)))
         }
-        return bytes.toByteArray()
+        val bytes = ByteArray(size)
+        head.copyInto(bytes)
+        var end = head.size
+        for ((kind, own) in parts) {
+            kind.copyInto(bytes, end)
+            end += kind.size
+            val sizeBytes = own.remaining() * Float.SIZE_BYTES
+            ByteBuffer.wrap(bytes, end, sizeBytes).asFloatBuffer().put(own.duplicate())
+            end += sizeBytes
+        }
+        return bytes
     }
 
     /**
@@ -73,13 +83,12 @@ fun trainerStateOf(bytes: ByteArray): TrainerState = try {
     }
     val size = shapes.values.fold(0) { end, shape -> Math.addExact(end, sizeOf(shape)) }
     val sizeBytes = Math.multiplyExact(size, Float.SIZE_BYTES)
-    val numbers = LinkedHashMap<String, FloatArray>()
+    val numbers = LinkedHashMap<String, FloatBuffer>()
     repeat(bounded(input.readInt(), MOST_AXES)) {
         val kind = input.readUTF()
-        // Never room for more than is there.
         if (sizeBytes > input.available()) throw unfit("${input.available()} bytes", "$sizeBytes")
-        val packed = ByteArray(sizeBytes).also(input::readFully)
-        numbers[kind] = FloatArray(size).also { ByteBuffer.wrap(packed).asFloatBuffer().get(it) }
+        numbers[kind] = ByteBuffer.wrap(bytes, bytes.size - input.available(), sizeBytes).asFloatBuffer()
+        input.skipBytes(sizeBytes)
     }
     if (input.available() != 0) throw unfit("${input.available()} bytes too many", "none")
     TrainerState(stepsDone, shapes, numbers)
@@ -88,6 +97,9 @@ fun trainerStateOf(bytes: ByteArray): TrainerState = try {
 } catch (error: ArithmeticException) {
     throw unfit("sizes that no tensor has", "the state of a training", error)
 }
+
+private fun written(write: DataOutputStream.() -> Unit): ByteArray =
+    ByteArrayOutputStream().also { DataOutputStream(it).write() }.toByteArray()
 
 private fun bounded(number: Int, most: Int): Int =
     if (number in 0..most) number else throw unfit("$number", "0 to $most")

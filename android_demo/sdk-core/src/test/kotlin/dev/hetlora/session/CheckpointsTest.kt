@@ -79,6 +79,18 @@ class CheckpointsTest {
     }
 
     @Test
+    fun `one that the heap has no room for is not kept, and training goes on`() {
+        val store = AssignmentStore(FolderFiles(temporary.newFolder()))
+        store.offered(offerOf("a-1"))
+        val trainer = object : LocalTrainer by Never {
+            override val stepsDone = 0
+            override fun checkpoint() = throw OutOfMemoryError()
+        }
+        Checkpoints(trainer, store, steps = 20) { now }.keepNow(TrainedSteps(1, 1.0, 1.0, 1.0))
+        assertEquals(0, store.assignment!!.trainedSteps)
+    }
+
+    @Test
     fun `losses above three times the first end a training when two of them are running`() {
         val divergence = Divergence(TrainingSettings(divergenceFactor = 3.0, divergenceSteps = 2))
         for ((index, loss) in listOf(1.0, 3.1, 2.9, 3.1).withIndex()) divergence.check(loss, 1.0, index + 1)
