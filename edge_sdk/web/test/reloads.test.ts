@@ -141,10 +141,10 @@ test("an evaluation whose page was closed is given back for an hour", async () =
   const own = await bench({ offer: { kind: "evaluate" } });
   own.trainers.heldOut = 3;
   const killed = new Killed(0);
-  const openScoring = own.trainers.openScoring;
-  own.trainers.openScoring = async () => (await killed.moment(), assert.fail());
+  const openScorer = own.trainers.openScorer;
+  own.trainers.openScorer = async () => (await killed.moment(), assert.fail());
   assert.equal(await killed.outcome(visit(own)), "killed");
-  own.trainers.openScoring = openScoring;
+  own.trainers.openScorer = openScorer;
   assert.equal((await visit(own)).code, "device_too_small");
   const anew = { ...own, service: await FakeService.of(adapter, { offer: { kind: "evaluate" } }) };
   const clock = () => Date.now() / 1000 + 3600;

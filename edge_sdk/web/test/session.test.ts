@@ -55,7 +55,7 @@ test("an evaluation for which nothing is held out, or that diverged, is given ba
   assert.equal((await visit(own)).code, "no_examples");
   const diverged = await bench({ offer: { kind: "evaluate" } });
   diverged.trainers.heldOut = 1;
-  diverged.trainers.openScoring = async () => toyScoring([NaN]);
+  diverged.trainers.openScorer = async () => toyScoring([NaN]);
   assert.equal((await visit(diverged)).code, "training_diverged");
 });
 

@@ -1,7 +1,7 @@
 import { joined } from "../src/bytes";
 import { HetloraError } from "../src/errors/errors";
 import type { Manifest } from "../src/messages/manifest";
-import type { BatchScore, OpenScoring, ScoredBatches } from "../src/session/evaluation";
+import type { BatchScore, LocalScorer, ScoredBatches } from "../src/session/evaluation";
 import type { LocalTrainers, Opening, LocalTrainer } from "../src/session/localTrainers";
 import { adapterFromBytes, adapterToBytes, makeAdapter, type Adapter } from "../src/tensors/adapter";
 import { floats } from "../src/tensors/tensor";
@@ -26,13 +26,13 @@ export class ToyTrainer implements LocalTrainers {
     return new ToyTraining(opening.adapter, this);
   }
 
-  async openScoring(_opening: Opening): Promise<OpenScoring> {
+  async openScorer(_opening: Opening): Promise<LocalScorer> {
     return toyScoring([1, 2, 3]);
   }
 }
 
 /** A model whose batches have one example each, with these losses; the second is right. */
-export const toyScoring = (losses: readonly number[]): OpenScoring => ({
+export const toyScoring = (losses: readonly number[]): LocalScorer => ({
   batches: losses.length,
   batch: async (at) => ({ examples: 1, loss: losses[at]!, weight: 1, right: at === 1 ? 1 : 0 }),
   close: async () => undefined,

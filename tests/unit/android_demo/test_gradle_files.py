@@ -74,9 +74,9 @@ def test_kotlin_and_its_serialization_are_of_the_same_versions(
 
 def test_all_clients_are_of_the_version_of_the_package() -> None:
     root = ANDROID.parent
-    session = ANDROID / "sdk-core" / "src" / "main" / "kotlin" / "dev" / "hetlora" / "session"
+    core = ANDROID / "sdk-core" / "src" / "main" / "kotlin" / "dev" / "hetlora"
     sources = {
-        session / "EdgeClient.kt": 'SDK_VERSION = "(.+)"',
+        core / "Version.kt": 'SDK_VERSION = "(.+)"',
         ANDROID / "app" / "build.gradle.kts": 'versionName = "(.+)"',
         root / "edge_sdk" / "web" / "src" / "session" / "visitor.ts": 'SDK_VERSION = "(.+)"',
         root / "edge_sdk" / "web" / "package.json": '^  "version": "(.+)"',

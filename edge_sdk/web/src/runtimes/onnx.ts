@@ -33,7 +33,7 @@ export class OnnxRuntime implements TrainingRuntime {
 
   /** Opens the graph that scores; no other file is asked for after that. */
   async openScores(): Promise<void> {
-    await (this.scoring ??= this.openScoring());
+    await (this.scoring ??= this.openScorer());
   }
 
   /**
@@ -42,7 +42,7 @@ export class OnnxRuntime implements TrainingRuntime {
    */
   async open(scores: boolean): Promise<void> {
     await (this.training ??= this.openTraining());
-    if (scores) await (this.scoring ??= this.openScoring()).catch(() => undefined);
+    if (scores) await (this.scoring ??= this.openScorer()).catch(() => undefined);
   }
 
   /** The mean loss of a batch, without a penalty, and its gradients; 0 of factors that are not trained. */
@@ -59,7 +59,7 @@ export class OnnxRuntime implements TrainingRuntime {
   }
 
   async evaluate(batch: Batch, factors: Factors): Promise<Evaluation> {
-    const session = await (this.scoring ??= this.openScoring());
+    const session = await (this.scoring ??= this.openScorer());
     const fed = fedFactors(factors, this.manifest.fixed_rank);
     const answer = await runSession(session, feedsOf(batch, fed), "scoring a batch");
     const logits = answer["logits"];
@@ -93,7 +93,7 @@ export class OnnxRuntime implements TrainingRuntime {
     return this.checked(session, ["loss", ...trainedModules(this.manifest).flatMap(factorKeys).map((key) => `${key}_grad`)]);
   }
 
-  private async openScoring(): Promise<InferenceSession> {
+  private async openScorer(): Promise<InferenceSession> {
     const graph = this.manifest.graphs.eval;
     const outputs = generatesText(this.manifest) ? ["loss"] : ["loss", "logits"];
     return this.checked(await openSession(await this.file(graph), await this.weights(graph), "the eval graph"), outputs);

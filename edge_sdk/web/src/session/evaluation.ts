@@ -18,7 +18,7 @@ export interface ScoredBatches {
 }
 
 /** A model that is open to be scored alone. */
-export interface OpenScoring extends ScoredBatches {
+export interface LocalScorer extends ScoredBatches {
   /** Frees memory; nothing may be called after. */
   close(): Promise<void>;
 }
@@ -34,13 +34,13 @@ export interface EvaluationLimits {
 }
 
 /** Scores batches, at least one. Throws as `summed`. */
-export async function evaluateLocally(open: ScoredBatches, limits: EvaluationLimits): Promise<EvaluationReport> {
+export async function evaluateLocally(scored: ScoredBatches, limits: EvaluationLimits): Promise<EvaluationReport> {
   const started = limits.timer();
   const scores: BatchScore[] = [];
   let examples = 0;
-  for (let at = 0; at < open.batches && examples < (limits.mostExamples ?? Infinity); at++) {
+  for (let at = 0; at < scored.batches && examples < (limits.mostExamples ?? Infinity); at++) {
     limits.mayGoOn();
-    const score = await open.batch(at);
+    const score = await scored.batch(at);
     scores.push(score);
     examples += score.examples;
     if (limits.timer() - started >= limits.maxSeconds || examples + score.examples > MAX_EXAMPLES) break;

@@ -27,13 +27,13 @@ export class EvaluationAssignment extends Assignment {
   }
 
   private async evaluate(taken: Taken): Promise<EvaluationReport> {
-    const open = await this.tools.trainers.openScoring(this.opening(taken));
+    const scorer = await this.tools.trainers.openScorer(this.opening(taken));
     try {
-      return await evaluateLocally(open, {
+      return await evaluateLocally(scorer, {
         maxSeconds: this.secondsLeft, timer: this.tools.timer, mayGoOn: () => this.check(),
       });
     } finally {
-      await open.close();
+      await scorer.close();
     }
   }
 }

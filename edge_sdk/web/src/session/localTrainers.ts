@@ -1,6 +1,6 @@
 import type { Manifest } from "../messages/manifest";
 import type { Adaptation, TrainingSettings } from "../messages/device";
-import type { OpenScoring, ScoredBatches } from "./evaluation";
+import type { LocalScorer, ScoredBatches } from "./evaluation";
 import type { Adapter } from "../tensors/adapter";
 
 /** What a training begins with. */
@@ -52,5 +52,5 @@ export interface LocalTrainers {
   /** Loads a model and what is to be learned. Throws an error with a code. */
   open(opening: Opening): Promise<LocalTrainer>;
   /** Loads a model that scores what is held out. Throws an error with a code. */
-  openScoring(opening: Opening): Promise<OpenScoring>;
+  openScorer(opening: Opening): Promise<LocalScorer>;
 }

@@ -58,7 +58,7 @@ export class TrainingLoop {
   private started = 0;
 
   constructor(
-    private readonly open: LocalTrainer,
+    private readonly trainer: LocalTrainer,
     private readonly store: AssignmentStore,
     private readonly limits: TrainingLimits,
     private readonly scores: HeldOutScores,
@@ -85,7 +85,7 @@ export class TrainingLoop {
     }
     const { steps, seconds, first_loss, last_loss } = this.trained!;
     return {
-      adapter: await this.open.adapter(),
+      adapter: await this.trainer.adapter(),
       steps,
       firstLoss: first_loss,
       lastLoss: last_loss ?? first_loss,
@@ -95,16 +95,16 @@ export class TrainingLoop {
   }
 
   private async steps(secondsBefore: number, isAgain: boolean): Promise<void> {
-    const begun = this.open.stepsDone;
-    while (this.open.stepsDone < this.limits.steps) {
-      const loss = await this.open.step();
+    const begun = this.trainer.stepsDone;
+    while (this.trainer.stepsDone < this.limits.steps) {
+      const loss = await this.trainer.step();
       if (!Number.isFinite(loss)) {
-        throw new HetloraError("training_diverged", `loss of step ${this.open.stepsDone}`, {
+        throw new HetloraError("training_diverged", `loss of step ${this.trainer.stepsDone}`, {
           got: loss,
           expected: "a finite number",
         });
       }
-      const steps = this.open.stepsDone;
+      const steps = this.trainer.stepsDone;
       const seconds = this.secondsHere();
       this.trained = {
         steps, seconds: secondsBefore + seconds, first_loss: this.trained?.first_loss ?? loss, last_loss: loss,
@@ -122,7 +122,7 @@ export class TrainingLoop {
   private async resume(checkpoint: Checkpoint | null): Promise<number> {
     if (!checkpoint) return 0;
     try {
-      await this.open.restore(checkpoint.state);
+      await this.trainer.restore(checkpoint.state);
     } catch (error) {
       // Of another adapter, or no longer what was written: it begins at the beginning.
       if (!isError(error, "invalid_input")) throw error;
@@ -138,7 +138,7 @@ export class TrainingLoop {
     const trained = this.trained;
     if (!trained) return;
     const make = async () => {
-      const state = await this.open.checkpoint();
+      const state = await this.trainer.checkpoint();
       await this.store.checkpointed(trained, state);
       return state.length;
     };

@@ -48,7 +48,7 @@ export class TrainingAssignment extends Assignment {
 
   private async train(taken: Taken): Promise<TrainingResult> {
     const { tools } = this;
-    const open = await tools.trainers.open(this.opening(taken));
+    const trainer = await tools.trainers.open(this.opening(taken));
     const { steps } = taken.terms.training;
     const limits = {
       steps,
@@ -61,15 +61,15 @@ export class TrainingAssignment extends Assignment {
       },
     };
     try {
-      return await new TrainingLoop(open, tools.assignments, limits, this.scores(open, taken), taken.begun).run();
+      return await new TrainingLoop(trainer, tools.assignments, limits, this.scores(trainer, taken), taken.begun).run();
     } finally {
-      await open.close();
+      await trainer.close();
     }
   }
 
-  private scores(open: LocalTrainer, { terms: { training } }: Taken): HeldOutScores {
+  private scores(trainer: LocalTrainer, { terms: { training } }: Taken): HeldOutScores {
     const { timer, onEvent } = this.tools;
-    return new HeldOutScores(open.heldOut, {
+    return new HeldOutScores(trainer.heldOut, {
       training,
       plannedSeconds: this.choice ? secondsOf(this.choice.forecast) : 0,
       secondsLeft: () => this.secondsLeft,

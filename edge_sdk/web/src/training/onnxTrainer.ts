@@ -5,8 +5,8 @@ import type { Manifest } from "../messages/manifest";
 import type { Tensor } from "../runtimes/base";
 import { checkWebAssembly } from "../runtimes/webAssembly";
 import { webFiles } from "../runtimes/webFiles";
-import type { BatchScore, OpenScoring, ScoredBatches } from "../session/evaluation";
-import type { LocalTrainers, Opening, LocalTrainer } from "../session/localTrainers";
+import type { BatchScore, LocalScorer, ScoredBatches } from "../session/evaluation";
+import type { LocalTrainer, LocalTrainers, Opening } from "../session/localTrainers";
 import { adapterOf, tensorsOf, type Adapter } from "../tensors/adapter";
 import type { AdapterSpec } from "../tensors/spec";
 import { Calls } from "./calls";
@@ -73,10 +73,10 @@ export class OnnxTrainer implements LocalTrainers {
     return new WorkerTraining(calls, opening.adapter.spec, batches ? scoredBy(calls, batches) : null);
   }
 
-  async openScoring(opening: Opening): Promise<OpenScoring> {
+  async openScorer(opening: Opening): Promise<LocalScorer> {
     const heldOut = await this.options.heldOut();
     checkExamples(heldOut, opening.manifest);
-    const { calls, answer: batches } = await this.opened<number>("openScoring", opening, [], heldOut);
+    const { calls, answer: batches } = await this.opened<number>("openScorer", opening, [], heldOut);
     return { ...scoredBy(calls, batches), close: async () => calls.end() };
   }
 

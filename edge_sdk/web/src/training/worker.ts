@@ -25,7 +25,7 @@ const METHODS: Record<string, (argument: never) => unknown> = {
     model = await OpenModel.open(opening);
     return model.heldOut.batches;
   },
-  openScoring: async (opening: ModelOpening) => {
+  openScorer: async (opening: ModelOpening) => {
     scored = await ScoredModel.open(opening);
     return scored.batches;
   },

@@ -23,7 +23,7 @@ class ScoringTrainer extends ToyTrainer {
   override heldOut = told.held_out.length;
   override filesOf = ({ graphs }: Manifest) => [graphs.eval, graphs.base_weights, graphs.tokenizer!];
 
-  override async openScoring(opening: Opening) {
+  override async openScorer(opening: Opening) {
     const files = new Map<string, Uint8Array>();
     for (const path of this.filesOf(opening.manifest)) files.set(path, await opening.file(path));
     return ScoredModel.open({

@@ -1,5 +1,6 @@
 package dev.hetlora.planning
 
+import dev.hetlora.SDK_VERSION
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.messages.CapabilityReport
@@ -8,7 +9,6 @@ import dev.hetlora.messages.Offer
 import dev.hetlora.session.Circumstances
 import dev.hetlora.session.OfferedBundle
 import dev.hetlora.session.RankChooser
-import dev.hetlora.session.SDK_VERSION
 import dev.hetlora.session.Terms
 import dev.hetlora.units.MIB
 

@@ -1,10 +1,10 @@
 package dev.hetlora.probe
 
+import dev.hetlora.SDK_VERSION
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.messages.CapabilityReport
 import dev.hetlora.messages.CapabilitySource
-import dev.hetlora.session.SDK_VERSION
 import java.io.File
 import java.math.BigDecimal
 import java.math.MathContext

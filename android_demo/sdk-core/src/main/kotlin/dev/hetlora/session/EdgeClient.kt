@@ -1,5 +1,6 @@
 package dev.hetlora.session
 
+import dev.hetlora.SDK_VERSION
 import dev.hetlora.adapters.Adapters
 import dev.hetlora.bundle.BundleCache
 import dev.hetlora.errors.ErrorCode
@@ -25,8 +26,6 @@ import dev.hetlora.transport.Transport
 import dev.hetlora.transport.Uploads
 import dev.hetlora.transport.UrlConnections
 import kotlin.random.Random
-
-const val SDK_VERSION = "0.1.0"
 
 // So long a run whose conditions did not hold is not asked for again, unless they hold now.
 private const val LEFT_ALONE_SECONDS = 3600.0

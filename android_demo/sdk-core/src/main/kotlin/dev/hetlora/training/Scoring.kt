@@ -49,45 +49,62 @@ fun scored(
 ): EvaluationReport {
     val started = bounds.timer()
     val most = minOf(bounds.mostExamples ?: MAX_EXAMPLES, MAX_EXAMPLES)
-    var examples = 0L
-    var right = 0L
-    var sum = 0.0
-    var weight = 0L
-    var isClassifier = false
+    val sums = Sums(hasDecoder)
     for (own in batches) {
         bounds.mayGoOn()
-        val answer = model.evaluate(own.batch)
+        sums.add(own, model.evaluate(own.batch))
+        val isOver = sums.examples >= most || sums.examples + own.examples > MAX_EXAMPLES
+        if (isOver || bounds.timer() - started >= bounds.maxSeconds) break
+    }
+    return sums.report()
+}
+
+/** What batches came to so far. */
+private class Sums(private val hasDecoder: Boolean) {
+    var examples = 0L
+        private set
+    private var right = 0L
+    private var loss = 0.0
+    private var weight = 0L
+    private var isClassifier = false
+
+    fun add(own: CountedBatch, answer: Evaluation) {
         val labels = own.batch.getValue(LABELS) as Int64Tensor
         if (answer.logits == null) {
             val places = scoredPlaces(labels, hasDecoder).sum()
-            sum += answer.loss * places
+            loss += answer.loss * places
             weight += places
         } else {
             isClassifier = true
-            val classes = answer.logits.size / labels.rows
-            for (row in 0 until own.examples) {
-                val label = labels.numbers[row].toInt()
-                sum += crossEntropy(answer.logits, row * classes, classes, label)
-                if (largest(answer.logits, row * classes, classes) == label) right += 1
-            }
-            weight += own.examples
+            addClasses(own, labels, answer.logits)
         }
         examples += own.examples
-        val isOver = examples >= most || examples + own.examples > MAX_EXAMPLES
-        if (isOver || bounds.timer() - started >= bounds.maxSeconds) break
     }
-    if (weight == 0L) {
-        throw HetloraException(
-            ErrorCode.NO_EXAMPLES, "this device holds nothing out that can be scored", got = "$examples examples",
-        )
+
+    private fun addClasses(own: CountedBatch, labels: Int64Tensor, logits: FloatArray) {
+        val classes = logits.size / labels.rows
+        for (row in 0 until own.examples) {
+            val label = labels.numbers[row].toInt()
+            loss += crossEntropy(logits, row * classes, classes, label)
+            if (largest(logits, row * classes, classes) == label) right += 1
+        }
+        weight += own.examples
     }
-    val loss = sum / weight
-    if (!(loss.isFinite() && loss <= MAX_LOSS)) {
-        throw HetloraException(
-            ErrorCode.TRAINING_DIVERGED, "loss of an evaluation", got = loss, expected = "up to $MAX_LOSS",
-        )
+
+    fun report(): EvaluationReport {
+        if (weight == 0L) {
+            throw HetloraException(
+                ErrorCode.NO_EXAMPLES, "this device holds nothing out that can be scored", got = "$examples examples",
+            )
+        }
+        val mean = loss / weight
+        if (!(mean.isFinite() && mean <= MAX_LOSS)) {
+            throw HetloraException(
+                ErrorCode.TRAINING_DIVERGED, "loss of an evaluation", got = mean, expected = "up to $MAX_LOSS",
+            )
+        }
+        return EvaluationReport(examples, max(mean, 0.0), right.takeIf { isClassifier })
     }
-    return EvaluationReport(examples, max(loss, 0.0), right.takeIf { isClassifier })
 }
 
 /** Shares of the whole that float32 logits stand for, reckoned in float64; the softmax. */

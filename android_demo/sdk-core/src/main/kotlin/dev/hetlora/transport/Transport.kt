@@ -1,12 +1,12 @@
 package dev.hetlora.transport
 
+import dev.hetlora.SDK_VERSION
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.identity.Identity
 import dev.hetlora.identity.sha256Of
 import dev.hetlora.identity.signedHeaders
 import dev.hetlora.messages.errorOfAnswer
-import dev.hetlora.session.SDK_VERSION
 import java.io.IOException
 import java.net.URI
 import java.net.URISyntaxException

@@ -1,9 +1,9 @@
 package dev.hetlora.probe
 
+import dev.hetlora.SDK_VERSION
 import dev.hetlora.errors.ErrorCode
 import dev.hetlora.errors.HetloraException
 import dev.hetlora.messages.CapabilityReport
-import dev.hetlora.session.SDK_VERSION
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertNull
