@@ -112,7 +112,7 @@ class DeviceWork private constructor(private val context: Context) {
             val visit = client(isAskedFor).runOnce(stop)
             words = visitInWords(context, visit)
             return visit
-        } catch (error: Exception) { // a service that is away, a full disk: the next visit goes on
+        } catch (error: Throwable) { // a service that is away, memory that ends: thrown on, it would end the process
             words = failureOf(error).message
             if (isFinal(error)) {
                 preferences.takesPart = false
@@ -120,9 +120,12 @@ class DeviceWork private constructor(private val context: Context) {
             }
             return null
         } finally {
-            journal.noteVisit(VisitRecord(System.currentTimeMillis(), words))
-            tell { Status(words, isBusy = false, page = journal.page) }
-            underWay.set(null)
+            try {
+                journal.noteVisit(VisitRecord(System.currentTimeMillis(), words))
+                tell { Status(words, isBusy = false, page = journal.page) }
+            } finally {
+                underWay.set(null)
+            }
         }
     }
 

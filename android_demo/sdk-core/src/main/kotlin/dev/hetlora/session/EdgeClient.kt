@@ -96,8 +96,8 @@ class EdgeClient(
      * that is under way.
      *
      * @throws HetloraException `service_away` and its kin: the service does not answer, or is busy; what was done
-     *     is kept. `refused` and its kin: it does not admit this device. `settings_invalid`: another client is at
-     *     work in the folder.
+     *     is kept. `unavailable` and its kin: this device cannot now, as where its memory ends. `refused` and its kin:
+     *     it does not admit this device. `settings_invalid`: another client is at work in the folder.
      */
     fun runOnce(stop: StopSignal = StopSignal()): Visit {
         return try {
@@ -106,7 +106,7 @@ class EdgeClient(
                 visit()
             }
         } catch (thrown: Throwable) {
-            val fault = faultOf(thrown)
+            val fault = faultOfVisit(thrown)
             if (fault !is HetloraException || fault.code != ErrorCode.STOPPED) throw fault
             Visit(Outcome.STOPPED, fault.what, 0.0, error = fault)
         }
@@ -124,7 +124,7 @@ class EdgeClient(
             rotateKey(transport, keys)
         }
     } catch (thrown: Throwable) {
-        throw faultOf(thrown)
+        throw faultOfVisit(thrown)
     }
 
     /** With what lies in the folder now, which another client may have had since. */

@@ -21,6 +21,21 @@ internal fun faultOf(thrown: Throwable): Throwable = when {
     else -> thrown
 }
 
+/**
+ * What ends a visit beside its assignment: as of [faultOf]; memory or a stack that ends is `unavailable`, as the next
+ * visit may have more, and an error would end the app's process.
+ */
+internal fun faultOfVisit(thrown: Throwable): Throwable = when (thrown) {
+    is OutOfMemoryError, is StackOverflowError -> HetloraException(
+        ErrorCode.UNAVAILABLE,
+        "there was no memory for this visit",
+        got = thrown.javaClass.simpleName,
+        expected = "more of it at the next",
+        cause = thrown,
+    )
+    else -> faultOf(thrown)
+}
+
 /** Whether an assignment is given back for it; else it stays this device's, for a later visit or process. */
 internal fun isGivenBack(fault: Throwable): Boolean = when (fault) {
     is HetloraException -> !fault.isA(ErrorCode.SERVICE_AWAY) && fault.code != ErrorCode.STOPPED

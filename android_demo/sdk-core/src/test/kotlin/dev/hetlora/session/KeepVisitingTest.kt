@@ -5,6 +5,7 @@ import dev.hetlora.errors.HetloraException
 import dev.hetlora.messages.DeviceState
 import dev.hetlora.transport.Shortest
 import dev.hetlora.transport.StopSignal
+import dev.hetlora.transport.testConnections
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
@@ -28,6 +29,27 @@ class KeepVisitingTest : WithRounds() {
 
         assertEquals(listOf(Outcome.ACCEPTED), outcomes)
         assertEquals(-1, faults)
+    }
+
+    @Test
+    fun `memory or a stack that ends outside an assignment is mended by coming back`() {
+        for (end in listOf(OutOfMemoryError(), StackOverflowError())) {
+            val whole = testConnections()
+            var ends = 1
+            val client = rounds.client(files(), connections = { if (ends-- > 0) throw end else whole.open(it) })
+            val error = assertThrows(HetloraException::class.java) { client.runOnce() }
+            assertEquals(ErrorCode.UNAVAILABLE, error.code)
+
+            ends = 1
+            val outcomes = mutableListOf<Outcome>()
+            val stop = StopSignal()
+            keepVisiting(client, stop, Shortest) {
+                outcomes += it.outcome
+                stop.set()
+            }
+
+            assertEquals(listOf(Outcome.NO_WORK), outcomes)
+        }
     }
 
     @Test
