@@ -90,7 +90,9 @@ class EdgeClient(
         tools = Equipment(
             DeviceService(transport), downloads, Uploads(transport, uploadPartBytes),
             BundleCache(files, downloads, bundleFiles, adapters::bundleDigests), files, kept.second, adapters, trainers,
-            chooser ?: PlannedRanks(capabilities::report, circumstances, corrections, trainers.threads, onPlanned),
+            chooser ?: PlannedRanks(
+                capabilities::report, circumstances, corrections, trainers.threads, capabilities::heapBytes, onPlanned,
+            ),
             corrections, watch, timer, onEvent,
         )
     }

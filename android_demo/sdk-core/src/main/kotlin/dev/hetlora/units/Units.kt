@@ -1,3 +1,3 @@
 package dev.hetlora.units
 
-internal const val MIB = 1024L * 1024
+const val MIB = 1024L * 1024
