@@ -4,6 +4,7 @@ import android.app.ActivityManager
 import android.content.Context
 import android.content.Intent
 import android.content.IntentFilter
+import android.content.pm.ApplicationInfo
 import android.net.ConnectivityManager
 import android.net.NetworkCapabilities
 import android.os.BatteryManager
@@ -16,6 +17,8 @@ import dev.hetlora.probe.NetworkKind
 import dev.hetlora.probe.Processor
 import dev.hetlora.probe.Sources
 import dev.hetlora.probe.architectureOf
+import dev.hetlora.probe.freeHeapBytes
+import dev.hetlora.units.MIB
 
 /** What Android tells an app of its device; null is unknown. */
 class AndroidSources(private val context: Context) : Sources {
@@ -38,6 +41,13 @@ class AndroidSources(private val context: Context) : Sources {
         context.getSystemService(ActivityManager::class.java).getMemoryInfo(told)
         // Below the threshold the system ends apps.
         return Memory(told.totalMem, maxOf(0, told.availMem - told.threshold))
+    }
+
+    /** Of the heap that Android gives an app of this manifest, whatever memory the device has. */
+    override fun heapBytes(): Long {
+        val told = context.getSystemService(ActivityManager::class.java)
+        val isLarge = context.applicationInfo.flags and ApplicationInfo.FLAG_LARGE_HEAP != 0
+        return freeHeapBytes((if (isLarge) told.largeMemoryClass else told.memoryClass) * MIB)
     }
 
     override fun battery(): Battery? {

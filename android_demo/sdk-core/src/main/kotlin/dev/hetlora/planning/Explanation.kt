@@ -5,6 +5,7 @@ fun boundInWords(choice: RankChoice): String = when (choice.boundBy) {
     Bound.OFFER -> "the run allows no higher rank"
     Bound.BUNDLE -> "the bundle is stamped for this rank"
     Bound.MEMORY -> "the next rank does not fit the memory, not even one row at a time"
+    Bound.HEAP -> "at the next rank the copies of the adapter do not fit the heap that an app has"
     Bound.TIME -> "at the next rank not even half of the steps fit the round's time"
     Bound.TRAFFIC -> "the next rank passes the traffic that is allowed in a round"
 }

@@ -22,6 +22,7 @@ import dev.hetlora.units.MIB
  * @property circumstances say what is to stay free for others.
  * @property corrections what real steps of each bundle took over their forecast.
  * @property threads that training may use, null for all.
+ * @property heapBytes what the heap of Java has left for it; null is unknown.
  * @property onPlanned told how an offer could be taken, and by what: [boundInWords] and [concessions] say why.
  */
 class PlannedRanks(
@@ -29,6 +30,7 @@ class PlannedRanks(
     private val circumstances: Circumstances,
     private val corrections: Corrections,
     private val threads: Int? = null,
+    private val heapBytes: () -> Long? = { null },
     private val onPlanned: (Planner, RankChoice) -> Unit = { _, _ -> },
 ) : RankChooser {
     override fun choose(offer: Offer, bundle: OfferedBundle): RankChoice {
@@ -79,6 +81,7 @@ class PlannedRanks(
             longestTokens = bundle.longestTokens,
             bundleBytes = bundle.missingBytes,
             scores = bundle.scores,
+            heapBytes = heapBytes(),
         )
     }
 

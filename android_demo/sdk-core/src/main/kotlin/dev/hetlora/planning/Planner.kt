@@ -19,6 +19,7 @@ enum class Bound(val word: String) {
     OFFER("offer"),
     BUNDLE("bundle"),
     MEMORY("memory"),
+    HEAP("heap"),
     TIME("time"),
     TRAFFIC("traffic"),
 }
@@ -58,6 +59,7 @@ data class Attempt(val rank: Int, val step: StepPlan, val forecast: Forecast, va
  *   many as the offer allows.
  * @property bundleBytes what is missing of the bundle.
  * @property scores whether the round is scored on what is held out.
+ * @property heapBytes what the heap of Java has left, null for unknown: it bounds nothing then.
  */
 data class Planner(
     val capabilities: CapabilityReport,
@@ -70,11 +72,15 @@ data class Planner(
     val longestTokens: Int? = null,
     val bundleBytes: Long = 0,
     val scores: Boolean = false,
+    val heapBytes: Long? = null,
 ) {
     private val unbound: Bound get() = if (bundle.fixedRank == null) Bound.OFFER else Bound.BUNDLE
 
     /** What a forecast of the peak may come to. */
     val memoryBytes: Long get() = (memoryShare * capabilities.memoryAvailableBytes).toLong()
+
+    /** What the copies of an adapter may come to on the heap; null where nobody knows. */
+    val plannedHeapBytes: Long? get() = heapBytes?.let { (HEAP_SHARE * it).toLong() }
 
     /**
      * The highest rank that fits the device.
@@ -157,7 +163,7 @@ data class Planner(
         val attempts = (if (sizes.rows == null) rowsAtATime(batch) else listOf(batch)).asSequence().map { rows ->
             val step = StepPlan(batch, tokens, offer.trainedRank ?: rank, rows)
             val forecast = forecast(rank, step)
-            Attempt(rank, step, forecast, if (forecast.peakBytes <= memoryBytes) null else Bound.MEMORY)
+            Attempt(rank, step, forecast, memoryBound(step, forecast))
         }
         var last: Attempt? = null
         for (attempt in attempts) {
@@ -166,6 +172,19 @@ data class Planner(
         }
         return checkNotNull(last)
     }
+
+    /** The heap first: neither smaller parts of a batch nor shorter texts make room on it. */
+    private fun memoryBound(step: StepPlan, forecast: Forecast): Bound? {
+        val heap = plannedHeapBytes
+        return when {
+            heap != null && heapPeakBytes(step) > heap -> Bound.HEAP
+            forecast.peakBytes > memoryBytes -> Bound.MEMORY
+            else -> null
+        }
+    }
+
+    private fun heapPeakBytes(step: StepPlan): Long =
+        heapPeakBytes(bundle.costModel, step.rank, offer.training.proximal > 0)
 
     private fun withinTime(attempt: Attempt): Attempt {
         val asked = offer.training.steps
@@ -203,6 +222,8 @@ data class Planner(
             Bound.TIME -> "${decimals(offer.roundSeconds, 1)} s" to "${decimals(forecast.seconds, 1)} s of training"
             Bound.TRAFFIC ->
                 "${capabilities.trafficBytesPerRound} bytes" to "${forecast.trafficBytes} bytes of traffic"
+            Bound.HEAP ->
+                "${inMib(plannedHeapBytes ?: 0)} of Java's heap" to "${inMib(heapPeakBytes(lowest.step))} to train in"
             else -> inMib(memoryBytes) to "${inMib(forecast.peakBytes)} to train in"
         }
         val what = "not even rank ${lowest.rank} fits this device, for lack of ${lowest.passes?.word}"

@@ -7,6 +7,9 @@ fun interface Capabilities {
     /** @throws dev.hetlora.errors.HetloraException `unavailable`: what no plan can do without is unknown. */
     fun report(): CapabilityReport
 
+    /** What the heap of Java has left, for the planner alone; null for unknown, and of a device given by hand. */
+    fun heapBytes(): Long? = null
+
     /** Called with how fast a long download came, over the network of this moment. */
     fun noteDownload(bytesPerSecond: Double) = Unit
 }

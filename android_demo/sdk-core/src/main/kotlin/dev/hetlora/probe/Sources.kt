@@ -69,6 +69,18 @@ interface RateSource {
 interface Sources : ProcessorSource, MemorySource, BatterySource, ThermalSource, NetworkSource {
     /** The size of the processor's largest cache, which a block has to pass whose copies tell of memory. */
     fun lastLevelCacheBytes(): Long?
+
+    /** What the heap of Java has left: on Android far less than the memory of the device. */
+    fun heapBytes(): Long? = known { freeHeapBytes() }
+}
+
+/**
+ * What is left of a heap of so many bytes, once what nobody holds any more is collected; that takes some hundredths of
+ * a second, and is for once in an offer and not for between two steps.
+ */
+fun freeHeapBytes(limitBytes: Long = Runtime.getRuntime().maxMemory()): Long = with(Runtime.getRuntime()) {
+    gc()
+    maxOf(0, limitBytes - (totalMemory() - freeMemory()))
 }
 
 /** Null for unknown in the place of any exception. */

@@ -60,6 +60,8 @@ class SystemProbe(
         )
     }
 
+    override fun heapBytes(): Long? = sources.heapBytes()
+
     /** Remember how fast a long download came, for as long as the device stays on this kind of network. */
     override fun noteDownload(bytesPerSecond: Double) =
         cache.keep(DOWNLOAD, sources.network().toString(), bytesPerSecond)

@@ -86,7 +86,9 @@ class EdgeClient(
             DeviceService(transport), downloads, Uploads(transport, uploadPartBytes),
             BundleCache(files, downloads, adapters.bundleFiles, adapters::bundleDigests),
             files, kept.second, adapters, trainers,
-            chooser ?: PlannedRanks(capabilities::report, circumstances, corrections, trainers.threads, onPlanned),
+            chooser ?: PlannedRanks(
+                capabilities::report, circumstances, corrections, trainers.threads, capabilities::heapBytes, onPlanned,
+            ),
             corrections, watch, timer, onEvent,
         )
     }

@@ -113,6 +113,23 @@ class SystemProbeTest {
     }
 
     @Test
+    fun heapIsWhatTheSourcesTell() {
+        assertEquals(5_000_000L, probe(Phone()).heapBytes())
+        assertTrue(SystemProbe(folder.root).heapBytes()!! in 1..Runtime.getRuntime().maxMemory())
+    }
+
+    @Test
+    fun whatIsHeldIsTakenFromTheHeapAndWhatNobodyHoldsIsNot() {
+        val before = freeHeapBytes(1L shl 40)
+        val held = ByteArray(32 shl 20) // and as much that is not held
+        ByteArray(32 shl 20).fill(1)
+        val taken = before - freeHeapBytes(1L shl 40)
+        assertEquals(32.0, taken / 1048576.0, 8.0)
+        assertEquals(0, held[1].toInt())
+        assertEquals(0L, freeHeapBytes(limitBytes = 1))
+    }
+
+    @Test
     fun thisMachineIsMeasured() {
         val probe = SystemProbe(folder.root)
         val report = probe.report()
@@ -146,5 +163,6 @@ class SystemProbeTest {
         override fun isThrottled() = throttled
         override fun network() = network
         override fun lastLevelCacheBytes(): Long? = null
+        override fun heapBytes() = 5_000_000L
     }
 }

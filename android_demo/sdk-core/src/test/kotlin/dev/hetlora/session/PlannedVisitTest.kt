@@ -4,6 +4,7 @@ import dev.hetlora.conditions.DeviceConditions
 import dev.hetlora.messages.Conditions
 import dev.hetlora.messages.TaskKind
 import dev.hetlora.messages.TrainingSettings
+import dev.hetlora.planning.Bound
 import dev.hetlora.planning.NODE_BYTES
 import dev.hetlora.planning.Planner
 import dev.hetlora.planning.RankChoice
@@ -16,8 +17,12 @@ class PlannedVisitTest : WithRounds() {
     private val planned = mutableListOf<Pair<Planner, RankChoice>>()
     private val files by lazy { files() }
 
-    private fun visit(trainers: LocalTrainers, circumstances: Circumstances = AnyTime): Visit {
-        val client = rounds.planning(files, trainers, circumstances = circumstances) { planner, choice ->
+    private fun visit(
+        trainers: LocalTrainers,
+        circumstances: Circumstances = AnyTime,
+        capabilities: Capabilities = Capabilities { GIVEN },
+    ): Visit {
+        val client = rounds.planning(files, trainers, capabilities, circumstances) { planner, choice ->
             planned += planner to choice
         }
         return client.runOnce()
@@ -36,6 +41,19 @@ class PlannedVisitTest : WithRounds() {
 
         assertEquals(unscored, peakBytes(heldOut = 0, evaluate = true))
         assertEquals(unscored + 120 + NODE_BYTES, peakBytes(heldOut = 9, evaluate = true))
+    }
+
+    @Test
+    fun `a device with a small heap takes the rank whose copies fit it`() {
+        // Nine copies of 44 bytes for each rank: 1,584 bytes at rank 4, 792 at rank 2; 0.7 of 2,000 may be taken.
+        val small = object : Capabilities by Capabilities({ GIVEN }) {
+            override fun heapBytes() = 2000L
+        }
+        rounds.offer()
+
+        val done = visit(ToyTrainers(), capabilities = small)
+        assertEquals(Outcome.ACCEPTED to 2, done.outcome to done.report?.rank)
+        assertEquals(Bound.HEAP, planned.last().second.boundBy)
     }
 
     @Test
