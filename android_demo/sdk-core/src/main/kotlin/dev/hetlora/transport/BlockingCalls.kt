@@ -4,8 +4,8 @@ import java.io.IOException
 import java.io.InterruptedIOException
 import java.net.SocketTimeoutException
 import java.util.concurrent.CancellationException
-import java.util.concurrent.CompletableFuture
 import java.util.concurrent.ExecutionException
+import java.util.concurrent.FutureTask
 import java.util.concurrent.SynchronousQueue
 import java.util.concurrent.ThreadFactory
 import java.util.concurrent.ThreadPoolExecutor
@@ -45,8 +45,12 @@ internal class BlockingCalls(private val stop: StopSignal, private val end: () -
      * @throws dev.hetlora.errors.HetloraException `stopped`.
      */
     fun <Result> within(seconds: Double, call: () -> Result): Result {
-        val result = CompletableFuture<Result>()
-        threads.execute { run(call, result) }
+        val result = FutureTask(call)
+        threads.execute {
+            result.run()
+            // Nobody is there any more: a connection that came too late for the first `end` is ended now.
+            if (result.isCancelled) ending().run()
+        }
         val watched = if (isLate) null else stop.onSet { result.cancel(false) }
         try {
             return result.get((1000 * (if (isLate) STOPPED_ANSWER_SECONDS else seconds)).toLong(), TimeUnit.MILLISECONDS)
@@ -63,22 +67,16 @@ internal class BlockingCalls(private val stop: StopSignal, private val end: () -
         }
     }
 
-    private fun <Result> run(call: () -> Result, result: CompletableFuture<Result>) {
-        try {
-            // Nobody is there any more: a connection that came too late for the first `end` is ended now.
-            if (!result.complete(call())) end()
-        } catch (thrown: Throwable) {
-            result.completeExceptionally(thrown)
-        }
-    }
-
     private fun told(thrown: Throwable): Throwable =
         if (thrown is StackOverflowError) IOException("an answer that cannot be read", thrown) else thrown
 
-    private fun calledOff(result: CompletableFuture<*>, fault: IOException): IOException {
+    /** A task keeps what it throws, as a connection may that its call is still at; uncaught it ends an app's process. */
+    private fun ending() = FutureTask(end)
+
+    private fun calledOff(result: FutureTask<*>, fault: IOException): IOException {
         isOver = true
         result.cancel(false)
-        threads.execute(end)
+        threads.execute(ending())
         if (!isInterrupt(fault)) stop.check()
         return fault
     }

@@ -11,6 +11,8 @@ import java.io.IOException
 import java.io.OutputStream
 import java.net.SocketTimeoutException
 import java.net.URL
+import java.util.concurrent.CompletableFuture
+import java.util.concurrent.CopyOnWriteArrayList
 import java.util.concurrent.CountDownLatch
 import java.util.concurrent.FutureTask
 import java.util.concurrent.TimeUnit
@@ -90,6 +92,28 @@ class BlockingCallsTest {
             val error = assertThrows(IOException::class.java) { testConnections(readSeconds = 5).open(get(it)) }
 
             assertTrue("$error", error.cause is StackOverflowError)
+        }
+    }
+
+    @Test
+    fun `a connection that throws at its end ends no process`() {
+        val uncaught = CopyOnWriteArrayList<Throwable>()
+        val before = Thread.getDefaultUncaughtExceptionHandler()
+        Thread.setDefaultUncaughtExceptionHandler { _, thrown -> uncaught += thrown } // Android's ends the process
+        try {
+            val ending = CompletableFuture<Thread>()
+            val calls = BlockingCalls(StopSignal()) {
+                ending.complete(Thread.currentThread())
+                error("the call under way took it apart")
+            }
+            assertThrows(SocketTimeoutException::class.java) { calls.within(0.01) { Thread.sleep(60_000) } }
+
+            val thread = ending.get(10, TimeUnit.SECONDS)
+            while (thread.state == Thread.State.RUNNABLE) Thread.sleep(5) // then it waits for work, or has died
+
+            assertEquals(emptyList<Throwable>(), uncaught)
+        } finally {
+            Thread.setDefaultUncaughtExceptionHandler(before)
         }
     }
 
