@@ -64,8 +64,11 @@ class PlannedRanks(
         corrections.keep(bundle.ref.sha256, circumstancesOf(planner), correction)
     }
 
-    override fun rowsAsAgreed(offer: Offer, bundle: OfferedBundle, agreed: Terms): Int =
-        minOf(agreed.microBatch, corrected(offer, bundle).rowsFor(agreed.rank, agreed.tokens))
+    override fun rowsAsAgreed(offer: Offer, bundle: OfferedBundle, agreed: Terms): Int {
+        // Fewer rows make no room on the heap, and a little less of it than there was must not cost the training.
+        val planner = corrected(offer, bundle).copy(heapBytes = null)
+        return minOf(agreed.microBatch, planner.rowsFor(agreed.rank, agreed.tokens))
+    }
 
     /** The arithmetic of an offer on this device as it is now. */
     internal fun plannerOf(offer: Offer, bundle: OfferedBundle): Planner {

@@ -139,6 +139,15 @@ class PlannedRanksTest {
     }
 
     @Test
+    fun workThatGoesOnIsNotGivenBackForALittleLessHeap() {
+        val terms = Terms(Plan("a-1", 16, bundle.ref, 0, offer.leaseExpiresAt), 16, 8, 4, 100, 0)
+        val corrections = Corrections(FolderFiles(temporary.newFolder()))
+        val ranks = PlannedRanks({ given }, AnyTime, corrections, heapBytes = { 1 })
+        assertEquals("heap", ranks.plannerOf(offer, bundle).attempts(8).first().passes?.word)
+        assertEquals(4, ranks.rowsAsAgreed(offer, bundle, terms))
+    }
+
+    @Test
     fun correctionsThatAreNotOursAreAsGoodAsNone() {
         val files = FolderFiles(temporary.newFolder())
         val corrections = Corrections(files)
