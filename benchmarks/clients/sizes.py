@@ -32,8 +32,8 @@ def page_sizes(folder: Path) -> list[FileSize]:
 
 
 def apk_sizes(folder: Path = APKS) -> list[FileSize]:
-    """Of the packages that were built; none where nothing was."""
-    return _sizes(folder.glob("*.apk"))
+    """Of the packages that were built, without what they are made of; none where nothing was."""
+    return _sizes(folder.glob("hetlora-*.apk"))
 
 
 def _sizes(paths: Iterable[Path]) -> list[FileSize]:

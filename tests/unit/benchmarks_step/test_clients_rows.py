@@ -115,8 +115,9 @@ def test_sizes_are_of_what_is_served_the_largest_first(tmp_path: Path) -> None:
     assert [(size.name, size.size_bytes) for size in sizes] == [("ort.wasm", 10_000), ("main.js", 500)]
     assert 0 < sizes[0].gzip_bytes < 100
     assert apk_sizes(tmp_path / "nowhere") == []
-    (tmp_path / "demo.apk").write_bytes(b"a" * 70)
-    assert [(size.name, size.size_bytes) for size in apk_sizes(tmp_path)] == [("demo.apk", 70)]
+    (tmp_path / "hetlora-demo.apk").write_bytes(b"a" * 70)
+    (tmp_path / "unaligned.apk").write_bytes(b"a" * 69)
+    assert [(size.name, size.size_bytes) for size in apk_sizes(tmp_path)] == [("hetlora-demo.apk", 70)]
 
 
 def test_tables_for_the_readme_tell_ratios_and_a_dash_where_there_is_none(
