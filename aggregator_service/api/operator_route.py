@@ -64,7 +64,8 @@ def role_for(method: str, path: str) -> OperatorRole:
         return OperatorRole.ADMIN
     if method in READS:
         return OperatorRole.VIEWER
-    return OperatorRole.ADMIN if path.startswith(f"{PREFIX}/populations") else OperatorRole.OPERATOR
+    makes_tokens = path.startswith(f"{PREFIX}/populations") and "/aliases/" not in path
+    return OperatorRole.ADMIN if makes_tokens else OperatorRole.OPERATOR
 
 
 async def _note(scope: Scope, status: int) -> None:
@@ -92,6 +93,12 @@ async def _entry_of(request: Request) -> Entry:
     return entry
 
 
+async def _operator_of(request: Request) -> Operator:
+    operator = request.state.operator
+    assert isinstance(operator, Operator)
+    return operator
+
+
 async def _idempotency_key(
     request: Request,
     idempotency_key: Annotated[
@@ -102,10 +109,10 @@ async def _idempotency_key(
         ),
     ] = None,
 ) -> IdempotencyKey | None:
-    operator = request.state.operator
-    assert isinstance(operator, Operator)
+    operator = await _operator_of(request)
     return None if idempotency_key is None else IdempotencyKey(operator, idempotency_key)
 
 
 AuditEntryOf = Annotated[Entry, Depends(_entry_of)]  # for handlers that know a better subject than the path
+OperatorOf = Annotated[Operator, Depends(_operator_of)]  # who asks
 IdempotencyKeyOf = Annotated[IdempotencyKey | None, Depends(_idempotency_key)]

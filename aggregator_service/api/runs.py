@@ -13,6 +13,7 @@ from aggregator_service.api.operator_route import AuditEntryOf, IdempotencyKeyOf
 from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
 from aggregator_service.api.route import ServiceOf
 from aggregator_service.api.views import adapter_version_status, assignment_status, round_status, run_status
+from aggregator_service.registry.versions import get_version
 from aggregator_service.rounds.runs import RunVerb, change_run, create_run, get_run
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow, RunRow, frozen_of
@@ -119,10 +120,7 @@ def get_frozen_adapter(version: Identifier, request: Request, service: ServiceOf
 
 def _version(service: Service, version: str) -> AdapterVersionRow:
     with service.database.read() as session:
-        row = session.get(AdapterVersionRow, version)
-    if row is None:
-        raise NotFound("no such adapter version", got=version)
-    return row
+        return get_version(session, version)
 
 
 @router.post("/runs/{run_id}:{verb}", responses=problems(404, 409))

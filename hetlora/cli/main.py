@@ -11,7 +11,9 @@ from pydantic import ValidationError
 import hetlora
 from hetlora.cli import (
     adapter,
+    adapter_show,
     admission,
+    alias,
     audit,
     bench,
     bundle,
@@ -57,6 +59,9 @@ device.app.command("preauthorize")(admission.preauthorize)
 device.app.command("decide")(admission.decide)
 device.app.command("rotate-key")(admission.rotate_key)
 app.add_typer(adapter.app, name="adapter")
+adapter.app.command("show")(adapter_show.show)
+adapter.app.command("note")(adapter_show.note)
+app.add_typer(alias.app, name="alias")
 app.add_typer(key.app, name="key")
 app.add_typer(audit.app, name="audit")
 app.add_typer(tls.app, name="tls")

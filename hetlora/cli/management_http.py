@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, Final
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel
@@ -44,6 +45,13 @@ def service_url(url: str) -> str:
 def _no_address(url: str) -> SettingsError:
     got = None if "@" in url else url  # before an @ may be a password
     return SettingsError("address of the service", got=got, expected="http:// or https:// and a host")
+
+
+def segment(name: str) -> str:
+    """A name as one segment of a path, whatever stands in it."""
+    if not name:
+        raise SettingsError("a name is empty", expected="the id of a run, bundle or adapter version")
+    return quote(name, safe="")
 
 
 class ManagementHttp:

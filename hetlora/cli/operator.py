@@ -9,14 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Self
-from urllib.parse import quote
 
 import typer
 
 from hetlora.bundle import Bundle
 from hetlora.cli.management_http import ManagementHttp, service_url
+from hetlora.cli.management_http import segment as _segment
+from hetlora.cli.registry_http import RegistryHttp
 from hetlora.cli.trust import trusted
-from hetlora.errors import AuthenticationFailed, SettingsError
+from hetlora.errors import AuthenticationFailed
 from hetlora.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from hetlora.messages.management import (
     AdapterVersionStatus,
@@ -67,6 +68,7 @@ class Operator:
 
     def __init__(self, url: str, token: str, verify: ssl.SSLContext | bool = True) -> None:
         self._http = ManagementHttp(url, token, verify)
+        self.registry = RegistryHttp(self._http)
 
     def __enter__(self) -> Self:
         return self
@@ -195,13 +197,6 @@ def _moment(time: datetime | None) -> str | None:
     if time is None:
         return None
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
-
-
-def _segment(name: str) -> str:
-    """A name as one segment of a path, whatever stands in it."""
-    if not name:
-        raise SettingsError("a name is empty", expected="the id of a run, bundle or adapter version")
-    return quote(name, safe="")
 
 
 def connect(url: str, token: str, ca_file: Path | None = None) -> Operator:

@@ -35,7 +35,7 @@ EXPORT_STEPS = tuple(
 )
 SERVICE_FOLDERS = (
     *("observability", "storage", "operators", "pace", "artifacts"),
-    *("rounds", "devices", "assignments", "worker", "api"),
+    *("rounds", "registry", "devices", "assignments", "worker", "api"),
 )
 # Folders of the SDK and modules that stand between them, lowest first; below all of them lie others.
 EDGE_FOLDERS = (
@@ -126,6 +126,7 @@ RULES = (
     Rule("aggregator_service/pace", never=above("pace")),
     Rule("aggregator_service/artifacts", never=above("artifacts")),
     Rule("aggregator_service/rounds", never=above("rounds")),
+    Rule("aggregator_service/registry", never=above("registry")),
     Rule("aggregator_service/devices", never=above("devices")),
     Rule("aggregator_service/assignments", never=above("assignments")),
     Rule("aggregator_service/worker", never=above("worker")),

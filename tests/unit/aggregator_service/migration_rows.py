@@ -141,6 +141,7 @@ _RECORDS: Final = (
     ),
 )
 _FROZEN: Final = {"frozen_sha256": "3" * 64, "frozen_bytes": 9}
+_BY_ALICE: Final = {"key_id": "key-1", "key_name": "alice", "at": MADE_AT}
 # What each revision brought, in the words of its own time.
 ROWS: Final = {
     "0001": (*_FLEET, *_RUNS, *_ASSIGNMENTS, *_RECORDS),
@@ -238,6 +239,26 @@ ROWS: Final = {
     ),
     "0014": (_set("rounds", WAITING_ROUND, unreadable_since=MADE_AT),),
     "0015": (_set("assignments", "assignment-5", variant=sha256_of(b"a variant")),),
+    "0016": (
+        _into(
+            "aliases",
+            "alias, version, reason",
+            ("champion", "run-1-v000001", "the better one"),
+            population="keyboard",
+            **_BY_ALICE,
+        ),
+        _into(
+            "alias_changes",
+            "old, new, reason",
+            (None, "run-1-v000000", "the first"),
+            ("run-1-v000000", "run-1-v000001", "the better one"),
+            population="keyboard",
+            alias="champion",
+            **_BY_ALICE,
+        ),
+        _into("version_notes", "version, text", ("run-1-v000001", "it's fine"), **_BY_ALICE),
+        _into("signing_keys", "id, public_key, first_used_at", ("e" * 64, KEY, MADE_AT)),
+    ),
 }
 
 

@@ -85,9 +85,13 @@ def known(operator: Operator, device: FakeDevice, bundle: str) -> dict[str, str]
         "Upload-Metadata": f"sha256 {base64.b64encode(bytes(32)).decode()}",
     }
     upload = device.send("POST", f"/assignments/{assignment_id}/uploads", headers=tus)
+    version = operator.call("GET", f"/runs/{run_id}")["adapter_version"]
+    pointing = {"version": version, "reason": "the first"}
+    operator.call("POST", "/populations/keyboard/aliases/champion:set", json=pointing)
     return {
         "run_id": run_id,
-        "version": operator.call("GET", f"/runs/{run_id}")["adapter_version"],
+        "version": version,
+        "alias": "champion",
         "assignment_id": assignment_id,
         "upload_id": upload.headers["location"].rsplit("/", 1)[1],
         "device_id": device.device_id,

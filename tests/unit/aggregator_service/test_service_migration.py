@@ -53,6 +53,9 @@ LISTED = {
     "/transitions": ("0001", "0001"),
     "/keys": ("0005",),
     "/audit": ("0005",),
+    "/populations/keyboard/aliases": ("0016",),
+    "/populations/keyboard/aliases/champion/history": ("0016",) * 2,
+    "/adapters/run-1-v000001/notes": ("0016",),
 }
 Rows = list[dict[str, Any]]
 
