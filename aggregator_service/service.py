@@ -25,6 +25,7 @@ from aggregator_service.observability.tracing import Tracing, open_tracing
 from aggregator_service.pace.live_devices import LiveDevices
 from aggregator_service.rounds.fleet_figures import FleetFigures
 from aggregator_service.settings import Settings
+from aggregator_service.signing_key import read_signing_key
 from aggregator_service.storage.blobs import Blobs
 from aggregator_service.storage.database import SQLITE, Database, refusal_of
 from aggregator_service.storage.operator_tables import OperatorTokenRow
@@ -101,6 +102,8 @@ def open_service(settings: Settings, clock: Clock = utc_now) -> Service:
 
 def _open(settings: Settings, url: URL, clock: Clock) -> Service:
     data_dir = settings.data_dir
+    if settings.signing_key is not None:
+        read_signing_key(settings.signing_key)  # now, and not when the first manifest is asked for
     store = Store(data_dir, settings.object_store_url)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # updates tell of the data that made them
     with ExitStack() as opened:

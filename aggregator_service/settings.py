@@ -89,6 +89,11 @@ class Settings(BaseSettings):
         description="The first admin's token, at least 16 characters of printable ASCII without blanks; "
         "without it one is generated into `data_dir`/operator-token.",
     )
+    signing_key: Path | None = Field(
+        None,
+        description="PEM file of the Ed25519 key, mode 0600, that manifests of the registry are signed with; "
+        "without it one is generated into `data_dir`/registry-key.pem when the first is asked for.",
+    )
     max_json_bytes: int = Field(64 * 1024, ge=1024, description="Largest JSON body that is read.")
     max_update_bytes: int = Field(
         256 * 1024**2,

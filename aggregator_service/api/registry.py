@@ -19,8 +19,9 @@ from aggregator_service.registry.aliases import (
 )
 from aggregator_service.registry.lineage import registry_entry
 from aggregator_service.registry.notes import add_note, count_notes, version_note
+from aggregator_service.registry.signing import signed, signing_key
 from aggregator_service.registry.versions import get_version
-from aggregator_service.storage.registry_tables import AliasChangeRow, AliasRow, VersionNoteRow
+from aggregator_service.storage.registry_tables import AliasChangeRow, AliasRow, SigningKeyRow, VersionNoteRow
 from hetlora.messages.common import Identifier, Name, Page
 from hetlora.messages.registry import (
     AdapterDetails,
@@ -29,8 +30,10 @@ from hetlora.messages.registry import (
     AliasSet,
     AliasStatus,
     NoteCreate,
+    SigningKey,
     VersionNote,
 )
+from hetlora.signed_manifest import SignedManifest
 
 router = operator_router()
 ALIAS = "/populations/{name}/aliases/{alias}"
@@ -107,6 +110,19 @@ def get_adapter_details(version: Identifier, service: ServiceOf) -> AdapterDetai
             aliases=tuple(session.scalars(pointing)),
             notes=count_notes(session, version),
         )
+
+
+@router.get("/adapters/{version}/manifest", responses=problems(404))
+def get_signed_manifest(version: Identifier, service: ServiceOf) -> SignedManifest:
+    return signed(service, registry_entry(service, version))
+
+
+@router.get("/signing-keys")
+def list_signing_keys(
+    service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+) -> Page[SigningKey]:
+    """The keys that signed manifests, their public halves."""
+    return page_of(service, SigningKeyRow, SigningKeyRow.id, signing_key, cursor=cursor, limit=limit)
 
 
 @router.post("/adapters/{version}/notes", status_code=201, responses=problems(404, 408, 409, 413))

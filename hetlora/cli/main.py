@@ -12,6 +12,7 @@ import hetlora
 from hetlora.cli import (
     adapter,
     adapter_show,
+    adapter_verify,
     admission,
     alias,
     audit,
@@ -61,6 +62,9 @@ device.app.command("rotate-key")(admission.rotate_key)
 app.add_typer(adapter.app, name="adapter")
 adapter.app.command("show")(adapter_show.show)
 adapter.app.command("note")(adapter_show.note)
+adapter.app.command("download")(adapter_verify.download)
+adapter.app.command("signing-keys")(adapter_verify.signing_keys)
+adapter.app.command("verify")(adapter_verify.verify)
 app.add_typer(alias.app, name="alias")
 app.add_typer(key.app, name="key")
 app.add_typer(audit.app, name="audit")

@@ -12,8 +12,10 @@ from hetlora.messages.registry import (
     AliasSet,
     AliasStatus,
     NoteCreate,
+    SigningKey,
     VersionNote,
 )
+from hetlora.signed_manifest import SignedManifest
 
 
 class RegistryHttp:
@@ -55,6 +57,14 @@ class RegistryHttp:
     def notes(self, version: str) -> Iterator[VersionNote]:
         """The notes on a version, oldest first."""
         return self._http.pages(f"/adapters/{segment(version)}/notes", VersionNote)
+
+    def manifest(self, version: str) -> SignedManifest:
+        """The signed manifest of a version."""
+        return self._http.get(f"/adapters/{segment(version)}/manifest", SignedManifest)
+
+    def signing_keys(self) -> Iterator[SigningKey]:
+        """The public halves of the keys that signed manifests."""
+        return self._http.pages("/signing-keys", SigningKey)
 
 
 def _aliases(population: str) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field
 from hetlora.digest import Sha256
 from hetlora.messages.common import Count, Identifier, Integer, Message, Name, ObjectRef, Timestamp
 from hetlora.messages.defence import Defence
+from hetlora.messages.device import PublicKey
 from hetlora.messages.management import AdapterVersionStatus
 from hetlora.messages.rules import RuleSettings
 from hetlora.messages.server_optimizer import ServerOptimizer
@@ -116,6 +117,14 @@ class AdapterDetails(Message):
     lineage: Lineage
     aliases: tuple[Name, ...]  # that point at it now
     notes: Integer  # how many there are
+
+
+class SigningKey(Message):
+    """A key that signed manifests of this service; `key_id` is what their signatures name."""
+
+    key_id: Identifier  # SHA-256 of the 32 bytes of the public key
+    public_key: PublicKey
+    first_used_at: Timestamp
 
 
 class RegistryEntry(Message):

@@ -51,6 +51,8 @@ ROLES = {
     "GET /adapters/{version}": VIEWER,
     "POST /adapters/{version}/notes": OPERATOR,
     "GET /adapters/{version}/notes": VIEWER,
+    "GET /adapters/{version}/manifest": VIEWER,
+    "GET /signing-keys": VIEWER,
     "POST /keys": ADMIN,
     "GET /keys": ADMIN,
     "POST /keys/{key_id}:revoke": ADMIN,

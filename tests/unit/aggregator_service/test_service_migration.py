@@ -56,6 +56,7 @@ LISTED = {
     "/populations/keyboard/aliases": ("0016",),
     "/populations/keyboard/aliases/champion/history": ("0016",) * 2,
     "/adapters/run-1-v000001/notes": ("0016",),
+    "/signing-keys": ("0016",),
 }
 Rows = list[dict[str, Any]]
 
