@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hetlora.errors import ModelNotExportable
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Let a file that nobody changes be at a second place, at once where the file system has links."""
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)
 
 
 @contextmanager

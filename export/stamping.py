@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 from onnx import ValueInfoProto
 
-from export.new_folder import whole_folder_or_none
+from export.new_folder import link_or_copy, whole_folder_or_none
 from export.recipe import MIN_TOKENS
 from export.training.lora_graph import rank_symbol
 from hetlora.bundle import Bundle, open_bundle
@@ -53,7 +51,7 @@ def stamp(
             if name in graphs:
                 _stamp_graph(bundle.path(name), folder / name, sizes)
             else:
-                _link(bundle.path(name), folder / name)
+                link_or_copy(bundle.path(name), folder / name)
         stamped = _stamped(manifest, folder, graphs, rank, sizes)
         (folder / MANIFEST_NAME).write_bytes(stamped.to_json())
     return open_bundle(out, verify=False)
@@ -89,13 +87,6 @@ def _fix(value: ValueInfoProto, sizes: Mapping[str, int]) -> None:
     for axis in value.type.tensor_type.shape.dim:
         if axis.dim_param in sizes:
             axis.dim_value = sizes[axis.dim_param]
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or a file system without links
-        shutil.copyfile(source, target)
 
 
 def _stamped(

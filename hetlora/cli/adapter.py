@@ -1,4 +1,4 @@
-"""`hetlora adapter`: what rounds committed, to PEFT; and what PEFT trained, to a bundle."""
+"""`hetlora adapter list` and `import`: what rounds committed; and what PEFT trained, to a bundle."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Annotated
 
 import typer
 
-from hetlora.adapter import Adapter, AdapterSpec, LoraFactors
+from hetlora.adapter import Adapter
 from hetlora.bundle import open_bundle
-from hetlora.cli.operator import DEFAULT_URL, Operator, TokenOption, UrlOption, connect
+from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.parts import part
 from hetlora.cli.trust import CaFileOption
-from hetlora.errors import NotFound, SettingsError
-from hetlora.plan_adapter import frozen_from_bytes
-from hetlora.tensors import adapter_from_bytes, adapter_to_bytes, write_peft_folder
+from hetlora.errors import SettingsError
+from hetlora.tensors import adapter_to_bytes
 
 app = typer.Typer(no_args_is_help=True, help="Adapters: what the rounds of a run committed, and PEFT's.")
 
@@ -33,55 +32,6 @@ def list_adapters(
     columns = ["version", "round_index", "state", "update_count", "size_bytes", "created_at"]
     with connect(url, token, ca_file) as operator:
         print_items(operator.adapters(run_id), columns, as_json=as_json, title="Adapter versions")
-
-
-@app.command("export")
-def export_adapter(
-    run_id: Annotated[str, typer.Argument(help="The run.")],
-    out: Annotated[Path, typer.Option(help="The PEFT folder to write.")],
-    version: Annotated[str | None, typer.Option(help="An adapter version; by default the newest.")] = None,
-    base_model: Annotated[str | None, typer.Option(help="Model id or folder to name in the folder.")] = None,
-    url: UrlOption = DEFAULT_URL,
-    token: TokenOption = "",
-    ca_file: CaFileOption = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Write an adapter version as a folder that `peft.PeftModel.from_pretrained` loads."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SettingsError("--out must be a new or empty folder", got=out)
-    with connect(url, token, ca_file) as operator:
-        run = operator.run(run_id)
-        wanted = version or run.adapter_version
-        if wanted is None or (version is None and run.rounds_committed == 0):
-            raise NotFound(
-                "the run has committed no adapter yet",
-                got=f"state {run.state}",
-                expected="a committed round, or --version for the initial adapter",
-            )
-        manifest = operator.manifest(run.bundle)
-        frozen = _frozen(operator, run_id, wanted, manifest.adapter)
-        adapter = adapter_from_bytes(operator.adapter_bytes(wanted), manifest.adapter)
-    write_peft_folder(
-        adapter,
-        out,
-        base_model=base_model or manifest.base_model.id,
-        task=manifest.task,
-        frozen=frozen,
-    )
-    rank = max(own.rank + (frozen[name].rank if frozen else 0) for name, own in adapter.factors.items())
-    size_bytes = adapter.size_bytes + sum(own.lora_A.nbytes + own.lora_B.nbytes for own in frozen.values())
-    if as_json:
-        print_json({"folder": str(out), "version": wanted, "rank": rank, "size_bytes": size_bytes})
-    else:
-        say(f"{out}: adapter {wanted}, rank {rank}")
-
-
-def _frozen(operator: Operator, run_id: str, wanted: str, spec: AdapterSpec) -> dict[str, LoraFactors]:
-    """What some rules keep beside the adapter: without it the model is not what devices trained."""
-    frozen = {own.version: own.frozen for own in operator.adapters(run_id)}
-    if wanted not in frozen:
-        raise NotFound("the run has no such adapter version", got=wanted)
-    return {} if frozen[wanted] is None else frozen_from_bytes(operator.frozen_bytes(wanted), spec)
 
 
 @app.command("import")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from hetlora.cli.adapter_files import check_new_folder, write_files
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.parts import part
@@ -164,25 +164,3 @@ def _read(path: Path) -> bytes:
 
 def _unreadable(path: Path, error: OSError) -> SettingsError:
     return SettingsError("the file cannot be read", got=f"{path}: {error.strerror}", expected="a file")
-
-
-def check_new_folder(out: Path) -> None:
-    """Raise SettingsError unless a folder can be written there."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SettingsError("--out must be a new or empty folder", got=out)
-
-
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files by name.
-
-    Raises:
-        SettingsError: they cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
-    except OSError as error:
-        raise SettingsError(
-            "the folder cannot be written", got=error, expected="room, and leave to write there"
-        ) from error

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 import hetlora
 from hetlora.cli import (
     adapter,
+    adapter_export,
     adapter_show,
     adapter_verify,
     admission,
@@ -60,6 +61,7 @@ device.app.command("preauthorize")(admission.preauthorize)
 device.app.command("decide")(admission.decide)
 device.app.command("rotate-key")(admission.rotate_key)
 app.add_typer(adapter.app, name="adapter")
+adapter.app.command("export")(adapter_export.export_adapter)
 adapter.app.command("show")(adapter_show.show)
 adapter.app.command("note")(adapter_show.note)
 adapter.app.command("download")(adapter_verify.download)

@@ -30,7 +30,7 @@ EXPORT_STEPS = tuple(
     f"export.{step}"
     for step in (
         *("graphs", "source", "training", "cost", "plain", "executorch", "peft"),
-        *("graph_files", "bundle_writer"),
+        *("graph_files", "bundle_writer", "finished"),
     )
 )
 SERVICE_FOLDERS = (

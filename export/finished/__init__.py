@@ -1,0 +1,1 @@
+"""Models with an adapter in them, for programs that know nothing of adapters."""
