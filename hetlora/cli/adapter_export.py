@@ -15,7 +15,8 @@ from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
 from hetlora.cli.trust import CaFileOption
-from hetlora.errors import SettingsError
+from hetlora.errors import HetloraError, SettingsError, UnavailableError
+from hetlora.registries import PushToRegistry, find_registry
 from hetlora.signed_manifest import MANIFEST_NAME, manifest_bytes
 from hetlora.tensors import write_peft_folder
 
@@ -45,6 +46,10 @@ def export_adapter(
         typer.Option(help="Model id or folder: to name in a PEFT folder; for merged, what is read."),
     ] = None,
     bundle: Annotated[Path | None, typer.Option(help="The folder of the run's bundle, for onnx.")] = None,
+    push: Annotated[
+        list[str] | None,
+        typer.Option(help="A registry to push the folder to: mlflow, huggingface, or a plug-in's; again."),
+    ] = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     ca_file: CaFileOption = None,
@@ -61,9 +66,13 @@ def export_adapter(
     Merged weights are float32, and of a text classifier the encoder's alone. The graph answers `logits` from
     tokens in an ordinary session of ONNX Runtime, with weights as the bundle stores them. The signed
     manifest is put beside, where the service has a key to sign with.
+
+    `--push mlflow` makes it a version of a registered model, named as the population, at MLFLOW_TRACKING_URI;
+    `--push huggingface` a commit of the private repository HETLORA_HUB_REPOSITORY (OWNER/NAME) on the hub.
     """
     check_new_folder(out)
     _check_options(form, base_model, bundle)
+    registries = {name: find_registry(name) for name in push or ()}  # now, and not when all is written
     with connect(url, token, ca_file) as operator:
         fetched = fetch(operator, run_id, version)
     if form is ExportFormat.PEFT:
@@ -74,11 +83,27 @@ def export_adapter(
         _write_onnx(fetched, out, bundle)
     if fetched.signed is not None:
         write_files(out, {MANIFEST_NAME: manifest_bytes(fetched.signed)})
+    pushed = {name: _pushed(name, own, out, fetched) for name, own in registries.items()}
     if as_json:
-        told = {"folder": str(out), "version": fetched.version, "rank": fetched.rank}
-        print_json(told | {"format": form, "size_bytes": fetched.size_bytes})
+        told = {"folder": str(out), "version": fetched.version, "rank": fetched.rank, "format": form}
+        print_json(told | {"size_bytes": fetched.size_bytes, "pushed": pushed})
     else:
         say(f"{out}: adapter {fetched.version}, rank {fetched.rank}")
+        say(*(f"{name}: {where}" for name, where in pushed.items()))
+
+
+def _pushed(name: str, push: PushToRegistry, out: Path, fetched: FetchedAdapter) -> str:
+    try:
+        return push(out, fetched.details)
+    except HetloraError:
+        raise
+    except Exception as error:  # of whatever library the plug-in stands on
+        words = next(iter(str(error).splitlines()), "")
+        raise UnavailableError(
+            f"the registry {name} did not take the adapter; it is in the folder",
+            got=f"{type(error).__name__}: {words}",
+            expected="a registry that can be reached and written to",
+        ) from error
 
 
 def _check_options(form: ExportFormat, base_model: str | None, bundle: Path | None) -> None:

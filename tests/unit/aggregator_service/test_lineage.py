@@ -9,7 +9,11 @@ from fake_device import FakeDevice
 from service_bundle import make_adapter, make_manifest
 from service_operator import Operator
 from service_server import problem
+from service_verbs import add_device, deliver, hand_in, started_run, take_offer
 
+from aggregator_service.registry.lineage import registry_entry
+from aggregator_service.service import Service
+from aggregator_service.worker.worker import tick
 from hetlora.digest import sha256_of
 
 
@@ -78,6 +82,22 @@ def test_later_version_names_the_one_before_and_the_initial_one_none(
     initial = lineage(operator, f"{run_id}-v000000")
     asked = ("round_index", "attempt", "made_from", "cohort_size", "update_count", "ranks")
     assert [initial[name] for name in asked] == [-1, None, None, 0, 0, []]
+
+
+def test_update_that_came_late_counts_in_the_round_that_merged_it(service: Service, bundle: str) -> None:
+    plain = {"name": "flasc", "download_density": 1.0, "upload_density": 1.0}
+    run_id = started_run(
+        service, bundle, goal_count=1, over_selection=2.0, mode="buffered", rule=plain, rounds=9
+    )
+    quick, slow = add_device(service, "device-1"), add_device(service, "device-2")
+    late = take_offer(service, slow)
+    deliver(service, quick, make_adapter(2))
+    tick(service)
+    hand_in(service, slow, late, make_adapter(2, 2.0))
+    tick(service)
+    for number in (1, 2):
+        found = registry_entry(service, f"{run_id}-v{number:06}").lineage
+        assert (found.update_count, [(own.rank, own.taken) for own in found.ranks]) == (1, [(2, 1)])
 
 
 def test_unknown_version_is_not_found(operator: Operator) -> None:
