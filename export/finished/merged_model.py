@@ -54,7 +54,6 @@ def _merged(source: ModelFolder, task: str, peft_folder: Path) -> Any:
     from peft import PeftModel
 
     model = load_model(source.path, task)
-    had_cache = getattr(source.config, "use_cache", None)
     try:
         adapted: Any = PeftModel.from_pretrained(model, str(peft_folder))
         merged = adapted.merge_and_unload(safe_merge=True)
@@ -62,6 +61,9 @@ def _merged(source: ModelFolder, task: str, peft_folder: Path) -> Any:
         raise AdapterError(
             "the adapter cannot be merged", got=first_line(error), expected="one of this base model, finite"
         ) from error
-    if had_cache is not None:  # which loading took away, as graphs are traced without
-        merged.config.use_cache = had_cache
+    # Loading turned it off, as graphs are traced without; some models never had it.
+    if hasattr(source.config, "use_cache"):
+        merged.config.use_cache = source.config.use_cache
+    else:
+        del merged.config.use_cache
     return merged

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from fake_device import FakeDevice
+from many_rows import NUMBERED, add_versions, analyze, asked_of, multiply, read_whole
 from service_bundle import make_adapter, make_manifest
 from service_operator import Operator
 from service_server import problem
@@ -13,6 +15,7 @@ from service_verbs import add_device, deliver, hand_in, started_run, take_offer
 
 from aggregator_service.registry.lineage import registry_entry
 from aggregator_service.service import Service
+from aggregator_service.storage.tables import AssignmentRow, RoundRow
 from aggregator_service.worker.worker import tick
 from hetlora.digest import sha256_of
 
@@ -98,6 +101,25 @@ def test_update_that_came_late_counts_in_the_round_that_merged_it(service: Servi
     for number in (1, 2):
         found = registry_entry(service, f"{run_id}-v{number:06}").lineage
         assert (found.update_count, [(own.rank, own.taken) for own in found.ranks]) == (1, [(2, 1)])
+
+
+@pytest.mark.slow
+def test_lineage_reads_no_table_that_grows_as_a_whole(service: Service, bundle: str) -> None:
+    run_id = started_run(service, bundle, goal_count=1, rounds=10)
+    deliver(service, add_device(service), make_adapter(2))
+    tick(service)
+    add_versions(service, 20_000)
+    multiply(service, RoundRow, 20_000, id=NUMBERED, round_index="100 + number")
+    of_rounds = "one.round_id || '-' || number"
+    multiply(service, AssignmentRow, 20_000, id=NUMBERED, round_id=of_rounds, offered_in=of_rounds)
+    analyze(service)
+    with asked_of(service) as asked:
+        registry_entry(service, f"{run_id}-v000001")
+    tables = {"adapter_versions", "rounds", "assignments"}
+    assert len(asked) >= 5
+    for own in asked:
+        if own.statement.startswith("SELECT"):
+            assert not read_whole(service, own) & tables, own.statement
 
 
 def test_unknown_version_is_not_found(operator: Operator) -> None:
