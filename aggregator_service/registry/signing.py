@@ -63,9 +63,11 @@ def _make(service: Service, path: Path) -> None:
     """Make the first key of a service; of processes that come to it together one does."""
     with service.database.write() as session:
         _lock(session)
+        # Asked first: on SQLite it is what waits for whoever is making one.
+        has_signed = session.scalar(select(SigningKeyRow.id).limit(1)) is not None
         if path.exists():
             return
-        if session.scalar(select(SigningKeyRow.id).limit(1)) is not None:
+        if has_signed:
             raise UnavailableError(
                 "this process has not the key that this service signs with",
                 got=f"no {KEY_FILE} in its folder",

@@ -9,6 +9,7 @@ import typer
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.trust import CaFileOption
+from hetlora.cli.version_option import VersionArgument, version_of
 from hetlora.messages.registry import AliasChange
 
 PopulationArgument = Annotated[str, typer.Argument(help="The population.")]
@@ -28,7 +29,7 @@ app = typer.Typer(
 def set_alias(
     population: PopulationArgument,
     alias: AliasArgument,
-    version: Annotated[str, typer.Argument(help="The adapter version, of a run of this population.")],
+    version: VersionArgument,
     reason: ReasonOption,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
@@ -37,13 +38,16 @@ def set_alias(
 ) -> None:
     """Point an alias at an adapter version, wherever it pointed before.
 
-    Example: `hetlora alias set keyboard champion RUN-v000005 --reason "0.4 less loss than v000003"`
+    `hetlora alias set keyboard candidate RUN-v000005 --reason "0.4 less loss than v000003"`
 
-    Nothing else changes by it: devices go on with what they have. What it pointed at before is in `hetlora
-    alias history`.
+    `hetlora alias set keyboard champion keyboard@candidate --reason "a week on the canaries"`
+
+    The version is of a run of the same population. Devices see nothing of it, and go on with what they have.
+    What the alias pointed at before is in `hetlora alias history`.
     """
     with connect(url, token, ca_file) as operator:
-        _tell(operator.registry.set_alias(population, alias, version, reason), as_json)
+        wanted = version_of(operator, version)
+        _tell(operator.registry.set_alias(population, alias, wanted, reason), as_json)
 
 
 @app.command()

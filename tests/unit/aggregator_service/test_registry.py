@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from fake_clock import FakeClock
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from service_operator import Operator
 from service_server import problem
+from service_verbs import started_run
+from sqlalchemy import delete, select
 from test_operator_keys import with_key
 
-from aggregator_service.registry.aliases import MAX_ALIASES
+from aggregator_service.operators.operators import Operator as Caller
+from aggregator_service.registry.aliases import MAX_ALIASES, remove_alias, set_alias
+from aggregator_service.service import Service
+from aggregator_service.storage.registry_tables import AliasChangeRow, AliasRow
+from hetlora.errors import NotFound
 from hetlora.messages.operators import OperatorRole
+from hetlora.messages.registry import AliasRemoval, AliasSet
 
+ALICE = Caller("key-1", "alice", OperatorRole.OPERATOR, "")
 ALIASES = "/populations/keyboard/aliases"
 CHAMPION = f"{ALIASES}/champion"
 
@@ -122,6 +133,33 @@ def test_writes_at_the_same_time_follow_one_another(operator: Operator, versions
     assert sorted(own["new"] for own in history) == sorted(versions * 2)
     assert [own["old"] for own in history] == [None, *(own["new"] for own in history[:-1])]
     assert operator.call("GET", CHAMPION)["version"] == history[-1]["new"]
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(writes=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([None, 0, 1])), max_size=8))
+def test_history_tells_where_every_alias_points(
+    service: Service, bundle: str, writes: list[tuple[str, int | None]]
+) -> None:
+    with service.database.write() as session:
+        session.execute(delete(AliasRow))
+        session.execute(delete(AliasChangeRow))
+    versions = [f"{started_run(service, bundle)}-v000000" for _ in range(2)]
+    for alias, number in writes:
+        if number is not None:
+            message = AliasSet(version=versions[number], reason="better")
+            set_alias(service, "keyboard", alias, message, ALICE)
+        else:
+            with suppress(NotFound):  # where there is none, nothing is noted
+                remove_alias(service, "keyboard", alias, AliasRemoval(reason="worse"), ALICE)
+    told: dict[str, str | None] = {}
+    with service.database.read() as session:
+        for change in session.scalars(select(AliasChangeRow).order_by(AliasChangeRow.id)):
+            assert change.old == told.get(change.alias)
+            told[change.alias] = change.new
+        points = {row.alias: row.version for row in session.scalars(select(AliasRow))}
+    assert points == {alias: version for alias, version in told.items() if version is not None}
+    last = {alias: None if number is None else versions[number] for alias, number in writes}
+    assert points == {alias: version for alias, version in last.items() if version is not None}
 
 
 def test_repeated_request_does_not_move_the_alias_back(operator: Operator, versions: list[str]) -> None:

@@ -41,6 +41,8 @@ def test_alias_is_set_listed_moved_and_removed_by_commands(http: httpx.Client, v
     assert [(own["alias"], own["version"], own["reason"]) for own in listed] == [
         ("champion", version, "less loss")
     ]
+    told = command(http, "alias", "set", "keyboard", "other", "keyboard@champion", "--reason", "the same")
+    assert told == f"keyboard@other: {version}\n"
     told = command(http, "alias", "remove", "keyboard", "champion", "--reason", "done")
     assert told == f"keyboard@champion: removed, before {version}\n"
     moves = json.loads(command(http, "alias", "history", "keyboard", "champion", "--json"))["items"]

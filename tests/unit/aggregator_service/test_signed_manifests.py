@@ -7,6 +7,7 @@ import json
 import shutil
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -98,6 +99,16 @@ def test_manifest_stays_the_same_whatever_is_said_of_the_version(
     message = {"version": version, "reason": "less loss"}
     operator.call("POST", "/populations/keyboard/aliases/champion:set", json=message)
     assert operator.send("GET", f"/adapters/{version}/manifest").content == before
+
+
+def test_first_manifests_asked_for_at_once_are_of_one_key(operator: Operator, bundle: str) -> None:
+    version = operator.call("GET", f"/runs/{operator.run(bundle)}")["adapter_version"]
+    path = f"/adapters/{version}/manifest"
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: operator.send("GET", path), range(8)))
+    assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
+    assert len({answer.content for answer in answers}) == 1
+    assert len(operator.items("/signing-keys")) == 1
 
 
 def test_manifest_of_nothing_is_not_found(operator: Operator) -> None:
