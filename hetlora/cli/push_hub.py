@@ -20,7 +20,7 @@ def push(folder: Path, entry: AdapterDetails) -> str:
     with part("export"):
         from huggingface_hub import HfApi
 
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+    api = HfApi()
     repository = os.environ.get(REPOSITORY) or f"hetlora-{entry.lineage.population}"
     repository = str(api.create_repo(repository, private=True, exist_ok=True).repo_id)
     version = entry.status.version

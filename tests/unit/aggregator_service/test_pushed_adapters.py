@@ -130,21 +130,39 @@ def test_own_registries_are_found_as_installed(site: Path) -> None:
         assert f"{push.__module__}:{push.__qualname__}" == value  # type: ignore[attr-defined]
 
 
+def in_a_process(
+    http: httpx.Client, site: Path, out: Path, push: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """What a library reads when it is imported is read anew, and its warnings are its own."""
+    path = os.pathsep.join([str(site), *filter(None, sys.path)])
+    return subprocess.run(
+        [sys.executable, "-m", "hetlora.cli", *arguments(http, out, "--push", push, "--json")],
+        cwd=out.parent,
+        env=os.environ | {"PYTHONPATH": path} | variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.slow
 @on_sqlite
 def test_folder_becomes_a_commit_of_a_private_repository_with_a_tag(
-    http: httpx.Client, version: str, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    http: httpx.Client, version: str, site: Path, tmp_path: Path
 ) -> None:
+    known = {"HF_TOKEN": HUB_TOKEN, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
     with model_hub() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setenv("HF_TOKEN", HUB_TOKEN)
         for attempt in ("first", "second"):  # a repository that is there is no obstacle
-            told = json.loads(
-                export(http, tmp_path / attempt, "--push", "huggingface", "--json").stdout.splitlines()[-1]
-            )
-            assert told["pushed"] == {"huggingface": f"{hub.url}/{OWNER}/hetlora-keyboard/commit/{'a' * 40}"}
-        monkeypatch.setenv("HF_TOKEN", "hf_anothers")
-        with pytest.raises(UnavailableError, match="huggingface did not take the adapter"):
-            export(http, tmp_path / "third", "--push", "huggingface")
+            done = in_a_process(http, site, tmp_path / attempt, "huggingface", HF_ENDPOINT=hub.url, **known)
+            assert done.returncode == 0, done.stderr
+            where = f"{hub.url}/{OWNER}/hetlora-keyboard/commit/{'a' * 40}"
+            assert json.loads(done.stdout)["pushed"] == {"huggingface": where}
+        stranger = known | {"HF_TOKEN": "hf_anothers"}
+        done = in_a_process(http, site, tmp_path / "third", "huggingface", HF_ENDPOINT=hub.url, **stranger)
+        assert done.returncode == UnavailableError.exit_code
+        assert "the registry huggingface did not take the adapter" in done.stderr
+        assert "Traceback" not in done.stderr
     name = f"{OWNER}/hetlora-keyboard"
     assert hub.private == {name: True}
     assert hub.tags[name] == [version] * 2
@@ -159,21 +177,9 @@ def test_version_is_registered_in_mlflow_once_with_its_lineage_and_aliases(
     http: httpx.Client, version: str, site: Path, tmp_path: Path
 ) -> None:
     database = tmp_path / "mlflow.db"
-    # A process of its own: MLflow warns of its own making, and warnings are errors here.
-    given = {
-        "PYTHONPATH": os.pathsep.join([str(site), *filter(None, sys.path)]),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{database}",
-    }
     for attempt in ("first", "second"):
-        command = arguments(http, tmp_path / attempt, "--push", "mlflow", "--json")
-        done = subprocess.run(
-            [sys.executable, "-m", "hetlora.cli", *command],
-            cwd=tmp_path,
-            env=os.environ | given,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
+        done = in_a_process(
+            http, site, tmp_path / attempt, "mlflow", MLFLOW_TRACKING_URI=f"sqlite:///{database}"
         )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["pushed"] == {"mlflow": "models:/keyboard/1"}
