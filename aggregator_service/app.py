@@ -14,7 +14,7 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 import hetlora
-from aggregator_service.api import bundles, device, evaluations, fleet, internal, keys, runs, uploads
+from aggregator_service.api import bundles, device, evaluations, fleet, internal, keys, privacy, runs, uploads
 from aggregator_service.api.errors import HANDLERS
 from aggregator_service.api.headers import SecurityHeaders, TusAnswers
 from aggregator_service.api.request_context import RequestContext
@@ -37,6 +37,7 @@ ROUTERS = (
     bundles.router,
     runs.router,
     keys.router,
+    privacy.router,
     internal.router,
 )
 

@@ -238,6 +238,20 @@ ROWS: Final = {
     ),
     "0014": (_set("rounds", WAITING_ROUND, unreadable_since=MADE_AT),),
     "0015": (_set("assignments", "assignment-5", variant=sha256_of(b"a variant")),),
+    "0016": (
+        _into("privacy_budgets", "population, epsilon, delta, changed_at", ("keyboard", 8.0, 1e-6, MADE_AT)),
+        _into(
+            "privacy_spends",
+            "round_index, epsilon, noise_seed",
+            (0, 0.5, None),
+            (1, 0.7, "0" * 64),
+            run_id="run-1",
+            population="keyboard",
+            noise_multiplier=10.0,
+            delta=1e-6,
+            spent_at=MADE_AT,
+        ),
+    ),
 }
 
 
