@@ -21,6 +21,7 @@ from aggregator_service.api import (
     fleet,
     internal,
     keys,
+    privacy,
     registry,
     runs,
     uploads,
@@ -48,6 +49,7 @@ ROUTERS = (
     runs.router,
     registry.router,
     keys.router,
+    privacy.router,
     internal.router,
 )
 

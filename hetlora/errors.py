@@ -245,6 +245,12 @@ class OffsetMismatch(StateConflict):
     code = "offset_mismatch"
 
 
+class PrivacyBudgetSpent(StateConflict):
+    """A round that would tell more of a population than its privacy budget allows."""
+
+    code = "privacy_budget_spent"
+
+
 class UploadGone(RefusedError):
     """An upload that expired or was lost; another may be begun."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,17 @@ class ChangeSum:
             into.lora_A[:] += stack.lora_A
             into.lora_B[:] += stack.lora_B
         return result.with_values(result.values.astype(np.float32))
+
+
+def change_norm(update: Update) -> float:
+    """The Euclidean length of all that one update changed, of both factors at the ranks that it holds."""
+    assert update.received is not None, "the length is of a change"
+    total = 0.0
+    for after, before, own in zip(update.adapter, update.received, update.adapter.ranks, strict=True):
+        held = np.arange(after.rank) < own[:, None]
+        total += float((_change(after.lora_A, before.lora_A, 1) ** 2 * held[:, :, None]).sum())
+        total += float((_change(after.lora_B, before.lora_B, 2) ** 2 * held[:, None, :]).sum())
+    return math.sqrt(total)
 
 
 def _change(after: Array, before: Array, rank_axis: int) -> Floats:

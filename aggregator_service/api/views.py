@@ -7,6 +7,7 @@ from typing import cast
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from aggregator_service.privacy.ledger import spent_by
 from aggregator_service.rounds import evaluations
 from aggregator_service.rounds.rounds import count_assignments
 from aggregator_service.storage.evaluation_tables import EvaluationRow
@@ -143,6 +144,7 @@ def adapter_version_status(session: Session, row: AdapterVersionRow) -> AdapterV
         frozen=frozen_of(row),
         figures=row.figures or {},
         evaluation=_evaluation_status(session, row.id),
+        privacy=spent_by(session, row.run_id, row.round_index),
         created_at=row.created_at,
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from aggregator_service.aggregation.optimizers import with_optimizer
+from aggregator_service.aggregation.private_rule import PrivateRule
 from aggregator_service.aggregation.rule import GlobalState, Handout, Rule
 from aggregator_service.aggregation.rules import first_state, open_rule
 from aggregator_service.aggregation.stacks import StackedAdapter, factors_of, stacked, unstacked
@@ -57,13 +58,18 @@ def initial_state(service: Service, manifest: Manifest, settings: RunSettings) -
     return first_state(settings.rule, fresh)
 
 
-def opened(settings: RunSettings, state: GlobalState, rank_total: int = 0) -> Rule[Any]:
-    """A round of a run, on the state before it.
+def opened(
+    settings: RunSettings, state: GlobalState, rank_total: int = 0, noise_key: bytes = b""
+) -> Rule[Any]:
+    """A round of a run, on the state before it; with privacy it is finished with a `noise_key` alone.
 
     Raises:
         SettingsError: the rule and the server optimizer do not go together.
     """
-    return with_optimizer(open_rule(settings.rule, state, rank_total), settings.server_optimizer)
+    rule = open_rule(settings.rule, state, rank_total)
+    if settings.privacy is not None:
+        rule = PrivateRule.around(rule, settings.privacy, noise_key)
+    return with_optimizer(rule, settings.server_optimizer)
 
 
 def store_state(service: Service, settings: RunSettings, state: GlobalState) -> StoredState:

@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from aggregator_service.artifacts.bundles import read_manifest
+from aggregator_service.privacy.ledger import spent_by
 from aggregator_service.registry.versions import get_version
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow, RunRow, frozen_of
@@ -29,6 +30,7 @@ def registry_entry(service: Service, version: str) -> RegistryEntry:
         work = _round_of(session, row)
         cohort_size = 0 if work is None else _cohort_size(session, work)
         ranks = () if work is None else _ranks(session, work)
+        privacy = spent_by(session, run.id, row.round_index)
     manifest = read_manifest(service, run.bundle)
     lineage = Lineage(
         population=run.population,
@@ -46,6 +48,7 @@ def registry_entry(service: Service, version: str) -> RegistryEntry:
         cohort_size=cohort_size,
         update_count=row.update_count,
         ranks=ranks,
+        privacy=privacy,
     )
     return RegistryEntry(
         version=row.id,

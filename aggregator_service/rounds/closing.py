@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, exists, func, select, union, update
 from sqlalchemy.orm import Session
 
 from aggregator_service.observability.tracing import current_traceparent
+from aggregator_service.rounds.opening import open_if_affordable
 from aggregator_service.rounds.rounds import (
     ACCEPTED,
     TAKEN,
@@ -140,7 +141,7 @@ def retry(session: Session, run: RunRow, row: RoundRow, cause: Cause, now: datet
         return
     abandon(session, row, cause, now)
     abort_live(session, row, f"round abandoned: {cause.reason}", now)
-    open_round(session, run, row.round_index, row.attempt + 1, now)
+    open_if_affordable(session, run, row.round_index, row.attempt + 1, now)
 
 
 def _go_on_without(
@@ -191,7 +192,7 @@ def go_on(session: Session, run: RunRow, row: RoundRow, now: datetime) -> None:
         return
     waiting = open_round_of(session, run.id)
     if waiting is None:
-        open_round(session, run, row.round_index + 1, 0, now)
+        open_if_affordable(session, run, row.round_index + 1, 0, now)
         return
     assert run.adapter_version is not None
     waiting.base_version = run.adapter_version

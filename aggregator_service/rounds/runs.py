@@ -11,8 +11,10 @@ from sqlalchemy.orm import Session
 from aggregator_service.artifacts.adapters import add_version, initial_state, opened, store_state
 from aggregator_service.artifacts.bundles import get_bundle, read_manifest
 from aggregator_service.operators.idempotency import IdempotencyKey, begin, made_before
+from aggregator_service.privacy.budgets import check_privacy
 from aggregator_service.rounds.evaluations import stop_evaluations
-from aggregator_service.rounds.rounds import open_round, stop_rounds
+from aggregator_service.rounds.opening import open_next
+from aggregator_service.rounds.rounds import stop_rounds
 from aggregator_service.rounds.run_checks import check_settings
 from aggregator_service.service import Service
 from aggregator_service.storage.identifiers import new_id
@@ -46,6 +48,7 @@ def create_run(service: Service, message: RunCreate, asked: IdempotencyKey | Non
         if session.get(PopulationRow, message.population) is None:
             raise NotFound("no such population", got=message.population)
         _check_trusted(session, message)
+        check_privacy(session, message.population, message.settings)
         for digest in (message.bundle, *message.settings.variants):
             _check_bundle(message.settings, get_bundle(session, digest))
     manifest = read_manifest(service, message.bundle)
@@ -126,7 +129,7 @@ def _start(session: Session, run: RunRow, now: datetime) -> None:
     """Start a run in state draft with its first round."""
     _expect(run, RunState.DRAFT)
     move(session, run, RunState.RUNNING, "operator", now)
-    open_round(session, run, 0, 0, now)
+    open_next(session, run, now)
 
 
 def _pause(session: Session, run: RunRow, now: datetime) -> None:
@@ -138,6 +141,7 @@ def _resume(session: Session, run: RunRow, now: datetime) -> None:
     """Go on with a paused run."""
     _expect(run, RunState.PAUSED)
     move(session, run, RunState.RUNNING, "operator", now)
+    open_next(session, run, now)
 
 
 def _stop(session: Session, run: RunRow, now: datetime) -> None:

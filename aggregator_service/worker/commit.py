@@ -6,20 +6,23 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from aggregator_service.aggregation.private_rule import PrivateRule
 from aggregator_service.aggregation.reading import UpdateReader
 from aggregator_service.aggregation.robust.defence import defend
 from aggregator_service.aggregation.rule import PLAIN, GlobalState, UpdateRef
 from aggregator_service.aggregation.rules import RULES
+from aggregator_service.aggregation.rules.base import RoundRule
 from aggregator_service.aggregation.tree import Aggregate
 from aggregator_service.artifacts.adapters import StoredState, add_version, opened, read_state, store_state
 from aggregator_service.artifacts.bundles import read_spec
 from aggregator_service.artifacts.handouts import handout
 from aggregator_service.assignments.assignments import seed_of
+from aggregator_service.privacy.ledger import forget_noise, noise_key
 from aggregator_service.rounds.closing import give_up, go_on, leave_out
 from aggregator_service.rounds.evaluations import open_if_due
 from aggregator_service.rounds.rounds import ACCEPTED, GOAL_MET, abort_live, end, in_round
@@ -59,13 +62,14 @@ def commit_round(service: Service, round_id: str) -> None:
         run = session.get_one(RunRow, row.run_id)
         version = session.get_one(AdapterVersionRow, row.base_version)
         accepted = _accepted(session, round_id)
+        key = noise_key(session, row, [*map(_ref, accepted)])
     with step(service, "read"):
         state = read_state(service, run, version)
     source = _source(service, run, round_id, accepted)
     pruned = _pruned(service, run, source, accepted)  # before the work: it may find something missing
     try:
         with step(service, "aggregate"):
-            result = _aggregated(service, run.settings, row, state, accepted, source)
+            result = _aggregated(service, run.settings, row, state, accepted, source, key)
         with step(service, "store"):
             stored = store_state(service, run.settings, result.state)
     except UnreadableUpdate as error:
@@ -94,12 +98,13 @@ def _aggregated(
     state: GlobalState,
     accepted: Sequence[AssignmentRow],
     source: StoredUpdates,
+    key: bytes,
 ) -> Aggregate:
     """The rule's result on what the defence makes of the updates; updates left out weigh nothing."""
     # Of two, which a round may have that took over what another had left (ADR 0014), always the same.
     trusted = sorted(_ref(own) for own in accepted if own.device_id == settings.defence.trusted_device)[:1]
     defended = defend(settings.defence, [*map(_ref, accepted)], source.load, *trusted)
-    rule = opened(settings, state, sum(ref.rank for ref in defended.refs))
+    rule = opened(settings, state, sum(ref.rank for ref in defended.refs), key)
     # A defence treats an update by what all of them are.
     cohort = [] if settings.defence == Defence() else [*sorted(map(_ref, accepted)), *trusted]
     checkpoints = Checkpoints(service, row.id, inputs_of(settings, row.base_version, cohort))
@@ -110,7 +115,10 @@ def _aggregated(
 
 
 def _source(service: Service, run: RunRow, round_id: str, accepted: Sequence[AssignmentRow]) -> StoredUpdates:
-    rule, defended = RULES[type(run.settings.rule)], run.settings.defence != Defence()
+    rule: type[RoundRule[Any]] = (
+        RULES[type(run.settings.rule)] if run.settings.privacy is None else PrivateRule
+    )
+    defended = run.settings.defence != Defence()
     # What a defence looks at has to be finite before the rule adds it up.
     finite = "read" if defended else rule.finite
     reader = UpdateReader(read_spec(service, run.bundle), finite)
@@ -168,6 +176,7 @@ def _commit(
         abort_live(session, row, GOAL_MET, now)
         add_version(session, run, stored, round_index=row.round_index, update_count=len(accepted), now=now)
         end(session, row, RoundState.COMMITTED, f"{len(accepted)} updates", now)
+        forget_noise(session, run.id, row.round_index)
         go_on(session, run, row, now)
         open_if_due(session, run, now)
     log.info("run=%s round_index=%d committed updates=%d", run.id, row.round_index, len(accepted))

@@ -27,6 +27,7 @@ from hetlora.cli import (
     key,
     plan,
     population,
+    privacy,
     probe,
     run,
     serve,
@@ -54,6 +55,7 @@ app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.add_typer(db.app, name="db")
 app.add_typer(population.app, name="population")
+app.add_typer(privacy.app, name="privacy")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(run.app, name="run")
 app.add_typer(device.app, name="device")

@@ -37,6 +37,7 @@ from hetlora.messages.management import (
     TokenRotation,
 )
 from hetlora.messages.operators import AuditEntry, KeyCreate, KeyCreated, KeyStatus, OperatorRole
+from hetlora.messages.privacy import PrivacyBudget, PrivacyStatus
 
 UrlOption = Annotated[
     str,
@@ -93,6 +94,15 @@ class Operator:
     def populations(self) -> Iterator[PopulationStatus]:
         """All populations."""
         return self._http.pages("/populations", PopulationStatus)
+
+    def set_privacy_budget(self, population: str, budget: PrivacyBudget) -> PrivacyStatus:
+        """Give a population a privacy budget, or another."""
+        path = f"/populations/{_segment(population)}:set-privacy-budget"
+        return self._http.post(path, budget, PrivacyStatus)
+
+    def privacy(self, population: str) -> PrivacyStatus:
+        """A population's privacy budget, and what is spent of it."""
+        return self._http.get(f"/populations/{_segment(population)}/privacy", PrivacyStatus)
 
     def publish_bundle(
         self, bundle: Bundle, progress: Callable[[str], None] = lambda _: None

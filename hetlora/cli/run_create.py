@@ -12,6 +12,7 @@ from hetlora.bundle import open_bundle
 from hetlora.cli.condition_options import ConditionsOption, conditions_of
 from hetlora.cli.operator import DEFAULT_URL, Operator, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json, say
+from hetlora.cli.privacy_options import PrivacyOption, privacy_of
 from hetlora.cli.rule_options import (
     DEFENCES,
     OPTIMIZERS,
@@ -155,6 +156,7 @@ def create(
             "(with --clip, and fltrust), quorum (any)."
         ),
     ] = None,
+    privacy_option: PrivacyOption = None,
     evaluate_every: Annotated[
         int | None,
         typer.Option(
@@ -225,6 +227,7 @@ def create(
                 **asked,
             ),
             variants=variants,
+            privacy=privacy_of(privacy_option or []),
             **chosen,
         )
         run = operator.create_run(RunCreate(population=population, bundle=digest, settings=settings))

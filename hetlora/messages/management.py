@@ -24,6 +24,7 @@ from hetlora.messages.defence import Defence
 from hetlora.messages.device import MAX_VARIANTS, CapabilityReport, DeviceId, PublicKey, TrainingSettings
 from hetlora.messages.evaluation import EvaluationSettings, EvaluationStatus
 from hetlora.messages.only_with import OnlyWith, check_all_used
+from hetlora.messages.privacy import PrivacySettings, PrivacySpent
 from hetlora.messages.rules import HetLoraRule, RuleSettings
 from hetlora.messages.server_optimizer import ServerOptimizer
 from hetlora.states import (
@@ -115,6 +116,9 @@ class RunSettings(Message):
     rule: RuleSettings = HetLoraRule()
     server_optimizer: ServerOptimizer | None = None
     defence: Defence = Defence()
+    privacy: PrivacySettings | None = Field(
+        default=None, description="clipping and noise, which the population's privacy budget pays for"
+    )
     evaluation: EvaluationSettings | None = Field(
         default=None, description="when adapter versions are evaluated on examples that devices hold out"
     )
@@ -275,6 +279,7 @@ class AdapterVersionStatus(Message):
     frozen: ObjectRef | None = None  # a second adapter, of any rank, that belongs to the model beside it
     figures: dict[str, float] = Field(default_factory=dict)  # what rule and defence tell of the round
     evaluation: EvaluationStatus | None = None  # on devices, where it was due
+    privacy: PrivacySpent | None = None  # by the population, with the round that made it
     created_at: Timestamp
 
 

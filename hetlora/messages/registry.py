@@ -11,6 +11,7 @@ from hetlora.messages.common import Count, Identifier, Integer, Message, Name, O
 from hetlora.messages.defence import Defence
 from hetlora.messages.device import PublicKey
 from hetlora.messages.management import AdapterVersionStatus
+from hetlora.messages.privacy import PrivacySpent
 from hetlora.messages.rules import RuleSettings
 from hetlora.messages.server_optimizer import ServerOptimizer
 
@@ -80,13 +81,6 @@ class RankCount(Message):
     rank: Integer
     taken: Integer
     updated: Integer  # after self-pruning
-
-
-class PrivacySpent(Message):
-    """What a population had spent of its privacy budget once a version was made."""
-
-    epsilon: float = Field(ge=0)
-    delta: float = Field(ge=0, le=1)
 
 
 class Lineage(Message):

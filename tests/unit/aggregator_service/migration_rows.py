@@ -259,6 +259,20 @@ ROWS: Final = {
         _into("version_notes", "version, text", ("run-1-v000001", "it's fine"), **_BY_ALICE),
         _into("signing_keys", "id, public_key, first_used_at", ("e" * 64, KEY, MADE_AT)),
     ),
+    "0017": (
+        _into("privacy_budgets", "population, epsilon, delta, changed_at", ("keyboard", 8.0, 1e-6, MADE_AT)),
+        _into(
+            "privacy_spends",
+            "round_index, epsilon, noise_seed",
+            (0, 0.5, None),
+            (1, 0.7, "0" * 64),
+            run_id="run-1",
+            population="keyboard",
+            noise_multiplier=10.0,
+            delta=1e-6,
+            spent_at=MADE_AT,
+        ),
+    ),
 }
 
 

@@ -24,6 +24,8 @@ ROLES = {
     "POST /populations": ADMIN,
     "POST /populations/{name}:rotate-token": ADMIN,
     "GET /populations": VIEWER,
+    "POST /populations/{name}:set-privacy-budget": ADMIN,
+    "GET /populations/{name}/privacy": VIEWER,
     "GET /devices": VIEWER,
     "POST /devices/{device_id}:decide": OPERATOR,
     "POST /devices:preauthorize": OPERATOR,

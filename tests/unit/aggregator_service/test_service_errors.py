@@ -201,6 +201,8 @@ def test_contract_names_every_path_of_the_protocol(http: httpx.Client) -> None:
         "/device/v1/evaluations/{assignment_id}:fail",
         "/management/v1/populations",
         "/management/v1/populations/{name}:rotate-token",
+        "/management/v1/populations/{name}:set-privacy-budget",
+        "/management/v1/populations/{name}/privacy",
         "/management/v1/objects/{sha256}",
         "/management/v1/bundles",
         "/management/v1/bundles/{digest}/manifest",

@@ -39,6 +39,7 @@ export const CODES = {
   not_found: { parent: "refused", status: 404 },
   state_conflict: { parent: "refused", status: 409 },
   offset_mismatch: { parent: "state_conflict", status: 409 },
+  privacy_budget_spent: { parent: "state_conflict", status: 409 },
   upload_gone: { parent: "refused", status: 410 },
   idempotency_key_reused: { parent: "refused", status: 422 },
   unavailable: { parent: "error", status: 503 },

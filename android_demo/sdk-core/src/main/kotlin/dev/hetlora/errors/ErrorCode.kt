@@ -41,6 +41,7 @@ enum class ErrorCode(val code: String, val parent: ErrorCode?) {
     NOT_FOUND("not_found", REFUSED),
     STATE_CONFLICT("state_conflict", REFUSED),
     OFFSET_MISMATCH("offset_mismatch", STATE_CONFLICT),
+    PRIVACY_BUDGET_SPENT("privacy_budget_spent", STATE_CONFLICT),
     UPLOAD_GONE("upload_gone", REFUSED),
     IDEMPOTENCY_KEY_REUSED("idempotency_key_reused", REFUSED),
 

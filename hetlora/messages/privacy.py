@@ -1,0 +1,53 @@
+"""Central differential privacy of runs, and the budget of a population (docs/privacy.md)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from hetlora.messages.common import Integer, Message, Name, Timestamp
+
+
+class PrivacySettings(Message):
+    """How a run adds noise; `aggregator_service/aggregation/private_rule.py` computes it."""
+
+    clip_norm: float = Field(
+        ge=1e-6, le=1e6, description="C: the longest that one update's part of a round's sum may be"
+    )
+    noise_multiplier: float = Field(
+        ge=0.01, le=1000, description="sigma: each number of the sum has noise of standard deviation sigma C"
+    )
+    weight_scale: float | None = Field(
+        default=None,
+        ge=1e-9,
+        le=1e9,
+        description="c: what a weight of 1 adds to the clipped length; half of clip_norm if not given",
+    )
+
+    @property
+    def weight_length(self) -> float:
+        """`weight_scale`, or what stands for it."""
+        return self.clip_norm / 2 if self.weight_scale is None else self.weight_scale
+
+
+class PrivacyBudget(Message):
+    """What all rounds of a population's runs may tell together of one device's part in one of them."""
+
+    epsilon: float = Field(gt=0, le=1000)
+    delta: float = Field(gt=0, le=0.1)
+
+
+class PrivacySpent(Message):
+    """What was spent: (epsilon, delta) of all rounds up to some moment."""
+
+    epsilon: float
+    delta: float
+
+
+class PrivacyStatus(Message):
+    """The ledger of a population."""
+
+    population: Name
+    budget: PrivacyBudget
+    spent: PrivacySpent
+    rounds: Integer  # that spent something, those that were abandoned or are under way among them
+    changed_at: Timestamp

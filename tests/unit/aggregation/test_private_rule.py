@@ -1,0 +1,167 @@
+"""Rules with noise: what one device can move of the sum, what the noise is, and what of it is released."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cohorts import RANK, cohort, digest, initial, merged, products, random_adapter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aggregator_service.aggregation.noise import BLOCK, gaussian_noise
+from aggregator_service.aggregation.private_rule import PRIVATE_RULES, PrivateRule, PrivateSum
+from aggregator_service.aggregation.rule import Update
+from aggregator_service.aggregation.rules import first_state, open_rule
+from aggregator_service.aggregation.stacks import stacked
+from hetlora.messages.privacy import PrivacySettings
+from hetlora.messages.rules import AnyRule, HetLoraRule, ZeroPadRule
+
+KEY = b"a key of the round"
+# So little noise that arithmetic can be looked at through it, and a clip that nothing reaches.
+QUIET = PrivacySettings.model_construct(clip_norm=1e6, noise_multiplier=1e-12, weight_scale=1.0)
+
+
+def private(rule: AnyRule, privacy: PrivacySettings, key: bytes = KEY, seed: int = 0) -> PrivateRule:
+    """A first round that begins with random factors."""
+    state = replace(first_state(rule, initial()), adapter=stacked(random_adapter(RANK, seed)))
+    return PrivateRule.around(open_rule(rule, state), privacy, key)
+
+
+def joint_vector(rule: PrivateRule, updates: Sequence[Update]) -> np.ndarray:
+    """The numbers that noise is added to: of the factors, and the weight times its scale."""
+    total: PrivateSum = rule.init()
+    rule.accumulate(total, updates)
+    return np.append(total.changes.values.values, total.changes.weight * rule.privacy.weight_length)
+
+
+@pytest.mark.parametrize("rule", PRIVATE_RULES)
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.sampled_from([0.0, 1e-3, 0.3, 1e3]),
+    clip_norm=st.floats(1e-3, 1e3),
+    left_out=st.integers(0, 3),
+)
+@settings(max_examples=25, deadline=None)
+def test_leaving_any_device_out_moves_the_sum_by_no_more_than_the_clip(
+    rule: type[AnyRule], seed: int, size: float, clip_norm: float, left_out: int
+) -> None:
+    opened = private(rule(), PrivacySettings(clip_norm=clip_norm, noise_multiplier=1), seed=seed)
+    updates = cohort(opened, [1, 2, 3, RANK], seed, size)
+    others = [own for number, own in enumerate(updates) if number != left_out]
+    moved = np.linalg.norm(joint_vector(opened, updates) - joint_vector(opened, others))
+    assert moved <= clip_norm * (1 + 1e-9)
+
+
+def test_device_that_claims_many_examples_and_a_huge_change_moves_the_sum_by_the_clip() -> None:
+    opened = private(ZeroPadRule(), PrivacySettings(clip_norm=2.0, noise_multiplier=1))
+    (hostile,) = cohort(opened, [RANK], 1, size=1e6)
+    hostile = replace(hostile, example_count=10**9)
+    assert np.linalg.norm(joint_vector(opened, [hostile])) == pytest.approx(2.0)
+
+
+def test_sum_within_the_clip_is_not_changed_by_it() -> None:
+    # One update of weight 1 that moved one number by 0.3, and c = 0.4: its vector is 0.5 long.
+    opened = private(
+        ZeroPadRule(weights="uniform"), PrivacySettings(clip_norm=0.5, noise_multiplier=1, weight_scale=0.4)
+    )
+    received = opened.distribute(RANK).received
+    values = received.values.copy()
+    values[0] += 0.3
+    vector = joint_vector(opened, [Update(received.with_values(values), 7, received)])
+    assert vector[0] == pytest.approx(0.3, abs=1e-6)
+    assert vector[-1] == pytest.approx(0.4, abs=1e-6)
+
+
+def test_without_a_clip_and_noise_to_speak_of_one_device_gets_its_own_adapter_back() -> None:
+    for rule in (HetLoraRule(), ZeroPadRule()):
+        opened = private(rule, QUIET)
+        (update,) = cohort(opened, [RANK], 3)
+        after = merged(opened, [update]).state
+        np.testing.assert_allclose(after.adapter.values, update.adapter.values, atol=2e-4)
+
+
+def test_ranks_that_nobody_holds_stay_but_for_noise() -> None:
+    opened = private(HetLoraRule(), QUIET)
+    after = merged(opened, cohort(opened, [1, 1], 5)).state.adapter
+    for stack, before in zip(after, opened.state.adapter, strict=True):
+        np.testing.assert_allclose(stack.lora_A[:, 1:], before.lora_A[:, 1:], atol=2e-4)
+
+
+def test_factor_that_is_not_sent_has_no_noise() -> None:
+    rule = next(own for own in PRIVATE_RULES if own.model_fields["name"].default == "ffa")()
+    opened = private(rule, PrivacySettings(clip_norm=1, noise_multiplier=10))
+    after = merged(opened, cohort(opened, [2, RANK], 5)).state.adapter
+    for stack, before in zip(after, opened.state.adapter, strict=True):
+        np.testing.assert_array_equal(stack.lora_A, before.lora_A)
+        assert (stack.lora_B != before.lora_B).all()
+
+
+def test_noise_on_the_step_is_sigma_times_the_clip_over_the_noisy_weight() -> None:
+    # 400 idle devices of weight 1 and c = 1, C = 2: W is 400, give or take 3, and the step is noise alone.
+    opened = private(
+        ZeroPadRule(weights="uniform"), PrivacySettings(clip_norm=2, noise_multiplier=1.5, weight_scale=1)
+    )
+    received = opened.distribute(RANK).received
+    idle = [Update(received, 1, received)] * 400
+    result = merged(opened, idle).state
+    noise = result.adapter.values - opened.state.adapter.values
+    assert noise.std() == pytest.approx(1.5 * 2 / 400, rel=0.1)
+    assert abs(noise.mean()) < 4 * noise.std() / math.sqrt(noise.size)
+    assert result.figures["noise_in_step"] == pytest.approx(1.5 * 2 / 400, rel=0.05)
+    assert result.figures["clipped_share"] == 0
+
+
+def test_same_key_gives_the_same_bits_and_another_key_others() -> None:
+    updates = cohort(private(HetLoraRule(), QUIET), [2, 3, RANK], 1)
+    loud = PrivacySettings(clip_norm=1, noise_multiplier=1)
+    first, again = (merged(private(HetLoraRule(), loud), updates).state.adapter for _ in range(2))
+    other = merged(private(HetLoraRule(), loud, b"another key"), updates).state.adapter
+    assert digest(first) == digest(again) != digest(other)
+
+
+def test_order_of_arrival_changes_no_bit() -> None:
+    opened = private(HetLoraRule(), PrivacySettings(clip_norm=1, noise_multiplier=1))
+    updates = cohort(opened, [1, 2, 3, RANK], 1)
+    forwards, backwards = merged(opened, updates), merged(opened, updates[::-1])
+    assert digest(forwards.state.adapter) == digest(backwards.state.adapter)
+
+
+def test_round_is_not_finished_without_a_key() -> None:
+    opened = private(HetLoraRule(), QUIET, key=b"")
+    with pytest.raises(AssertionError, match="never released"):
+        merged(opened, cohort(opened, [RANK], 1))
+
+
+def test_little_weight_beside_much_noise_does_not_make_a_huge_step() -> None:
+    # One idle device: c W is 1 beside noise of 100, and W by chance near zero would be no bound at all.
+    privacy = PrivacySettings(clip_norm=1, noise_multiplier=100, weight_scale=1)
+    for number in range(20):
+        opened = private(ZeroPadRule(weights="uniform"), privacy, key=bytes([number]))
+        received = opened.distribute(RANK).received
+        result = merged(opened, [Update(received, 1, received)]).state
+        assert result.figures["noise_in_step"] <= 1
+        assert products(result.adapter)
+
+
+def test_noise_is_standard_normal_in_every_block() -> None:
+    numbers = gaussian_noise(KEY, 4 * BLOCK + 1)
+    assert numbers.size == 4 * BLOCK + 1
+    for part in (numbers[: 2 * BLOCK], numbers[2 * BLOCK :]):
+        assert part.mean() == pytest.approx(0, abs=5 / math.sqrt(part.size))
+        assert part.var() == pytest.approx(1, abs=5 * math.sqrt(2 / part.size))
+        # Shares within one and two deviations: 68.27 and 95.45 per cent.
+        assert (abs(part) < 1).mean() == pytest.approx(0.6827, abs=0.005)
+        assert (abs(part) < 2).mean() == pytest.approx(0.9545, abs=0.003)
+    halves = numbers[:BLOCK], numbers[BLOCK : 2 * BLOCK]
+    assert abs(np.corrcoef(*halves)[0, 1]) < 5 / math.sqrt(BLOCK)
+    assert len(np.unique(numbers)) == numbers.size
+
+
+def test_noise_begins_alike_however_much_is_asked_for() -> None:
+    assert gaussian_noise(KEY, 0).size == 0
+    assert gaussian_noise(KEY, 7)[0] != gaussian_noise(b"other", 7)[0]
+    assert np.isfinite(gaussian_noise(KEY, 101)).all()
