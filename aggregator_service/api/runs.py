@@ -14,11 +14,13 @@ from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
 from aggregator_service.api.route import ServiceOf
 from aggregator_service.api.views import adapter_version_status, assignment_status, round_status, run_status
 from aggregator_service.registry.versions import get_version
+from aggregator_service.rounds.round_figures import round_figures
 from aggregator_service.rounds.runs import RunVerb, change_run, create_run, get_run
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow, RunRow, frozen_of
 from hetlora.errors import NotFound
 from hetlora.messages.common import Identifier, Page
+from hetlora.messages.figures import RoundFigures
 from hetlora.messages.management import (
     AdapterVersionStatus,
     AssignmentStatus,
@@ -62,6 +64,15 @@ def list_rounds(
     _status(service, run_id)
     of_run = RoundRow.run_id == run_id
     return page_of(service, RoundRow, RoundRow.id, round_status, of_run, cursor=cursor, limit=limit)
+
+
+@router.get("/runs/{run_id}/figures", responses=problems(404))
+def list_figures(
+    run_id: Identifier, service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+) -> Page[RoundFigures]:
+    _status(service, run_id)
+    of_run = RoundRow.run_id == run_id
+    return page_of(service, RoundRow, RoundRow.id, round_figures, of_run, cursor=cursor, limit=limit)
 
 
 @router.get("/runs/{run_id}/assignments", responses=problems(404))

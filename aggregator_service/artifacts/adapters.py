@@ -20,6 +20,7 @@ from aggregator_service.artifacts.global_state import state_from_tensors, state_
 from aggregator_service.artifacts.objects import put_tensors
 from aggregator_service.service import Service
 from aggregator_service.storage.blobs import reading_own
+from aggregator_service.storage.identifiers import version_id_of
 from aggregator_service.storage.tables import AdapterVersionRow, RunRow
 from aggregator_service.storage.transitions import create
 from hetlora.adapter import initial_adapter
@@ -119,7 +120,7 @@ def add_version(
 ) -> AdapterVersionRow:
     """Make a stored state the newest version of its run; version 0 is the initial one."""
     version = AdapterVersionRow(
-        id=f"{run.id}-v{round_index + 1:06}",
+        id=version_id_of(run.id, round_index),
         state=AdapterVersionState.CANDIDATE,
         run_id=run.id,
         round_index=round_index,

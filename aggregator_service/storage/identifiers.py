@@ -14,3 +14,8 @@ def new_id(now: datetime) -> str:
 def round_id_of(run_id: str, round_index: int, attempt: int) -> str:
     """The id of one attempt at a round."""
     return f"{run_id}-{round_index:06}-{attempt:04}"
+
+
+def version_id_of(run_id: str, round_index: int) -> str:
+    """The id of the adapter version that a round of a run makes; -1 stands for the initial one."""
+    return f"{run_id}-v{round_index + 1:06}"

@@ -19,6 +19,7 @@ from hetlora.cli.registry_http import RegistryHttp
 from hetlora.cli.trust import trusted
 from hetlora.errors import AuthenticationFailed
 from hetlora.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from hetlora.messages.figures import RoundFigures
 from hetlora.messages.management import (
     AdapterVersionStatus,
     AdmissionPolicy,
@@ -145,6 +146,10 @@ class Operator:
     def rounds(self, run_id: str) -> Iterator[RoundStatus]:
         """The rounds of a run, attempts included, oldest first."""
         return self._http.pages(f"/runs/{_segment(run_id)}/rounds", RoundStatus)
+
+    def figures(self, run_id: str) -> Iterator[RoundFigures]:
+        """What the rounds of a run came to, attempts included, oldest first."""
+        return self._http.pages(f"/runs/{_segment(run_id)}/figures", RoundFigures)
 
     def assignments(self, run_id: str, round_index: int | None = None) -> Iterator[AssignmentStatus]:
         """The assignments of a run, or of one of its rounds."""

@@ -40,6 +40,7 @@ ROLES = {
     "GET /runs": VIEWER,
     "GET /runs/{run_id}": VIEWER,
     "GET /runs/{run_id}/rounds": VIEWER,
+    "GET /runs/{run_id}/figures": VIEWER,
     "GET /runs/{run_id}/assignments": VIEWER,
     "GET /runs/{run_id}/adapters": VIEWER,
     "GET /adapters/{version}/content": VIEWER,

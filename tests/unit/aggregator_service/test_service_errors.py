@@ -210,6 +210,7 @@ def test_contract_names_every_path_of_the_protocol(http: httpx.Client) -> None:
         "/management/v1/runs/{run_id}",
         "/management/v1/runs/{run_id}:{verb}",
         "/management/v1/runs/{run_id}/rounds",
+        "/management/v1/runs/{run_id}/figures",
         "/management/v1/runs/{run_id}/assignments",
         "/management/v1/runs/{run_id}/adapters",
         "/management/v1/adapters/{version}/content",
