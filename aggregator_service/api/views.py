@@ -88,6 +88,9 @@ def run_status(session: Session, row: RunRow) -> RunStatus:
         rounds_committed=row.rounds_committed,
         adapter_version=row.adapter_version,
         created_at=row.created_at,
+        name=row.name,
+        request_sha256=row.request_sha256,
+        cloned_from=row.cloned_from,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Literal
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from aggregator_service.artifacts.adapters import add_version, initial_state, opened, store_state
@@ -39,12 +40,15 @@ def create_run(service: Service, message: RunCreate, asked: IdempotencyKey | Non
         VariantMismatch: a variant of another adapter, see `check_variant`.
         RankOutOfRange: the adapter that the bundle begins with has a higher rank than the run.
         IdempotencyKeyReused: see `idempotency.begin`.
+        StateConflict: the population has another run of this name.
     """
     now = service.clock()
     with service.database.read() as session:
-        made = made_before(session, asked, message, now)
+        made = made_before(session, asked, message, now) or _named_before(session, message)
         if made is not None:
             return made
+        if message.cloned_from is not None:
+            get_run(session, message.cloned_from)
         if session.get(PopulationRow, message.population) is None:
             raise NotFound("no such population", got=message.population)
         _check_trusted(session, message)
@@ -59,8 +63,11 @@ def create_run(service: Service, message: RunCreate, asked: IdempotencyKey | Non
     initial = store_state(service, message.settings, state)
     with service.database.write() as session:
         attempt = begin(session, asked, message, now)
-        if attempt.made is not None:
-            return attempt.made
+        # Whoever makes a run of the population waits here, so that a name is given once.
+        session.get_one(PopulationRow, message.population, with_for_update=message.name is not None or None)
+        made = attempt.made or _named_before(session, message)
+        if made is not None:
+            return made
         run = RunRow(
             id=new_id(now),
             state=RunState.DRAFT,
@@ -70,11 +77,35 @@ def create_run(service: Service, message: RunCreate, asked: IdempotencyKey | Non
             trained_rank=rule.trained_rank,
             rounds_committed=0,
             created_at=now,
+            name=message.name,
+            request_sha256=message.meaning_sha256,
+            cloned_from=message.cloned_from,
         )
         create(session, run, "created", now)
         add_version(session, run, initial, round_index=-1, update_count=0, now=now)
         attempt.note(run.id)
         return run.id
+
+
+def _named_before(session: Session, message: RunCreate) -> str | None:
+    """The run that has the name already, if it is just this one.
+
+    Raises:
+        StateConflict: it is another.
+    """
+    if message.name is None:
+        return None
+    of_population = RunRow.population == message.population
+    run = session.scalar(select(RunRow).where(of_population, RunRow.name == message.name))
+    if run is None:
+        return None
+    if run.request_sha256 != message.meaning_sha256:
+        raise StateConflict(
+            "the population has another run of this name",
+            got=f"{message.name}, asked for as {message.meaning_sha256[:12]}",
+            expected=f"run {run.id}, {(run.request_sha256 or '')[:12]}; or a new name",
+        )
+    return run.id
 
 
 def _check_trusted(session: Session, message: RunCreate) -> None:

@@ -104,6 +104,7 @@ class BundleRow(Base):
 
 class RunRow(StatefulRow):
     __tablename__ = "runs"
+    __table_args__ = (Index("ix_runs_population_name", "population", "name", unique=True),)
     subject = "run"
 
     state: Mapped[RunState] = state_column(RunState)
@@ -114,6 +115,9 @@ class RunRow(StatefulRow):
     rounds_committed: Mapped[int] = mapped_column(default=0)
     adapter_version: Mapped[str | None]  # the newest; the initial adapter before the first commit
     created_at: Mapped[datetime]
+    name: Mapped[str | None]
+    request_sha256: Mapped[str | None]  # of what was asked for
+    cloned_from: Mapped[str | None]
 
 
 class RoundRow(StatefulRow):

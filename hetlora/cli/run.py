@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -14,14 +15,24 @@ from hetlora.cli.operator import DEFAULT_URL, Operator, TokenOption, UrlOption, 
 from hetlora.cli.output import JsonFlag, print_items, print_json, say, stdout
 from hetlora.cli.rule_options import choices_in_words
 from hetlora.cli.rule_table import print_tables
+from hetlora.cli.run_apply import apply, check, clone, write_file
+from hetlora.cli.run_compare import compare
 from hetlora.cli.run_create import create, show
+from hetlora.cli.run_export import export
 from hetlora.cli.run_table import round_table
 from hetlora.cli.trust import CaFileOption
+from hetlora.messages.management import RunStatus
 from hetlora.states import is_final
 
 app = typer.Typer(no_args_is_help=True, help="Runs: one execution of a task, with frozen settings and seed.")
 
 app.command()(create)
+app.command()(apply)
+app.command()(check)
+app.command("file")(write_file)
+app.command()(clone)
+app.command()(compare)
+app.command("export")(export)
 
 RunArgument = Annotated[str, typer.Argument(help="The run.")]
 
@@ -105,9 +116,17 @@ def show_run(
     say(
         f"run {run.run_id}: {run.state}, {run.reason}",
         f"{run.rounds_committed} of {run.settings.rounds} rounds, newest adapter {run.adapter_version}",
+        *_origin(run),
     )
     if run.settings.evaluation is not None:
         stdout.print(evaluation_table(versions))
+
+
+def _origin(run: RunStatus) -> Iterator[str]:
+    if run.name is not None:
+        yield f"name {run.name}, asked for as {run.request_sha256}"
+    if run.cloned_from is not None:
+        yield f"cloned from {run.cloned_from}"
 
 
 @app.command("list")
@@ -118,7 +137,7 @@ def list_runs(
     as_json: JsonFlag = False,
 ) -> None:
     """List runs."""
-    columns = ["run_id", "population", "state", "rounds_committed", "adapter_version", "created_at"]
+    columns = ["run_id", "name", "population", "state", "rounds_committed", "adapter_version", "created_at"]
     with connect(url, token, ca_file) as operator:
         print_items(operator.runs(), columns, as_json=as_json, title="Runs")
 

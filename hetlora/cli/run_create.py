@@ -199,8 +199,8 @@ def create(
     asked: dict[str, Any] = {name: value for name, value in pruning.items() if value is not None}
     asked |= step_options_of(step_option or []).model_dump()
     with connect(url, token, ca_file) as operator:
-        digest, manifest = _published(operator, bundle)
-        variants = tuple(_published(operator, given)[0] for given in variant or [])
+        digest, manifest = published(operator, bundle)
+        variants = tuple(published(operator, given)[0] for given in variant or [])
         settings = RunSettings(
             mode=mode,
             rounds=rounds,
@@ -256,7 +256,12 @@ def _evaluation(
     )
 
 
-def _published(operator: Operator, bundle: str) -> tuple[str, Manifest]:
+def published(operator: Operator, bundle: str) -> tuple[str, Manifest]:
+    """The digest and manifest of a bundle, which is published if it is a folder.
+
+    Raises:
+        SettingsError: neither a folder nor a digest.
+    """
     folder = Path(bundle)
     if folder.is_dir():
         opened = open_bundle(folder)

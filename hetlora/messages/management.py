@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hetlora.digest import Sha256
+from hetlora.digest import Sha256, sha256_of
 from hetlora.messages.common import (
     YEAR_SECONDS,
     Count,
@@ -169,6 +170,19 @@ class RunCreate(Message):
     population: Name
     bundle: Sha256
     settings: RunSettings
+    name: Name | None = Field(
+        default=None, description="of one run in the population; asked for again as it was, it is that run"
+    )
+    cloned_from: Identifier | None = Field(default=None, description="the run whose settings these were")
+
+    @property
+    def meaning_sha256(self) -> str:
+        """The hash of population, bundle and all settings, given or by default; not of name and origin.
+
+        Over JSON with sorted keys.
+        """
+        meaning = self.model_dump(mode="json", exclude={"name", "cloned_from"})
+        return sha256_of(json.dumps(meaning, sort_keys=True).encode())
 
 
 class RunStatus(Message):
@@ -183,6 +197,11 @@ class RunStatus(Message):
     rounds_committed: Integer
     adapter_version: Identifier | None  # the newest committed one
     created_at: Timestamp
+    name: Name | None = None
+    request_sha256: Sha256 | None = (
+        None  # `RunCreate.meaning_sha256`; none of a run from before there was one
+    )
+    cloned_from: Identifier | None = None
 
 
 class RoundStatus(Message):

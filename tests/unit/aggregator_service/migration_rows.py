@@ -273,6 +273,7 @@ ROWS: Final = {
             spent_at=MADE_AT,
         ),
     ),
+    "0018": (_set("runs", "run-1", name="intents-12", request_sha256="d" * 64, cloned_from="run-2"),),
 }
 
 

@@ -1,0 +1,134 @@
+"""`hetlora run export`: every metric of a run as one tidy table, for notebooks and spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import typer
+
+from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
+from hetlora.cli.output import JsonFlag, print_json, say
+from hetlora.cli.parts import part
+from hetlora.cli.trust import CaFileOption
+from hetlora.errors import SettingsError
+from hetlora.messages.figures import RoundFigures
+from hetlora.messages.management import AssignmentStatus
+
+COLUMNS: Final = ("run_id", "round_index", "attempt", "device_id", "metric", "value")
+Row = tuple[str, int, int, str, str, float]
+
+NOTEBOOK: Final = (
+    "import pandas as pd\n\nmetrics = pd.read_csv({table!r})\nmetrics.head()",
+    "of_rounds = metrics[metrics.device_id.isna()]\n"
+    "rounds = of_rounds.pivot_table(index='round_index', columns='metric', values='value')\n"
+    "rounds[[name for name in ('last_loss', 'evaluation_loss') if name in rounds]].plot(marker='o')",
+    "ranks = [name for name in rounds if name.startswith('updates_of_rank_')]\n"
+    "rounds[ranks].plot.bar(stacked=True)",
+    "metrics[metrics.metric == 'training_seconds'].groupby('device_id').value.describe()",
+)
+
+
+def export(
+    run_id: Annotated[str, typer.Argument(help="The run.")],
+    out: Annotated[Path, typer.Option(help="The file to write; of a notebook, its table lies beside it.")],
+    form: Annotated[
+        Literal["csv", "parquet", "notebook"],
+        typer.Option("--format", help="parquet needs pyarrow; a notebook reads its table with pandas."),
+    ] = "csv",
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    ca_file: CaFileOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write every metric of a run: a line for each figure of a round, and of a device's part in it.
+
+    Example: `hetlora run export RUN --format notebook --out run.ipynb`
+    """
+    with connect(url, token, ca_file) as operator:
+        rows = [
+            *of_rounds(run_id, operator.figures(run_id)),
+            *of_devices(run_id, operator.assignments(run_id)),
+        ]
+    written = [out]
+    try:
+        if form == "csv":
+            _write_csv(out, rows)
+        elif form == "parquet":
+            _write_parquet(out, rows)
+        else:
+            table = out.with_suffix(".csv")
+            _write_csv(table, rows)
+            out.write_text(json.dumps(notebook(table.name), indent=1), encoding="utf-8")
+            written.append(table)
+    except OSError as error:
+        raise SettingsError(
+            "the file cannot be written", got=f"{error.filename}: {error.strerror}"
+        ) from error
+    if as_json:
+        print_json({"files": [str(path) for path in written], "rows": len(rows)})
+    else:
+        say(f"wrote {' and '.join(map(str, written))}: {len(rows)} figures")
+
+
+def of_rounds(run_id: str, rounds: Iterable[RoundFigures]) -> Iterator[Row]:
+    """The figures of rounds; times are seconds since the first round began."""
+    begun = None
+    for own in rounds:
+        begun = begun or own.started_at
+        values: dict[str, Any] = own.model_dump(mode="json", exclude={"figures", "ranks", "privacy"})
+        values |= {f"updates_of_rank_{share.rank}": share.updates for share in own.ranks} | own.figures
+        values["started_seconds"] = (own.started_at - begun).total_seconds()
+        if own.ended_at is not None:
+            values["ended_seconds"] = (own.ended_at - begun).total_seconds()
+        if own.privacy is not None:
+            values |= {"epsilon": own.privacy.epsilon, "delta": own.privacy.delta}
+        yield from _numbers(run_id, own.round_index, own.attempt, "", values)
+
+
+def of_devices(run_id: str, assignments: Iterable[AssignmentStatus]) -> Iterator[Row]:
+    """The figures of devices' parts in rounds."""
+    for own in assignments:
+        yield from _numbers(run_id, own.round_index, own.attempt, own.device_id, own.model_dump(mode="json"))
+
+
+def _numbers(run_id: str, index: int, attempt: int, device_id: str, values: dict[str, Any]) -> Iterator[Row]:
+    for name, value in values.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and name not in ("round_index", "attempt"):
+            yield run_id, index, attempt, device_id, name, float(value)
+
+
+def _write_csv(path: Path, rows: Iterable[Row]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        table.writerows(rows)
+
+
+def _write_parquet(path: Path, rows: list[Row]) -> None:
+    with part("parquet"):
+        import pyarrow
+        from pyarrow import parquet
+
+        columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
+        parquet.write_table(pyarrow.table(dict(zip(COLUMNS, map(list, columns), strict=True))), path)
+
+
+def notebook(table: str) -> dict[str, Any]:
+    """A notebook (nbformat 4.5) that reads the table beside it, and draws it."""
+    cells: list[dict[str, Any]] = [
+        {
+            "cell_type": "code",
+            "id": f"cell-{number}",
+            "execution_count": None,
+            "metadata": {},
+            "outputs": [],
+            "source": source.format(table=table),
+        }
+        for number, source in enumerate(NOTEBOOK)
+    ]
+    return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}

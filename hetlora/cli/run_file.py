@@ -1,0 +1,113 @@
+"""Run files: a run as a TOML or YAML file that can be reviewed, kept and applied again.
+
+name = "intents-12"             # unique in the population: applied twice, it is one run
+population = "keyboards"
+bundle = "bundle/"              # a folder, or the digest of a published bundle
+
+[settings]                      # `RunSettings`; what is left out has its default
+goal_count = 20
+max_rank = 16
+rule = { name = "rbla", quorum = 3 }
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from hetlora.errors import DependencyMissing, SettingsError, faults_in_words
+from hetlora.messages.common import Message, Name
+from hetlora.messages.management import RunSettings, RunStatus
+
+MAX_BYTES: Final = 1 << 20
+YAML: Final = (".yaml", ".yml")
+
+
+class RunFile(Message):
+    """What a run file says; `bundle` is a folder or a digest, and counts as the digest that it comes to."""
+
+    name: Name
+    population: Name
+    bundle: str
+    settings: RunSettings
+
+
+def read_run_file(path: Path) -> RunFile:
+    """Read and check a run file; one that ends in .yaml or .yml is YAML, any other TOML.
+
+    Raises:
+        SettingsError: it cannot be read, is no such file, or a field does not fit: which, and why.
+        DependencyMissing: YAML, without PyYAML.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError("the run file cannot be read", got=f"{path}: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise SettingsError("the run file is too long", got=f"{len(data)} bytes", expected=f"{MAX_BYTES}")
+    return parse_run_file(data, path)
+
+
+def parse_run_file(data: bytes, path: Path) -> RunFile:
+    """`read_run_file`, of bytes; `path` says which language they are in, and names them in errors."""
+    values = _values(data, path)
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} is no run file", got=type(values).__name__, expected="keys and values")
+    try:
+        return RunFile.model_validate(values)
+    except ValidationError as error:
+        # A word that was mistyped comes first: the field that it was meant for is missing because of it.
+        faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+        raise SettingsError(
+            f"{path} is no run file",
+            got=faults_in_words(faults),
+            expected=f"the fields {', '.join(RunFile.model_fields)}",
+        ) from error
+
+
+def _values(data: bytes, path: Path) -> Any:
+    try:
+        text = data.decode()
+        return _yaml(text) if path.suffix in YAML else tomllib.loads(text)
+    except ValueError as error:  # no UTF-8, or not the language; both tell where
+        language = "YAML" if path.suffix in YAML else "TOML"
+        raise SettingsError(f"{path} is no {language}", got=error) from error
+
+
+def _yaml(text: str) -> Any:
+    try:
+        import yaml
+    except ModuleNotFoundError as error:
+        raise DependencyMissing(
+            "a run file in YAML needs PyYAML",
+            got=f"no module {error.name}",
+            expected="TOML, or pip install pyyaml",
+        ) from error
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def run_file_of(run: RunStatus, name: str | None = None) -> str:
+    """The TOML of a run as it is, with every setting: what a file would say that makes the same run."""
+    # Imported here: devices have this command too, and no use for it.
+    import tomli_w
+
+    values = {
+        "name": name or run.name or f"run-{run.run_id}".lower(),
+        "population": run.population,
+        "bundle": run.bundle,
+        "settings": _without_none(run.settings.model_dump(mode="json")),
+    }
+    return tomli_w.dumps(values)
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null; what is None by default says so by not being there."""
+    if isinstance(value, dict):
+        return {key: _without_none(own) for key, own in value.items() if own is not None}
+    return [_without_none(own) for own in value] if isinstance(value, list) else value
