@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from hetlora.errors import DependencyMissing, SettingsError, faults_in_words
+from hetlora.cli.parts import part
+from hetlora.errors import SettingsError, faults_in_words
 from hetlora.messages.common import Message, Name
 from hetlora.messages.management import RunSettings, RunStatus
 
@@ -40,7 +41,7 @@ def read_run_file(path: Path) -> RunFile:
 
     Raises:
         SettingsError: it cannot be read, is no such file, or a field does not fit: which, and why.
-        DependencyMissing: YAML, without PyYAML.
+        DependencyMissing: YAML, without what reads it.
     """
     try:
         data = path.read_bytes()
@@ -78,14 +79,9 @@ def _values(data: bytes, path: Path) -> Any:
 
 
 def _yaml(text: str) -> Any:
-    try:
+    with part("run-files"):
         import yaml
-    except ModuleNotFoundError as error:
-        raise DependencyMissing(
-            "a run file in YAML needs PyYAML",
-            got=f"no module {error.name}",
-            expected="TOML, or pip install pyyaml",
-        ) from error
+
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -94,8 +90,8 @@ def _yaml(text: str) -> Any:
 
 def run_file_of(run: RunStatus, name: str | None = None) -> str:
     """The TOML of a run as it is, with every setting: what a file would say that makes the same run."""
-    # Imported here: devices have this command too, and no use for it.
-    import tomli_w
+    with part("run-files"):
+        import tomli_w
 
     values = {
         "name": name or run.name or f"run-{run.run_id}".lower(),

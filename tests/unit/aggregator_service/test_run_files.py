@@ -173,7 +173,7 @@ def test_clone_differs_where_it_was_asked_to(http: httpx.Client, operator: Opera
     )
     assert (cloned["cloned_from"], cloned["name"], cloned["state"]) == (origin, "slow", "draft")
     compared = asked(http, "compare", origin, cloned["run_id"])
-    assert compared["settings"] == {"rule.quorum": [2, 1], "training.learning_rate": [0.0005, 0.01]}
+    assert compared["settings"] == {"rule.quorum": [2, 1], "training.learning_rate": [0.001, 0.01]}
     assert "training.learning_rate" in run(http, "compare", origin, cloned["run_id"])
     body = {"population": "keyboard", "bundle": bundle, "cloned_from": "nothing"}
     answer = operator.send("POST", "/runs", json={**body, "settings": {"goal_count": 1, "max_rank": 2}})
