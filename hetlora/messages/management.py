@@ -18,6 +18,7 @@ from hetlora.messages.common import (
     PositiveCount,
     Timestamp,
     is_empty,
+    is_unset,
 )
 from hetlora.messages.conditions import ANY_TIME, Conditions
 from hetlora.messages.defence import Defence
@@ -25,6 +26,7 @@ from hetlora.messages.device import MAX_VARIANTS, CapabilityReport, DeviceId, Pu
 from hetlora.messages.evaluation import EvaluationSettings, EvaluationStatus
 from hetlora.messages.only_with import OnlyWith, check_all_used
 from hetlora.messages.rules import HetLoraRule, RuleSettings
+from hetlora.messages.screens import Screens
 from hetlora.messages.server_optimizer import ServerOptimizer
 from hetlora.states import (
     AdapterVersionState,
@@ -115,6 +117,11 @@ class RunSettings(Message):
     rule: RuleSettings = HetLoraRule()
     server_optimizer: ServerOptimizer | None = None
     defence: Defence = Defence()
+    screens: Screens | None = Field(
+        default=None,
+        exclude_if=is_unset,
+        description="which accepted updates are taken out of a round, and kept apart for an operator",
+    )
     evaluation: EvaluationSettings | None = Field(
         default=None, description="when adapter versions are evaluated on examples that devices hold out"
     )
