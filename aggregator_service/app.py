@@ -14,7 +14,17 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 import hetlora
-from aggregator_service.api import bundles, device, evaluations, fleet, internal, keys, runs, uploads
+from aggregator_service.api import (
+    bundles,
+    device,
+    evaluations,
+    fleet,
+    internal,
+    keys,
+    quarantine,
+    runs,
+    uploads,
+)
 from aggregator_service.api.errors import HANDLERS
 from aggregator_service.api.headers import SecurityHeaders, TusAnswers
 from aggregator_service.api.request_context import RequestContext
@@ -36,6 +46,7 @@ ROUTERS = (
     fleet.router,
     bundles.router,
     runs.router,
+    quarantine.router,
     keys.router,
     internal.router,
 )

@@ -24,6 +24,8 @@ from hetlora.cli import (
     plan,
     population,
     probe,
+    quarantine,
+    reputation,
     run,
     serve,
     tls,
@@ -56,6 +58,9 @@ app.add_typer(device.app, name="device")
 device.app.command("preauthorize")(admission.preauthorize)
 device.app.command("decide")(admission.decide)
 device.app.command("rotate-key")(admission.rotate_key)
+device.app.command("reputation")(reputation.reputation)
+population.app.command("suspend-after")(reputation.suspend_after)
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(key.app, name="key")
 app.add_typer(audit.app, name="audit")

@@ -25,6 +25,7 @@ from hetlora.messages.defence import Defence
 from hetlora.messages.device import MAX_VARIANTS, CapabilityReport, DeviceId, PublicKey, TrainingSettings
 from hetlora.messages.evaluation import EvaluationSettings, EvaluationStatus
 from hetlora.messages.only_with import OnlyWith, check_all_used
+from hetlora.messages.quarantine import SuspensionRule
 from hetlora.messages.rules import HetLoraRule, RuleSettings
 from hetlora.messages.screens import Screens
 from hetlora.messages.server_optimizer import ServerOptimizer
@@ -71,6 +72,8 @@ class PopulationStatus(Message):
     token_expires_at: Timestamp | None
     devices: Integer
     created_at: Timestamp
+    # Of devices with quarantined updates; none: no device is ever suspended by itself.
+    suspension: SuspensionRule | None = Field(default=None, exclude_if=is_unset)
 
 
 class BundlePublish(Message):
@@ -286,7 +289,14 @@ class AdapterVersionStatus(Message):
 
 
 Subject = Literal[
-    "device", "assignment", "round", "run", "adapter_version", "evaluation", "evaluation_assignment"
+    "device",
+    "assignment",
+    "round",
+    "run",
+    "adapter_version",
+    "evaluation",
+    "evaluation_assignment",
+    "quarantine",
 ]
 
 

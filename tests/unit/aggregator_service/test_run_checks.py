@@ -115,7 +115,7 @@ def test_constants_that_do_not_fit_the_rank_of_the_run_are_refused(operator: Ope
 
 
 @pytest.mark.parametrize(
-    ("settings", "got"),
+    ("chosen", "got"),
     [
         ({"goal_count": 4, "screens": {}}, "up to 4 updates"),
         ({"goal_count": 11, "screens": {"max_updates": 10}}, 11),
@@ -123,6 +123,6 @@ def test_constants_that_do_not_fit_the_rank_of_the_run_are_refused(operator: Ope
     ],
 )
 def test_screens_that_could_never_judge_are_refused(
-    operator: Operator, settings: dict[str, Any], got: object
+    operator: Operator, chosen: dict[str, Any], got: object
 ) -> None:
-    assert refused(operator, **settings)["got"] == str(got)
+    assert refused(operator, **chosen)["got"] == str(got)
