@@ -18,16 +18,18 @@ HONEST = 5
 HOSTILE = "device-hostile"
 
 
-def update(seed: int, size: float = 1.0) -> Adapter:
-    """What a device could send that moved the same way as all others, with noise of its own."""
+def update(seed: int, size: float = 1.0, sign: float = 1.0) -> Adapter:
+    """What a device could send that moved the same way as all others, or the opposite, with its own noise."""
     shared, own = np.random.default_rng(5), np.random.default_rng(seed)
 
-    def moved(shape: tuple[int, int]) -> np.ndarray:
+    def moved(factor: float, *shape: int) -> np.ndarray:
         step = shared.standard_normal(shape) + 0.3 * own.standard_normal(shape)
-        return np.asarray(size * step, np.float32)
+        return np.asarray(factor * step, np.float32)
 
     factors = {
-        module.name: LoraFactors(moved((2, module.in_features)), moved((module.out_features, 2)))
+        module.name: LoraFactors(
+            moved(size, 2, module.in_features), moved(sign * size, module.out_features, 2)
+        )
         for module in SPEC.modules
     }
     return Adapter(SPEC, factors)
@@ -35,11 +37,17 @@ def update(seed: int, size: float = 1.0) -> Adapter:
 
 def attacked_run(service: Service, bundle: str, hostile: bool = True, **settings: object) -> str:
     """A run with screens whose first round has five honest updates and one that is 10 000 times as long."""
+    run_id = honest_run(service, bundle, **settings)
+    if hostile:
+        deliver(service, add_device(service, HOSTILE), update(99, 100.0))
+    return run_id
+
+
+def honest_run(service: Service, bundle: str, **settings: object) -> str:
+    """The same with a place left for the sixth device."""
     run_id = started_run(service, bundle, **{"goal_count": HONEST + 1, "screens": {}} | settings)
     for number in range(HONEST):
         deliver(service, add_device(service, f"device-{number}"), update(number))
-    if hostile:
-        deliver(service, add_device(service, HOSTILE), update(99, 100.0))
     return run_id
 
 

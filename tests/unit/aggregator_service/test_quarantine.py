@@ -7,20 +7,27 @@ from contextlib import AbstractContextManager, closing
 
 import pytest
 from fake_clock import FakeClock
+from fake_device import report_of
 from mortal_service import count_steps, live_and_die
-from quarantined_rounds import HONEST, HOSTILE, attacked_run, stand_of, update
+from quarantined_rounds import HONEST, HOSTILE, attacked_run, honest_run, stand_of, update
 from service_objects import kept_updates
-from service_verbs import add_device, asked, deliver
+from service_verbs import add_device, asked, deliver, take_offer, upload
 from sqlalchemy import select
 
+from aggregator_service.aggregation.screens import Finding
+from aggregator_service.assignments.assignments import submit
+from aggregator_service.rounds.runs import change_run
 from aggregator_service.screens.quarantine import keep_apart
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.screen_tables import QuarantineRow
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow
+from aggregator_service.worker.accepted import accepted_of
+from aggregator_service.worker.screening import quarantine
 from aggregator_service.worker.sweep import sweep
 from aggregator_service.worker.worker import tick
 from hetlora.digest import sha256_of
+from hetlora.messages.device import Report
 from hetlora.states import QuarantineState
 from hetlora.tensors import adapter_to_bytes
 
@@ -76,6 +83,53 @@ def test_quarantine_keeps_the_update_and_the_figures_of_its_reason(service: Serv
     assert (row.screen, row.sha256) == ("norm", sha256_of(HOSTILE_BYTES))
     assert row.figures["value"] > row.figures["limit"] > row.figures["median"] > 0
     assert service.quarantined(row.id).read(row.sha256) == HOSTILE_BYTES
+
+
+def test_update_of_the_opposite_direction_is_taken_out(service: Service, bundle: str) -> None:
+    run_id = honest_run(service, bundle)
+    deliver(service, add_device(service, HOSTILE), update(99, sign=-1.0))
+    tick(service)
+    tick(service)
+    assert stand_of(service, run_id).rounds == [(f"{run_id}-000000-0000", "committed")]
+    assert quarantined(service).screen == "direction"
+
+
+def test_update_with_a_loss_that_nobody_can_have_had_is_taken_out(service: Service, bundle: str) -> None:
+    run_id = honest_run(service, bundle)
+    own = update(99)
+    assignment_id = take_offer(service, add_device(service, HOSTILE))
+    upload(service, HOSTILE, assignment_id, own)
+    submit(service, HOSTILE, assignment_id, Report.model_validate(report_of(own) | {"first_loss": 1e-9}))
+    tick(service)
+    tick(service)
+    assert stand_of(service, run_id).rounds == [(f"{run_id}-000000-0000", "committed")]
+    row = quarantined(service)
+    assert (row.screen, row.finding) == (
+        "loss",
+        "first loss 1e-06, the cohort's median 0.75, at least 0.03734",
+    )
+
+
+def test_of_two_workers_at_a_round_one_takes_its_updates_out(service: Service, bundle: str) -> None:
+    run_id = attacked_run(service, bundle)
+    round_id = f"{run_id}-000000-0000"
+    with service.database.read() as session:
+        accepted = accepted_of(session, round_id)
+    odd = {own.id: Finding("norm", "norm", 9.0, 1.0, 2.0) for own in accepted if own.device_id == HOSTILE}
+    assert quarantine(service, round_id, accepted, odd)
+    assert not quarantine(service, round_id, accepted, odd)
+    assert stand_of(service, run_id).quarantined == [HOSTILE]
+
+
+def test_round_that_was_stopped_meanwhile_puts_nothing_into_quarantine(service: Service, bundle: str) -> None:
+    run_id = attacked_run(service, bundle)
+    round_id = f"{run_id}-000000-0000"
+    with service.database.read() as session:
+        accepted = accepted_of(session, round_id)
+    change_run(service, run_id, "stop")
+    odd = {own.id: Finding("norm", "norm", 9.0, 1.0, 2.0) for own in accepted if own.device_id == HOSTILE}
+    assert not quarantine(service, round_id, accepted, odd)
+    assert stand_of(service, run_id).quarantined == []
 
 
 def test_run_without_screens_merges_it(service: Service, bundle: str) -> None:
