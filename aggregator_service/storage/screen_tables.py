@@ -39,6 +39,14 @@ class QuarantineRow(StatefulRow):
     judged: Mapped[bool] = mapped_column(default=False)  # whether it was asked what it means for the device
 
 
+class ScreenPassRow(Base):
+    """An assignment whose update passed where others of its round did not; it is not judged again."""
+
+    __tablename__ = "screen_passes"
+
+    assignment_id: Mapped[str] = mapped_column(ForeignKey("assignments.id"), primary_key=True)
+
+
 class SuspensionRuleRow(Base):
     """After how many quarantines a device of a population is suspended; without a row it never is."""
 

@@ -33,7 +33,7 @@ from aggregator_service.storage.tables import (
 )
 from aggregator_service.worker.accepted import accepted_of, are_same, ref_of
 from aggregator_service.worker.checkpoints import Checkpoints, inputs_of
-from aggregator_service.worker.screening import find, quarantine, taken_out_of
+from aggregator_service.worker.screening import find, quarantine, unjudged_of
 from aggregator_service.worker.steps import step
 from aggregator_service.worker.stored_updates import StoredUpdates, UnreadableUpdate
 from hetlora.errors import HetloraError, UnavailableError
@@ -61,14 +61,14 @@ def commit_round(service: Service, round_id: str) -> None:
         run = session.get_one(RunRow, row.run_id)
         version = session.get_one(AdapterVersionRow, row.base_version)
         accepted = accepted_of(session, round_id)
-        taken_out = taken_out_of(session, round_id) if run.settings.screens is not None else []
+        unjudged = unjudged_of(session, run.settings, round_id, accepted)
     with step(service, "read"):
         state = read_state(service, run, version)
-    source = _source(service, run, round_id, [*accepted, *taken_out])
+    source = _source(service, run, round_id, accepted)
     pruned = _pruned(service, run, source, accepted)  # before the work: it may find something missing
     try:
         with step(service, "screen"):
-            findings = find(run.settings, accepted, taken_out, source)
+            findings = find(run.settings, accepted, unjudged, source)
             if findings:
                 done = quarantine(service, round_id, accepted, findings)
                 service.metrics.commits.labels("quarantined" if done else "overtaken").inc()

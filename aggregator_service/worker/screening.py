@@ -1,28 +1,29 @@
 """Screens on a round's updates, before they are aggregated: those that do not pass go into quarantine.
 
-What is judged is the whole cohort, those that were taken out of it before among them: so the same updates are
-judged the same once more, after a kill or when the round has collected anew, and limits do not close in on
-the rest with each that goes.
+An update is judged once, in the cohort that it was first to be aggregated in. Those that passed where others
+did not are noted with these: they stay in the cohort that later ones are judged by, in a round that collects
+anew, and limits do not close in on them with each that goes. Those that were taken out are no part of it:
+hostile devices that come one after another would be its majority in the end.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from aggregator_service.aggregation.screens import Candidate, Finding, LossName, screened
 from aggregator_service.rounds.closing import take_out
+from aggregator_service.rounds.rounds import ACCEPTED, in_round
 from aggregator_service.screens.quarantine import hold, keep_apart
 from aggregator_service.service import Service
 from aggregator_service.storage.locks import lock_run_of_round
-from aggregator_service.storage.screen_tables import QuarantineRow
+from aggregator_service.storage.screen_tables import ScreenPassRow
 from aggregator_service.storage.tables import AssignmentRow, RoundRow
 from aggregator_service.worker.accepted import accepted_of, are_same, ref_of
 from aggregator_service.worker.stored_updates import StoredUpdates, UnreadableUpdate
-from hetlora.errors import ServiceFailed
 from hetlora.messages.device import Report
 from hetlora.messages.management import RunSettings
 from hetlora.states import RoundState
@@ -30,36 +31,37 @@ from hetlora.states import RoundState
 log = logging.getLogger(__name__)
 
 
-def taken_out_of(session: Session, round_id: str) -> list[AssignmentRow]:
-    """The assignments of a round whose updates are in quarantine."""
-    of_round = AssignmentRow.round_id == round_id
-    query = select(AssignmentRow).join(QuarantineRow, QuarantineRow.id == AssignmentRow.id).where(of_round)
-    return list(session.scalars(query))
+def unjudged_of(
+    session: Session, settings: RunSettings, round_id: str, accepted: Sequence[AssignmentRow]
+) -> set[str]:
+    """The assignments of accepted updates that the run's screens, if it has any, have not judged yet.
+
+    The update of the device that the defence trusts is never one of them: its operator vouches for it.
+    """
+    if settings.screens is None:
+        return set()
+    asked = {own.id for own in accepted if own.device_id != settings.defence.trusted_device}
+    of_round = AssignmentRow.id == ScreenPassRow.assignment_id
+    passed = select(ScreenPassRow.assignment_id).join(AssignmentRow, of_round)
+    return asked - set(session.scalars(passed.where(*in_round(round_id, ACCEPTED))))
 
 
 def find(
-    settings: RunSettings,
-    accepted: Sequence[AssignmentRow],
-    taken_out: Sequence[AssignmentRow],
-    source: StoredUpdates,
+    settings: RunSettings, accepted: Sequence[AssignmentRow], unjudged: Collection[str], source: StoredUpdates
 ) -> dict[str, Finding]:
-    """Which accepted updates do not pass the run's screens, by assignment, and why.
-
-    The update of the device that the defence trusts is never one of them: its operator vouches for it.
+    """Which unjudged updates do not pass the run's screens, by assignment, and why.
 
     Raises:
         UnreadableUpdate: an accepted update is lost or rotten.
     """
-    if settings.screens is None:
+    if settings.screens is None or not unjudged:
         return {}
-    cohort = [*accepted, *_readable(taken_out, source)]
-    candidates = [Candidate(ref_of(own), _losses(own.report)) for own in cohort]
+    candidates = [Candidate(ref_of(own), _losses(own.report)) for own in accepted]
     found = screened(settings.screens, candidates, source.load)
-    judged = {own.id for own in accepted if own.device_id != settings.defence.trusted_device}
     return {
         own.id: finding
-        for own, finding in zip(cohort, found, strict=True)
-        if finding is not None and own.id in judged
+        for own, finding in zip(accepted, found, strict=True)
+        if finding is not None and own.id in unjudged
     }
 
 
@@ -87,20 +89,12 @@ def quarantine(
         take_out(session, run, row, [(own, finding.in_words()) for own, finding in odd], now)
         for assignment, finding in odd:
             hold(session, assignment, finding, now)
+        for assignment in accepted:
+            if assignment.id not in findings:
+                session.merge(ScreenPassRow(assignment_id=assignment.id))
     log.info("run=%s round=%s quarantined=%d", run.id, round_id, len(findings))
     service.wake.set()  # to aggregate what is left
     return True
-
-
-def _readable(taken_out: Sequence[AssignmentRow], source: StoredUpdates) -> Iterator[AssignmentRow]:
-    """Those that can still be compared with; a round does not wait for one that is none of it any more."""
-    for assignment in taken_out:
-        try:
-            source.load(ref_of(assignment))
-        except (UnreadableUpdate, ServiceFailed):
-            log.warning("assignment=%s quarantined_update=unreadable", assignment.id)
-        else:
-            yield assignment
 
 
 def _losses(report: Report | None) -> dict[LossName, float]:

@@ -250,6 +250,7 @@ ROWS: Final = {
             finding="norm 40, the cohort's median 1.414, at most 30.86",
             figures={"value": 40.0, "median": 1.414, "limit": 30.86},
         ),
+        _into("screen_passes", "assignment_id", ("assignment-3",)),
         _into("suspension_rules", "population, quarantines, within_updates", ("keyboard", 3, 20)),
     ),
 }

@@ -20,10 +20,10 @@ from aggregator_service.rounds.runs import change_run
 from aggregator_service.screens.quarantine import keep_apart
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
-from aggregator_service.storage.screen_tables import QuarantineRow
-from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow
+from aggregator_service.storage.screen_tables import QuarantineRow, ScreenPassRow
+from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RunRow
 from aggregator_service.worker.accepted import accepted_of
-from aggregator_service.worker.screening import quarantine
+from aggregator_service.worker.screening import quarantine, unjudged_of
 from aggregator_service.worker.sweep import sweep
 from aggregator_service.worker.worker import tick
 from hetlora.digest import sha256_of
@@ -179,6 +179,35 @@ def test_buffered_run_goes_on_with_what_is_left(service: Service, bundle: str) -
     stand = stand_of(service, run_id)
     assert stand.rounds[1] == (second[0], "committed")
     assert stand.quarantined == [HOSTILE]
+
+
+def test_hostile_devices_that_come_one_by_one_never_become_the_majority(
+    service: Service, bundle: str
+) -> None:
+    run_id = attacked_run(service, bundle, minimum_share=1.0)
+    for number in range(7):
+        tick(service)
+        device_id = add_device(service, f"{HOSTILE}-{number}")
+        deliver(service, device_id, update(100 + number, 100.0))
+    tick(service)
+    deliver(service, add_device(service, "device-6"), update(6))
+    tick(service)
+    stand = stand_of(service, run_id)
+    assert stand.rounds == [(f"{run_id}-000000-0000", "committed")]
+    assert len(stand.quarantined) == 8
+    assert all(device_id.startswith(HOSTILE) for device_id in stand.quarantined)
+
+
+def test_updates_that_passed_are_not_judged_by_what_is_left(service: Service, bundle: str) -> None:
+    run_id = attacked_run(service, bundle)
+    tick(service)
+    with service.database.read() as session:
+        passed = set(session.scalars(select(ScreenPassRow.assignment_id)))
+        round_id = f"{run_id}-000000-0000"
+        accepted = accepted_of(session, round_id)
+        assert unjudged_of(session, session.get_one(RunRow, run_id).settings, round_id, accepted) == set()
+    assert passed == {own.id for own in accepted}
+    assert len(passed) == HONEST
 
 
 def test_lost_update_in_quarantine_holds_nobody_up(service: Service, bundle: str) -> None:

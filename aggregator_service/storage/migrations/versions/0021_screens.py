@@ -37,6 +37,10 @@ def upgrade() -> None:
     ):
         op.create_index(f"ix_quarantines_{name}", "quarantines", columns)
     op.create_table(
+        "screen_passes",
+        sa.Column("assignment_id", sa.String(), sa.ForeignKey("assignments.id"), primary_key=True),
+    )
+    op.create_table(
         "suspension_rules",
         sa.Column("population", sa.String(), sa.ForeignKey("populations.name"), primary_key=True),
         sa.Column("quarantines", sa.Integer(), nullable=False),
@@ -46,4 +50,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("suspension_rules")
+    op.drop_table("screen_passes")
     op.drop_table("quarantines")
