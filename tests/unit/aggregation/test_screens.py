@@ -105,6 +105,53 @@ def test_few_honest_updates_of_unequal_devices_are_taken_out(own: float) -> None
     assert sum(finding is not None for finding in found) <= 3
 
 
+WIDE = AdapterSpec((ModuleSpec("a", 64, 48), ModuleSpec("b", 48, 64)), scaling=1.0, max_rank=32)
+
+
+def wide_cohort(seed: int, count: int, own: float, lora_B: float) -> list[Update]:
+    """The same of ranks 2 to 32, each sent the leading ranks of one adapter whose lora_B is of this size."""
+    rng = np.random.default_rng(seed)
+
+    def normal(size: float) -> dict[str, LoraFactors]:
+        return {
+            module.name: LoraFactors(
+                rng.standard_normal((32, module.in_features)),
+                size * rng.standard_normal((module.out_features, 32)),
+            )
+            for module in WIDE.modules
+        }
+
+    start, shared = normal(lora_B), normal(1.0)
+    updates = []
+    for rank in rng.choice([2, 4, 8, 16, 32], count):
+        size, mine = 0.4 * float(np.exp(rng.normal(0, 0.5))), normal(1.0)
+        ends = []
+        for step in (0.0, size):
+            factors = {
+                name: LoraFactors(
+                    (begun.lora_A + step * (shared[name].lora_A + own * mine[name].lora_A))[:rank],
+                    (begun.lora_B + step * (shared[name].lora_B + own * mine[name].lora_B))[:, :rank],
+                )
+                for name, begun in start.items()
+            }
+            ends.append(stacked(Adapter(WIDE, factors)))
+        updates.append(Update(ends[1], 1, ends[0]))
+    return updates
+
+
+@pytest.mark.parametrize("lora_B", [0.0, 0.3])  # in a run's first round, and later
+@pytest.mark.parametrize("own", [0.3, 2.0, 8.0])
+def test_few_honest_updates_of_very_unequal_ranks_are_taken_out(own: float, lora_B: float) -> None:
+    found = [
+        finding
+        for seed in range(6)
+        for count in (5, 10, 30)
+        for finding in findings(wide_cohort(100 * seed + count, count, own, lora_B))
+    ]
+    assert len(found) == 270
+    assert sum(finding is not None for finding in found) <= 2
+
+
 def test_lone_wide_device_is_not_taken_out() -> None:
     # sqrt(32 / 2) = 4 times as long, and with its own noise in each of its ranks.
     spec = AdapterSpec((ModuleSpec("only", 40, 40),), scaling=1.0, max_rank=32)
