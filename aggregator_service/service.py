@@ -70,6 +70,10 @@ class Service:
         """The parts of one upload; never served."""
         return self.store.blobs(f"uploads/{upload_id}")
 
+    def quarantined(self, assignment_id: str) -> Blobs:
+        """The update of an assignment that a screen took out of its round; never served to devices."""
+        return self.store.blobs(f"quarantine/{assignment_id}")
+
     def close(self) -> None:
         self.engine.close()
         self.database.close()
@@ -107,7 +111,8 @@ def _open(settings: Settings, url: URL, clock: Clock) -> Service:
     store = Store(data_dir, settings.object_store_url)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # updates tell of the data that made them
     with ExitStack() as opened:
-        for folder in (store.incoming, data_dir / "objects", data_dir / "updates", data_dir / "uploads"):
+        kept = ("objects", "updates", "uploads", "quarantine")
+        for folder in (store.incoming, *(data_dir / name for name in kept)):
             folder.mkdir(parents=True, exist_ok=True)
         store.drop_abandoned(settings.keep_orphans_seconds)  # where no worker sweeps: by a restart at last
         database = Database(

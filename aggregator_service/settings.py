@@ -157,6 +157,11 @@ class Settings(BaseSettings):
         description="How long the updates of an ended round, and what their devices were sent, "
         "stay in the store.",
     )
+    keep_quarantined_seconds: Seconds = Field(
+        30 * 24 * 3600.0,
+        description="How long an update that a screen took out of its round stays in the store, "
+        "to be looked at.",
+    )
     keep_orphans_seconds: float = Field(
         24 * 3600.0,
         ge=3600,

@@ -1,4 +1,6 @@
-"""The states of devices, assignments, rounds, runs, adapter versions, evaluations, and their legal moves."""
+"""The states of devices, assignments, rounds, runs, adapter versions, evaluations, quarantined updates, and
+their legal moves.
+"""
 
 from __future__ import annotations
 
@@ -82,6 +84,14 @@ class EvaluationAssignmentState(StrEnum):
     ABORTED = "aborted"
 
 
+class QuarantineState(StrEnum):
+    """An update that a screen took out of its round; it comes back into none."""
+
+    HELD = "held"  # counts against its device until an operator releases it
+    RELEASED = "released"
+    CONFIRMED = "confirmed"
+
+
 # Work that a device has; a part of it that has begun.
 LIVE_ASSIGNMENT: Final = frozenset(
     {
@@ -101,7 +111,7 @@ OPEN_ROUND: Final = frozenset({RoundState.SELECTING, RoundState.COLLECTING})
 GOING_ON_ROUND: Final = OPEN_ROUND | {RoundState.AGGREGATING}
 
 _D, _A, _R, _S, _V = DeviceState, AssignmentState, RoundState, RunState, AdapterVersionState
-_E = EvaluationAssignmentState
+_E, _Q = EvaluationAssignmentState, QuarantineState
 _ENDED_EARLY = {_A.FAILED, _A.EXPIRED, _A.ABORTED}
 
 # One table per machine: members of two machines can be equal as strings ("accepted").
@@ -120,7 +130,7 @@ LEGAL_MOVES: Final[dict[type[StrEnum], dict[str, set[str]]]] = {
         _A.TRAINING: {_A.UPLOADING, *_ENDED_EARLY},
         _A.UPLOADING: {_A.SUBMITTED, *_ENDED_EARLY},
         _A.SUBMITTED: {_A.ACCEPTED, _A.DISCARDED, *_ENDED_EARLY},
-        _A.ACCEPTED: {_A.DISCARDED},  # the stored update can no longer be read
+        _A.ACCEPTED: {_A.DISCARDED},  # the stored update can no longer be read, or a screen took it out
     },
     RoundState: {
         _R.SELECTING: {_R.COLLECTING, _R.AGGREGATING, _R.ABANDONED},
@@ -142,6 +152,10 @@ LEGAL_MOVES: Final[dict[type[StrEnum], dict[str, set[str]]]] = {
     EvaluationAssignmentState: {
         _E.OFFERED: {_E.STARTED, _E.FAILED, _E.EXPIRED, _E.ABORTED},
         _E.STARTED: {_E.ACCEPTED, _E.FAILED, _E.EXPIRED, _E.ABORTED},
+    },
+    QuarantineState: {
+        _Q.HELD: {_Q.RELEASED, _Q.CONFIRMED},
+        _Q.CONFIRMED: {_Q.RELEASED},
     },
 }
 

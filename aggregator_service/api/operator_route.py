@@ -19,10 +19,14 @@ from hetlora.messages.operators import OperatorRole
 
 PREFIX: Final = "/management/v1"
 READS: Final = frozenset({"GET", "HEAD"})
+# One device's update, which tells of its data: nobody reads it unnoted, nor merely to look around.
+UPDATES: Final = frozenset({f"{PREFIX}/quarantine/{{assignment_id}}/content"})
 
 
 class OperatorRoute(OpenRoute):
-    """A route of operators, who bring a bearer token. Every write leaves an entry in the audit log."""
+    """A route of operators, who bring a bearer token. Every write, and every read of
+    `UPDATES`, leaves an entry in the audit log.
+    """
 
     async def check_caller(self, request: Request) -> None:
         service = service_of(request)
@@ -31,7 +35,7 @@ class OperatorRoute(OpenRoute):
         operator = await run_in_threadpool(authenticate, service, token)
         request.state.operator = operator
         note(operator=operator.key_id)
-        if request.method not in READS:
+        if request.method not in READS or self.path in UPDATES:
             request.state.audit = await run_in_threadpool(
                 open_entry,
                 service,
@@ -62,7 +66,7 @@ def role_for(method: str, path: str) -> OperatorRole:
     """The role that a request needs. Whoever makes keys or tokens could make themselves anything: admins."""
     if path.startswith((f"{PREFIX}/keys", f"{PREFIX}/audit")):
         return OperatorRole.ADMIN
-    if method in READS:
+    if method in READS and path not in UPDATES:
         return OperatorRole.VIEWER
     makes_tokens = path.startswith(f"{PREFIX}/populations") and "/aliases/" not in path
     return OperatorRole.ADMIN if makes_tokens else OperatorRole.OPERATOR

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from aggregator_service.privacy.ledger import spent_by
 from aggregator_service.rounds import evaluations
 from aggregator_service.rounds.rounds import count_assignments
+from aggregator_service.screens.suspensions import rule_of
 from aggregator_service.storage.evaluation_tables import EvaluationRow
 from aggregator_service.storage.operator_tables import AuditRow
 from aggregator_service.storage.tables import (
@@ -49,6 +50,7 @@ def population_status(session: Session, row: PopulationRow) -> PopulationStatus:
         token_expires_at=row.token_expires_at,
         devices=devices,
         created_at=row.created_at,
+        suspension=rule_of(session, row.name),
     )
 
 

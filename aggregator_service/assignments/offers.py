@@ -19,6 +19,7 @@ from aggregator_service.pace.steering import come_back_seconds, next_use
 from aggregator_service.rounds.closing import is_due, settle
 from aggregator_service.rounds.evaluations import is_evaluating
 from aggregator_service.rounds.rounds import (
+    QUARANTINED,
     TAKEN,
     cohort_size,
     count_places_taken,
@@ -192,13 +193,12 @@ def _place_or_refusal(
 
 def _reason(session: Session, run: RunRow, row: RoundRow, device: DeviceRow, max_failures: int) -> str | None:
     """Why an open round has no place for this device."""
-    states = Counter(
-        state
-        for state, reason in session.execute(_STATES_OF, {"round": row.id, "device": device.id})
-        if not reason.startswith(_NOT_ALLOWED)
-    )
+    had = session.execute(_STATES_OF, {"round": row.id, "device": device.id}).all()
+    states = Counter(state for state, reason in had if not reason.startswith(_NOT_ALLOWED))
     if states[AssignmentState.ACCEPTED]:
         return "this device's update of the round is in"
+    if any(reason.startswith(QUARANTINED) for _, reason in had):
+        return "this device's update of the round was taken out of it"
     if states[AssignmentState.FAILED] + states[AssignmentState.EXPIRED] >= max_failures:
         return "this device gave the round back, or let its lease run out, too often"
     free = cohort_size(run.settings) - count_places_taken(session, run, row)

@@ -74,10 +74,10 @@ def decide(service: Service, device_id: str, decision: DeviceDecision) -> None:
             )
         move(session, device, decision.state, decision.reason or "operator", now)
         if device.state is not DeviceState.ACCEPTED:
-            _end_work(session, device, now)
+            end_work_of(session, device, now)
 
 
-def _end_work(session: Session, device: DeviceRow, now: datetime) -> None:
+def end_work_of(session: Session, device: DeviceRow, now: datetime) -> None:
     """Free the place of a device that lost its standing; an update that was accepted stays in its round."""
     mine = (AssignmentRow.device_id == device.id, AssignmentRow.state.in_(LIVE_ASSIGNMENT))
     # A device has one live assignment at most, and being locked it is given no other.

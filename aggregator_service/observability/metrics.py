@@ -60,16 +60,17 @@ class Metrics:
         self.commits = Counter(
             "hetlora_round_commits",
             "Aggregations by their end: committed; overtaken by another process or a stop; left_out, to be "
-            "done again without an unreadable update; given_up, the attempt is abandoned; failed, and tried "
-            "again.",
+            "done again without an unreadable update; quarantined, without those that screens took out; "
+            "given_up, the attempt is abandoned; failed, and tried again.",
             ["outcome"],
             registry=own,
         )
-        for outcome in ("committed", "overtaken", "left_out", "given_up", "failed"):
+        for outcome in ("committed", "overtaken", "left_out", "quarantined", "given_up", "failed"):
             self.commits.labels(outcome)
         self.commit_step_seconds = Histogram(
             "hetlora_round_commit_step_seconds",
-            "Steps of a commit: read the state, aggregate the updates, store the result, write the tables.",
+            "Steps of a commit: read the state, screen and aggregate the updates, store the result, write "
+            "the tables.",
             ["step"],
             buckets=_STEP_SECONDS,
             registry=own,

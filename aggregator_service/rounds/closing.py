@@ -13,6 +13,7 @@ from aggregator_service.observability.tracing import current_traceparent
 from aggregator_service.rounds.opening import open_if_affordable
 from aggregator_service.rounds.rounds import (
     ACCEPTED,
+    QUARANTINED,
     TAKEN,
     WINDOW_CLOSED,
     Cause,
@@ -123,10 +124,23 @@ def leave_out(
     for assignment in unreadable:
         move(session, assignment, AssignmentState.DISCARDED, "the stored update cannot be read", now)
     row.unreadable_since = None  # others of its updates have their time, too
+    _go_on_with_the_rest(session, run, row, "unreadable updates are left out", now)
+
+
+def take_out(
+    session: Session, run: RunRow, row: RoundRow, odd: Collection[tuple[AssignmentRow, str]], now: datetime
+) -> None:
+    """Take accepted updates that do not pass a screen, each with the reason, out of a round likewise."""
+    for assignment, finding in odd:
+        move(session, assignment, AssignmentState.DISCARDED, f"{QUARANTINED} {finding}", now)
+    _go_on_with_the_rest(session, run, row, "screens took updates out", now)
+
+
+def _go_on_with_the_rest(session: Session, run: RunRow, row: RoundRow, why: str, now: datetime) -> None:
     missing = _shortfall(session, row, run.settings)
     if missing is None:
         return
-    told = f"unreadable updates are left out; {missing}"
+    told = f"{why}; {missing}"
     if run.settings.mode == "buffered":
         _go_on_without(session, run, row, TAKEN, Cause(AbandonedFor.AGGREGATION, told), now)
     else:

@@ -33,6 +33,7 @@ TAKEN: Final = LIVE_ASSIGNMENT | ACCEPTED
 GOAL_MET: Final = "goal already met"
 WINDOW_CLOSED: Final = "report window closed"
 RUN_STOPPED: Final = "run stopped"
+QUARANTINED: Final = "quarantined:"  # how the reason begins where a screen took an update out
 
 # Made once: to make such a statement takes as long as the database does to answer it.
 _OPEN_ROUND: Final = select(RoundRow).where(

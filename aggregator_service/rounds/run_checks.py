@@ -36,6 +36,7 @@ def check_settings(settings: RunSettings, rule: Rule[Any]) -> None:
     _check_method(settings, adaptation)
     _check_cores(settings, adaptation)
     _check_precision(settings, adaptation)
+    _check_screens(settings, adaptation)
     _check_majority(settings)
     _check_owners(settings)
 
@@ -108,6 +109,32 @@ def _check_precision(settings: RunSettings, adaptation: Adaptation) -> None:
             f"upload_precision of a run of {settings.rule.name}, whose cores are sent as they are",
             got=precision,
             expected="float32",
+        )
+
+
+def _check_screens(settings: RunSettings, adaptation: Adaptation) -> None:
+    screens, most = settings.screens, most_updates(settings)
+    if screens is None:
+        return
+    if most < screens.minimum_cohort:
+        raise SettingsError(
+            "screens would never say anything: rounds of the run are too small",
+            got=f"up to {most} updates",
+            expected=f"minimum_cohort, {screens.minimum_cohort}, or more",
+        )
+    if screens.direction is None:
+        return
+    if most > screens.max_updates:
+        raise SettingsError(
+            "updates that a round of a run with the screen direction may have",
+            got=most,
+            expected=f"up to max_updates of screens, {screens.max_updates}",
+        )
+    if adaptation.private_lora_B:
+        raise SettingsError(
+            f"updates of {settings.rule.name} have no direction to compare, as lora_B stays on the devices",
+            got=f"direction {screens.direction:g}",
+            expected="direction null",
         )
 
 

@@ -17,7 +17,7 @@ class AbandonedFor(StrEnum):
 
     WINDOW = "window"  # the report window closed over too few updates
     STOP = "stop"  # an operator stopped the run
-    AGGREGATION = "aggregation"  # its updates could not be aggregated, or not be read back
+    AGGREGATION = "aggregation"  # its updates could not be aggregated, or read back, or pass screens
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from aggregator_service.aggregation.private_rule import PrivateRule
@@ -25,7 +24,7 @@ from aggregator_service.assignments.assignments import seed_of
 from aggregator_service.privacy.ledger import forget_noise, noise_key
 from aggregator_service.rounds.closing import give_up, go_on, leave_out
 from aggregator_service.rounds.evaluations import open_if_due
-from aggregator_service.rounds.rounds import ACCEPTED, GOAL_MET, abort_live, end, in_round
+from aggregator_service.rounds.rounds import GOAL_MET, abort_live, end
 from aggregator_service.service import Service
 from aggregator_service.storage.locks import lock_run_of_round
 from aggregator_service.storage.tables import (
@@ -35,7 +34,9 @@ from aggregator_service.storage.tables import (
     RoundRow,
     RunRow,
 )
+from aggregator_service.worker.accepted import accepted_of, are_same, ref_of
 from aggregator_service.worker.checkpoints import Checkpoints, inputs_of
+from aggregator_service.worker.screening import find, quarantine, unjudged_of
 from aggregator_service.worker.steps import step
 from aggregator_service.worker.stored_updates import StoredUpdates, UnreadableUpdate
 from hetlora.errors import HetloraError, UnavailableError
@@ -54,20 +55,28 @@ def commit_round(service: Service, round_id: str) -> None:
 
     The adapter's object is on disk before the transaction, which moves round, run, weights, remembered ranks
     and adapter version together. What devices were sent is made again where it is lost. An update that stays
-    lost or rotten for `LOOKED_FOR` is left out (`closing.leave_out`); updates that cannot be aggregated end
-    this attempt at the round; any other fault is raised and leaves the round as it is.
+    lost or rotten for `LOOKED_FOR` is left out (`closing.leave_out`), one that does not pass a screen goes
+    into quarantine: the round is done again with the rest. Updates that cannot be aggregated end this attempt
+    at the round; any other fault is raised and leaves the round as it is.
     """
     with service.database.read() as session:
         row = session.get_one(RoundRow, round_id)
         run = session.get_one(RunRow, row.run_id)
         version = session.get_one(AdapterVersionRow, row.base_version)
-        accepted = _accepted(session, round_id)
-        key = noise_key(session, row, [*map(_ref, accepted)])
+        accepted = accepted_of(session, round_id)
+        key = noise_key(session, row, [*map(ref_of, accepted)])
+        unjudged = unjudged_of(session, run.settings, round_id, accepted)
     with step(service, "read"):
         state = read_state(service, run, version)
     source = _source(service, run, round_id, accepted)
     pruned = _pruned(service, run, source, accepted)  # before the work: it may find something missing
     try:
+        with step(service, "screen"):
+            findings = find(run.settings, accepted, unjudged, source)
+            if findings:
+                done = quarantine(service, round_id, accepted, findings)
+                service.metrics.commits.labels("quarantined" if done else "overtaken").inc()
+                return
         with step(service, "aggregate"):
             result = _aggregated(service, run.settings, row, state, accepted, source, key)
         with step(service, "store"):
@@ -102,11 +111,11 @@ def _aggregated(
 ) -> Aggregate:
     """The rule's result on what the defence makes of the updates; updates left out weigh nothing."""
     # Of two, which a round may have that took over what another had left (ADR 0014), always the same.
-    trusted = sorted(_ref(own) for own in accepted if own.device_id == settings.defence.trusted_device)[:1]
-    defended = defend(settings.defence, [*map(_ref, accepted)], source.load, *trusted)
+    trusted = sorted(ref_of(own) for own in accepted if own.device_id == settings.defence.trusted_device)[:1]
+    defended = defend(settings.defence, [*map(ref_of, accepted)], source.load, *trusted)
     rule = opened(settings, state, sum(ref.rank for ref in defended.refs), key)
     # A defence treats an update by what all of them are.
-    cohort = [] if settings.defence == Defence() else [*sorted(map(_ref, accepted)), *trusted]
+    cohort = [] if settings.defence == Defence() else [*sorted(map(ref_of, accepted)), *trusted]
     checkpoints = Checkpoints(service, row.id, inputs_of(settings, row.base_version, cohort))
     result = service.engine.aggregate(rule, defended.refs, defended.source(source), checkpoints)
     screened = defended.figures(settings.max_rank) if settings.defence != Defence() else {}
@@ -119,19 +128,20 @@ def _source(service: Service, run: RunRow, round_id: str, accepted: Sequence[Ass
         RULES[type(run.settings.rule)] if run.settings.privacy is None else PrivateRule
     )
     defended = run.settings.defence != Defence()
-    # What a defence looks at has to be finite before the rule adds it up.
-    finite = "read" if defended else rule.finite
+    screened = run.settings.screens is not None
+    # What a defence or a screen looks at has to be finite before the rule adds it up.
+    finite = "read" if defended or screened else rule.finite
     reader = UpdateReader(read_spec(service, run.bundle), finite)
     adaptations = {
         ref.plan_key: assignment.adaptation or PLAIN
-        for ref, assignment in zip(map(_ref, accepted), accepted, strict=True)
+        for ref, assignment in zip(map(ref_of, accepted), accepted, strict=True)
     }
     elsewhere = {
         str(own.update_sha256): service.updates(own.offered_in)
         for own in accepted
         if own.offered_in != round_id
     }
-    compared = defended or rule.compares
+    compared = defended or screened or rule.compares
     return StoredUpdates(service.updates(round_id), service.objects, reader, adaptations, compared, elsewhere)
 
 
@@ -165,12 +175,12 @@ def _commit(
     with service.database.write() as session:
         run = lock_run_of_round(session, round_id)
         row = session.get_one(RoundRow, round_id)
-        accepted = _accepted(session, round_id)
+        accepted = accepted_of(session, round_id)
         # Meanwhile the run was stopped, or another process committed the round, or left updates out of it.
-        if row.state is not RoundState.AGGREGATING or not _same(accepted, aggregated):
+        if row.state is not RoundState.AGGREGATING or not are_same(accepted, aggregated):
             return False
         for assignment in accepted:
-            assignment.aggregation_weight = weights[_ref(assignment)]
+            assignment.aggregation_weight = weights[ref_of(assignment)]
             if assignment.id in pruned:
                 _remember_rank(session, run, assignment)
         abort_live(session, row, GOAL_MET, now)
@@ -181,30 +191,6 @@ def _commit(
         open_if_due(session, run, now)
     log.info("run=%s round_index=%d committed updates=%d", run.id, row.round_index, len(accepted))
     return True
-
-
-def _ref(assignment: AssignmentRow) -> UpdateRef:
-    """What of an update counts: equal updates give equal bits, whoever sent them and when."""
-    assert assignment.report is not None
-    return UpdateRef(
-        str(assignment.update_sha256),
-        assignment.report.example_count,
-        str(assignment.adapter_sha256),
-        assignment.rank or 0,
-        (assignment.adaptation or PLAIN).ranks or (),
-        assignment.staleness or 0,
-    )
-
-
-def _same(accepted: Sequence[AssignmentRow], aggregated: Sequence[AssignmentRow]) -> bool:
-    return {(own.id, own.update_sha256) for own in accepted} == {
-        (own.id, own.update_sha256) for own in aggregated
-    }
-
-
-def _accepted(session: Session, round_id: str) -> list[AssignmentRow]:
-    query = select(AssignmentRow).where(*in_round(round_id, ACCEPTED))
-    return list(session.scalars(query))
 
 
 def _remember_rank(session: Session, run: RunRow, assignment: AssignmentRow) -> None:
@@ -228,7 +214,7 @@ def _leave_out(service: Service, round_id: str, update_id: str) -> None:
         run = lock_run_of_round(session, round_id)
         row = session.get_one(RoundRow, round_id)
         if row.state is RoundState.AGGREGATING:
-            accepted = _accepted(session, round_id)
+            accepted = accepted_of(session, round_id)
             unreadable = [assignment for assignment in accepted if assignment.update_sha256 == update_id]
             leave_out(session, run, row, unreadable, service.clock())
     service.wake.set()  # to aggregate what is left

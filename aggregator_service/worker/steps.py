@@ -10,7 +10,7 @@ from aggregator_service.observability.log_context import work
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import RoundRow
 
-Step = Literal["read", "aggregate", "store", "write"]
+Step = Literal["read", "screen", "aggregate", "store", "write"]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from aggregator_service.artifacts.old_handouts import drop_handouts
 from aggregator_service.assignments.uploads import sweep_uploads
 from aggregator_service.devices.request_limits import CLOCKS_APART
 from aggregator_service.operators.audit import drop_old_entries
+from aggregator_service.screens.quarantine import sweep_quarantine
 from aggregator_service.service import Service
 from aggregator_service.storage.locks import lock_run_of_round
 from aggregator_service.storage.operator_tables import RepeatRow
@@ -36,6 +37,7 @@ def sweep(service: Service) -> None:
         partial(drop_old_entries, service, now),
         partial(sweep_uploads, service, now),
         partial(_drop_updates, service, now),
+        partial(sweep_quarantine, service, now),
         partial(drop_handouts, service),
         partial(drop_orphans, service),
         partial(service.store.drop_abandoned, service.settings.keep_orphans_seconds),

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from aggregator_service.observability.log_context import work
 from aggregator_service.rounds import closing, evaluations
+from aggregator_service.screens.suspensions import judge_devices
 from aggregator_service.service import Service
 from aggregator_service.storage.locks import lock_run_if_free
 from aggregator_service.storage.passing import log_fault
@@ -69,7 +70,9 @@ class Worker:
 
 
 def tick(service: Service) -> None:
-    """Expire leases, close windows, commit every round that waits and that no other worker holds."""
+    """Expire leases, close windows, commit every round that waits and that no other worker holds, and suspend
+    devices that their population's rule is against.
+    """
     _settle_due(service)
     tried: set[str] = set()
     while (round_id := claim(service, tried)) is not None:
@@ -81,6 +84,7 @@ def tick(service: Service) -> None:
             except Exception as error:  # such as a full disk: the round stays for the next tick, others go on
                 service.metrics.commits.labels("failed").inc()
                 log_fault(log, error, "round=%s commit=failed", round_id)
+    judge_devices(service)
 
 
 def _settle_due(service: Service) -> None:

@@ -29,6 +29,8 @@ from hetlora.cli import (
     population,
     privacy,
     probe,
+    quarantine,
+    reputation,
     run,
     serve,
     tls,
@@ -62,6 +64,9 @@ app.add_typer(device.app, name="device")
 device.app.command("preauthorize")(admission.preauthorize)
 device.app.command("decide")(admission.decide)
 device.app.command("rotate-key")(admission.rotate_key)
+device.app.command("reputation")(reputation.reputation)
+population.app.command("suspend-after")(reputation.suspend_after)
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(adapter.app, name="adapter")
 adapter.app.command("export")(adapter_export.export_adapter)
 adapter.app.command("show")(adapter_show.show)

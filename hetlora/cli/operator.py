@@ -39,6 +39,15 @@ from hetlora.messages.management import (
 )
 from hetlora.messages.operators import AuditEntry, KeyCreate, KeyCreated, KeyStatus, OperatorRole
 from hetlora.messages.privacy import PrivacyBudget, PrivacyStatus
+from hetlora.messages.quarantine import (
+    QuarantineDecision,
+    QuarantinedUpdate,
+    QuarantineVerb,
+    Reputation,
+    SuspensionRule,
+    SuspensionSetting,
+)
+from hetlora.states import QuarantineState
 
 UrlOption = Annotated[
     str,
@@ -173,6 +182,40 @@ class Operator:
         return self._http.pages(
             "/devices", DeviceDetails, {} if population is None else {"population": population}
         )
+
+    def reputation(self, device_id: str) -> Reputation:
+        """What a device's assignments came to."""
+        return self._http.get(f"/devices/{_segment(device_id)}/reputation", Reputation)
+
+    def suspend_after(self, population: str, rule: SuspensionRule | None) -> PopulationStatus:
+        """Say when devices of a population are suspended by themselves; None: never."""
+        path = f"/populations/{_segment(population)}:suspend-after"
+        return self._http.post(path, SuspensionSetting(rule=rule), PopulationStatus)
+
+    def quarantine(
+        self,
+        *,
+        run_id: str | None = None,
+        device_id: str | None = None,
+        state: QuarantineState | None = None,
+    ) -> Iterator[QuarantinedUpdate]:
+        """Quarantined updates, newest first."""
+        asked = {"run_id": run_id, "device_id": device_id, "state": state}
+        given = {name: str(value) for name, value in asked.items() if value is not None}
+        return self._http.pages("/quarantine", QuarantinedUpdate, given)
+
+    def quarantined(self, assignment_id: str) -> QuarantinedUpdate:
+        """One of them."""
+        return self._http.get(f"/quarantine/{_segment(assignment_id)}", QuarantinedUpdate)
+
+    def quarantined_bytes(self, assignment_id: str) -> bytes:
+        """A quarantined update as its device sent it."""
+        return self._http.content(f"/quarantine/{_segment(assignment_id)}/content")
+
+    def decide_quarantined(self, assignment_id: str, verb: QuarantineVerb, reason: str) -> QuarantinedUpdate:
+        """Release or confirm one."""
+        path = f"/quarantine/{_segment(assignment_id)}:{verb}"
+        return self._http.post(path, QuarantineDecision(reason=reason), QuarantinedUpdate)
 
     def create_key(self, name: str, role: OperatorRole) -> KeyCreated:
         """Create a key for an operator; its token is in the answer and nowhere else."""

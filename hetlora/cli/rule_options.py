@@ -13,6 +13,7 @@ from hetlora.errors import SettingsError, faults_in_words
 from hetlora.messages.common import Message
 from hetlora.messages.defence import METHODS, Defence
 from hetlora.messages.rules import AnyRule
+from hetlora.messages.screens import Screens
 from hetlora.messages.server_optimizer import ServerAdaptive, ServerMomentum, ServerOptimizer
 
 Kinds = Mapping[str, type[Message]]
@@ -94,6 +95,28 @@ def defence_of(name: str, clip: bool, options: Sequence[str]) -> Defence:
             "--defence fltrust needs the device that it trusts", expected="--defence-option trusted_device=ID"
         )
     return cast(Defence, _chosen(_DEFENCE, name, [*options, "clip=true"] if clip else options))
+
+
+def screens_of(wanted: bool, options: Sequence[str]) -> Screens | None:
+    """The screens that `--screens` and `--screen-option` ask for.
+
+    Raises:
+        SettingsError: options without screens, one that these do not have, or a value that does not fit.
+    """
+    if not wanted:
+        if options:
+            raise SettingsError("--screen-option without --screens", got=options[0])
+        return None
+    values = dict(key_and_value(option, "--screen-option") for option in options)
+    unknown = sorted(values.keys() - Screens.model_fields.keys())
+    if unknown:
+        raise SettingsError(
+            "--screens has no option of this name", got=unknown[0], expected=", ".join(Screens.model_fields)
+        )
+    try:
+        return Screens.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("--screens does not take this", got=faults_in_words(error.errors())) from error
 
 
 def _chosen(choice: _Choice, name: str, options: Sequence[str]) -> Message:

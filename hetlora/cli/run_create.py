@@ -19,6 +19,7 @@ from hetlora.cli.rule_options import (
     RULES,
     defence_of,
     rule_of,
+    screens_of,
     server_optimizer_of,
 )
 from hetlora.cli.step_options import StepOptionsOption, step_options_of
@@ -157,6 +158,21 @@ def create(
         ),
     ] = None,
     privacy_option: PrivacyOption = None,
+    screens: Annotated[
+        bool,
+        typer.Option(
+            "--screens",
+            help="Take updates out of a round that stand apart from all others by length, direction or loss; "
+            "`hetlora quarantine` has them.",
+        ),
+    ] = False,
+    screen_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A constant of the screens as key=value, again for each: norm, direction, loss (deviations "
+            "from the median, or null for none), spared_cosine, minimum_cohort, max_updates."
+        ),
+    ] = None,
     evaluate_every: Annotated[
         int | None,
         typer.Option(
@@ -190,6 +206,7 @@ def create(
         "rule": rule_of(rule, rule_option or []),
         "server_optimizer": server_optimizer_of(server_optimizer, optimizer_option or []),
         "defence": defence_of(defence, clip, defence_option or []),
+        "screens": screens_of(screens, screen_option or []),
     }
     evaluation = _evaluation(
         evaluate_every, evaluation_devices, evaluation_window_seconds, goal_count=goal_count

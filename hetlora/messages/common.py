@@ -94,6 +94,11 @@ def is_empty(listed: tuple[object, ...]) -> bool:
     return not listed
 
 
+def is_unset(value: object) -> bool:
+    """Whether a field of a message was not given, and is left out."""
+    return value is None
+
+
 class ObjectRef(Message):
     """Bytes by what they must be: an object of `/device/v1/objects/{sha256}`, or a file of a bundle."""
 

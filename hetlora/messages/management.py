@@ -19,6 +19,7 @@ from hetlora.messages.common import (
     PositiveCount,
     Timestamp,
     is_empty,
+    is_unset,
 )
 from hetlora.messages.conditions import ANY_TIME, Conditions
 from hetlora.messages.defence import Defence
@@ -26,7 +27,9 @@ from hetlora.messages.device import MAX_VARIANTS, CapabilityReport, DeviceId, Pu
 from hetlora.messages.evaluation import EvaluationSettings, EvaluationStatus
 from hetlora.messages.only_with import OnlyWith, check_all_used
 from hetlora.messages.privacy import PrivacySettings, PrivacySpent
+from hetlora.messages.quarantine import SuspensionRule
 from hetlora.messages.rules import HetLoraRule, RuleSettings
+from hetlora.messages.screens import Screens
 from hetlora.messages.server_optimizer import ServerOptimizer
 from hetlora.states import (
     AdapterVersionState,
@@ -71,6 +74,8 @@ class PopulationStatus(Message):
     token_expires_at: Timestamp | None
     devices: Integer
     created_at: Timestamp
+    # Of devices with quarantined updates; none: no device is ever suspended by itself.
+    suspension: SuspensionRule | None = Field(default=None, exclude_if=is_unset)
 
 
 class BundlePublish(Message):
@@ -119,6 +124,11 @@ class RunSettings(Message):
     defence: Defence = Defence()
     privacy: PrivacySettings | None = Field(
         default=None, description="clipping and noise, which the population's privacy budget pays for"
+    )
+    screens: Screens | None = Field(
+        default=None,
+        exclude_if=is_unset,
+        description="which accepted updates are taken out of a round, and kept apart for an operator",
     )
     evaluation: EvaluationSettings | None = Field(
         default=None, description="when adapter versions are evaluated on examples that devices hold out"
@@ -303,7 +313,14 @@ class AdapterVersionStatus(Message):
 
 
 Subject = Literal[
-    "device", "assignment", "round", "run", "adapter_version", "evaluation", "evaluation_assignment"
+    "device",
+    "assignment",
+    "round",
+    "run",
+    "adapter_version",
+    "evaluation",
+    "evaluation_assignment",
+    "quarantine",
 ]
 
 

@@ -35,7 +35,7 @@ EXPORT_STEPS = tuple(
 )
 SERVICE_FOLDERS = (
     *("observability", "storage", "operators", "pace", "artifacts"),
-    *("rounds", "registry", "devices", "assignments", "worker", "api"),
+    *("privacy", "rounds", "registry", "devices", "assignments", "screens", "worker", "api"),
 )
 # Folders of the SDK and modules that stand between them, lowest first; below all of them lie others.
 EDGE_FOLDERS = (

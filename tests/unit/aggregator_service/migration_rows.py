@@ -274,6 +274,21 @@ ROWS: Final = {
         ),
     ),
     "0018": (_set("runs", "run-1", name="intents-12", request_sha256="d" * 64, cloned_from="run-2"),),
+    "0019": (
+        _into(
+            "quarantines",
+            "id, run_id, device_id, state, sha256, size_bytes, dropped, judged",
+            ("assignment-2", "run-1", "device-1", "held", sha256_of(stored.UPDATE), 2**33, False, False),
+            ("assignment-5", "run-2", "device-2", "released", sha256_of(stored.UPDATE), 9, True, True),
+            reason="screen norm",
+            quarantined_at=MADE_AT,
+            screen="norm",
+            finding="norm 40, the cohort's median 1.414, at most 30.86",
+            figures={"value": 40.0, "median": 1.414, "limit": 30.86},
+        ),
+        _into("screen_passes", "assignment_id", ("assignment-3",)),
+        _into("suspension_rules", "population, quarantines, within_updates", ("keyboard", 3, 20)),
+    ),
 }
 
 

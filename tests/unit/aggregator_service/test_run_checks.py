@@ -112,3 +112,17 @@ def test_cores_in_fewer_bytes_are_refused(operator: Operator, precision: str) ->
 def test_constants_that_do_not_fit_the_rank_of_the_run_are_refused(operator: Operator) -> None:
     assert refused(operator, rule={"name": "raflora", "levels": [1, 8]})["expected"] == "up to 4"
     assert refused(operator, rule={"name": "residual_exact", "state_rank": 3})["expected"] == "4 or more"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "got"),
+    [
+        ({"goal_count": 4, "screens": {}}, "up to 4 updates"),
+        ({"goal_count": 11, "screens": {"max_updates": 10}}, 11),
+        ({"rule": "fedsa", "screens": {"direction": 3}}, "direction 3"),
+    ],
+)
+def test_screens_that_could_never_judge_are_refused(
+    operator: Operator, chosen: dict[str, Any], got: object
+) -> None:
+    assert refused(operator, **chosen)["got"] == str(got)

@@ -12,6 +12,7 @@ from hetlora.states import (
     DeviceState,
     EvaluationAssignmentState,
     EvaluationState,
+    QuarantineState,
     RoundState,
     RunState,
     is_final,
@@ -26,6 +27,7 @@ MACHINES = [
     AdapterVersionState,
     EvaluationState,
     EvaluationAssignmentState,
+    QuarantineState,
 ]
 # The main lines of the architecture's section 7, written out by hand.
 PATHS = {
@@ -63,6 +65,7 @@ PATHS = {
         "canary rolled_back",
     ],
     EvaluationState: ["open closed"],
+    QuarantineState: ["held confirmed released", "held released"],
     EvaluationAssignmentState: [
         "offered started accepted",
         *(f"{state} {end}" for state in ("offered", "started") for end in ("failed", "expired", "aborted")),
@@ -77,6 +80,7 @@ FINAL = {
     RunState: {"completed", "failed", "stopped"},
     AdapterVersionState: {"superseded", "rolled_back"},
     EvaluationState: {"closed"},
+    QuarantineState: {"released"},
     EvaluationAssignmentState: {"accepted", "failed", "expired", "aborted"},
 }
 
