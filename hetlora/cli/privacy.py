@@ -10,7 +10,7 @@ from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
 from hetlora.cli.trust import CaFileOption
-from hetlora.messages.privacy import PrivacyBudget, PrivacyStatus
+from hetlora.messages.privacy import LEAST_DELTA, LEAST_NOISE, PrivacyBudget, PrivacyStatus
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,7 +26,10 @@ def set_budget(
     population: PopulationArgument,
     epsilon: Annotated[float, typer.Option(min=0, help="What all rounds together may spend.")],
     delta: Annotated[
-        float, typer.Option(min=0, help="At this delta: well below one over the number of devices.")
+        float,
+        typer.Option(
+            min=LEAST_DELTA, max=0.1, help="At this delta: well below one over the number of devices."
+        ),
     ] = 1e-6,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
@@ -70,8 +73,8 @@ def _tell(status: PrivacyStatus, as_json: bool) -> None:
 @app.command()
 def plan(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that are to commit.")],
-    noise_multiplier: Annotated[float, typer.Option(min=0.01, help="sigma of each of them.")],
-    delta: Annotated[float, typer.Option(min=1e-300, max=0.1)] = 1e-6,
+    noise_multiplier: Annotated[float, typer.Option(min=LEAST_NOISE, help="sigma of each of them.")],
+    delta: Annotated[float, typer.Option(min=LEAST_DELTA, max=0.1)] = 1e-6,
     as_json: JsonFlag = False,
 ) -> None:
     """Tell what so many rounds of so much noise would spend, without a service.

@@ -12,12 +12,12 @@ from cohorts import RANK, cohort, digest, initial, merged, products, random_adap
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator_service.aggregation.noise import BLOCK, gaussian_noise
+from aggregator_service.aggregation.noise import BLOCK, FARTHEST, gaussian_noise, pair_length
 from aggregator_service.aggregation.private_rule import PRIVATE_RULES, PrivateRule, PrivateSum
 from aggregator_service.aggregation.rule import Update
 from aggregator_service.aggregation.rules import first_state, open_rule
 from aggregator_service.aggregation.stacks import stacked
-from hetlora.messages.privacy import PrivacySettings
+from hetlora.messages.privacy import LEAST_DELTA, LEAST_NOISE, PrivacySettings
 from hetlora.messages.rules import AnyRule, HetLoraRule, ZeroPadRule
 
 KEY = b"a key of the round"
@@ -165,3 +165,18 @@ def test_noise_begins_alike_however_much_is_asked_for() -> None:
     assert gaussian_noise(KEY, 0).size == 0
     assert gaussian_noise(KEY, 7)[0] != gaussian_noise(b"other", 7)[0]
     assert np.isfinite(gaussian_noise(KEY, 101)).all()
+
+
+def test_length_of_a_pair_is_that_of_all_its_bits() -> None:
+    # u = 2^-128, 2^-64 + 2^-128, 1/2, and 1, of which the logarithms are by hand.
+    high = np.array([0, 1, 1 << 63, (1 << 64) - 1], np.uint64)
+    low = np.array([0, 0, 0, (1 << 64) - 1], np.uint64)
+    expected = [FARTHEST, math.sqrt(2 * 64 * math.log(2)), math.sqrt(2 * math.log(2)), 0.0]
+    np.testing.assert_allclose(pair_length(high, low), expected, rtol=1e-15)
+    assert pytest.approx(13.32, abs=0.01) == FARTHEST
+
+
+def test_no_sum_tells_for_certain_that_noise_does_not_reach_it() -> None:
+    # A device moves a sum by 1 / sigma deviations at most. Of the sums with it, what share lies where those
+    # without it never do? A pair's length is Rayleigh's: P(length > x) = exp(-x^2 / 2).
+    assert math.exp(-((FARTHEST - 1 / LEAST_NOISE) ** 2) / 2) < LEAST_DELTA / 1000
