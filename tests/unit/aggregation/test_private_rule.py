@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator_service.aggregation.noise import BLOCK, FARTHEST, gaussian_noise, pair_length
-from aggregator_service.aggregation.private_rule import PRIVATE_RULES, PrivateRule, PrivateSum
+from aggregator_service.aggregation.private_rule import PRIVATE_RULES, TOLD, PrivateRule, PrivateSum
 from aggregator_service.aggregation.rule import Update
 from aggregator_service.aggregation.rules import first_state, open_rule
 from aggregator_service.aggregation.stacks import stacked
@@ -32,10 +32,11 @@ def private(rule: AnyRule, privacy: PrivacySettings, key: bytes = KEY, seed: int
 
 
 def joint_vector(rule: PrivateRule, updates: Sequence[Update]) -> np.ndarray:
-    """The numbers that noise is added to: of the factors, and the weight times its scale."""
+    """The numbers that noise is added to: of factors, of the weight, and of how many were clipped."""
     total: PrivateSum = rule.init()
     rule.accumulate(total, updates)
-    return np.append(total.changes.values.values, total.changes.weight * rule.privacy.weight_length)
+    weight = total.changes.weight * rule.privacy.weight_length
+    return np.append(total.changes.values.values, [weight, TOLD * rule.privacy.clip_norm * total.clipped])
 
 
 @pytest.mark.parametrize("rule", PRIVATE_RULES)
@@ -64,16 +65,44 @@ def test_device_that_claims_many_examples_and_a_huge_change_moves_the_sum_by_the
 
 
 def test_sum_within_the_clip_is_not_changed_by_it() -> None:
-    # One update of weight 1 that moved one number by 0.3, and c = 0.4: its vector is 0.5 long.
+    # One update of weight 1 that moved one number by 0.3, and c = 0.4: its vector is 0.5 long, within 0.97 C.
     opened = private(
-        ZeroPadRule(weights="uniform"), PrivacySettings(clip_norm=0.5, noise_multiplier=1, weight_scale=0.4)
+        ZeroPadRule(weights="uniform"), PrivacySettings(clip_norm=0.52, noise_multiplier=1, weight_scale=0.4)
     )
     received = opened.distribute(RANK).received
     values = received.values.copy()
     values[0] += 0.3
     vector = joint_vector(opened, [Update(received.with_values(values), 7, received)])
     assert vector[0] == pytest.approx(0.3, abs=1e-6)
-    assert vector[-1] == pytest.approx(0.4, abs=1e-6)
+    assert vector[-2] == pytest.approx(0.4, abs=1e-6)
+    assert vector[-1] == 0
+
+
+def test_share_of_clipped_updates_has_noise_as_all_else_that_is_released() -> None:
+    # 30 of 40 devices claim far more than C; the count of them has noise of 0.5 / (1/4) = 2.
+    privacy = PrivacySettings(clip_norm=1, noise_multiplier=0.5, weight_scale=0.1)
+    shares = []
+    for number in range(50):
+        opened = private(ZeroPadRule(weights="uniform"), privacy, key=bytes([number]))
+        received = opened.distribute(RANK).received
+        moved = Update(received.with_values(received.values + 9), 1, received)
+        idle = Update(received, 1, received)
+        shares.append(merged(opened, [moved] * 30 + [idle] * 10).state.figures["clipped_share"])
+    assert len(set(shares)) == 50
+    assert np.mean(shares) == pytest.approx(30 / 40, abs=4 * 2 / 40 / math.sqrt(50))
+    assert np.std(shares) == pytest.approx(2 / 40, rel=0.4)
+
+
+@pytest.mark.parametrize("rule", PRIVATE_RULES)
+@pytest.mark.parametrize("number", [np.finfo(np.float32).max, 1e30, 1e-38, 1e-45])
+def test_update_of_the_largest_or_smallest_numbers_there_are_moves_the_sum_by_no_more_than_the_clip(
+    rule: type[AnyRule], number: float
+) -> None:
+    opened = private(rule(), PrivacySettings(clip_norm=1, noise_multiplier=1))
+    (update,) = cohort(opened, [RANK], 1)
+    values = np.full_like(update.adapter.values, number)
+    update = replace(update, adapter=update.adapter.with_values(values), example_count=10**9)
+    assert np.linalg.norm(joint_vector(opened, [update])) <= 1 + 1e-9
 
 
 def test_without_a_clip_and_noise_to_speak_of_one_device_gets_its_own_adapter_back() -> None:
@@ -112,7 +141,8 @@ def test_noise_on_the_step_is_sigma_times_the_clip_over_the_noisy_weight() -> No
     assert noise.std() == pytest.approx(1.5 * 2 / 400, rel=0.1)
     assert abs(noise.mean()) < 4 * noise.std() / math.sqrt(noise.size)
     assert result.figures["noise_in_step"] == pytest.approx(1.5 * 2 / 400, rel=0.05)
-    assert result.figures["clipped_share"] == 0
+    # Of a count with noise of 1.5 / (1/4) = 6 devices, none of which was clipped.
+    assert result.figures["clipped_share"] <= 4 * 6 / 400
 
 
 def test_same_key_gives_the_same_bits_and_another_key_others() -> None:
