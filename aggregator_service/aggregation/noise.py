@@ -43,7 +43,8 @@ def gaussian_noise(key: bytes, count: int) -> Floats:
 def pair_length(high: Words, low: Words) -> Floats:
     """The length sqrt(-2 ln u) of a pair, for u in (0, 1] of 128 bits: the upper 64, and the lower."""
     u = np.ldexp(high.astype(np.float64), -64) + np.ldexp(low.astype(np.float64) + 1.0, -128)
-    return np.sqrt(-2.0 * np.log(np.minimum(u, 1.0)))
+    length: Floats = np.sqrt(-2.0 * np.log(np.minimum(u, 1.0)))
+    return length
 
 
 def _words(key: bytes, block: int, pairs: int) -> Words:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from cohorts import RANK, cohort, digest, initial, merged, products, random_adapter
+from engine_rounds import bits, stored_round
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keeping import Keeping
 
+from aggregator_service.aggregation.engines.local import LocalEngine
 from aggregator_service.aggregation.noise import BLOCK, FARTHEST, gaussian_noise, pair_length
 from aggregator_service.aggregation.private_rule import PRIVATE_RULES, TOLD, PrivateRule, PrivateSum
 from aggregator_service.aggregation.rule import Update
 from aggregator_service.aggregation.rules import first_state, open_rule
+from aggregator_service.aggregation.rules.base import RoundRule
 from aggregator_service.aggregation.stacks import stacked
+from aggregator_service.aggregation.tree import LEAF_SIZE
 from hetlora.messages.privacy import LEAST_DELTA, LEAST_NOISE, PrivacySettings
 from hetlora.messages.rules import AnyRule, HetLoraRule, ZeroPadRule
 
@@ -210,3 +216,16 @@ def test_no_sum_tells_for_certain_that_noise_does_not_reach_it() -> None:
     # A device moves a sum by 1 / sigma deviations at most. Of the sums with it, what share lies where those
     # without it never do? A pair's length is Rayleigh's: P(length > x) = exp(-x^2 / 2).
     assert math.exp(-((FARTHEST - 1 / LEAST_NOISE) ** 2) / 2) < LEAST_DELTA / 1000
+
+
+@pytest.mark.parametrize("rule", PRIVATE_RULES)
+def test_sum_goes_on_from_any_leaf_to_the_same_bits(rule: type[AnyRule], tmp_path: Path) -> None:
+    plain, refs, source = stored_round(tmp_path, rule(), 2 * LEAF_SIZE + 40)
+    assert isinstance(plain, RoundRule)
+    opened = PrivateRule.around(plain, PrivacySettings(clip_norm=1, noise_multiplier=1), KEY)
+    progress = Keeping()
+    expected = bits(LocalEngine().aggregate(opened, refs, source, progress))
+    assert list(progress.kept) == [1, 2, 3]
+    for reached in progress.kept:
+        again = Keeping(reached, dict(progress.kept))
+        assert bits(LocalEngine().aggregate(opened, refs, source, again)) == expected
