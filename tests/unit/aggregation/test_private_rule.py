@@ -17,6 +17,7 @@ from keeping import Keeping
 
 from aggregator_service.aggregation.engines.local import LocalEngine
 from aggregator_service.aggregation.noise import BLOCK, FARTHEST, gaussian_noise, pair_length
+from aggregator_service.aggregation.optimizers import with_optimizer
 from aggregator_service.aggregation.private_rule import PRIVATE_RULES, TOLD, PrivateRule, PrivateSum
 from aggregator_service.aggregation.rule import Update
 from aggregator_service.aggregation.rules import first_state, open_rule
@@ -25,6 +26,7 @@ from aggregator_service.aggregation.stacks import stacked
 from aggregator_service.aggregation.tree import LEAF_SIZE
 from hetlora.messages.privacy import LEAST_DELTA, LEAST_NOISE, PrivacySettings
 from hetlora.messages.rules import AnyRule, HetLoraRule, ZeroPadRule
+from hetlora.messages.server_optimizer import ServerMomentum
 
 KEY = b"a key of the round"
 # So little noise that arithmetic can be looked at through it, and a clip that nothing reaches.
@@ -164,6 +166,15 @@ def test_order_of_arrival_changes_no_bit() -> None:
     updates = cohort(opened, [1, 2, 3, RANK], 1)
     forwards, backwards = merged(opened, updates), merged(opened, updates[::-1])
     assert digest(forwards.state.adapter) == digest(backwards.state.adapter)
+
+
+def test_server_optimizer_steps_by_what_is_released_alone() -> None:
+    # FedAvgM of learning rate 1 and no momentum is the rule itself, noise and all.
+    opened = private(HetLoraRule(), PrivacySettings(clip_norm=1, noise_multiplier=1))
+    updates = cohort(opened, [1, 2, 3, RANK], 1)
+    stepped = with_optimizer(opened, ServerMomentum(learning_rate=1.0, momentum=0.0))
+    alone, after = merged(opened, updates).state, merged(stepped, updates).state
+    np.testing.assert_allclose(after.adapter.values, alone.adapter.values, atol=1e-6)
 
 
 def test_round_is_not_finished_without_a_key() -> None:

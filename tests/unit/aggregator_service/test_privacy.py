@@ -128,6 +128,22 @@ def test_what_has_no_proof_is_refused(operator: Operator, asked: dict[str, Any],
     assert answer.json()["detail"].startswith(told)
 
 
+# With these the proof of docs/privacy.md holds: none lets one device's update decide about another's.
+PROVEN = {
+    *("rounds", "goal_count", "over_selection", "minimum_share", "report_window_seconds", "lease_seconds"),
+    *("max_staleness", "server_optimizer", "privacy", "evaluation", "conditions", "min_rank", "max_rank"),
+    *("seed", "training", "variants"),
+}
+# Settings of which some values break it, and are refused.
+SOME_REFUSED = {"mode", "rule", "defence"}
+
+
+def test_every_setting_of_a_run_keeps_the_proof_or_is_refused() -> None:
+    # A new setting has to be looked at: one that picks updates by what others are (a screen, a defence) is to
+    # be refused in `check_privacy` before it is named here.
+    assert set(RunSettings.model_fields) == PROVEN | SOME_REFUSED
+
+
 @pytest.mark.usefixtures("enrolment_token")
 def test_noise_and_budget_need_each_other(operator: Operator) -> None:
     digest = operator.publish()
