@@ -1,12 +1,14 @@
 """Central differential privacy around a rule of one weighted sum (docs/privacy.md has the proof).
 
-    v_k = w_k (x_k - x, c),   v_k <- v_k min(1, C / ||v_k||)        of each update
-    (S, c W) = sum_k v_k + N(0, (sigma C)^2) for each number        the one thing that is released
+    v_k = w_k (x_k - x, c),   v_k <- v_k min(1, L / ||v_k||)        of each update; L^2 = C^2 - (C / 4)^2
+    t_k = C / 4 if that made it shorter, else 0
+    (S, c W, T) = sum_k (v_k, t_k) + N(0, (sigma C)^2) for each     the one thing that is released
     x <- x + S / max(W, sigma C / c)                                post-processing
 
 with x_k - x what device k changed in the factors that it sends, w_k the rule's own weight for its update, and
 c the setting `weight_scale`. Weights that follow from data, such as HetLoRA's norms, are within the clip, as
-they are numbers of the vector that is clipped: leaving a device out moves (S, c W) by C at most.
+they are numbers of the vector that is clipped: leaving a device out moves (S, c W, T) by C at most.
+T tells how many updates were clipped: a version's figures go wherever its adapter goes. It costs 3 % of C.
 
 The change is averaged, not the factors: a rank that few hold stays, where zero-padding would shrink it.
 W may come out small or negative by chance; below the noise's own size the step is held to that size.
@@ -35,6 +37,9 @@ from hetlora.sent_parts import LORA_A, LORA_B, sent_places
 
 # Those whose result is one quotient of weighted sums, over factors that all devices mean the same by.
 PRIVATE_RULES: Final = (HetLoraRule, ZeroPadRule, FfaRule, RoLoraRule)
+
+TOLD: Final = 1 / 4  # of C: what tells that an update was clipped
+KEPT: Final = math.sqrt(1 - TOLD**2)  # of C: what is left for the update itself
 
 
 @dataclass(slots=True)
@@ -73,7 +78,7 @@ class PrivateRule(RoundRule[Any]):
         shares = []
         for update, weight in zip(leaf, self._weights(leaf), strict=True):
             length = weight * math.hypot(change_norm(update), self.privacy.weight_length)
-            share = min(1.0, self.privacy.clip_norm / length) if length > 0 else 1.0
+            share = min(1.0, KEPT * self.privacy.clip_norm / length) if length > 0 else 1.0
             partial.changes.add(update, share * weight)
             partial.clipped += share < 1
             partial.count += 1
@@ -102,10 +107,12 @@ class PrivateRule(RoundRule[Any]):
         assert self.noise_key, "a private sum is never released as it is"
         deviation = self.privacy.noise_multiplier * self.privacy.clip_norm
         scale = self.privacy.weight_length
-        noise = deviation * gaussian_noise(self.noise_key, total.changes.values.values.size + 1)
-        weight = max(total.changes.weight + float(noise[-1]) / scale, deviation / scale)
-        step = total.changes.values.with_values((total.changes.values.values + noise[:-1]) / weight)
-        figures = {"clipped_share": total.clipped / total.count, "noise_in_step": deviation / weight}
+        noise = deviation * gaussian_noise(self.noise_key, total.changes.values.values.size + 2)
+        weight = max(total.changes.weight + float(noise[-2]) / scale, deviation / scale)
+        step = total.changes.values.with_values((total.changes.values.values + noise[:-2]) / weight)
+        clipped = total.clipped + float(noise[-1]) / (TOLD * self.privacy.clip_norm)
+        clipped_share = min(max(clipped / total.count, 0.0), 1.0)
+        figures = {"clipped_share": clipped_share, "noise_in_step": deviation / weight}
         return replace(self.next_state(self._stepped(step)), figures=figures)
 
     def _stepped(self, step: StackedAdapter) -> StackedAdapter:

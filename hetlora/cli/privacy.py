@@ -10,7 +10,16 @@ from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
 from hetlora.cli.trust import CaFileOption
-from hetlora.messages.privacy import PrivacyBudget, PrivacyStatus
+from hetlora.messages.privacy import (
+    LEAST_DELTA,
+    LEAST_EPSILON,
+    LEAST_NOISE,
+    MOST_DELTA,
+    MOST_EPSILON,
+    MOST_NOISE,
+    PrivacyBudget,
+    PrivacyStatus,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,9 +33,15 @@ PopulationArgument = Annotated[str, typer.Argument(help="The population.")]
 @app.command()
 def set_budget(
     population: PopulationArgument,
-    epsilon: Annotated[float, typer.Option(min=0, help="What all rounds together may spend.")],
+    epsilon: Annotated[
+        float,
+        typer.Option(min=LEAST_EPSILON, max=MOST_EPSILON, help="What all rounds together may spend."),
+    ],
     delta: Annotated[
-        float, typer.Option(min=0, help="At this delta: well below one over the number of devices.")
+        float,
+        typer.Option(
+            min=LEAST_DELTA, max=MOST_DELTA, help="At this delta: well below one over the number of devices."
+        ),
     ] = 1e-6,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
@@ -63,15 +78,17 @@ def _tell(status: PrivacyStatus, as_json: bool) -> None:
     spent, budget = status.spent, status.budget
     say(
         f"population {status.population}: epsilon {spent.epsilon:.4g} of {budget.epsilon:g} "
-        f"is spent at delta {budget.delta:g}, by {status.rounds} rounds",
+        f"is spent at delta {budget.delta:g}, by {status.rounds} round{'' if status.rounds == 1 else 's'}",
     )
 
 
 @app.command()
 def plan(
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds that are to commit.")],
-    noise_multiplier: Annotated[float, typer.Option(min=0.01, help="sigma of each of them.")],
-    delta: Annotated[float, typer.Option(min=1e-300, max=0.1)] = 1e-6,
+    rounds: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rounds that are to commit.")],
+    noise_multiplier: Annotated[
+        float, typer.Option(min=LEAST_NOISE, max=MOST_NOISE, help="sigma of each of them.")
+    ],
+    delta: Annotated[float, typer.Option(min=LEAST_DELTA, max=MOST_DELTA)] = 1e-6,
     as_json: JsonFlag = False,
 ) -> None:
     """Tell what so many rounds of so much noise would spend, without a service.

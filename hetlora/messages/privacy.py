@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
 from hetlora.messages.common import Integer, Message, Name, Timestamp
+
+# Below them the noise that a computer makes is not what the accounting takes it for (docs/privacy.md).
+LEAST_NOISE: Final = 0.2
+LEAST_DELTA: Final = 1e-12
+MOST_DELTA: Final = 0.1
+LEAST_EPSILON: Final = 1e-6
+MOST_EPSILON: Final = 1000.0
+MOST_NOISE: Final = 1000.0
 
 
 class PrivacySettings(Message):
@@ -14,7 +24,9 @@ class PrivacySettings(Message):
         ge=1e-6, le=1e6, description="C: the longest that one update's part of a round's sum may be"
     )
     noise_multiplier: float = Field(
-        ge=0.01, le=1000, description="sigma: each number of the sum has noise of standard deviation sigma C"
+        ge=LEAST_NOISE,
+        le=MOST_NOISE,
+        description="sigma: each number of the sum has noise of standard deviation sigma C",
     )
     weight_scale: float | None = Field(
         default=None,
@@ -32,8 +44,8 @@ class PrivacySettings(Message):
 class PrivacyBudget(Message):
     """What all rounds of a population's runs may tell together of one device's part in one of them."""
 
-    epsilon: float = Field(gt=0, le=1000)
-    delta: float = Field(gt=0, le=0.1)
+    epsilon: float = Field(ge=LEAST_EPSILON, le=MOST_EPSILON)
+    delta: float = Field(ge=LEAST_DELTA, le=MOST_DELTA)
 
 
 class PrivacySpent(Message):
