@@ -96,6 +96,12 @@ def check_privacy(session: Session, population: str, settings: RunSettings) -> N
             settings.defence.method,
             "none; each update is clipped to clip_norm",
         ),
+        (
+            settings.screens is None,
+            "screens in a run with privacy, which look at other updates to keep one",
+            settings.screens and "screens",
+            "none; each update is clipped to clip_norm",
+        ),
     ):
         if not fits:
             raise SettingsError(what, got=got, expected=expected)

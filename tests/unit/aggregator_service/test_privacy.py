@@ -112,6 +112,7 @@ def test_round_adds_noise_and_its_version_says_what_was_spent(operator: Operator
         ({"rule": {"name": "flexlora"}}, "the rule of a run with privacy"),
         ({"rule": {"name": "hetlora", "weights": "module"}}, "the weights of a run with privacy"),
         ({"defence": {"method": "median"}}, "a defence in a run with privacy"),
+        ({"goal_count": 9, "screens": {}}, "screens in a run with privacy"),
         ({"mode": "buffered", "rule": {"name": "fslora"}}, "the rule of a run with privacy"),
     ],
 )
@@ -135,7 +136,7 @@ PROVEN = {
     *("seed", "training", "variants"),
 }
 # Settings of which some values break it, and are refused.
-SOME_REFUSED = {"mode", "rule", "defence"}
+SOME_REFUSED = {"mode", "rule", "defence", "screens"}
 
 
 def test_every_setting_of_a_run_keeps_the_proof_or_is_refused() -> None:
