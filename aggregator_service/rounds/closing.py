@@ -155,6 +155,11 @@ def retry(session: Session, run: RunRow, row: RoundRow, cause: Cause, now: datet
         return
     abandon(session, row, cause, now)
     abort_live(session, row, f"round abandoned: {cause.reason}", now)
+    most = None if run.settings.stop is None else run.settings.stop.abandoned_rounds
+    if most is not None and row.attempt + 1 >= most and run.state in (RunState.RUNNING, RunState.PAUSED):
+        told = f"stop rule: round {row.round_index} was abandoned {row.attempt + 1} times; {cause.reason}"
+        move(session, run, RunState.FAILED, told, now)
+        return
     open_if_affordable(session, run, row.round_index, row.attempt + 1, now)
 
 

@@ -13,13 +13,13 @@ from typing import Final
 from sqlalchemy import ColumnElement, bindparam, exists, func, select, union, update
 from sqlalchemy.orm import Session
 
-from aggregator_service.rounds.rounds import RUN_STOPPED, WINDOW_CLOSED
+from aggregator_service.rounds.rounds import RUN_STOPPED, WINDOW_CLOSED, stop_rounds
 from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow, EvaluationRow
 from aggregator_service.storage.locks import lock_run
 from aggregator_service.storage.tables import RunRow
 from aggregator_service.storage.transitions import create, move
 from hetlora.messages.evaluation import EvaluationFigures, EvaluationReport, EvaluationSettings
-from hetlora.states import LIVE_EVALUATION, EvaluationAssignmentState, EvaluationState
+from hetlora.states import LIVE_EVALUATION, EvaluationAssignmentState, EvaluationState, RunState
 
 ACCEPTED: Final = frozenset({EvaluationAssignmentState.ACCEPTED})
 TAKEN: Final = LIVE_EVALUATION | ACCEPTED
@@ -146,6 +146,39 @@ def _close(session: Session, row: EvaluationRow, reason: str, now: datetime) -> 
         .where(EvaluationAssignmentRow.evaluation_id == row.id)
         .values(report=None)
     )
+    _end_if_reached(session, session.get_one(RunRow, row.run_id), now)
+
+
+def _end_if_reached(session: Session, run: RunRow, now: datetime) -> None:
+    """Complete a locked run whose scores a stop rule asks for no better of."""
+    if run.state not in (RunState.RUNNING, RunState.PAUSED):
+        return
+    reached = _reached(session, run)
+    if reached is not None:
+        move(session, run, RunState.COMPLETED, f"stop rule: {reached}", now)
+        stop_rounds(session, run, now)
+        stop_evaluations(session, run, now)
+
+
+def _reached(session: Session, run: RunRow) -> str | None:
+    """Which of its rules a run's evaluations have met, with their figures; None: no rule yet."""
+    rules = run.settings.stop
+    if rules is None:
+        return None
+    of_run = select(EvaluationRow.figures).where(EvaluationRow.run_id == run.id).order_by(EvaluationRow.id)
+    scores = [figures for figures in session.scalars(of_run) if figures is not None]
+    if not scores:
+        return None
+    newest = scores[-1]
+    if rules.accuracy is not None and (newest.accuracy or 0.0) >= rules.accuracy:
+        return f"accuracy {newest.accuracy:.4g}, {rules.accuracy:g} was asked for"
+    if rules.loss is not None and newest.loss <= rules.loss:
+        return f"loss {newest.loss:.4g}, {rules.loss:g} was asked for"
+    best = min(range(len(scores)), key=lambda number: scores[number].loss)
+    since = len(scores) - 1 - best
+    if rules.patience is not None and since >= rules.patience:
+        return f"{since} evaluations in a row no better than loss {scores[best].loss:.4g}"
+    return None
 
 
 def figures_of(reports: Sequence[EvaluationReport]) -> EvaluationFigures:

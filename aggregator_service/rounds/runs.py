@@ -24,10 +24,12 @@ from aggregator_service.storage.tables import BundleRow, DeviceRow, PopulationRo
 from aggregator_service.storage.transitions import create, move
 from hetlora.errors import NotFound, SettingsError, StateConflict
 from hetlora.manifest import Manifest
+from hetlora.messages.ending import Schedule
 from hetlora.messages.management import RunCreate, RunSettings
 from hetlora.states import RunState
 from hetlora.variants import check_variant
 
+OPERATOR: Final = "operator"  # why a run moved
 RunVerb = Literal["start", "pause", "resume", "stop"]
 
 
@@ -68,6 +70,7 @@ def create_run(service: Service, message: RunCreate, asked: IdempotencyKey | Non
         made = attempt.made or _named_before(session, message)
         if made is not None:
             return made
+        schedule = message.settings.schedule or Schedule()
         run = RunRow(
             id=new_id(now),
             state=RunState.DRAFT,
@@ -80,6 +83,8 @@ def create_run(service: Service, message: RunCreate, asked: IdempotencyKey | Non
             name=message.name,
             request_sha256=message.meaning_sha256,
             cloned_from=message.cloned_from,
+            starts_at=schedule.start_at,
+            stops_at=schedule.stop_at,
         )
         create(session, run, "created", now)
         add_version(session, run, initial, round_index=-1, update_count=0, now=now)
@@ -156,28 +161,28 @@ def get_run(session: Session, run_id: str) -> RunRow:
     return run
 
 
-def _start(session: Session, run: RunRow, now: datetime) -> None:
+def start_run(session: Session, run: RunRow, now: datetime, reason: str = OPERATOR) -> None:
     """Start a run in state draft with its first round."""
     _expect(run, RunState.DRAFT)
-    move(session, run, RunState.RUNNING, "operator", now)
+    move(session, run, RunState.RUNNING, reason, now)
     open_next(session, run, now)
 
 
 def _pause(session: Session, run: RunRow, now: datetime) -> None:
     """Make no new offers; work that is out may be handed in, and its round commits."""
-    move(session, run, RunState.PAUSED, "operator", now)
+    move(session, run, RunState.PAUSED, OPERATOR, now)
 
 
 def _resume(session: Session, run: RunRow, now: datetime) -> None:
     """Go on with a paused run."""
     _expect(run, RunState.PAUSED)
-    move(session, run, RunState.RUNNING, "operator", now)
+    move(session, run, RunState.RUNNING, OPERATOR, now)
     open_next(session, run, now)
 
 
-def _stop(session: Session, run: RunRow, now: datetime) -> None:
+def stop_run(session: Session, run: RunRow, now: datetime, reason: str = OPERATOR) -> None:
     """End a run, and the rounds and evaluations that it is in."""
-    move(session, run, RunState.STOPPED, "operator", now)
+    move(session, run, RunState.STOPPED, reason, now)
     stop_rounds(session, run, now)
     stop_evaluations(session, run, now)
 
@@ -193,10 +198,10 @@ def _expect(run: RunRow, state: RunState) -> None:
 
 
 _VERBS: Final[dict[RunVerb, Callable[[Session, RunRow, datetime], None]]] = {
-    "start": _start,
+    "start": start_run,
     "pause": _pause,
     "resume": _resume,
-    "stop": _stop,
+    "stop": stop_run,
 }
 
 

@@ -118,6 +118,8 @@ class RunRow(StatefulRow):
     name: Mapped[str | None]
     request_sha256: Mapped[str | None]  # of what was asked for
     cloned_from: Mapped[str | None]
+    starts_at: Mapped[datetime | None] = mapped_column(index=True)  # of its schedule
+    stops_at: Mapped[datetime | None] = mapped_column(index=True)
 
 
 class RoundRow(StatefulRow):

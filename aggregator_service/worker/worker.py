@@ -9,6 +9,7 @@ from datetime import datetime
 
 from aggregator_service.observability.log_context import work
 from aggregator_service.rounds import closing, evaluations
+from aggregator_service.rounds.schedules import keep_schedules
 from aggregator_service.screens.suspensions import judge_devices
 from aggregator_service.service import Service
 from aggregator_service.storage.locks import lock_run_if_free
@@ -73,6 +74,7 @@ def tick(service: Service) -> None:
     """Expire leases, close windows, commit every round that waits and that no other worker holds, and suspend
     devices that their population's rule is against.
     """
+    keep_schedules(service)
     _settle_due(service)
     tried: set[str] = set()
     while (round_id := claim(service, tried)) is not None:

@@ -24,6 +24,7 @@ from hetlora.messages.common import (
 from hetlora.messages.conditions import ANY_TIME, Conditions
 from hetlora.messages.defence import Defence
 from hetlora.messages.device import MAX_VARIANTS, CapabilityReport, DeviceId, PublicKey, TrainingSettings
+from hetlora.messages.ending import Schedule, StopRules
 from hetlora.messages.evaluation import EvaluationSettings, EvaluationStatus
 from hetlora.messages.only_with import OnlyWith, check_all_used
 from hetlora.messages.privacy import PrivacySettings, PrivacySpent
@@ -133,6 +134,12 @@ class RunSettings(Message):
     evaluation: EvaluationSettings | None = Field(
         default=None, description="when adapter versions are evaluated on examples that devices hold out"
     )
+    stop: StopRules | None = Field(
+        default=None, exclude_if=is_unset, description="what ends the run before its last round"
+    )
+    schedule: Schedule | None = Field(
+        default=None, exclude_if=is_unset, description="when the run starts and stops by itself"
+    )
     conditions: Conditions = Field(
         default=ANY_TIME, description="when devices may work; what their apps ask counts, too"
     )
@@ -159,6 +166,16 @@ class RunSettings(Message):
     @model_validator(mode="after")
     def _uses_what_it_holds(self) -> Self:
         check_all_used(self, "mode")
+        return self
+
+    @model_validator(mode="after")
+    def _stops_by_what_it_has(self) -> Self:
+        if self.stop is None:
+            return self
+        if self.stop.look_at_scores and self.evaluation is None:
+            raise ValueError("stop looks at scores, and evaluation is not given")
+        if self.stop.abandoned_rounds is not None and self.mode == "buffered":
+            raise ValueError("stop.abandoned_rounds counts attempts at a round; a buffered run has one")
         return self
 
     @model_validator(mode="after")

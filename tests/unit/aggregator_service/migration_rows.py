@@ -273,7 +273,10 @@ ROWS: Final = {
             spent_at=MADE_AT,
         ),
     ),
-    "0018": (_set("runs", "run-1", name="intents-12", request_sha256="d" * 64, cloned_from="run-2"),),
+    "0018": (
+        _set("runs", "run-1", name="intents-12", request_sha256="d" * 64, cloned_from="run-2"),
+        _set("runs", "run-2", starts_at=MADE_AT, stops_at=MADE_AT),
+    ),
     "0019": (
         _into(
             "quarantines",

@@ -131,6 +131,7 @@ def test_what_has_no_proof_is_refused(operator: Operator, asked: dict[str, Any],
 
 # With these the proof of docs/privacy.md holds: none lets one device's update decide about another's.
 PROVEN = {
+    *("stop", "schedule"),
     *("rounds", "goal_count", "over_selection", "minimum_share", "report_window_seconds", "lease_seconds"),
     *("max_staleness", "server_optimizer", "privacy", "evaluation", "conditions", "min_rank", "max_rank"),
     *("seed", "training", "variants"),

@@ -1,4 +1,4 @@
-"""What a run is called, the hash of what it was asked to be, and the run that it was cloned from."""
+"""A run's name, the hash of what it was asked to be, the run that it was cloned from, its schedule."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ def upgrade() -> None:
     op.add_column("runs", sa.Column("name", sa.String()))
     op.add_column("runs", sa.Column("request_sha256", sa.String()))
     op.add_column("runs", sa.Column("cloned_from", sa.String()))
+    for name in ("starts_at", "stops_at"):
+        op.add_column("runs", sa.Column(name, sa.DateTime()))
+        op.create_index(f"ix_runs_{name}", "runs", [name])
     op.create_index("ix_runs_population_name", "runs", ["population", "name"], unique=True)
 
 
 def downgrade() -> None:
     op.drop_index("ix_runs_population_name", "runs")
-    for name in ("cloned_from", "request_sha256", "name"):
+    for name in ("starts_at", "stops_at"):
+        op.drop_index(f"ix_runs_{name}", "runs")
+    for name in ("stops_at", "starts_at", "cloned_from", "request_sha256", "name"):
         op.drop_column("runs", name)
