@@ -14,7 +14,18 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 import hetlora
-from aggregator_service.api import bundles, device, evaluations, fleet, internal, keys, runs, uploads
+from aggregator_service.api import (
+    adoptions,
+    bundles,
+    device,
+    evaluations,
+    fleet,
+    internal,
+    keys,
+    rollouts,
+    runs,
+    uploads,
+)
 from aggregator_service.api.errors import HANDLERS
 from aggregator_service.api.headers import SecurityHeaders, TusAnswers
 from aggregator_service.api.request_context import RequestContext
@@ -31,11 +42,13 @@ ROUTERS = (
     device.enrolment,
     device.router,
     evaluations.router,
+    adoptions.router,
     uploads.discovery,
     uploads.router,
     fleet.router,
     bundles.router,
     runs.router,
+    rollouts.router,
     keys.router,
     internal.router,
 )

@@ -228,6 +228,7 @@ class DeviceDetails(Message):
     state: DeviceState
     capabilities: CapabilityReport | None
     last_contact_at: Timestamp | None
+    labels: dict[str, str] = Field(default_factory=dict)  # that operators gave it
 
 
 class DevicePreauthorization(Message):
@@ -279,7 +280,15 @@ class AdapterVersionStatus(Message):
 
 
 Subject = Literal[
-    "device", "assignment", "round", "run", "adapter_version", "evaluation", "evaluation_assignment"
+    "device",
+    "assignment",
+    "round",
+    "run",
+    "adapter_version",
+    "evaluation",
+    "evaluation_assignment",
+    "rollout",
+    "rollout_device",
 ]
 
 

@@ -35,7 +35,7 @@ EXPORT_STEPS = tuple(
 )
 SERVICE_FOLDERS = (
     *("observability", "storage", "operators", "pace", "artifacts"),
-    *("rounds", "devices", "assignments", "worker", "api"),
+    *("rounds", "devices", "assignments", "rollouts", "worker", "api"),
 )
 # Folders of the SDK and modules that stand between them, lowest first; below all of them lie others.
 EDGE_FOLDERS = (
@@ -128,6 +128,7 @@ RULES = (
     Rule("aggregator_service/rounds", never=above("rounds")),
     Rule("aggregator_service/devices", never=above("devices")),
     Rule("aggregator_service/assignments", never=above("assignments")),
+    Rule("aggregator_service/rollouts", never=above("rollouts")),
     Rule("aggregator_service/worker", never=above("worker")),
     Rule("aggregator_service/api", never=("aggregator_service.worker", "aggregator_service.app")),
 )

@@ -7,6 +7,7 @@ from alembic import context
 from aggregator_service.storage import (  # their tables are of the metadata, too
     evaluation_tables,  # noqa: F401
     operator_tables,  # noqa: F401
+    rollout_tables,  # noqa: F401
 )
 from aggregator_service.storage.tables import Base
 
