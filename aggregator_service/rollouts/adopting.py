@@ -103,9 +103,8 @@ def _note(
     session: Session, row: RolloutDeviceRow, rollout: RolloutRow, report: AdoptionReport, service: Service
 ) -> None:
     now, told = service.clock(), f"{report.outcome}: {report.reason}"
-    if row.state is _S.RECALLED:
-        if report.outcome == "adopted":
-            move(session, row, _S.REVERTED, told, now)
+    if row.state is _S.RECALLED:  # also where the device has a version of its own in use by now
+        move(session, row, _S.REVERTED, told, now)
         return
     move(session, row, _S.ADOPTED if report.outcome == "adopted" else _S.KEPT, told, now)
     if rollout.state in UNDER_WAY and rollout.stage == row.stage:  # or its stage is decided without it

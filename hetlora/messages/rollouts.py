@@ -241,7 +241,7 @@ class RolloutDeviceStatus(Message):
 class AdoptionReport(Message):
     """What a device did with the version that it was sent.
 
-    `reason` is a word: `not_worse`, `not_compared`, `worse`, `own_choice`, `unusable`, `taken_back`. Losses
+    `reason` is a word: `not_worse`, `not_compared`, `worse`, `own_choice`, `no_time`, `taken_back`. Losses
     are means over the same examples that it holds out; both are there, or none.
     """
 
