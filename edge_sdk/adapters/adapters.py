@@ -48,8 +48,8 @@ class WholeAdapter:
 
 
 class Adapters:
-    """What rounds and rollouts left on this device: the newest global adapter, the newest local one, the newest
-    that was rolled out, the one in use, and the one in use before. Five at most are kept; older ones go.
+    """What rounds and rollouts left on this device: the newest global adapter, the newest local one, the
+    newest that was rolled out, the one in use, and the one before. Five at most are kept; older ones go.
 
         answer = client.adapters.classifier().classify("where is my parcel")
 

@@ -20,10 +20,12 @@ from hetlora.cli import (
     device,
     doctor,
     export,
+    group,
     key,
     plan,
     population,
     probe,
+    rollout,
     run,
     serve,
     tls,
@@ -56,7 +58,11 @@ app.add_typer(device.app, name="device")
 device.app.command("preauthorize")(admission.preauthorize)
 device.app.command("decide")(admission.decide)
 device.app.command("rotate-key")(admission.rotate_key)
+device.app.command("label")(group.label)
+device.app.command("history")(group.history)
 app.add_typer(adapter.app, name="adapter")
+app.add_typer(group.app, name="group")
+app.add_typer(rollout.app, name="rollout")
 app.add_typer(key.app, name="key")
 app.add_typer(audit.app, name="audit")
 app.add_typer(tls.app, name="tls")

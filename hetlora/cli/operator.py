@@ -15,6 +15,7 @@ import typer
 
 from hetlora.bundle import Bundle
 from hetlora.cli.management_http import ManagementHttp, service_url
+from hetlora.cli.rollout_requests import RolloutRequests
 from hetlora.cli.trust import trusted
 from hetlora.errors import AuthenticationFailed, SettingsError
 from hetlora.manifest import MANIFEST_NAME, Manifest, parse_manifest
@@ -67,6 +68,7 @@ class Operator:
 
     def __init__(self, url: str, token: str, verify: ssl.SSLContext | bool = True) -> None:
         self._http = ManagementHttp(url, token, verify)
+        self.rollouts = RolloutRequests(self._http)
 
     def __enter__(self) -> Self:
         return self
