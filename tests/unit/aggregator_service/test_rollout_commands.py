@@ -54,9 +54,7 @@ def test_operator_rolls_a_version_out_to_a_group_and_back(
     assert row["device_id"] == device.device_id
 
     shown = command(http, "rollout", "show", rollout_id)
-    assert (
-        "to group lab (label.site=lab and cores>=2) of keyboard\nstage 1 of 1\n1 adopted\n" in shown.stdout
-    )
+    assert "to group lab (label.site=lab and cores>=2) of keyboard\nstage 1 of 1\n1 adopted\n" in shown.stdout
     assert told(http, "rollout", "roll-back", rollout_id)["state"] == "rolled_back"
     [listed] = told(http, "rollout", "list", "--population", "keyboard")["items"]
     assert listed["state"] == "rolled_back"
