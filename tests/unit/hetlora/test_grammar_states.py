@@ -12,6 +12,8 @@ from hetlora.states import (
     DeviceState,
     EvaluationAssignmentState,
     EvaluationState,
+    RolloutDeviceState,
+    RolloutState,
     RoundState,
     RunState,
     is_final,
@@ -26,6 +28,8 @@ MACHINES = [
     AdapterVersionState,
     EvaluationState,
     EvaluationAssignmentState,
+    RolloutState,
+    RolloutDeviceState,
 ]
 # The main lines of the architecture's section 7, written out by hand.
 PATHS = {
@@ -61,11 +65,26 @@ PATHS = {
         "candidate approved canary rolled_out superseded",
         "rolled_out rolled_back",
         "canary rolled_back",
+        "superseded rolled_out",
     ],
     EvaluationState: ["open closed"],
     EvaluationAssignmentState: [
         "offered started accepted",
         *(f"{state} {end}" for state in ("offered", "started") for end in ("failed", "expired", "aborted")),
+    ],
+    RolloutState: [
+        "draft running paused running completed rolled_back",
+        "running rolled_back",
+        "paused rolled_back",
+        "running stopped rolled_back",
+    ],
+    RolloutDeviceState: [
+        "offered started adopted recalled reverted",
+        "offered aborted",
+        "started kept",
+        "started failed",
+        "started offered",
+        "started recalled",
     ],
 }
 # A device comes by a token, or an operator knows it before.
@@ -75,9 +94,11 @@ FINAL = {
     AssignmentState: {"discarded", "failed", "expired", "aborted"},
     RoundState: {"committed", "abandoned"},
     RunState: {"completed", "failed", "stopped"},
-    AdapterVersionState: {"superseded", "rolled_back"},
+    AdapterVersionState: {"rolled_back"},
     EvaluationState: {"closed"},
     EvaluationAssignmentState: {"accepted", "failed", "expired", "aborted"},
+    RolloutState: {"rolled_back"},
+    RolloutDeviceState: {"kept", "failed", "aborted", "reverted"},
 }
 
 
