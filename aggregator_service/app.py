@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 import hetlora
 from aggregator_service.api import (
+    adoptions,
     bundles,
     device,
     evaluations,
@@ -24,6 +25,7 @@ from aggregator_service.api import (
     privacy,
     quarantine,
     registry,
+    rollouts,
     runs,
     uploads,
 )
@@ -43,6 +45,7 @@ ROUTERS = (
     device.enrolment,
     device.router,
     evaluations.router,
+    adoptions.router,
     uploads.discovery,
     uploads.router,
     fleet.router,
@@ -50,6 +53,7 @@ ROUTERS = (
     runs.router,
     registry.router,
     quarantine.router,
+    rollouts.router,
     keys.router,
     privacy.router,
     internal.router,

@@ -1,5 +1,5 @@
-"""The states of devices, assignments, rounds, runs, adapter versions, evaluations, quarantined updates, and
-their legal moves.
+"""The states of devices, assignments, rounds, runs, adapter versions, evaluations, quarantined updates and
+rollouts, and their legal moves.
 """
 
 from __future__ import annotations
@@ -92,6 +92,30 @@ class QuarantineState(StrEnum):
     CONFIRMED = "confirmed"
 
 
+class RolloutState(StrEnum):
+    """An adapter version on its way to a group; finished comes in three kinds."""
+
+    DRAFT = "draft"
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    ROLLED_BACK = "rolled_back"
+
+
+class RolloutDeviceState(StrEnum):
+    """What a rollout asked of one device."""
+
+    OFFERED = "offered"
+    STARTED = "started"
+    ADOPTED = "adopted"
+    KEPT = "kept"  # the adapter that was in use
+    FAILED = "failed"
+    ABORTED = "aborted"
+    RECALLED = "recalled"  # offered the version before
+    REVERTED = "reverted"
+
+
 # Work that a device has; a part of it that has begun.
 LIVE_ASSIGNMENT: Final = frozenset(
     {
@@ -106,12 +130,17 @@ STARTED_ASSIGNMENT: Final = frozenset(
     {AssignmentState.DOWNLOADING, AssignmentState.TRAINING, AssignmentState.UPLOADING}
 )
 LIVE_EVALUATION: Final = frozenset({EvaluationAssignmentState.OFFERED, EvaluationAssignmentState.STARTED})
+# What a device may be at that a rollout asked.
+LIVE_ADOPTION: Final = frozenset(
+    {RolloutDeviceState.OFFERED, RolloutDeviceState.STARTED, RolloutDeviceState.RECALLED}
+)
 # Rounds that take updates; with those that are being aggregated, all that have not ended.
 OPEN_ROUND: Final = frozenset({RoundState.SELECTING, RoundState.COLLECTING})
 GOING_ON_ROUND: Final = OPEN_ROUND | {RoundState.AGGREGATING}
 
 _D, _A, _R, _S, _V = DeviceState, AssignmentState, RoundState, RunState, AdapterVersionState
 _E, _Q = EvaluationAssignmentState, QuarantineState
+_O, _F = RolloutState, RolloutDeviceState
 _ENDED_EARLY = {_A.FAILED, _A.EXPIRED, _A.ABORTED}
 
 # One table per machine: members of two machines can be equal as strings ("accepted").
@@ -147,6 +176,7 @@ LEGAL_MOVES: Final[dict[type[StrEnum], dict[str, set[str]]]] = {
         _V.APPROVED: {_V.CANARY, _V.SUPERSEDED, _V.ROLLED_BACK},
         _V.CANARY: {_V.ROLLED_OUT, _V.SUPERSEDED, _V.ROLLED_BACK},
         _V.ROLLED_OUT: {_V.SUPERSEDED, _V.ROLLED_BACK},
+        _V.SUPERSEDED: {_V.ROLLED_OUT},  # the one after it was rolled back
     },
     EvaluationState: {EvaluationState.OPEN: {EvaluationState.CLOSED}},
     EvaluationAssignmentState: {
@@ -156,6 +186,20 @@ LEGAL_MOVES: Final[dict[type[StrEnum], dict[str, set[str]]]] = {
     QuarantineState: {
         _Q.HELD: {_Q.RELEASED, _Q.CONFIRMED},
         _Q.CONFIRMED: {_Q.RELEASED},
+    },
+    RolloutState: {
+        _O.DRAFT: {_O.RUNNING, _O.STOPPED},
+        _O.RUNNING: {_O.PAUSED, _O.COMPLETED, _O.STOPPED, _O.ROLLED_BACK},
+        _O.PAUSED: {_O.RUNNING, _O.STOPPED, _O.ROLLED_BACK},
+        _O.COMPLETED: {_O.ROLLED_BACK},
+        _O.STOPPED: {_O.ROLLED_BACK},
+    },
+    RolloutDeviceState: {
+        _F.OFFERED: {_F.STARTED, _F.FAILED, _F.ABORTED},
+        # Given back for a while; or the device may have it in use, which it had no time to tell.
+        _F.STARTED: {_F.ADOPTED, _F.KEPT, _F.FAILED, _F.OFFERED, _F.RECALLED},
+        _F.ADOPTED: {_F.RECALLED},
+        _F.RECALLED: {_F.REVERTED},
     },
 }
 

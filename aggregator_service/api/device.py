@@ -20,10 +20,10 @@ from aggregator_service.api.objects import BINARY, Download, object_response
 from aggregator_service.api.open_transfers import open_body, open_download
 from aggregator_service.api.route import OpenRoute, ServiceOf
 from aggregator_service.assignments.assignments import fail, note_fetch, start, submit
-from aggregator_service.assignments.evaluation_offers import check_in_to_train_or_evaluate
 from aggregator_service.assignments.updates import keep_update, terms_of
 from aggregator_service.devices.device_keys import rotate_key
 from aggregator_service.devices.enrolment import enrol
+from aggregator_service.rollouts.asking import check_in
 from hetlora.digest import Sha256
 from hetlora.messages.common import Identifier, ObjectRef
 from hetlora.messages.device import (
@@ -59,7 +59,7 @@ def post_key_rotation(
 
 @router.post("/check-ins", responses=problems(408, 413))
 def post_check_in(message: CheckIn, device_id: DeviceId, service: ServiceOf) -> CheckInAnswer:
-    return check_in_to_train_or_evaluate(service, device_id, message)
+    return check_in(service, device_id, message)
 
 
 @router.get("/objects/{sha256}", response_class=Response, responses=BINARY)

@@ -62,6 +62,7 @@ def device_details(session: Session, row: DeviceRow) -> DeviceDetails:
         state=row.state,
         capabilities=row.capabilities,
         last_contact_at=row.last_contact_at,
+        labels=row.labels or {},
     )
 
 

@@ -24,6 +24,7 @@ from aggregator_service.artifacts.bundles import read_manifest
 from aggregator_service.service import Service
 from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow
 from aggregator_service.storage.incoming import IncomingBlob
+from aggregator_service.storage.rollout_tables import RolloutDeviceRow
 from aggregator_service.storage.tables import (
     AdapterVersionRow,
     AssignmentRow,
@@ -34,7 +35,7 @@ from aggregator_service.storage.tables import (
     RoundRow,
 )
 from hetlora.messages.common import ObjectRef
-from hetlora.states import LIVE_EVALUATION
+from hetlora.states import LIVE_ADOPTION, LIVE_EVALUATION
 from hetlora.stored_tensors import write_tensors
 
 log = logging.getLogger(__name__)
@@ -129,6 +130,7 @@ _UNNAMED: Final = (
     _unnamed_by(HandoutRow.frozen_sha256),
     _unnamed_by(CheckpointRow.sha256),
     _unnamed_by(EvaluationAssignmentRow.adapter_sha256, EvaluationAssignmentRow.state.in_(LIVE_EVALUATION)),
+    _unnamed_by(RolloutDeviceRow.adapter_sha256, RolloutDeviceRow.state.in_(LIVE_ADOPTION)),
     _unnamed_by(
         AssignmentRow.adapter_sha256,
         AssignmentRow.round_id == RoundRow.id,

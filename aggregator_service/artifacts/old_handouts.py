@@ -1,7 +1,8 @@
 """The end of handouts that no device can ask for any more.
 
-A device is sent the version that it was offered: a run's newest, or one that an open evaluation scores. Once
-that is another, and all who were offered the one before have ended, nobody comes for its handouts again.
+A device is sent the version that it was offered: a run's newest, or one that an open evaluation scores, or
+that a rollout asks devices to adopt. (One that is rolled back to is made again for who comes late.) Once that
+is another, and all who were offered the one before have ended, nobody comes for its handouts again.
 Commits and uploads do not go by these, but by what assignments name, which stays for as long as updates do.
 
 Their objects are touched first: whoever restores a database that still has the rows finds these, too, if the
@@ -19,6 +20,7 @@ from aggregator_service.artifacts.objects import touch
 from aggregator_service.service import Service
 from aggregator_service.storage.evaluation_tables import EvaluationRow
 from aggregator_service.storage.locks import lock_run_if_free
+from aggregator_service.storage.rollout_tables import RolloutRow
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, HandoutRow, RunRow
 from hetlora.states import LIVE_ASSIGNMENT, EvaluationState, RunState, is_final
 
@@ -36,6 +38,7 @@ _OVER: Final = (
             AssignmentRow.base_version == HandoutRow.version, AssignmentRow.state.in_(LIVE_ASSIGNMENT)
         ),
         ~exists().where(EvaluationRow.id == HandoutRow.version, EvaluationRow.state == EvaluationState.OPEN),
+        ~exists().where(RolloutRow.version == HandoutRow.version, RolloutRow.asks),
     )
     .distinct()
 )

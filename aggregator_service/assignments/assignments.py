@@ -15,6 +15,7 @@ from aggregator_service.rounds.rounds import GOAL_MET, accept
 from aggregator_service.service import Service
 from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow
 from aggregator_service.storage.locks import lock_run_of_assignment
+from aggregator_service.storage.rollout_tables import RolloutDeviceRow
 from aggregator_service.storage.tables import AssignmentRow, RoundRow, RunRow
 from aggregator_service.storage.transitions import move
 from hetlora.digest import Sha256, sha256_of
@@ -22,6 +23,8 @@ from hetlora.errors import DigestMismatch, NotFound, RankOutOfRange, StateConfli
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Failure, Plan, Receipt, Report
 from hetlora.states import LIVE_ASSIGNMENT, OPEN_ROUND, STARTED_ASSIGNMENT, AssignmentState, RoundState
+
+AnyAssignment = AssignmentRow | EvaluationAssignmentRow | RolloutDeviceRow
 
 
 def own_assignment(session: Session, device_id: str, assignment_id: str) -> AssignmentRow:
@@ -51,7 +54,7 @@ def lock_assignment(
     return assignment, run
 
 
-def refuse_state(assignment: AssignmentRow | EvaluationAssignmentRow, expected: str) -> StateConflict:
+def refuse_state(assignment: AnyAssignment, expected: str) -> StateConflict:
     """The refusal of a request that came in the wrong state."""
     return StateConflict(
         "the assignment's state does not allow this",
@@ -91,9 +94,7 @@ def start(
         return plan_of(assignment, rank, seed, sent)
 
 
-def plan_of(
-    assignment: AssignmentRow | EvaluationAssignmentRow, rank: int, seed: int, sent: StoredHandout
-) -> Plan:
+def plan_of(assignment: AnyAssignment, rank: int, seed: int, sent: StoredHandout) -> Plan:
     """What a device is told that took its offer at a rank."""
     return Plan(
         assignment_id=assignment.id,
@@ -114,7 +115,7 @@ def _check_start(run: RunRow, assignment: AssignmentRow, rank: int) -> None:
     check_rank(run, assignment, rank)
 
 
-def check_rank(run: RunRow, assignment: AssignmentRow | EvaluationAssignmentRow, rank: int) -> None:
+def check_rank(run: RunRow, assignment: AnyAssignment, rank: int) -> None:
     """Raise RankOutOfRange unless the offer has this rank."""
     least, most = run.settings.min_rank, assignment.max_rank
     if not least <= rank <= most:
@@ -213,7 +214,7 @@ def fail(service: Service, device_id: str, assignment_id: str, failure: Failure)
     return receipt_of(assignment, come_back_seconds(service, run.population, device_id, now, idle=True))
 
 
-def receipt_of(assignment: AssignmentRow | EvaluationAssignmentRow, retry_after_seconds: float) -> Receipt:
+def receipt_of(assignment: AnyAssignment, retry_after_seconds: float) -> Receipt:
     """What became of an assignment."""
     return Receipt(
         assignment_id=assignment.id,

@@ -33,9 +33,11 @@ from aggregator_service.storage.database import is_locked, out_of_order
 from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow
 from aggregator_service.storage.locks import lock_device, lock_run
 from aggregator_service.storage.passing import log_fault
+from aggregator_service.storage.rollout_tables import RolloutDeviceRow
 from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RankLimitRow, RoundRow, RunRow
 from hetlora.errors import ConditionsUnmet, NotPermitted, UnavailableError
 from hetlora.messages.common import ObjectRef
+from hetlora.messages.conditions import ANY_TIME
 from hetlora.messages.device import CheckIn, CheckInAnswer, Offer, TaskKind
 from hetlora.states import LIVE_ASSIGNMENT, AssignmentState, RunState
 
@@ -89,9 +91,7 @@ def check_in(service: Service, device_id: str, message: CheckIn) -> CheckInAnswe
             )
         live = session.scalar(_LIVE_OF, {"device": device_id})
         runs = session.scalars(_RUNNING, {"population": message.population}).all()
-    if device.capabilities != message.capabilities:
-        with service.database.note() as connection:  # told anew with the next check-in, if it gets lost
-            connection.execute(_DESCRIBE, {"device": device_id, "capabilities": message.capabilities})
+    note_capabilities(service, device, message)
     answer = None
     if live is not None:
         answer = _ask_run(service, live.run_id, device_id, now)
@@ -102,6 +102,13 @@ def check_in(service: Service, device_id: str, message: CheckIn) -> CheckInAnswe
         or _new_offer(service, runs, device, now)
         or _idle(service, message.population, device_id, now, "no run is active")
     )
+
+
+def note_capabilities(service: Service, device: DeviceRow, message: CheckIn) -> None:
+    """Keep what a device says that it can do, where that is news."""
+    if device.capabilities != message.capabilities:
+        with service.database.note() as connection:  # told anew with the next check-in, if it gets lost
+            connection.execute(_DESCRIBE, {"device": device.id, "capabilities": message.capabilities})
 
 
 def _new_offer(
@@ -228,11 +235,13 @@ def _answer(session: Session, assignment: AssignmentRow, now: datetime) -> Check
 def offer_of(
     session: Session,
     kind: TaskKind,
-    assignment: AssignmentRow | EvaluationAssignmentRow,
+    assignment: AssignmentRow | EvaluationAssignmentRow | RolloutDeviceRow,
     round_index: int,
     now: datetime,
+    *,
+    takes_back: bool = False,
 ) -> CheckInAnswer:
-    """The answer that gives a device its assignment, of either kind."""
+    """The answer that gives a device its assignment, of any kind."""
     run = session.get_one(RunRow, assignment.run_id)
     # What is left of the lease, not all of it: the device may have been killed in the middle of its work.
     left = assignment.lease_expires_at - now
@@ -249,7 +258,8 @@ def offer_of(
         round_seconds=TRAINING_SHARE * left.total_seconds(),
         training=run.settings.training,
         lease_expires_at=assignment.lease_expires_at,
-        conditions=run.settings.conditions,
+        conditions=ANY_TIME if kind == "adopt" else run.settings.conditions,
+        takes_back=takes_back,
     )
     return CheckInAnswer(offer=offer, retry_after_seconds=0, reason="offer")
 

@@ -1,8 +1,8 @@
 """Locks that make a transaction the only one at work on a run, or on a device (ADR 0012).
 
-Taken before anything is read that the transaction goes by, a device's before a run's, and that of an upload
-(`uploads.py`) last. SQLite, whose write transactions follow one another anyway, has no row locks and leaves
-them out.
+Taken before anything is read that the transaction goes by, a device's before a run's or a rollout's, and that
+of an upload (`uploads.py`) last. SQLite, whose write transactions follow one another anyway, has no row locks
+and leaves them out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from aggregator_service.observability.log_context import note
+from aggregator_service.storage.rollout_tables import RolloutRow
 from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RoundRow, RunRow
 from hetlora.errors import NotFound
 
@@ -62,6 +63,23 @@ def lock_run_of_assignment(session: Session, device_id: str, assignment_id: str)
         raise NotFound("this device has no such assignment", got=assignment_id)
     note(run=run.id)
     return run
+
+
+def lock_rollout(session: Session, rollout_id: str) -> RolloutRow:
+    """A rollout that only this transaction moves.
+
+    Raises:
+        NotFound: no such rollout.
+    """
+    row = session.get(RolloutRow, rollout_id, with_for_update={"key_share": True})
+    if row is None:
+        raise NotFound("no such rollout", got=rollout_id)
+    return row
+
+
+def lock_rollout_if_free(session: Session, rollout_id: str) -> RolloutRow | None:
+    """A rollout as `lock_rollout` has it, or None where another transaction is at work on it."""
+    return session.get(RolloutRow, rollout_id, with_for_update={"key_share": True, "skip_locked": True})
 
 
 def lock_device(session: Session, device_id: str) -> DeviceRow:

@@ -39,6 +39,7 @@ class Base(DeclarativeBase):
         Report: MessageJson(Report),
         Adaptation: MessageJson(Adaptation),
         dict[str, float]: JSON(none_as_null=True),
+        dict[str, str]: JSON(none_as_null=True),
         OperatorRole: word(OperatorRole),
         AbandonedFor: word(AbandonedFor),
     }
@@ -76,6 +77,7 @@ class DeviceRow(StatefulRow):
     name: Mapped[str]
     capabilities: Mapped[CapabilityReport | None]
     last_contact_at: Mapped[datetime | None]
+    labels: Mapped[dict[str, str] | None]  # by operators
 
 
 class ReplacedKeyRow(Base):

@@ -36,6 +36,12 @@ def move(session: Session, row: StatefulRow, new: StrEnum, reason: str, now: dat
     _record(session, row, old, reason, now)
 
 
+def tell(session: Session, row: StatefulRow, reason: str, now: datetime) -> None:
+    """Record that a row stays in its state, for a new reason: a rollout went on to its next stage."""
+    row.reason = reason
+    _record(session, row, row.state, reason, now)
+
+
 def _record(session: Session, row: StatefulRow, old: StrEnum | None, reason: str, now: datetime) -> None:
     session.add(
         TransitionRow(

@@ -8,11 +8,12 @@ import time
 from datetime import datetime
 
 from aggregator_service.observability.log_context import work
+from aggregator_service.rollouts import settling
 from aggregator_service.rounds import closing, evaluations
 from aggregator_service.rounds.schedules import keep_schedules
 from aggregator_service.screens.suspensions import judge_devices
 from aggregator_service.service import Service
-from aggregator_service.storage.locks import lock_run_if_free
+from aggregator_service.storage.locks import lock_rollout_if_free, lock_run_if_free
 from aggregator_service.storage.passing import log_fault
 from aggregator_service.worker.claims import claim, free_abandoned, held
 from aggregator_service.worker.commit import commit_round
@@ -76,6 +77,7 @@ def tick(service: Service) -> None:
     """
     keep_schedules(service)
     _settle_due(service)
+    _settle_rollouts(service)
     tried: set[str] = set()
     while (round_id := claim(service, tried)) is not None:
         tried.add(round_id)
@@ -109,3 +111,19 @@ def _settle_due(service: Service) -> None:
         except Exception as error:  # of one run: others go on
             service.metrics.worker_failures.inc()
             log_fault(log, error, "run=%s settle=failed", run_id)
+
+
+def _settle_rollouts(service: Service) -> None:
+    """Move rollouts on, or back, as their devices' reports ask for; several workers may do it at once."""
+    now = service.clock()
+    with service.database.read() as session:
+        under_way = settling.all_under_way(session)
+    for rollout_id in under_way:
+        try:
+            with work(), service.database.write() as session:
+                row = lock_rollout_if_free(session, rollout_id)
+                if row is not None:
+                    settling.settle(session, row, now)
+        except Exception as error:  # of one rollout: others go on
+            service.metrics.worker_failures.inc()
+            log_fault(log, error, "rollout=%s settle=failed", rollout_id)

@@ -19,6 +19,7 @@ from edge_sdk.runtimes.base import Factors, LogitsModel, ModelOpener
 from edge_sdk.training.parametrisation import Parametrisation, TrainedNumbers
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle, open_bundle, verify_files
+from hetlora.digest import sha256_of
 from hetlora.errors import AdapterUnusable, InputError, NoAdapter, SettingsError, UnavailableError
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Offer, TrainingSettings
@@ -27,6 +28,7 @@ from hetlora.stored_tensors import tensors_to_bytes
 from hetlora.tensors import factor_tensors
 
 logger = logging.getLogger(__name__)
+Put = Callable[[bytes], ObjectRef]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,8 +48,8 @@ class WholeAdapter:
 
 
 class Adapters:
-    """What rounds left on this device: the newest global adapter, the newest local one, the one in use, and
-    the one in use before. Four at most are kept; older ones go.
+    """What rounds and rollouts left on this device: the newest global adapter, the newest local one, the
+    newest that was rolled out, the one in use, and the one before. Five at most are kept; older ones go.
 
         answer = client.adapters.classifier().classify("where is my parcel")
 
@@ -170,10 +172,10 @@ class Adapters:
         try:
             with self._files.locked():
                 try:
-                    bundle = variant or offer.bundle
+                    bundle, put = (variant or offer.bundle).sha256, self._files.put
                     entries = [
-                        self._stored(offer, bundle, "global", sent, training, micro_batch),
-                        self._stored(offer, bundle, "local", trained, training, micro_batch),
+                        _stored(offer, bundle, "global", sent, training, micro_batch, put),
+                        _stored(offer, bundle, "local", trained, training, micro_batch, put),
                     ]
                     self._files.change(lambda index: index.after_round(*entries))
                 except OSError:
@@ -181,6 +183,23 @@ class Adapters:
                     raise
         except OSError as error:
             logger.warning("run=%s event=adapters_not_kept error=%s", offer.run_id, error)
+
+    def rolled_out(
+        self, offer: Offer, bundle: str, sent: WholeAdapter, *, training: TrainingSettings, micro_batch: int
+    ) -> StoredAdapter:
+        """How a version that was rolled out is going to be known here; nothing is written yet."""
+        return _stored(offer, bundle, "rollout", sent, training, micro_batch, _ref_of)
+
+    def decide_rollout(self, comparison: Comparison, sent: WholeAdapter, *, takes_back: bool) -> bool:
+        """Keep what became of a version that was rolled out, and its files if it is in use by that.
+
+        False if another adapter was put in use meanwhile. Raises OSError where nothing can be written.
+        """
+        with self._files.locked():
+            if comparison.outcome == "adopted":
+                _put_files(sent, self._files.put)
+            changed = self._files.change(lambda index: index.after_rollout(comparison, takes_back=takes_back))
+        return changed is not None
 
     def decide(self, comparison: Comparison) -> bool:
         """Keep a comparison and do as it says; False if another adapter was put in use meanwhile."""
@@ -195,36 +214,13 @@ class Adapters:
         changed = self._files.change(lambda index: index.comparison_begun())
         return 0 if changed is None else changed.comparisons_cut_off - 1
 
+    def forget_comparisons(self) -> None:
+        """Note that what was compared is given up; errors as `begin_comparison`."""
+        self._files.change(lambda index: index.comparisons_forgotten())
+
     def put_off_comparison(self) -> None:
         """Note that the one that was begun ended undecided; errors as `begin_comparison`."""
         self._files.change(lambda index: index.comparison_put_off())
-
-    def _stored(
-        self,
-        offer: Offer,
-        bundle: ObjectRef,
-        kind: AdapterKind,
-        whole: WholeAdapter,
-        training: TrainingSettings,
-        micro_batch: int,
-    ) -> StoredAdapter:
-        how = whole.how
-        tensors = self._files.put(tensors_to_bytes(sent_tensors(whole.adapter, how.cores)))
-        frozen = None
-        if how.frozen is not None:
-            frozen = self._files.put(tensors_to_bytes(factor_tensors(how.frozen)))
-        return StoredAdapter(
-            kind=kind,
-            run_id=offer.run_id,
-            round_index=offer.round_index,
-            bundle=bundle.sha256,
-            rank=whole.adapter.rank,
-            training=training,
-            micro_batch=micro_batch,
-            adaptation=how.adaptation,
-            tensors=tensors,
-            frozen=frozen,
-        )
 
     def _put_in_use(self, change: Callable[[AdapterIndex], AdapterIndex]) -> StoredAdapter:
         def checked(index: AdapterIndex) -> AdapterIndex:
@@ -282,3 +278,37 @@ def _in_use(index: AdapterIndex) -> StoredAdapter:
     if index.current is None:
         raise NoAdapter("no adapter is in use on this device", expected="a round that it took part in")
     return index.current
+
+
+def _stored(
+    offer: Offer,
+    bundle: str,
+    kind: AdapterKind,
+    whole: WholeAdapter,
+    training: TrainingSettings,
+    micro_batch: int,
+    put: Put,
+) -> StoredAdapter:
+    tensors, frozen = _put_files(whole, put)
+    return StoredAdapter(
+        kind=kind,
+        run_id=offer.run_id,
+        round_index=offer.round_index,
+        bundle=bundle,
+        rank=whole.adapter.rank,
+        training=training,
+        micro_batch=micro_batch,
+        adaptation=whole.how.adaptation,
+        tensors=tensors,
+        frozen=frozen,
+    )
+
+
+def _put_files(whole: WholeAdapter, put: Put) -> tuple[ObjectRef, ObjectRef | None]:
+    how = whole.how
+    tensors = put(tensors_to_bytes(sent_tensors(whole.adapter, how.cores)))
+    return tensors, None if how.frozen is None else put(tensors_to_bytes(factor_tensors(how.frozen)))
+
+
+def _ref_of(data: bytes) -> ObjectRef:
+    return ObjectRef(sha256=sha256_of(data), size_bytes=len(data))

@@ -20,14 +20,15 @@ from hetlora.messages.common import (
 from hetlora.messages.device import Adaptation, TrainingSettings
 from hetlora.messages.evaluation import EvaluationReport
 
-AdapterKind = Literal["global", "local"]
+AdapterKind = Literal["global", "local", "rollout"]
 
 
 class StoredAdapter(Message):
     """An adapter that lies on this device, and what is known of it.
 
     A "global" one is what a plan sent, "local" what this device's training made of that; `round_index` is the
-    round in which that was. `training` and `micro_batch` are what this device agreed to, having the memory.
+    round in which that was. A "rollout" one is a version that the operator rolled out. `training` and
+    `micro_batch` are what this device agreed to, having the memory.
     `held_out` are the figures of the last comparison that it was in.
     """
 
@@ -105,6 +106,7 @@ class AdapterIndex(Message):
     before: StoredAdapter | None = None
     newest_global: StoredAdapter | None = None
     newest_local: StoredAdapter | None = None
+    newest_rollout: StoredAdapter | None = Field(default=None, exclude_if=lambda own: own is None)
     is_undecided: bool = Field(default=False, strict=True)  # what a round left was not yet adopted or refused
     comparisons_cut_off: Count = 0  # of what is undecided: begun, and not ended as far as is known
     last_comparison: Comparison | None = None
@@ -116,6 +118,8 @@ class AdapterIndex(Message):
 
     def newest(self, kind: AdapterKind) -> StoredAdapter | None:
         """The last one of a kind."""
+        if kind == "rollout":
+            return self.newest_rollout
         return self.newest_global if kind == "global" else self.newest_local
 
     def stored(self) -> dict[str, StoredAdapter]:
@@ -125,6 +129,7 @@ class AdapterIndex(Message):
             "before": self.before,
             "newest_global": self.newest_global,
             "newest_local": self.newest_local,
+            "newest_rollout": self.newest_rollout,
         }
         return {place: own for place, own in places.items() if own is not None}
 
@@ -140,6 +145,8 @@ class AdapterIndex(Message):
     def after_round(self, sent: StoredAdapter, trained: StoredAdapter) -> AdapterIndex:
         """With what a round left: nothing is in use by that."""
         known = self._with(newest_global=sent, newest_local=trained, is_undecided=True, comparisons_cut_off=0)
+        if self.following == "rollout":  # what operators roll out is not for a round to replace
+            return known._with(is_undecided=False)
         # A round that was cut off is trained once more, and may have been decided about by then.
         followed = sent if self.following == "global" else trained
         return known._with(is_undecided=False) if followed.is_same(self.current) else known
@@ -181,9 +188,31 @@ class AdapterIndex(Message):
             known = known._in_use(known.candidate or new)
         return known._with(is_undecided=False, comparisons_cut_off=0, last_comparison=comparison)
 
+    def after_rollout(self, comparison: Comparison, *, takes_back: bool) -> AdapterIndex | None:
+        """With what became of a version that was rolled out; None if another was put in use meanwhile.
+
+        One that was adopted is in use, and rounds no longer replace it. Where it `takes_back` another, there
+        is nothing to roll back to: that would be what the operator took away.
+        """
+        new, in_use = comparison.new, comparison.in_use
+        if not (self.current is None if in_use is None else in_use.is_same(self.current)):
+            return None
+        known = self._with(comparisons_cut_off=0, last_comparison=comparison)
+        if in_use is not None:
+            known = known._scored(in_use, comparison.in_use_held_out)
+        if comparison.outcome == "kept":
+            return known
+        own = new.scored(comparison.new_held_out)
+        known = known._in_use(own)._with(newest_rollout=own, following="rollout", is_undecided=False)
+        return known._with(before=None) if takes_back else known
+
     def comparison_begun(self) -> AdapterIndex:
         """With a comparison that is cut off unless more is heard of it."""
         return self._with(comparisons_cut_off=self.comparisons_cut_off + 1)
+
+    def comparisons_forgotten(self) -> AdapterIndex:
+        """With none cut off: what is compared next is something else."""
+        return self._with(comparisons_cut_off=0)
 
     def comparison_put_off(self) -> AdapterIndex:
         """With a comparison that ended undecided, and was not cut off."""

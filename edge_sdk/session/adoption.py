@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Literal
 
-from edge_sdk.adapters.adapters import Adapters
+from edge_sdk.adapters.adapters import Adapters, WholeAdapter
 from edge_sdk.adapters.index import Comparison, StoredAdapter
 from edge_sdk.adapters.policy import Adoption
 from edge_sdk.batching.batches import check_examples
@@ -21,6 +21,7 @@ from edge_sdk.runtimes import runtime_here
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.training.scoring import score
 from edge_sdk.training.trainer import open_trainer
+from hetlora.bundle import Bundle
 from hetlora.errors import (
     AdapterUnusable,
     ConditionsUnmet,
@@ -150,7 +151,7 @@ class Adopter:
         try:
             scored = partial(
                 self._score,
-                training=_training_of_both(new, in_use),
+                training=training_of_both(new, in_use),
                 micro_batch=min(new.micro_batch, in_use.micro_batch),
                 ids=self.held_out.ids(),
                 may_go_on=may_go_on,
@@ -187,9 +188,30 @@ class Adopter:
         may_go_on: Callable[[], object],
         most_examples: int | None = None,
     ) -> EvaluationReport:
-        bundle, whole = self.adapters.read(stored)
-        manifest = bundle.manifest
-        self._check_held_out(manifest)
+        return self.scored(
+            *self.adapters.read(stored),
+            training=training,
+            micro_batch=micro_batch,
+            ids=ids,
+            max_seconds=max_seconds,
+            may_go_on=may_go_on,
+            most_examples=most_examples,
+        )
+
+    def scored(
+        self,
+        bundle: Bundle,
+        whole: WholeAdapter,
+        *,
+        training: TrainingSettings,
+        micro_batch: int,
+        ids: Sequence[int],
+        max_seconds: float,
+        may_go_on: Callable[[], object],
+        most_examples: int | None = None,
+    ) -> EvaluationReport:
+        """What an adapter does on what is held out; errors as `score`, and NoExamples of unknown kinds."""
+        self._check_held_out(bundle.manifest)
         model = open_trainer(
             runtime_here(bundle, self.runtime),
             bundle,
@@ -221,7 +243,7 @@ class Adopter:
             raise NoExamples(error.what) from error
 
 
-def _training_of_both(new: StoredAdapter, in_use: StoredAdapter) -> TrainingSettings:
+def training_of_both(new: StoredAdapter, in_use: StoredAdapter) -> TrainingSettings:
     """The settings for one comparison: no longer texts than this device has agreed to for either."""
     longest = min(new.training.max_tokens, in_use.training.max_tokens)
     return new.training.model_copy(update={"max_tokens": longest})

@@ -52,9 +52,9 @@ class Candidate:
         is_given = self._planner.capabilities.source == "given"
         self._known = None if is_given else known_correction(self._planner, bundle, self.runtime, tools)
         self.is_settled = is_given or self._known is not None or offer.kind != "train"
-        if offer.kind != "train":  # asked before anything is fetched for it
+        if offer.kind == "evaluate":  # asked before anything is fetched for it
             tools.corrections.check_may_try(bundle.sha256, EVALUATION)
-        elif not self.is_settled:
+        elif not self.is_settled:  # an adoption counts by itself the comparisons that were cut off
             tools.corrections.check_may_try(bundle.sha256, self._circumstances)
         self.choice: RankChoice | None = self._settled() if self.is_settled else self._forecast()
 

@@ -11,6 +11,7 @@ from edge_sdk.planning.planner import RankChoice
 from hetlora.errors import ConditionsUnmet, DataError, DiskFull, HetloraError
 from hetlora.messages.device import Failure, Offer, Report
 from hetlora.messages.evaluation import EvaluationReport
+from hetlora.messages.rollouts import AdoptionReport
 from hetlora.states import AssignmentState
 
 # After which conditions that did not hold are looked at again.
@@ -24,7 +25,7 @@ Outcome = Literal["no_work", "not_allowed", "accepted", "discarded", "failed", "
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What happened when a device visited the service; `offer.kind` tells training from evaluating.
+    """What happened when a device visited the service; `offer.kind` tells what the work was.
 
     `outcome` is "no_work"; "not_allowed", where conditions did not hold, so that the service was not asked
     or an update waits for a network that costs nothing; "stopped", where the app asked for the end of it, so
@@ -41,6 +42,7 @@ class Visit:
     choice: RankChoice | None = None
     report: Report | None = None
     evaluation: EvaluationReport | None = None
+    adoption: AdoptionReport | None = None
     code: str | None = None
     error: Exception | None = None
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Final
 
 from edge_sdk.conditions import LeftAlone
 from edge_sdk.events import AwaitingApproval, CheckedIn
 from edge_sdk.identity.identity_store import IdentityStore
 from edge_sdk.planning.capabilities import Capabilities
+from edge_sdk.session.adoption_assignment import AdoptionAssignment
+from edge_sdk.session.assignment import Assignment
 from edge_sdk.session.enrolment import check_in
 from edge_sdk.session.equipment import Equipment
 from edge_sdk.session.evaluation_assignment import EvaluationAssignment
@@ -21,7 +24,14 @@ from edge_sdk.transport.transport import Transport
 from hetlora import __version__
 from hetlora.errors import ConditionsUnmet, RefusedError, Stopped, UnavailableError
 from hetlora.messages.common import PROTOCOL_VERSION
-from hetlora.messages.device import CheckIn, CheckInAnswer, EnrolRequest, Offer
+from hetlora.messages.device import CheckIn, CheckInAnswer, EnrolRequest, Offer, TaskKind
+from hetlora.messages.rollouts import ADOPT
+
+_WORK: Final[dict[TaskKind, type[Assignment]]] = {
+    "train": TrainingAssignment,
+    "evaluate": EvaluationAssignment,
+    "adopt": AdoptionAssignment,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +82,8 @@ class Visitor:
         return self._work(answer.offer, replace(tools, watch=watch))
 
     def _work(self, offer: Offer, tools: Equipment) -> Visit:
-        work = EvaluationAssignment if offer.kind == "evaluate" else TrainingAssignment
         try:
-            visit = work(offer, tools).run()
+            visit = _WORK[offer.kind](offer, tools).run()
         except Stopped as stopped:
             return Visit("stopped", stopped.what, 0.0, offer=offer)
         finally:
@@ -92,6 +101,7 @@ class Visitor:
             capabilities=self.measured.report(),
             example_count=tools.examples.count(),
             held_out_count=tools.held_out.count(),
+            abilities=_abilities(tools),
         )
         return check_in(
             tools.service,
@@ -99,3 +109,8 @@ class Visitor:
             self.enrolment.model_copy(update={"public_key": self.transport.identity.public_key}),
             on_pending=lambda status: tools.on_event(AwaitingApproval(status.device_id)),
         )
+
+
+def _abilities(tools: Equipment) -> tuple[str, ...]:
+    """Without an example there is nothing to plan with how much memory a version takes here."""
+    return (ADOPT,) if tools.examples.count() or tools.held_out.count() else ()

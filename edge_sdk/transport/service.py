@@ -21,10 +21,12 @@ from hetlora.messages.device import (
     TaskKind,
 )
 from hetlora.messages.evaluation import EvaluationReport
+from hetlora.messages.rollouts import AdoptionReport
 
 _FAMILIES: Final[dict[TaskKind, str]] = {
     "train": "/device/v1/assignments",
     "evaluate": "/device/v1/evaluations",
+    "adopt": "/device/v1/adoptions",
 }
 _JSON: Final = {"Content-Type": "application/json"}
 _TENSORS: Final = {"Content-Type": "application/octet-stream"}
@@ -57,6 +59,9 @@ class DeviceService:
 
     def report_evaluation(self, assignment_id: str, report: EvaluationReport) -> Receipt:
         return self._post(f"/device/v1/evaluations/{assignment_id}:submit", report, Receipt)
+
+    def report_adoption(self, assignment_id: str, report: AdoptionReport) -> Receipt:
+        return self._post(f"/device/v1/adoptions/{assignment_id}:submit", report, Receipt)
 
     def fail(self, assignment_id: str, failure: Failure, kind: TaskKind = "train") -> Receipt:
         return self._post(f"{_FAMILIES[kind]}/{assignment_id}:fail", failure, Receipt)

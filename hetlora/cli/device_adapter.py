@@ -23,6 +23,7 @@ PLACES = {
     "before": "before",
     "newest_global": "newest global",
     "newest_local": "newest local",
+    "newest_rollout": "newest rolled out",
 }
 
 
@@ -59,7 +60,7 @@ def show(folder: FolderOption, as_json: JsonFlag = False) -> None:
 @app.command()
 def use(
     kind: Annotated[
-        Literal["global", "local"],
+        Literal["global", "local", "rollout"],
         typer.Argument(help="Which kind of adapter; new ones of it are adopted too."),
     ],
     folder: FolderOption,

@@ -24,6 +24,7 @@ from hetlora.cli import (
     device,
     doctor,
     export,
+    group,
     key,
     plan,
     population,
@@ -31,6 +32,7 @@ from hetlora.cli import (
     probe,
     quarantine,
     reputation,
+    rollout,
     run,
     serve,
     tls,
@@ -66,6 +68,8 @@ device.app.command("decide")(admission.decide)
 device.app.command("rotate-key")(admission.rotate_key)
 device.app.command("reputation")(reputation.reputation)
 population.app.command("suspend-after")(reputation.suspend_after)
+device.app.command("label")(group.label)
+device.app.command("history")(group.history)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(adapter.app, name="adapter")
 adapter.app.command("export")(adapter_export.export_adapter)
@@ -75,6 +79,8 @@ adapter.app.command("download")(adapter_verify.download)
 adapter.app.command("signing-keys")(adapter_verify.signing_keys)
 adapter.app.command("verify")(adapter_verify.verify)
 app.add_typer(alias.app, name="alias")
+app.add_typer(group.app, name="group")
+app.add_typer(rollout.app, name="rollout")
 app.add_typer(key.app, name="key")
 app.add_typer(audit.app, name="audit")
 app.add_typer(tls.app, name="tls")

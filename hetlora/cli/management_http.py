@@ -94,6 +94,10 @@ class ManagementHttp:
             return self._parse(self._send("POST", path), kind)
         return self._parse(self._send("POST", path, content=_body(message), headers=_JSON), kind)
 
+    def do(self, path: str) -> None:
+        """Ask for something to be done that has no answer but that it is."""
+        self._send("POST", path)
+
     def create(self, path: str, message: BaseModel, kind: type[Answer]) -> Answer:
         """Ask for something to be made, once, however often the answer is lost."""
         headers = _JSON | {"Idempotency-Key": str(uuid.uuid4())}

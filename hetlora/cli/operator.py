@@ -16,6 +16,7 @@ from hetlora.bundle import Bundle
 from hetlora.cli.management_http import ManagementHttp, service_url
 from hetlora.cli.management_http import segment as _segment
 from hetlora.cli.registry_http import RegistryHttp
+from hetlora.cli.rollout_requests import RolloutRequests
 from hetlora.cli.trust import trusted
 from hetlora.errors import AuthenticationFailed
 from hetlora.manifest import MANIFEST_NAME, Manifest, parse_manifest
@@ -80,6 +81,7 @@ class Operator:
     def __init__(self, url: str, token: str, verify: ssl.SSLContext | bool = True) -> None:
         self._http = ManagementHttp(url, token, verify)
         self.registry = RegistryHttp(self._http)
+        self.rollouts = RolloutRequests(self._http)
 
     def __enter__(self) -> Self:
         return self

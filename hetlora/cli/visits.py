@@ -82,7 +82,7 @@ class VisitTeller:
             print_json(_as_object(visit))
         elif visit.offer is not None:
             self._last_reason = ""
-            evaluated = "evaluation of " if visit.offer.kind == "evaluate" else ""
+            evaluated = {"evaluate": "evaluation of ", "adopt": "rollout of "}.get(visit.offer.kind, "")
             say(f"{evaluated}round {visit.offer.round_index + 1}: {visit.outcome}, {visit.reason}")
         elif visit.reason != self._last_reason:
             self._last_reason = visit.reason
@@ -100,4 +100,5 @@ def _as_object(visit: Visit) -> dict[str, object]:
         "rank": visit.choice.rank if visit.choice else None,
         "report": visit.report.model_dump(mode="json") if visit.report else None,
         "evaluation": visit.evaluation.model_dump(mode="json") if visit.evaluation else None,
+        "adoption": visit.adoption.model_dump(mode="json") if visit.adoption else None,
     }

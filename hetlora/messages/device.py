@@ -121,6 +121,8 @@ class CheckIn(Message):
     capabilities: CapabilityReport
     example_count: Count
     held_out_count: Count = Field(default=0, exclude_if=_is_zero)  # kept for evaluations; 0: offer none
+    # What the client knows beyond training and evaluating, `adopt` so far; what is not said is not asked.
+    abilities: tuple[Word, ...] = Field(default=(), max_length=16, exclude_if=is_empty)
 
     @model_validator(mode="before")
     @classmethod
@@ -173,7 +175,7 @@ class TrainingSettings(StepOptions):
         return self
 
 
-TaskKind = Literal["train", "evaluate"]
+TaskKind = Literal["train", "evaluate", "adopt"]
 # A device reads the manifest of each before it plans.
 MAX_VARIANTS: Final = 8
 
@@ -185,8 +187,8 @@ def _is_training(kind: TaskKind) -> bool:
 class Offer(Message):
     """Work for this device, if one of the ranks `min_rank` to `max_rank` fits it.
 
-    An evaluation is of the version that round `round_index` made. Its batches are those of `training`, which
-    means nothing else to it.
+    An evaluation or an adoption is of the version that round `round_index` made, or which the run began with.
+    Its batches are those of `training`, which means nothing else to it.
     """
 
     # Only for those who said that they hold examples out; to others offers look as before there were such.
@@ -205,6 +207,8 @@ class Offer(Message):
     training: TrainingSettings
     lease_expires_at: Timestamp
     conditions: Conditions = Field(default=ANY_TIME, exclude_if=asks_nothing)  # the app may ask more
+    # Of an adoption: another version was rolled back, and this is taken whatever it scores.
+    takes_back: bool = Field(default=False, strict=True, exclude_if=_is_false)
 
 
 class CheckInAnswer(Message):

@@ -278,6 +278,7 @@ class DeviceDetails(Message):
     state: DeviceState
     capabilities: CapabilityReport | None
     last_contact_at: Timestamp | None
+    labels: dict[str, str] = Field(default_factory=dict)  # that operators gave it
 
 
 class DevicePreauthorization(Message):
@@ -338,6 +339,8 @@ Subject = Literal[
     "evaluation",
     "evaluation_assignment",
     "quarantine",
+    "rollout",
+    "rollout_device",
 ]
 
 

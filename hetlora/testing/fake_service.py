@@ -43,6 +43,7 @@ from hetlora.messages.device import (
     TrainingSettings,
 )
 from hetlora.messages.evaluation import EvaluationReport
+from hetlora.messages.rollouts import ADOPT, AdoptionReport
 from hetlora.partial import expand
 from hetlora.sent_parts import at_precision
 from hetlora.states import AssignmentState
@@ -77,7 +78,7 @@ class FakeService:
         offer: what a check-in is offered; None once it was handed in or given back.
         requests: method and path of each request; what came with them is in `check_ins`, `starts`, `bodies`
             (updates as they travelled), `updates` (what they hold), `reports`, `evaluations` (reports of
-            them) and `failures`.
+            them), `adoptions` (reports of versions that were rolled out) and `failures`.
         objects: what may be fetched, by SHA-256.
     """
 
@@ -101,6 +102,7 @@ class FakeService:
         self.updates: list[Adapter] = []
         self.reports: list[Report] = []
         self.evaluations: list[EvaluationReport] = []
+        self.adoptions: list[AdoptionReport] = []
         self.failures: list[Failure] = []
         self._parts = PartTaker()
         self._server = LoopbackServer(self.answer)
@@ -126,7 +128,7 @@ class FakeService:
     ) -> None:
         """Offer a bundle to whoever checks in next, at every rank that it has.
 
-        With the kind "evaluate", to whoever holds examples out.
+        With the kind "evaluate", to whoever holds examples out; with "adopt", to whoever can.
         """
         self.objects |= {entry.sha256: bundle.path(name) for name, entry in bundle.manifest.files.items()}
         manifest = bundle.path(MANIFEST_NAME)
@@ -190,6 +192,13 @@ class FakeService:
                 f"{work}:submit": self._take_evaluation,
                 f"{work}:fail": self._fail,
             }
+        if offer.kind == "adopt":
+            work = f"/adoptions/{offer.assignment_id}"
+            return {
+                f"{work}:start": self._start,
+                f"{work}:submit": self._take_adoption,
+                f"{work}:fail": self._fail,
+            }
         work = f"/assignments/{offer.assignment_id}"
         return {
             f"{work}:start": self._start,
@@ -201,7 +210,7 @@ class FakeService:
     def _check_in(self, body: bytes) -> Reply:
         told = CheckIn.model_validate_json(body)
         self.check_ins.append(told)
-        if self.offer is None or (self.offer.kind == "evaluate" and not told.held_out_count):
+        if self.offer is None or not _may_have(self.offer, told):
             return _json(
                 CheckInAnswer(
                     offer=None, retry_after_seconds=self.retry_after_seconds, reason="no run is active"
@@ -265,8 +274,13 @@ class FakeService:
         self.evaluations.append(EvaluationReport.model_validate_json(body))
         return _json(self._receipt(AssignmentState.ACCEPTED, "the report is in the evaluation"))
 
+    def _take_adoption(self, body: bytes) -> Reply:
+        report = AdoptionReport.model_validate_json(body)
+        self.adoptions.append(report)
+        return _json(self._receipt(AssignmentState.ACCEPTED, f"{report.outcome}: {report.reason}"))
+
     def _handed_in(self) -> int:
-        return len(self.reports) + len(self.evaluations)
+        return len(self.reports) + len(self.evaluations) + len(self.adoptions)
 
     def _fail(self, body: bytes) -> Reply:
         failure = Failure.model_validate_json(body)
@@ -283,6 +297,16 @@ class FakeService:
             reason=reason,
             retry_after_seconds=self.retry_after_seconds,
         )
+
+
+def _may_have(offer: Offer, told: CheckIn) -> bool:
+    match offer.kind:
+        case "train":
+            return True
+        case "evaluate":
+            return told.held_out_count > 0
+        case "adopt":
+            return ADOPT in told.abilities
 
 
 def _asked(offer: Offer) -> Adaptation:

@@ -14,7 +14,7 @@ import pytest
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.algebra import delta_norm, module_tail_norm, pruned_rank, truncate
 from hetlora.errors import error_classes
-from hetlora.messages import device, evaluation
+from hetlora.messages import device, evaluation, rollouts
 from hetlora.messages.common import Message, Problem
 from hetlora.partial import contract, expand
 from hetlora.partial_tensors import cores_from_bytes, cores_to_bytes, read_partial
@@ -30,7 +30,10 @@ from hetlora.tus import PART_TYPE, VERSION, parse_checksum, parse_metadata, sha2
 
 FOLDER = Path(__file__).parent
 MESSAGES: dict[str, type[Message]] = {
+    "adoption_report.json": rollouts.AdoptionReport,
     "check_in.json": device.CheckIn,
+    "check_in_abilities.json": device.CheckIn,
+    "check_in_answer_adoption.json": device.CheckInAnswer,
     "check_in_answer_conditions.json": device.CheckInAnswer,
     "check_in_answer_offer.json": device.CheckInAnswer,
     "check_in_answer_retry.json": device.CheckInAnswer,

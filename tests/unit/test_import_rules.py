@@ -35,7 +35,7 @@ EXPORT_STEPS = tuple(
 )
 SERVICE_FOLDERS = (
     *("observability", "storage", "operators", "pace", "artifacts"),
-    *("privacy", "rounds", "registry", "devices", "assignments", "screens", "worker", "api"),
+    *("privacy", "rounds", "registry", "devices", "assignments", "rollouts", "screens", "worker", "api"),
 )
 # Folders of the SDK and modules that stand between them, lowest first; below all of them lie others.
 EDGE_FOLDERS = (
@@ -125,10 +125,13 @@ RULES = (
     Rule("aggregator_service/operators", never=above("operators")),
     Rule("aggregator_service/pace", never=above("pace")),
     Rule("aggregator_service/artifacts", never=above("artifacts")),
+    Rule("aggregator_service/privacy", never=above("privacy")),
     Rule("aggregator_service/rounds", never=above("rounds")),
     Rule("aggregator_service/registry", never=above("registry")),
     Rule("aggregator_service/devices", never=above("devices")),
     Rule("aggregator_service/assignments", never=above("assignments")),
+    Rule("aggregator_service/rollouts", never=above("rollouts")),
+    Rule("aggregator_service/screens", never=above("screens")),
     Rule("aggregator_service/worker", never=above("worker")),
     Rule("aggregator_service/api", never=("aggregator_service.worker", "aggregator_service.app")),
 )

@@ -8,6 +8,7 @@ from aggregator_service.storage import (  # their tables are of the metadata, to
     evaluation_tables,  # noqa: F401
     operator_tables,  # noqa: F401
     privacy_tables,  # noqa: F401
+    rollout_tables,  # noqa: F401
 )
 from aggregator_service.storage.tables import Base
 

@@ -49,7 +49,7 @@ class FakeDevice:
     nonces: Iterator[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.key = Ed25519PrivateKey.from_private_bytes(bytes([self.seed]) * 32)
+        self.key = Ed25519PrivateKey.from_private_bytes(_seed_bytes(self.seed))
         public = self.key.public_key().public_bytes_raw()
         self.public_key = base64.b64encode(public).decode()
         self.device_id = sha256_of(public)[:32]
@@ -162,6 +162,10 @@ class FakeDevice:
         answer = self.submit(assignment_id, update)
         assert answer.is_success, answer.text
         return answer.json()
+
+
+def _seed_bytes(seed: int) -> bytes:
+    return bytes([seed]) * 32 if seed < 256 else seed.to_bytes(32, "big")
 
 
 def report_of(update: Adapter) -> dict[str, Any]:

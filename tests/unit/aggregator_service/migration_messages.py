@@ -70,3 +70,30 @@ FIGURES: Final = {
     "device_accuracy_deviation": 0.125,
 }
 EVALUATION_REPORT: Final = {"example_count": 10, "loss": 0.5, "correct_count": 9}
+FILTER: Final = {"conditions": [{"field": "label.site", "comparison": "is", "value": "lab"}]}
+ROLLOUT_SETTINGS: Final = {
+    "stages": [
+        {
+            "share": share,
+            "least_reports": 3,
+            "most_failed_share": 0.25,
+            "most_loss_increase": 0.5,
+            "settle_seconds": 60.0,
+        }
+        for share in (0.125, 1.0)
+    ],
+    "freeze": [{"begins_at": "2026-12-24T12:00:00Z", "ends_at": "2026-12-27T00:00:00Z"}],
+    "lease_seconds": 3600.0,
+}
+DECIDED: Final = {
+    "stages": [
+        {
+            "stage": 1,
+            "reports": 4,
+            "failed_share": 0.25,
+            "compared": 3,
+            "loss_increase": -0.125,
+            "outcome": "moved_on",
+        }
+    ]
+}

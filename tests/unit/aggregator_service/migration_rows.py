@@ -292,6 +292,39 @@ ROWS: Final = {
         _into("screen_passes", "assignment_id", ("assignment-3",)),
         _into("suspension_rules", "population, quarantines, within_updates", ("keyboard", 3, 20)),
     ),
+    "0020": (
+        _set("devices", "device-1", labels={"site": "lab"}),
+        _into(
+            "device_groups",
+            "id, population, name, filter, created_at",
+            ("group-1", "keyboard", "lab", stored.FILTER, MADE_AT),
+        ),
+        _into(
+            "rollouts",
+            "id, state, reason, asks, stage, stage_began_at, ended_at, decided",
+            ("rollout-1", "running", "operator", True, 1, MADE_AT, None, stored.DECIDED),
+            ("rollout-2", "stopped", "operator", False, 0, None, MADE_AT, {"stages": []}),
+            population="keyboard",
+            version="run-1-v000001",
+            former="run-1-v000000",
+            group_name="lab",
+            filter=stored.FILTER,
+            settings=stored.ROLLOUT_SETTINGS,
+            created_at=MADE_AT,
+        ),
+        _into(
+            "rollout_devices",
+            "id, device_id, state, waits_until, rank, adapter_sha256, new_loss, former_loss",
+            ("ask-1", "device-1", "recalled", MADE_AT, 1, sha256_of(NARROW), 0.5, 0.75),
+            ("ask-2", "device-2", "offered", None, None, None, None, None),
+            reason="as it came",
+            rollout_id="rollout-1",
+            stage=0,
+            run_id="run-1",
+            max_rank=2,
+            lease_expires_at=MADE_AT,
+        ),
+    ),
 }
 
 

@@ -17,17 +17,22 @@ from many_rows import (
     read_whole,
     steps_of,
 )
+from rollout_verbs import asked as ask
+from rollout_verbs import made_versions, offered, running, told
 from service_bundle import make_adapter
 from service_operator import Operator
 from service_verbs import add_device, deliver, hand_in, started_run, take_offer
 from sqlalchemy import text, update
 
 from aggregator_service.assignments.assignments import note_fetch
+from aggregator_service.rollouts.rollouts import change_rollout
 from aggregator_service.rounds.closing import is_due
 from aggregator_service.service import Service
 from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow
+from aggregator_service.storage.rollout_tables import RolloutDeviceRow, RolloutRow
 from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RoundRow
 from aggregator_service.worker.sweep import sweep
+from aggregator_service.worker.worker import tick
 
 ENDED = """
 INSERT INTO assignments
@@ -110,3 +115,27 @@ def test_sweep_reads_no_table_that_grows_as_a_whole(service: Service, bundle: st
     for own in asked:
         if own.statement.startswith(("SELECT", "UPDATE", "DELETE")):
             assert not read_whole(service, own).intersection(tables), own.statement[-1500:]
+
+
+@pytest.mark.slow
+def test_check_in_that_can_adopt_reads_no_table_of_rollouts_as_a_whole(service: Service, bundle: str) -> None:
+    version = made_versions(service, bundle)[1]
+    rollout_id = running(service, version)
+    told(service, add_device(service, "device-1"))
+    change_rollout(service, rollout_id, "stop")
+    multiply(service, RolloutRow, 2000, id=NUMBERED)
+    devices = "(SELECT min(id) FROM devices) || '-' || number"
+    multiply(service, DeviceRow, 20_000, id=NUMBERED)
+    multiply(service, RolloutDeviceRow, 20_000, id=NUMBERED, device_id=devices)
+    running(service, version)
+    told(service, add_device(service, "device-2"))
+    analyze(service)
+    with asked_of(service) as asked:
+        assert ask(service, "device-2").offer is None  # it has answered
+        assert offered(service, add_device(service, "device-3"))
+    with asked_of(service) as by_rows:
+        tick(service)
+    for own in (*asked, *by_rows):
+        if own.statement.startswith(("SELECT", "UPDATE")):
+            read = read_whole(service, own)
+            assert not read.intersection(("rollouts", "rollout_devices", "devices")), own.statement[-1500:]

@@ -13,6 +13,8 @@ from hetlora.states import (
     EvaluationAssignmentState,
     EvaluationState,
     QuarantineState,
+    RolloutDeviceState,
+    RolloutState,
     RoundState,
     RunState,
     is_final,
@@ -28,6 +30,8 @@ MACHINES = [
     EvaluationState,
     EvaluationAssignmentState,
     QuarantineState,
+    RolloutState,
+    RolloutDeviceState,
 ]
 # The main lines of the architecture's section 7, written out by hand.
 PATHS = {
@@ -63,12 +67,27 @@ PATHS = {
         "candidate approved canary rolled_out superseded",
         "rolled_out rolled_back",
         "canary rolled_back",
+        "superseded rolled_out",
     ],
     EvaluationState: ["open closed"],
     QuarantineState: ["held confirmed released", "held released"],
     EvaluationAssignmentState: [
         "offered started accepted",
         *(f"{state} {end}" for state in ("offered", "started") for end in ("failed", "expired", "aborted")),
+    ],
+    RolloutState: [
+        "draft running paused running completed rolled_back",
+        "running rolled_back",
+        "paused rolled_back",
+        "running stopped rolled_back",
+    ],
+    RolloutDeviceState: [
+        "offered started adopted recalled reverted",
+        "offered aborted",
+        "started kept",
+        "started failed",
+        "started offered",
+        "started recalled",
     ],
 }
 # A device comes by a token, or an operator knows it before.
@@ -78,10 +97,12 @@ FINAL = {
     AssignmentState: {"discarded", "failed", "expired", "aborted"},
     RoundState: {"committed", "abandoned"},
     RunState: {"completed", "failed", "stopped"},
-    AdapterVersionState: {"superseded", "rolled_back"},
+    AdapterVersionState: {"rolled_back"},
     EvaluationState: {"closed"},
     QuarantineState: {"released"},
     EvaluationAssignmentState: {"accepted", "failed", "expired", "aborted"},
+    RolloutState: {"rolled_back"},
+    RolloutDeviceState: {"kept", "failed", "aborted", "reverted"},
 }
 
 
