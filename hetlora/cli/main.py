@@ -15,6 +15,7 @@ from hetlora.cli import (
     audit,
     bench,
     bundle,
+    console,
     db,
     demo,
     device,
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
+app.command("console")(console.console)
 app.add_typer(db.app, name="db")
 app.add_typer(population.app, name="population")
 app.add_typer(bundle.app, name="bundle")
