@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from nicegui import ui
 
-from console.frame import ROWS, frame, moment, next_page, read, table
+from console.frame import ROWS, frame, moment, next_page, table, tell
 from console.sessions import Session
 from hetlora.errors import HetloraError
 from hetlora.messages.common import Page
@@ -25,6 +25,9 @@ VERBS: Final = {
     RunState.RUNNING: ("pause", "stop"),
     RunState.PAUSED: ("resume", "stop"),
 }
+
+
+Seen = tuple[RunStatus, Page[RoundStatus], Page[AdapterVersionStatus], tuple[AssignmentStatus, ...]]
 
 
 async def run_detail(session: Session, run_id: str, cursor: str | None) -> None:
@@ -49,28 +52,58 @@ async def run_detail(session: Session, run_id: str, cursor: str | None) -> None:
     with frame(session, "Run"):
         ui.label(run_id).classes("wrap")
 
+        bar = ui.row()
+        last: list[object] = []  # what is shown, and the state that the buttons are for
+
         @ui.refreshable
-        async def shown() -> None:
-            got = await read(ask)
-            if got is None:
+        def shown(got: Seen | HetloraError) -> None:
+            if isinstance(got, HetloraError):
+                tell(got)
                 return
             run, rounds, adapters, given = got
             ui.label(f"{run.state}, {run.rounds_committed} of {run.settings.rounds} rounds").props(
                 "role=status"
             )
             ui.label(run.reason).classes("wrap")
-            _buttons(session, run)
             _losses(adapters.items)
             _ranks(given)
             _rounds(rounds.items)
             next_page(f"/runs/{run_id}", {"cursor": cursor} if cursor else {}, rounds.next_cursor)
             _assignments(given)
             _adapters(adapters.items)
+
+        async def look() -> Seen | HetloraError:
+            try:
+                return await asyncio.to_thread(ask)
+            except HetloraError as error:
+                return error
+
+        async def poll() -> None:
+            # What has not changed is not drawn anew: it would take the focus, and be read out again.
+            got = await look()
+            seen = str(got) if isinstance(got, HetloraError) else got
+            if last[:1] != [seen]:
+                last[:1] = [seen]
+                shown.refresh(got)
+            if not isinstance(got, HetloraError):
+                buttons(got[0])
+
+        def buttons(run: RunStatus) -> None:
+            if last[1:] == [run.state]:
+                return
+            last[1:] = [run.state]
+            bar.clear()
+            with bar:
+                _buttons(session, run)
             if is_final(run.state):
                 timer.cancel()
 
-        timer = ui.timer(POLL_SECONDS, shown.refresh, immediate=False)
-        await shown()
+        first = await look()
+        timer = ui.timer(POLL_SECONDS, poll, immediate=False)
+        last.append(str(first) if isinstance(first, HetloraError) else first)
+        if not isinstance(first, HetloraError):
+            buttons(first[0])
+        shown(first)
 
 
 def _buttons(session: Session, run: RunStatus) -> None:
@@ -117,6 +150,7 @@ def _losses(adapters: Sequence[AdapterVersionStatus]) -> None:
         series.append(("accuracy", [[place, own.accuracy] for place, own in figures]))
     ui.echart(
         {
+            "animation": False,
             "aria": {"enabled": True},
             "legend": {},
             "tooltip": {"trigger": "axis"},
@@ -138,6 +172,7 @@ def _ranks(given: Sequence[AssignmentStatus]) -> None:
         return
     ui.echart(
         {
+            "animation": False,
             "aria": {"enabled": True},
             "tooltip": {},
             "xAxis": {"type": "category", "name": "rank", "data": [str(rank) for rank, _ in counts]},
@@ -172,16 +207,20 @@ def _assignments(given: Sequence[AssignmentStatus]) -> None:
             "device": own.device_name or own.device_id,
             "state": own.state,
             "rank": own.rank,
-            "loss": own.last_loss,
+            "loss": _short(own.last_loss),
             "bytes down": own.downloaded_bytes,
             "bytes up": own.uploaded_bytes,
-            "seconds": own.training_seconds,
+            "seconds": _short(own.training_seconds),
             "reason": own.reason,
         }
         for own in given
     ]
     names = ["device", "state", "rank", "loss", "bytes down", "bytes up", "seconds", "reason"]
     table("Devices of the newest round, 100 at most", names, rows, "No device has work yet.")
+
+
+def _short(figure: float | None) -> str:
+    return "" if figure is None else f"{figure:.4g}"
 
 
 def _adapters(adapters: Sequence[AdapterVersionStatus]) -> None:
