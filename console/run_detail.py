@@ -230,10 +230,12 @@ def _adapters(adapters: Sequence[AdapterVersionStatus]) -> None:
             "round": own.round_index + 1,
             "state": own.state,
             "updates": own.update_count,
-            "loss": own.evaluation.figures.loss if own.evaluation and own.evaluation.figures else "",
+            "loss": _short(figures.loss if figures else None),
+            "accuracy": _short(figures.accuracy if figures else None),
             "created": moment(own.created_at),
         }
         for own in adapters
+        for figures in [own.evaluation.figures if own.evaluation else None]
     ]
-    names = ["version", "round", "state", "updates", "loss", "created"]
+    names = ["version", "round", "state", "updates", "loss", "accuracy", "created"]
     table("Adapter versions, the newest 100", names, rows, "No adapter version yet.")
