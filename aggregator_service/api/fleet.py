@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aggregator_service.api.errors import problems
 from aggregator_service.api.operator_route import AuditEntryOf, IdempotencyKeyOf, operator_router
-from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
+from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, NewestFirst, page_of
 from aggregator_service.api.route import ServiceOf
 from aggregator_service.api.views import device_details, population_status, replaced_key, transition
 from aggregator_service.devices.admission import decide, preauthorize
@@ -99,9 +99,17 @@ def list_transitions(
     subject_id: Identifier | None = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
+    newest_first: NewestFirst = False,
 ) -> Page[Transition]:
     asked = ((TransitionRow.subject, subject), (TransitionRow.subject_id, subject_id))
     conditions = [column == value for column, value in asked if value is not None]
     return page_of(
-        service, TransitionRow, TransitionRow.id, transition, *conditions, cursor=cursor, limit=limit
+        service,
+        TransitionRow,
+        TransitionRow.id,
+        transition,
+        *conditions,
+        cursor=cursor,
+        limit=limit,
+        newest_first=newest_first,
     )

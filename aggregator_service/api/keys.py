@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import eq, ge, lt
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Query, Request
 
 from aggregator_service.api.errors import problems
 from aggregator_service.api.operator_route import AuditEntryOf, IdempotencyKeyOf, operator_router
@@ -16,7 +16,7 @@ from aggregator_service.operators.audit import MAX_CHARACTERS
 from aggregator_service.operators.operator_keys import create_key, key_status, revoke_key
 from aggregator_service.storage.operator_tables import AuditRow, OperatorKeyRow
 from hetlora.messages.common import Identifier, Page, Timestamp
-from hetlora.messages.operators import AuditEntry, KeyCreate, KeyCreated, KeyStatus
+from hetlora.messages.operators import AuditEntry, KeyCreate, KeyCreated, KeyHolder, KeyStatus
 
 router = operator_router()
 
@@ -38,6 +38,13 @@ def list_keys(service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_
 @router.post("/keys/{key_id}:revoke", responses=problems(404, 409))
 def post_revoke(key_id: Identifier, service: ServiceOf) -> KeyStatus:
     return revoke_key(service, key_id)
+
+
+@router.get("/whoami")
+async def get_key_holder(request: Request) -> KeyHolder:
+    """Whose key the request brought, so that a page need not offer what the key may not do."""
+    operator = request.state.operator
+    return KeyHolder(key_id=operator.key_id, name=operator.name, role=operator.role)
 
 
 @router.get("/audit")

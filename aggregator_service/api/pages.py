@@ -23,6 +23,7 @@ Cursor = Annotated[
 ]
 Limit = Annotated[int, Query(ge=1, le=500, description="Most items on the page")]
 DEFAULT_LIMIT = 100
+NewestFirst = Annotated[bool, Query(description="The newest first, instead of the oldest")]
 
 
 def page_of(

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from aggregator_service.api.errors import problems
 from aggregator_service.api.objects import BINARY, object_response
 from aggregator_service.api.operator_route import AuditEntryOf, IdempotencyKeyOf, operator_router
-from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
+from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, NewestFirst, page_of
 from aggregator_service.api.route import ServiceOf
 from aggregator_service.api.views import adapter_version_status, assignment_status, round_status, run_status
 from aggregator_service.registry.versions import get_version
@@ -48,8 +48,15 @@ def post_run(
 
 
 @router.get("/runs")
-def list_runs(service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT) -> Page[RunStatus]:
-    return page_of(service, RunRow, RunRow.id, run_status, cursor=cursor, limit=limit)
+def list_runs(
+    service: ServiceOf,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+    newest_first: NewestFirst = False,
+) -> Page[RunStatus]:
+    return page_of(
+        service, RunRow, RunRow.id, run_status, cursor=cursor, limit=limit, newest_first=newest_first
+    )
 
 
 @router.get("/runs/{run_id}", responses=problems(404))
@@ -59,11 +66,24 @@ def get_run_status(run_id: Identifier, service: ServiceOf) -> RunStatus:
 
 @router.get("/runs/{run_id}/rounds", responses=problems(404))
 def list_rounds(
-    run_id: Identifier, service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+    run_id: Identifier,
+    service: ServiceOf,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+    newest_first: NewestFirst = False,
 ) -> Page[RoundStatus]:
     _status(service, run_id)
     of_run = RoundRow.run_id == run_id
-    return page_of(service, RoundRow, RoundRow.id, round_status, of_run, cursor=cursor, limit=limit)
+    return page_of(
+        service,
+        RoundRow,
+        RoundRow.id,
+        round_status,
+        of_run,
+        cursor=cursor,
+        limit=limit,
+        newest_first=newest_first,
+    )
 
 
 @router.get("/runs/{run_id}/figures", responses=problems(404))

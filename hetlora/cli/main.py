@@ -19,6 +19,7 @@ from hetlora.cli import (
     audit,
     bench,
     bundle,
+    console,
     db,
     demo,
     device,
@@ -57,6 +58,7 @@ app = typer.Typer(
 )
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
+app.command("console")(console.console)
 app.add_typer(db.app, name="db")
 app.add_typer(population.app, name="population")
 app.add_typer(privacy.app, name="privacy")

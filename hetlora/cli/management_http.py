@@ -111,12 +111,16 @@ class ManagementHttp:
                 time.sleep(RETRY_SECONDS)
         return self._parse(self._send("POST", path, content=_body(message), headers=headers), kind)
 
+    def page(self, path: str, item: type[Item], query: Mapping[str, str] | None = None) -> Page[Item]:
+        """One page of a listing."""
+        return self._parse(self._send("GET", path, params=dict(query or {})), Page[item])  # type: ignore[valid-type]
+
     def pages(self, path: str, item: type[Item], query: Mapping[str, str] | None = None) -> Iterator[Item]:
         """All items of a listing, read as they are taken."""
         cursor: str | None = None
         while True:
             parameters = dict(query or {}) | ({"cursor": cursor} if cursor else {})
-            page = self._parse(self._send("GET", path, params=parameters), Page[item])  # type: ignore[valid-type]
+            page = self.page(path, item, parameters)
             yield from page.items
             cursor = page.next_cursor
             if cursor is None:

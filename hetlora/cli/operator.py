@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,7 @@ from hetlora.cli.rollout_requests import RolloutRequests
 from hetlora.cli.trust import trusted
 from hetlora.errors import AuthenticationFailed
 from hetlora.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from hetlora.messages.common import Item, Page
 from hetlora.messages.figures import RoundFigures
 from hetlora.messages.management import (
     AdapterVersionStatus,
@@ -38,7 +39,7 @@ from hetlora.messages.management import (
     RunStatus,
     TokenRotation,
 )
-from hetlora.messages.operators import AuditEntry, KeyCreate, KeyCreated, KeyStatus, OperatorRole
+from hetlora.messages.operators import AuditEntry, KeyCreate, KeyCreated, KeyHolder, KeyStatus, OperatorRole
 from hetlora.messages.privacy import PrivacyBudget, PrivacyStatus
 from hetlora.messages.quarantine import (
     QuarantineDecision,
@@ -218,6 +219,14 @@ class Operator:
         """Release or confirm one."""
         path = f"/quarantine/{_segment(assignment_id)}:{verb}"
         return self._http.post(path, QuarantineDecision(reason=reason), QuarantinedUpdate)
+
+    def page(self, path: str, item: type[Item], query: Mapping[str, str] | None = None) -> Page[Item]:
+        """One page of a listing, for whoever shows pages; `path` comes after `/management/v1`."""
+        return self._http.page(path, item, query)
+
+    def whoami(self) -> KeyHolder:
+        """Whose key this is, and its role."""
+        return self._http.get("/whoami", KeyHolder)
 
     def create_key(self, name: str, role: OperatorRole) -> KeyCreated:
         """Create a key for an operator; its token is in the answer and nowhere else."""

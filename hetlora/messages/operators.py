@@ -41,6 +41,14 @@ class KeyStatus(Message):
     revoked_at: Timestamp | None
 
 
+class KeyHolder(Message):
+    """Whose key a request brought, and what it may do."""
+
+    key_id: Identifier
+    name: Name
+    role: OperatorRole
+
+
 class KeyCreated(Message):
     """The token to bring (`Authorization: Bearer TOKEN`) is shown this once; the service keeps its hash."""
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("hetlora", "export", "edge_sdk", "aggregator_service", "benchmarks")
+PACKAGES = ("hetlora", "export", "edge_sdk", "aggregator_service", "benchmarks", "console")
 STANDARD_LIBRARY = tuple(sys.stdlib_module_names)
 
 
@@ -105,6 +105,20 @@ RULES = (
     ),
     Rule("edge_sdk", never=("onnxruntime",), spared=("edge_sdk/runtimes/onnx_library.py",)),
     *edge_rules(),
+    # A client of `/management/v1`, by the same connection as the command line.
+    Rule(
+        "console",
+        only=(
+            *STANDARD_LIBRARY,
+            "nicegui",
+            "fastapi",
+            "starlette",
+            "uvicorn",
+            "pydantic",
+            "console",
+            "hetlora",
+        ),
+    ),
     Rule("aggregator_service", never=("export", "edge_sdk", "torch", *ABOVE)),
     Rule(
         "aggregator_service/aggregation",

@@ -77,6 +77,7 @@ ROLES = {
     "GET /keys": ADMIN,
     "POST /keys/{key_id}:revoke": ADMIN,
     "GET /audit": ADMIN,
+    "GET /whoami": VIEWER,
 }
 
 
@@ -115,6 +116,29 @@ def test_key_opens_the_doors_of_its_role_and_no_other(operator: Operator, role: 
         if refused and method != "HEAD":
             assert problem(answer) == (403, "not_permitted")
             assert (answer.json()["got"], answer.json()["expected"]) == (f"role {role}", f"role {needed}")
+
+
+@pytest.mark.parametrize("role", OperatorRole)
+def test_key_is_told_whose_it_is_and_what_it_may(operator: Operator, role: OperatorRole) -> None:
+    asking = with_key(operator, role)
+
+    told = asking.call("GET", "/whoami")
+
+    assert told == {"key_id": key_id_of(asking), "name": "alice", "role": role}
+
+
+def test_list_that_is_asked_for_newest_first_is_the_other_one_backwards(operator: Operator) -> None:
+    operator.call("POST", "/populations", json={"name": "one"})
+    for digit in "123":
+        device = {"population": "one", "device_id": digit * 32}
+        operator.call("POST", "/devices:preauthorize", json=device)
+    oldest = operator.call("GET", "/transitions")["items"]
+    assert len(oldest) == 3
+
+    first = operator.call("GET", "/transitions?newest_first=true&limit=2")
+    rest = operator.call("GET", f"/transitions?newest_first=true&cursor={first['next_cursor']}")
+
+    assert [*first["items"], *rest["items"]] == oldest[::-1]
 
 
 def test_roles_cover_those_before_them() -> None:

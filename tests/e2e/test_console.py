@@ -1,0 +1,172 @@
+"""The console in headless Chromium, over a real service whose devices really train."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from e2e_fleet import TinyFleet
+
+from benchmarks.processes import COMMAND
+
+pytest.importorskip("nicegui")
+playwright = pytest.importorskip("playwright.sync_api")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def console(fleet: TinyFleet) -> Iterator[str]:
+    """The address of a console of the fleet's service."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen([*COMMAND, "console", "--url", fleet.service.url, "--port", str(port)])
+    try:
+        for _ in range(300):
+            try:
+                httpx.get(f"{url}/login").raise_for_status()
+                break
+            except httpx.ConnectError:
+                assert process.poll() is None
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium, started once."""
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("no chromium on this machine")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    """A window of a browser that nobody has used."""
+    context = chromium.new_context()
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def keep(page: Any, tmp_path: Path) -> Any:
+    """Take a picture; they stay in HETLORA_SCREENSHOTS, or in the test's folder."""
+    folder = Path(os.environ.get("HETLORA_SCREENSHOTS", tmp_path / "screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def take(name: str) -> None:
+        page.screenshot(path=folder / f"{name}.png", full_page=True)
+        print(f"picture in {folder / f'{name}.png'}")
+
+    return take
+
+
+def sign_in(page: Any, console: str, token: str) -> None:
+    """With the keyboard alone: the field has the focus, and Enter sends the form."""
+    page.goto(console)
+    page.keyboard.type(token)
+    page.keyboard.press("Enter")
+
+
+def token_of(fleet: TinyFleet) -> str:
+    return (fleet.service.data_dir / "operator-token").read_text().strip()
+
+
+def test_operator_creates_a_run_watches_a_round_commit_and_pauses(
+    fleet: TinyFleet, console: str, page: Any, keep: Any
+) -> None:
+    sign_in(page, console, token_of(fleet))
+    page.wait_for_url(f"{console}/")
+    playwright.expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    keep("overview")
+
+    page.get_by_role("link", name="Runs", exact=True).click()
+    page.get_by_label("Population").fill(next(iter(fleet.operator.populations())).name)
+    page.get_by_label("Digest of the bundle").fill(fleet.bundle.digest)
+    settings = page.get_by_label("Settings, as TOML")
+    settings.fill("goal_count = 2\n")
+    page.get_by_role("button", name="Create run").click()
+    playwright.expect(page.get_by_role("alert").filter(has_text="max_rank")).to_be_visible()
+    keep("run-refused")
+    settings.fill(
+        "rounds = 1000\ngoal_count = 2\nover_selection = 1.0\nmax_rank = 8\n"
+        "training = {steps = 3, batch_size = 4, max_tokens = 16}\n"
+    )
+    page.get_by_role("button", name="Create run").click()
+    page.get_by_role("button", name="Start").click()
+    page.get_by_role("button", name="Yes, start").click()
+    for name in ("one", "two"):
+        fleet.device(name)
+
+    playwright.expect(page.get_by_role("cell", name="committed").first).to_be_visible(timeout=120_000)
+    keep("run")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Yes, pause").click()
+    playwright.expect(page.get_by_role("status").filter(has_text="paused")).to_be_visible(timeout=30_000)
+
+    (run,) = fleet.operator.runs()
+    assert run.state == "paused"
+    assert run.rounds_committed >= 1
+    for name in ("devices", "audit"):
+        page.goto(f"{console}/{name}")
+        playwright.expect(page.get_by_role("table")).to_be_visible()
+        keep(name)
+
+
+def test_page_needs_no_sideways_scroll_on_a_phone_and_ends_with_signing_out(
+    fleet: TinyFleet, console: str, page: Any, keep: Any
+) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.emulate_media(color_scheme="dark")
+    sign_in(page, console, token_of(fleet))
+    page.wait_for_url(f"{console}/")
+    run = fleet.start_run()
+    for path in ("", "runs", f"runs/{run.run_id}", "devices", "audit"):
+        page.goto(f"{console}/{path}", wait_until="networkidle")
+        keep(f"phone-{path.split('/')[0] or 'overview'}{'-one' * path.count('/')}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
+        assert page.evaluate("document.documentElement.lang").startswith("en")
+        assert page.locator("body.body--dark").count() == 1
+        assert page.locator("main").count() == 1
+        assert page.locator("h1").count() == 1
+
+    page.get_by_role("button", name="Sign out").click()
+    page.goto(f"{console}/runs")
+    assert page.url == f"{console}/login"
+
+
+def test_viewer_is_told_why_a_button_is_off_and_what_is_not_theirs(
+    fleet: TinyFleet, console: str, page: Any
+) -> None:
+    from hetlora.messages.operators import OperatorRole
+
+    sign_in(page, console, fleet.operator.create_key("eve", OperatorRole.VIEWER).token)
+    page.wait_for_url(f"{console}/")
+    page.goto(f"{console}/runs", wait_until="networkidle")
+    playwright.expect(page.get_by_role("button", name="Create run")).to_be_disabled()
+    playwright.expect(page.get_by_text("needs role operator")).to_be_visible()
+
+    page.goto(f"{console}/audit", wait_until="networkidle")
+    playwright.expect(page.get_by_role("alert")).to_contain_text("not_permitted")
+
+
+def test_key_that_opens_nothing_is_told_on_the_form(fleet: TinyFleet, console: str, page: Any) -> None:
+    sign_in(page, console, "nobody")
+
+    playwright.expect(page.get_by_role("alert")).to_contain_text("authentication_failed")
