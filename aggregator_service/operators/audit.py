@@ -13,6 +13,7 @@ from typing import Final, cast
 
 from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from aggregator_service.operators.operators import Operator
 from aggregator_service.service import Service
@@ -61,6 +62,22 @@ def close_entry(service: Service, entry: Entry, status: int) -> None:
         log.error("audit=%d status=%d error=%s", entry.id, status, getattr(error, "orig", error))
 
 
+def note_own(session: Session, action: str, subject: str, now: datetime) -> AuditRow:
+    """Write down what the service does by itself, in the transaction that does it."""
+    row = AuditRow(
+        at=now,
+        key_id=SERVICE,
+        key_name=SERVICE,
+        action=_bounded(action),
+        subject=_bounded(subject),
+        status=200,
+        request_id="",
+        source=None,
+    )
+    session.add(row)
+    return row
+
+
 def drop_old_entries(service: Service, now: datetime) -> None:
     """Remove the entries of days that ended longer ago than the settings keep them, and write down how many.
 
@@ -81,17 +98,7 @@ def drop_old_entries(service: Service, now: datetime) -> None:
         removed = cast(CursorResult[object], done).rowcount
         if removed == 0:  # another worker was quicker
             return
-        row = AuditRow(
-            at=now,
-            key_id=SERVICE,
-            key_name=SERVICE,
-            action="remove old entries",
-            subject=f"{removed} from before {until:%Y-%m-%d}",
-            status=200,
-            request_id="",
-            source=None,
-        )
-        session.add(row)
+        row = note_own(session, "remove old entries", f"{removed} from before {until:%Y-%m-%d}", now)
     log.info("audit=%d removed=%d before=%s", row.id, removed, until.date())
 
 

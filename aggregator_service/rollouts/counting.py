@@ -46,7 +46,7 @@ def counts_of(session: Session, row: RolloutRow, now: datetime) -> RolloutCounts
 
 
 def standing_of(session: Session, row: RolloutRow, now: datetime) -> Standing:
-    """What the stage of a rollout is decided by."""
+    """What the stage of a rollout is decided by; its losses are looked at once it has its reports."""
     found = session.execute(
         select(RolloutDeviceRow.stage, RolloutDeviceRow.state, func.count())
         .where(
@@ -60,7 +60,8 @@ def standing_of(session: Session, row: RolloutRow, now: datetime) -> Standing:
     for stage, state, count in found:
         reports[stage] += count
         failures += count if state is _S.FAILED else 0
-    compared, increase = _losses(session, row)
+    is_decided = reports[row.stage] >= row.settings.stages[row.stage].least_reports
+    compared, increase = _losses(session, row) if is_decided else (0, None)  # the one that reads rows
     return Standing(reports[row.stage], reports.total(), failures, compared, increase)
 
 

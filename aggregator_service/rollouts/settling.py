@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
+from aggregator_service.operators.audit import note_own
 from aggregator_service.rollouts.counting import Standing, standing_of
 from aggregator_service.rollouts.rollouts import UNDER_WAY, lock_version, roll_back
 from aggregator_service.storage.rollout_tables import RolloutDeviceRow, RolloutRow
@@ -35,7 +36,9 @@ def settle(session: Session, row: RolloutRow, now: datetime) -> None:
     fault = fault_of(stage, standing)
     if fault is not None:
         _decide(row, standing, "rolled_back")
-        roll_back(session, row, f"stage {row.stage + 1} of {len(row.settings.stages)}: {fault}", now)
+        reason = f"stage {row.stage + 1} of {len(row.settings.stages)}: {fault}"
+        roll_back(session, row, reason, now)
+        note_own(session, f"roll back: {reason}", row.id, now)
         return
     if row.state is RolloutState.PAUSED or not _is_over(row, stage, standing, now):
         return
@@ -96,7 +99,9 @@ def _decide(row: RolloutRow, standing: Standing, outcome: str) -> None:
 
 def _move_on(session: Session, row: RolloutRow, standing: Standing, now: datetime) -> None:
     _decide(row, standing, "moved_on")
-    tell(session, row, _figures_in_words(row, standing), now)
+    reason = _figures_in_words(row, standing)
+    tell(session, row, reason, now)
+    note_own(session, f"move on: {reason}", row.id, now)
     _forget_losses(session, row)
     row.stage, row.stage_began_at = row.stage + 1, now
 
@@ -105,6 +110,7 @@ def _complete(session: Session, row: RolloutRow, standing: Standing, now: dateti
     _decide(row, standing, "completed")
     reason = _figures_in_words(row, standing)
     move(session, row, RolloutState.COMPLETED, reason, now)
+    note_own(session, f"complete: {reason}", row.id, now)
     _forget_losses(session, row)
     row.ended_at = now
     told = f"rollout {row.id} completed: {reason}"

@@ -20,8 +20,9 @@ from aggregator_service.observability.single_flight import SingleFlight
 from aggregator_service.storage.columns import AbandonedFor
 from aggregator_service.storage.database import Database
 from aggregator_service.storage.evaluation_tables import EvaluationRow
+from aggregator_service.storage.rollout_tables import RolloutRow
 from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RoundRow, RunRow, UploadRow
-from hetlora.states import AssignmentState, DeviceState, EvaluationState, RoundState, RunState
+from hetlora.states import AssignmentState, DeviceState, EvaluationState, RolloutState, RoundState, RunState
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ _COUNTED: Final = {
     "rounds": (RoundRow, RoundState),
     "assignments": (AssignmentRow, AssignmentState),
     "evaluations": (EvaluationRow, EvaluationState),
+    "rollouts": (RolloutRow, RolloutState),
 }
 
 

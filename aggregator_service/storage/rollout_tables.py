@@ -58,7 +58,7 @@ class RolloutDeviceRow(StatefulRow):
     __table_args__ = (
         UniqueConstraint("rollout_id", "device_id"),
         Index("ix_rollout_devices_device_state", "device_id", "state"),
-        Index("ix_rollout_devices_rollout_state", "rollout_id", "state"),
+        Index("ix_rollout_devices_rollout_state", "rollout_id", "state", "stage"),
         Index("ix_rollout_devices_adapter_sha256", "adapter_sha256"),
     )
     subject = "rollout_device"

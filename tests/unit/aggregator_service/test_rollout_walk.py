@@ -17,7 +17,7 @@ from service_operator import Operator
 FLEET = 1000
 STAGES = [
     {"share": 0.05, "least_reports": 20, "most_loss_increase": 0.1, "settle_seconds": 600},
-    {"share": 0.3, "least_reports": 200, "most_loss_increase": 0.1, "settle_seconds": 600},
+    {"share": 0.3, "least_reports": 150, "most_loss_increase": 0.1, "settle_seconds": 600},
     {"share": 1.0, "least_reports": 500, "most_loss_increase": 0.1},
 ]
 
@@ -126,7 +126,15 @@ def test_bad_version_is_stopped_at_the_canary_and_rolled_back_and_a_good_one_rea
     assert [stage["outcome"] for stage in done["stages_decided"]] == ["moved_on", "moved_on", "completed"]
     assert {stage["loss_increase"] for stage in done["stages_decided"]} == {-0.25}
     assert Counter(device.in_use for device in fleet.devices) == {good["sha256"]: FLEET}
-    # The trail tells the rest: who asked for what, and what the service did by itself.
+    # The trail tells the rest: who asked for what, and what the service did by itself and why.
+    own = [entry["action"] for entry in operator.items("/audit?limit=500&key_id=service")]
+    assert f"roll back: {why}" == own[-1]
+    assert [action.split(":")[0] for action in reversed(own)] == [
+        "roll back",
+        "move on",
+        "move on",
+        "complete",
+    ]
     actions = Counter(entry["action"] for entry in operator.items("/audit?limit=500"))
     assert actions["POST /management/v1/rollouts"] == 2
     assert actions["POST /management/v1/rollouts/{rollout_id}:{verb}"] == 2  # both of them starts

@@ -75,7 +75,7 @@ def _rollout_devices() -> None:
     )
     for name, columns in (
         ("device_state", ["device_id", "state"]),
-        ("rollout_state", ["rollout_id", "state"]),
+        ("rollout_state", ["rollout_id", "state", "stage"]),
         ("adapter_sha256", ["adapter_sha256"]),
     ):
         op.create_index(f"ix_rollout_devices_{name}", "rollout_devices", columns)
