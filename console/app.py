@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,12 +69,10 @@ def _add_pages(session_of: Callable[[Request], Session]) -> None:
         await audit.audit(session_of(request), subject, cursor)
 
 
-def serve_console(app: ASGIApp, host: str, port: int, certificate: Path | None, key: Path | None) -> None:
-    """Answer browsers until SIGTERM or SIGINT."""
-    uvicorn.run(
+def serve_console(app: ASGIApp, listener: socket.socket, certificate: Path | None, key: Path | None) -> None:
+    """Answer browsers who come to a socket that listens, until SIGTERM or SIGINT."""
+    config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         log_level="warning",
         http="h11",
         loop="asyncio",
@@ -81,3 +80,4 @@ def serve_console(app: ASGIApp, host: str, port: int, certificate: Path | None, 
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )
+    uvicorn.Server(config).run(sockets=[listener])

@@ -27,8 +27,8 @@ def set_budget(service: Service, population: str, budget: PrivacyBudget) -> None
     """
     now = service.clock()
     with service.database.write() as session:
-        # Locked, so that no run is made meanwhile.
-        if session.get(PopulationRow, population, with_for_update=True) is None:
+        # So that no run is made meanwhile; rows may refer to it, as what a round spends does.
+        if session.get(PopulationRow, population, with_for_update={"key_share": True}) is None:
             raise NotFound("no such population", got=population)
         for run in session.scalars(select(RunRow).where(RunRow.population == population)):
             if run.settings.privacy is None and not is_final(run.state):

@@ -29,7 +29,9 @@ def registry_entry(service: Service, version: str) -> RegistryEntry:
         run = session.get_one(RunRow, row.run_id)
         work = _round_of(session, row)
         cohort_size = 0 if work is None else _cohort_size(session, work)
-        ranks = () if work is None else _ranks(session, work)
+        # Ranks after self-pruning follow from what devices hold, and the noise does not cover them.
+        told = work is not None and run.settings.privacy is None
+        ranks = _ranks(session, work) if work is not None and told else ()
         privacy = spent_by(session, run.id, row.round_index)
     manifest = read_manifest(service, run.bundle)
     lineage = Lineage(

@@ -51,7 +51,7 @@ def start(service: Service, device_id: str, ask_id: str, rank: int, variant: Sha
     """
     now = service.clock()
     with service.database.read() as session:
-        row, rollout = _own(session, device_id, ask_id)
+        row, rollout = _own(session, device_id, ask_id, lock=False)
         run = session.get_one(RunRow, row.run_id)
         _check_start(run, row, rollout, rank)
         check_taken_variant(run, variant)
@@ -135,12 +135,18 @@ def fail(service: Service, device_id: str, ask_id: str, failure: Failure) -> Rec
     return _receipt(row, come_back_seconds(service, population, device_id, now, idle=True))
 
 
-def _own(session: Session, device_id: str, ask_id: str) -> tuple[RolloutDeviceRow, RolloutRow]:
-    found = session.execute(
+def _own(
+    session: Session, device_id: str, ask_id: str, *, lock: bool = True
+) -> tuple[RolloutDeviceRow, RolloutRow]:
+    """What a device was asked, and by which rollout; locked, as a rollout that ends takes offers back."""
+    query = (
         select(RolloutDeviceRow, RolloutRow)
         .join(RolloutRow, RolloutRow.id == RolloutDeviceRow.rollout_id)
         .where(RolloutDeviceRow.id == ask_id, RolloutDeviceRow.device_id == device_id)
-    ).first()
+    )
+    if lock:
+        query = query.with_for_update(of=RolloutDeviceRow, key_share=True)
+    found = session.execute(query).first()
     if found is None:
         raise NotFound("this device was asked to adopt no such version", got=ask_id)
     return found[0], found[1]

@@ -6,13 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from aggregator_service.storage.rollout_tables import RolloutDeviceRow, RolloutRow
+from aggregator_service.storage.tables import DeviceRow
 from hetlora.messages.evaluation import MINIMUM_REPORTS
 from hetlora.messages.rollouts import RolloutCounts
-from hetlora.states import RolloutDeviceState
+from hetlora.states import DeviceState, RolloutDeviceState
 
 _S = RolloutDeviceState
 
@@ -50,7 +51,7 @@ def standing_of(session: Session, row: RolloutRow, now: datetime) -> Standing:
     found = session.execute(
         select(RolloutDeviceRow.stage, RolloutDeviceRow.state, func.count())
         .where(
-            RolloutDeviceRow.rollout_id == row.id,
+            *_heard_in(row),
             RolloutDeviceRow.state.in_((_S.ADOPTED, _S.KEPT, _S.FAILED)),
         )
         .group_by(RolloutDeviceRow.stage, RolloutDeviceRow.state)
@@ -65,12 +66,21 @@ def standing_of(session: Session, row: RolloutRow, now: datetime) -> Standing:
     return Standing(reports[row.stage], reports.total(), failures, compared, increase)
 
 
+def _heard_in(row: RolloutRow) -> tuple[ColumnElement[bool], ...]:
+    """The devices whose word counts: those that are accepted still, for joins with `DeviceRow`."""
+    return (
+        RolloutDeviceRow.rollout_id == row.id,
+        DeviceRow.id == RolloutDeviceRow.device_id,
+        DeviceRow.state == DeviceState.ACCEPTED,
+    )
+
+
 def _silent(session: Session, row: RolloutRow, now: datetime) -> Counter[int]:
     """By stage, the devices that took the version and were not heard of since for as long as a lease."""
     found = session.execute(
         select(RolloutDeviceRow.stage, func.count())
         .where(
-            RolloutDeviceRow.rollout_id == row.id,
+            *_heard_in(row),
             RolloutDeviceRow.state == _S.STARTED,
             RolloutDeviceRow.lease_expires_at <= now,
         )
@@ -81,7 +91,7 @@ def _silent(session: Session, row: RolloutRow, now: datetime) -> Counter[int]:
 
 def _losses(session: Session, row: RolloutRow) -> tuple[int, float | None]:
     found = select(func.count(), func.avg(RolloutDeviceRow.new_loss - RolloutDeviceRow.former_loss)).where(
-        RolloutDeviceRow.rollout_id == row.id,
+        *_heard_in(row),
         RolloutDeviceRow.stage == row.stage,
         RolloutDeviceRow.state.in_((_S.ADOPTED, _S.KEPT)),
         RolloutDeviceRow.new_loss.is_not(None),

@@ -129,6 +129,11 @@ def _start(session: Session, row: RolloutRow, now: datetime) -> None:
             "another rollout of the population is under way", got=other, expected="one at a time"
         )
     version = lock_version(session, row.version)
+    former = session.get_one(AdapterVersionRow, row.former)
+    if former.state is AdapterVersionState.ROLLED_BACK:
+        raise StateConflict(
+            "the version before was rolled back itself", got=former.id, expected="another former"
+        )
     reason = f"rollout {row.id} started"
     for state in (AdapterVersionState.APPROVED, AdapterVersionState.CANARY):
         if is_legal(version.state, state):
@@ -180,6 +185,7 @@ def roll_back(session: Session, row: RolloutRow, reason: str, now: datetime) -> 
             expected="the version in force",
         )
     move(session, row, RolloutState.ROLLED_BACK, reason, now)
+    _lead_past(session, row)
     told = f"rollout {row.id} rolled back: {reason}"
     move(session, version, AdapterVersionState.ROLLED_BACK, told, now)
     former = lock_version(session, row.former)
@@ -188,13 +194,22 @@ def roll_back(session: Session, row: RolloutRow, reason: str, now: datetime) -> 
     end_asking(session, row, "rollout rolled back", now)
 
 
+def _lead_past(session: Session, row: RolloutRow) -> None:
+    """Have rollouts that would bring back the version of this one bring back the one before it."""
+    to_it = RolloutRow.population == row.population, RolloutRow.former == row.version
+    session.execute(
+        update(RolloutRow).where(*to_it, RolloutRow.version != row.former).values(former=row.former)
+    )
+
+
 def end_asking(session: Session, row: RolloutRow, reason: str, now: datetime) -> None:
     """Take back offers that no device has taken; losses are kept no longer."""
     row.asks, row.ended_at = False, now
     offered = select(RolloutDeviceRow).where(
         RolloutDeviceRow.rollout_id == row.id, RolloutDeviceRow.state == RolloutDeviceState.OFFERED
     )
-    for device in session.scalars(offered).all():
+    # Locked: of a device that starts meanwhile the row is no offer any more once its lock is had.
+    for device in session.scalars(offered.with_for_update(key_share=True)).all():
         move(session, device, RolloutDeviceState.ABORTED, reason, now)
     session.execute(
         update(RolloutDeviceRow)

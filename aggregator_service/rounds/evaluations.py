@@ -90,7 +90,9 @@ def settle(session: Session, run: RunRow, now: datetime) -> None:
     for assignment in session.scalars(lapsed):
         move(session, assignment, EvaluationAssignmentState.EXPIRED, "the lease ran out", now)
     over = select(EvaluationRow).where(*_over(now), EvaluationRow.run_id == run.id)
-    for row in session.scalars(over).all():
+    for row in session.scalars(over.order_by(EvaluationRow.id)).all():
+        if row.state is not EvaluationState.OPEN:  # closed with the run, by a stop rule that the last one met
+            continue
         reports = count(session, row.id, ACCEPTED)
         _close(session, row, f"{WINDOW_CLOSED} with {reports} of {row.devices} reports", now)
 

@@ -54,6 +54,7 @@ def create_run(service: Service, message: RunCreate, asked: IdempotencyKey | Non
         if session.get(PopulationRow, message.population) is None:
             raise NotFound("no such population", got=message.population)
         _check_trusted(session, message)
+        _check_schedule(message.settings, now)
         check_privacy(session, message.population, message.settings)
         for digest in (message.bundle, *message.settings.variants):
             _check_bundle(message.settings, get_bundle(session, digest))
@@ -65,11 +66,12 @@ def create_run(service: Service, message: RunCreate, asked: IdempotencyKey | Non
     initial = store_state(service, message.settings, state)
     with service.database.write() as session:
         attempt = begin(session, asked, message, now)
-        # Whoever makes a run of the population waits here, so that a name is given once.
-        session.get_one(PopulationRow, message.population, with_for_update=message.name is not None or None)
+        # Who makes a run of the population, or sets its budget, waits here: a name is given once.
+        session.get_one(PopulationRow, message.population, with_for_update={"key_share": True})
         made = attempt.made or _named_before(session, message)
         if made is not None:
             return made
+        check_privacy(session, message.population, message.settings)
         schedule = message.settings.schedule or Schedule()
         run = RunRow(
             id=new_id(now),
@@ -111,6 +113,12 @@ def _named_before(session: Session, message: RunCreate) -> str | None:
             expected=f"run {run.id}, {(run.request_sha256 or '')[:12]}; or a new name",
         )
     return run.id
+
+
+def _check_schedule(settings: RunSettings, now: datetime) -> None:
+    stop_at = None if settings.schedule is None else settings.schedule.stop_at
+    if stop_at is not None and stop_at <= now:
+        raise SettingsError("schedule.stop_at has passed", got=stop_at, expected=f"a moment after {now}")
 
 
 def _check_trusted(session: Session, message: RunCreate) -> None:

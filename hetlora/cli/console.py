@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import socket
+import ssl
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +15,7 @@ from hetlora.cli.operator import DEFAULT_URL, Operator, UrlOption
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
 from hetlora.cli.trust import CaFileOption, trusted
-from hetlora.errors import SettingsError
+from hetlora.errors import PortInUse, SettingsError
 
 
 def console(
@@ -36,16 +39,18 @@ def console(
     Example: `hetlora console --url https://fl.example.org:8440`
     """
     check_exposure(host, tls_certificate, tls_key)
+    check_certificate(tls_certificate, tls_key)
     with part("console"):
         from console.app import create_console, serve_console
     verify = trusted(ca_file)
     app = create_console(lambda token: Operator(url, token, verify), secure=tls_certificate is not None)
     address = f"{'https' if tls_certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
-    if as_json:
-        print_json({"url": address, "service_url": url})
-    else:
-        say(f"console on {address}, of the service at {url}")
-    serve_console(app, host, port, tls_certificate, tls_key)
+    with listen(host, port) as listener:
+        if as_json:
+            print_json({"url": address, "service_url": url})
+        else:
+            say(f"console on {address}, of the service at {url}")
+        serve_console(app, listener, tls_certificate, tls_key)
 
 
 def check_exposure(host: str, certificate: Path | None, key: Path | None) -> None:
@@ -69,3 +74,40 @@ def check_exposure(host: str, certificate: Path | None, key: Path | None) -> Non
             got=f"--host {host} without a certificate",
             expected="--tls-certificate and --tls-key, or a loopback address",
         )
+
+
+def check_certificate(certificate: Path | None, key: Path | None) -> None:
+    """Look whether a certificate and its key can be served with, before anything is served.
+
+    Raises:
+        SettingsError: they cannot.
+    """
+    if certificate is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:  # of which SSL's own errors are a kind
+        raise SettingsError(
+            "the certificate cannot be served with",
+            got=f"{certificate} and {key}: {error}",
+            expected="PEM files of a certificate and its key",
+        ) from error
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take the port, before the address is told.
+
+    Raises:
+        PortInUse: somebody else listens there.
+        SettingsError: it is no address of this machine.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                "the address to listen on is taken", got=f"{host}:{port}", expected="a free --port"
+            ) from error
+        raise SettingsError(
+            "cannot listen on this address", got=f"{host}:{port}: {error.strerror}"
+        ) from error

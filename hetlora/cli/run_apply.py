@@ -104,7 +104,11 @@ def clone(
             RunCreate(
                 population=origin.population,
                 bundle=origin.bundle,
-                settings=changed(origin.settings, change or []),
+                settings=changed(
+                    # Its moments were the other run's: the clone would start before anybody looked at it.
+                    origin.settings.model_copy(update={"schedule": None}),
+                    change or [],
+                ),
                 name=name,
                 cloned_from=origin.run_id,
             )

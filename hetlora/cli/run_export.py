@@ -61,6 +61,12 @@ def export(
             _write_parquet(out, rows)
         else:
             table = out.with_suffix(".csv")
+            if table == out:
+                raise SettingsError(
+                    "a notebook needs another name than its table",
+                    got=out,
+                    expected=out.with_suffix(".ipynb"),
+                )
             _write_csv(table, rows)
             out.write_text(json.dumps(notebook(table.name), indent=1), encoding="utf-8")
             written.append(table)

@@ -25,6 +25,7 @@ from hetlora.messages.management import RunSettings, RunStatus
 
 MAX_BYTES: Final = 1 << 20
 YAML: Final = (".yaml", ".yml")
+NULL: Final = "null"  # TOML has none
 
 
 class RunFile(Message):
@@ -58,7 +59,9 @@ def parse_run_file(data: bytes, path: Path) -> RunFile:
     if not isinstance(values, dict):
         raise SettingsError(f"{path} is no run file", got=type(values).__name__, expected="keys and values")
     try:
-        return RunFile.model_validate(values)
+        return RunFile.model_validate(
+            {key: _with_nulls(own) if key == "settings" else own for key, own in values.items()}
+        )
     except ValidationError as error:
         # A word that was mistyped comes first: the field that it was meant for is missing because of it.
         faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
@@ -73,7 +76,7 @@ def _values(data: bytes, path: Path) -> Any:
     try:
         text = data.decode()
         return _yaml(text) if path.suffix in YAML else tomllib.loads(text)
-    except ValueError as error:  # no UTF-8, or not the language; both tell where
+    except (ValueError, RecursionError) as error:  # or nested without end
         language = "YAML" if path.suffix in YAML else "TOML"
         raise SettingsError(f"{path} is no {language}", got=error) from error
 
@@ -93,17 +96,35 @@ def run_file_of(run: RunStatus, name: str | None = None) -> str:
     with part("run-files"):
         import tomli_w
 
+    own = run.settings.model_dump(mode="json")
+    without = RunSettings.model_validate(_storable(own, {})).model_dump(mode="json")
     values = {
         "name": name or run.name or f"run-{run.run_id}".lower(),
         "population": run.population,
         "bundle": run.bundle,
-        "settings": _without_none(run.settings.model_dump(mode="json")),
+        "settings": _storable(own, without),
     }
     return tomli_w.dumps(values)
 
 
-def _without_none(value: Any) -> Any:
-    """TOML has no null; what is None by default says so by not being there."""
+def _storable(value: Any, without: Any) -> Any:
+    """Settings as TOML can hold them: None is left out, or `NULL` where its default is something else.
+
+    Args:
+        without: what the settings come to where every None is left out.
+    """
     if isinstance(value, dict):
-        return {key: _without_none(own) for key, own in value.items() if own is not None}
-    return [_without_none(own) for own in value] if isinstance(value, list) else value
+        others = without if isinstance(without, dict) else {}
+        return {
+            key: _storable(own, others.get(key))
+            for key, own in value.items()
+            if own is not None or others.get(key) is not None
+        }
+    return NULL if value is None else value
+
+
+def _with_nulls(value: Any) -> Any:
+    """Settings as a file has them, with what `NULL` stands for."""
+    if isinstance(value, dict):
+        return {key: _with_nulls(own) for key, own in value.items()}
+    return None if value == NULL else value

@@ -17,6 +17,7 @@ from aggregator_service.service import Service
 from aggregator_service.storage.evaluation_tables import EvaluationRow
 from aggregator_service.storage.tables import RoundRow, RunRow, TransitionRow
 from aggregator_service.worker.worker import tick
+from hetlora.errors import SettingsError
 from hetlora.messages.evaluation import EvaluationReport
 from hetlora.messages.management import RunCreate, RunSettings
 from hetlora.states import EvaluationState, RoundState, RunState
@@ -78,6 +79,21 @@ def test_run_is_completed_when_the_loss_is_reached(service: Service, bundle: str
     assert run_of(service, run_id).reason == "stop rule: loss 0.4, 0.45 was asked for"
 
 
+def test_rule_that_is_met_while_another_evaluation_lapses_ends_the_run_once(
+    service: Service, bundle: str, devices: list[str], clock: FakeClock
+) -> None:
+    evaluation = {"devices": 5, "minimum_reports": 2, "window_seconds": 60}
+    run_id = started_run(service, bundle, rounds=9, evaluation=evaluation, stop={"loss": 0.5})
+    commit(service, add_device(service, "trainer"))
+    for device in devices:
+        report(service, device, EvaluationReport(example_count=10, loss=0.1, correct_count=5))
+    clock.advance(1)
+    commit(service, "trainer")
+    clock.advance(100)
+    tick(service)
+    assert run_of(service, run_id).state is RunState.COMPLETED
+
+
 def test_run_is_completed_when_losses_fall_no_more(service: Service, bundle: str, devices: list[str]) -> None:
     run_id = scored_run(service, bundle, patience=2)
     for loss in (0.5, 0.4, 0.45):
@@ -134,6 +150,11 @@ def test_schedule_that_was_missed_while_the_service_was_away_is_kept_at_its_retu
     tick(service)
     assert run_of(service, started).state is RunState.RUNNING
     assert run_of(service, over).state is RunState.STOPPED
+
+
+def test_schedule_that_is_over_makes_no_run(service: Service, bundle: str, clock: FakeClock) -> None:
+    with pytest.raises(SettingsError, match="stop_at has passed"):
+        scheduled(service, bundle, clock, stop_at=0)
 
 
 def test_operator_is_not_undone_by_a_schedule(service: Service, bundle: str, clock: FakeClock) -> None:

@@ -95,6 +95,7 @@ def test_round_adds_noise_and_its_version_says_what_was_spent(operator: Operator
     assert initial["privacy"] is None
     details = operator.call("GET", f"/adapters/{version['version']}")
     assert details["lineage"]["privacy"] == version["privacy"]
+    assert details["lineage"]["ranks"] == []  # they follow from data, and have no noise
     assert version["privacy"]["epsilon"] == pytest.approx(spent_at(0.25, 1e-5).epsilon)
     assert set(version["figures"]) == {"clipped_share", "noise_in_step"}
     content = operator.send("GET", f"/adapters/{run['adapter_version']}/content").content

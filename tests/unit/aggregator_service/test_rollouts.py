@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
+from threading import Thread
+from typing import Any
 
 import pytest
 from fake_clock import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 from rollout_verbs import (
+    ONE_STAGE,
     asked,
     made_versions,
     offered,
@@ -22,16 +26,22 @@ from rollout_verbs import (
     version_state,
 )
 from service_verbs import CHECK_IN, add_device, started_run, take_offer
+from sqlalchemy.orm import Session
 
+from aggregator_service.devices.admission import decide
+from aggregator_service.rollouts import rollouts
 from aggregator_service.rollouts.adopting import fail, start, submit
 from aggregator_service.rollouts.asking import check_in, is_in_share
 from aggregator_service.rollouts.rollouts import change_rollout, create_rollout
 from aggregator_service.service import Service
+from aggregator_service.storage.rollout_tables import RolloutDeviceRow
+from aggregator_service.storage.tables import StatefulRow
 from aggregator_service.worker.worker import tick
 from hetlora.errors import DigestMismatch, NotFound, RankOutOfRange, SettingsError, StateConflict
 from hetlora.messages.device import Failure
+from hetlora.messages.management import DeviceDecision
 from hetlora.messages.rollouts import RolloutCreate
-from hetlora.states import AssignmentState
+from hetlora.states import AssignmentState, DeviceState, RolloutState
 
 FAILURE = Failure(code="device_too_small", message="no room")
 TWO_STAGES = [{"share": 0.5, "least_reports": 1}, {"share": 1.0, "least_reports": 3}]
@@ -314,3 +324,84 @@ def test_smaller_share_lies_within_a_larger_one(device_id: str, left: float, rig
     assert is_in_share("rollout", device_id, small) <= is_in_share("rollout", device_id, large)
     assert is_in_share("rollout", device_id, 1.0)
     assert not is_in_share("rollout", device_id, 0.0)
+
+
+def test_version_that_was_rolled_back_itself_is_never_the_way_back(service: Service, bundle: str) -> None:
+    versions = made_versions(service, bundle, 3)
+    devices = [add_device(service, f"device-{number}") for number in range(3)]
+    made = []
+    for version in versions[1:3]:
+        made.append(running(service, version))
+        for device in devices:
+            told(service, device)
+        tick(service)
+    late = add_device(service, "late")
+    made.append(running(service, versions[3]))
+    told(service, late)
+    assert status(service, made[2]).former == versions[2]
+    change_rollout(service, made[1], "roll-back")
+    change_rollout(service, made[2], "roll-back")
+    assert status(service, made[2]).former == versions[1]
+    plan = start(service, late, offered(service, late).assignment_id, 1)
+    assert (
+        plan.adapter.sha256
+        == start(service, devices[0], offered(service, devices[0]).assignment_id, 1).adapter.sha256
+    )
+
+
+def test_rollout_whose_way_back_was_rolled_back_does_not_start(service: Service, bundle: str) -> None:
+    versions = made_versions(service, bundle, 3)
+    device = add_device(service, "device-1")
+    bad = running(service, versions[1], stages=[{"share": 1.0, "least_reports": 1}])
+    told(service, device)
+    tick(service)
+    change_rollout(service, bad, "roll-back")
+    message = {"version": versions[2], "former": versions[1], "settings": ONE_STAGE}
+    draft = create_rollout(service, RolloutCreate.model_validate(message))
+    with pytest.raises(StateConflict, match="was rolled back itself"):
+        change_rollout(service, draft, "start")
+
+
+def test_word_of_a_device_that_was_sent_away_counts_no_more(service: Service, bundle: str) -> None:
+    versions = made_versions(service, bundle, 2)
+    devices = [add_device(service, f"device-{number}") for number in range(4)]
+    rollout = running(service, versions[1])
+    for device in devices[:2]:
+        told(service, device)
+    hostile = offered(service, devices[3]).assignment_id
+    fail(service, devices[3], hostile, Failure(code="device_too_small", message=""))
+    decide(service, devices[3], DeviceDecision(state=DeviceState.DECOMMISSIONED, reason="hostile"))
+    tick(service)
+    assert status(service, rollout).state is RolloutState.RUNNING
+    told(service, devices[2])
+    tick(service)
+    assert status(service, rollout).state is RolloutState.COMPLETED
+
+
+def test_device_cannot_start_on_an_offer_while_it_is_taken_back(
+    service: Service, bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if service.settings.database_url is None:
+        pytest.skip("writes of SQLite follow one another")
+    versions = made_versions(service, bundle, 2)
+    device = add_device(service, "device-1")
+    rollout = running(service, versions[1])
+    offer = offered(service, device)
+    real, plans = rollouts.move, []
+
+    def begin() -> None:
+        with suppress(StateConflict):
+            plans.append(start(service, device, offer.assignment_id, 1))
+
+    thread = Thread(target=begin)
+
+    def move(session: Session, row: StatefulRow, *rest: Any) -> None:
+        if isinstance(row, RolloutDeviceRow):
+            thread.start()
+            thread.join(1)  # it waits for the row, which is locked by now
+        real(session, row, *rest)
+
+    monkeypatch.setattr(rollouts, "move", move)
+    change_rollout(service, rollout, "roll-back")
+    thread.join()
+    assert (plans, state_of(service, offer.assignment_id)) == ([], "aborted")

@@ -25,6 +25,7 @@ from hetlora.messages.defence import Defence
 from hetlora.messages.evaluation import EvaluationSettings
 from hetlora.messages.management import RunCreate, RunSettings, RunStatus
 from hetlora.messages.rules import HetLoraRule, RblaRule, ZeroPadRule
+from hetlora.messages.screens import Screens
 from hetlora.messages.server_optimizer import ServerMomentum
 
 TOML = """
@@ -113,6 +114,7 @@ settings:
         ),
         ("a.toml", "[settings]\ngaol_count = 1", "settings.gaol_count: Extra inputs are not permitted"),
         ("a.toml", "\0", "a.toml is no TOML"),
+        ("a.toml", "a=" + 5000 * "[", "a.toml is no TOML"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told_by_its_path(name: str, text: str, message: str) -> None:
@@ -136,6 +138,10 @@ def test_what_is_wrong_with_a_file_is_told_by_its_path(name: str, text: str, mes
         defence=st.builds(Defence, method=st.sampled_from(["none", "median"]), clip=st.booleans()),
         evaluation=st.none() | st.builds(EvaluationSettings, devices=st.integers(3, 9)),
         seed=st.integers(0, 2**53 - 1),
+        screens=st.none()
+        | st.builds(
+            Screens, norm=st.just(6.0) | st.floats(1, 9), direction=st.none(), loss=st.none() | st.just(6.0)
+        ),
     )
 )
 def test_settings_survive_the_way_through_a_file(settings: RunSettings) -> None:
@@ -211,6 +217,22 @@ def test_figures_of_a_run_are_one_tidy_table(
     assert of_round["ended_seconds"] >= of_round["started_seconds"] == 0
     (loss,) = (row for row in rows if row["device_id"] and row["metric"] == "last_loss")
     assert float(loss["value"]) == of_round["last_loss"]
+
+
+def test_notebook_does_not_take_the_place_of_its_table(
+    http: httpx.Client, operator: Operator, bundle: str, tmp_path: Path
+) -> None:
+    run_id = operator.run(bundle)
+    with pytest.raises(SettingsError, match="another name than its table"):
+        run(http, "export", run_id, "--format", "notebook", "--out", str(tmp_path / "run.csv"))
+
+
+def test_clone_of_a_scheduled_run_waits_for_somebody_to_start_it(
+    http: httpx.Client, operator: Operator, bundle: str
+) -> None:
+    soon = {"start_at": "2126-11-20T12:00:00Z"}
+    origin = operator.run(bundle, start=False, schedule=soon)
+    assert "schedule" not in asked(http, "clone", origin)["settings"]
 
 
 def test_notebook_runs_on_its_table(
