@@ -80,6 +80,7 @@ def keep(page: Any, tmp_path: Path) -> Any:
 def sign_in(page: Any, console: str, token: str) -> None:
     """With the keyboard alone: the field has the focus, and Enter sends the form."""
     page.goto(console)
+    playwright.expect(page.get_by_label("Operator key")).to_be_focused()
     page.keyboard.type(token)
     page.keyboard.press("Enter")
 
