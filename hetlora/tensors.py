@@ -124,10 +124,15 @@ def read_adapter(source: Source, spec: AdapterSpec) -> LazyAdapter:
             a tensor that is not float32 or float16.
         SpecMismatch: see `lazily_from_tensors`.
     """
-    header_bytes, most = int.from_bytes(_first(source, 8), "little"), max_header_bytes(spec)
-    if header_bytes > most:
-        raise MalformedTensors("header of an adapter", got=f"{header_bytes} bytes", expected=f"up to {most}")
+    check_header(source, max_header_bytes(spec), "an adapter")
     return lazily_from_tensors(spec, read_tensors(source))
+
+
+def check_header(source: Source, most: int, what: str) -> None:
+    """Raise MalformedTensors where a file says that its header is longer than `most` bytes."""
+    header_bytes = int.from_bytes(_first(source, 8), "little")
+    if header_bytes > most:
+        raise MalformedTensors(f"header of {what}", got=f"{header_bytes} bytes", expected=f"up to {most}")
 
 
 def _first(source: Source, count: int) -> bytes:

@@ -28,7 +28,7 @@ class SecureAggregation(Message):
     """A run whose service sees sums of updates alone (docs/secure_aggregation.md)."""
 
     largest: float = Field(
-        default=1024.0,
+        default=2.0**20,
         ge=1e-3,
         le=1e9,
         description="the largest number of a weighted update; one that has larger is weighed down as a whole",
@@ -52,7 +52,7 @@ class MaskKeys(Message):
 
 
 class SealedShares(Message):
-    """Shares of one device's two secrets for another, which alone can open them; `device` is the other one."""
+    """Shares of one device's two secrets for another, which alone can open them; `device` is the other."""
 
     device: Position
     sealed: Sealed
