@@ -53,10 +53,11 @@ def mean_of(vector: Vector, spec: AdapterSpec, rank: int) -> Adapter | None:
     weight = float(vector[-1])
     if weight <= 0:
         return None
-    factors = {
-        name: LoraFactors(lora_A.astype(np.float32), lora_B.astype(np.float32))
-        for name, lora_A, lora_B in _views(vector / weight, spec, rank)
-    }
+    with np.errstate(over="ignore"):  # the adapter refuses what is not finite
+        factors = {
+            name: LoraFactors(lora_A.astype(np.float32), lora_B.astype(np.float32))
+            for name, lora_A, lora_B in _views(vector / weight, spec, rank)
+        }
     return Adapter(spec, factors)
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,56 +9,21 @@ from hypothesis import strategies as st
 
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, initial_adapter
 from hetlora.errors import MalformedMessage, MalformedTensors, NonFiniteValues, SpecMismatch
-from hetlora.masking.keys import MaskSecrets, check_keys, opened_shares, revealed, sealed_shares
-from hetlora.masking.masks import masked, recovered, unmask
+from hetlora.masking.keys import MaskSecrets, check_keys, opened_shares
+from hetlora.masking.masks import recovered, unmask
 from hetlora.masking.quantising import Masked, Quantiser
 from hetlora.masking.shamir import PRIME, joined, split
 from hetlora.masking.vector import joint_vector, mean_of, size_of, weight_of
 from hetlora.masking.wire import masked_to_bytes, max_masked_bytes, read_masked
-from hetlora.messages.masking import MaskKeys, MaskMember, MaskReveal, SealedShares
+from hetlora.messages.masking import MaskKeys, SealedShares
+from hetlora.testing.masked_cohort import MaskedCohort, unmasked
 
 SPEC = AdapterSpec((ModuleSpec("k", 3, 4), ModuleSpec("q", 5, 4)), 2.0, 3)
 
 
-@dataclass(frozen=True)
-class Cohort:
-    """Devices that have told their keys and shared their secrets."""
-
-    secrets: Sequence[MaskSecrets]
-    members: Sequence[MaskMember]
-    threshold: int
-    sealed: Sequence[Sequence[SealedShares]]
-
-    @classmethod
-    def of(cls, count: int, threshold: int) -> Cohort:
-        secrets = [MaskSecrets.generate() for _ in range(count)]
-        members = [
-            MaskMember(device=at, mask_key=own.public.mask_key, share_key=own.public.share_key)
-            for at, own in enumerate(secrets)
-        ]
-        sealed = [sealed_shares(own, at, members, threshold) for at, own in enumerate(secrets)]
-        return cls(secrets, members, threshold, sealed)
-
-    def inbox(self, device: int, sharers: Sequence[int]) -> list[SealedShares]:
-        return [SealedShares(device=by, sealed=self.sealed[by][device].sealed) for by in sharers]
-
-    def reveal(self, device: int, sharers: Sequence[int], reported: Sequence[int]) -> MaskReveal:
-        opened = opened_shares(self.secrets[device], device, self.members, self.inbox(device, sharers))
-        return revealed(opened, sharers, reported)
-
-    def masked(self, device: int, vector: Masked, sharers: Sequence[int]) -> Masked:
-        return masked(vector, self.secrets[device], device, self.members, sharers)
-
-
-def unmasked(cohort: Cohort, total: Masked, reveals: dict[int, MaskReveal]) -> Masked:
-    result = total.copy()
-    unmask(result, cohort.members, *recovered(reveals, cohort.members, cohort.threshold))
-    return result
-
-
 @st.composite
 def fates(draw: st.DrawFn) -> tuple[int, int, list[int], list[int]]:
-    """Cohort and threshold; who shared, and whose vectors are in: the threshold at least."""
+    """MaskedCohort and threshold; who shared, and whose vectors are in: the threshold at least."""
     count = draw(st.integers(3, 9))
     threshold = 2 * count // 3 + 1
     order = draw(st.permutations(range(count)))
@@ -76,7 +38,7 @@ def test_sum_of_masked_vectors_is_the_plain_sum_of_those_that_are_in(
     fate: tuple[int, int, list[int], list[int]],
 ) -> None:
     count, threshold, sharers, reported = fate
-    cohort = Cohort.of(count, threshold)
+    cohort = MaskedCohort.of(count, threshold)
     vectors = np.random.default_rng(count).integers(0, 2**64, (count, 11), np.uint64)
     total = np.zeros(11, np.uint64)
     for own in reported:
@@ -91,7 +53,7 @@ def test_sum_of_masked_vectors_is_the_plain_sum_of_those_that_are_in(
 
 
 def test_fewer_reveals_than_the_threshold_recover_nothing() -> None:
-    cohort = Cohort.of(5, 4)
+    cohort = MaskedCohort.of(5, 4)
     reveals = {own: cohort.reveal(own, range(5), range(5)) for own in range(3)}
 
     with pytest.raises(MalformedMessage) as refused:
@@ -101,14 +63,14 @@ def test_fewer_reveals_than_the_threshold_recover_nothing() -> None:
 
 
 def test_of_no_device_both_secrets_are_revealed() -> None:
-    told = Cohort.of(5, 4).reveal(0, range(5), [0, 1, 2, 4])
+    told = MaskedCohort.of(5, 4).reveal(0, range(5), [0, 1, 2, 4])
 
     assert [own.device for own in told.seeds] == [0, 1, 2, 4]
     assert [own.device for own in told.mask_keys] == [3]
 
 
 def test_vector_that_comes_after_its_mask_key_was_revealed_stays_under_its_own_mask() -> None:
-    cohort, zeros = Cohort.of(4, 3), np.zeros(4096, np.uint64)
+    cohort, zeros = MaskedCohort.of(4, 3), np.zeros(4096, np.uint64)
     reveals = {own: cohort.reveal(own, range(4), [0, 1, 2]) for own in range(3)}
     seeds, mask_keys = recovered(reveals, cohort.members, 3)
     late = cohort.masked(3, zeros, range(4))
@@ -132,14 +94,14 @@ def looks_uniform(numbers: Masked) -> bool:
 
 def test_masked_vector_looks_like_noise_and_another_one_in_each_round() -> None:
     zeros = np.zeros(4096, np.uint64)
-    one, other = (Cohort.of(3, 3).masked(0, zeros, range(3)) for _ in range(2))
+    one, other = (MaskedCohort.of(3, 3).masked(0, zeros, range(3)) for _ in range(2))
 
     assert looks_uniform(one)
     assert looks_uniform(one ^ other)
 
 
 def test_wrong_share_of_a_mask_key_is_told() -> None:
-    cohort = Cohort.of(4, 3)
+    cohort = MaskedCohort.of(4, 3)
     reveals = {own: cohort.reveal(own, range(4), [0, 1, 2]) for own in range(3)}
     reveals[1] = reveals[1].model_copy(update={"mask_keys": reveals[0].mask_keys})
 
@@ -148,7 +110,7 @@ def test_wrong_share_of_a_mask_key_is_told() -> None:
 
 
 def test_wrong_share_of_a_seed_leaves_noise_that_no_sum_can_be() -> None:
-    cohort, quantiser = Cohort.of(3, 3), Quantiser(1.0, 3)
+    cohort, quantiser = MaskedCohort.of(3, 3), Quantiser(1.0, 3)
     total = np.zeros(64, np.uint64)
     for own in range(3):
         total += cohort.masked(own, quantiser.encode(np.ones(64)), range(3))
@@ -161,7 +123,7 @@ def test_wrong_share_of_a_seed_leaves_noise_that_no_sum_can_be() -> None:
 
 
 def test_shares_open_for_the_device_they_were_sealed_for_alone() -> None:
-    cohort = Cohort.of(3, 3)
+    cohort = MaskedCohort.of(3, 3)
     of_another = [SealedShares(device=0, sealed=cohort.sealed[0][2].sealed)]
 
     with pytest.raises(MalformedMessage, match="do not open"):
