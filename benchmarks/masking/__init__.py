@@ -1,0 +1,1 @@
+"""What secure aggregation costs, for `bench_masking.py`."""
