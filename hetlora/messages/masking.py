@@ -8,6 +8,8 @@ from pydantic import Field
 
 from hetlora.messages.common import Message, PositiveCount
 
+# What a client says in `abilities` of its check-in that can mask its updates.
+MASK: Final = "mask"
 # Work and traffic grow with the square of the cohort.
 MOST_MASKED: Final = 256
 LEAST_MASKED: Final = 3
