@@ -143,16 +143,14 @@ def _check_devices(what: str, got: list[int], expected: list[int]) -> None:
 
 def _task(session: Session, run: RunRow, assignment: AssignmentRow, row: RoundRow) -> MaskingTask:
     if not _has_part(assignment, row):
-        ended = assignment.state not in LIVE_ASSIGNMENT and assignment.state is not AssignmentState.ACCEPTED
-        return MaskingTask(
-            todo="over", reason=assignment.reason if ended else row.reason, retry_after_seconds=0
-        )
+        accepted = assignment.state is AssignmentState.ACCEPTED
+        return _over(row.reason if accepted else assignment.reason)
     cohort = cohort_of(session, row.id)
     if cohort is None:
         return _wait("the cohort is not complete", run.settings.goal_count)
     own = next((member for member in cohort.members if member.assignment is assignment), None)
     if own is None:
-        return MaskingTask(todo="over", reason="not of this cohort", retry_after_seconds=0)
+        return _over("not of this cohort")
     return _task_of(cohort, own)
 
 
@@ -174,7 +172,7 @@ def _task_of(cohort: Cohort, own: Member) -> MaskingTask:
         reported = tuple(member.position for member in cohort.reported)
         return MaskingTask(todo="reveal", reason="all updates are in", reported=reported, **known)
     if own.row.reveal is not None:
-        return MaskingTask(todo="over", reason="this device has done its part", retry_after_seconds=0)
+        return _over("this device has done its part")
     return _wait("others are not as far", len(cohort.members))
 
 
@@ -191,6 +189,10 @@ def _wait(reason: str, count: int) -> MaskingTask:
         reason=reason,
         retry_after_seconds=max(LEAST_WAIT_SECONDS, SECONDS_PER_MEMBER * count),
     )
+
+
+def _over(reason: str) -> MaskingTask:
+    return MaskingTask(todo="over", reason=reason, retry_after_seconds=0)
 
 
 def check_may_upload(session: Session, assignment: AssignmentRow) -> None:

@@ -182,15 +182,11 @@ def _awaited(cohort: Cohort) -> list[Member]:
 
 def _next(session: Session, run: RunRow, row: RoundRow, cohort: Cohort, now: datetime) -> Advance:
     if cohort.stage is MaskingStage.SHARES:
-        count, done, stage = (
-            len([own for own in cohort.sharers if own.is_live]),
-            "shared",
-            MaskingStage.UPLOADS,
-        )
-        needed = cohort.threshold
+        stage, done, needed = MaskingStage.UPLOADS, "shared", cohort.threshold
+        count = sum(own.is_live for own in cohort.sharers)
     else:
-        count, done, stage = len(cohort.reported), "sent their masked updates", MaskingStage.REVEALS
-        needed = max(cohort.threshold, minimum_reports(run.settings))
+        stage, done = MaskingStage.REVEALS, "sent their masked updates"
+        count, needed = len(cohort.reported), max(cohort.threshold, minimum_reports(run.settings))
     if count < needed:
         return Advance(shortfall=f"{count} of a cohort of {len(cohort.members)} {done}, {needed} needed")
     session.get_one(MaskingRoundRow, row.id).stage = stage

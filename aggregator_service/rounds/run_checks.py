@@ -142,7 +142,7 @@ def _check_screens(settings: RunSettings, adaptation: Adaptation) -> None:
 
 
 def _check_masking(settings: RunSettings) -> None:
-    """Only one weighted sum of whole factors hides what it is the sum of, and nothing looks at them before."""
+    """Only a weighted sum of whole factors can be had of masked updates, and nothing can look at one."""
     if settings.secure_aggregation is None:
         return
     looking = "none: a masked update cannot be looked at"

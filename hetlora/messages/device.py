@@ -122,7 +122,7 @@ class CheckIn(Message):
     capabilities: CapabilityReport
     example_count: Count
     held_out_count: Count = Field(default=0, exclude_if=_is_zero)  # kept for evaluations; 0: offer none
-    # What the client knows beyond training and evaluating, `adopt` and `mask` so far; no other is asked of it.
+    # What the client knows beyond training and evaluating, `adopt` and `mask` so far; it is asked no other.
     abilities: tuple[Word, ...] = Field(default=(), max_length=16, exclude_if=is_empty)
 
     @model_validator(mode="before")
