@@ -113,7 +113,7 @@ def _take_shares(cohort: Cohort, own: Member, step: MaskShares) -> None:
     _expect(cohort, MaskingStage.SHARES)
     came = sorted(step.sealed, key=lambda share: share.device)
     _check_devices("shares", [share.device for share in came], [*range(len(cohort.members))])
-    own.row.sealed = [share.sealed for share in came]
+    own.row.sealed = {str(share.device): share.sealed for share in came}
 
 
 def _take_reveal(cohort: Cohort, own: Member, step: MaskReveal) -> None:
@@ -178,7 +178,7 @@ def _task_of(cohort: Cohort, own: Member) -> MaskingTask:
 
 def _inbox(cohort: Cohort, own: Member) -> tuple[SealedShares, ...]:
     return tuple(
-        SealedShares(device=sharer.position, sealed=(sharer.row.sealed or [])[own.position])
+        SealedShares(device=sharer.position, sealed=(sharer.row.sealed or {})[str(own.position)])
         for sharer in cohort.sharers
     )
 

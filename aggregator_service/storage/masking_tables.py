@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-from sqlalchemy import JSON, ForeignKey
+from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
 from aggregator_service.storage.columns import MaskingStage, MessageJson, word
@@ -26,12 +24,11 @@ class MaskingMemberRow(Base):
     """A device that told its keys; one without a position came to no cohort."""
 
     __tablename__ = "masking_members"
-    nulls: ClassVar = JSON(none_as_null=True)
 
     assignment_id: Mapped[str] = mapped_column(ForeignKey("assignments.id"), primary_key=True)
     round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id"), index=True)
     position: Mapped[int | None]
     mask_key: Mapped[str]
     share_key: Mapped[str]
-    sealed: Mapped[list[Any] | None] = mapped_column(nulls)  # texts, by the position that each is for
+    sealed: Mapped[dict[str, str] | None]  # by the position that each is for
     reveal: Mapped[MaskReveal | None] = mapped_column(MessageJson(MaskReveal))
