@@ -29,6 +29,7 @@ from hetlora.manifest import Manifest
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.evaluation import MINIMUM_REPORTS, EvaluationSettings
 from hetlora.messages.management import RunCreate, RunSettings, RunStatus
+from hetlora.messages.masking import SecureAggregation
 from hetlora.states import RunState
 
 # For the defaults of what it does not name.
@@ -177,7 +178,7 @@ def create(
         bool,
         typer.Option(
             "--secure-aggregation",
-            help="Have devices mask updates, so that the service sees sums alone (docs/secure_aggregation.md).",
+            help="Have devices mask what they send: the service sees sums alone (docs/secure_aggregation.md).",
         ),
     ] = False,
     evaluate_every: Annotated[
