@@ -178,7 +178,7 @@ def create(
         bool,
         typer.Option(
             "--secure-aggregation",
-            help="Have devices mask what they send: the service sees sums alone (docs/secure_aggregation.md).",
+            help="Have devices mask what they send: the service sees sums (docs/secure_aggregation.md).",
         ),
     ] = False,
     evaluate_every: Annotated[
