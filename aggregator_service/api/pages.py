@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Query
@@ -35,8 +35,12 @@ def page_of(
     cursor: str | None,
     limit: int,
     newest_first: bool = False,
+    prefetch: Callable[[Session, Sequence[Row]], object] = lambda session, rows: None,
 ) -> Page[Item]:
     """One page of a table, ordered by its key.
+
+    Args:
+        prefetch: reads at once what the view would ask for row by row; what it answers is kept as long.
 
     Raises:
         MalformedMessage: a cursor that no page of the table gave out.
@@ -47,7 +51,9 @@ def page_of(
         query = query.where(key < last if newest_first else key > last)
     with service.database.read() as session:
         rows = session.scalars(query.limit(limit + 1)).all()
+        kept = prefetch(session, rows[:limit])
         items = tuple(view(session, row) for row in rows[:limit])
+        del kept
         more = len(rows) > limit
         return Page[Item](items=items, next_cursor=str(getattr(rows[limit - 1], key.key)) if more else None)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from fastapi import Request, Response
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from aggregator_service.api.errors import problems
@@ -59,7 +61,18 @@ def list_quarantine(
         cursor=cursor,
         limit=limit,
         newest_first=True,
+        prefetch=_work_of,
     )
+
+
+def _work_of(session: Session, rows: Sequence[QuarantineRow]) -> object:
+    """Assignments, rounds and devices of quarantined updates, at once."""
+    return session.execute(
+        select(AssignmentRow, RoundRow, DeviceRow)
+        .join(RoundRow, RoundRow.id == AssignmentRow.round_id)
+        .join(DeviceRow, DeviceRow.id == AssignmentRow.device_id)
+        .where(AssignmentRow.id.in_([row.id for row in rows]))
+    ).all()
 
 
 @router.get("/quarantine/{assignment_id}", responses=problems(404))

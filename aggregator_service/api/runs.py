@@ -12,7 +12,13 @@ from aggregator_service.api.objects import BINARY, object_response
 from aggregator_service.api.operator_route import AuditEntryOf, IdempotencyKeyOf, operator_router
 from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, NewestFirst, page_of
 from aggregator_service.api.route import ServiceOf
-from aggregator_service.api.views import adapter_version_status, assignment_status, round_status, run_status
+from aggregator_service.api.views import (
+    adapter_version_status,
+    assignment_status,
+    devices_of,
+    round_status,
+    run_status,
+)
 from aggregator_service.registry.versions import get_version
 from aggregator_service.rounds.round_figures import round_figures
 from aggregator_service.rounds.runs import RunVerb, change_run, create_run, get_run
@@ -109,7 +115,14 @@ def list_assignments(
         attempts = select(RoundRow.id).where(RoundRow.run_id == run_id, RoundRow.round_index == round_index)
         conditions.append(AssignmentRow.round_id.in_(attempts))
     return page_of(
-        service, AssignmentRow, AssignmentRow.id, assignment_status, *conditions, cursor=cursor, limit=limit
+        service,
+        AssignmentRow,
+        AssignmentRow.id,
+        assignment_status,
+        *conditions,
+        cursor=cursor,
+        limit=limit,
+        prefetch=devices_of,
     )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from aggregator_service.privacy.ledger import spent_by
 from aggregator_service.rounds import evaluations
-from aggregator_service.rounds.rounds import count_assignments
 from aggregator_service.screens.suspensions import rule_of
 from aggregator_service.storage.evaluation_tables import EvaluationRow
 from aggregator_service.storage.operator_tables import AuditRow
@@ -40,6 +41,12 @@ from hetlora.messages.management import (
 )
 from hetlora.messages.operators import AuditEntry
 from hetlora.states import LIVE_ASSIGNMENT, AssignmentState
+
+_BY_STATE: Final = (
+    select(AssignmentRow.state, func.count())
+    .where(AssignmentRow.round_id == bindparam("round"))
+    .group_by(AssignmentRow.state)
+)
 
 
 def population_status(session: Session, row: PopulationRow) -> PopulationStatus:
@@ -98,17 +105,26 @@ def run_status(session: Session, row: RunRow) -> RunStatus:
 
 
 def round_status(session: Session, row: RoundRow) -> RoundStatus:
-    done = {AssignmentState.ACCEPTED, AssignmentState.DISCARDED}
+    found = session.execute(_BY_STATE, {"round": row.id})
+    counts = Counter({state: count for state, count in found})
+    accepted = counts[AssignmentState.ACCEPTED]
     return RoundStatus(
         round_index=row.round_index,
         attempt=row.attempt,
         state=row.state,
         reason=row.reason,
-        offered=count_assignments(session, row.id, LIVE_ASSIGNMENT | done),
-        accepted=count_assignments(session, row.id, {AssignmentState.ACCEPTED}),
+        offered=sum(counts[state] for state in LIVE_ASSIGNMENT)
+        + accepted
+        + counts[AssignmentState.DISCARDED],
+        accepted=accepted,
         started_at=row.started_at,
         ended_at=row.ended_at,
     )
+
+
+def devices_of(session: Session, rows: Sequence[AssignmentRow]) -> object:
+    """The devices of assignments, so that their views ask for none by itself."""
+    return session.scalars(select(DeviceRow).where(DeviceRow.id.in_({row.device_id for row in rows}))).all()
 
 
 def assignment_status(session: Session, row: AssignmentRow) -> AssignmentStatus:
