@@ -24,6 +24,7 @@ from hetlora.messages.common import (
 )
 from hetlora.messages.conditions import ANY_TIME, Conditions, asks_nothing
 from hetlora.messages.evaluation import MAX_LOSS
+from hetlora.messages.masking import MaskingTerms
 from hetlora.messages.step_options import StepOptions
 from hetlora.signature import is_of_small_order
 from hetlora.states import AssignmentState, DeviceState
@@ -121,7 +122,7 @@ class CheckIn(Message):
     capabilities: CapabilityReport
     example_count: Count
     held_out_count: Count = Field(default=0, exclude_if=_is_zero)  # kept for evaluations; 0: offer none
-    # What the client knows beyond training and evaluating, `adopt` so far; what is not said is not asked.
+    # What the client knows beyond training and evaluating: `adopt`, `mask`; what is not said is not asked.
     abilities: tuple[Word, ...] = Field(default=(), max_length=16, exclude_if=is_empty)
 
     @model_validator(mode="before")
@@ -209,6 +210,8 @@ class Offer(Message):
     conditions: Conditions = Field(default=ANY_TIME, exclude_if=asks_nothing)  # the app may ask more
     # Of an adoption: another version was rolled back, and this is taken whatever it scores.
     takes_back: bool = Field(default=False, strict=True, exclude_if=_is_false)
+    # The update goes under masks; only for those who said that they can (docs/adr/0040).
+    masking: MaskingTerms | None = Field(default=None, exclude_if=_is_unknown)
 
 
 class CheckInAnswer(Message):
