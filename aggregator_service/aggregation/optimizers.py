@@ -127,7 +127,10 @@ class WithOptimizer:
         return self.rule.distribute(rank, seed)
 
     def finish(self, total: Any) -> GlobalState:
-        after = self.rule.finish(total)
+        return self.stepped(self.rule.finish(total))
+
+    def stepped(self, after: GlobalState) -> GlobalState:
+        """The state after a step towards what the rule came to."""
         if self.rule.restarts:
             kept = {key: own for key, own in after.tensors.items() if not key.startswith(PREFIX)}
             return replace(after, tensors=kept)

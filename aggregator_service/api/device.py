@@ -20,6 +20,7 @@ from aggregator_service.api.objects import BINARY, Download, object_response
 from aggregator_service.api.open_transfers import open_body, open_download
 from aggregator_service.api.route import OpenRoute, ServiceOf
 from aggregator_service.assignments.assignments import fail, note_fetch, start, submit
+from aggregator_service.assignments.masking import take_step
 from aggregator_service.assignments.updates import keep_update, terms_of
 from aggregator_service.devices.device_keys import rotate_key
 from aggregator_service.devices.enrolment import enrol
@@ -38,6 +39,7 @@ from hetlora.messages.device import (
     Report,
     StartRequest,
 )
+from hetlora.messages.masking import MaskingStep, MaskingTask
 
 # Enrolment is signed by the key in its body, so its handler checks the signature itself.
 enrolment = device_router(OpenRoute)
@@ -99,6 +101,13 @@ def submit_assignment(
     assignment_id: Identifier, message: Report, device_id: DeviceId, service: ServiceOf
 ) -> Receipt:
     return submit(service, device_id, assignment_id, message)
+
+
+@router.post("/assignments/{assignment_id}:mask", responses=_OF_ASSIGNMENT)
+def mask_assignment(
+    assignment_id: Identifier, message: MaskingStep, device_id: DeviceId, service: ServiceOf
+) -> MaskingTask:
+    return take_step(service, device_id, assignment_id, message)
 
 
 @router.post("/assignments/{assignment_id}:fail", responses=problems(404, 408, 413))

@@ -174,6 +174,13 @@ def submit(service: Service, device_id: str, assignment_id: str, report: Report)
 
 
 def _take_in(session: Session, assignment: AssignmentRow, run: RunRow, report: Report, now: datetime) -> None:
+    if run.settings.secure_aggregation is not None:  # under its mask an update's rank is the device's word
+        least = min(run.settings.min_rank, assignment.rank or 0)
+        if not least <= report.rank <= (assignment.rank or 0):
+            raise RankOutOfRange(
+                "rank of a masked update", got=report.rank, expected=f"{least} to {assignment.rank}"
+            )
+        assignment.updated_rank = report.rank
     _check_report(assignment, report)
     row = session.get_one(RoundRow, assignment.round_id)
     with session.no_autoflush:  # it changes twice, and is written once

@@ -18,6 +18,7 @@ from aggregator_service.devices.identity import require_accepted
 from aggregator_service.pace.steering import come_back_seconds, next_use
 from aggregator_service.rounds.closing import is_due, settle
 from aggregator_service.rounds.evaluations import is_evaluating
+from aggregator_service.rounds.masking import is_fixed, terms_of_masks
 from aggregator_service.rounds.rounds import (
     QUARANTINED,
     TAKEN,
@@ -39,6 +40,7 @@ from hetlora.errors import ConditionsUnmet, NotPermitted, UnavailableError
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.conditions import ANY_TIME
 from hetlora.messages.device import CheckIn, CheckInAnswer, Offer, TaskKind
+from hetlora.messages.masking import MASK
 from hetlora.states import LIVE_ASSIGNMENT, AssignmentState, RunState
 
 log = logging.getLogger(__name__)
@@ -99,7 +101,7 @@ def check_in(service: Service, device_id: str, message: CheckIn) -> CheckInAnswe
         answer = _idle(service, message.population, device_id, now, "the device has no examples")
     return (
         answer
-        or _new_offer(service, runs, device, now)
+        or _new_offer(service, runs, device, now, masks=MASK in message.abilities)
         or _idle(service, message.population, device_id, now, "no run is active")
     )
 
@@ -112,13 +114,15 @@ def note_capabilities(service: Service, device: DeviceRow, message: CheckIn) -> 
 
 
 def _new_offer(
-    service: Service, runs: Sequence[str], device: DeviceRow, now: datetime
+    service: Service, runs: Sequence[str], device: DeviceRow, now: datetime, *, masks: bool
 ) -> CheckInAnswer | None:
     """The first offer of a run, or why and until when the run that may have one first has none."""
     refusals: list[CheckInAnswer] = []
     for run_id in runs:
         try:
-            answer = _refused(service, run_id, device, now) or _ask_run(service, run_id, device.id, now)
+            answer = _refused(service, run_id, device, now, masks=masks) or _ask_run(
+                service, run_id, device.id, now
+            )
         except Exception as error:
             if not _of_one_run(error):
                 raise
@@ -140,17 +144,22 @@ def _of_one_run(error: Exception) -> bool:
     return not isinstance(error, NotPermitted) and type(error) is not UnavailableError
 
 
-def _refused(service: Service, run_id: str, device: DeviceRow, now: datetime) -> CheckInAnswer | None:
+def _refused(
+    service: Service, run_id: str, device: DeviceRow, now: datetime, *, masks: bool
+) -> CheckInAnswer | None:
     """Why a run has nothing for a device without work, as far as that is known without a lock.
 
     Most devices are told to come back: these only read.
     """
     with service.database.read() as session:
         run = session.get_one(RunRow, run_id)
+        if run.settings.secure_aggregation is not None and not masks:
+            found = Refusal("the run has masks, of which this client does not know", run.population, None)
+            return _told(service, found, device.id, now)
         if run.state is not RunState.RUNNING or is_due(session, run_id, now):
             return None
-        found = _place_or_refusal(session, run, device, service.settings.max_failures_per_round)
-    return _told(service, found, device.id, now) if isinstance(found, Refusal) else None
+        place = _place_or_refusal(session, run, device, service.settings.max_failures_per_round)
+    return _told(service, place, device.id, now) if isinstance(place, Refusal) else None
 
 
 def _told(service: Service, refusal: Refusal, device_id: str, now: datetime) -> CheckInAnswer:
@@ -208,6 +217,8 @@ def _reason(session: Session, run: RunRow, row: RoundRow, device: DeviceRow, max
         return "this device's update of the round was taken out of it"
     if states[AssignmentState.FAILED] + states[AssignmentState.EXPIRED] >= max_failures:
         return "this device gave the round back, or let its lease run out, too often"
+    if run.settings.secure_aggregation is not None and is_fixed(session, row.id):
+        return "the cohort has told its keys"
     free = cohort_size(run.settings) - count_places_taken(session, run, row)
     if free <= 0:
         return "the cohort is complete"
@@ -259,6 +270,7 @@ def offer_of(
         training=run.settings.training,
         lease_expires_at=assignment.lease_expires_at,
         conditions=ANY_TIME if kind == "adopt" else run.settings.conditions,
+        masking=terms_of_masks(run.settings) if kind == "train" else None,
         takes_back=takes_back,
     )
     return CheckInAnswer(offer=offer, retry_after_seconds=0, reason="offer")

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from aggregator_service.aggregation.rule import PLAIN
 from aggregator_service.artifacts.bundles import read_spec
 from aggregator_service.assignments.assignments import lock_assignment, own_assignment, refuse_state
+from aggregator_service.assignments.masking import check_may_upload
 from aggregator_service.assignments.validation import validate_update
 from aggregator_service.service import Service
 from aggregator_service.storage.blobs import Blobs, reading_own
@@ -21,6 +22,8 @@ from aggregator_service.storage.transitions import move
 from hetlora.adapter import AdapterSpec
 from hetlora.errors import HetloraError, UnavailableError
 from hetlora.lazy_adapter import LazyAdapter
+from hetlora.masking.vector import size_of
+from hetlora.masking.wire import max_masked_bytes, read_masked
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation
 from hetlora.partial_tensors import max_partial_bytes
@@ -45,6 +48,7 @@ class UpdateTerms:
     over: bool  # whether the assignment is, and this is the update that it had
     round_id: str  # of the offer, whose folder has the update
     folder: Blobs
+    masked_size: int | None  # how many numbers a masked vector has; None where it is no such
 
 
 def terms_of(service: Service, device_id: str, assignment_id: str, sha256: str) -> UpdateTerms:
@@ -59,8 +63,15 @@ def terms_of(service: Service, device_id: str, assignment_id: str, sha256: str) 
         if assignment.state not in STARTED_ASSIGNMENT and assignment.update_sha256 != sha256:
             raise refuse_state(assignment, "a started assignment")
         run = session.get_one(RunRow, assignment.run_id)
+        if run.settings.secure_aggregation is not None and assignment.state in STARTED_ASSIGNMENT:
+            check_may_upload(session, assignment)
     spec, adaptation = read_spec(service, run.bundle), assignment.adaptation or PLAIN
-    most_bytes = max_partial_bytes(spec) if _has_more_keys(adaptation) else max_adapter_bytes(spec)
+    masked_size = None
+    if run.settings.secure_aggregation is not None:
+        masked_size = size_of(spec, run.settings.max_rank)
+        most_bytes = max_masked_bytes(masked_size)
+    else:
+        most_bytes = max_partial_bytes(spec) if _has_more_keys(adaptation) else max_adapter_bytes(spec)
     return UpdateTerms(
         device_id=device_id,
         assignment_id=assignment_id,
@@ -73,6 +84,7 @@ def terms_of(service: Service, device_id: str, assignment_id: str, sha256: str) 
         over=assignment.state not in STARTED_ASSIGNMENT,
         round_id=assignment.offered_in,
         folder=service.updates(assignment.offered_in),
+        masked_size=masked_size,
     )
 
 
@@ -92,13 +104,10 @@ def keep_update(service: Service, terms: UpdateTerms, blob: IncomingBlob) -> Obj
     """
     if terms.over:  # its bytes may have been dropped since, and stay so
         return ObjectRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
-    with _sent(service, terms) as sent, blob.reopened() as file:
-        update = validate_update(
-            file, sent, terms.adaptation, min_rank=terms.min_rank, one_rank=terms.one_rank
-        )
+    rank = _validated_rank(service, terms, blob)
     ref = terms.folder.keep(blob)  # before the run is locked: a store may take its time
     try:
-        replaced = _record(service, terms, ref, update.rank)
+        replaced = _record(service, terms, ref, rank)
     except HetloraError:
         _drop_unused(service, terms, ref.sha256)
         raise
@@ -106,6 +115,19 @@ def keep_update(service: Service, terms: UpdateTerms, blob: IncomingBlob) -> Obj
     if replaced is not None and replaced != ref.sha256:
         _drop_unused(service, terms, replaced)
     return ref
+
+
+def _validated_rank(service: Service, terms: UpdateTerms, blob: IncomingBlob) -> int:
+    """The rank of an update that is what it must be; of a masked one, which hides it, that of its plan."""
+    if terms.masked_size is not None:
+        with blob.reopened() as file:
+            read_masked(file, terms.masked_size)
+        return terms.plan[0]
+    with _sent(service, terms) as sent, blob.reopened() as file:
+        update = validate_update(
+            file, sent, terms.adaptation, min_rank=terms.min_rank, one_rank=terms.one_rank
+        )
+    return update.rank
 
 
 def _record(service: Service, terms: UpdateTerms, ref: ObjectRef, rank: int) -> str | None:

@@ -102,6 +102,12 @@ def check_privacy(session: Session, population: str, settings: RunSettings) -> N
             settings.screens and "screens",
             "none; each update is clipped to clip_norm",
         ),
+        (
+            settings.secure_aggregation is None,
+            "secure_aggregation in a run with privacy, whose clip is the service's, of single updates",
+            settings.secure_aggregation and "secure_aggregation",
+            "one of both",
+        ),
     ):
         if not fits:
             raise SettingsError(what, got=got, expected=expected)

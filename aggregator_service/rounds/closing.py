@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, exists, func, select, union, update
 from sqlalchemy.orm import Session
 
 from aggregator_service.observability.tracing import current_traceparent
+from aggregator_service.rounds.masking import advance
 from aggregator_service.rounds.opening import open_if_affordable
 from aggregator_service.rounds.rounds import (
     ACCEPTED,
@@ -54,12 +55,27 @@ _IS_DUE: Final = select(
 def close_if_goal_met(session: Session, run: RunRow, row: RoundRow, now: datetime) -> None:
     """Stop collecting once the goal count is accepted, and the trusted device's update among them.
 
-    A buffered round waits for the one before it, and may come to have more than the goal.
+    A buffered round waits for the one before it, and may come to have more than the goal. One with masks is
+    ready when they can be taken off (`advance_masks`).
     """
+    if run.settings.secure_aggregation is not None:
+        return
     if not is_full(session, row, run.settings) or lacks_trusted(session, row, run.settings):
         return
     if not is_aggregating(session, run.id):
         _close(session, run, row, f"goal of {run.settings.goal_count} met", now)
+        row.traceparent = current_traceparent()
+
+
+def advance_masks(
+    session: Session, run: RunRow, row: RoundRow, now: datetime, *, window_is_over: bool = False
+) -> None:
+    """Bring a round with masks to its next stage, or have it aggregated, or try it again."""
+    found = advance(session, run, row, now, window_is_over=window_is_over)
+    if found.shortfall is not None:
+        retry(session, run, row, Cause(AbandonedFor.WINDOW, found.shortfall), now)
+    elif found.ready:
+        _close(session, run, row, "masks can be taken off", now)
         row.traceparent = current_traceparent()
 
 
@@ -93,6 +109,9 @@ def all_due(session: Session, now: datetime) -> set[str]:
 
 
 def _end_window(session: Session, run: RunRow, row: RoundRow, now: datetime) -> None:
+    if run.settings.secure_aggregation is not None:
+        advance_masks(session, run, row, now, window_is_over=True)
+        return
     accepted = count_assignments(session, row.id, ACCEPTED)
     told = f"{WINDOW_CLOSED} with {accepted} of {run.settings.goal_count} updates"
     missing = _shortfall(session, row, run.settings)
@@ -123,6 +142,9 @@ def leave_out(
     """
     for assignment in unreadable:
         move(session, assignment, AssignmentState.DISCARDED, "the stored update cannot be read", now)
+    if run.settings.secure_aggregation is not None:  # nobody can take its mask off the others' any more
+        retry(session, run, row, Cause(AbandonedFor.AGGREGATION, "a masked update cannot be read"), now)
+        return
     row.unreadable_since = None  # others of its updates have their time, too
     _go_on_with_the_rest(session, run, row, "unreadable updates are left out", now)
 

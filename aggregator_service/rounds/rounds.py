@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from aggregator_service.storage.columns import AbandonedFor
 from aggregator_service.storage.identifiers import new_id, round_id_of
+from aggregator_service.storage.masking_tables import MaskingMemberRow, MaskingRoundRow
 from aggregator_service.storage.tables import AssignmentRow, CheckpointRow, RoundRow, RunRow
 from aggregator_service.storage.transitions import create, move
 from hetlora.messages.management import RunSettings
@@ -218,7 +219,8 @@ def end(session: Session, row: RoundRow, state: RoundState, reason: str, now: da
     """Bring a round to its last state, in which nobody aggregates it any more."""
     move(session, row, state, reason, now)
     row.ended_at = now
-    session.execute(delete(CheckpointRow).where(CheckpointRow.round_id == row.id))
+    for own in (CheckpointRow, MaskingMemberRow, MaskingRoundRow):  # of no use, and secrets, from now on
+        session.execute(delete(own).where(own.round_id == row.id))
 
 
 def abandon(session: Session, row: RoundRow, cause: Cause, now: datetime) -> None:
@@ -227,10 +229,13 @@ def abandon(session: Session, row: RoundRow, cause: Cause, now: datetime) -> Non
     end(session, row, RoundState.ABANDONED, cause.reason, now)
 
 
-def abort_live(session: Session, row: RoundRow, reason: str, now: datetime) -> None:
-    """Tell the devices that still work on a round that it is over."""
+def abort_live(
+    session: Session, row: RoundRow, reason: str, now: datetime, spared: Collection[str] = ()
+) -> None:
+    """Tell the devices that still work on a round that it is over, but for the assignments `spared`."""
     for assignment in session.scalars(select(AssignmentRow).where(*in_round(row.id, LIVE_ASSIGNMENT))):
-        move(session, assignment, AssignmentState.ABORTED, reason, now)
+        if assignment.id not in spared:
+            move(session, assignment, AssignmentState.ABORTED, reason, now)
 
 
 def stop_rounds(session: Session, run: RunRow, now: datetime) -> None:

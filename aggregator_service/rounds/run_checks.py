@@ -8,11 +8,13 @@ from aggregator_service.aggregation.robust.defence import least_owners, most_kep
 from aggregator_service.aggregation.robust.krum import hostile_among
 from aggregator_service.aggregation.rule import Rule
 from aggregator_service.aggregation.rules import RULES
+from aggregator_service.rounds.masking import weighing_of
 from aggregator_service.rounds.rounds import minimum_reports, most_updates
 from hetlora.errors import SettingsError
-from hetlora.messages.defence import BY_COORDINATE, COMPARING, SCREENING
+from hetlora.messages.defence import BY_COORDINATE, COMPARING, SCREENING, Defence
 from hetlora.messages.device import Adaptation
 from hetlora.messages.management import RunSettings
+from hetlora.messages.masking import LEAST_MASKED, MOST_MASKED
 from hetlora.messages.rules import RaFloraRule, RblaRule, ResidualExactRule
 from hetlora.sent_parts import sends_whole_ranks
 
@@ -37,6 +39,7 @@ def check_settings(settings: RunSettings, rule: Rule[Any]) -> None:
     _check_cores(settings, adaptation)
     _check_precision(settings, adaptation)
     _check_screens(settings, adaptation)
+    _check_masking(settings)
     _check_majority(settings)
     _check_owners(settings)
 
@@ -136,6 +139,48 @@ def _check_screens(settings: RunSettings, adaptation: Adaptation) -> None:
             got=f"direction {screens.direction:g}",
             expected="direction null",
         )
+
+
+def _check_masking(settings: RunSettings) -> None:
+    """Only a weighted sum of whole factors can be had of masked updates, and nothing can look at one."""
+    if settings.secure_aggregation is None:
+        return
+    looking = "none: a masked update cannot be looked at"
+    for fits, what, got, expected in (
+        (
+            weighing_of(settings.rule) is not None,
+            "the rule of a run with secure aggregation",
+            settings.rule,
+            "hetlora with weights model, or zero_pad",
+        ),
+        (
+            settings.mode == "synchronous",
+            "the mode of a run with secure aggregation",
+            settings.mode,
+            "synchronous",
+        ),
+        (
+            settings.defence == Defence(),
+            "a defence in a run with secure aggregation",
+            settings.defence.method,
+            looking,
+        ),
+        (settings.screens is None, "screens in a run with secure aggregation", "screens", looking),
+        (
+            settings.training.upload_precision == "float32",
+            "upload_precision of a run with secure aggregation",
+            settings.training.upload_precision,
+            "float32",
+        ),
+        (
+            LEAST_MASKED <= settings.goal_count <= MOST_MASKED,
+            "goal_count of a run with secure aggregation",
+            settings.goal_count,
+            f"{LEAST_MASKED} to {MOST_MASKED}",
+        ),
+    ):
+        if not fits:
+            raise SettingsError(what, got=got, expected=expected)
 
 
 def _check_majority(settings: RunSettings) -> None:

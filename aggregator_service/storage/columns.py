@@ -20,6 +20,14 @@ class AbandonedFor(StrEnum):
     AGGREGATION = "aggregation"  # its updates could not be aggregated, or read back, or pass screens
 
 
+class MaskingStage(StrEnum):
+    """What a round with masks waits for, once its cohort is fixed (ADR 0040)."""
+
+    SHARES = "shares"
+    UPLOADS = "uploads"
+    REVEALS = "reveals"
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """Aware datetimes, stored in UTC (SQLite keeps no time zone)."""
 

@@ -39,6 +39,7 @@ from aggregator_service.worker.checkpoints import Checkpoints, inputs_of
 from aggregator_service.worker.screening import find, quarantine, unjudged_of
 from aggregator_service.worker.steps import step
 from aggregator_service.worker.stored_updates import StoredUpdates, UnreadableUpdate
+from aggregator_service.worker.unmasking import unmasked_state
 from hetlora.errors import HetloraError, UnavailableError
 from hetlora.messages.defence import Defence
 from hetlora.messages.management import RunSettings
@@ -78,7 +79,10 @@ def commit_round(service: Service, round_id: str) -> None:
                 service.metrics.commits.labels("quarantined" if done else "overtaken").inc()
                 return
         with step(service, "aggregate"):
-            result = _aggregated(service, run.settings, row, state, accepted, source, key)
+            if run.settings.secure_aggregation is None:
+                result = _aggregated(service, run.settings, row, state, accepted, source, key)
+            else:
+                result = Aggregate(unmasked_state(service, run.settings, row, state, accepted), {})
         with step(service, "store"):
             stored = store_state(service, run.settings, result.state)
     except UnreadableUpdate as error:
@@ -180,7 +184,7 @@ def _commit(
         if row.state is not RoundState.AGGREGATING or not are_same(accepted, aggregated):
             return False
         for assignment in accepted:
-            assignment.aggregation_weight = weights[ref_of(assignment)]
+            assignment.aggregation_weight = weights.get(ref_of(assignment))  # none is known of a masked one
             if assignment.id in pruned:
                 _remember_rank(session, run, assignment)
         abort_live(session, row, GOAL_MET, now)

@@ -29,6 +29,7 @@ from hetlora.manifest import Manifest
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.evaluation import MINIMUM_REPORTS, EvaluationSettings
 from hetlora.messages.management import RunCreate, RunSettings, RunStatus
+from hetlora.messages.masking import SecureAggregation
 from hetlora.states import RunState
 
 # For the defaults of what it does not name.
@@ -173,6 +174,13 @@ def create(
             "from the median, or null for none), spared_cosine, minimum_cohort, max_updates."
         ),
     ] = None,
+    secure_aggregation: Annotated[
+        bool,
+        typer.Option(
+            "--secure-aggregation",
+            help="Have devices mask what they send: the service sees sums (docs/secure_aggregation.md).",
+        ),
+    ] = False,
     evaluate_every: Annotated[
         int | None,
         typer.Option(
@@ -207,6 +215,7 @@ def create(
         "server_optimizer": server_optimizer_of(server_optimizer, optimizer_option or []),
         "defence": defence_of(defence, clip, defence_option or []),
         "screens": screens_of(screens, screen_option or []),
+        "secure_aggregation": SecureAggregation() if secure_aggregation else None,
     }
     evaluation = _evaluation(
         evaluate_every, evaluation_devices, evaluation_window_seconds, goal_count=goal_count

@@ -122,7 +122,7 @@ class CheckIn(Message):
     capabilities: CapabilityReport
     example_count: Count
     held_out_count: Count = Field(default=0, exclude_if=_is_zero)  # kept for evaluations; 0: offer none
-    # What the client knows beyond training and evaluating: `adopt`, `mask`; what is not said is not asked.
+    # What the client knows beyond training and evaluating, `adopt` and `mask` so far; it is asked no other.
     abilities: tuple[Word, ...] = Field(default=(), max_length=16, exclude_if=is_empty)
 
     @model_validator(mode="before")
@@ -208,10 +208,10 @@ class Offer(Message):
     training: TrainingSettings
     lease_expires_at: Timestamp
     conditions: Conditions = Field(default=ANY_TIME, exclude_if=asks_nothing)  # the app may ask more
+    # How a trained update is masked before it is sent; only for those who said `mask`.
+    masking: MaskingTerms | None = Field(default=None, exclude_if=_is_unknown)
     # Of an adoption: another version was rolled back, and this is taken whatever it scores.
     takes_back: bool = Field(default=False, strict=True, exclude_if=_is_false)
-    # The update goes under masks; only for those who said that they can (docs/adr/0040).
-    masking: MaskingTerms | None = Field(default=None, exclude_if=_is_unknown)
 
 
 class CheckInAnswer(Message):

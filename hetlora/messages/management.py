@@ -26,6 +26,7 @@ from hetlora.messages.defence import Defence
 from hetlora.messages.device import MAX_VARIANTS, CapabilityReport, DeviceId, PublicKey, TrainingSettings
 from hetlora.messages.ending import Schedule, StopRules
 from hetlora.messages.evaluation import EvaluationSettings, EvaluationStatus
+from hetlora.messages.masking import SecureAggregation
 from hetlora.messages.only_with import OnlyWith, check_all_used
 from hetlora.messages.privacy import PrivacySettings, PrivacySpent
 from hetlora.messages.quarantine import SuspensionRule
@@ -130,6 +131,11 @@ class RunSettings(Message):
         default=None,
         exclude_if=is_unset,
         description="which accepted updates are taken out of a round, and kept apart for an operator",
+    )
+    secure_aggregation: SecureAggregation | None = Field(
+        default=None,
+        exclude_if=is_unset,
+        description="masks, under which the service learns the sum of a round's updates and no single one",
     )
     evaluation: EvaluationSettings | None = Field(
         default=None, description="when adapter versions are evaluated on examples that devices hold out"

@@ -8,11 +8,11 @@ from pydantic import Field
 
 from hetlora.messages.common import Message, PositiveCount
 
+# What a client says in `abilities` of its check-in that can mask its updates.
+MASK: Final = "mask"
 # Work and traffic grow with the square of the cohort.
 MOST_MASKED: Final = 256
 LEAST_MASKED: Final = 3
-# What a client says in `abilities` of its check-in that can take part in a round with masks.
-MASK: Final = "mask"
 
 # X25519, 32 bytes in base64.
 ExchangeKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]

@@ -97,3 +97,5 @@ DECIDED: Final = {
         }
     ]
 }
+SEALED: Final = {"0": "A" * 126 + "==", "1": "B" * 126 + "=="}
+REVEAL: Final = {"step": "reveal", "seeds": [{"device": 0, "share": "A" * 44}], "mask_keys": []}

@@ -325,6 +325,18 @@ ROWS: Final = {
             lease_expires_at=MADE_AT,
         ),
     ),
+    "0021": (
+        _into("masking_rounds", "round_id, stage, threshold", (WAITING_ROUND, "uploads", 2)),
+        _into(
+            "masking_members",
+            "assignment_id, position, sealed, reveal",
+            ("assignment-2", 0, stored.SEALED, stored.REVEAL),
+            ("assignment-3", None, None, None),
+            round_id=WAITING_ROUND,
+            mask_key=KEY,
+            share_key=KEY,
+        ),
+    ),
 }
 
 

@@ -138,7 +138,7 @@ PROVEN = {
     *("seed", "training", "variants"),
 }
 # Settings of which some values break it, and are refused.
-SOME_REFUSED = {"mode", "rule", "defence", "screens"}
+SOME_REFUSED = {"mode", "rule", "defence", "screens", "secure_aggregation"}
 
 
 def test_every_setting_of_a_run_keeps_the_proof_or_is_refused() -> None:

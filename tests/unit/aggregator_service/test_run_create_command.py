@@ -178,3 +178,8 @@ def test_evaluation_devices_without_an_evaluation_are_refused(http: httpx.Client
 def test_run_asks_for_scores_of_rounds_only_where_it_is_told_to(http: httpx.Client, bundle: str) -> None:
     assert created(http, bundle, "--score-rounds")["training"]["evaluate"] is True
     assert "evaluate" not in created(http, bundle)["training"]
+
+
+def test_run_has_masks_only_if_asked(http: httpx.Client, bundle: str) -> None:
+    assert created(http, bundle, "--secure-aggregation")["secure_aggregation"] == {"largest": 2.0**20}
+    assert "secure_aggregation" not in created(http, bundle)

@@ -196,6 +196,7 @@ def test_contract_names_every_path_of_the_protocol(http: httpx.Client) -> None:
         "/device/v1/uploads/{upload_id}",
         "/device/v1/assignments/{assignment_id}:submit",
         "/device/v1/assignments/{assignment_id}:fail",
+        "/device/v1/assignments/{assignment_id}:mask",
         "/device/v1/adoptions/{assignment_id}:start",
         "/device/v1/adoptions/{assignment_id}:submit",
         "/device/v1/adoptions/{assignment_id}:fail",
