@@ -18,7 +18,7 @@ from edge_sdk.masking.cohort import SharedCohort
 from edge_sdk.masking.masked_update import HeldShares, Unmasked
 from edge_sdk.masking.reveal import KeptReveal
 from edge_sdk.session.assignment_row import parsed, row_of, tell
-from edge_sdk.session.parts import Part, drop_part, drop_parts, part, put_part
+from edge_sdk.session.parts import Part, drop_part, drop_parts, part, parts_bytes, put_part
 from edge_sdk.session.updates import Update
 from hetlora.errors import StateConflict
 from hetlora.masking.keys import MaskSecrets
@@ -60,7 +60,7 @@ class MaskingStore:
         """Keep whom secrets are shared with, and what is sealed for them."""
         with self._database.writing() as database:
             _expect(database, "mask_secrets")
-            if part(database, "mask_cohort") is not None:
+            if "mask_cohort" in parts_bytes(database):  # damaged or not
                 raise StateConflict("secrets are shared with one cohort")
             _put(database, "mask_cohort", cohort)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from e2e_fleet import TinyFleet, assert_is_merge, labelled_rows, wait_until
+from e2e_fleet import TinyFleet, assert_is_merge, capabilities, labelled_rows, wait_until
 
 from benchmarks.fleet import POPULATION
 from edge_sdk import Adapters, EdgeClient
@@ -17,6 +17,9 @@ from edge_sdk.device_database import DeviceDatabase
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.session.assignment_store import AssignmentStore
 from hetlora.adapter import Adapter
+from hetlora.masking.vector import size_of
+from hetlora.masking.wire import max_masked_bytes
+from hetlora.messages.device import CapabilityReport
 from hetlora.messages.management import RunStatus
 from hetlora.messages.masking import SecureAggregation
 from hetlora.states import AssignmentState, RunState
@@ -52,7 +55,7 @@ def is_killed_after_sharing(fleet: TinyFleet) -> bool:
             POPULATION,
             fleet.work / MORTAL,
             enrolment_token=fleet.enrolment_token,
-            capabilities=fleet.for_rank(4),
+            capabilities=for_rank(fleet, 4),
             threads=1,
             http=DeadlyLine(),
         ) as client:
@@ -62,6 +65,13 @@ def is_killed_after_sharing(fleet: TinyFleet) -> bool:
     except Killed:
         return True
     return False
+
+
+def for_rank(fleet: TinyFleet, rank: int) -> CapabilityReport:
+    """A profile whose traffic limit allows `rank`, whose update goes up as wide as the run, and no more."""
+    manifest = fleet.bundle.manifest
+    spec, down = manifest.adapter, rank * manifest.cost_model.adapter_bytes_per_rank
+    return capabilities(down + max_masked_bytes(size_of(spec, spec.max_rank)))
 
 
 def local_updates(fleet: TinyFleet, run: RunStatus, names: Collection[str]) -> list[Adapter]:
@@ -97,7 +107,7 @@ def test_version_is_the_plain_mean_of_the_survivors_and_of_all_once_the_lost_one
     with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(is_killed_after_sharing, fleet)
         for name, rank in RANKS.items():
-            fleet.device(name, fleet.for_rank(rank))
+            fleet.device(name, for_rank(fleet, rank))
         assert killed.result()
     finished = fleet.finished(run)
     assert finished.state is RunState.COMPLETED
@@ -107,7 +117,7 @@ def test_version_is_the_plain_mean_of_the_survivors_and_of_all_once_the_lost_one
     assert len(fleet.in_state(run, AssignmentState.ACCEPTED)) == 4
 
     again = masked_run(fleet, 5)
-    fleet.device(MORTAL, fleet.for_rank(4))
+    fleet.device(MORTAL, for_rank(fleet, 4))
     finished = fleet.finished(again)
     assert finished.state is RunState.COMPLETED
     everybody = (*RANKS, MORTAL)
@@ -118,11 +128,11 @@ def test_devices_go_on_after_the_service_was_killed_in_the_middle_of_their_masks
     run = masked_run(fleet, 3)
     names = ("rank-2", "rank-4", "rank-8")
     for name in names[:2]:
-        fleet.device(name, fleet.for_rank(RANKS[name]))
+        fleet.device(name, for_rank(fleet, RANKS[name]))
     wait_until(lambda: all(is_waiting_to_mask(fleet, name) for name in names[:2]), "two that wait")
     fleet.service.kill()
     fleet.service.start()
-    fleet.device(names[2], fleet.for_rank(8))
+    fleet.device(names[2], for_rank(fleet, 8))
     finished = fleet.finished(run)
     assert finished.state is RunState.COMPLETED
     assert_is_merge(fleet.committed(finished.adapter_version), local_updates(fleet, run, names))

@@ -327,3 +327,28 @@ def test_update_weighs_as_the_run_asks(
     np.testing.assert_allclose(
         mean.factors["query"].lora_B, np.average(padded, axis=0, weights=weights), atol=1e-6
     )
+
+
+def test_secrets_are_not_shared_anew_where_it_is_not_known_any_more_how_they_were(
+    service: FakeService, make_client: MakeClient, folder: DeviceFolder
+) -> None:
+    cohort = with_masks(service)
+    with pytest.raises(Killed):
+        visit(make_client(http=killed_at(service, 3, after=False)))  # kept, and not sent
+    damage_part(folder, "mask_cohort")
+    done = visit(make_client())
+    assert (done.outcome, done.code) == ("failed", "state_conflict")
+    assert cohort.shares is None
+
+
+def test_reveal_is_left_to_others_where_the_shares_are_damaged(
+    service: FakeService, make_client: MakeClient, folder: DeviceFolder
+) -> None:
+    cohort = with_masks(service)
+    with pytest.raises(Killed):
+        visit(make_client(http=killed_at(service, 7, after=False)))
+    damage_part(folder, "held_shares")
+    done = visit(make_client())
+    assert done.code == "state_conflict"
+    assert cohort.reveal is None
+    assert stored_parts(folder) == set()
