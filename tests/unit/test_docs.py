@@ -12,7 +12,9 @@ from typing import get_args
 
 from edge_sdk.client import EdgeClient
 from edge_sdk.session.visit import failure_of
+from hetlora.cli.run_file import parse_run_file
 from hetlora.errors import error_classes
+from hetlora.messages.masking import SecureAggregation
 from hetlora.messages.rules import AnyRule
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +66,15 @@ def test_every_table_of_a_new_device_stands_in_the_page_of_its_database(tmp_path
         ).fetchall()
 
     assert sorted(documented) == sorted(name for (name,) in made)
+
+
+def test_run_file_of_the_page_of_secure_aggregation_asks_for_masks() -> None:
+    page = ROOT / "docs" / "secure_aggregation.md"
+    example = page.read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0]
+
+    run = parse_run_file(example.encode(), Path("run.toml"))
+
+    assert run.settings.secure_aggregation == SecureAggregation()
 
 
 def test_every_path_in_the_readmes_tree_exists() -> None:
