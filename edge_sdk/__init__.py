@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edge_sdk.events import (
         Adopted,
         AwaitingApproval,
+        AwaitingOthers,
         CheckedIn,
         Downloaded,
         Evaluated,
@@ -65,6 +66,7 @@ _HOMES = {
     "Adoption": "edge_sdk.adapters.policy",
     "AnyExample": "edge_sdk.examples",
     "AwaitingApproval": "edge_sdk.events",
+    "AwaitingOthers": "edge_sdk.events",
     "CapabilityReport": "hetlora.messages.device",
     "ChatExample": "edge_sdk.examples",
     "ChatTurn": "edge_sdk.examples",
@@ -115,6 +117,7 @@ __all__ = [
     "Adoption",
     "AnyExample",
     "AwaitingApproval",
+    "AwaitingOthers",
     "CapabilityReport",
     "ChatExample",
     "ChatTurn",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -81,6 +82,15 @@ class Watch:
         """Raise Stopped if the app has asked for the end of the visit."""
         if self.stop is not None and self.stop.is_set():
             raise Stopped("this visit was asked to end")
+
+    def wait(self, seconds: float) -> None:
+        """Wait, if and as long as this device may work; the app's stop ends it at once; errors as `check`."""
+        self.check()
+        if self.stop is None:
+            time.sleep(seconds)
+        else:
+            self.stop.wait(seconds)
+        self.check()
 
     def metered(self) -> str | None:
         """What keeps the device from sending now, in words."""

@@ -68,6 +68,13 @@ class RankPruned:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitingOthers:
+    """In a round with masks: what the others of the cohort are waited for, in words."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Uploaded:
     """The update is at the service."""
 
@@ -128,6 +135,7 @@ class GivenUp:
 
 Event = (
     AwaitingApproval
+    | AwaitingOthers
     | CheckedIn
     | RankChosen
     | Downloaded

@@ -21,6 +21,8 @@ from edge_sdk.units import MIB
 from hetlora.errors import DeviceTooSmall, NoExamples
 from hetlora.fixed_sizes import fixed_sizes
 from hetlora.manifest import Manifest, reads_images
+from hetlora.masking.vector import size_of
+from hetlora.masking.wire import max_masked_bytes
 from hetlora.messages.device import CapabilityReport, Offer
 from hetlora.rounding import bytes_per_rank
 
@@ -189,21 +191,25 @@ class Planner:
         return replace(attempt, forecast=forecast, passes=passes)
 
     def _forecast(self, rank: int, step: StepPlan) -> Forecast:
-        training, costs = self.offer.training, self.manifest.cost_model
-        sent_per_rank = bytes_per_rank(
-            self.manifest.adapter, costs.adapter_bytes_per_rank, training.upload_precision
-        )
+        training = self.offer.training
         return forecast_round(
-            costs,
+            self.manifest.cost_model,
             step,
             steps=training.steps,
             flops_per_second=training_rate(self.capabilities, self.threads),
-            upload_bytes=rank * sent_per_rank,
+            upload_bytes=self._upload_bytes(rank),
             bundle_bytes=self.bundle_bytes,
             correction=self.correction,
             scores=self.scores,
             proximal=training.proximal > 0,
         )
+
+    def _upload_bytes(self, rank: int) -> int:
+        spec, masking = self.manifest.adapter, self.offer.masking
+        if masking is not None:  # every rank's update is as wide as the run
+            return max_masked_bytes(size_of(spec, masking.rank))
+        costs, precision = self.manifest.cost_model, self.offer.training.upload_precision
+        return rank * bytes_per_rank(spec, costs.adapter_bytes_per_rank, precision)
 
     @property
     def memory_bytes(self) -> int:

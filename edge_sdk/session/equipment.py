@@ -17,6 +17,7 @@ from edge_sdk.probe import ModelShape
 from edge_sdk.runtimes.base import RuntimeFactory
 from edge_sdk.session.adoption import Adopter
 from edge_sdk.session.assignment_store import AssignmentStore
+from edge_sdk.session.masking_store import MaskingStore
 from edge_sdk.transport.bundles import BundleCache
 from edge_sdk.transport.downloads import Downloads
 from edge_sdk.transport.service import DeviceService
@@ -45,6 +46,11 @@ class Equipment:
     threads: int | None
     watch: Watch
     on_event: Callable[[Event], None]
+
+    @property
+    def masking(self) -> MaskingStore:
+        """What the assignment under way needs for its masks."""
+        return MaskingStore(self.database)
 
     @property
     def adopter(self) -> Adopter:

@@ -18,7 +18,19 @@ from hetlora.stored_tensors import write_tensors
 
 logger = logging.getLogger(__name__)
 
-Part = Literal["received", "frozen", "checkpoint", "update", "rounding_errors"]
+Part = Literal[
+    "received",
+    "frozen",
+    "checkpoint",
+    "update",
+    "rounding_errors",
+    # Of a round with masks: an update that may not leave the device as it is, and what masks it.
+    "unmasked",
+    "mask_secrets",
+    "mask_cohort",
+    "held_shares",
+    "mask_reveal",
+]
 
 # Digests apart: to change a row is to write all of it, and bytes of one length are written where they lie.
 TABLES: Final = (
@@ -58,6 +70,12 @@ def part(database: sqlite3.Connection, name: Part) -> bytes | None:
         logger.warning("part=%s event=damaged", name)
         return None
     return bytes(data)
+
+
+def drop_part(database: sqlite3.Connection, name: Part) -> None:
+    """Remove a part, if it is there."""
+    for table in ("assignment_parts", "part_digests"):
+        database.execute(f"DELETE FROM {table} WHERE name = ?", (name,))
 
 
 def drop_parts(database: sqlite3.Connection) -> None:

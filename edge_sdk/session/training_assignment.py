@@ -197,13 +197,15 @@ class TrainingAssignment(Assignment):
     def _deliver(self, update: Update) -> Visit:
         tools, assignment_id = self._with, self._offer.assignment_id
         tools.watch.check_stop()
-        if (reason := tools.watch.metered()) is not None:  # it waits for a later visit
-            return Visit("not_allowed", reason, NOT_ALLOWED_SECONDS, offer=self._offer, choice=self._choice)
+        if (kept_back := self._kept_back()) is not None:
+            return kept_back
         tools.uploads.deliver(assignment_id, update.tensors, tools.watch.check_stop)
         tools.on_event(Uploaded(len(update.tensors)))
         receipt = tools.service.submit(assignment_id, update.report)
         # Nothing was sent, as it were, where the service had no more use for it.
         is_accepted = outcome_of(receipt.state) == "accepted"
+        if is_accepted:
+            self._accepted()
         self._note_delivered(update.errors if is_accepted else b"")
         tools.downloads.drop_leftovers()
         tools.on_event(Submitted(update.report, receipt))
@@ -217,6 +219,15 @@ class TrainingAssignment(Assignment):
             choice=self._choice,
             report=update.report,
         )
+
+    def _kept_back(self) -> Visit | None:
+        """Where sending costs somebody, the update waits for a later visit."""
+        if (reason := self._with.watch.metered()) is None:
+            return None
+        return Visit("not_allowed", reason, NOT_ALLOWED_SECONDS, offer=self._offer, choice=self._choice)
+
+    def _accepted(self) -> None:
+        """The service has taken the update, and it is still stored."""
 
     def _note_delivered(self, errors: bytes) -> None:
         """On a full disk an update that is stored stays so: before the next assignment it is asked about."""

@@ -18,6 +18,7 @@ from edge_sdk.session.equipment import Equipment
 from edge_sdk.session.evaluation_assignment import EvaluationAssignment
 from edge_sdk.session.giving_up import give_up_others
 from edge_sdk.session.key_rotation import rotate_key
+from edge_sdk.session.masked_assignment import MaskedAssignment
 from edge_sdk.session.training_assignment import TrainingAssignment
 from edge_sdk.session.visit import NOT_ALLOWED_SECONDS, Visit
 from edge_sdk.transport.transport import Transport
@@ -25,6 +26,7 @@ from hetlora import __version__
 from hetlora.errors import ConditionsUnmet, RefusedError, Stopped, UnavailableError
 from hetlora.messages.common import PROTOCOL_VERSION
 from hetlora.messages.device import CheckIn, CheckInAnswer, EnrolRequest, Offer, TaskKind
+from hetlora.messages.masking import MASK
 from hetlora.messages.rollouts import ADOPT
 
 _WORK: Final[dict[TaskKind, type[Assignment]]] = {
@@ -75,7 +77,7 @@ class Visitor:
                 self.rotate_key()
         answer = self._check_in()
         tools.on_event(CheckedIn(answer.offer, answer.reason))
-        give_up_others(tools.assignments, tools.service, answer.offer, tools.on_event)
+        give_up_others(tools.assignments, tools.masking, tools.service, answer.offer, tools.on_event)
         if answer.offer is None:
             return Visit("no_work", answer.reason, answer.retry_after_seconds)
         watch = replace(watch, of_run=answer.offer.conditions)
@@ -83,7 +85,8 @@ class Visitor:
 
     def _work(self, offer: Offer, tools: Equipment) -> Visit:
         try:
-            visit = _WORK[offer.kind](offer, tools).run()
+            work = _WORK[offer.kind] if offer.masking is None else MaskedAssignment
+            visit = work(offer, tools).run()
         except Stopped as stopped:
             return Visit("stopped", stopped.what, 0.0, offer=offer)
         finally:
@@ -112,5 +115,6 @@ class Visitor:
 
 
 def _abilities(tools: Equipment) -> tuple[str, ...]:
-    """Without an example there is nothing to plan with how much memory a version takes here."""
-    return (ADOPT,) if tools.examples.count() or tools.held_out.count() else ()
+    """Without an example there is nothing to train on, or to plan with how much memory a version takes."""
+    trains = tools.examples.count() > 0
+    return (*((ADOPT,) if trains or tools.held_out.count() else ()), *((MASK,) if trains else ()))

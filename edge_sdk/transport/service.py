@@ -21,6 +21,7 @@ from hetlora.messages.device import (
     TaskKind,
 )
 from hetlora.messages.evaluation import EvaluationReport
+from hetlora.messages.masking import MaskingStep, MaskingTask, MaskKeys, MaskPoll, MaskReveal, MaskShares
 from hetlora.messages.rollouts import AdoptionReport
 
 _FAMILIES: Final[dict[TaskKind, str]] = {
@@ -56,6 +57,10 @@ class DeviceService:
 
     def submit(self, assignment_id: str, report: Report) -> Receipt:
         return self._post(f"/device/v1/assignments/{assignment_id}:submit", report, Receipt)
+
+    def mask(self, assignment_id: str, step: MaskKeys | MaskShares | MaskReveal | MaskPoll) -> MaskingTask:
+        path = f"/device/v1/assignments/{assignment_id}:mask"
+        return self._post(path, MaskingStep(step=step), MaskingTask)
 
     def report_evaluation(self, assignment_id: str, report: EvaluationReport) -> Receipt:
         return self._post(f"/device/v1/evaluations/{assignment_id}:submit", report, Receipt)

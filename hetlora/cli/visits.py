@@ -37,6 +37,7 @@ class VisitTeller:
         """Move the status line; with JSON only visits are told."""
         from edge_sdk import (
             Adopted,
+            AwaitingOthers,
             CheckedIn,
             Downloaded,
             GivenUp,
@@ -52,6 +53,8 @@ class VisitTeller:
             return
         match event:
             case CheckedIn(offer, reason) if offer is None:
+                self._status.update(plain(f"waiting: {reason}"))
+            case AwaitingOthers(reason):
                 self._status.update(plain(f"waiting: {reason}"))
             case Downloaded(name, size_bytes):
                 self._status.update(plain(f"downloaded {name}, {size_bytes / 1e6:.1f} MB"))

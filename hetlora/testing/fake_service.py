@@ -43,12 +43,14 @@ from hetlora.messages.device import (
     TrainingSettings,
 )
 from hetlora.messages.evaluation import EvaluationReport
+from hetlora.messages.masking import MASK
 from hetlora.messages.rollouts import ADOPT, AdoptionReport
 from hetlora.partial import expand
 from hetlora.sent_parts import at_precision
 from hetlora.states import AssignmentState
 from hetlora.tensors import adapter_to_bytes
 from hetlora.testing.door import RETRY_SECONDS, Door
+from hetlora.testing.fake_cohort import FakeCohort
 from hetlora.testing.loopback import LoopbackServer, Reply, Request, problem_reply
 from hetlora.testing.objects import object_reply
 from hetlora.testing.part_taker import PartTaker
@@ -80,6 +82,7 @@ class FakeService:
             (updates as they travelled), `updates` (what they hold), `reports`, `evaluations` (reports of
             them), `adoptions` (reports of versions that were rolled out) and `failures`.
         objects: what may be fetched, by SHA-256.
+        cohort: the others of a round with masks, where the offer has `masking`.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class FakeService:
         self.evaluations: list[EvaluationReport] = []
         self.adoptions: list[AdoptionReport] = []
         self.failures: list[Failure] = []
+        self.cohort: FakeCohort | None = None
         self._parts = PartTaker()
         self._server = LoopbackServer(self.answer)
         if bundle is not None:
@@ -180,6 +184,8 @@ class FakeService:
             if path == f"/assignments/{self.offer.assignment_id}/uploads":
                 return self._parts.begin(request, self.offer.lease_expires_at)
             answers |= self._answers(self.offer)
+        if path.startswith("/assignments/") and path.endswith(":mask"):  # also after its update was taken
+            answers[path] = self._mask
         if path not in answers:
             raise NotFound("no such path, or no such assignment", got=path)
         return answers[path](request.body)
@@ -206,6 +212,11 @@ class FakeService:
             f"{work}:submit": self._submit,
             f"{work}:fail": self._fail,
         }
+
+    def _mask(self, body: bytes) -> Reply:
+        if self.cohort is None:
+            raise NotFound("this run has no masks")
+        return _json(self.cohort.answer(body))
 
     def _check_in(self, body: bytes) -> Reply:
         told = CheckIn.model_validate_json(body)
@@ -250,7 +261,10 @@ class FakeService:
         return expand(update, self.global_adapter.spec, _asked(self.offer), self.received)
 
     def _update(self, body: bytes) -> Reply:
-        self.updates.append(self._read(body))
+        if self.cohort is not None:
+            self.cohort.take(body)
+        else:
+            self.updates.append(self._read(body))
         self.bodies.append(body)
         return _json(ObjectRef(sha256=sha256_of(body), size_bytes=len(body)))
 
@@ -268,6 +282,8 @@ class FakeService:
         if report.update.sha256 != sha256_of(self.bodies[-1]):
             raise DigestMismatch("the report is about another update", got=report.update.sha256)
         self.reports.append(report)
+        if self.cohort is not None:
+            self.cohort.is_submitted = True
         return _json(self._receipt(AssignmentState.ACCEPTED, "the update is in the round"))
 
     def _take_evaluation(self, body: bytes) -> Reply:
@@ -302,7 +318,7 @@ class FakeService:
 def _may_have(offer: Offer, told: CheckIn) -> bool:
     match offer.kind:
         case "train":
-            return True
+            return offer.masking is None or MASK in told.abilities
         case "evaluate":
             return told.held_out_count > 0
         case "adopt":

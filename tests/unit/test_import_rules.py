@@ -40,7 +40,7 @@ SERVICE_FOLDERS = (
 # Folders of the SDK and modules that stand between them, lowest first; below all of them lie others.
 EDGE_FOLDERS = (
     *("probe", "examples", "runtimes", "batching", "training", "adapters", "planning"),
-    *("identity", "transport", "conditions", "events", "session", "client"),
+    *("identity", "transport", "conditions", "events", "masking", "session", "client"),
 )
 BELOW_EDGE_FOLDERS = ("units", "freshness", "database_file", "defaults", "device_database", "folder")
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from device_tables import kept_for_runs, stored_parts
 from fake_service import FakeService, receipt
+from masked_fleet import with_masks
 from store_files import disk_of
 
 from edge_sdk.client import EdgeClient
@@ -126,3 +127,12 @@ def test_update_that_waits_is_delivered_though_the_disk_is_full_by_then(
     assert visit(make_client(on_event=disk, is_metered=lambda: False), disk) == "accepted"
     assert (len(service.bodies), service.failures) == (1, [])
     assert not any(isinstance(event, StepDone) for event in disk.events)
+
+
+def test_update_for_masks_that_cannot_be_stored_is_given_back_before_its_keys_are_told(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    cohort, disk = with_masks(service), Disk(full_from=is_last_step)
+    assert visit(make_client(on_event=disk), disk) == "failed"
+    assert [failure.code for failure in service.failures] == ["disk_full"]
+    assert (cohort.steps, service.bodies) == ([], [])

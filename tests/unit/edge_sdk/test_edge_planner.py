@@ -25,6 +25,7 @@ from edge_sdk.planning.planner import LEAST_SHARE_OF_STEPS, Planner
 from edge_sdk.units import MIB
 from hetlora.errors import DeviceTooSmall, NoExamples, RankOutOfRange
 from hetlora.messages.device import CapabilityReport, Offer
+from hetlora.messages.masking import MaskingTerms
 
 
 def _offer(**changes: object) -> Offer:
@@ -106,6 +107,19 @@ def test_traffic_bounds_the_rank() -> None:
     device = _device(traffic_bytes_per_round=50 * MB)
     choice = Planner(device, MANIFEST, _offer(), example_count=100).choose()
     assert (choice.rank, choice.bound_by) == (8, "traffic")
+
+
+def test_update_under_masks_is_as_wide_as_the_run_at_every_rank() -> None:
+    masked = _offer(masking=MaskingTerms(rank=32, weighing="norm", largest=1024.0))
+    numbers = SPEC_32.parameters_per_rank * 32 + 1
+    up_bytes = 1024 + 8 * numbers  # more than a header takes, and 8 bytes a number
+    device = _device(traffic_bytes_per_round=8 * MB + up_bytes)
+    choice = Planner(device, MANIFEST, masked, example_count=100).choose()
+    assert choice.bound_by == "traffic"
+    assert choice.forecast.traffic_bytes == choice.rank * 2 * MB + up_bytes
+    assert choice.rank == 4
+    with pytest.raises(DeviceTooSmall, match="lack of traffic"):
+        Planner(_device(traffic_bytes_per_round=up_bytes), MANIFEST, masked, example_count=100).choose()
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_device_without_any_example_does_not_say_that_it_can_adopt(
     client.run_once()
     client.examples.clear()
     client.run_once()
-    assert [told.abilities for told in service.check_ins] == [("adopt",), ()]
+    assert [told.abilities for told in service.check_ins] == [("adopt", "mask"), ()]
 
 
 def test_version_that_was_adopted_before_its_report_arrived_is_told_the_same_again(

@@ -1,0 +1,1 @@
+"""A device's part in a round with masks: arithmetic and what is to be kept, without service and disk."""
