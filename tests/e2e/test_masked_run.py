@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -22,7 +24,7 @@ from hetlora.masking.wire import max_masked_bytes
 from hetlora.messages.device import CapabilityReport
 from hetlora.messages.management import RunStatus
 from hetlora.messages.masking import SecureAggregation
-from hetlora.states import AssignmentState, RunState
+from hetlora.states import AssignmentState, RunState, is_final
 
 pytestmark = pytest.mark.slow
 
@@ -93,10 +95,16 @@ def is_waiting_to_mask(fleet: TinyFleet, name: str) -> bool:
     return status is not None and "mask_secrets" in status.stored_bytes
 
 
-def masked_run(fleet: TinyFleet, goal_count: int) -> RunStatus:
+def masked_run(fleet: TinyFleet, goal_count: int, **settings: object) -> RunStatus:
     """One round of HetLoRA; in the first nobody prunes, as there is nothing to be pruned yet."""
     return fleet.start_run(
-        rounds=1, goal_count=goal_count, lease_seconds=12, secure_aggregation=SecureAggregation()
+        **{
+            "rounds": 1,
+            "goal_count": goal_count,
+            "lease_seconds": 12,
+            "secure_aggregation": SecureAggregation(),
+        }
+        | settings
     )
 
 
@@ -135,4 +143,28 @@ def test_devices_go_on_after_the_service_was_killed_in_the_middle_of_their_masks
     fleet.device(names[2], for_rank(fleet, 8))
     finished = fleet.finished(run)
     assert finished.state is RunState.COMPLETED
+    assert_is_merge(fleet.committed(finished.adapter_version), local_updates(fleet, run, names))
+
+
+def test_devices_that_are_killed_at_random_come_to_the_plain_mean_of_those_who_are_in(
+    fleet: TinyFleet,
+) -> None:
+    run = masked_run(fleet, 4, over_selection=1.25, report_window_seconds=25)
+    for name, rank in (RANKS | {MORTAL: 4}).items():
+        fleet.device(name, for_rank(fleet, rank))
+    wait_until(lambda: any(is_waiting_to_mask(fleet, name) for name in fleet.devices), "one that waits")
+    rng, kills = random.Random(8), 0
+    while kills < 10 and not is_final(fleet.operator.run(run.run_id).state):
+        device = fleet.devices[rng.choice([*fleet.devices])]
+        device.kill()
+        device.start()
+        kills += 1
+        time.sleep(rng.uniform(0.2, 1.5))
+    finished = fleet.finished(run)
+    assert finished.state is RunState.COMPLETED
+    accepted = fleet.in_state(run, AssignmentState.ACCEPTED)
+    last = max(own.attempt for own in accepted)
+    names = [own.device_name for own in accepted if own.attempt == last]
+    print(f"{kills} kills, {len(names)} in the sum of attempt {last}")
+    assert len(names) >= 3
     assert_is_merge(fleet.committed(finished.adapter_version), local_updates(fleet, run, names))

@@ -13,7 +13,7 @@ from fake_service import FakeService, receipt
 from masked_fleet import OTHERS, TERMS, Hurry, merged, with_masks
 
 from edge_sdk.client import EdgeClient
-from edge_sdk.events import AwaitingOthers, Event, RankPruned, StepDone, Submitted
+from edge_sdk.events import AwaitingOthers, Event, RankChosen, RankPruned, StepDone, Submitted
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.session.visit import Visit
 from hetlora.adapter import Adapter
@@ -184,20 +184,63 @@ def test_other_cohort_than_the_first_is_refused(service: FakeService, make_clien
     assert service.bodies == []
 
 
-def test_process_that_comes_back_after_its_update_was_taken_reveals_if_it_is_asked(
-    service: FakeService, make_client: MakeClient, folder: DeviceFolder
-) -> None:
+def accepted_before(service: FakeService, make_client: MakeClient) -> FakeCohort:
+    """A cohort whose device was killed after its update was accepted, and before it asked what is next."""
     cohort = with_masks(service)
     with pytest.raises(Killed):
-        visit(make_client(http=killed_at(service, 8, after=False)))
-    service.offer = None
+        visit(make_client(http=killed_at(service, 7, after=False)))
     accepted = receipt(AssignmentState.ACCEPTED).model_dump_json()
     service.faults = [None, httpx.Response(200, content=accepted)]  # of a service that remembers it
+    return cohort
+
+
+def test_process_that_comes_back_after_its_update_was_taken_waits_until_it_may_reveal(
+    service: FakeService, make_client: MakeClient, folder: DeviceFolder
+) -> None:
+    cohort = accepted_before(service, make_client)
+    service.offer = None
     events: list[Event] = []
     assert visit(make_client(on_event=events.append)).outcome == "no_work"
     assert any(isinstance(event, Submitted) for event in events)
     assert_is_mean_of(cohort, TRAINED, *OTHERS[:3])
     assert stored_parts(folder) == set()
+
+
+@pytest.mark.parametrize("waits", [0, 1])
+def test_process_that_comes_back_to_other_work_reveals_if_it_is_asked_at_once(
+    service: FakeService, make_client: MakeClient, waits: int
+) -> None:
+    cohort = accepted_before(service, make_client)
+    cohort.waits = waits
+    assert service.offer is not None
+    service.offer = service.offer.model_copy(update={"assignment_id": "assignment-2", "masking": None})
+
+    def killed_over_the_other_work(event: Event) -> None:
+        if isinstance(event, RankChosen):
+            raise Killed
+
+    with pytest.raises(Killed):
+        visit(make_client(on_event=killed_over_the_other_work))
+    assert (cohort.reveal is None) == (waits == 1)
+
+
+@pytest.mark.parametrize("conditions", [None, Conditions(idle=True)])
+def test_process_that_comes_back_and_may_not_wait_leaves_the_reveal_to_others(
+    service: FakeService, make_client: MakeClient, folder: DeviceFolder, conditions: Conditions | None
+) -> None:
+    cohort, stop = accepted_before(service, make_client), Hurry()
+    service.offer = None
+    used: list[bool] = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, AwaitingOthers):
+            stop.set() if conditions is None else used.append(True)
+
+    told = {"conditions": conditions, "is_idle": lambda: not used} if conditions else {}
+    done = make_client(on_event=on_event, **told).run_once(stop=stop)
+    assert cohort.reveal is None
+    assert done.outcome == ("no_work" if conditions else "stopped")
+    assert stored_parts(folder) == (set() if conditions else {"update", "held_shares"})
 
 
 def test_unmasked_update_is_never_reported_of(
