@@ -21,7 +21,7 @@ from edge_sdk.session.assignment_store import AssignmentStore
 from hetlora.adapter import Adapter
 from hetlora.masking.vector import size_of
 from hetlora.masking.wire import max_masked_bytes
-from hetlora.messages.device import CapabilityReport
+from hetlora.messages.device import CapabilityReport, TrainingSettings
 from hetlora.messages.management import RunStatus
 from hetlora.messages.masking import SecureAggregation
 from hetlora.states import AssignmentState, RunState, is_final
@@ -76,14 +76,16 @@ def for_rank(fleet: TinyFleet, rank: int) -> CapabilityReport:
     return capabilities(down + max_masked_bytes(size_of(spec, spec.max_rank)))
 
 
-def local_updates(fleet: TinyFleet, run: RunStatus, names: Collection[str]) -> list[Adapter]:
+def local_updates(
+    fleet: TinyFleet, run: RunStatus, names: Collection[str], round_index: int = 0
+) -> list[Adapter]:
     """What devices trained in the run's round, as they keep it: nobody else has it."""
     updates = []
     for name in names:
         kept = Adapters(DeviceFolder(Path(fleet.work / name)))
         local = kept.index().newest_local
         assert local is not None
-        assert (local.run_id, local.round_index) == (run.run_id, 0)
+        assert (local.run_id, local.round_index) == (run.run_id, round_index)
         updates.append(kept.read(local)[1].adapter)
     return updates
 
@@ -124,12 +126,14 @@ def test_version_is_the_plain_mean_of_the_survivors_and_of_all_once_the_lost_one
     assert_is_merge(fleet.committed(finished.adapter_version), updates)
     assert len(fleet.in_state(run, AssignmentState.ACCEPTED)) == 4
 
-    again = masked_run(fleet, 5)
+    unpruned = TrainingSettings(steps=3, batch_size=4, max_tokens=16, pruning_decay=1.0)
+    again = masked_run(fleet, 5, rounds=2, training=unpruned)
     fleet.device(MORTAL, for_rank(fleet, 4))
     finished = fleet.finished(again)
     assert finished.state is RunState.COMPLETED
     everybody = (*RANKS, MORTAL)
-    assert_is_merge(fleet.committed(finished.adapter_version), local_updates(fleet, again, everybody))
+    updates = local_updates(fleet, again, everybody, round_index=1)
+    assert_is_merge(fleet.committed(finished.adapter_version), updates)
 
 
 def test_devices_go_on_after_the_service_was_killed_in_the_middle_of_their_masks(fleet: TinyFleet) -> None:
