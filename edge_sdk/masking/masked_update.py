@@ -83,8 +83,8 @@ def masked_update(
     _check_sharers(task, cohort)
     adapter = adapter_from_bytes(unmasked.tensors, spec)
     weight = weight_of(terms.weighing, adapter, unmasked.report.example_count)
-    vector = joint_vector(adapter, terms.rank, weight)
-    encoded = Quantiser(terms.largest, len(cohort.members)).encode(vector)
+    quantiser = Quantiser(terms.largest, len(cohort.members))
+    encoded = quantiser.encode(joint_vector(adapter, terms.rank, weight))  # of floats nothing stays in memory
     members, position = cohort.members, cohort.position
     return masked_to_bytes(masked(encoded, unmasked.secrets, position, members, task.sharers))
 

@@ -11,7 +11,7 @@ from edge_sdk.session.masked_rounds import MaskedRound, RoundOver
 from edge_sdk.session.training_assignment import TrainingAssignment
 from edge_sdk.session.updates import Update
 from edge_sdk.session.visit import Visit, outcome_of
-from hetlora.errors import ConditionsUnmet, StateConflict, Stopped
+from hetlora.errors import ServiceAway, StateConflict, Stopped, UnavailableError
 from hetlora.masking.keys import MaskSecrets
 from hetlora.messages.device import Failure
 from hetlora.messages.masking import MaskingTerms
@@ -63,13 +63,13 @@ class MaskedAssignment(TrainingAssignment):
         return self._round.mask(self._terms, spec)
 
     def _accepted(self) -> None:
-        """Reveal; where the device may not wait for that any more, others are enough."""
+        """Reveal; where the device may not wait for that, or its disk has no room to keep it, others do."""
         try:
             self._round.reveal()
-        except Stopped:
+        except (ServiceAway, Stopped):
             raise
-        except ConditionsUnmet as unmet:
-            logger.info("assignment=%s event=not_revealed reason=%s", self._offer.assignment_id, unmet)
+        except UnavailableError as error:
+            logger.info("assignment=%s event=not_revealed reason=%s", self._offer.assignment_id, error)
 
     def _left_out(self, over: RoundOver) -> Visit:
         tools = self._with

@@ -60,13 +60,11 @@ class MaskedRound:
             raise StateConflict("there is no update to be masked", expected="one that is trained")
         task = self._next(unmasked.secrets.public)
         cohort = self.store.cohort()
-        while task.todo != "upload":
-            if task.todo != "share":
-                raise self._unexpected(task)
+        if task.todo == "share":
             cohort = self._shared(cohort, unmasked, task)
             task = self._next(cohort.shares)
-        if cohort is None:
-            raise StateConflict("a vector is masked for those whom secrets were shared with", got="nobody")
+        if task.todo != "upload" or cohort is None:
+            raise self._unexpected(task)
         cohort.check_same(task)
         held = held_shares(unmasked.secrets, cohort, task)
         tensors = masked_update(unmasked, terms, spec, cohort, task)

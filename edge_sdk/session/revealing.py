@@ -28,9 +28,7 @@ def reveal_once(assignment_id: str, service: DeviceService, store: MaskingStore,
 
 
 def reveal_if_asked(assignment_id: str, service: DeviceService, store: MaskingStore) -> None:
-    """The same for a process that comes back to it: the service is asked once, and nothing is waited for."""
-    if not store.is_masked():
-        return
+    """The same for a device that has other work: the service is asked once, and nothing is waited for."""
     task = service.mask(assignment_id, MaskPoll())
     if task.todo == "reveal":
         reveal_once(assignment_id, service, store, task)

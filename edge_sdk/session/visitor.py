@@ -77,7 +77,7 @@ class Visitor:
                 self.rotate_key()
         answer = self._check_in()
         tools.on_event(CheckedIn(answer.offer, answer.reason))
-        give_up_others(tools.assignments, tools.masking, tools.service, answer.offer, tools.on_event)
+        give_up_others(replace(tools, watch=watch), answer.offer)
         if answer.offer is None:
             return Visit("no_work", answer.reason, answer.retry_after_seconds)
         watch = replace(watch, of_run=answer.offer.conditions)

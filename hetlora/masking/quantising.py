@@ -45,7 +45,7 @@ class Quantiser:
             raise NonFiniteValues("a number to be masked", got=peak, expected="a finite number")
         share = min(1.0, self.largest / peak) if peak > 0 else 1.0
         scaled = vector * (share * 2.0**self.fraction_bits)
-        return np.rint(scaled).astype(np.int64).view(np.uint64)
+        return np.rint(scaled, out=scaled).astype(np.int64).view(np.uint64)
 
     def decode(self, total: Masked) -> NDArray[np.float64]:
         """The sum (n,) that encoded vectors add up to.

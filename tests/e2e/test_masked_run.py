@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -19,10 +21,10 @@ from edge_sdk.session.assignment_store import AssignmentStore
 from hetlora.adapter import Adapter
 from hetlora.masking.vector import size_of
 from hetlora.masking.wire import max_masked_bytes
-from hetlora.messages.device import CapabilityReport
+from hetlora.messages.device import CapabilityReport, TrainingSettings
 from hetlora.messages.management import RunStatus
 from hetlora.messages.masking import SecureAggregation
-from hetlora.states import AssignmentState, RunState
+from hetlora.states import AssignmentState, RunState, is_final
 
 pytestmark = pytest.mark.slow
 
@@ -74,14 +76,16 @@ def for_rank(fleet: TinyFleet, rank: int) -> CapabilityReport:
     return capabilities(down + max_masked_bytes(size_of(spec, spec.max_rank)))
 
 
-def local_updates(fleet: TinyFleet, run: RunStatus, names: Collection[str]) -> list[Adapter]:
+def local_updates(
+    fleet: TinyFleet, run: RunStatus, names: Collection[str], round_index: int = 0
+) -> list[Adapter]:
     """What devices trained in the run's round, as they keep it: nobody else has it."""
     updates = []
     for name in names:
         kept = Adapters(DeviceFolder(Path(fleet.work / name)))
         local = kept.index().newest_local
         assert local is not None
-        assert (local.run_id, local.round_index) == (run.run_id, 0)
+        assert (local.run_id, local.round_index) == (run.run_id, round_index)
         updates.append(kept.read(local)[1].adapter)
     return updates
 
@@ -93,10 +97,16 @@ def is_waiting_to_mask(fleet: TinyFleet, name: str) -> bool:
     return status is not None and "mask_secrets" in status.stored_bytes
 
 
-def masked_run(fleet: TinyFleet, goal_count: int) -> RunStatus:
+def masked_run(fleet: TinyFleet, goal_count: int, **settings: object) -> RunStatus:
     """One round of HetLoRA; in the first nobody prunes, as there is nothing to be pruned yet."""
     return fleet.start_run(
-        rounds=1, goal_count=goal_count, lease_seconds=12, secure_aggregation=SecureAggregation()
+        **{
+            "rounds": 1,
+            "goal_count": goal_count,
+            "lease_seconds": 12,
+            "secure_aggregation": SecureAggregation(),
+        }
+        | settings
     )
 
 
@@ -116,12 +126,14 @@ def test_version_is_the_plain_mean_of_the_survivors_and_of_all_once_the_lost_one
     assert_is_merge(fleet.committed(finished.adapter_version), updates)
     assert len(fleet.in_state(run, AssignmentState.ACCEPTED)) == 4
 
-    again = masked_run(fleet, 5)
+    unpruned = TrainingSettings(steps=3, batch_size=4, max_tokens=16, pruning_decay=1.0)
+    again = masked_run(fleet, 5, rounds=2, training=unpruned)
     fleet.device(MORTAL, for_rank(fleet, 4))
     finished = fleet.finished(again)
     assert finished.state is RunState.COMPLETED
     everybody = (*RANKS, MORTAL)
-    assert_is_merge(fleet.committed(finished.adapter_version), local_updates(fleet, again, everybody))
+    updates = local_updates(fleet, again, everybody, round_index=1)
+    assert_is_merge(fleet.committed(finished.adapter_version), updates)
 
 
 def test_devices_go_on_after_the_service_was_killed_in_the_middle_of_their_masks(fleet: TinyFleet) -> None:
@@ -135,4 +147,28 @@ def test_devices_go_on_after_the_service_was_killed_in_the_middle_of_their_masks
     fleet.device(names[2], for_rank(fleet, 8))
     finished = fleet.finished(run)
     assert finished.state is RunState.COMPLETED
+    assert_is_merge(fleet.committed(finished.adapter_version), local_updates(fleet, run, names))
+
+
+def test_devices_that_are_killed_at_random_come_to_the_plain_mean_of_those_who_are_in(
+    fleet: TinyFleet,
+) -> None:
+    run = masked_run(fleet, 4, over_selection=1.25, report_window_seconds=25)
+    for name, rank in (RANKS | {MORTAL: 4}).items():
+        fleet.device(name, for_rank(fleet, rank))
+    wait_until(lambda: any(is_waiting_to_mask(fleet, name) for name in fleet.devices), "one that waits")
+    rng, kills = random.Random(8), 0
+    while kills < 10 and not is_final(fleet.operator.run(run.run_id).state):
+        device = fleet.devices[rng.choice([*fleet.devices])]
+        device.kill()
+        device.start()
+        kills += 1
+        time.sleep(rng.uniform(0.2, 1.5))
+    finished = fleet.finished(run)
+    assert finished.state is RunState.COMPLETED
+    accepted = fleet.in_state(run, AssignmentState.ACCEPTED)
+    last = max(own.attempt for own in accepted)
+    names = [own.device_name for own in accepted if own.attempt == last]
+    print(f"{kills} kills, {len(names)} in the sum of attempt {last}")
+    assert len(names) >= 3
     assert_is_merge(fleet.committed(finished.adapter_version), local_updates(fleet, run, names))

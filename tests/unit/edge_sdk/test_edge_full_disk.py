@@ -14,7 +14,7 @@ from masked_fleet import with_masks
 from store_files import disk_of
 
 from edge_sdk.client import EdgeClient
-from edge_sdk.events import Adopted, CheckedIn, Event, StepDone, Submitted, Uploaded
+from edge_sdk.events import Adopted, AwaitingOthers, CheckedIn, Event, StepDone, Submitted, Uploaded
 from edge_sdk.folder import DeviceFolder
 from hetlora.messages.device import Adaptation
 from hetlora.states import AssignmentState
@@ -33,6 +33,10 @@ def is_uploaded(event: Event) -> bool:
 
 def is_checked_in(event: Event) -> bool:
     return isinstance(event, CheckedIn)
+
+
+def waits_for(others: str) -> Callable[[Event], bool]:
+    return lambda event: event == AwaitingOthers(others)
 
 
 def never(event: Event) -> bool:
@@ -136,3 +140,22 @@ def test_update_for_masks_that_cannot_be_stored_is_given_back_before_its_keys_ar
     assert visit(make_client(on_event=disk), disk) == "failed"
     assert [failure.code for failure in service.failures] == ["disk_full"]
     assert (cohort.steps, service.bodies) == ([], [])
+
+
+@pytest.mark.parametrize("waited_for", ["others share", "others upload"])
+def test_disk_that_is_full_before_a_step_of_masks_ends_them_before_the_step_is_told(
+    service: FakeService, make_client: MakeClient, waited_for: str
+) -> None:
+    cohort, disk = with_masks(service), Disk(full_from=waits_for(waited_for))
+    assert visit(make_client(on_event=disk), disk) == "failed"
+    assert [failure.code for failure in service.failures] == ["disk_full"]
+    assert service.bodies == []
+    assert (cohort.shares is None) == (waited_for == "others share")
+
+
+def test_disk_that_is_full_before_the_reveal_leaves_it_to_others(
+    service: FakeService, make_client: MakeClient
+) -> None:
+    cohort, disk = with_masks(service), Disk(full_from=waits_for("others reveal"))
+    assert visit(make_client(on_event=disk), disk) == "accepted"
+    assert (cohort.reveal, service.failures) == (None, [])

@@ -4,41 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import httpx
 import numpy as np
 import pytest
-from device_tables import damage_part, stored_parts
+from device_tables import stored_parts
 from fake_bundle import adapter_of
-from fake_service import FakeService, receipt
-from masked_fleet import OTHERS, TERMS, Hurry, merged, with_masks
+from fake_service import FakeService
+from masked_fleet import (
+    OTHERS,
+    TERMS,
+    TRAINED,
+    Hurry,
+    assert_is_mean_of,
+    visit,
+    with_masks,
+)
 
 from edge_sdk.client import EdgeClient
-from edge_sdk.events import AwaitingOthers, Event, RankPruned, StepDone, Submitted
+from edge_sdk.events import AwaitingOthers, Event, RankPruned, StepDone
 from edge_sdk.folder import DeviceFolder
 from edge_sdk.session.visit import Visit
-from hetlora.adapter import Adapter
 from hetlora.algebra import delta_norm, zero_pad
 from hetlora.messages.conditions import Conditions
 from hetlora.messages.device import Adaptation
 from hetlora.messages.masking import MaskingTask, MaskingTerms, Weighing
 from hetlora.states import AssignmentState
-from hetlora.tensors import to_tensors
-from hetlora.testing.fake_cohort import FakeCohort
 
 MakeClient = Callable[..., EdgeClient]
-# Three steps of sgd bring lora_B, 0.25 at first, seven eighths of the way to one.
-TRAINED = adapter_of(4, 0.5, 1 - 0.75 / 8)
-
-
-def visit(client: EdgeClient) -> Visit:
-    return client.run_once(stop=Hurry())
-
-
-def assert_is_mean_of(cohort: FakeCohort, *updates: Adapter) -> None:
-    mean = cohort.mean()
-    assert mean is not None
-    for key, expected in merged(*updates).items():
-        np.testing.assert_allclose(to_tensors(mean)[key], expected, atol=1e-6)
 
 
 def test_mean_of_those_who_are_in_is_that_of_their_plain_updates(
@@ -87,81 +78,6 @@ def test_device_says_that_it_can_mask(service: FakeService, make_client: MakeCli
     assert "mask" in service.check_ins[0].abilities
 
 
-class Killed(BaseException):
-    """The process ends."""
-
-
-def killed_at(service: FakeService, number: int, *, after: bool) -> httpx.MockTransport:
-    """The line of a device whose process ends with this request to `:mask`, update or `:submit`."""
-    seen = 0
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        nonlocal seen
-        is_of_masks = request.url.path.endswith((":mask", "/update", ":submit"))
-        seen += is_of_masks
-        if is_of_masks and seen == number and not after:
-            raise Killed
-        told = service.http.handler(request)
-        if is_of_masks and seen == number:
-            raise Killed
-        assert isinstance(told, httpx.Response)
-        return told
-
-    return httpx.MockTransport(answer)
-
-
-# keys, poll, shares, poll, update, submit, poll, poll, reveal
-@pytest.mark.parametrize("after", [False, True], ids=["unsent", "unanswered"])
-@pytest.mark.parametrize("number", range(1, 10))
-def test_killed_at_any_request_it_goes_on_with_the_same_keys_vector_and_reveal(
-    service: FakeService, make_client: MakeClient, folder: DeviceFolder, number: int, after: bool
-) -> None:
-    cohort = with_masks(service)
-    with pytest.raises(Killed):
-        visit(make_client(http=killed_at(service, number, after=after)))
-    told = cohort.keys, cohort.shares, cohort.reveal
-
-    events: list[Event] = []
-    done = visit(make_client(on_event=events.append))
-
-    assert (done.outcome, done.error) == ("accepted", None)
-    for before, now in zip(told, (cohort.keys, cohort.shares, cohort.reveal), strict=True):
-        assert before in (None, now)
-    assert len(set(service.bodies)) == 1
-    assert not any(isinstance(event, StepDone) for event in events)
-    assert_is_mean_of(cohort, TRAINED, *OTHERS[:3])
-    assert stored_parts(folder) == set()
-
-
-def test_plain_update_and_secrets_are_gone_once_there_is_a_masked_one(
-    service: FakeService, make_client: MakeClient, folder: DeviceFolder
-) -> None:
-    with_masks(service)
-    with pytest.raises(Killed):
-        visit(make_client(http=killed_at(service, 1, after=False)))
-    assert stored_parts(folder) == {"unmasked", "mask_secrets"}
-    with pytest.raises(Killed):
-        visit(make_client(http=killed_at(service, 5, after=False)))
-    assert stored_parts(folder) == {"update", "held_shares"}
-    plain = TRAINED.factors["query"].lora_B.tobytes()
-    assert plain not in folder.database.read_bytes()
-
-
-def test_reveal_that_was_asked_for_another_list_is_refused(
-    service: FakeService, make_client: MakeClient, folder: DeviceFolder
-) -> None:
-    cohort = with_masks(service)
-    with pytest.raises(Killed):
-        visit(make_client(http=killed_at(service, 9, after=False)))
-    assert stored_parts(folder) == {"update", "mask_reveal"}
-    cohort.reported = (0, 2, 3, 4)
-    done = visit(make_client())
-    assert (done.outcome, done.code) == ("failed", "state_conflict")
-    assert "another list of who reported" in done.reason
-    assert cohort.reveal is None
-    assert stored_parts(folder) == set()
-
-
 @pytest.mark.parametrize("reported", [(0, 1, 2), (1, 2, 3, 4), (0, 1, 2, 2), (0, 1, 2, 9)])
 def test_list_that_is_none_of_its_round_is_not_revealed_for(
     service: FakeService, make_client: MakeClient, reported: tuple[int, ...]
@@ -171,59 +87,6 @@ def test_list_that_is_none_of_its_round_is_not_revealed_for(
     done = visit(make_client())
     assert done.code == "malformed_message"
     assert cohort.reveal is None
-
-
-def test_other_cohort_than_the_first_is_refused(service: FakeService, make_client: MakeClient) -> None:
-    cohort = with_masks(service)
-    with pytest.raises(Killed):
-        visit(make_client(http=killed_at(service, 4, after=False)))
-    *others, last = cohort.members
-    cohort.members = (*others, last.model_copy(update={"mask_key": others[0].mask_key}))
-    done = visit(make_client())
-    assert done.code == "state_conflict"
-    assert service.bodies == []
-
-
-def test_process_that_comes_back_after_its_update_was_taken_reveals_if_it_is_asked(
-    service: FakeService, make_client: MakeClient, folder: DeviceFolder
-) -> None:
-    cohort = with_masks(service)
-    with pytest.raises(Killed):
-        visit(make_client(http=killed_at(service, 8, after=False)))
-    service.offer = None
-    accepted = receipt(AssignmentState.ACCEPTED).model_dump_json()
-    service.faults = [None, httpx.Response(200, content=accepted)]  # of a service that remembers it
-    events: list[Event] = []
-    assert visit(make_client(on_event=events.append)).outcome == "no_work"
-    assert any(isinstance(event, Submitted) for event in events)
-    assert_is_mean_of(cohort, TRAINED, *OTHERS[:3])
-    assert stored_parts(folder) == set()
-
-
-def test_unmasked_update_is_never_reported_of(
-    service: FakeService, make_client: MakeClient, folder: DeviceFolder
-) -> None:
-    with_masks(service)
-    with pytest.raises(Killed):
-        visit(make_client(http=killed_at(service, 2, after=False)))
-    service.offer = None
-    service.requests.clear()
-    assert visit(make_client()).outcome == "no_work"
-    assert [request for request in service.requests if "assignment-1" in request] == []
-    assert stored_parts(folder) == set()
-
-
-@pytest.mark.parametrize("part", ["unmasked", "mask_secrets"])
-def test_damaged_secrets_or_update_mean_other_keys_which_the_service_refuses(
-    service: FakeService, make_client: MakeClient, folder: DeviceFolder, part: str
-) -> None:
-    with_masks(service)
-    with pytest.raises(Killed):
-        visit(make_client(http=killed_at(service, 2, after=False)))
-    damage_part(folder, part)
-    done = visit(make_client())
-    assert (done.outcome, done.code) == ("failed", "state_conflict")
-    assert service.bodies == []
 
 
 def test_app_that_stops_while_others_are_waited_for_finds_the_assignment_again(
@@ -329,26 +192,12 @@ def test_update_weighs_as_the_run_asks(
     )
 
 
-def test_secrets_are_not_shared_anew_where_it_is_not_known_any_more_how_they_were(
-    service: FakeService, make_client: MakeClient, folder: DeviceFolder
+def test_service_that_asks_for_shares_again_and_again_is_asked_no_more(
+    service: FakeService, make_client: MakeClient
 ) -> None:
     cohort = with_masks(service)
-    with pytest.raises(Killed):
-        visit(make_client(http=killed_at(service, 3, after=False)))  # kept, and not sent
-    damage_part(folder, "mask_cohort")
+    share = MaskingTask(todo="share", reason="so it is", retry_after_seconds=0)
+    cohort.script = [None, None, share]
     done = visit(make_client())
     assert (done.outcome, done.code) == ("failed", "state_conflict")
-    assert cohort.shares is None
-
-
-def test_reveal_is_left_to_others_where_the_shares_are_damaged(
-    service: FakeService, make_client: MakeClient, folder: DeviceFolder
-) -> None:
-    cohort = with_masks(service)
-    with pytest.raises(Killed):
-        visit(make_client(http=killed_at(service, 7, after=False)))
-    damage_part(folder, "held_shares")
-    done = visit(make_client())
-    assert done.code == "state_conflict"
-    assert cohort.reveal is None
-    assert stored_parts(folder) == set()
+    assert cohort.steps == ["keys", "poll", "shares"]
