@@ -23,6 +23,7 @@ from hetlora.cli import (
     db,
     demo,
     device,
+    device_list,
     doctor,
     export,
     group,
@@ -37,6 +38,7 @@ from hetlora.cli import (
     run,
     serve,
     tls,
+    transition,
 )
 from hetlora.cli.output import print_error
 from hetlora.errors import HetloraError, SettingsError, faults_in_words
@@ -65,6 +67,8 @@ app.add_typer(privacy.app, name="privacy")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(run.app, name="run")
 app.add_typer(device.app, name="device")
+device.app.command("list")(device_list.list_devices)
+device.app.command("replaced-keys")(device_list.replaced_keys)
 device.app.command("preauthorize")(admission.preauthorize)
 device.app.command("decide")(admission.decide)
 device.app.command("rotate-key")(admission.rotate_key)
@@ -85,6 +89,7 @@ app.add_typer(group.app, name="group")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(key.app, name="key")
 app.add_typer(audit.app, name="audit")
+app.add_typer(transition.app, name="transition")
 app.add_typer(tls.app, name="tls")
 app.command("bench", context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(
     bench.bench
