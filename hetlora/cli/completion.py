@@ -15,7 +15,7 @@ from hetlora.cli.operator import DEFAULT_URL, connect
 from hetlora.errors import HetloraError
 from hetlora.messages.common import Item
 from hetlora.messages.management import PopulationStatus, RunStatus
-from hetlora.messages.rollouts import NUMBER_FIELDS, TEXT_FIELDS, GroupStatus, RolloutStatus
+from hetlora.messages.rollouts import GroupStatus, RolloutStatus
 
 TIMEOUT_SECONDS: Final = 1.0
 ALIASES: Final = ("champion", "candidate")  # the usual ones; others are as good
@@ -51,12 +51,6 @@ def complete_groups(ctx: typer.Context, incomplete: str) -> list[Candidate]:
 def complete_aliases(incomplete: str) -> list[str]:
     """The usual names of aliases."""
     return [alias for alias in ALIASES if alias.startswith(incomplete)]
-
-
-def complete_conditions(incomplete: str) -> list[str]:
-    """The fields of a condition over devices, each with the comparison that goes with it."""
-    known = [f"{field}=" for field in TEXT_FIELDS] + ["label."] + [f"{field}>=" for field in NUMBER_FIELDS]
-    return [text for text in known if text.startswith(incomplete)]
 
 
 def _beginning(incomplete: str, found: Iterable[Candidate]) -> list[Candidate]:

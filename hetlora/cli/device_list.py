@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hetlora.cli.completion import complete_conditions, complete_populations
+from hetlora.cli.completion import complete_populations
 from hetlora.cli.device_filter import holds
 from hetlora.cli.group import DeviceArgument, condition_of
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
@@ -25,7 +25,6 @@ def list_devices(
         typer.Option(
             help="Only those for which this holds, as in `hetlora group create`: cores>=4, label.site=lab, "
             "name^=kiosk; again for another.",
-            autocompletion=complete_conditions,
         ),
     ] = None,
     url: UrlOption = DEFAULT_URL,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from hetlora.cli.completion import complete_conditions, complete_groups, complete_populations
+from hetlora.cli.completion import complete_groups, complete_populations
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.trust import CaFileOption
@@ -48,7 +48,6 @@ def create(
             help="What holds for its devices, all of them together: cores>=4, architecture=x86_64, "
             "network!=cellular, label.site=lab, name^=kiosk. Fields: state, name, label.KEY, and those of "
             "`hetlora probe --report`.",
-            autocompletion=complete_conditions,
         ),
     ] = None,
     url: UrlOption = DEFAULT_URL,

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
+from hetlora.cli.completion import complete_populations
 from hetlora.cli.condition_options import ConditionsOption, conditions_of
 from hetlora.cli.evaluation_options import evaluation_of
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
@@ -13,9 +14,9 @@ from hetlora.cli.output import JsonFlag
 from hetlora.cli.privacy_options import PrivacyOption, privacy_of
 from hetlora.cli.published_bundle import published
 from hetlora.cli.rule_options import (
-    DEFENCES,
-    OPTIMIZERS,
-    RULES,
+    DefenceOption,
+    OptimizerOption,
+    RuleOption,
     defence_of,
     rule_of,
     screens_of,
@@ -32,7 +33,9 @@ RUN: Final = RunSettings(goal_count=1, max_rank=1)
 
 
 def create(
-    population: Annotated[str, typer.Option(help="Whose devices take part.")],
+    population: Annotated[
+        str, typer.Option(help="Whose devices take part.", autocompletion=complete_populations)
+    ],
     bundle: Annotated[
         str, typer.Option(help="A published digest, or a bundle folder (published if need be).")
     ],
@@ -119,29 +122,17 @@ def create(
             help="Devices tell their loss on what they hold out, before and after each round's training.",
         ),
     ] = RUN.training.evaluate,
-    rule: Annotated[
-        str,
-        typer.Option(
-            help=f"How updates become the next adapter: {', '.join(RULES)}. `hetlora run rules` explains."
-        ),
-    ] = RUN.rule.name,
+    rule: RuleOption = RUN.rule.name,
     rule_option: Annotated[
         list[str] | None,
         typer.Option(help="A constant of the rule as key=value, such as quorum=3 for rbla; again for each."),
     ] = None,
-    server_optimizer: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Steps towards what the rule gives, instead of taking it: {', '.join(OPTIMIZERS)}."
-        ),
-    ] = None,
+    server_optimizer: OptimizerOption = None,
     optimizer_option: Annotated[
         list[str] | None,
         typer.Option(help="A constant of it as key=value, such as learning_rate=0.1; again for each."),
     ] = None,
-    defence: Annotated[
-        str, typer.Option(help=f"What stands between hostile updates and the rule: {', '.join(DEFENCES)}.")
-    ] = RUN.defence.method,
+    defence: DefenceOption = RUN.defence.method,
     clip: Annotated[
         bool, typer.Option("--clip", help="Cut changes to a multiple of the round's median norm.")
     ] = False,

@@ -33,11 +33,11 @@ NumberField = Literal[
     "memory_bandwidth_bytes_per_second",
     "download_bytes_per_second",
 ]
-TEXT_FIELDS: Final = get_args(TextField)
+_TEXTS: Final = get_args(TextField)
 NUMBER_FIELDS: Final = get_args(NumberField)
 FieldName = Annotated[
     str,
-    Field(pattern=rf"^(label\.[a-z0-9][a-z0-9._-]{{0,62}}|{'|'.join((*TEXT_FIELDS, *NUMBER_FIELDS))})$"),
+    Field(pattern=rf"^(label\.[a-z0-9][a-z0-9._-]{{0,62}}|{'|'.join((*_TEXTS, *NUMBER_FIELDS))})$"),
 ]
 Comparator = Literal["is", "is_not", "begins_with", "at_least", "at_most"]
 
