@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fake_clock import FakeClock
 from service_operator import TOKEN, Operator
 
 from hetlora.states import RunState
@@ -70,13 +71,15 @@ def test_zsh_and_fish_are_told_the_same_in_their_own_way() -> None:
 
 
 def test_names_that_the_service_has_are_completed(
-    http: httpx.Client, operator: Operator, bundle: str
+    http: httpx.Client, operator: Operator, clock: FakeClock, bundle: str
 ) -> None:
-    runs = [operator.run(bundle, start=False) for _ in range(2)]
+    older = operator.run(bundle, start=False)
+    clock.advance(1)
+    newer = operator.run(bundle, start=False)
     given = of_service(http)
 
-    assert in_bash("hetlora run show ", **given) == runs[::-1]
-    assert in_bash(f"hetlora run show {runs[0]}", **given) == [runs[0]]
+    assert in_bash("hetlora run show ", **given) == [newer, older]
+    assert in_bash(f"hetlora run show {older}", **given) == [older]
     assert in_bash("hetlora device list --population key", **given) == ["keyboard"]
 
 
