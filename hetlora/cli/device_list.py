@@ -1,4 +1,4 @@
-"""`hetlora device list|replaced-keys`: the devices that a service knows."""
+"""`hetlora device list|assignments|replaced-keys`: the devices that a service knows."""
 
 from __future__ import annotations
 
@@ -63,3 +63,20 @@ def replaced_keys(
     with connect(url, token, ca_file) as operator:
         found = operator.history.replaced_keys(device_id)
         print_items(found, ["public_key", "replaced_at"], as_json=as_json, title="Replaced keys")
+
+
+def assignments(
+    device_id: DeviceArgument,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    ca_file: CaFileOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List what a device was given to do, newest first, and what became of it: why it was given back, say.
+
+    Example: `hetlora device assignments DEVICE`
+    """
+    columns = ["assignment_id", "round_index", "attempt", "state", "rank", "last_loss", "reason"]
+    with connect(url, token, ca_file) as operator:
+        found = operator.history.assignments(device_id)
+        print_items(found, columns, as_json=as_json, title="Assignments")

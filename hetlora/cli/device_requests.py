@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hetlora.cli.management_http import ManagementHttp, segment
-from hetlora.messages.management import ReplacedKey, Subject, Transition
+from hetlora.messages.management import AssignmentStatus, ReplacedKey, Subject, Transition
 
 
 class DeviceRequests:
@@ -13,6 +13,10 @@ class DeviceRequests:
 
     def __init__(self, http: ManagementHttp) -> None:
         self._http = http
+
+    def assignments(self, device_id: str) -> Iterator[AssignmentStatus]:
+        """What a device was given to do in any run, newest first."""
+        return self._http.pages(f"/devices/{segment(device_id)}/assignments", AssignmentStatus)
 
     def replaced_keys(self, device_id: str) -> Iterator[ReplacedKey]:
         """The public keys that a device had before, oldest first."""

@@ -31,6 +31,7 @@ privacy show NONE
 device list
 device decide NONE accepted
 device preauthorize --population NONE --device-id 00000000000000000000000000000000
+device assignments NONE
 device replaced-keys NONE
 device reputation NONE
 device label NONE --set site=lab
