@@ -27,7 +27,7 @@ def line_chart(caption: str, unit: str, series: Mapping[str, Points]) -> None:
 def stacked_bars(caption: str, unit: str, series: Mapping[str, Points]) -> None:
     """Bars over the rounds, those of one round on top of each other."""
     if any(value for points in series.values() for _, value in points):
-        kind = {"type": "bar", "stack": "all"}
+        kind = {"type": "bar", "stack": "all", "barMaxWidth": 24}
         _draw(
             caption,
             unit,
@@ -41,8 +41,8 @@ def _draw(caption: str, unit: str, series: list[dict[str, Any]]) -> None:
         "aria": {"enabled": True},
         "color": list(COLORS),
         "title": {"text": caption, "textStyle": {"fontSize": 14, "color": "#808080"}},
-        "legend": {"top": 24, "textStyle": {"color": "#808080"}},
-        "grid": {"top": 72, "left": 56, "right": 24, "bottom": 40},
+        "legend": {"top": 28, "textStyle": {"color": "#808080"}},
+        "grid": {"top": 84, "left": 56, "right": 24, "bottom": 40},
         "tooltip": {"trigger": "axis"},
         "xAxis": {
             "type": "value",

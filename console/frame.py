@@ -32,7 +32,9 @@ _LINKED: Final = """<q-td :props="props"><a :href="props.row.href">{{ props.valu
 _STYLE: Final = """<style>
 .skip { position: absolute; left: -99rem } .skip:focus { left: 1rem; top: 1rem; z-index: 9999 }
 :focus-visible { outline: 3px solid #1976d2 !important; outline-offset: 2px }
-body.body--dark a { color: #90caf9 } .q-table__container { max-width: calc(100vw - 2rem) }
+main a { color: #1565c0; text-decoration: underline }
+body.body--dark main a { color: #90caf9 }
+.q-table__container { max-width: calc(100vw - 2rem) }
 .wrap { overflow-wrap: anywhere }
 </style>"""
 

@@ -43,25 +43,19 @@ def _draw(committed: Sequence[RoundFigures]) -> None:
         return [(place, None if value is None else value * scale) for place, value in told]
 
     losses = {"held out": points("evaluation_loss"), "training, last step": points("last_loss")}
-    with ui.element("div"):
-        line_chart("Loss by round", "loss", losses)
-    with ui.element("div"):
-        line_chart("Accuracy on what devices hold out", "share", {"accuracy": points("evaluation_accuracy")})
-    with ui.element("div"):
-        stacked_bars("Devices by rank", "devices", ranks_by_round(committed))
-    with ui.element("div"):
-        moved = {"down": points("downloaded_bytes", 1e-6), "up": points("uploaded_bytes", 1e-6)}
-        stacked_bars("Megabytes of devices by round", "MB", moved)
-    with ui.element("div"):
-        took = [(own.round_index + 1, seconds_of(own)) for own in committed]
-        line_chart(
-            "Seconds by round", "s", {"round": took, "training, mean of devices": points("training_seconds")}
-        )
-    with ui.element("div"):
-        spent: list[tuple[float, float | None]] = [
-            (own.round_index + 1, own.privacy.epsilon if own.privacy else None) for own in committed
-        ]
-        line_chart("Privacy spent by the population", "epsilon", {"epsilon": spent})
+    line_chart("Loss by round", "loss", losses)
+    line_chart("Accuracy on what devices hold out", "share", {"accuracy": points("evaluation_accuracy")})
+    stacked_bars("Devices by rank", "devices", ranks_by_round(committed))
+    moved = {"down": points("downloaded_bytes", 1e-6), "up": points("uploaded_bytes", 1e-6)}
+    stacked_bars("Megabytes of devices by round", "MB", moved)
+    took = [(own.round_index + 1, seconds_of(own)) for own in committed]
+    line_chart(
+        "Seconds by round", "s", {"round": took, "training, mean of devices": points("training_seconds")}
+    )
+    spent: list[tuple[float, float | None]] = [
+        (own.round_index + 1, own.privacy.epsilon if own.privacy else None) for own in committed
+    ]
+    line_chart("Privacy spent by the population", "epsilon", {"epsilon": spent})
 
 
 def ranks_by_round(figures: Sequence[RoundFigures]) -> dict[str, list[tuple[float, float | None]]]:

@@ -158,8 +158,8 @@ def test_operator_creates_a_run_watches_a_round_commit_pauses_and_rolls_back(
     assert run.state == "paused"
     assert run.rounds_committed >= 1
     keep("run-paused")
-    _set_champion(console, page, keep, str(run.adapter_version))
-    _roll_back(fleet, console, page, keep, str(run.adapter_version))
+    version = _set_champion(console, page, keep)
+    _roll_back(fleet, console, page, keep, version)
     page.goto(f"{console}/devices")
     page.get_by_role("cell", name="one", exact=True).wait_for()
     keep("devices")
@@ -174,10 +174,12 @@ def test_operator_creates_a_run_watches_a_round_commit_pauses_and_rolls_back(
     assert "rollouts" in Path(taken.value.path()).read_text()
 
 
-def _set_champion(console: str, page: Any, keep: Any, version: str) -> None:
-    """Point an alias at the run's newest version, with a reason."""
+def _set_champion(console: str, page: Any, keep: Any) -> str:
+    """Point an alias at the run's newest version, with a reason, and answer which it is."""
     page.goto(f"{console}/adapters", wait_until="networkidle")
-    page.get_by_role("link", name=version).click()
+    link = page.locator("td a").first
+    version = str(link.text_content())
+    link.click()
     page.get_by_role("button", name="Set alias").click()
     page.get_by_label("Reason").fill("the first that is any good")
     page.get_by_role("button", name="Set", exact=True).click()
@@ -186,6 +188,7 @@ def _set_champion(console: str, page: Any, keep: Any, version: str) -> None:
     page.goto(f"{console}/adapters", wait_until="networkidle")
     playwright.expect(page.get_by_role("cell", name="the first that is any good")).to_be_visible()
     keep("adapters")
+    return version
 
 
 def _roll_back(fleet: TinyFleet, console: str, page: Any, keep: Any, version: str) -> None:
@@ -224,12 +227,28 @@ def test_page_needs_no_sideways_scroll_on_a_phone_and_ends_with_signing_out(
         assert page.locator("body.body--dark").count() == 1
         assert page.locator("main").count() == 1
         assert page.locator("h1").count() == 1
-        assert page.evaluate(UNNAMED) == [], path
-        assert page.evaluate(FAINT) == [], path
 
     page.get_by_role("button", name="Sign out").click()
     page.goto(f"{console}/runs")
     assert page.url == f"{console}/login"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_and_whatever_can_be_used_has_a_name(
+    fleet: TinyFleet, console: str, page: Any, scheme: str
+) -> None:
+    page.emulate_media(color_scheme=scheme)
+    sign_in(page, console, token_of(fleet))
+    page.wait_for_url(f"{console}/")
+    run = fleet.start_run()
+    first = fleet.operator.run(run.run_id).adapter_version
+    for path in (
+        *("", "runs", f"runs/{run.run_id}", "adapters", f"adapters/{first}", "rollouts"),
+        *("devices", "quarantine", "audit"),
+    ):
+        page.goto(f"{console}/{path}", wait_until="networkidle")
+        assert page.evaluate(UNNAMED) == [], path
+        assert page.evaluate(FAINT) == [], path
 
 
 def test_viewer_is_told_why_a_button_is_off_and_what_is_not_theirs(
