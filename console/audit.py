@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import quote
 
 from nicegui import ui
@@ -9,6 +10,8 @@ from nicegui import ui
 from console.frame import ROWS, frame, moment, next_page, read, table
 from console.sessions import Session
 from hetlora.messages.operators import AuditEntry
+
+NAMES: Final = ["at", "who", "action", "about", "status", "from"]
 
 
 async def audit(session: Session, subject: str, cursor: str | None) -> None:
@@ -18,20 +21,24 @@ async def audit(session: Session, subject: str, cursor: str | None) -> None:
     with frame(session, "Audit log"):
         with ui.row().classes("items-center"):
             asked = ui.input("About", value=subject)
-            ui.button("Show", on_click=lambda: ui.navigate.to(f"/audit?subject={quote(asked.value)}"))
+            show = ui.button("Show", on_click=lambda: ui.navigate.to(f"/audit?subject={quote(asked.value)}"))
+            asked.on("keydown.enter", lambda: show.run_method("click"))
+            ui.link("All as CSV", f"/audit.csv?subject={quote(subject)}")
         page = await read(lambda: session.operator.page("/audit", AuditEntry, query))
         if page is None:
             return
-        rows = [
-            {
-                "at": moment(own.at),
-                "who": own.key_name,
-                "action": own.action,
-                "about": own.subject,
-                "status": "cut off" if own.status is None else own.status,
-                "from": own.source or "",
-            }
-            for own in page.items
-        ]
-        table("Entries", ["at", "who", "action", "about", "status", "from"], rows, "No entry.")
+        rows = [audit_row(own) for own in page.items]
+        table("Entries", NAMES, rows, "No entry.")
         next_page("/audit", filters | ({"cursor": cursor} if cursor else {}), page.next_cursor)
+
+
+def audit_row(own: AuditEntry) -> dict[str, object]:
+    """An entry as a row of a table."""
+    return {
+        "at": moment(own.at),
+        "who": own.key_name,
+        "action": own.action,
+        "about": own.subject,
+        "status": "cut off" if own.status is None else own.status,
+        "from": own.source or "",
+    }

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
+from typing import Final
+from urllib.parse import urlencode
 
 from nicegui import ui
 
 from console.frame import ROWS, frame, moment, next_page, read, table
 from console.sessions import Session
 from hetlora.messages.management import DeviceDetails
+from hetlora.states import DeviceState
 
-NAMES = ["name", "id", "population", "state", "cores", "memory MB", "last contact"]
+NAMES: Final = ["id", "name", "population", "state", "cores", "memory MB", "labels", "last contact"]
+ANY: Final = "any"
 
 
-async def devices(session: Session, population: str, cursor: str | None) -> None:
-    """The devices of a population, or all; in the order of their ids."""
-    filters = {"population": population} if population else {}
+async def devices(session: Session, population: str, state: str, cursor: str | None) -> None:
+    """The devices of a population and a state, or of all; in the order of their ids."""
+    asked = {"population": population, "state": state}
+    filters = {name: value for name, value in asked.items() if value}
     query = {"limit": str(ROWS), **filters} | ({"cursor": cursor} if cursor else {})
     with frame(session, "Devices"):
         with ui.row().classes("items-center"):
-            asked = ui.input("Population", value=population)
-            show = ui.button("Show", on_click=lambda: ui.navigate.to(f"/devices?population={asked.value}"))
-            asked.on("keydown.enter", lambda: show.run_method("click"))
-            ui.link("All as CSV", f"/devices.csv?population={population}")
+            of = ui.input("Population", value=population)
+            words = [ANY, *map(str, DeviceState)]
+            standing = ui.select(words, label="State", value=state or ANY).classes("w-40")
+
+            def show() -> None:
+                told = {"population": of.value, "state": "" if standing.value == ANY else standing.value}
+                ui.navigate.to(f"/devices?{urlencode(told)}")
+
+            of.on("keydown.enter", show)
+            ui.button("Show", on_click=show)
+            ui.link("All as CSV", f"/devices.csv?{urlencode(filters)}")
         page = await read(lambda: session.operator.page("/devices", DeviceDetails, query))
         if page is None:
             return
-        table("Devices", NAMES, [device_row(own) for own in page.items], "No device is here.")
+        rows = [device_row(own) for own in page.items]
+        table("Devices", NAMES, rows, "No device is here.", lambda row: f"/devices/{row['id']}")
         next_page("/devices", filters | ({"cursor": cursor} if cursor else {}), page.next_cursor)
 
 
@@ -36,31 +46,12 @@ def device_row(own: DeviceDetails) -> dict[str, object]:
     """A device as a row of a table."""
     can = own.capabilities
     return {
-        "name": own.name,
         "id": own.device_id,
+        "name": own.name,
         "population": own.population,
         "state": str(own.state),
         "cores": "" if can is None else can.cores,
         "memory MB": "" if can is None else round(can.memory_total_bytes / 1e6),
+        "labels": ", ".join(f"{key}={value}" for key, value in sorted(own.labels.items())),
         "last contact": moment(own.last_contact_at),
     }
-
-
-def device_lines(found: Iterable[DeviceDetails]) -> Iterator[str]:
-    """Devices as lines of CSV, read as they are taken.
-
-    Names are devices' own words: one that a spreadsheet would take for a formula gets a quote before it.
-    """
-    yield _line(NAMES)
-    for own in found:
-        yield _line([_harmless(str(cell)) for cell in device_row(own).values()])
-
-
-def _harmless(cell: str) -> str:
-    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
-
-
-def _line(cells: list[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerow(cells)
-    return text.getvalue()

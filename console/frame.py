@@ -11,16 +11,30 @@ from urllib.parse import urlencode
 
 from nicegui import ui
 
+from console.csv_text import csv_lines
 from console.sessions import Session
 from hetlora.errors import HetloraError
+from hetlora.messages.operators import OperatorRole
 
 Got = TypeVar("Got")
-PAGES: Final = {"/": "Overview", "/runs": "Runs", "/devices": "Devices", "/audit": "Audit log"}
+PAGES: Final = {
+    "/": "Overview",
+    "/runs": "Runs",
+    "/adapters": "Adapters",
+    "/rollouts": "Rollouts",
+    "/devices": "Devices",
+    "/quarantine": "Quarantine",
+    "/audit": "Audit log",
+}
 ROWS: Final = 50  # of a table on a page
+FEW: Final = 8  # rows that nobody filters
+_LINKED: Final = """<q-td :props="props"><a :href="props.row.href">{{ props.value }}</a></q-td>"""
 _STYLE: Final = """<style>
 .skip { position: absolute; left: -99rem } .skip:focus { left: 1rem; top: 1rem; z-index: 9999 }
 :focus-visible { outline: 3px solid #1976d2 !important; outline-offset: 2px }
-body.body--dark a { color: #90caf9 } .q-table__container { max-width: calc(100vw - 2rem) }
+main a { color: #1565c0; text-decoration: underline }
+body.body--dark main a { color: #90caf9 }
+.q-table__container { max-width: calc(100vw - 2rem) }
 .wrap { overflow-wrap: anywhere }
 </style>"""
 
@@ -65,20 +79,82 @@ def tell(error: HetloraError) -> None:
         ui.label(f"{error.code}: {error}").classes("wrap")
 
 
-def table(caption: str, names: Sequence[str], rows: Sequence[Mapping[str, object]], empty: str) -> None:
-    """A table with headings, or the words for there being nothing."""
+def table(
+    caption: str,
+    names: Sequence[str],
+    rows: Sequence[Mapping[str, object]],
+    empty: str,
+    link: Callable[[Mapping[str, object]], str] | None = None,
+) -> None:
+    """A table with headings to sort by, a filter and its rows as a file; or the words for there being none.
+
+    `link` leads from a row's first cell to the page about it.
+    """
     if not rows:
         ui.label(empty)
         return
     with (
         ui.element("section").props(f'aria-label="{caption}" tabindex="0"').classes("w-full overflow-x-auto")
     ):
-        columns = [{"name": name, "label": name, "field": name, "align": "left"} for name in names]
-        numbered = [{"#": place, **row} for place, row in enumerate(rows)]
+        columns = [
+            {"name": name, "label": name, "field": name, "align": "left", "sortable": True} for name in names
+        ]
+        numbered = [
+            {"#": place, **row, **({"href": link(row)} if link else {})} for place, row in enumerate(rows)
+        ]
         # Pages are the service's: the table shows all that it was given.
-        ui.table(columns=columns, rows=numbered, row_key="#", title=caption, pagination=0).props(
+        shown = ui.table(columns=columns, rows=numbered, row_key="#", title=caption, pagination=0).props(
             "flat dense hide-pagination"
         )
+        if link is not None:
+            shown.add_slot(f"body-cell-{names[0]}", _LINKED)
+        with shown.add_slot("top-right"), ui.row().classes("items-center no-wrap"):
+            if len(rows) > FEW:
+                words = ui.input("Filter").props(f'dense clearable aria-label="Filter {caption}"')
+                shown.bind_filter_from(words, "value")
+            file = "".join(csv_lines(names, rows))
+            ui.button(
+                "CSV", color=None, on_click=lambda: ui.download.content(file, f"{caption}.csv", "text/csv")
+            ).props(f'flat dense aria-label="{caption} as CSV"')
+
+
+def confirm(question: str, yes: str, act: Callable[[str], object], *, reason: bool = False) -> None:
+    """Ask before something is done; where it fails, the dialog stays and says so.
+
+    Args:
+        act: gets the reason that was typed, empty where none is asked for; runs beside the page.
+    """
+    with ui.dialog(value=True) as dialog, ui.card().props(f'role=alertdialog aria-label="{question}"'):
+        ui.label(question).classes("wrap")
+        why = ui.input("Reason").classes("w-full") if reason else None
+        told = ui.label().props("role=alert").classes("wrap")
+
+        async def go() -> None:
+            try:
+                await asyncio.to_thread(act, "" if why is None else why.value.strip())
+            except HetloraError as error:
+                told.text = f"{error.code}: {error}"
+            else:
+                dialog.close()
+                ui.navigate.reload()
+
+        with ui.row():
+            ui.button(yes, on_click=go)
+            ui.button("No", color=None, on_click=dialog.close).props(
+                "outline" + ("" if reason else " autofocus")
+            )
+
+
+def offered(session: Session, role: OperatorRole, buttons: Mapping[str, Callable[[], object]]) -> None:
+    """Buttons for whoever may use them; for others they are off, and the reason is beside them."""
+    refusal = session.refusal(role)
+    with ui.row().classes("items-center"):
+        for name, act in buttons.items():
+            button = ui.button(name, on_click=act)
+            if refusal is not None:
+                button.disable()
+        if refusal is not None and buttons:
+            ui.label(refusal)
 
 
 def next_page(path: str, query: Mapping[str, str], cursor: str | None) -> None:

@@ -24,25 +24,21 @@ async def runs(session: Session, cursor: str | None) -> None:
         page = await read(lambda: session.operator.page("/runs", RunStatus, query))
         if page is None:
             return
-        with ui.element("ul").props('aria-label="Runs to open"').classes("wrap"):
-            for run in page.items:
-                with ui.element("li"):
-                    ui.link(run.run_id, f"/runs/{run.run_id}")
-                    ui.label(f"{run.state}, {run.rounds_committed} of {run.settings.rounds} rounds").classes(
-                        "inline ml-2"
-                    )
-        names = ["run", "population", "state", "rounds", "created"]
+        names = ["run", "name", "population", "state", "rounds", "rule", "created"]
         rows = [
             {
                 "run": run.run_id,
+                "name": run.name or "",
                 "population": run.population,
-                "state": run.state,
+                "state": str(run.state),
                 "rounds": f"{run.rounds_committed} of {run.settings.rounds}",
+                "rule": run.settings.rule.name,
                 "created": moment(run.created_at),
             }
             for run in page.items
         ]
-        table("All runs", names, rows, "There is no run yet: make one below.")
+        empty = "There is no run yet: make one below."
+        table("All runs", names, rows, empty, lambda row: f"/runs/{row['run']}")
         next_page("/runs", {"cursor": cursor} if cursor else {}, page.next_cursor)
         _form(session)
 

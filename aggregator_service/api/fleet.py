@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from aggregator_service.api.errors import problems
 from aggregator_service.api.operator_route import AuditEntryOf, IdempotencyKeyOf, operator_router
-from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, NewestFirst, page_of
+from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, NewestFirst, page_of, page_of_views
 from aggregator_service.api.route import ServiceOf
-from aggregator_service.api.views import device_details, population_status, replaced_key, transition
+from aggregator_service.api.views import (
+    assignment_statuses,
+    device_details,
+    population_status,
+    replaced_key,
+    transition,
+)
 from aggregator_service.devices.admission import decide, preauthorize
 from aggregator_service.devices.populations import create_population, rotate_token
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import (
+    AssignmentRow,
     DeviceRow,
     PopulationRow,
     ReplacedKeyRow,
@@ -18,6 +25,7 @@ from aggregator_service.storage.tables import (
 )
 from hetlora.messages.common import Identifier, Name, Page
 from hetlora.messages.management import (
+    AssignmentStatus,
     DeviceDecision,
     DeviceDetails,
     DevicePreauthorization,
@@ -29,6 +37,7 @@ from hetlora.messages.management import (
     TokenRotation,
     Transition,
 )
+from hetlora.states import DeviceState
 
 router = operator_router()
 
@@ -57,9 +66,14 @@ def list_populations(
 
 @router.get("/devices")
 def list_devices(
-    service: ServiceOf, population: Name | None = None, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+    service: ServiceOf,
+    population: Name | None = None,
+    state: DeviceState | None = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
 ) -> Page[DeviceDetails]:
-    conditions = () if population is None else (DeviceRow.population == population,)
+    asked = ((DeviceRow.population, population), (DeviceRow.state, state))
+    conditions = [column == value for column, value in asked if value is not None]
     return page_of(service, DeviceRow, DeviceRow.id, device_details, *conditions, cursor=cursor, limit=limit)
 
 
@@ -75,6 +89,23 @@ def post_preauthorization(
 ) -> DeviceDetails:
     entry.subject = preauthorize(service, message)
     return _details(service, entry.subject)
+
+
+@router.get("/devices/{device_id}/assignments")
+def list_assignments_of_device(
+    device_id: Identifier, service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+) -> Page[AssignmentStatus]:
+    """The newest first, of whichever run: what became of each, and why."""
+    return page_of_views(
+        service,
+        AssignmentRow,
+        AssignmentRow.id,
+        assignment_statuses,
+        AssignmentRow.device_id == device_id,
+        cursor=cursor,
+        limit=limit,
+        newest_first=True,
+    )
 
 
 @router.get("/devices/{device_id}/replaced-keys")

@@ -35,12 +35,31 @@ def page_of(
     cursor: str | None,
     limit: int,
     newest_first: bool = False,
-    prefetch: Callable[[Session, Sequence[Row]], object] = lambda session, rows: None,
 ) -> Page[Item]:
-    """One page of a table, ordered by its key.
+    """One page of a table, ordered by its key; errors as `page_of_views`."""
+    return page_of_views(
+        service,
+        table,
+        key,
+        lambda session, rows: [view(session, row) for row in rows],
+        *conditions,
+        cursor=cursor,
+        limit=limit,
+        newest_first=newest_first,
+    )
 
-    Args:
-        prefetch: reads at once what the view would ask for row by row; what it answers is kept as long.
+
+def page_of_views(
+    service: Service,
+    table: type[Row],
+    key: InstrumentedAttribute[Any],
+    views: Callable[[Session, Sequence[Row]], Sequence[Item]],
+    *conditions: ColumnElement[bool],
+    cursor: str | None,
+    limit: int,
+    newest_first: bool = False,
+) -> Page[Item]:
+    """One page of a table, ordered by its key, whose rows are looked at all at once.
 
     Raises:
         MalformedMessage: a cursor that no page of the table gave out.
@@ -51,9 +70,7 @@ def page_of(
         query = query.where(key < last if newest_first else key > last)
     with service.database.read() as session:
         rows = session.scalars(query.limit(limit + 1)).all()
-        kept = prefetch(session, rows[:limit])
-        items = tuple(view(session, row) for row in rows[:limit])
-        del kept
+        items = tuple(views(session, rows[:limit]))
         more = len(rows) > limit
         return Page[Item](items=items, next_cursor=str(getattr(rows[limit - 1], key.key)) if more else None)
 

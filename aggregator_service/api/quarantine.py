@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from aggregator_service.api.errors import problems
 from aggregator_service.api.objects import BINARY, object_response
 from aggregator_service.api.operator_route import operator_router
-from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of
+from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, page_of_views
 from aggregator_service.api.route import ServiceOf
 from aggregator_service.api.views import population_status
 from aggregator_service.screens.quarantine import decide, get_quarantined
@@ -52,27 +52,29 @@ def list_quarantine(
         (QuarantineRow.state, state),
     )
     conditions = [column == value for column, value in asked if value is not None]
-    return page_of(
+    return page_of_views(
         service,
         QuarantineRow,
         QuarantineRow.id,
-        quarantined_update,
+        _quarantined_updates,
         *conditions,
         cursor=cursor,
         limit=limit,
         newest_first=True,
-        prefetch=_work_of,
     )
 
 
-def _work_of(session: Session, rows: Sequence[QuarantineRow]) -> object:
-    """Assignments, rounds and devices of quarantined updates, at once."""
-    return session.execute(
+def _quarantined_updates(session: Session, rows: Sequence[QuarantineRow]) -> list[QuarantinedUpdate]:
+    """Quarantined updates, whose assignments, rounds and devices are asked for at once."""
+    kept = session.execute(
         select(AssignmentRow, RoundRow, DeviceRow)
         .join(RoundRow, RoundRow.id == AssignmentRow.round_id)
         .join(DeviceRow, DeviceRow.id == AssignmentRow.device_id)
         .where(AssignmentRow.id.in_([row.id for row in rows]))
     ).all()
+    found = [quarantined_update(session, row) for row in rows]
+    del kept
+    return found
 
 
 @router.get("/quarantine/{assignment_id}", responses=problems(404))

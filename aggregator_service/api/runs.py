@@ -10,17 +10,16 @@ from sqlalchemy import select
 from aggregator_service.api.errors import problems
 from aggregator_service.api.objects import BINARY, object_response
 from aggregator_service.api.operator_route import AuditEntryOf, IdempotencyKeyOf, operator_router
-from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, NewestFirst, page_of
+from aggregator_service.api.pages import DEFAULT_LIMIT, Cursor, Limit, NewestFirst, page_of, page_of_views
 from aggregator_service.api.route import ServiceOf
 from aggregator_service.api.views import (
     adapter_version_status,
-    assignment_status,
-    devices_of,
+    assignment_statuses,
     round_status,
     run_status,
 )
 from aggregator_service.registry.versions import get_version
-from aggregator_service.rounds.round_figures import round_figures
+from aggregator_service.rounds.round_figures import figures_of
 from aggregator_service.rounds.runs import RunVerb, change_run, create_run, get_run
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RoundRow, RunRow, frozen_of
@@ -94,11 +93,23 @@ def list_rounds(
 
 @router.get("/runs/{run_id}/figures", responses=problems(404))
 def list_figures(
-    run_id: Identifier, service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+    run_id: Identifier,
+    service: ServiceOf,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+    newest_first: NewestFirst = False,
 ) -> Page[RoundFigures]:
     _status(service, run_id)
-    of_run = RoundRow.run_id == run_id
-    return page_of(service, RoundRow, RoundRow.id, round_figures, of_run, cursor=cursor, limit=limit)
+    return page_of_views(
+        service,
+        RoundRow,
+        RoundRow.id,
+        figures_of,
+        RoundRow.run_id == run_id,
+        cursor=cursor,
+        limit=limit,
+        newest_first=newest_first,
+    )
 
 
 @router.get("/runs/{run_id}/assignments", responses=problems(404))
@@ -114,15 +125,8 @@ def list_assignments(
     if round_index is not None:
         attempts = select(RoundRow.id).where(RoundRow.run_id == run_id, RoundRow.round_index == round_index)
         conditions.append(AssignmentRow.round_id.in_(attempts))
-    return page_of(
-        service,
-        AssignmentRow,
-        AssignmentRow.id,
-        assignment_status,
-        *conditions,
-        cursor=cursor,
-        limit=limit,
-        prefetch=devices_of,
+    return page_of_views(
+        service, AssignmentRow, AssignmentRow.id, assignment_statuses, *conditions, cursor=cursor, limit=limit
     )
 
 

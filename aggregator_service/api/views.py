@@ -122,9 +122,13 @@ def round_status(session: Session, row: RoundRow) -> RoundStatus:
     )
 
 
-def devices_of(session: Session, rows: Sequence[AssignmentRow]) -> object:
-    """The devices of assignments, so that their views ask for none by itself."""
-    return session.scalars(select(DeviceRow).where(DeviceRow.id.in_({row.device_id for row in rows}))).all()
+def assignment_statuses(session: Session, rows: Sequence[AssignmentRow]) -> list[AssignmentStatus]:
+    """Assignments, whose devices are asked for at once."""
+    of = DeviceRow.id.in_({row.device_id for row in rows})
+    kept = session.scalars(select(DeviceRow).where(of)).all()  # where the views below find them
+    found = [assignment_status(session, row) for row in rows]
+    del kept
+    return found
 
 
 def assignment_status(session: Session, row: AssignmentRow) -> AssignmentStatus:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hetlora.adapter import Adapter
 from hetlora.bundle import open_bundle
+from hetlora.cli.completion import complete_runs
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.parts import part
 from hetlora.cli.trust import CaFileOption
-from hetlora.errors import SettingsError
+from hetlora.cli.whole_file import check_new, write_new
 from hetlora.tensors import adapter_to_bytes
 
 app = typer.Typer(no_args_is_help=True, help="Adapters: what the rounds of a run committed, and PEFT's.")
@@ -22,13 +21,16 @@ app = typer.Typer(no_args_is_help=True, help="Adapters: what the rounds of a run
 
 @app.command("list")
 def list_adapters(
-    run_id: Annotated[str, typer.Argument(help="The run.")],
+    run_id: Annotated[str, typer.Argument(help="The run.", autocompletion=complete_runs)],
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List the adapter versions of a run, newest first."""
+    """List the adapter versions of a run, newest first.
+
+    Example: `hetlora adapter list RUN`
+    """
     columns = ["version", "round_index", "state", "update_count", "size_bytes", "created_at"]
     with connect(url, token, ca_file) as operator:
         print_items(operator.adapters(run_id), columns, as_json=as_json, title="Adapter versions")
@@ -59,7 +61,7 @@ def import_adapter(
 
         found = read_peft_folder(folder)  # here, since it imports torch when it is called
     adapter = to_bundle(found.adapter, spec)
-    write_adapter(adapter, out)
+    write_new(out, adapter_to_bytes(adapter))
     if as_json:
         print_json(
             {
@@ -75,30 +77,3 @@ def import_adapter(
             f"{out}: rank {adapter.rank}, {len(found.adapter.factors)} of {len(spec.modules)} modules, "
             f"trained on {found.base_model or 'an unnamed model'}"
         )
-
-
-def check_new(out: Path) -> None:
-    """Raise SettingsError if something is there already."""
-    if os.path.lexists(out):
-        raise SettingsError("the place for the adapter is taken", got=out, expected="no such file yet")
-
-
-def write_adapter(adapter: Adapter, out: Path) -> None:
-    """Write an adapter's safetensors file whole or not at all.
-
-    Raises:
-        SettingsError: it is there already, or cannot be written.
-    """
-    check_new(out)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(adapter_to_bytes(adapter))
-            partial.rename(out)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise SettingsError(
-            "the adapter cannot be written", got=error, expected="room, and leave to write there"
-        ) from error

@@ -14,6 +14,7 @@ from hetlora.cli.adapter_files import FetchedAdapter, check_new_folder, fetch, w
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
+from hetlora.cli.progress import work
 from hetlora.cli.trust import CaFileOption
 from hetlora.errors import HetloraError, SettingsError, UnavailableError
 from hetlora.registries import PushToRegistry, find_registry
@@ -73,8 +74,26 @@ def export_adapter(
     check_new_folder(out)
     _check_options(form, base_model, bundle)
     registries = {name: find_registry(name) for name in push or ()}  # now, and not when all is written
-    with connect(url, token, ca_file) as operator:
-        fetched = fetch(operator, run_id, version)
+    with work("Downloading the adapter", as_json=as_json) as told:
+        with connect(url, token, ca_file) as operator:
+            fetched = fetch(operator, run_id, version, told.moved)
+        told.at(f"Writing {out}")
+        _write(fetched, out, form, base_model, bundle)
+        pushed = {}
+        for name, own in registries.items():
+            told.at(f"Pushing to {name}")
+            pushed[name] = _pushed(name, own, out, fetched)
+    if as_json:
+        written = {"folder": str(out), "version": fetched.version, "rank": fetched.rank, "format": form}
+        print_json(written | {"size_bytes": fetched.size_bytes, "pushed": pushed})
+    else:
+        say(f"{out}: adapter {fetched.version}, rank {fetched.rank}")
+        say(*(f"{name}: {where}" for name, where in pushed.items()))
+
+
+def _write(
+    fetched: FetchedAdapter, out: Path, form: ExportFormat, base_model: str | None, bundle: Path | None
+) -> None:
     if form is ExportFormat.PEFT:
         _write_peft(fetched, out, base_model)
     elif form is ExportFormat.MERGED:
@@ -83,13 +102,6 @@ def export_adapter(
         _write_onnx(fetched, out, bundle)
     if fetched.signed is not None:
         write_files(out, {MANIFEST_NAME: manifest_bytes(fetched.signed)})
-    pushed = {name: _pushed(name, own, out, fetched) for name, own in registries.items()}
-    if as_json:
-        told = {"folder": str(out), "version": fetched.version, "rank": fetched.rank, "format": form}
-        print_json(told | {"size_bytes": fetched.size_bytes, "pushed": pushed})
-    else:
-        say(f"{out}: adapter {fetched.version}, rank {fetched.rank}")
-        say(*(f"{name}: {where}" for name, where in pushed.items()))
 
 
 def _pushed(name: str, push: PushToRegistry, out: Path, fetched: FetchedAdapter) -> str:

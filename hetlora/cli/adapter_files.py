@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hetlora.adapter import Adapter, LoraFactors
+from hetlora.cli.management_http import Moved, unwatched
 from hetlora.cli.operator import Operator
 from hetlora.cli.version_option import version_of
 from hetlora.digest import sha256_of, verify_digest
@@ -52,7 +53,7 @@ class FetchedAdapter:
         return sum(own.lora_A.nbytes + own.lora_B.nbytes for own in self.factors.values())
 
 
-def fetch(operator: Operator, asked: str, version: str | None) -> FetchedAdapter:
+def fetch(operator: Operator, asked: str, version: str | None, moved: Moved = unwatched) -> FetchedAdapter:
     """The version that is asked for: of a run, its newest unless one is named; or POPULATION@ALIAS.
 
     Raises:
@@ -65,11 +66,11 @@ def fetch(operator: Operator, asked: str, version: str | None) -> FetchedAdapter
     if "@" not in asked and details.status.run_id != asked:
         raise NotFound("the run has no such adapter version", got=wanted)
     manifest = operator.manifest(details.lineage.bundle)
-    data = operator.adapter_bytes(wanted)
+    data = operator.adapter_bytes(wanted, moved)
     verify_digest(f"adapter {wanted}", got=sha256_of(data), expected=details.status.sha256)
     frozen: dict[str, LoraFactors] = {}
     if details.status.frozen is not None:
-        beside = operator.frozen_bytes(wanted)
+        beside = operator.frozen_bytes(wanted, moved)
         verify_digest(
             f"frozen adapter of {wanted}", got=sha256_of(beside), expected=details.status.frozen.sha256
         )

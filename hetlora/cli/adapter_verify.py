@@ -12,6 +12,7 @@ from hetlora.cli.adapter_files import check_new_folder, write_files
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.parts import part
+from hetlora.cli.progress import work
 from hetlora.cli.trust import CaFileOption
 from hetlora.cli.version_option import VersionArgument, version_of
 from hetlora.digest import sha256_of, sha256_of_file, verify_digest
@@ -42,14 +43,17 @@ def download(
 
     The manifest says which bytes the version is and where it comes from, in a DSSE envelope with an Ed25519
     signature of the service. For what other programs load, see `hetlora adapter export`.
+
+    Example: `hetlora adapter download keyboard@champion --out downloaded/`
     """
     check_new_folder(out)
     with connect(url, token, ca_file) as operator:
         version = version_of(operator, version)
         signed = operator.registry.manifest(version)
-        files = {ADAPTER_NAME: operator.adapter_bytes(version)}
-        if signed.entry().frozen is not None:
-            files[FROZEN_NAME] = operator.frozen_bytes(version)
+        with work(f"Downloading {version}", as_json=as_json) as told:
+            files = {ADAPTER_NAME: operator.adapter_bytes(version, told.moved)}
+            if signed.entry().frozen is not None:
+                files[FROZEN_NAME] = operator.frozen_bytes(version, told.moved)
     write_files(out, files | {MANIFEST_NAME: manifest_bytes(signed)})
     if as_json:
         print_json({"folder": str(out), "version": version, "files": sorted((*files, MANIFEST_NAME))})
@@ -63,7 +67,10 @@ def signing_keys(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show the public keys that `hetlora adapter verify` is to trust; keep them apart from what they sign."""
+    """Show the public keys that `hetlora adapter verify` is to trust; keep them apart from what they sign.
+
+    Example: `hetlora adapter signing-keys`
+    """
     with connect(url, token, ca_file) as operator:
         keys = operator.registry.signing_keys()
         print_items(keys, ["public_key", "key_id", "first_used_at"], as_json=as_json, title="Signing keys")

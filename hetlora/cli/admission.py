@@ -26,7 +26,10 @@ def preauthorize(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Have a device accepted when it comes, without an enrolment token."""
+    """Have a device accepted when it comes, without an enrolment token.
+
+    Example: `hetlora device preauthorize --population keyboard --public-key KEY --name kiosk-7`
+    """
     message = DevicePreauthorization(
         population=population, device_id=device_id, public_key=public_key, name=name
     )
@@ -43,7 +46,10 @@ def decide(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Accept a device that waits, or shut one out; whoever is shut out loses the work that it has."""
+    """Accept a device that waits, or shut one out; whoever is shut out loses the work that it has.
+
+    Example: `hetlora device decide DEVICE suspended --reason "sends nothing but noise"`
+    """
     with connect(url, token, ca_file) as operator:
         _tell(operator.decide(device_id, DeviceDecision(state=state, reason=reason)), as_json)
 
@@ -58,7 +64,10 @@ def rotate_key(
     examples_key_file: ExamplesKeyFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Give the device of this folder another key; its id stays, and the key so far opens nothing any more."""
+    """Give the device of this folder another key; its id stays, and the key so far opens nothing any more.
+
+    Example: `hetlora device rotate-key --population keyboard --folder device/`
+    """
     with part("edge"):
         from edge_sdk import EdgeClient
     with EdgeClient(

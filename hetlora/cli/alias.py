@@ -6,15 +6,22 @@ from typing import Annotated
 
 import typer
 
+from hetlora.cli.completion import complete_aliases, complete_populations
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.trust import CaFileOption
 from hetlora.cli.version_option import VersionArgument, version_of
 from hetlora.messages.registry import AliasChange
 
-PopulationArgument = Annotated[str, typer.Argument(help="The population.")]
+PopulationArgument = Annotated[
+    str, typer.Argument(help="The population.", autocompletion=complete_populations)
+]
 AliasArgument = Annotated[
-    str, typer.Argument(help="The alias, such as champion or candidate: lower-case letters, digits, . - _")
+    str,
+    typer.Argument(
+        help="The alias, such as champion or candidate: lower-case letters, digits, . - _",
+        autocompletion=complete_aliases,
+    ),
 ]
 ReasonOption = Annotated[str, typer.Option(help="Why; the alias's history keeps it.")]
 
@@ -60,7 +67,10 @@ def remove(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Take an alias away; versions and the alias's history stay."""
+    """Take an alias away; versions and the alias's history stay.
+
+    Example: `hetlora alias remove keyboard candidate --reason "was not better"`
+    """
     with connect(url, token, ca_file) as operator:
         _tell(operator.registry.remove_alias(population, alias, reason), as_json)
 
@@ -81,7 +91,10 @@ def list_aliases(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List the aliases of a population and where they point."""
+    """List the aliases of a population and where they point.
+
+    Example: `hetlora alias list keyboard`
+    """
     columns = ["alias", "version", "key_name", "at", "reason"]
     with connect(url, token, ca_file) as operator:
         print_items(operator.registry.aliases(population), columns, as_json=as_json, title="Aliases")
@@ -96,7 +109,10 @@ def history(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List where an alias pointed, who moved it and why, newest first; also of one that was removed."""
+    """List where an alias pointed, who moved it and why, newest first; also of one that was removed.
+
+    Example: `hetlora alias history keyboard champion`
+    """
     columns = ["change_id", "old", "new", "key_name", "at", "reason"]
     with connect(url, token, ca_file) as operator:
         changes = operator.registry.alias_changes(population, alias)

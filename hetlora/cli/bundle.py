@@ -9,8 +9,9 @@ import typer
 
 from hetlora.bundle import open_bundle
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
-from hetlora.cli.output import JsonFlag, print_items, print_json, say, stderr
+from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.parts import part
+from hetlora.cli.published_bundle import publish_folder
 from hetlora.cli.trust import CaFileOption
 
 app = typer.Typer(no_args_is_help=True, help="Bundles: exported models that devices download.")
@@ -24,10 +25,13 @@ def publish(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Verify a bundle and upload what the service lacks of it."""
+    """Verify a bundle and upload what the service lacks of it.
+
+    Example: `hetlora bundle publish bundle/`
+    """
     bundle = open_bundle(folder)
-    with connect(url, token, ca_file) as operator, stderr.status("Publishing") as status:
-        published = operator.publish_bundle(bundle, lambda name: status.update(f"Publishing {name}"))
+    with connect(url, token, ca_file) as operator:
+        published = publish_folder(operator, bundle, as_json=as_json)
     if as_json:
         print_json(published)
     else:
@@ -60,6 +64,32 @@ def stamp(
         say(f"{out}: rank {rank}", f"digest {stamped.digest}")
 
 
+@app.command()
+def show(
+    digest: Annotated[str, typer.Argument(help="The digest, as `hetlora bundle list` tells it.")],
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    ca_file: CaFileOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a published bundle is of; with --json all of its manifest.
+
+    Example: `hetlora bundle show DIGEST`
+    """
+    with connect(url, token, ca_file) as operator:
+        manifest = operator.manifest(digest)
+    if as_json:
+        print_json(manifest)
+        return
+    size_bytes = sum(entry.size_bytes for entry in manifest.files.values())
+    say(
+        f"bundle {digest}",
+        f"base model {manifest.base_model.id}, task {manifest.task}",
+        f"{len(manifest.adapter.modules)} modules, rank {manifest.adapter.max_rank} at most",
+        f"{len(manifest.files)} files, {size_bytes / 1e6:.1f} MB",
+    )
+
+
 @app.command("list")
 def list_bundles(
     url: UrlOption = DEFAULT_URL,
@@ -67,7 +97,10 @@ def list_bundles(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List published bundles."""
+    """List published bundles.
+
+    Example: `hetlora bundle list`
+    """
     with connect(url, token, ca_file) as operator:
         columns = ["digest", "base_model", "task", "max_rank", "size_bytes"]
         print_items(operator.bundles(), columns, as_json=as_json, title="Bundles")

@@ -19,8 +19,8 @@ from hetlora.cli.condition_options import ConditionsOption, conditions_of
 from hetlora.cli.device_profile import read_profile
 from hetlora.cli.example_options import ExamplesKeyFileOption, read_key
 from hetlora.cli.folder_option import folder_of
-from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
-from hetlora.cli.output import JsonFlag, print_items
+from hetlora.cli.operator import DEFAULT_URL, UrlOption
+from hetlora.cli.output import JsonFlag
 from hetlora.cli.parts import part
 from hetlora.cli.trust import CaFileOption, PinOption, ProxyOption
 from hetlora.cli.visits import VisitTeller
@@ -190,20 +190,6 @@ def run_device(
             teller.on_visit(visit)
             if isinstance(visit.error, HetloraError):
                 raise visit.error
-
-
-@app.command("list")
-def list_devices(
-    population: Annotated[str | None, typer.Option(help="Only this population's.")] = None,
-    url: UrlOption = DEFAULT_URL,
-    token: TokenOption = "",
-    ca_file: CaFileOption = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """List devices."""
-    columns = ["device_id", "name", "population", "state", "last_contact_at"]
-    with connect(url, token, ca_file) as operator:
-        print_items(operator.devices(population), columns, as_json=as_json, title="Devices")
 
 
 def _fill(store: ExampleStore, path: Path) -> None:

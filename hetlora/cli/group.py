@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from hetlora.cli.completion import complete_groups, complete_populations
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.trust import CaFileOption
@@ -30,7 +31,10 @@ _COMPARISONS: Final = {
     "=": "is",
 }
 _CONDITION: Final = re.compile(r"([^!<>^=]+)(!=|>=|<=|\^=|=)(.*)")
-GroupArgument = Annotated[str, typer.Argument(help="The group's id, as `hetlora group list` tells it.")]
+GroupArgument = Annotated[
+    str,
+    typer.Argument(help="The group's id, as `hetlora group list` tells it.", autocompletion=complete_groups),
+]
 DeviceArgument = Annotated[str, typer.Argument(help="The device's id.")]
 
 
@@ -43,7 +47,7 @@ def create(
         typer.Option(
             help="What holds for its devices, all of them together: cores>=4, architecture=x86_64, "
             "network!=cellular, label.site=lab, name^=kiosk. Fields: state, name, label.KEY, and those of "
-            "`hetlora probe --report`."
+            "`hetlora probe --report`.",
         ),
     ] = None,
     url: UrlOption = DEFAULT_URL,
@@ -63,13 +67,18 @@ def create(
 
 @app.command("list")
 def list_groups(
-    population: Annotated[str | None, typer.Option(help="Only this population's.")] = None,
+    population: Annotated[
+        str | None, typer.Option(help="Only this population's.", autocompletion=complete_populations)
+    ] = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List groups."""
+    """List groups.
+
+    Example: `hetlora group list --population keyboard`
+    """
     columns = ["group_id", "population", "name", "created_at"]
     with connect(url, token, ca_file) as operator:
         print_items(operator.rollouts.groups(population), columns, as_json=as_json, title="Groups")
@@ -83,7 +92,10 @@ def show(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show a group's conditions, and count its devices."""
+    """Show a group's conditions, and count its devices.
+
+    Example: `hetlora group show GROUP`
+    """
     with connect(url, token, ca_file) as operator:
         _tell(operator.rollouts.group(group_id), as_json)
 
@@ -96,7 +108,10 @@ def delete(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Forget a group; rollouts keep its conditions as they were."""
+    """Forget a group; rollouts keep its conditions as they were.
+
+    Example: `hetlora group delete GROUP`
+    """
     with connect(url, token, ca_file) as operator:
         operator.rollouts.delete_group(group_id)
     if as_json:
@@ -136,11 +151,14 @@ def history(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Tell a device's changes of state, and what rollouts asked of it, the oldest first."""
+    """Tell a device's changes of state, and what rollouts asked of it, the oldest first.
+
+    Example: `hetlora device history DEVICE`
+    """
     with connect(url, token, ca_file) as operator:
-        found = list(operator.rollouts.transitions("device", device_id))
+        found = list(operator.history.transitions("device", device_id))
         for ask in operator.rollouts.of_device(device_id):
-            found += operator.rollouts.transitions("rollout_device", ask.ask_id)
+            found += operator.history.transitions("rollout_device", ask.ask_id)
     found.sort(key=lambda row: row.at)
     columns = ["subject_id", "subject", "at", "old", "new", "reason"]
     print_items(found, columns, as_json=as_json, title="History")

@@ -31,7 +31,10 @@ def create(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Create a key and show its token, this once; its operator sets it as HETLORA_OPERATOR_TOKEN."""
+    """Create a key and show its token, this once; its operator sets it as HETLORA_OPERATOR_TOKEN.
+
+    Example: `hetlora key create alice --role operator`
+    """
     with connect(url, token, ca_file) as operator:
         created = operator.create_key(name, role)
     if as_json:
@@ -50,10 +53,32 @@ def list_keys(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List keys, those that were revoked among them."""
+    """List keys, those that were revoked among them.
+
+    Example: `hetlora key list`
+    """
     columns = ["key_id", "name", "role", "created_at", "last_used_at", "revoked_at"]
     with connect(url, token, ca_file) as operator:
         print_items(operator.keys(), columns, as_json=as_json, title="Keys")
+
+
+@app.command()
+def whoami(
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    ca_file: CaFileOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Tell whose key it is that commands bring, and its role.
+
+    Example: `hetlora key whoami`
+    """
+    with connect(url, token, ca_file) as operator:
+        holder = operator.whoami()
+    if as_json:
+        print_json(holder)
+    else:
+        say(f"key {holder.key_id}: {holder.name}, {holder.role}")
 
 
 @app.command()
@@ -64,7 +89,10 @@ def revoke(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Revoke a key: from now on it opens nothing."""
+    """Revoke a key: from now on it opens nothing.
+
+    Example: `hetlora key revoke KEY`
+    """
     with connect(url, token, ca_file) as operator:
         revoked = operator.revoke_key(key_id)
     if as_json:

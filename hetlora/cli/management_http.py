@@ -6,20 +6,28 @@ import re
 import ssl
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, Final
 from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel
 
-from hetlora.errors import ServiceUnreachable, SettingsError
+from hetlora.errors import HetloraError, ServiceUnreachable, SettingsError
 from hetlora.messages.common import Answer, Item, Page, error_of_answer, parse_answer
 
 # An answer that was lost on its way is asked for again, under the same idempotency key.
 CREATE_TRIES: Final = 3
 RETRY_SECONDS: Final = 0.5
+TIMEOUT_SECONDS: Final = 60.0
+PIECE_BYTES: Final = 1 << 18
 _JSON: Final = {"Content-Type": "application/json"}
+# How many bytes went over the line, and how many will, where that is known.
+Moved = Callable[[int, int | None], None]
+
+
+def unwatched(done_bytes: int, total_bytes: int | None) -> None:
+    """Nobody looks on."""
 
 
 def service_url(url: str) -> str:
@@ -61,18 +69,21 @@ class ManagementHttp:
 
     Args:
         verify: whom to trust to be the service, as `trust.trusted` gives it.
+        timeout_seconds: how long the service may be silent.
 
     Raises:
         SettingsError: an address or token that no request can carry.
     """
 
-    def __init__(self, url: str, token: str, verify: ssl.SSLContext | bool) -> None:
+    def __init__(
+        self, url: str, token: str, verify: ssl.SSLContext | bool, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> None:
         if not re.fullmatch("[!-~]+", token):
             raise SettingsError("operator token", expected="printable ASCII without blanks")
         self._client = httpx.Client(
             base_url=service_url(url).rstrip("/") + "/management/v1",
             headers={"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(60.0),
+            timeout=httpx.Timeout(timeout_seconds),
             verify=verify,
         )
 
@@ -84,9 +95,20 @@ class ManagementHttp:
         """Read one message."""
         return self._parse(self._send("GET", path), kind)
 
-    def content(self, path: str) -> bytes:
-        """Read bytes."""
-        return self._send("GET", path).content
+    def content(self, path: str, moved: Moved = unwatched) -> bytes:
+        """Read bytes; `moved` is told as they come."""
+        data = bytearray()
+        try:
+            with self._client.stream("GET", path) as answer:
+                if not answer.is_success:
+                    raise self._refusal(answer.status_code, answer.read())
+                length = answer.headers.get("content-length", "")
+                for piece in answer.iter_bytes(PIECE_BYTES):
+                    data += piece
+                    moved(len(data), int(length) if length.isdigit() else None)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        return bytes(data)
 
     def post(self, path: str, message: BaseModel | None, kind: type[Answer]) -> Answer:
         """Ask for something to be done, with a message or without."""
@@ -130,23 +152,37 @@ class ManagementHttp:
         """Whether something is there. A HEAD has no body to say what is wrong: anything wrong is a no."""
         return self._ask("HEAD", path).is_success
 
-    def put(self, path: str, body: BinaryIO) -> None:
-        """Send a file."""
-        self._send("PUT", path, content=body)
+    def put(self, path: str, body: BinaryIO, size_bytes: int, moved: Moved = unwatched) -> None:
+        """Send a file of this size; `moved` is told as it goes."""
+
+        def pieces() -> Iterator[bytes]:
+            done_bytes = 0
+            while piece := body.read(PIECE_BYTES):
+                yield piece
+                done_bytes += len(piece)
+                moved(done_bytes, size_bytes)
+
+        self._send("PUT", path, content=pieces(), headers={"Content-Length": str(size_bytes)})
 
     def _send(self, method: str, path: str, **what: Any) -> httpx.Response:
         answer = self._ask(method, path, **what)
         if not answer.is_success:
-            raise error_of_answer(answer.status_code, answer.content, service_url=str(self._client.base_url))
+            raise self._refusal(answer.status_code, answer.content)
         return answer
 
     def _ask(self, method: str, path: str, **what: Any) -> httpx.Response:
         try:
             return self._client.request(method, path, **what)
         except httpx.HTTPError as error:
-            raise ServiceUnreachable(
-                f"no answer from {self._client.base_url}", got=error, expected="a running `hetlora serve`"
-            ) from error
+            raise self._unreachable(error) from error
+
+    def _refusal(self, status: int, body: bytes) -> HetloraError:
+        return error_of_answer(status, body, service_url=str(self._client.base_url))
+
+    def _unreachable(self, error: httpx.HTTPError) -> ServiceUnreachable:
+        return ServiceUnreachable(
+            f"no answer from {self._client.base_url}", got=error, expected="a running `hetlora serve`"
+        )
 
     def _parse(self, answer: httpx.Response, kind: type[Answer]) -> Answer:
         return parse_answer(kind, answer.content, service_url=str(self._client.base_url))

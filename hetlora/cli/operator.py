@@ -13,7 +13,8 @@ from typing import Annotated, Self
 import typer
 
 from hetlora.bundle import Bundle
-from hetlora.cli.management_http import ManagementHttp, service_url
+from hetlora.cli.device_requests import DeviceRequests
+from hetlora.cli.management_http import TIMEOUT_SECONDS, ManagementHttp, Moved, service_url, unwatched
 from hetlora.cli.management_http import segment as _segment
 from hetlora.cli.registry_http import RegistryHttp
 from hetlora.cli.rollout_requests import RolloutRequests
@@ -74,13 +75,21 @@ class Operator:
 
     Args:
         verify: whom to trust to be the service, as `trust.trusted` gives it.
+        timeout_seconds: how long the service may be silent.
 
     Raises:
         SettingsError: an address or token that no request can carry.
     """
 
-    def __init__(self, url: str, token: str, verify: ssl.SSLContext | bool = True) -> None:
-        self._http = ManagementHttp(url, token, verify)
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        verify: ssl.SSLContext | bool = True,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
+        self._http = ManagementHttp(url, token, verify, timeout_seconds)
+        self.history = DeviceRequests(self._http)
         self.registry = RegistryHttp(self._http)
         self.rollouts = RolloutRequests(self._http)
 
@@ -118,17 +127,22 @@ class Operator:
         return self._http.get(f"/populations/{_segment(population)}/privacy", PrivacyStatus)
 
     def publish_bundle(
-        self, bundle: Bundle, progress: Callable[[str], None] = lambda _: None
+        self, bundle: Bundle, at: Callable[[str], None] = lambda _: None, moved: Moved = unwatched
     ) -> BundleStatus:
-        """Upload the files that the service lacks, then announce the bundle."""
+        """Upload the files that the service lacks, then announce the bundle.
+
+        Args:
+            at: is told the name of each file before it goes.
+            moved: and how much of it went.
+        """
         files = {entry.sha256: bundle.path(name) for name, entry in bundle.manifest.files.items()}
         files[bundle.digest] = bundle.folder / MANIFEST_NAME
         for digest, path in files.items():
             if self._http.has(f"/objects/{digest}"):  # where it cannot tell, the PUT is told why
                 continue
-            progress(path.name)
+            at(path.name)
             with path.open("rb") as body:
-                self._http.put(f"/objects/{digest}", body)
+                self._http.put(f"/objects/{digest}", body, path.stat().st_size, moved)
         return self._http.post("/bundles", BundlePublish(digest=bundle.digest), BundleStatus)
 
     def bundles(self) -> Iterator[BundleStatus]:
@@ -144,8 +158,8 @@ class Operator:
         return self._http.create("/runs", request, RunStatus)
 
     def runs(self) -> Iterator[RunStatus]:
-        """All runs."""
-        return self._http.pages("/runs", RunStatus)
+        """All runs, newest first."""
+        return self._http.pages("/runs", RunStatus, {"newest_first": "true"})
 
     def run(self, run_id: str) -> RunStatus:
         """One run."""
@@ -172,13 +186,13 @@ class Operator:
         """The adapter versions of a run, newest first."""
         return self._http.pages(f"/runs/{_segment(run_id)}/adapters", AdapterVersionStatus)
 
-    def adapter_bytes(self, version: str) -> bytes:
+    def adapter_bytes(self, version: str, moved: Moved = unwatched) -> bytes:
         """The safetensors bytes of an adapter version at full rank."""
-        return self._http.content(f"/adapters/{_segment(version)}/content")
+        return self._http.content(f"/adapters/{_segment(version)}/content", moved)
 
-    def frozen_bytes(self, version: str) -> bytes:
+    def frozen_bytes(self, version: str, moved: Moved = unwatched) -> bytes:
         """The safetensors bytes of the frozen adapter that belongs to a version."""
-        return self._http.content(f"/adapters/{_segment(version)}/frozen")
+        return self._http.content(f"/adapters/{_segment(version)}/frozen", moved)
 
     def devices(self, population: str | None = None) -> Iterator[DeviceDetails]:
         """All devices, or those of one population."""
@@ -211,9 +225,9 @@ class Operator:
         """One of them."""
         return self._http.get(f"/quarantine/{_segment(assignment_id)}", QuarantinedUpdate)
 
-    def quarantined_bytes(self, assignment_id: str) -> bytes:
+    def quarantined_bytes(self, assignment_id: str, moved: Moved = unwatched) -> bytes:
         """A quarantined update as its device sent it."""
-        return self._http.content(f"/quarantine/{_segment(assignment_id)}/content")
+        return self._http.content(f"/quarantine/{_segment(assignment_id)}/content", moved)
 
     def decide_quarantined(self, assignment_id: str, verb: QuarantineVerb, reason: str) -> QuarantinedUpdate:
         """Release or confirm one."""
@@ -268,7 +282,9 @@ def _moment(time: datetime | None) -> str | None:
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
 
 
-def connect(url: str, token: str, ca_file: Path | None = None) -> Operator:
+def connect(
+    url: str, token: str, ca_file: Path | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+) -> Operator:
     """Open a connection with the given token, or with the one that a service on this machine left.
 
     Raises:
@@ -283,4 +299,4 @@ def connect(url: str, token: str, ca_file: Path | None = None) -> Operator:
             raise AuthenticationFailed(
                 "no operator token", got=f"neither --token nor {path}", expected="HETLORA_OPERATOR_TOKEN"
             ) from error
-    return Operator(url, token, trusted(ca_file))
+    return Operator(url, token, trusted(ca_file), timeout_seconds)

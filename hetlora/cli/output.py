@@ -18,6 +18,7 @@ from hetlora.errors import HetloraError
 from hetlora.messages.common import problem_of
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+MostOption = Annotated[int, typer.Option(min=1, help="How many to list.")]
 
 # A file or a pipe has no width to keep to.
 PIPE_COLUMNS: Final = 1000

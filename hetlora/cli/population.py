@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from hetlora.cli.completion import complete_populations
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.trust import CaFileOption
@@ -30,7 +31,10 @@ def create(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Create a population and show its enrolment token, this once."""
+    """Create a population and show its enrolment token, this once.
+
+    Example: `hetlora population create keyboard`
+    """
     with connect(url, token, ca_file) as operator:
         created = operator.create_population(
             name, admission="approval" if approval else "token", token_valid_seconds=valid_seconds
@@ -40,14 +44,17 @@ def create(
 
 @app.command()
 def rotate_token(
-    name: Annotated[str, typer.Argument(help="The population.")],
+    name: Annotated[str, typer.Argument(help="The population.", autocompletion=complete_populations)],
     valid_seconds: ValidOption = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Replace a population's enrolment token and show the new one, this once; enrolled devices stay."""
+    """Replace a population's enrolment token and show the new one, this once; enrolled devices stay.
+
+    Example: `hetlora population rotate-token keyboard --valid-seconds 86400`
+    """
     with connect(url, token, ca_file) as operator:
         rotated = operator.rotate_token(name, token_valid_seconds=valid_seconds)
     _tell(rotated, as_json)
@@ -69,7 +76,10 @@ def list_populations(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List populations."""
+    """List populations.
+
+    Example: `hetlora population list`
+    """
     with connect(url, token, ca_file) as operator:
         print_items(
             operator.populations(),

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from hetlora.cli.completion import complete_populations
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
@@ -27,7 +28,9 @@ app = typer.Typer(
     "docs/privacy.md says what is promised to whom.",
 )
 
-PopulationArgument = Annotated[str, typer.Argument(help="The population.")]
+PopulationArgument = Annotated[
+    str, typer.Argument(help="The population.", autocompletion=complete_populations)
+]
 
 
 @app.command()
@@ -65,7 +68,10 @@ def show(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show a population's budget, and what is spent of it."""
+    """Show a population's budget, and what is spent of it.
+
+    Example: `hetlora privacy show keyboard`
+    """
     with connect(url, token, ca_file) as operator:
         status = operator.privacy(population)
     _tell(status, as_json)

@@ -9,6 +9,7 @@ import typer
 
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
+from hetlora.cli.progress import work
 from hetlora.cli.trust import CaFileOption
 from hetlora.cli.whole_file import write_new
 from hetlora.messages.quarantine import QuarantinedUpdate, QuarantineVerb
@@ -32,7 +33,10 @@ def list_quarantine(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List quarantined updates, newest first; held ones wait for an operator, and count against devices."""
+    """List quarantined updates, newest first; held ones wait for an operator, and count against devices.
+
+    Example: `hetlora quarantine list --state held`
+    """
     columns = ["assignment_id", "device_id", "round_index", "state", "finding", "kept", "quarantined_at"]
     with connect(url, token, ca_file) as operator:
         found = operator.quarantine(run_id=run_id, device_id=device_id, state=state)
@@ -47,7 +51,10 @@ def show(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show why an update is in quarantine, and whether its bytes are still kept."""
+    """Show why an update is in quarantine, and whether its bytes are still kept.
+
+    Example: `hetlora quarantine show ASSIGNMENT`
+    """
     with connect(url, token, ca_file) as operator:
         _tell(operator.quarantined(assignment_id), as_json)
 
@@ -65,6 +72,8 @@ def release(
 
     Its round went on without it, and it is merged nowhere. A device that was suspended for it is taken back
     with `hetlora device decide ID accepted`.
+
+    Example: `hetlora quarantine release ASSIGNMENT --reason "a dialect, not an attack"`
     """
     _decide(assignment_id, "release", reason, url, token, ca_file, as_json)
 
@@ -78,7 +87,10 @@ def confirm(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say that an update is in quarantine rightly; it goes on counting against its device."""
+    """Say that an update is in quarantine rightly; it goes on counting against its device.
+
+    Example: `hetlora quarantine confirm ASSIGNMENT --reason "the same sign in every update"`
+    """
     _decide(assignment_id, "confirm", reason, url, token, ca_file, as_json)
 
 
@@ -91,9 +103,12 @@ def download(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Fetch a quarantined update as its device sent it, to look at it; the audit log notes who did."""
-    with connect(url, token, ca_file) as operator:
-        data = operator.quarantined_bytes(assignment_id)
+    """Fetch a quarantined update as its device sent it, to look at it; the audit log notes who did.
+
+    Example: `hetlora quarantine download ASSIGNMENT --out update.safetensors`
+    """
+    with connect(url, token, ca_file) as operator, work("Downloading", as_json=as_json) as told:
+        data = operator.quarantined_bytes(assignment_id, told.moved)
     write_new(out, data)
     if as_json:
         print_json({"file": str(out), "size_bytes": len(data)})

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from hetlora.cli.completion import complete_populations
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.trust import CaFileOption
@@ -20,7 +21,10 @@ def reputation(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Tell what a device's assignments came to, and how many of its newest updates were quarantined."""
+    """Tell what a device's assignments came to, and how many of its newest updates were quarantined.
+
+    Example: `hetlora device reputation DEVICE`
+    """
     with connect(url, token, ca_file) as operator:
         found = operator.reputation(device_id)
     if as_json:
@@ -40,7 +44,7 @@ def reputation(
 
 
 def suspend_after(
-    population: Annotated[str, typer.Argument(help="The population.")],
+    population: Annotated[str, typer.Argument(help="The population.", autocompletion=complete_populations)],
     quarantines: Annotated[
         int | None, typer.Option(min=1, max=1000, help="So many updates in quarantine suspend a device.")
     ] = None,

@@ -6,21 +6,23 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Table
 
-from hetlora.cli.group import condition_in_words
+from hetlora.cli.completion import complete_populations
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
-from hetlora.cli.output import JsonFlag, plain, print_items, print_json, say, stdout
+from hetlora.cli.output import JsonFlag, print_items
+from hetlora.cli.rollout_told import RolloutArgument, tell
+from hetlora.cli.rollout_watch import watch
 from hetlora.cli.trust import CaFileOption
 from hetlora.errors import SettingsError
-from hetlora.messages.rollouts import RolloutCreate, RolloutStatus
+from hetlora.messages.rollouts import RolloutCreate
 from hetlora.states import RolloutDeviceState
 
 app = typer.Typer(
     no_args_is_help=True, help="Rollouts: a version goes to a group in stages, and back if bad."
 )
 
-RolloutArgument = Annotated[str, typer.Argument(help="The rollout.")]
+app.command()(watch)
+
 # As they are typed, and as the message has them.
 _FIELDS: Final = {
     "share": "share",
@@ -73,7 +75,7 @@ def create(
         {"version": version, "group": group, "former": former, "settings": settings}
     )
     with connect(url, token, ca_file) as operator:
-        _tell(operator.rollouts.create(message), as_json)
+        tell(operator.rollouts.create(message), as_json)
 
 
 @app.command()
@@ -84,7 +86,10 @@ def start(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Ask the devices of the first stage."""
+    """Ask the devices of the first stage.
+
+    Example: `hetlora rollout start ROLLOUT`
+    """
     _move(rollout_id, "start", url, token, ca_file, as_json)
 
 
@@ -96,7 +101,10 @@ def pause(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Ask no other device; one that turns out bad goes back all the same."""
+    """Ask no other device; one that turns out bad goes back all the same.
+
+    Example: `hetlora rollout pause ROLLOUT`
+    """
     _move(rollout_id, "pause", url, token, ca_file, as_json)
 
 
@@ -108,7 +116,10 @@ def resume(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Go on with a paused rollout."""
+    """Go on with a paused rollout.
+
+    Example: `hetlora rollout resume ROLLOUT`
+    """
     _move(rollout_id, "resume", url, token, ca_file, as_json)
 
 
@@ -120,7 +131,10 @@ def stop(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """End a rollout; devices that adopted the version keep it."""
+    """End a rollout; devices that adopted the version keep it.
+
+    Example: `hetlora rollout stop ROLLOUT`
+    """
     _move(rollout_id, "stop", url, token, ca_file, as_json)
 
 
@@ -132,7 +146,10 @@ def roll_back(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Have the devices that adopted the version take the one before; also after the rollout's end."""
+    """Have the devices that adopted the version take the one before; also after the rollout's end.
+
+    Example: `hetlora rollout roll-back ROLLOUT`
+    """
     _move(rollout_id, "roll-back", url, token, ca_file, as_json)
 
 
@@ -144,20 +161,28 @@ def show(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show how a rollout stands, and why its stages were decided as they were."""
+    """Show how a rollout stands, and why its stages were decided as they were.
+
+    Example: `hetlora rollout show ROLLOUT`
+    """
     with connect(url, token, ca_file) as operator:
-        _tell(operator.rollouts.one(rollout_id), as_json)
+        tell(operator.rollouts.one(rollout_id), as_json)
 
 
 @app.command("list")
 def list_rollouts(
-    population: Annotated[str | None, typer.Option(help="Only this population's.")] = None,
+    population: Annotated[
+        str | None, typer.Option(help="Only this population's.", autocompletion=complete_populations)
+    ] = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List rollouts."""
+    """List rollouts.
+
+    Example: `hetlora rollout list --population keyboard`
+    """
     columns = ["rollout_id", "population", "version", "group", "state", "stage", "created_at"]
     with connect(url, token, ca_file) as operator:
         print_items(operator.rollouts.all(population), columns, as_json=as_json, title="Rollouts")
@@ -172,7 +197,10 @@ def devices(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List the devices that a rollout asked, and what became of each."""
+    """List the devices that a rollout asked, and what became of each.
+
+    Example: `hetlora rollout devices ROLLOUT --state failed`
+    """
     columns = ["device_id", "stage", "state", "rank", "reason"]
     with connect(url, token, ca_file) as operator:
         print_items(operator.rollouts.devices(rollout_id, state), columns, as_json=as_json, title="Devices")
@@ -203,28 +231,4 @@ def _window_of(text: str) -> dict[str, str]:
 
 def _move(rollout_id: str, verb: str, url: str, token: str, ca_file: Path | None, as_json: bool) -> None:
     with connect(url, token, ca_file) as operator:
-        _tell(operator.rollouts.move(rollout_id, verb), as_json)
-
-
-def _tell(rollout: RolloutStatus, as_json: bool) -> None:
-    if as_json:
-        print_json(rollout)
-        return
-    conditions = " and ".join(map(condition_in_words, rollout.filter.conditions))
-    group = "all devices" if rollout.group is None else f"group {rollout.group} ({conditions or 'all'})"
-    say(
-        f"rollout {rollout.rollout_id}: {rollout.state}, {rollout.reason}",
-        f"version {rollout.version}, before it {rollout.former}, to {group} of {rollout.population}",
-        f"stage {rollout.stage} of {len(rollout.settings.stages)}",
-        ", ".join(f"{count} {name}" for name, count in rollout.counts.model_dump().items() if count)
-        or "no device was asked yet",
-    )
-    if rollout.stages_decided:
-        table = Table(title="Stages", title_justify="left")
-        for column in ("stage", "outcome", "reports", "failed share", "loss increase", "devices compared"):
-            table.add_column(column)
-        for own in rollout.stages_decided:
-            increase = None if own.loss_increase is None else f"{own.loss_increase:+.4g}"
-            cells = (own.stage, own.outcome, own.reports, f"{own.failed_share:.1%}", increase, own.compared)
-            table.add_row(*map(plain, cells))
-        stdout.print(table)
+        tell(operator.rollouts.move(rollout_id, verb), as_json)

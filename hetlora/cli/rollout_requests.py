@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from urllib.parse import quote
 
-from hetlora.cli.management_http import ManagementHttp
-from hetlora.messages.management import Subject, Transition
+from hetlora.cli.management_http import ManagementHttp, segment
 from hetlora.messages.rollouts import (
     DeviceLabels,
     GroupCreate,
@@ -26,7 +24,7 @@ class RolloutRequests:
 
     def label(self, device_id: str, change: LabelChange) -> DeviceLabels:
         """Give and take labels of a device."""
-        return self._http.post(f"/devices/{_segment(device_id)}:label", change, DeviceLabels)
+        return self._http.post(f"/devices/{segment(device_id)}:label", change, DeviceLabels)
 
     def create_group(self, message: GroupCreate) -> GroupStatus:
         """Make a group."""
@@ -38,11 +36,11 @@ class RolloutRequests:
 
     def group(self, group_id: str) -> GroupStatus:
         """One group, with how many devices are in it now."""
-        return self._http.get(f"/groups/{_segment(group_id)}", GroupStatus)
+        return self._http.get(f"/groups/{segment(group_id)}", GroupStatus)
 
     def delete_group(self, group_id: str) -> None:
         """Forget a group."""
-        self._http.do(f"/groups/{_segment(group_id)}:delete")
+        self._http.do(f"/groups/{segment(group_id)}:delete")
 
     def create(self, message: RolloutCreate) -> RolloutStatus:
         """Make a rollout in state draft."""
@@ -54,29 +52,21 @@ class RolloutRequests:
 
     def one(self, rollout_id: str) -> RolloutStatus:
         """One rollout."""
-        return self._http.get(f"/rollouts/{_segment(rollout_id)}", RolloutStatus)
+        return self._http.get(f"/rollouts/{segment(rollout_id)}", RolloutStatus)
 
     def move(self, rollout_id: str, verb: str) -> RolloutStatus:
         """Start, pause, resume, stop or roll back a rollout."""
-        return self._http.post(f"/rollouts/{_segment(rollout_id)}:{verb}", None, RolloutStatus)
+        return self._http.post(f"/rollouts/{segment(rollout_id)}:{verb}", None, RolloutStatus)
 
     def devices(self, rollout_id: str, state: str | None = None) -> Iterator[RolloutDeviceStatus]:
         """What a rollout asked of devices, or of those in one state."""
         query = {} if state is None else {"state": state}
-        return self._http.pages(f"/rollouts/{_segment(rollout_id)}/devices", RolloutDeviceStatus, query)
+        return self._http.pages(f"/rollouts/{segment(rollout_id)}/devices", RolloutDeviceStatus, query)
 
     def of_device(self, device_id: str) -> Iterator[RolloutDeviceStatus]:
         """What rollouts asked of one device."""
-        return self._http.pages(f"/devices/{_segment(device_id)}/rollouts", RolloutDeviceStatus)
-
-    def transitions(self, subject: Subject, subject_id: str) -> Iterator[Transition]:
-        """Every change of state of one subject."""
-        return self._http.pages("/transitions", Transition, {"subject": subject, "subject_id": subject_id})
+        return self._http.pages(f"/devices/{segment(device_id)}/rollouts", RolloutDeviceStatus)
 
 
 def _of(population: str | None) -> dict[str, str]:
     return {} if population is None else {"population": population}
-
-
-def _segment(name: str) -> str:
-    return quote(name or " ", safe="")  # an empty one would be another path

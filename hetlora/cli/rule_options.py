@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, cast, get_args
+from typing import Annotated, Final, Literal, cast, get_args
 
+import typer
 from pydantic import ValidationError
 
 from hetlora.cli.option_words import OptionHelp, key_and_value, options_in_words
@@ -27,6 +28,36 @@ def _named(*kinds: type[Message]) -> Kinds:
 RULES: Final = _named(*get_args(AnyRule))
 OPTIMIZERS: Final = _named(ServerMomentum, ServerAdaptive)
 DEFENCES: Final[Kinds] = {name: Defence for name in METHODS}
+
+
+def _completing(kinds: Kinds) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in kinds if name.startswith(incomplete)]
+
+    return complete
+
+
+RuleOption = Annotated[
+    str,
+    typer.Option(
+        help=f"How updates become the next adapter: {', '.join(RULES)}. `hetlora run rules` explains.",
+        autocompletion=_completing(RULES),
+    ),
+]
+OptimizerOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Steps towards what the rule gives, instead of taking it: {', '.join(OPTIMIZERS)}.",
+        autocompletion=_completing(OPTIMIZERS),
+    ),
+]
+DefenceOption = Annotated[
+    str,
+    typer.Option(
+        help=f"What stands between hostile updates and the rule: {', '.join(DEFENCES)}.",
+        autocompletion=_completing(DEFENCES),
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.live import Live
 
-from hetlora.cli.evaluation_table import accuracies_of, evaluation_table
-from hetlora.cli.operator import DEFAULT_URL, Operator, TokenOption, UrlOption, connect
-from hetlora.cli.output import JsonFlag, print_items, print_json, say, stdout
+from hetlora.cli.completion import complete_populations
+from hetlora.cli.evaluation_table import evaluation_table
+from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
+from hetlora.cli.output import JsonFlag, MostOption, print_items, print_json, say, stdout
 from hetlora.cli.rule_options import choices_in_words
 from hetlora.cli.rule_table import print_tables
 from hetlora.cli.run_apply import apply, check, clone, write_file
 from hetlora.cli.run_compare import compare
-from hetlora.cli.run_create import create, show
+from hetlora.cli.run_create import create
 from hetlora.cli.run_export import export
-from hetlora.cli.run_table import round_table
+from hetlora.cli.run_figures import RunArgument, assignments, figures
+from hetlora.cli.run_told import show
+from hetlora.cli.run_watch import watch
 from hetlora.cli.trust import CaFileOption
 from hetlora.messages.management import RunStatus
-from hetlora.states import is_final
+from hetlora.states import RunState
 
 app = typer.Typer(no_args_is_help=True, help="Runs: one execution of a task, with frozen settings and seed.")
 
@@ -33,13 +35,17 @@ app.command("file")(write_file)
 app.command()(clone)
 app.command()(compare)
 app.command("export")(export)
-
-RunArgument = Annotated[str, typer.Argument(help="The run.")]
+app.command()(figures)
+app.command()(assignments)
+app.command()(watch)
 
 
 @app.command("rules")
 def list_rules(as_json: JsonFlag = False) -> None:
-    """List rules, server optimizers and defences with their constants; docs/rules.md says what suits what."""
+    """List rules, server optimizers and defences with their constants; docs/rules.md says what suits what.
+
+    Example: `hetlora run rules`
+    """
     if as_json:
         print_json({"items": [choice.model_dump(mode="json") for choice in choices_in_words()]})
     else:
@@ -54,7 +60,10 @@ def start(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Start a run."""
+    """Start a run.
+
+    Example: `hetlora run start RUN`
+    """
     _move(run_id, "start", url, token, ca_file, as_json)
 
 
@@ -66,7 +75,10 @@ def pause(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Pause a run: devices get no new work."""
+    """Pause a run: devices get no new work.
+
+    Example: `hetlora run pause RUN`
+    """
     _move(run_id, "pause", url, token, ca_file, as_json)
 
 
@@ -78,7 +90,10 @@ def resume(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Resume a paused run."""
+    """Resume a paused run.
+
+    Example: `hetlora run resume RUN`
+    """
     _move(run_id, "resume", url, token, ca_file, as_json)
 
 
@@ -90,7 +105,10 @@ def stop(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Stop a run for good; what it committed stays."""
+    """Stop a run for good; what it committed stays.
+
+    Example: `hetlora run stop RUN`
+    """
     _move(run_id, "stop", url, token, ca_file, as_json)
 
 
@@ -102,7 +120,10 @@ def show_run(
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show how a run stands, and how its adapter versions did on examples that devices hold out."""
+    """Show how a run stands, and how its adapter versions did on examples that devices hold out.
+
+    Example: `hetlora run show RUN`
+    """
     with connect(url, token, ca_file) as operator:
         run, versions = operator.run(run_id), list(operator.adapters(run_id))
     if as_json:
@@ -131,57 +152,28 @@ def _origin(run: RunStatus) -> Iterator[str]:
 
 @app.command("list")
 def list_runs(
+    population: Annotated[
+        str | None, typer.Option(help="Only this population's.", autocompletion=complete_populations)
+    ] = None,
+    state: Annotated[RunState | None, typer.Option(help="Only those in this state.")] = None,
+    most: MostOption = 100,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     ca_file: CaFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List runs."""
+    """List runs, newest first.
+
+    Example: `hetlora run list --population keyboard --state running`
+    """
     columns = ["run_id", "name", "population", "state", "rounds_committed", "adapter_version", "created_at"]
     with connect(url, token, ca_file) as operator:
-        print_items(operator.runs(), columns, as_json=as_json, title="Runs")
-
-
-@app.command()
-def watch(
-    run_id: RunArgument,
-    every_seconds: Annotated[float, typer.Option(min=0.1, help="How often to look.")] = 1.0,
-    url: UrlOption = DEFAULT_URL,
-    token: TokenOption = "",
-    ca_file: CaFileOption = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Watch the rounds of a run until it ends; with --json, one object a line for each change."""
-    with connect(url, token, ca_file) as operator:
-        if as_json:
-            _watch_lines(operator, run_id, every_seconds)
-            return
-        with Live(console=stdout, auto_refresh=False) as live:
-            while True:
-                run = operator.run(run_id)
-                rounds = list(operator.rounds(run_id))
-                newest = rounds[-1].round_index if rounds else None
-                versions = list(operator.adapters(run_id)) if run.settings.evaluation else []
-                assignments = list(operator.assignments(run_id, newest))
-                live.update(round_table(run, rounds, assignments, accuracies_of(versions)), refresh=True)
-                if is_final(run.state):
-                    return
-                time.sleep(every_seconds)
-
-
-def _watch_lines(operator: Operator, run_id: str, every_seconds: float) -> None:
-    told: dict[tuple[int, int], object] = {}
-    while True:
-        run = operator.run(run_id)
-        for status in operator.rounds(run_id):
-            key = (status.round_index, status.attempt)
-            if told.get(key) != status:
-                told[key] = status
-                print_json(status)
-        if is_final(run.state):
-            print_json(run)
-            return
-        time.sleep(every_seconds)
+        found = (
+            run
+            for run in operator.runs()
+            if population in (None, run.population) and state in (None, run.state)
+        )
+        print_items(islice(found, most), columns, as_json=as_json, title="Runs")
 
 
 def _move(run_id: str, verb: str, url: str, token: str, ca_file: Path | None, as_json: bool) -> None:

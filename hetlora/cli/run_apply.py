@@ -8,11 +8,13 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from hetlora.cli.completion import complete_runs
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.option_words import key_and_value
 from hetlora.cli.output import JsonFlag, print_json, say
-from hetlora.cli.run_create import published, show
+from hetlora.cli.published_bundle import published
 from hetlora.cli.run_file import read_run_file, run_file_of
+from hetlora.cli.run_told import show
 from hetlora.cli.trust import CaFileOption
 from hetlora.errors import SettingsError, faults_in_words
 from hetlora.messages.management import RunCreate, RunSettings
@@ -40,7 +42,7 @@ def apply(
     """
     wanted = read_run_file(file)
     with connect(url, token, ca_file) as operator:
-        digest, _ = published(operator, wanted.bundle)
+        digest, _ = published(operator, wanted.bundle, as_json=as_json)
         run = operator.create_run(
             RunCreate(population=wanted.population, bundle=digest, settings=wanted.settings, name=wanted.name)
         )
@@ -50,7 +52,10 @@ def apply(
 
 
 def check(file: FileArgument, as_json: JsonFlag = False) -> None:
-    """Check a run file without a service: fields, ranges, and what does not go together in itself."""
+    """Check a run file without a service: fields, ranges, and what does not go together in itself.
+
+    Example: `hetlora run check runs/intents-12.toml`
+    """
     wanted = read_run_file(file)
     if as_json:
         print_json(wanted)
@@ -59,28 +64,40 @@ def check(file: FileArgument, as_json: JsonFlag = False) -> None:
 
 
 def write_file(
-    run_id: Annotated[str, typer.Argument(help="The run.")],
+    run_id: Annotated[str, typer.Argument(help="The run.", autocompletion=complete_runs)],
     out: Annotated[Path | None, typer.Option(help="Where to; else it is printed.")] = None,
     name: Annotated[str | None, typer.Option(help="Another name, for another run.")] = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     ca_file: CaFileOption = None,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Write the run file of a run, with every setting that it has."""
+    """Write the run file of a run, with every setting that it has; without `--out`, print it.
+
+    Example: `hetlora run file RUN --out runs/intents-13.toml --name intents-13`
+    """
     with connect(url, token, ca_file) as operator:
         text = run_file_of(operator.run(run_id), name)
     if out is None:
-        say(text.rstrip("\n"))
+        if as_json:
+            print_json({"text": text})
+        else:
+            say(text.rstrip("\n"))
         return
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise SettingsError("the run file cannot be written", got=f"{out}: {error.strerror}") from error
-    say(f"wrote {out}")
+    if as_json:
+        print_json({"file": str(out)})
+    else:
+        say(f"wrote {out}")
 
 
 def clone(
-    run_id: Annotated[str, typer.Argument(help="The run whose settings to take.")],
+    run_id: Annotated[
+        str, typer.Argument(help="The run whose settings to take.", autocompletion=complete_runs)
+    ],
     change: Annotated[
         list[str] | None,
         typer.Option(

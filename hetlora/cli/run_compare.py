@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from hetlora.cli.completion import complete_runs
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, plain, print_json, stdout
 from hetlora.cli.trust import CaFileOption
@@ -17,7 +18,9 @@ from hetlora.states import RoundState
 
 
 def compare(
-    run_ids: Annotated[list[str], typer.Argument(help="Two runs or more.", metavar="RUN...")],
+    run_ids: Annotated[
+        list[str], typer.Argument(help="Two runs or more.", metavar="RUN...", autocompletion=complete_runs)
+    ],
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     ca_file: CaFileOption = None,
@@ -26,6 +29,8 @@ def compare(
     """Compare runs: the settings that differ, then accuracy and loss on what devices hold out, by round.
 
     Where a round was not evaluated its training loss stands, with a ~ before it.
+
+    Example: `hetlora run compare RUN RUN`
     """
     with connect(url, token, ca_file) as operator:
         runs = [operator.run(run_id) for run_id in run_ids]

@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from hetlora.bundle import open_bundle
+from hetlora.cli.completion import complete_populations
 from hetlora.cli.condition_options import ConditionsOption, conditions_of
-from hetlora.cli.operator import DEFAULT_URL, Operator, TokenOption, UrlOption, connect
-from hetlora.cli.output import JsonFlag, print_json, say
+from hetlora.cli.evaluation_options import evaluation_of
+from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
+from hetlora.cli.output import JsonFlag
 from hetlora.cli.privacy_options import PrivacyOption, privacy_of
+from hetlora.cli.published_bundle import published
 from hetlora.cli.rule_options import (
-    DEFENCES,
-    OPTIMIZERS,
-    RULES,
+    DefenceOption,
+    OptimizerOption,
+    RuleOption,
     defence_of,
     rule_of,
     screens_of,
     server_optimizer_of,
 )
+from hetlora.cli.run_told import show
 from hetlora.cli.step_options import StepOptionsOption, step_options_of
 from hetlora.cli.trust import CaFileOption
-from hetlora.errors import SettingsError
-from hetlora.manifest import Manifest
 from hetlora.messages.device import TrainingSettings
-from hetlora.messages.evaluation import MINIMUM_REPORTS, EvaluationSettings
-from hetlora.messages.management import RunCreate, RunSettings, RunStatus
+from hetlora.messages.management import RunCreate, RunSettings
 from hetlora.messages.masking import SecureAggregation
-from hetlora.states import RunState
 
 # For the defaults of what it does not name.
 RUN: Final = RunSettings(goal_count=1, max_rank=1)
 
 
 def create(
-    population: Annotated[str, typer.Option(help="Whose devices take part.")],
+    population: Annotated[
+        str, typer.Option(help="Whose devices take part.", autocompletion=complete_populations)
+    ],
     bundle: Annotated[
         str, typer.Option(help="A published digest, or a bundle folder (published if need be).")
     ],
@@ -124,29 +123,17 @@ def create(
             help="Devices tell their loss on what they hold out, before and after each round's training.",
         ),
     ] = RUN.training.evaluate,
-    rule: Annotated[
-        str,
-        typer.Option(
-            help=f"How updates become the next adapter: {', '.join(RULES)}. `hetlora run rules` explains."
-        ),
-    ] = RUN.rule.name,
+    rule: RuleOption = RUN.rule.name,
     rule_option: Annotated[
         list[str] | None,
         typer.Option(help="A constant of the rule as key=value, such as quorum=3 for rbla; again for each."),
     ] = None,
-    server_optimizer: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Steps towards what the rule gives, instead of taking it: {', '.join(OPTIMIZERS)}."
-        ),
-    ] = None,
+    server_optimizer: OptimizerOption = None,
     optimizer_option: Annotated[
         list[str] | None,
         typer.Option(help="A constant of it as key=value, such as learning_rate=0.1; again for each."),
     ] = None,
-    defence: Annotated[
-        str, typer.Option(help=f"What stands between hostile updates and the rule: {', '.join(DEFENCES)}.")
-    ] = RUN.defence.method,
+    defence: DefenceOption = RUN.defence.method,
     clip: Annotated[
         bool, typer.Option("--clip", help="Cut changes to a multiple of the round's median norm.")
     ] = False,
@@ -217,7 +204,7 @@ def create(
         "screens": screens_of(screens, screen_option or []),
         "secure_aggregation": SecureAggregation() if secure_aggregation else None,
     }
-    evaluation = _evaluation(
+    evaluation = evaluation_of(
         evaluate_every, evaluation_devices, evaluation_window_seconds, goal_count=goal_count
     )
     # What is not given is left to the rule's defaults.
@@ -225,8 +212,8 @@ def create(
     asked: dict[str, Any] = {name: value for name, value in pruning.items() if value is not None}
     asked |= step_options_of(step_option or []).model_dump()
     with connect(url, token, ca_file) as operator:
-        digest, manifest = published(operator, bundle)
-        variants = tuple(published(operator, given)[0] for given in variant or [])
+        digest, manifest = published(operator, bundle, as_json=as_json)
+        variants = tuple(published(operator, given, as_json=as_json)[0] for given in variant or [])
         settings = RunSettings(
             mode=mode,
             rounds=rounds,
@@ -258,51 +245,3 @@ def create(
         )
         run = operator.create_run(RunCreate(population=population, bundle=digest, settings=settings))
     show(run, as_json)
-
-
-def _evaluation(
-    every_rounds: int | None, devices: int | None, window_seconds: float, *, goal_count: int
-) -> EvaluationSettings | None:
-    if every_rounds is None:
-        if devices is not None:
-            raise SettingsError("--evaluation-devices without --evaluate-every", got=devices)
-        return None
-    wanted = devices or goal_count
-    if wanted < 2:
-        raise SettingsError(
-            "an evaluation of one device would tell that device's own figures",
-            got=f"{wanted} device",
-            expected="--evaluation-devices of 2 or more",
-        )
-    return EvaluationSettings(
-        every_rounds=every_rounds,
-        devices=wanted,
-        minimum_reports=min(MINIMUM_REPORTS, wanted),
-        window_seconds=window_seconds,
-    )
-
-
-def published(operator: Operator, bundle: str) -> tuple[str, Manifest]:
-    """The digest and manifest of a bundle, which is published if it is a folder.
-
-    Raises:
-        SettingsError: neither a folder nor a digest.
-    """
-    folder = Path(bundle)
-    if folder.is_dir():
-        opened = open_bundle(folder)
-        return operator.publish_bundle(opened).digest, opened.manifest
-    if not re.fullmatch("[0-9a-f]{64}", bundle):
-        raise SettingsError(
-            "no such bundle", got=bundle, expected="a bundle folder, or the digest of a published one"
-        )
-    return bundle, operator.manifest(bundle)
-
-
-def show(run: RunStatus, as_json: bool) -> None:
-    """Say how a run stands."""
-    if as_json:
-        print_json(run)
-        return
-    hint = f"; start it with `hetlora run start {run.run_id}`" if run.state == RunState.DRAFT else ""
-    say(f"run {run.run_id}: {run.state}{hint}")

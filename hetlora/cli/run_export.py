@@ -10,9 +10,11 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
+from hetlora.cli.completion import complete_runs
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
+from hetlora.cli.progress import work
 from hetlora.cli.trust import CaFileOption
 from hetlora.errors import SettingsError
 from hetlora.messages.figures import RoundFigures
@@ -33,7 +35,7 @@ NOTEBOOK: Final = (
 
 
 def export(
-    run_id: Annotated[str, typer.Argument(help="The run.")],
+    run_id: Annotated[str, typer.Argument(help="The run.", autocompletion=complete_runs)],
     out: Annotated[Path, typer.Option(help="The file to write; of a notebook, its table lies beside it.")],
     form: Annotated[
         Literal["csv", "parquet", "notebook"],
@@ -48,10 +50,10 @@ def export(
 
     Example: `hetlora run export RUN --format notebook --out run.ipynb`
     """
-    with connect(url, token, ca_file) as operator:
+    with connect(url, token, ca_file) as operator, work("Reading figures", as_json=as_json) as told:
         rows = [
-            *of_rounds(run_id, operator.figures(run_id)),
-            *of_devices(run_id, operator.assignments(run_id)),
+            *of_rounds(run_id, told.counted(operator.figures(run_id), "rounds")),
+            *of_devices(run_id, told.counted(operator.assignments(run_id), "assignments")),
         ]
     written = [out]
     try:

@@ -25,6 +25,7 @@ class RoundFigures(Message):
     round_index: Integer
     attempt: Integer
     state: RoundState
+    reason: str = ""
     version: Identifier | None  # that it made
     started_at: Timestamp
     ended_at: Timestamp | None

@@ -16,10 +16,43 @@ import pytest
 from e2e_fleet import TinyFleet
 
 from benchmarks.processes import COMMAND
+from hetlora.messages.rollouts import RolloutCreate, RolloutSettings, RolloutStage
 
 pytest.importorskip("nicegui")
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+# What of a page has no name that can be read out.
+UNNAMED = """() => [...document.querySelectorAll('input, select, textarea, button, a')]
+  .filter(own => own.offsetParent !== null && own.type !== 'hidden')
+  .filter(own => !(own.ariaLabel || own.textContent.trim() || own.labels?.length || own.closest('label')))
+  .map(own => own.outerHTML.slice(0, 120))"""
+# Texts whose contrast with what is behind them is below 4.5 (WCAG 2.2, 1.4.3); what is off needs none.
+FAINT = """() => {
+  const parts = color => (color.match(/[\\d.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
+    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, place) => sum + c * [0.2126, 0.7152, 0.0722][place], 0);
+  const behind = own => {
+    for (let at = own; at; at = at.parentElement) {
+      const [r, g, b, a = 1] = parts(getComputedStyle(at).backgroundColor);
+      if (a > 0.95) return [r, g, b];
+    }
+    return [255, 255, 255];
+  };
+  const contrast = own => {
+    const back = behind(own), [r, g, b, a = 1] = parts(getComputedStyle(own).color);
+    const front = [r, g, b].map((c, place) => a * c + (1 - a) * back[place]);
+    const [low, high] = [light(front), light(back)].sort((x, y) => x - y);
+    return (high + 0.05) / (low + 0.05);
+  };
+  return [...document.querySelectorAll('main *, header *')]
+    .filter(own => own.offsetParent !== null && !own.closest('[disabled], .disabled, canvas, svg'))
+    .filter(own => [...own.childNodes].some(node => node.nodeType === 3 && node.textContent.trim()))
+    .filter(own => contrast(own) < 4.5)
+    .map(own => `${own.textContent.trim().slice(0, 40)}: ${contrast(own).toFixed(2)}`);
+}"""
 
 
 @pytest.fixture
@@ -89,7 +122,7 @@ def token_of(fleet: TinyFleet) -> str:
     return (fleet.service.data_dir / "operator-token").read_text().strip()
 
 
-def test_operator_creates_a_run_watches_a_round_commit_and_pauses(
+def test_operator_creates_a_run_watches_a_round_commit_pauses_and_rolls_back(
     fleet: TinyFleet, console: str, page: Any, keep: Any
 ) -> None:
     sign_in(page, console, token_of(fleet))
@@ -124,10 +157,54 @@ def test_operator_creates_a_run_watches_a_round_commit_and_pauses(
     (run,) = fleet.operator.runs()
     assert run.state == "paused"
     assert run.rounds_committed >= 1
-    for name in ("devices", "audit"):
-        page.goto(f"{console}/{name}")
-        playwright.expect(page.get_by_role("table")).to_be_visible()
+    keep("run-paused")
+    version = _set_champion(console, page, keep)
+    _roll_back(fleet, console, page, keep, version)
+    page.goto(f"{console}/devices")
+    page.get_by_role("cell", name="one", exact=True).wait_for()
+    keep("devices")
+    page.locator("td a").first.click()
+    playwright.expect(page.get_by_role("region", name="Its assignments, newest first")).to_be_visible()
+    keep("device")
+    for name in ("quarantine", "audit"):
+        page.goto(f"{console}/{name}", wait_until="networkidle")
         keep(name)
+    with page.expect_download() as taken:
+        page.get_by_role("button", name="Entries as CSV").click()
+    assert "rollouts" in Path(taken.value.path()).read_text()
+
+
+def _set_champion(console: str, page: Any, keep: Any) -> str:
+    """Point an alias at the run's newest version, with a reason, and answer which it is."""
+    page.goto(f"{console}/adapters", wait_until="networkidle")
+    link = page.locator("td a").first
+    version = str(link.text_content())
+    link.click()
+    page.get_by_role("button", name="Set alias").click()
+    page.get_by_label("Reason").fill("the first that is any good")
+    page.get_by_role("button", name="Set", exact=True).click()
+    playwright.expect(page.get_by_role("status").filter(has_text="champion")).to_be_visible()
+    keep("adapter")
+    page.goto(f"{console}/adapters", wait_until="networkidle")
+    playwright.expect(page.get_by_role("cell", name="the first that is any good")).to_be_visible()
+    keep("adapters")
+    return version
+
+
+def _roll_back(fleet: TinyFleet, console: str, page: Any, keep: Any, version: str) -> None:
+    """Take a version back that is on its way to the fleet."""
+    stage = RolloutStage(share=1.0, least_reports=1000)
+    message = RolloutCreate(version=version, settings=RolloutSettings(stages=(stage,)))
+    rollout_id = fleet.operator.rollouts.create(message).rollout_id
+    fleet.operator.rollouts.move(rollout_id, "start")
+    page.goto(f"{console}/rollouts", wait_until="networkidle")
+    keep("rollouts")
+    page.get_by_role("link", name=rollout_id).click()
+    page.get_by_role("button", name="Roll back").click()
+    page.get_by_role("button", name="Yes, roll back").click()
+    playwright.expect(page.get_by_role("status").filter(has_text="rolled_back")).to_be_visible()
+    keep("rollout")
+    assert fleet.operator.rollouts.one(rollout_id).state == "rolled_back"
 
 
 def test_page_needs_no_sideways_scroll_on_a_phone_and_ends_with_signing_out(
@@ -138,7 +215,11 @@ def test_page_needs_no_sideways_scroll_on_a_phone_and_ends_with_signing_out(
     sign_in(page, console, token_of(fleet))
     page.wait_for_url(f"{console}/")
     run = fleet.start_run()
-    for path in ("", "runs", f"runs/{run.run_id}", "devices", "audit"):
+    first = fleet.operator.run(run.run_id).adapter_version
+    for path in (
+        *("", "runs", f"runs/{run.run_id}", "adapters", f"adapters/{first}", "rollouts"),
+        *("devices", "quarantine", "audit"),
+    ):
         page.goto(f"{console}/{path}", wait_until="networkidle")
         keep(f"phone-{path.split('/')[0] or 'overview'}{'-one' * path.count('/')}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
@@ -150,6 +231,24 @@ def test_page_needs_no_sideways_scroll_on_a_phone_and_ends_with_signing_out(
     page.get_by_role("button", name="Sign out").click()
     page.goto(f"{console}/runs")
     assert page.url == f"{console}/login"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_and_whatever_can_be_used_has_a_name(
+    fleet: TinyFleet, console: str, page: Any, scheme: str
+) -> None:
+    page.emulate_media(color_scheme=scheme)
+    sign_in(page, console, token_of(fleet))
+    page.wait_for_url(f"{console}/")
+    run = fleet.start_run()
+    first = fleet.operator.run(run.run_id).adapter_version
+    for path in (
+        *("", "runs", f"runs/{run.run_id}", "adapters", f"adapters/{first}", "rollouts"),
+        *("devices", "quarantine", "audit"),
+    ):
+        page.goto(f"{console}/{path}", wait_until="networkidle")
+        assert page.evaluate(UNNAMED) == [], path
+        assert page.evaluate(FAINT) == [], path
 
 
 def test_viewer_is_told_why_a_button_is_off_and_what_is_not_theirs(

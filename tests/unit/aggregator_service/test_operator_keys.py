@@ -29,6 +29,7 @@ ROLES = {
     "GET /devices": VIEWER,
     "POST /devices/{device_id}:decide": OPERATOR,
     "POST /devices:preauthorize": OPERATOR,
+    "GET /devices/{device_id}/assignments": VIEWER,
     "GET /devices/{device_id}/replaced-keys": VIEWER,
     "GET /transitions": VIEWER,
     "PUT /objects/{sha256}": OPERATOR,

@@ -247,6 +247,7 @@ def test_contract_names_every_path_of_the_protocol(http: httpx.Client) -> None:
         "/management/v1/devices:preauthorize",
         "/management/v1/devices/{device_id}:decide",
         "/management/v1/devices/{device_id}/replaced-keys",
+        "/management/v1/devices/{device_id}/assignments",
         "/management/v1/transitions",
         "/management/v1/keys",
         "/management/v1/keys/{key_id}:revoke",

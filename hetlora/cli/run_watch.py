@@ -1,0 +1,67 @@
+"""`hetlora run watch`: the rounds of a run, as they go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+
+from hetlora.cli.completion import complete_runs
+from hetlora.cli.evaluation_table import accuracies_of
+from hetlora.cli.operator import DEFAULT_URL, Operator, TokenOption, UrlOption, connect
+from hetlora.cli.output import JsonFlag, print_json
+from hetlora.cli.run_table import round_table
+from hetlora.cli.trust import CaFileOption
+from hetlora.cli.watching import EveryOption, draw, looks
+from hetlora.messages.management import RoundStatus, RunStatus
+from hetlora.states import is_final
+
+Seen = tuple[RunStatus, list[RoundStatus]]
+
+
+def watch(
+    run_id: Annotated[str, typer.Argument(help="The run.", autocompletion=complete_runs)],
+    every_seconds: EveryOption = 1.0,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    ca_file: CaFileOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Watch the rounds of a run until it ends; with --json, one object a line for each change.
+
+    Ctrl-C ends the watching, and not the run. In a pipe the last table alone is told.
+
+    Example: `hetlora run watch RUN`
+    """
+    with connect(url, token, ca_file) as operator:
+        # The run is asked for first: rounds that end after it has ended are none.
+        seen = looks(
+            lambda: (operator.run(run_id), list(operator.rounds(run_id))),
+            lambda own: is_final(own[0].state),
+            every_seconds,
+        )
+        if as_json:
+            _tell_changes(seen)
+        else:
+            draw(seen, lambda own: _drawn(operator, *own))
+
+
+def _drawn(operator: Operator, run: RunStatus, rounds: list[RoundStatus]) -> RenderableType:
+    newest = rounds[-1].round_index if rounds else None
+    versions = operator.adapters(run.run_id) if run.settings.evaluation else ()
+    assignments = list(operator.assignments(run.run_id, newest))
+    return round_table(run, rounds, assignments, accuracies_of(list(versions)))
+
+
+def _tell_changes(seen: Iterable[Seen]) -> None:
+    told: dict[tuple[int, int], RoundStatus] = {}
+    for run, rounds in seen:
+        for own in rounds:
+            key = (own.round_index, own.attempt)
+            if told.get(key) != own:
+                told[key] = own
+                print_json(own)
+        if is_final(run.state):
+            print_json(run)
