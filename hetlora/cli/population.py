@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hetlora.cli.completion import complete_populations
+from hetlora.cli.name_options import PopulationArgument
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.trust import CaFileOption
@@ -44,7 +44,7 @@ def create(
 
 @app.command()
 def rotate_token(
-    name: Annotated[str, typer.Argument(help="The population.", autocompletion=complete_populations)],
+    name: PopulationArgument,
     valid_seconds: ValidOption = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",

@@ -19,7 +19,9 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Quarantine: updates that screens took out of rounds (`hetlora run create --screens`).",
 )
-AssignmentArgument = Annotated[str, typer.Argument(help="The assignment that the update is of.")]
+AssignmentArgument = Annotated[
+    str, typer.Argument(metavar="ASSIGNMENT", help="The assignment that the update is of.")
+]
 ReasonOption = Annotated[str, typer.Option(help="Kept with the decision.")]
 
 
