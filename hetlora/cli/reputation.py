@@ -26,7 +26,7 @@ def reputation(
     Example: `hetlora device reputation DEVICE`
     """
     with connect(url, token, ca_file) as operator:
-        found = operator.reputation(device_id)
+        found = operator.quarantine.reputation(device_id)
     if as_json:
         print_json(found)
         return
@@ -74,7 +74,7 @@ def suspend_after(
             raise SettingsError("--quarantines and --within-updates belong together")
         rule = SuspensionRule(quarantines=quarantines, within_updates=within_updates)
     with connect(url, token, ca_file) as operator:
-        status = operator.suspend_after(population, rule)
+        status = operator.quarantine.suspend_after(population, rule)
     if as_json:
         print_json(status)
     elif status.suspension is None:

@@ -8,7 +8,7 @@ from hetlora.cli.management_http import ManagementHttp, segment
 from hetlora.messages.management import ReplacedKey, Subject, Transition
 
 
-class DeviceRequests:
+class HistoryRequests:
     """One operator's requests; errors are those of `ManagementHttp`."""
 
     def __init__(self, http: ManagementHttp) -> None:
