@@ -10,7 +10,7 @@ from nicegui import ui
 
 from console.frame import ROWS, frame, moment, next_page, read, table
 from console.sessions import Session
-from hetlora.messages.management import DeviceDetails
+from hetlora.messages.fleet import DeviceDetails
 
 NAMES = ["name", "id", "population", "state", "cores", "memory MB", "last contact"]
 

@@ -17,7 +17,7 @@ from aggregator_service.storage.tables import (
     TransitionRow,
 )
 from hetlora.messages.common import Identifier, Name, Page
-from hetlora.messages.management import (
+from hetlora.messages.fleet import (
     DeviceDecision,
     DeviceDetails,
     DevicePreauthorization,

@@ -13,7 +13,7 @@ from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
 from hetlora.cli.trust import CaFileOption, PinOption, ProxyOption
-from hetlora.messages.management import DeviceDecision, DeviceDetails, DevicePreauthorization
+from hetlora.messages.fleet import DeviceDecision, DeviceDetails, DevicePreauthorization
 from hetlora.states import DeviceState
 
 

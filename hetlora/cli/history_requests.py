@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hetlora.cli.management_http import ManagementHttp, segment
-from hetlora.messages.management import ReplacedKey, Subject, Transition
+from hetlora.messages.fleet import ReplacedKey, Subject, Transition
 
 
 class HistoryRequests:

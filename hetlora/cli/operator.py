@@ -24,22 +24,24 @@ from hetlora.errors import AuthenticationFailed
 from hetlora.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from hetlora.messages.common import Item, Page
 from hetlora.messages.figures import RoundFigures
-from hetlora.messages.management import (
-    AdapterVersionStatus,
+from hetlora.messages.fleet import (
     AdmissionPolicy,
-    AssignmentStatus,
-    BundlePublish,
-    BundleStatus,
     DeviceDecision,
     DeviceDetails,
     DevicePreauthorization,
     PopulationCreate,
     PopulationCreated,
     PopulationStatus,
+    TokenRotation,
+)
+from hetlora.messages.management import (
+    AdapterVersionStatus,
+    AssignmentStatus,
+    BundlePublish,
+    BundleStatus,
     RoundStatus,
     RunCreate,
     RunStatus,
-    TokenRotation,
 )
 from hetlora.messages.operators import AuditEntry, KeyCreate, KeyCreated, KeyHolder, KeyStatus, OperatorRole
 from hetlora.messages.privacy import PrivacyBudget, PrivacyStatus

@@ -10,7 +10,7 @@ from hetlora.cli.name_options import PopulationArgument
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.trust import CaFileOption
-from hetlora.messages.management import PopulationCreated
+from hetlora.messages.fleet import PopulationCreated
 
 ValidOption = Annotated[
     float | None, typer.Option(help="How long the enrolment token admits devices; for ever if not given.")

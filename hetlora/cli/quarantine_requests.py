@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hetlora.cli.management_http import ManagementHttp, Moved, segment, unwatched
-from hetlora.messages.management import PopulationStatus
+from hetlora.messages.fleet import PopulationStatus
 from hetlora.messages.quarantine import (
     QuarantineDecision,
     QuarantinedUpdate,

@@ -10,7 +10,7 @@ pytest.importorskip("nicegui")
 
 from console.devices import device_lines
 from console.runs import EXAMPLE, run_of
-from hetlora.messages.management import DeviceDetails
+from hetlora.messages.fleet import DeviceDetails
 from hetlora.states import DeviceState
 
 DIGEST = "0" * 64
