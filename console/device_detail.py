@@ -10,7 +10,8 @@ from console.frame import ROWS, frame, moment, read, table
 from console.run_figures import short
 from console.sessions import Session
 from hetlora.messages.common import Page
-from hetlora.messages.management import AssignmentStatus, Transition
+from hetlora.messages.fleet import Transition
+from hetlora.messages.management import AssignmentStatus
 from hetlora.messages.quarantine import Reputation
 from hetlora.messages.rollouts import RolloutDeviceStatus
 
@@ -26,7 +27,7 @@ async def device_detail(session: Session, device_id: str) -> None:
     def ask() -> Seen:
         operator = session.operator
         return (
-            operator.reputation(device_id),
+            operator.quarantine.reputation(device_id),
             operator.page(f"{path}/assignments", AssignmentStatus, few),
             operator.page(f"{path}/rollouts", RolloutDeviceStatus, few),
             operator.page("/transitions", Transition, of_it),

@@ -9,7 +9,7 @@ from nicegui import ui
 
 from console.frame import ROWS, frame, moment, next_page, read, table
 from console.sessions import Session
-from hetlora.messages.management import DeviceDetails
+from hetlora.messages.fleet import DeviceDetails
 from hetlora.states import DeviceState
 
 NAMES: Final = ["id", "name", "population", "state", "cores", "memory MB", "labels", "last contact"]

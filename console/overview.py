@@ -6,7 +6,8 @@ from nicegui import ui
 
 from console.frame import frame, moment, read, table
 from console.sessions import Session
-from hetlora.messages.management import PopulationStatus, RunStatus, Transition
+from hetlora.messages.fleet import PopulationStatus, Transition
+from hetlora.messages.management import RunStatus
 from hetlora.states import is_final
 
 NEWEST = {"newest_first": "true", "limit": "20"}

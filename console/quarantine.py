@@ -53,7 +53,7 @@ async def quarantine(session: Session, state: str, cursor: str | None) -> None:
 async def quarantined(session: Session, assignment_id: str) -> None:
     """One update: why it was taken out, and the buttons that decide about it."""
     with frame(session, "Quarantined update"):
-        found = await read(lambda: session.operator.quarantined(assignment_id))
+        found = await read(lambda: session.operator.quarantine.one(assignment_id))
         if found is None:
             return
         ui.label(f"{found.state}: {found.reason}").props("role=status").classes("wrap")
@@ -61,7 +61,7 @@ async def quarantined(session: Session, assignment_id: str) -> None:
 
         def ask(name: str) -> None:
             def act(reason: str) -> None:
-                session.operator.decide_quarantined(assignment_id, VERBS[name], reason)
+                session.operator.quarantine.decide(assignment_id, VERBS[name], reason)
 
             question = f"{name} the update of device {found.device_name or found.device_id}?"
             confirm(question, name, act, reason=True)

@@ -13,7 +13,7 @@ from console.frame import ROWS, confirm, frame, moment, next_page, offered, read
 from console.run_figures import short
 from console.sessions import Session
 from hetlora.messages.common import Page
-from hetlora.messages.management import Transition
+from hetlora.messages.fleet import Transition
 from hetlora.messages.operators import OperatorRole
 from hetlora.messages.rollouts import RolloutDeviceStatus, RolloutStatus
 from hetlora.states import RolloutDeviceState, RolloutState

@@ -24,8 +24,7 @@ from aggregator_service.storage.tables import (
     TransitionRow,
 )
 from hetlora.messages.common import Identifier, Name, Page
-from hetlora.messages.management import (
-    AssignmentStatus,
+from hetlora.messages.fleet import (
     DeviceDecision,
     DeviceDetails,
     DevicePreauthorization,
@@ -37,6 +36,7 @@ from hetlora.messages.management import (
     TokenRotation,
     Transition,
 )
+from hetlora.messages.management import AssignmentStatus
 from hetlora.states import DeviceState
 
 router = operator_router()

@@ -23,7 +23,7 @@ from aggregator_service.storage.screen_tables import QuarantineRow
 from aggregator_service.storage.tables import AssignmentRow, DeviceRow, PopulationRow, RoundRow
 from hetlora.errors import NotFound
 from hetlora.messages.common import Identifier, Name, Page
-from hetlora.messages.management import PopulationStatus
+from hetlora.messages.fleet import PopulationStatus
 from hetlora.messages.quarantine import (
     QuarantineDecision,
     QuarantinedUpdate,

@@ -27,17 +27,13 @@ from aggregator_service.storage.tables import (
     frozen_of,
 )
 from hetlora.messages.evaluation import EvaluationStatus
+from hetlora.messages.fleet import DeviceDetails, PopulationStatus, ReplacedKey, Subject, Transition
 from hetlora.messages.management import (
     AdapterVersionStatus,
     AssignmentStatus,
     BundleStatus,
-    DeviceDetails,
-    PopulationStatus,
-    ReplacedKey,
     RoundStatus,
     RunStatus,
-    Subject,
-    Transition,
 )
 from hetlora.messages.operators import AuditEntry
 from hetlora.states import LIVE_ASSIGNMENT, AssignmentState

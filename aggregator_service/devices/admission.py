@@ -16,7 +16,7 @@ from aggregator_service.storage.locks import lock_device, lock_run
 from aggregator_service.storage.tables import AssignmentRow, DeviceRow, PopulationRow
 from aggregator_service.storage.transitions import create, move
 from hetlora.errors import NotFound, StateConflict
-from hetlora.messages.management import DeviceDecision, DevicePreauthorization
+from hetlora.messages.fleet import DeviceDecision, DevicePreauthorization
 from hetlora.signature import device_id_of
 from hetlora.states import LIVE_ASSIGNMENT, AssignmentState, DeviceState
 

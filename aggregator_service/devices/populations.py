@@ -10,7 +10,7 @@ from aggregator_service.service import Service
 from aggregator_service.storage.tables import PopulationRow
 from hetlora.digest import sha256_of
 from hetlora.errors import NotFound, StateConflict
-from hetlora.messages.management import PopulationCreate, PopulationCreated, TokenRotation
+from hetlora.messages.fleet import PopulationCreate, PopulationCreated, TokenRotation
 
 
 def create_population(

@@ -20,7 +20,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from aggregator_service.storage.columns import AbandonedFor, MessageJson, UtcDateTime, state_column, word
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.device import Adaptation, CapabilityReport, Report
-from hetlora.messages.management import AdmissionPolicy, RunSettings, Subject
+from hetlora.messages.fleet import AdmissionPolicy, Subject
+from hetlora.messages.management import RunSettings
 from hetlora.messages.operators import OperatorRole
 from hetlora.states import AdapterVersionState, AssignmentState, DeviceState, RoundState, RunState
 

@@ -26,7 +26,8 @@ from hetlora.adapter import AdapterSpec
 from hetlora.cost import CostModel, StepCost
 from hetlora.manifest import BaseModelInfo, GraphFiles, Manifest, OptimizerInfo, TensorInput, ToolVersions
 from hetlora.messages.common import ObjectRef
-from hetlora.messages.management import PopulationCreate, RunCreate, RunSettings
+from hetlora.messages.fleet import PopulationCreate
+from hetlora.messages.management import RunCreate, RunSettings
 
 POPULATION = "fleet"
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hetlora.bundle import open_bundle
-from hetlora.cli.completion import complete_runs
+from hetlora.cli.name_options import RunArgument
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.parts import part
@@ -21,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="Adapters: what the rounds of a run
 
 @app.command("list")
 def list_adapters(
-    run_id: Annotated[str, typer.Argument(help="The run.", autocompletion=complete_runs)],
+    run_id: RunArgument,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     ca_file: CaFileOption = None,

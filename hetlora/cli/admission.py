@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from hetlora.cli.example_options import ExamplesKeyFileOption, read_key
+from hetlora.cli.name_options import DeviceArgument
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
 from hetlora.cli.trust import CaFileOption, PinOption, ProxyOption
-from hetlora.messages.management import DeviceDecision, DeviceDetails, DevicePreauthorization
+from hetlora.messages.fleet import DeviceDecision, DeviceDetails, DevicePreauthorization
 from hetlora.states import DeviceState
 
 
@@ -38,7 +39,7 @@ def preauthorize(
 
 
 def decide(
-    device_id: Annotated[str, typer.Argument(help="The device's id.")],
+    device_id: DeviceArgument,
     state: Annotated[DeviceState, typer.Argument(help="The state to bring it to.")],
     reason: Annotated[str, typer.Option(help="Kept with the decision.")] = "",
     url: UrlOption = DEFAULT_URL,

@@ -6,16 +6,14 @@ from typing import Annotated
 
 import typer
 
-from hetlora.cli.completion import complete_aliases, complete_populations
+from hetlora.cli.completion import complete_aliases
+from hetlora.cli.name_options import PopulationArgument
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.trust import CaFileOption
 from hetlora.cli.version_option import VersionArgument, version_of
 from hetlora.messages.registry import AliasChange
 
-PopulationArgument = Annotated[
-    str, typer.Argument(help="The population.", autocompletion=complete_populations)
-]
 AliasArgument = Annotated[
     str,
     typer.Argument(

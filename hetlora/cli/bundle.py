@@ -11,6 +11,7 @@ from hetlora.bundle import open_bundle
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.parts import part
+from hetlora.cli.progress import work
 from hetlora.cli.published_bundle import publish_folder
 from hetlora.cli.trust import CaFileOption
 
@@ -57,7 +58,8 @@ def stamp(
     """
     with part("export"):
         from export.stamping import stamp as stamp_bundle
-    stamped = stamp_bundle(open_bundle(folder), out, rank=rank, batch=batch, tokens=tokens)
+    with work("Stamping", as_json=as_json):
+        stamped = stamp_bundle(open_bundle(folder), out, rank=rank, batch=batch, tokens=tokens)
     if as_json:
         print_json({"digest": stamped.digest, "folder": str(out), "rank": rank})
     else:

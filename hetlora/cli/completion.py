@@ -14,7 +14,8 @@ import typer
 from hetlora.cli.operator import DEFAULT_URL, connect
 from hetlora.errors import HetloraError
 from hetlora.messages.common import Item
-from hetlora.messages.management import PopulationStatus, RunStatus
+from hetlora.messages.fleet import PopulationStatus
+from hetlora.messages.management import RunStatus
 from hetlora.messages.rollouts import GroupStatus, RolloutStatus
 
 TIMEOUT_SECONDS: Final = 1.0

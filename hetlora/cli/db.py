@@ -30,6 +30,8 @@ def upgrade(data_dir: DataDir = None, as_json: JsonFlag = False) -> None:
     """Bring the tables to the newest revision, in one transaction; at the newest already, nothing is done.
 
     Processes of an older hetlora are not ready from then on, and start no more.
+
+    Example: `hetlora db upgrade`
     """
     settings = _settings(data_dir)
     from aggregator_service.revisions import upgrade_tables
@@ -44,14 +46,20 @@ def upgrade(data_dir: DataDir = None, as_json: JsonFlag = False) -> None:
 
 @app.command("check")
 def check(data_dir: DataDir = None, as_json: JsonFlag = False) -> None:
-    """Say whether the tables are at the revision that this hetlora works with; exit code 5 if not."""
+    """Say whether the tables are at the revision that this hetlora works with; exit code 5 if not.
+
+    Example: `hetlora db check --json`
+    """
     if not _show(data_dir, as_json=as_json).is_newest:
         raise typer.Exit(5)
 
 
 @app.command("current")
 def current(data_dir: DataDir = None, as_json: JsonFlag = False) -> None:
-    """Say which revision the tables are at."""
+    """Say which revision the tables are at.
+
+    Example: `hetlora db current`
+    """
     _show(data_dir, as_json=as_json)
 
 

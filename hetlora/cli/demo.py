@@ -34,6 +34,8 @@ def demo(
     of a few classes only. They train MiniLM at the rank that fits them, over real HTTP, against the real
     service; then the same fleet repeats the task with every device at the smallest rank. At the end: a
     picture of accuracy by round, and the global adapter as a PEFT folder that PyTorch scores alike.
+
+    Example: `hetlora demo --out demo-output`
     """
     with part("all"):
         from benchmarks.demo.stage import DemoSettings, run_demo

@@ -29,7 +29,10 @@ PLACES = {
 
 @app.command()
 def show(folder: FolderOption, as_json: JsonFlag = False) -> None:
-    """Tell which adapters there are, which is in use, and what became of the last new one."""
+    """Tell which adapters there are, which is in use, and what became of the last new one.
+
+    Example: `hetlora device adapter show --folder device/`
+    """
     adapters = _adapters_in(folder)
     index = adapters.index()
     last = index.last_comparison
@@ -66,14 +69,20 @@ def use(
     folder: FolderOption,
     as_json: JsonFlag = False,
 ) -> None:
-    """Put the newest adapter of a kind in use, whatever its loss is."""
+    """Put the newest adapter of a kind in use, whatever its loss is.
+
+    Example: `hetlora device adapter use local --folder device/`
+    """
     adapters = _adapters_in(folder)
     _tell(adapters, adapters.use(kind), as_json=as_json)
 
 
 @app.command("roll-back")
 def roll_back(folder: FolderOption, as_json: JsonFlag = False) -> None:
-    """Put the adapter in use that was before."""
+    """Put the adapter in use that was before.
+
+    Example: `hetlora device adapter roll-back --folder device/`
+    """
     adapters = _adapters_in(folder)
     _tell(adapters, adapters.roll_back(), as_json=as_json)
 

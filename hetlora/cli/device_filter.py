@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hetlora.messages.management import DeviceDetails
+from hetlora.messages.fleet import DeviceDetails
 from hetlora.messages.rollouts import LABEL, GroupCondition
 
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from hetlora.cli.completion import complete_populations
 from hetlora.cli.device_filter import holds
-from hetlora.cli.group import DeviceArgument, condition_of
+from hetlora.cli.group import condition_of
+from hetlora.cli.name_options import DeviceArgument, OfPopulationOption
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items
 from hetlora.cli.trust import CaFileOption
@@ -16,9 +16,7 @@ from hetlora.states import DeviceState
 
 
 def list_devices(
-    population: Annotated[
-        str | None, typer.Option(help="Only this population's.", autocompletion=complete_populations)
-    ] = None,
+    population: OfPopulationOption = None,
     state: Annotated[DeviceState | None, typer.Option(help="Only those in this state.")] = None,
     where: Annotated[
         list[str] | None,

@@ -18,6 +18,8 @@ def status(
     """Tell how far this device is with its assignment, and what lies on its disk of it; asks no service.
 
     It may be asked while the device runs.
+
+    Example: `hetlora device status --folder device/`
     """
     with part("edge"):
         from edge_sdk.device_database import DeviceDatabase

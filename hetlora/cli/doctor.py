@@ -36,6 +36,8 @@ def doctor(
     certificate's last day. All of a SQLite file and the newest adapters are read for it.
 
     Exit code 5 when this Python cannot run hetlora, or, with --service, when anything is wrong.
+
+    Example: `hetlora doctor --service`
     """
     if service:
         findings = [_python(), *service_findings(url)]

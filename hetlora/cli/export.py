@@ -11,8 +11,9 @@ from rich.table import Table
 
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle
-from hetlora.cli.output import JsonFlag, plain, print_json, say, stderr, stdout
+from hetlora.cli.output import JsonFlag, plain, print_json, say, stdout
 from hetlora.cli.parts import part
+from hetlora.cli.progress import work
 from hetlora.errors import DataError, RankOutOfRange, SettingsError
 from hetlora.manifest import Precision, Recompute, Task
 
@@ -131,7 +132,7 @@ def export(
     start = None if from_adapter is None else _read_start(from_adapter, targets, scaling, max_rank)
     with part("export"):
         from export.bundle_writer import export_bundle
-    with stderr.status("Exporting") as status:
+    with work("Exporting", as_json=as_json) as told:
         bundle = export_bundle(
             model,
             out,
@@ -149,7 +150,7 @@ def export(
             xnnpack_transposes=xnnpack_transposes,
             initial_adapter=start,
             revision=revision,
-            progress=lambda step: status.update(f"Exporting: {step}"),
+            progress=lambda step: told.at(f"Exporting: {step}"),
         )
     _tell(bundle, as_json=as_json)
 

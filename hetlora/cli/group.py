@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from hetlora.cli.completion import complete_groups, complete_populations
+from hetlora.cli.name_options import DeviceArgument, GroupArgument, OfPopulationOption
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.trust import CaFileOption
@@ -31,11 +31,6 @@ _COMPARISONS: Final = {
     "=": "is",
 }
 _CONDITION: Final = re.compile(r"([^!<>^=]+)(!=|>=|<=|\^=|=)(.*)")
-GroupArgument = Annotated[
-    str,
-    typer.Argument(help="The group's id, as `hetlora group list` tells it.", autocompletion=complete_groups),
-]
-DeviceArgument = Annotated[str, typer.Argument(help="The device's id.")]
 
 
 @app.command()
@@ -67,9 +62,7 @@ def create(
 
 @app.command("list")
 def list_groups(
-    population: Annotated[
-        str | None, typer.Option(help="Only this population's.", autocompletion=complete_populations)
-    ] = None,
+    population: OfPopulationOption = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     ca_file: CaFileOption = None,

@@ -83,7 +83,9 @@ def whoami(
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="The key.")],
+    key_id: Annotated[
+        str, typer.Argument(metavar="KEY", help="The key's id, as `hetlora key list` tells it.")
+    ],
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     ca_file: CaFileOption = None,

@@ -13,44 +13,38 @@ from typing import Annotated, Self
 import typer
 
 from hetlora.bundle import Bundle
-from hetlora.cli.device_requests import DeviceRequests
+from hetlora.cli.history_requests import HistoryRequests
 from hetlora.cli.management_http import TIMEOUT_SECONDS, ManagementHttp, Moved, service_url, unwatched
 from hetlora.cli.management_http import segment as _segment
-from hetlora.cli.registry_http import RegistryHttp
+from hetlora.cli.quarantine_requests import QuarantineRequests
+from hetlora.cli.registry_requests import RegistryRequests
 from hetlora.cli.rollout_requests import RolloutRequests
 from hetlora.cli.trust import trusted
 from hetlora.errors import AuthenticationFailed
 from hetlora.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from hetlora.messages.common import Item, Page
 from hetlora.messages.figures import RoundFigures
-from hetlora.messages.management import (
-    AdapterVersionStatus,
+from hetlora.messages.fleet import (
     AdmissionPolicy,
-    AssignmentStatus,
-    BundlePublish,
-    BundleStatus,
     DeviceDecision,
     DeviceDetails,
     DevicePreauthorization,
     PopulationCreate,
     PopulationCreated,
     PopulationStatus,
+    TokenRotation,
+)
+from hetlora.messages.management import (
+    AdapterVersionStatus,
+    AssignmentStatus,
+    BundlePublish,
+    BundleStatus,
     RoundStatus,
     RunCreate,
     RunStatus,
-    TokenRotation,
 )
 from hetlora.messages.operators import AuditEntry, KeyCreate, KeyCreated, KeyHolder, KeyStatus, OperatorRole
 from hetlora.messages.privacy import PrivacyBudget, PrivacyStatus
-from hetlora.messages.quarantine import (
-    QuarantineDecision,
-    QuarantinedUpdate,
-    QuarantineVerb,
-    Reputation,
-    SuspensionRule,
-    SuspensionSetting,
-)
-from hetlora.states import QuarantineState
 
 UrlOption = Annotated[
     str,
@@ -89,8 +83,9 @@ class Operator:
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self._http = ManagementHttp(url, token, verify, timeout_seconds)
-        self.history = DeviceRequests(self._http)
-        self.registry = RegistryHttp(self._http)
+        self.history = HistoryRequests(self._http)
+        self.quarantine = QuarantineRequests(self._http)
+        self.registry = RegistryRequests(self._http)
         self.rollouts = RolloutRequests(self._http)
 
     def __enter__(self) -> Self:
@@ -199,40 +194,6 @@ class Operator:
         return self._http.pages(
             "/devices", DeviceDetails, {} if population is None else {"population": population}
         )
-
-    def reputation(self, device_id: str) -> Reputation:
-        """What a device's assignments came to."""
-        return self._http.get(f"/devices/{_segment(device_id)}/reputation", Reputation)
-
-    def suspend_after(self, population: str, rule: SuspensionRule | None) -> PopulationStatus:
-        """Say when devices of a population are suspended by themselves; None: never."""
-        path = f"/populations/{_segment(population)}:suspend-after"
-        return self._http.post(path, SuspensionSetting(rule=rule), PopulationStatus)
-
-    def quarantine(
-        self,
-        *,
-        run_id: str | None = None,
-        device_id: str | None = None,
-        state: QuarantineState | None = None,
-    ) -> Iterator[QuarantinedUpdate]:
-        """Quarantined updates, newest first."""
-        asked = {"run_id": run_id, "device_id": device_id, "state": state}
-        given = {name: str(value) for name, value in asked.items() if value is not None}
-        return self._http.pages("/quarantine", QuarantinedUpdate, given)
-
-    def quarantined(self, assignment_id: str) -> QuarantinedUpdate:
-        """One of them."""
-        return self._http.get(f"/quarantine/{_segment(assignment_id)}", QuarantinedUpdate)
-
-    def quarantined_bytes(self, assignment_id: str, moved: Moved = unwatched) -> bytes:
-        """A quarantined update as its device sent it."""
-        return self._http.content(f"/quarantine/{_segment(assignment_id)}/content", moved)
-
-    def decide_quarantined(self, assignment_id: str, verb: QuarantineVerb, reason: str) -> QuarantinedUpdate:
-        """Release or confirm one."""
-        path = f"/quarantine/{_segment(assignment_id)}:{verb}"
-        return self._http.post(path, QuarantineDecision(reason=reason), QuarantinedUpdate)
 
     def page(self, path: str, item: type[Item], query: Mapping[str, str] | None = None) -> Page[Item]:
         """One page of a listing, for whoever shows pages; `path` comes after `/management/v1`."""

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from hetlora.cli.completion import complete_populations
+from hetlora.cli.name_options import PopulationArgument
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items, print_json, say
 from hetlora.cli.trust import CaFileOption
-from hetlora.messages.management import PopulationCreated
+from hetlora.messages.fleet import PopulationCreated
 
 ValidOption = Annotated[
     float | None, typer.Option(help="How long the enrolment token admits devices; for ever if not given.")
@@ -44,7 +44,7 @@ def create(
 
 @app.command()
 def rotate_token(
-    name: Annotated[str, typer.Argument(help="The population.", autocompletion=complete_populations)],
+    name: PopulationArgument,
     valid_seconds: ValidOption = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",

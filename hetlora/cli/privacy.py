@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hetlora.cli.completion import complete_populations
+from hetlora.cli.name_options import PopulationArgument
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
@@ -27,10 +27,6 @@ app = typer.Typer(
     help="Differential privacy: a population's budget, and what its rounds spent of it. "
     "docs/privacy.md says what is promised to whom.",
 )
-
-PopulationArgument = Annotated[
-    str, typer.Argument(help="The population.", autocompletion=complete_populations)
-]
 
 
 @app.command()

@@ -19,7 +19,9 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Quarantine: updates that screens took out of rounds (`hetlora run create --screens`).",
 )
-AssignmentArgument = Annotated[str, typer.Argument(help="The assignment that the update is of.")]
+AssignmentArgument = Annotated[
+    str, typer.Argument(metavar="ASSIGNMENT", help="The assignment that the update is of.")
+]
 ReasonOption = Annotated[str, typer.Option(help="Kept with the decision.")]
 
 
@@ -39,7 +41,7 @@ def list_quarantine(
     """
     columns = ["assignment_id", "device_id", "round_index", "state", "finding", "kept", "quarantined_at"]
     with connect(url, token, ca_file) as operator:
-        found = operator.quarantine(run_id=run_id, device_id=device_id, state=state)
+        found = operator.quarantine.all(run_id=run_id, device_id=device_id, state=state)
         print_items(found, columns, as_json=as_json, title="Quarantine")
 
 
@@ -56,7 +58,7 @@ def show(
     Example: `hetlora quarantine show ASSIGNMENT`
     """
     with connect(url, token, ca_file) as operator:
-        _tell(operator.quarantined(assignment_id), as_json)
+        _tell(operator.quarantine.one(assignment_id), as_json)
 
 
 @app.command()
@@ -108,7 +110,7 @@ def download(
     Example: `hetlora quarantine download ASSIGNMENT --out update.safetensors`
     """
     with connect(url, token, ca_file) as operator, work("Downloading", as_json=as_json) as told:
-        data = operator.quarantined_bytes(assignment_id, told.moved)
+        data = operator.quarantine.content(assignment_id, told.moved)
     write_new(out, data)
     if as_json:
         print_json({"file": str(out), "size_bytes": len(data)})
@@ -126,7 +128,7 @@ def _decide(
     as_json: bool,
 ) -> None:
     with connect(url, token, ca_file) as operator:
-        _tell(operator.decide_quarantined(assignment_id, verb, reason), as_json)
+        _tell(operator.quarantine.decide(assignment_id, verb, reason), as_json)
 
 
 def _tell(update: QuarantinedUpdate, as_json: bool) -> None:

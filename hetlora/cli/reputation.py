@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hetlora.cli.completion import complete_populations
+from hetlora.cli.name_options import DeviceArgument, PopulationArgument
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.trust import CaFileOption
@@ -15,7 +15,7 @@ from hetlora.messages.quarantine import SuspensionRule
 
 
 def reputation(
-    device_id: Annotated[str, typer.Argument(help="The device's id.")],
+    device_id: DeviceArgument,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     ca_file: CaFileOption = None,
@@ -26,7 +26,7 @@ def reputation(
     Example: `hetlora device reputation DEVICE`
     """
     with connect(url, token, ca_file) as operator:
-        found = operator.reputation(device_id)
+        found = operator.quarantine.reputation(device_id)
     if as_json:
         print_json(found)
         return
@@ -44,7 +44,7 @@ def reputation(
 
 
 def suspend_after(
-    population: Annotated[str, typer.Argument(help="The population.", autocompletion=complete_populations)],
+    population: PopulationArgument,
     quarantines: Annotated[
         int | None, typer.Option(min=1, max=1000, help="So many updates in quarantine suspend a device.")
     ] = None,
@@ -74,7 +74,7 @@ def suspend_after(
             raise SettingsError("--quarantines and --within-updates belong together")
         rule = SuspensionRule(quarantines=quarantines, within_updates=within_updates)
     with connect(url, token, ca_file) as operator:
-        status = operator.suspend_after(population, rule)
+        status = operator.quarantine.suspend_after(population, rule)
     if as_json:
         print_json(status)
     elif status.suspension is None:

@@ -7,14 +7,15 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from hetlora.cli.completion import complete_populations
+from hetlora.cli.name_options import OfPopulationOption, RolloutArgument
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_items
-from hetlora.cli.rollout_told import RolloutArgument, tell
+from hetlora.cli.rollout_told import tell
 from hetlora.cli.rollout_watch import watch
 from hetlora.cli.trust import CaFileOption
+from hetlora.cli.version_option import VersionArgument, version_of
 from hetlora.errors import SettingsError
-from hetlora.messages.rollouts import RolloutCreate
+from hetlora.messages.rollouts import RolloutCreate, RolloutSettings
 from hetlora.states import RolloutDeviceState
 
 app = typer.Typer(
@@ -35,7 +36,7 @@ _FIELDS: Final = {
 
 @app.command()
 def create(
-    version: Annotated[str, typer.Argument(help="The adapter version, as `hetlora adapter list` tells it.")],
+    version: VersionArgument,
     stage: Annotated[
         list[str],
         typer.Option(
@@ -47,7 +48,9 @@ def create(
     group: Annotated[str | None, typer.Option(help="The group's name; without it, all devices.")] = None,
     former: Annotated[
         str | None,
-        typer.Option(help="The version to go back to; else the one in force, or the run's first."),
+        typer.Option(
+            help="The version to go back to, or POPULATION@ALIAS; else the one in force, or the run's first."
+        ),
     ] = None,
     freeze: Annotated[
         list[str] | None,
@@ -63,18 +66,23 @@ def create(
 ) -> None:
     """Make a rollout in state draft; `hetlora rollout start` begins it.
 
-    Example: `hetlora rollout create VERSION --group lab --stage share=0.05,reports=20,loss=0.02,settle=3600
-    --stage share=1,reports=100`
+    Example: `hetlora rollout create keyboard@candidate --group lab
+    --stage share=0.05,reports=20,loss=0.02,settle=3600 --stage share=1,reports=100`
     """
     settings = {
         "stages": [_stage_of(text) for text in stage],
         "freeze": [_window_of(text) for text in freeze or []],
         "lease_seconds": lease_seconds,
     }
-    message = RolloutCreate.model_validate(
-        {"version": version, "group": group, "former": former, "settings": settings}
-    )
+    # A stage that does not fit is told before the service is asked for an alias.
+    wanted = RolloutSettings.model_validate(settings)
     with connect(url, token, ca_file) as operator:
+        message = RolloutCreate(
+            version=version_of(operator, version),
+            group=group,
+            former=None if former is None else version_of(operator, former),
+            settings=wanted,
+        )
         tell(operator.rollouts.create(message), as_json)
 
 
@@ -171,9 +179,7 @@ def show(
 
 @app.command("list")
 def list_rollouts(
-    population: Annotated[
-        str | None, typer.Option(help="Only this population's.", autocompletion=complete_populations)
-    ] = None,
+    population: OfPopulationOption = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
     ca_file: CaFileOption = None,

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
 
-import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from hetlora.cli.completion import complete_rollouts
 from hetlora.cli.group import condition_in_words
 from hetlora.cli.output import plain, print_json, say, stdout
 from hetlora.messages.rollouts import RolloutStatus
-
-RolloutArgument = Annotated[str, typer.Argument(help="The rollout.", autocompletion=complete_rollouts)]
 
 
 def tell(rollout: RolloutStatus, as_json: bool) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from hetlora.cli.name_options import RolloutArgument
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json
-from hetlora.cli.rollout_told import RolloutArgument, rollout_drawn
+from hetlora.cli.rollout_told import rollout_drawn
 from hetlora.cli.trust import CaFileOption
 from hetlora.cli.watching import EveryOption, draw, looks
 from hetlora.messages.rollouts import RolloutStatus

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from hetlora.cli.completion import complete_populations
 from hetlora.cli.evaluation_table import evaluation_table
+from hetlora.cli.name_options import OfPopulationOption, RunArgument
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, MostOption, print_items, print_json, say, stdout
 from hetlora.cli.rule_options import choices_in_words
@@ -19,7 +19,7 @@ from hetlora.cli.run_apply import apply, check, clone, write_file
 from hetlora.cli.run_compare import compare
 from hetlora.cli.run_create import create
 from hetlora.cli.run_export import export
-from hetlora.cli.run_figures import RunArgument, assignments, figures
+from hetlora.cli.run_figures import assignments, figures
 from hetlora.cli.run_told import show
 from hetlora.cli.run_watch import watch
 from hetlora.cli.trust import CaFileOption
@@ -152,9 +152,7 @@ def _origin(run: RunStatus) -> Iterator[str]:
 
 @app.command("list")
 def list_runs(
-    population: Annotated[
-        str | None, typer.Option(help="Only this population's.", autocompletion=complete_populations)
-    ] = None,
+    population: OfPopulationOption = None,
     state: Annotated[RunState | None, typer.Option(help="Only those in this state.")] = None,
     most: MostOption = 100,
     url: UrlOption = DEFAULT_URL,

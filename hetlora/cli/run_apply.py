@@ -9,6 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from hetlora.cli.completion import complete_runs
+from hetlora.cli.name_options import RunArgument
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.option_words import key_and_value
 from hetlora.cli.output import JsonFlag, print_json, say
@@ -64,7 +65,7 @@ def check(file: FileArgument, as_json: JsonFlag = False) -> None:
 
 
 def write_file(
-    run_id: Annotated[str, typer.Argument(help="The run.", autocompletion=complete_runs)],
+    run_id: RunArgument,
     out: Annotated[Path | None, typer.Option(help="Where to; else it is printed.")] = None,
     name: Annotated[str | None, typer.Option(help="Another name, for another run.")] = None,
     url: UrlOption = DEFAULT_URL,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from hetlora.cli.completion import complete_runs
+from hetlora.cli.name_options import RunArgument
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
@@ -35,7 +35,7 @@ NOTEBOOK: Final = (
 
 
 def export(
-    run_id: Annotated[str, typer.Argument(help="The run.", autocompletion=complete_runs)],
+    run_id: RunArgument,
     out: Annotated[Path, typer.Option(help="The file to write; of a notebook, its table lies beside it.")],
     form: Annotated[
         Literal["csv", "parquet", "notebook"],

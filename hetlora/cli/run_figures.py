@@ -8,14 +8,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from hetlora.cli.completion import complete_runs
+from hetlora.cli.name_options import RunArgument
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, plain, print_items, print_json, stdout
 from hetlora.cli.trust import CaFileOption
 from hetlora.messages.figures import RoundFigures
 from hetlora.states import AssignmentState
-
-RunArgument = Annotated[str, typer.Argument(help="The run.", autocompletion=complete_runs)]
 
 
 def figures(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
 
-import typer
 from rich.console import RenderableType
 
-from hetlora.cli.completion import complete_runs
 from hetlora.cli.evaluation_table import accuracies_of
+from hetlora.cli.name_options import RunArgument
 from hetlora.cli.operator import DEFAULT_URL, Operator, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, print_json
 from hetlora.cli.run_table import round_table
@@ -22,7 +20,7 @@ Seen = tuple[RunStatus, list[RoundStatus]]
 
 
 def watch(
-    run_id: Annotated[str, typer.Argument(help="The run.", autocompletion=complete_runs)],
+    run_id: RunArgument,
     every_seconds: EveryOption = 1.0,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",

@@ -55,6 +55,8 @@ def serve(
     HETLORA_AGGREGATION_WORKERS processes aggregate. With `--engine ray` they are those of a Ray cluster, one
     started here or the one at HETLORA_RAY_ADDRESS. The result is the same to the last bit. Further settings:
     docs/settings.md.
+
+    Example: `hetlora serve --data-dir hetlora-data`
     """
     with part("service"):
         from aggregator_service.observability.logs import set_up_logging

@@ -10,7 +10,7 @@ import typer
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, MostOption, print_items
 from hetlora.cli.trust import CaFileOption
-from hetlora.messages.management import Subject
+from hetlora.messages.fleet import Subject
 
 app = typer.Typer(no_args_is_help=True, help="Transitions: every change of state, with time and reason.")
 

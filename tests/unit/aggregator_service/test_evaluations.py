@@ -29,7 +29,7 @@ from aggregator_service.worker.worker import tick
 from hetlora.errors import MalformedMessage, NotFound, RankOutOfRange, StateConflict
 from hetlora.messages.device import Failure
 from hetlora.messages.evaluation import EvaluationReport
-from hetlora.messages.management import DeviceDecision
+from hetlora.messages.fleet import DeviceDecision
 from hetlora.states import DeviceState
 
 FAILURE = Failure(code="no_examples", message="none is left")

@@ -38,7 +38,9 @@ def test_operator_rolls_a_version_out_to_a_group_and_back(
     where = ("--where", "label.site=lab", "--where", "cores>=2")
     group = told(http, "group", "create", "lab", "--population", "keyboard", *where)
     assert group["devices"] == 1
-    made = told(http, "rollout", "create", version, "--group", "lab", "--stage", STAGE)
+    told(http, "alias", "set", "keyboard", "candidate", version, "--reason", "less loss")
+    made = told(http, "rollout", "create", "keyboard@candidate", "--group", "lab", "--stage", STAGE)
+    assert made["version"] == version
     rollout_id = made["rollout_id"]
     assert (made["state"], made["former"]) == ("draft", f"{run_id}-v000000")
     assert told(http, "rollout", "start", rollout_id)["state"] == "running"

@@ -39,7 +39,7 @@ from aggregator_service.storage.tables import StatefulRow
 from aggregator_service.worker.worker import tick
 from hetlora.errors import DigestMismatch, NotFound, RankOutOfRange, SettingsError, StateConflict
 from hetlora.messages.device import Failure
-from hetlora.messages.management import DeviceDecision
+from hetlora.messages.fleet import DeviceDecision
 from hetlora.messages.rollouts import RolloutCreate
 from hetlora.states import AssignmentState, DeviceState, RolloutState
 

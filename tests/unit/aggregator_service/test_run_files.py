@@ -79,6 +79,7 @@ def test_file_of_a_run_makes_the_same_run(http: httpx.Client, file: Path, tmp_pa
     made = asked(http, "apply", str(file))
     written = tmp_path / "written.toml"
     run(http, "file", made["run_id"], "--out", str(written), "--name", "second")
+    assert asked(http, "file", made["run_id"], "--name", "second") == {"text": written.read_text()}
     second = asked(http, "apply", str(written))
     assert second["run_id"] != made["run_id"]
     assert second["request_sha256"] == made["request_sha256"]

@@ -13,7 +13,7 @@ from console.devices import NAMES, device_row
 from console.run_figures import ranks_by_round
 from console.runs import EXAMPLE, run_of
 from hetlora.messages.figures import RoundFigures
-from hetlora.messages.management import DeviceDetails
+from hetlora.messages.fleet import DeviceDetails
 from hetlora.states import DeviceState
 
 DIGEST = "0" * 64

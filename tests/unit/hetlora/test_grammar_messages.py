@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hetlora.messages import device, management
+from hetlora.messages import device, fleet, management
 from hetlora.messages.common import MAX_INTEGER, Message, ObjectRef, Page
 from hetlora.messages.device import (
     CheckIn,
@@ -18,7 +18,8 @@ from hetlora.messages.device import (
     StartRequest,
     TrainingSettings,
 )
-from hetlora.messages.management import PopulationCreate, RunSettings
+from hetlora.messages.fleet import PopulationCreate
+from hetlora.messages.management import RunSettings
 from hetlora.messages.rules import HetLoraRule, RblaRule, ZeroPadRule
 
 SHA256 = "0" * 64
@@ -49,7 +50,7 @@ def read(kind: type[Message], fields: dict[str, Any], **changes: object) -> Mess
 def test_every_message_is_frozen_closed_and_documented() -> None:
     kinds = [
         kind
-        for module in (device, management)
+        for module in (device, fleet, management)
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Message)
     ]

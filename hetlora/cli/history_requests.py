@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hetlora.cli.management_http import ManagementHttp, segment
-from hetlora.messages.management import AssignmentStatus, ReplacedKey, Subject, Transition
+from hetlora.messages.fleet import ReplacedKey, Subject, Transition
+from hetlora.messages.management import AssignmentStatus
 
 
-class DeviceRequests:
+class HistoryRequests:
     """One operator's requests; errors are those of `ManagementHttp`."""
 
     def __init__(self, http: ManagementHttp) -> None:

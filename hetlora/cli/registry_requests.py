@@ -18,7 +18,7 @@ from hetlora.messages.registry import (
 from hetlora.signed_manifest import SignedManifest
 
 
-class RegistryHttp:
+class RegistryRequests:
     """Requests of an operator about the registry; errors as `Operator`."""
 
     def __init__(self, http: ManagementHttp) -> None:
