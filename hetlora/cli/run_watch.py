@@ -16,8 +16,6 @@ from hetlora.cli.watching import EveryOption, draw, looks
 from hetlora.messages.management import RoundStatus, RunStatus
 from hetlora.states import is_final
 
-Seen = tuple[RunStatus, list[RoundStatus]]
-
 
 def watch(
     run_id: RunArgument,
@@ -34,26 +32,30 @@ def watch(
     Example: `hetlora run watch RUN`
     """
     with connect(url, token, ca_file) as operator:
-        # The run is asked for first: rounds that end after it has ended are none.
-        seen = looks(
-            lambda: (operator.run(run_id), list(operator.rounds(run_id))),
-            lambda own: is_final(own[0].state),
-            every_seconds,
-        )
         if as_json:
-            _tell_changes(seen)
+            _tell_changes(looks(lambda: _rounds(operator, run_id), _has_ended, every_seconds))
         else:
-            draw(seen, lambda own: _drawn(operator, *own))
+            seen = looks(lambda: _drawn(operator, *_rounds(operator, run_id)), _has_ended, every_seconds)
+            draw(seen, lambda own: own[1])
 
 
-def _drawn(operator: Operator, run: RunStatus, rounds: list[RoundStatus]) -> RenderableType:
+def _has_ended(seen: tuple[RunStatus, object]) -> bool:
+    return is_final(seen[0].state)
+
+
+def _rounds(operator: Operator, run_id: str) -> tuple[RunStatus, list[RoundStatus]]:
+    # The run is asked for first: once it has ended its rounds change no more.
+    return operator.run(run_id), list(operator.rounds(run_id))
+
+
+def _drawn(operator: Operator, run: RunStatus, rounds: list[RoundStatus]) -> tuple[RunStatus, RenderableType]:
     newest = rounds[-1].round_index if rounds else None
-    versions = operator.adapters(run.run_id) if run.settings.evaluation else ()
+    versions = list(operator.adapters(run.run_id)) if run.settings.evaluation else []
     assignments = list(operator.assignments(run.run_id, newest))
-    return round_table(run, rounds, assignments, accuracies_of(list(versions)))
+    return run, round_table(run, rounds, assignments, accuracies_of(versions))
 
 
-def _tell_changes(seen: Iterable[Seen]) -> None:
+def _tell_changes(seen: Iterable[tuple[RunStatus, list[RoundStatus]]]) -> None:
     told: dict[tuple[int, int], RoundStatus] = {}
     for run, rounds in seen:
         for own in rounds:

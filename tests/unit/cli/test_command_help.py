@@ -26,7 +26,7 @@ COMMANDS = dict(leaves(get_command(app)))
 
 
 def options(command: TyperCommand) -> set[str]:
-    return {name for parameter in command.params for name in parameter.opts}
+    return {name for own in command.params for name in (*own.opts, *own.secondary_opts)}
 
 
 # Benchmarks are a program of their own, and their options.
