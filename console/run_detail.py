@@ -44,7 +44,7 @@ async def run_detail(session: Session, run_id: str, cursor: str | None) -> None:
         newest = next((own.round_index for own in figures.items if own.asked), None)
         given: tuple[AssignmentStatus, ...] = ()
         if newest is not None:
-            asked = {"round_index": str(newest), "limit": "100"}
+            asked = {"round_index": str(newest), "limit": str(ROWS)}
             given = operator.page(f"{path}/assignments", AssignmentStatus, asked).items
         return run, figures, adapters, given
 
@@ -137,7 +137,7 @@ def _assignments(given: Sequence[AssignmentStatus]) -> None:
     names = ["device", "name", "state", "rank", "loss", "bytes down", "bytes up", "seconds", "reason"]
     empty = "No device has work yet."
     table(
-        "Devices of the newest round, 100 at most",
+        f"Devices of the newest round, {ROWS} at most",
         names,
         rows,
         empty,

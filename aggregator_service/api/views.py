@@ -121,19 +121,17 @@ def round_status(session: Session, row: RoundRow) -> RoundStatus:
 def assignment_statuses(session: Session, rows: Sequence[AssignmentRow]) -> list[AssignmentStatus]:
     """Assignments, whose devices are asked for at once."""
     of = DeviceRow.id.in_({row.device_id for row in rows})
-    kept = session.scalars(select(DeviceRow).where(of)).all()  # where the views below find them
-    found = [assignment_status(session, row) for row in rows]
-    del kept
-    return found
+    names = dict(session.execute(select(DeviceRow.id, DeviceRow.name).where(of)).tuples().all())
+    return [_assignment_status(session, row, names[row.device_id]) for row in rows]
 
 
-def assignment_status(session: Session, row: AssignmentRow) -> AssignmentStatus:
+def _assignment_status(session: Session, row: AssignmentRow, device_name: str) -> AssignmentStatus:
     work = session.get_one(RoundRow, row.round_id)
     report = row.report
     return AssignmentStatus(
         assignment_id=row.id,
         device_id=row.device_id,
-        device_name=session.get_one(DeviceRow, row.device_id).name,
+        device_name=device_name,
         round_index=work.round_index,
         attempt=work.attempt,
         state=row.state,

@@ -14,8 +14,9 @@ from pydantic import SecretStr
 
 from aggregator_service.service import open_service
 from aggregator_service.settings import Settings
+from aggregator_service.storage.identifiers import version_id_of
 from benchmarks.console.answers import Answer, answers
-from benchmarks.console.history import ROLLOUTS, History, Writer, device_id, rollout_id
+from benchmarks.console.history import ROLLOUTS, History, Writer, assignment_id, device_id, rollout_id
 from benchmarks.console.plans import read_whole
 from benchmarks.processes import COMMAND, Process, Service, free_port
 from benchmarks.service.tiny_bundle import tiny_spec, write_tiny_bundle
@@ -54,7 +55,7 @@ def measured(folder: Path, size: History, times: int, database_url: str | None) 
         from_routes = answers(http, asked, times)
         with _console(service.url, folder) as address, _browser(address) as browser:
             browser.post("/login", data={"token": token}).raise_for_status()
-            from_pages = answers(browser, pages(run_id), times)
+            from_pages = answers(browser, pages(run_id, size), times)
     return Found(rows, from_pages, from_routes, whole)
 
 
@@ -72,14 +73,21 @@ def _created(service: Service, folder: Path, size: History) -> str:
         return run.run_id
 
 
-def pages(run_id: str) -> dict[str, str]:
+def pages(run_id: str, size: History) -> dict[str, str]:
     """The console's pages by name."""
     return {
         "overview": "/",
         "runs": "/runs",
         "a run": f"/runs/{run_id}",
+        "adapters": "/adapters",
+        "an adapter": f"/adapters/{version_id_of(run_id, size.rounds - 2)}",
+        "rollouts": "/rollouts",
+        "a rollout": f"/rollouts/{rollout_id(ROLLOUTS - 1)}",
         "devices": "/devices",
-        "devices of a population": f"/devices?population={POPULATION}",
+        "devices that are suspended": f"/devices?population={POPULATION}&state=suspended",
+        "a device": f"/devices/{device_id(0)}",
+        "quarantine": "/quarantine",
+        "a quarantined update": f"/quarantine/{assignment_id(0, 0)}",
         "audit log": "/audit",
     }
 
@@ -91,14 +99,19 @@ def routes(run_id: str, size: History) -> dict[str, str]:
     device = f"{base}/devices/{device_id(0)}"
     return {
         "populations": f"{base}/populations",
+        "aliases": f"{base}/populations/{POPULATION}/aliases",
         "runs, newest first": f"{base}/runs?newest_first=true&limit=50",
         "rounds, newest first": f"{run}/rounds?newest_first=true&limit=50",
+        "figures of 50 rounds": f"{run}/figures?newest_first=true&limit=50",
         "figures of 100 rounds": f"{run}/figures",
         "assignments of a round": f"{run}/assignments?round_index={newest}",
         "assignments of a run": f"{run}/assignments",
         "adapters of a run": f"{run}/adapters?limit=100",
+        "an adapter": f"{base}/adapters/{version_id_of(run_id, size.rounds - 2)}",
         "devices": f"{base}/devices?limit=50",
         "devices of a population": f"{base}/devices?population={POPULATION}&limit=50",
+        "devices that are suspended": f"{base}/devices?population={POPULATION}&state=suspended&limit=50",
+        "assignments of a device": f"{device}/assignments",
         "reputation of a device": f"{device}/reputation",
         "rollouts of a device": f"{device}/rollouts",
         "transitions, newest first": f"{base}/transitions?newest_first=true&limit=20",
@@ -108,7 +121,9 @@ def routes(run_id: str, size: History) -> dict[str, str]:
         "devices of a rollout": f"{rollout}/devices",
         "devices of a rollout that failed": f"{rollout}/devices?state=failed",
         "quarantine": f"{base}/quarantine",
+        "quarantine that is held": f"{base}/quarantine?state=held",
         "audit log": f"{base}/audit?limit=50",
+        "audit log of a device": f"{base}/audit?subject={device_id(1)}",
     }
 
 
