@@ -134,7 +134,7 @@ def _scores(found: AdapterDetails) -> None:
 
 
 def _set_alias(session: Session, found: AdapterDetails) -> None:
-    with ui.dialog(value=True) as dialog, ui.card().props('role=dialog aria-label="Set an alias"'):
+    with ui.dialog(value=True).props('aria-label="Set an alias"') as dialog, ui.card():
         alias = ui.input("Alias", value="champion").props("autofocus")
         reason = ui.input("Reason")
         told = ui.label().props("role=alert").classes("wrap")
@@ -150,7 +150,7 @@ def _set_alias(session: Session, found: AdapterDetails) -> None:
 
 
 def _add_note(session: Session, version: str) -> None:
-    with ui.dialog(value=True) as dialog, ui.card().props('role=dialog aria-label="Add a note"'):
+    with ui.dialog(value=True).props('aria-label="Add a note"') as dialog, ui.card():
         text = ui.textarea("Note").props("autofocus")
         told = ui.label().props("role=alert").classes("wrap")
 

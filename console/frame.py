@@ -34,6 +34,7 @@ _STYLE: Final = """<style>
 :focus-visible { outline: 3px solid #1976d2 !important; outline-offset: 2px }
 main a { color: #1565c0; text-decoration: underline }
 body.body--dark main a { color: #90caf9 }
+body.body--dark .q-field { --q-primary: #90caf9 }
 .q-table__container { max-width: calc(100vw - 2rem) }
 .wrap { overflow-wrap: anywhere }
 </style>"""
@@ -124,7 +125,9 @@ def confirm(question: str, yes: str, act: Callable[[str], object], *, reason: bo
     Args:
         act: gets the reason that was typed, empty where none is asked for; runs beside the page.
     """
-    with ui.dialog(value=True) as dialog, ui.card().props(f'role=alertdialog aria-label="{question}"'):
+    # The dialog has the name, not the card in it: Quasar makes a dialog of what is around the card.
+    named = f'role=alertdialog aria-label="{question}"'
+    with ui.dialog(value=True).props(named) as dialog, ui.card():
         ui.label(question).classes("wrap")
         why = ui.input("Reason").classes("w-full") if reason else None
         told = ui.label().props("role=alert").classes("wrap")

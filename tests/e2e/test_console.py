@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from e2e_fleet import TinyFleet
+from page_checks import faint_words, nameless_controls
 
 from benchmarks.processes import COMMAND
 from hetlora.messages.rollouts import RolloutCreate, RolloutSettings, RolloutStage
@@ -21,38 +22,6 @@ from hetlora.messages.rollouts import RolloutCreate, RolloutSettings, RolloutSta
 pytest.importorskip("nicegui")
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-# What of a page has no name that can be read out.
-UNNAMED = """() => [...document.querySelectorAll('input, select, textarea, button, a')]
-  .filter(own => own.offsetParent !== null && own.type !== 'hidden')
-  .filter(own => !(own.ariaLabel || own.textContent.trim() || own.labels?.length || own.closest('label')))
-  .map(own => own.outerHTML.slice(0, 120))"""
-# Texts whose contrast with what is behind them is below 4.5 (WCAG 2.2, 1.4.3); what is off needs none.
-FAINT = """() => {
-  const parts = color => (color.match(/[\\d.]+/g) || []).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
-    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, place) => sum + c * [0.2126, 0.7152, 0.0722][place], 0);
-  const behind = own => {
-    for (let at = own; at; at = at.parentElement) {
-      const [r, g, b, a = 1] = parts(getComputedStyle(at).backgroundColor);
-      if (a > 0.95) return [r, g, b];
-    }
-    return [255, 255, 255];
-  };
-  const contrast = own => {
-    const back = behind(own), [r, g, b, a = 1] = parts(getComputedStyle(own).color);
-    const front = [r, g, b].map((c, place) => a * c + (1 - a) * back[place]);
-    const [low, high] = [light(front), light(back)].sort((x, y) => x - y);
-    return (high + 0.05) / (low + 0.05);
-  };
-  return [...document.querySelectorAll('main *, header *')]
-    .filter(own => own.offsetParent !== null && !own.closest('[disabled], .disabled, canvas, svg'))
-    .filter(own => [...own.childNodes].some(node => node.nodeType === 3 && node.textContent.trim()))
-    .filter(own => contrast(own) < 4.5)
-    .map(own => `${own.textContent.trim().slice(0, 40)}: ${contrast(own).toFixed(2)}`);
-}"""
 
 
 @pytest.fixture
@@ -233,22 +202,66 @@ def test_page_needs_no_sideways_scroll_on_a_phone_and_ends_with_signing_out(
     assert page.url == f"{console}/login"
 
 
+def test_words_too_faint_and_controls_without_a_name_are_found(page: Any) -> None:
+    # On white, #777 has 4.48 and #767676 4.54; black at half its opacity is 127.5 of 255, which has 3.98.
+    page.set_content(
+        """<body style="background: white; color: black">
+        <p style="color: #777">faint</p> <p style="color: #767676">clear</p>
+        <p style="opacity: 0.5">half</p> <p style="color: #777; font-size: 24px">large</p>
+        <p style="background: black; color: #fffc">white on black</p>
+        <button disabled style="color: #ccc">off</button>
+        <input id="bare" value="typed"> <label>Named <input id="named"></label> <input aria-label="told">
+        <label><textarea id="typed">words that were typed name nothing</textarea></label>
+        <button id="empty"></button> <a href="#">to</a> <div role="dialog" id="asks">words</div>"""
+    )
+
+    assert faint_words(page) == ["4.48: faint", "3.98: half"]
+    nameless = [html.split('id="')[1].split('"')[0] for html in nameless_controls(page)]
+    assert nameless == ["bare", "typed", "empty", "asks"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_texts_stand_out_and_whatever_can_be_used_has_a_name(
+def test_words_have_contrast_and_controls_have_names_on_every_page(
     fleet: TinyFleet, console: str, page: Any, scheme: str
 ) -> None:
+    for name in ("one", "two"):
+        fleet.device(name)
+    ended = fleet.finished(fleet.start_run(rounds=1))
+    goes_on = fleet.start_run(rounds=1000, goal_count=3)  # which two devices never reach
+    device = next(iter(fleet.operator.devices()))
+    stages = {"stages": [{"share": 1, "least_reports": 1}]}
+    asked = RolloutCreate.model_validate({"version": ended.adapter_version, "settings": stages})
+    rollout = f"/rollouts/{fleet.operator.rollouts.create(asked).rollout_id}"
     page.emulate_media(color_scheme=scheme)
+    faults = {}
+
+    def check(what: str) -> None:
+        faults[what] = faint_words(page) + nameless_controls(page)
+
+    def ask(button: str) -> None:
+        page.get_by_role("button", name=button).click()
+        playwright.expect(page.locator(".q-dialog")).to_be_visible()
+        page.wait_for_timeout(600)  # it fades in, and the label of its first field takes its colour
+        check(button)
+
+    page.goto(console, wait_until="networkidle")
+    check("sign in")
     sign_in(page, console, token_of(fleet))
     page.wait_for_url(f"{console}/")
-    run = fleet.start_run()
-    first = fleet.operator.run(run.run_id).adapter_version
-    for path in (
-        *("", "runs", f"runs/{run.run_id}", "adapters", f"adapters/{first}", "rollouts"),
-        *("devices", "quarantine", "audit"),
-    ):
-        page.goto(f"{console}/{path}", wait_until="networkidle")
-        assert page.evaluate(UNNAMED) == [], path
-        assert page.evaluate(FAINT) == [], path
+    links = page.get_by_role("navigation", name="Pages").get_by_role("link")
+    playwright.expect(links.first).to_be_visible()
+    paths = [link.get_attribute("href") for link in links.all()]
+    assert "/runs" in paths
+    adapter, run = f"/adapters/{ended.adapter_version}", f"/runs/{goes_on.run_id}"
+    for path in (*paths, f"/runs/{ended.run_id}", f"/devices/{device.device_id}", run, adapter, rollout):
+        page.goto(f"{console}{path}", wait_until="networkidle")
+        assert page.locator("body.body--dark").count() == (scheme == "dark"), path
+        check(path)
+    for path, button in ((adapter, "Set alias"), (adapter, "Add note"), (run, "Stop")):
+        page.goto(f"{console}{path}", wait_until="networkidle")
+        ask(button)
+
+    assert {what: found for what, found in faults.items() if found} == {}
 
 
 def test_viewer_is_told_why_a_button_is_off_and_what_is_not_theirs(
