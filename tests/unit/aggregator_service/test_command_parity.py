@@ -12,7 +12,7 @@ from fake_training import RANK, SPEC, work
 from fastapi import FastAPI
 from service_bundle import FILES, make_manifest
 from service_operator import TOKEN, Operator
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typer.testing import CliRunner
 
 from aggregator_service.api.operator_route import PREFIX, OperatorRoute
@@ -86,12 +86,13 @@ class Asked:
         self._app, self._seen = app, seen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            route = scope.get("route")
+        async def noting(message: Message) -> None:
+            route = scope.get("route")  # noted before whoever asked has the answer
             if isinstance(route, OperatorRoute):
                 self._seen.add(f"{scope['method']} {route.path}")
+            await send(message)
+
+        await self._app(scope, receive, noting)
 
 
 @pytest.fixture
