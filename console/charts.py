@@ -11,6 +11,8 @@ Points = Sequence[tuple[float, float | None]]
 # Okabe and Ito's colours, which people who see few colours can tell apart on white and on black.
 COLORS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 
+INK: Final = "#333333"
+
 
 def line_chart(caption: str, unit: str, series: Mapping[str, Points]) -> None:
     """Lines over the rounds; one without a point is left out, and a chart without a line is not drawn."""
@@ -39,9 +41,10 @@ def _draw(caption: str, unit: str, series: list[dict[str, Any]]) -> None:
     options = {
         "animation": False,
         "aria": {"enabled": True},
+        "backgroundColor": "#ffffff",  # in both schemes: words of a canvas do not follow the page's
         "color": list(COLORS),
-        "title": {"text": caption, "textStyle": {"fontSize": 14, "color": "#808080"}},
-        "legend": {"top": 28, "textStyle": {"color": "#808080"}},
+        "title": {"text": caption, "textStyle": {"fontSize": 14, "color": INK}},
+        "legend": {"top": 28, "textStyle": {"color": INK}},
         "grid": {"top": 84, "left": 56, "right": 24, "bottom": 40},
         "tooltip": {"trigger": "axis"},
         "xAxis": {

@@ -121,7 +121,7 @@ def round_status(session: Session, row: RoundRow) -> RoundStatus:
 def assignment_statuses(session: Session, rows: Sequence[AssignmentRow]) -> list[AssignmentStatus]:
     """Assignments, whose devices are asked for at once."""
     of = DeviceRow.id.in_({row.device_id for row in rows})
-    names = dict(session.execute(select(DeviceRow.id, DeviceRow.name).where(of)).tuples().all())
+    names = {key: name for key, name in session.execute(select(DeviceRow.id, DeviceRow.name).where(of))}
     return [_assignment_status(session, row, names[row.device_id]) for row in rows]
 
 
