@@ -20,7 +20,7 @@ from aggregator_service.rounds.rounds import WINDOW_CLOSED, abort_live, minimum_
 from aggregator_service.storage.columns import MaskingStage
 from aggregator_service.storage.masking_tables import MaskingMemberRow, MaskingRoundRow
 from aggregator_service.storage.tables import AssignmentRow, RoundRow, RunRow
-from aggregator_service.storage.transitions import move
+from aggregator_service.storage.transitions import move, tell
 from hetlora.messages.management import RunSettings
 from hetlora.messages.masking import LEAST_MASKED, MaskingTerms, MaskMember, Weighing
 from hetlora.messages.rules import AnyRule, HetLoraRule, ZeroPadRule
@@ -158,8 +158,11 @@ def _fix(session: Session, run: RunRow, row: RoundRow, now: datetime, *, window_
         own.row.position = position
     threshold = 2 * len(told) // 3 + 1
     session.add(MaskingRoundRow(round_id=row.id, stage=MaskingStage.SHARES, threshold=threshold))
+    reason = f"a cohort of {len(told)} has told its keys, and shares its secrets"
     if row.state is RoundState.SELECTING:
-        move(session, row, RoundState.COLLECTING, f"cohort of {len(told)} has told its keys", now)
+        move(session, row, RoundState.COLLECTING, reason, now)
+    else:
+        tell(session, row, reason, now)
     members = {own.assignment.id for own in told}
     abort_live(session, row, TOO_LATE, now, spared=members)
     _renew_window(run, row, now)
@@ -190,6 +193,7 @@ def _next(session: Session, run: RunRow, row: RoundRow, cohort: Cohort, now: dat
     if count < needed:
         return Advance(shortfall=f"{count} of a cohort of {len(cohort.members)} {done}, {needed} needed")
     session.get_one(MaskingRoundRow, row.id).stage = stage
+    tell(session, row, f"{count} of a cohort of {len(cohort.members)} {done}; then {stage}", now)
     _renew_window(run, row, now)
     return Advance()
 

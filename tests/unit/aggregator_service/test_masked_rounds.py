@@ -105,6 +105,23 @@ def test_round_comes_to_what_the_rule_does_on_those_that_stayed(
         assert set(session.scalars(select(AssignmentRow.aggregation_weight))) == {None}
 
 
+def test_operator_sees_what_a_round_with_masks_waits_for(service: Service, bundle: str) -> None:
+    run_id = masked_run(service, bundle)
+    devices = cohort(service)
+    seen = [rounds_of(service, run_id)[0][2]]
+    for step in ("share", "send"):
+        for own in devices:
+            getattr(own, step)()
+        devices[0].poll()
+        seen.append(rounds_of(service, run_id)[0][2])
+
+    assert seen == [
+        "a cohort of 5 has told its keys, and shares its secrets",
+        "5 of a cohort of 5 shared; then uploads",
+        "5 of a cohort of 5 sent their masked updates; then reveals",
+    ]
+
+
 def test_device_that_never_shares_is_left_out_of_all_masks(service: Service, bundle: str) -> None:
     run_id = masked_run(service, bundle)
     devices = cohort(service)
