@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
 from aggregator_service.assignments.assignments import lock_assignment, refuse_state
 from aggregator_service.rounds.closing import advance_masks
-from aggregator_service.rounds.masking import Cohort, Member, cohort_of
+from aggregator_service.rounds.masking import Cohort, Member, cohort_of, sealed_for
 from aggregator_service.service import Service
 from aggregator_service.storage.columns import MaskingStage
 from aggregator_service.storage.masking_tables import MaskingMemberRow
@@ -22,7 +22,7 @@ from hetlora.messages.masking import (
     MaskKeys,
     MaskReveal,
     MaskShares,
-    SealedShares,
+    Todo,
 )
 from hetlora.states import (
     LIVE_ASSIGNMENT,
@@ -108,7 +108,7 @@ def _placed(session: Session, assignment: AssignmentRow) -> tuple[Cohort, Member
 
 
 def _take_shares(cohort: Cohort, own: Member, step: MaskShares) -> None:
-    if own.row.sealed is not None:
+    if own.has_shared:
         return
     _expect(cohort, MaskingStage.SHARES)
     came = sorted(step.sealed, key=lambda share: share.device)
@@ -117,7 +117,7 @@ def _take_shares(cohort: Cohort, own: Member, step: MaskShares) -> None:
 
 
 def _take_reveal(cohort: Cohort, own: Member, step: MaskReveal) -> None:
-    if own.row.reveal is not None:
+    if own.has_revealed:
         return
     _expect(cohort, MaskingStage.REVEALS)
     if not own.has_reported:
@@ -151,36 +151,41 @@ def _task(session: Session, run: RunRow, assignment: AssignmentRow, row: RoundRo
     own = next((member for member in cohort.members if member.assignment is assignment), None)
     if own is None:
         return _over("not of this cohort")
-    return _task_of(cohort, own)
+    return _task_of(session, cohort, own)
 
 
-def _task_of(cohort: Cohort, own: Member) -> MaskingTask:
-    known = {
-        "retry_after_seconds": 0.0,
-        "position": own.position,
-        "threshold": cohort.threshold,
-        "members": tuple(member.message for member in cohort.members),
-    }
-    if cohort.stage is MaskingStage.SHARES and own.row.sealed is None:
-        return MaskingTask(todo="share", reason="the cohort is complete", **known)
-    if cohort.stage is not MaskingStage.SHARES:
-        known["sharers"] = tuple(member.position for member in cohort.sharers)
-        known["sealed"] = _inbox(cohort, own)
-    if cohort.stage is MaskingStage.UPLOADS and own.is_live:
-        return MaskingTask(todo="upload", reason="all have shared their secrets", **known)
-    if cohort.stage is MaskingStage.REVEALS and own.row.reveal is None:
-        reported = tuple(member.position for member in cohort.reported)
-        return MaskingTask(todo="reveal", reason="all updates are in", reported=reported, **known)
-    if own.row.reveal is not None:
+def _task_of(session: Session, cohort: Cohort, own: Member) -> MaskingTask:
+    if own.has_revealed:
         return _over("this device has done its part")
+    if cohort.stage is MaskingStage.SHARES and not own.has_shared:
+        return _to_do("share", "the cohort is complete", cohort, own)
+    if cohort.stage is MaskingStage.UPLOADS and own.is_live:
+        return _to_do("upload", "all have shared their secrets", cohort, own, **_shared(session, cohort, own))
+    if cohort.stage is MaskingStage.REVEALS:
+        reported = tuple(member.position for member in cohort.reported)
+        shared = _shared(session, cohort, own)
+        return _to_do("reveal", "all updates are in", cohort, own, reported=reported, **shared)
     return _wait("others are not as far", len(cohort.members))
 
 
-def _inbox(cohort: Cohort, own: Member) -> tuple[SealedShares, ...]:
-    return tuple(
-        SealedShares(device=sharer.position, sealed=(sharer.row.sealed or {})[str(own.position)])
-        for sharer in cohort.sharers
+def _to_do(todo: Todo, reason: str, cohort: Cohort, own: Member, **known: Any) -> MaskingTask:
+    return MaskingTask(
+        todo=todo,
+        reason=reason,
+        retry_after_seconds=0,
+        position=own.position,
+        threshold=cohort.threshold,
+        members=tuple(member.message for member in cohort.members),
+        **known,
     )
+
+
+def _shared(session: Session, cohort: Cohort, own: Member) -> dict[str, Any]:
+    """Who shared its secrets, and the shares that are for this device."""
+    return {
+        "sharers": tuple(member.position for member in cohort.sharers),
+        "sealed": sealed_for(session, own.row.round_id, own.position),
+    }
 
 
 def _wait(reason: str, count: int) -> MaskingTask:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import null, select
 from sqlalchemy.orm import Session
 
 from aggregator_service.rounds.rounds import WINDOW_CLOSED, abort_live, minimum_reports
@@ -22,7 +22,14 @@ from aggregator_service.storage.masking_tables import MaskingMemberRow, MaskingR
 from aggregator_service.storage.tables import AssignmentRow, RoundRow, RunRow
 from aggregator_service.storage.transitions import move, tell
 from hetlora.messages.management import RunSettings
-from hetlora.messages.masking import LEAST_MASKED, MaskingTerms, MaskMember, Weighing
+from hetlora.messages.masking import (
+    LEAST_MASKED,
+    MaskingTerms,
+    MaskMember,
+    MaskReveal,
+    SealedShares,
+    Weighing,
+)
 from hetlora.messages.rules import AnyRule, HetLoraRule, ZeroPadRule
 from hetlora.states import LIVE_ASSIGNMENT, AssignmentState, RoundState
 
@@ -35,6 +42,8 @@ class Member:
 
     row: MaskingMemberRow
     assignment: AssignmentRow
+    has_shared: bool
+    has_revealed: bool
 
     @property
     def position(self) -> int:
@@ -67,7 +76,7 @@ class Cohort:
     @property
     def sharers(self) -> list[Member]:
         """Who shared its secrets, gone since or not."""
-        return [own for own in self.members if own.row.sealed is not None]
+        return [own for own in self.members if own.has_shared]
 
     @property
     def reported(self) -> list[Member]:
@@ -121,12 +130,33 @@ def cohort_of(session: Session, round_id: str) -> Cohort | None:
 
 def _told(session: Session, round_id: str) -> list[Member]:
     both = (
-        select(MaskingMemberRow, AssignmentRow)
+        select(
+            MaskingMemberRow,
+            AssignmentRow,
+            MaskingMemberRow.sealed.is_not(null()),
+            MaskingMemberRow.reveal.is_not(null()),
+        )
         .join(AssignmentRow, AssignmentRow.id == MaskingMemberRow.assignment_id)
         .where(MaskingMemberRow.round_id == round_id)
         .order_by(MaskingMemberRow.assignment_id)
     )
-    return [Member(row, assignment) for row, assignment in session.execute(both)]
+    return [Member(*own) for own in session.execute(both)]
+
+
+def sealed_for(session: Session, round_id: str, position: int) -> tuple[SealedShares, ...]:
+    """What a cohort's members sealed for the one at a position, itself among them."""
+    query = select(MaskingMemberRow.position, MaskingMemberRow.sealed).where(
+        MaskingMemberRow.round_id == round_id, MaskingMemberRow.sealed.is_not(null())
+    )
+    return tuple(
+        SealedShares(device=sender, sealed=(sealed or {})[str(position)])
+        for sender, sealed in sorted(session.execute(query), key=lambda own: own.position)
+    )
+
+
+def reveals_of(cohort: Cohort) -> dict[int, MaskReveal]:
+    """What was revealed, by the position of whoever revealed it; within the session of the cohort."""
+    return {own.position: own.row.reveal for own in cohort.reported if own.row.reveal is not None}
 
 
 def advance(session: Session, run: RunRow, row: RoundRow, now: datetime, *, window_is_over: bool) -> Advance:
@@ -177,7 +207,7 @@ def least_members(settings: RunSettings) -> int:
 def _awaited(cohort: Cohort) -> list[Member]:
     """Live members who have not done what the stage is for, so far as it waits for each."""
     if cohort.stage is MaskingStage.SHARES:
-        return [own for own in cohort.members if own.is_live and own.row.sealed is None]
+        return [own for own in cohort.members if own.is_live and not own.has_shared]
     if cohort.stage is MaskingStage.UPLOADS:
         return [own for own in cohort.sharers if own.is_live]
     return []
@@ -199,7 +229,7 @@ def _next(session: Session, run: RunRow, row: RoundRow, cohort: Cohort, now: dat
 
 
 def _revealed(cohort: Cohort, *, window_is_over: bool) -> Advance:
-    count = sum(own.row.reveal is not None for own in cohort.reported)
+    count = sum(own.has_revealed for own in cohort.reported)
     if count >= cohort.threshold:
         return Advance(ready=True)
     shortfall = f"{WINDOW_CLOSED} with {count} of {cohort.threshold} reveals"

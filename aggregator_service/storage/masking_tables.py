@@ -30,5 +30,6 @@ class MaskingMemberRow(Base):
     position: Mapped[int | None]
     mask_key: Mapped[str]
     share_key: Mapped[str]
-    sealed: Mapped[dict[str, str] | None]  # by the position that each is for
-    reveal: Mapped[MaskReveal | None] = mapped_column(MessageJson(MaskReveal))
+    # Both large in large cohorts, and asked for by few: a poll of each member reads all rows but for them.
+    sealed: Mapped[dict[str, str] | None] = mapped_column(deferred=True)  # by the position that each is for
+    reveal: Mapped[MaskReveal | None] = mapped_column(MessageJson(MaskReveal), deferred=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from aggregator_service.aggregation.optimizers import WithOptimizer
 from aggregator_service.aggregation.rule import GlobalState
 from aggregator_service.aggregation.rules import open_rule
 from aggregator_service.aggregation.stacks import stacked
-from aggregator_service.rounds.masking import Cohort, cohort_of
+from aggregator_service.rounds.masking import Cohort, cohort_of, reveals_of
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AssignmentRow, RoundRow
 from aggregator_service.worker.stored_updates import UnreadableUpdate
@@ -20,6 +20,7 @@ from hetlora.masking.quantising import Masked, Quantiser
 from hetlora.masking.vector import Vector, mean_of, size_of
 from hetlora.masking.wire import read_masked
 from hetlora.messages.management import RunSettings
+from hetlora.messages.masking import MaskReveal
 
 
 def unmasked_state(
@@ -38,10 +39,11 @@ def unmasked_state(
     """
     with service.database.read() as session:
         cohort = cohort_of(session, row.id)
-    assert cohort is not None, "or it would not be aggregated"
+        assert cohort is not None, "or it would not be aggregated"
+        reveals = reveals_of(cohort)
     spec = state.adapter.spec
     total = _masked_sum(service, row, accepted, size_of(spec, state.rank))
-    mean = mean_of(_unmasked(cohort, total, settings), spec, state.rank)
+    mean = mean_of(_unmasked(cohort, reveals, total, settings), spec, state.rank)
     rule = open_rule(settings.rule, state)
     # Where nobody has any weight, as where every lora_B is zero, there is nothing to move by.
     after = rule.next_state(state.adapter if mean is None else stacked(mean))
@@ -64,9 +66,10 @@ def _masked_sum(service: Service, row: RoundRow, accepted: Sequence[AssignmentRo
     return total
 
 
-def _unmasked(cohort: Cohort, total: Masked, settings: RunSettings) -> Vector:
+def _unmasked(
+    cohort: Cohort, reveals: Mapping[int, MaskReveal], total: Masked, settings: RunSettings
+) -> Vector:
     assert settings.secure_aggregation is not None
     members = [own.message for own in cohort.members]
-    reveals = {own.position: own.row.reveal for own in cohort.reported if own.row.reveal is not None}
     unmask(total, members, *recovered(reveals, members, cohort.threshold))
     return Quantiser(settings.secure_aggregation.largest, len(members)).decode(total)

@@ -23,6 +23,7 @@ Sealed = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{126}==$")]
 # Where a device stands among those whose masks belong together, from 0.
 Position = Annotated[int, Field(strict=True, ge=0, lt=MOST_MASKED)]
 
+Todo = Literal["wait", "share", "upload", "reveal", "over"]
 Weighing = Literal["norm", "examples", "uniform"]
 
 
@@ -109,7 +110,7 @@ class MaskingTask(Message):
     `reveal` whose masked updates are in. Those who shared and are not in `reported` dropped out.
     """
 
-    todo: Literal["wait", "share", "upload", "reveal", "over"]
+    todo: Todo
     reason: str
     retry_after_seconds: float = Field(ge=0)
     position: Position | None = None
