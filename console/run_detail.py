@@ -36,17 +36,19 @@ async def run_detail(session: Session, run_id: str, cursor: str | None) -> None:
     path = f"/runs/{quote(run_id, safe='')}"
     query = {"newest_first": "true", "limit": str(ROWS)} | ({"cursor": cursor} if cursor else {})
 
-    def ask() -> Seen:
-        operator = session.operator
-        run = operator.run(run_id)
-        figures = operator.page(f"{path}/figures", RoundFigures, query)
-        adapters = operator.page(f"{path}/adapters", AdapterVersionStatus, {"limit": str(MOST_VERSIONS)})
+    async def ask() -> Seen:
+        operator, few = session.operator, {"limit": str(MOST_VERSIONS)}
+        run, figures, adapters = await asyncio.gather(
+            asyncio.to_thread(operator.run, run_id),
+            asyncio.to_thread(operator.page, f"{path}/figures", RoundFigures, query),
+            asyncio.to_thread(operator.page, f"{path}/adapters", AdapterVersionStatus, few),
+        )
         newest = next((own.round_index for own in figures.items if own.asked), None)
-        given: tuple[AssignmentStatus, ...] = ()
-        if newest is not None:
-            asked = {"round_index": str(newest), "limit": str(ROWS)}
-            given = operator.page(f"{path}/assignments", AssignmentStatus, asked).items
-        return run, figures, adapters, given
+        if newest is None:
+            return run, figures, adapters, ()
+        asked = {"round_index": str(newest), "limit": str(ROWS)}
+        given = await asyncio.to_thread(operator.page, f"{path}/assignments", AssignmentStatus, asked)
+        return run, figures, adapters, given.items
 
     with frame(session, "Run"):
         ui.label(run_id).classes("wrap")
@@ -71,7 +73,7 @@ async def run_detail(session: Session, run_id: str, cursor: str | None) -> None:
 
         async def look() -> Seen | HetloraError:
             try:
-                return await asyncio.to_thread(ask)
+                return await ask()
             except HetloraError as error:
                 return error
 
