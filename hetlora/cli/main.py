@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from typing import Annotated, NoReturn
 
 import typer
@@ -129,6 +130,8 @@ def run_command() -> None:
     """Run the command line; a known error ends in one message and its exit code, never a traceback."""
     # So that what is drawn on a terminal is taken away, and no half of a file is left.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    # A server that is told to end before it takes signals itself has a coroutine that it did not come to.
+    warnings.filterwarnings("ignore", "coroutine 'Server.serve' was never awaited", RuntimeWarning)
     try:
         app()
     except HetloraError as error:
