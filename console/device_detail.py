@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from nicegui import ui
 
-from console.frame import ROWS, frame, moment, read, table
+from console.frame import OWN_CHANGES, ROWS, change_rows, frame, read, table
 from console.run_figures import short
 from console.sessions import Session
 from hetlora.messages.common import Page
@@ -52,11 +52,7 @@ async def device_detail(session: Session, device_id: str) -> None:
         ]
         names = ["rollout", "stage", "state", "reason"]
         table("Rollouts", names, rows, "No rollout asked it yet.", lambda row: f"/rollouts/{row['rollout']}")
-        rows = [
-            {"at": moment(own.at), "from": own.old or "", "to": own.new, "reason": own.reason}
-            for own in changes.items
-        ]
-        table("Its standing with operators", ["at", "from", "to", "reason"], rows, "Nothing changed yet.")
+        table("Its standing with operators", OWN_CHANGES, change_rows(changes.items), "Nothing changed yet.")
 
 
 def _assignments(given: tuple[AssignmentStatus, ...]) -> None:

@@ -14,6 +14,7 @@ from nicegui import ui
 from console.csv_text import csv_lines
 from console.sessions import Session
 from hetlora.errors import HetloraError
+from hetlora.messages.fleet import Transition
 from hetlora.messages.operators import OperatorRole
 
 Got = TypeVar("Got")
@@ -28,6 +29,8 @@ PAGES: Final = {
 }
 ROWS: Final = 50  # of a table on a page
 FEW: Final = 8  # rows that nobody filters
+OWN_CHANGES: Final = ("at", "from", "to", "reason")
+CHANGES: Final = ("at", "subject", "id", "from", "to", "reason")
 _LINKED: Final = """<q-td :props="props"><a :href="props.row.href">{{ props.value }}</a></q-td>"""
 _STYLE: Final = """<style>
 .skip { position: absolute; left: -99rem } .skip:focus { left: 1rem; top: 1rem; z-index: 9999 }
@@ -168,6 +171,21 @@ def next_page(path: str, query: Mapping[str, str], cursor: str | None) -> None:
             ui.link("First page", f"{path}?{urlencode(kept)}")
         if cursor is not None:
             ui.link("Next page", f"{path}?{urlencode({**kept, 'cursor': cursor})}")
+
+
+def change_rows(changes: Sequence[Transition]) -> list[dict[str, object]]:
+    """Changes of state as rows of a table; of one thing the columns `OWN_CHANGES` will do."""
+    return [
+        {
+            "at": moment(own.at),
+            "subject": own.subject,
+            "id": own.subject_id,
+            "from": own.old or "",
+            "to": own.new,
+            "reason": own.reason,
+        }
+        for own in changes
+    ]
 
 
 def moment(time: datetime | None) -> str:

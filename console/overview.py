@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nicegui import ui
 
-from console.frame import frame, moment, read, table
+from console.frame import CHANGES, change_rows, frame, read, table
 from console.sessions import Session
 from hetlora.messages.fleet import PopulationStatus, Transition
 from hetlora.messages.management import RunStatus
@@ -35,21 +35,3 @@ async def overview(session: Session) -> None:
         changes = await read(lambda: session.operator.page("/transitions", Transition, NEWEST))
         if changes is not None:
             table("Recent changes of state", CHANGES, change_rows(changes.items), "Nothing changed yet.")
-
-
-CHANGES = ["at", "subject", "id", "from", "to", "reason"]
-
-
-def change_rows(changes: tuple[Transition, ...]) -> list[dict[str, object]]:
-    """Changes of state as rows of a table."""
-    return [
-        {
-            "at": moment(own.at),
-            "subject": own.subject,
-            "id": own.subject_id,
-            "from": own.old or "",
-            "to": own.new,
-            "reason": own.reason,
-        }
-        for own in changes
-    ]

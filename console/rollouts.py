@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from nicegui import ui
 
-from console.frame import ROWS, confirm, frame, moment, next_page, offered, read, table
+from console.frame import OWN_CHANGES, ROWS, change_rows, confirm, frame, next_page, offered, read, table
 from console.run_figures import short
 from console.sessions import Session
 from hetlora.messages.common import Page
@@ -86,11 +86,7 @@ async def rollout(session: Session, rollout_id: str, state: str, cursor: str | N
         _facts(found)
         _stages(found)
         _devices(found, devices, state, cursor)
-        rows = [
-            {"at": moment(own.at), "from": own.old or "", "to": own.new, "reason": own.reason}
-            for own in changes.items
-        ]
-        table("What became of it, newest first", ["at", "from", "to", "reason"], rows, "Nothing yet.")
+        table("What became of it, newest first", OWN_CHANGES, change_rows(changes.items), "Nothing yet.")
 
 
 def _buttons(session: Session, found: RolloutStatus) -> dict[str, Callable[[], object]]:
