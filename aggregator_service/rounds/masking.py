@@ -29,6 +29,7 @@ from hetlora.messages.masking import (
     MaskReveal,
     SealedShares,
     Weighing,
+    least_threshold,
 )
 from hetlora.messages.rules import AnyRule, HetLoraRule, ZeroPadRule
 from hetlora.states import LIVE_ASSIGNMENT, AssignmentState, RoundState
@@ -186,7 +187,7 @@ def _fix(session: Session, run: RunRow, row: RoundRow, now: datetime, *, window_
         return Advance(shortfall=shortfall if window_is_over else None)
     for position, own in enumerate(told):
         own.row.position = position
-    threshold = 2 * len(told) // 3 + 1
+    threshold = least_threshold(len(told))
     session.add(MaskingRoundRow(round_id=row.id, stage=MaskingStage.SHARES, threshold=threshold))
     reason = f"a cohort of {len(told)} has told its keys, and shares its secrets"
     if row.state is RoundState.SELECTING:

@@ -19,7 +19,7 @@ from hetlora.masking.masks import recovered, unmask
 from hetlora.masking.quantising import Quantiser
 from hetlora.masking.vector import joint_vector, size_of, weight_of
 from hetlora.masking.wire import masked_to_bytes
-from hetlora.messages.masking import MaskShares, SecureAggregation
+from hetlora.messages.masking import MaskShares, SecureAggregation, least_threshold
 from hetlora.messages.rules import HetLoraRule
 from hetlora.tensors import adapter_to_bytes
 from hetlora.testing.masked_cohort import MaskedCohort
@@ -57,7 +57,7 @@ def spec() -> AdapterSpec:
 def measured(count: int, seed: int) -> MaskingRow:
     """A round of so many devices, whose ranks are `RANKS` in turn."""
     rng = np.random.default_rng(seed)
-    own_spec, threshold = spec(), 2 * count // 3 + 1
+    own_spec, threshold = spec(), least_threshold(count)
     updates = [_trained(own_spec, RANKS[own % len(RANKS)], rng) for own in range(count)]
     cohort = MaskedCohort.of(count, threshold)
     reported = range(count - int(DROPPED_SHARE * count))

@@ -16,6 +16,7 @@ from hetlora.messages.masking import (
     MaskShares,
     Position,
     SealedShares,
+    least_threshold,
 )
 
 
@@ -37,14 +38,6 @@ class SharedCohort(Message):
         told = task.position, task.threshold, task.members
         if told != (self.position, self.threshold, self.members):
             raise StateConflict("masks are for the cohort that was told first", got="another cohort")
-
-
-def least_threshold(count: int) -> int:
-    """The fewest of so many members who may take masks off: more than two thirds.
-
-    Two halves of a cohort that were each told something else cannot both be as many.
-    """
-    return 2 * count // 3 + 1
 
 
 def shared_cohort(secrets: MaskSecrets, task: MaskingTask) -> SharedCohort:

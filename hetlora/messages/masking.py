@@ -14,6 +14,15 @@ MASK: Final = "mask"
 MOST_MASKED: Final = 256
 LEAST_MASKED: Final = 3
 
+
+def least_threshold(count: int) -> int:
+    """The fewest of so many members who may take masks off: more than two thirds.
+
+    Two parts of a cohort that were each told something else cannot both be as many.
+    """
+    return 2 * count // 3 + 1
+
+
 # X25519, 32 bytes in base64.
 ExchangeKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
 # Of an element of the field that secrets are shared over: 33 bytes.

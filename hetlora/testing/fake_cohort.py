@@ -23,6 +23,7 @@ from hetlora.messages.masking import (
     MaskReveal,
     MaskShares,
     SealedShares,
+    least_threshold,
 )
 
 DEVICE: Final = 0  # the position of the device that is tested
@@ -43,7 +44,7 @@ class FakeCohort:
     ) -> None:
         self.terms, self.spec, self.others = terms, spec, tuple(others)
         self.count = len(self.others) + 1
-        self.threshold = 2 * self.count // 3 + 1
+        self.threshold = least_threshold(self.count)
         self.reported: tuple[int, ...] = tuple(range(self.count - gone))
         self.secrets = {at: MaskSecrets.generate() for at in range(1, self.count)}
         self.members: tuple[MaskMember, ...] = ()

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from masked_fleet import OTHERS, TERMS
 
-from edge_sdk.masking.cohort import SharedCohort, least_threshold, shared_cohort
+from edge_sdk.masking.cohort import SharedCohort, shared_cohort
 from edge_sdk.masking.masked_update import HeldShares, Unmasked, held_shares, masked_update
 from edge_sdk.masking.reveal import reveal_of
 from hetlora.errors import MalformedMessage
 from hetlora.masking.keys import MaskSecrets
-from hetlora.messages.masking import MaskingStep, MaskingTask, MaskMember
+from hetlora.messages.masking import MaskingStep, MaskingTask, MaskMember, least_threshold
 from hetlora.tensors import adapter_to_bytes
 from hetlora.testing.fake_cohort import FakeCohort
 
