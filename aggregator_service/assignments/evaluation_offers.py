@@ -9,7 +9,8 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from aggregator_service.assignments.offers import check_in, max_rank_of, offer_of
+from aggregator_service.assignments.offered import max_rank_of, offer_of
+from aggregator_service.assignments.offers import check_in
 from aggregator_service.devices.identity import require_accepted
 from aggregator_service.rounds.evaluations import TAKEN, count, live_of, settings_of, settle
 from aggregator_service.service import Service

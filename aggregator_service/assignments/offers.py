@@ -13,12 +13,12 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from aggregator_service.artifacts.bundles import get_bundle
+from aggregator_service.assignments.offered import max_rank_of, offer_of
 from aggregator_service.devices.identity import require_accepted
 from aggregator_service.pace.steering import come_back_seconds, next_use
 from aggregator_service.rounds.closing import is_due, settle
 from aggregator_service.rounds.evaluations import is_evaluating
-from aggregator_service.rounds.masking import is_fixed, terms_of_masks
+from aggregator_service.rounds.masking import is_fixed
 from aggregator_service.rounds.rounds import (
     QUARANTINED,
     TAKEN,
@@ -31,22 +31,15 @@ from aggregator_service.rounds.rounds import (
 )
 from aggregator_service.service import Service
 from aggregator_service.storage.database import is_locked, out_of_order
-from aggregator_service.storage.evaluation_tables import EvaluationAssignmentRow
 from aggregator_service.storage.locks import lock_device, lock_run
 from aggregator_service.storage.passing import log_fault
-from aggregator_service.storage.rollout_tables import RolloutDeviceRow
-from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RankLimitRow, RoundRow, RunRow
+from aggregator_service.storage.tables import AssignmentRow, DeviceRow, RoundRow, RunRow
 from hetlora.errors import ConditionsUnmet, NotPermitted, UnavailableError
-from hetlora.messages.common import ObjectRef
-from hetlora.messages.conditions import ANY_TIME
-from hetlora.messages.device import CheckIn, CheckInAnswer, Offer, TaskKind
+from hetlora.messages.device import CheckIn, CheckInAnswer
 from hetlora.messages.masking import MASK
 from hetlora.states import LIVE_ASSIGNMENT, AssignmentState, RunState
 
 log = logging.getLogger(__name__)
-
-# The other half is for the download, the upload, and a device that trains more slowly than it thought.
-TRAINING_SHARE = 0.5
 
 # Made once: every check-in asks these.
 _LIVE_OF: Final = select(AssignmentRow).where(
@@ -232,52 +225,9 @@ def _reason(session: Session, run: RunRow, row: RoundRow, device: DeviceRow, max
     return None
 
 
-def max_rank_of(session: Session, run: RunRow, device_id: str) -> int:
-    """The largest rank that a device may have in a run."""
-    limit = session.get(RankLimitRow, (run.id, device_id))
-    return limit.max_rank if limit else run.settings.max_rank
-
-
 def _answer(session: Session, assignment: AssignmentRow, now: datetime) -> CheckInAnswer:
     round_index = session.get_one(RoundRow, assignment.offered_in).round_index
     return offer_of(session, "train", assignment, round_index, now)
-
-
-def offer_of(
-    session: Session,
-    kind: TaskKind,
-    assignment: AssignmentRow | EvaluationAssignmentRow | RolloutDeviceRow,
-    round_index: int,
-    now: datetime,
-    *,
-    takes_back: bool = False,
-) -> CheckInAnswer:
-    """The answer that gives a device its assignment, of any kind."""
-    run = session.get_one(RunRow, assignment.run_id)
-    # What is left of the lease, not all of it: the device may have been killed in the middle of its work.
-    left = assignment.lease_expires_at - now
-    offer = Offer(
-        kind=kind,
-        assignment_id=assignment.id,
-        run_id=run.id,
-        round_index=round_index,
-        bundle=_manifest_ref(session, run.bundle),
-        variants=tuple(_manifest_ref(session, digest) for digest in run.settings.variants),
-        min_rank=run.settings.min_rank,
-        max_rank=assignment.max_rank,
-        trained_rank=run.trained_rank,
-        round_seconds=TRAINING_SHARE * left.total_seconds(),
-        training=run.settings.training,
-        lease_expires_at=assignment.lease_expires_at,
-        conditions=ANY_TIME if kind == "adopt" else run.settings.conditions,
-        masking=terms_of_masks(run.settings) if kind == "train" else None,
-        takes_back=takes_back,
-    )
-    return CheckInAnswer(offer=offer, retry_after_seconds=0, reason="offer")
-
-
-def _manifest_ref(session: Session, digest: str) -> ObjectRef:
-    return ObjectRef(sha256=digest, size_bytes=get_bundle(session, digest).manifest_bytes)
 
 
 def _idle(service: Service, population: str, device_id: str, now: datetime, reason: str) -> CheckInAnswer:

@@ -10,7 +10,8 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from aggregator_service.assignments.evaluation_offers import check_in_to_train_or_evaluate
-from aggregator_service.assignments.offers import max_rank_of, note_capabilities, offer_of
+from aggregator_service.assignments.offered import max_rank_of, offer_of
+from aggregator_service.assignments.offers import note_capabilities
 from aggregator_service.devices.identity import require_accepted
 from aggregator_service.rollouts.filters import holds_for
 from aggregator_service.rounds.evaluations import is_evaluating

@@ -49,15 +49,7 @@ def create_run(service: Service, message: RunCreate, asked: IdempotencyKey | Non
         made = made_before(session, asked, message, now) or _named_before(session, message)
         if made is not None:
             return made
-        if message.cloned_from is not None:
-            get_run(session, message.cloned_from)
-        if session.get(PopulationRow, message.population) is None:
-            raise NotFound("no such population", got=message.population)
-        _check_trusted(session, message)
-        _check_schedule(message.settings, now)
-        check_privacy(session, message.population, message.settings)
-        for digest in (message.bundle, *message.settings.variants):
-            _check_bundle(message.settings, get_bundle(session, digest))
+        _check_asked(session, message, now)
     manifest = read_manifest(service, message.bundle)
     _check_variants(service, message, manifest)
     state = initial_state(service, manifest, message.settings)
@@ -72,26 +64,43 @@ def create_run(service: Service, message: RunCreate, asked: IdempotencyKey | Non
         if made is not None:
             return made
         check_privacy(session, message.population, message.settings)
-        schedule = message.settings.schedule or Schedule()
-        run = RunRow(
-            id=new_id(now),
-            state=RunState.DRAFT,
-            population=message.population,
-            bundle=message.bundle,
-            settings=message.settings,
-            trained_rank=rule.trained_rank,
-            rounds_committed=0,
-            created_at=now,
-            name=message.name,
-            request_sha256=message.meaning_sha256,
-            cloned_from=message.cloned_from,
-            starts_at=schedule.start_at,
-            stops_at=schedule.stop_at,
-        )
+        run = _draft(message, rule.trained_rank, now)
         create(session, run, "created", now)
         add_version(session, run, initial, round_index=-1, update_count=0, now=now)
         attempt.note(run.id)
         return run.id
+
+
+def _check_asked(session: Session, message: RunCreate, now: datetime) -> None:
+    """Raise unless all that a run names is there, and its settings are for them."""
+    if message.cloned_from is not None:
+        get_run(session, message.cloned_from)
+    if session.get(PopulationRow, message.population) is None:
+        raise NotFound("no such population", got=message.population)
+    _check_trusted(session, message)
+    _check_schedule(message.settings, now)
+    check_privacy(session, message.population, message.settings)
+    for digest in (message.bundle, *message.settings.variants):
+        _check_bundle(message.settings, get_bundle(session, digest))
+
+
+def _draft(message: RunCreate, trained_rank: int | None, now: datetime) -> RunRow:
+    schedule = message.settings.schedule or Schedule()
+    return RunRow(
+        id=new_id(now),
+        state=RunState.DRAFT,
+        population=message.population,
+        bundle=message.bundle,
+        settings=message.settings,
+        trained_rank=trained_rank,
+        rounds_committed=0,
+        created_at=now,
+        name=message.name,
+        request_sha256=message.meaning_sha256,
+        cloned_from=message.cloned_from,
+        starts_at=schedule.start_at,
+        stops_at=schedule.stop_at,
+    )
 
 
 def _named_before(session: Session, message: RunCreate) -> str | None:
