@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, initial_adapter
@@ -188,6 +188,20 @@ def test_vector_beyond_the_limit_weighs_less_and_keeps_its_mean() -> None:
     found = quantiser.decode(quantiser.encode(np.array([32.0, -16.0, 4.0])))
 
     assert found.tolist() == [8.0, -4.0, 1.0]
+
+
+@given(st.integers(1, 256), st.floats(1e-3, 1e9), st.floats(1.0, 1e9))
+@example(123, 3804.812463600433, 1811.2)
+def test_cohort_of_which_each_is_scaled_down_to_the_limit_decodes(
+    count: int, largest: float, beyond: float
+) -> None:
+    """What scaling leaves rounds to either side of the limit: no honest cohort may look like a lie for it."""
+    quantiser = Quantiser(largest, count)
+    one = quantiser.encode(np.array([largest * beyond, -largest * beyond]))
+
+    found = quantiser.decode(one * np.full(2, count, np.uint64))
+
+    assert found.tolist() == pytest.approx([count * largest, -count * largest], rel=1e-9)
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
