@@ -45,7 +45,7 @@ class Quantiser:
             raise NonFiniteValues("a number to be masked", got=peak, expected="a finite number")
         share = min(1.0, self.largest / peak) if peak > 0 else 1.0
         scaled = vector * (share * 2.0**self.fraction_bits)
-        # What is scaled down comes to `largest` but for rounding, and as many as `count` of it have to decode.
+        # What is scaled down comes to `largest` but for rounding; `count` of them have to decode.
         most = math.floor(self.largest * 2.0**self.fraction_bits)
         np.rint(scaled, out=scaled).clip(-most, most, out=scaled)
         return scaled.astype(np.int64).view(np.uint64)

@@ -205,6 +205,24 @@ def test_first_keys_count(service: Service, bundle: str) -> None:
         first.step(other.secrets.public)
 
 
+def test_keys_that_stand_twice_come_to_no_cohort(service: Service, bundle: str) -> None:
+    """Members refuse a cohort that has one: a single device could end every round for all."""
+    masked_run(service, bundle)
+    first, other = MaskedDevice(service, 0), MaskedDevice(service, 1)
+    first.tell_keys()
+    told, own = first.secrets.public, other.secrets.public
+
+    for keys in (
+        told,
+        own.model_copy(update={"mask_key": told.share_key}),
+        own.model_copy(update={"share_key": own.mask_key}),
+    ):
+        with pytest.raises(MalformedMessage, match="key"):
+            other.step(keys)
+    assert other.tell_keys().todo == "wait"
+    assert first.tell_keys().todo == "wait"
+
+
 def test_first_shares_count(service: Service, bundle: str) -> None:
     masked_run(service, bundle)
     devices = cohort(service)

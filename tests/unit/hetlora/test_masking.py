@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, initial_adapter
 from hetlora.errors import MalformedMessage, MalformedTensors, NonFiniteValues, SpecMismatch
-from hetlora.masking.keys import MaskSecrets, check_keys, opened_shares
+from hetlora.masking.keys import MaskSecrets, OpenedShares, check_keys, opened_shares
 from hetlora.masking.masks import recovered, unmask
 from hetlora.masking.quantising import Masked, Quantiser
 from hetlora.masking.shamir import PRIME, joined, split
@@ -142,10 +144,26 @@ def test_key_that_anybody_can_agree_with_is_refused() -> None:
         check_keys(MaskKeys(mask_key=good.mask_key, share_key="A" * 43 + "="))
 
 
+def test_key_in_another_form_than_its_private_key_makes_is_refused() -> None:
+    good = MaskSecrets.generate().public
+    raw = b64decode(good.mask_key)
+    high_bit = b64encode(raw[:31] + bytes([raw[31] | 0x80])).decode()  # X25519 does not look at it
+    low_bits = good.mask_key[:42] + chr(ord(good.mask_key[42]) + 1) + "="  # base64 does not look at them
+
+    for other in (high_bit, low_bits):
+        with pytest.raises(MalformedMessage, match="another form"):
+            check_keys(good.model_copy(update={"mask_key": other}))
+
+
 def test_secrets_come_back_from_their_bytes() -> None:
     secrets = MaskSecrets.generate()
 
     assert MaskSecrets.from_bytes(secrets.to_bytes()) == secrets
+
+
+def test_secrets_are_not_in_what_is_printed_of_them() -> None:
+    assert repr(MaskSecrets.generate()) == "MaskSecrets()"
+    assert repr(OpenedShares(bytes(33), bytes(33))) == "OpenedShares()"
 
 
 @given(st.binary(min_size=32, max_size=32), st.integers(1, 9), st.integers(0, 3), st.randoms())
