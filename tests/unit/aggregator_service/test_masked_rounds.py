@@ -22,16 +22,25 @@ from aggregator_service.aggregation.stacks import stacked, unstacked
 from aggregator_service.aggregation.tree import aggregate
 from aggregator_service.assignments.assignments import fail
 from aggregator_service.assignments.offers import check_in
+from aggregator_service.rounds.runs import change_run
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.masking_tables import MaskingMemberRow, MaskingRoundRow
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RunRow
+from aggregator_service.worker.commit import commit_round
 from aggregator_service.worker.worker import tick
 from hetlora.adapter import Adapter
 from hetlora.errors import MalformedMessage, RankOutOfRange, SettingsError, SpecMismatch, StateConflict
 from hetlora.masking.wire import masked_to_bytes
 from hetlora.messages.device import Failure
-from hetlora.messages.masking import MaskReveal
+from hetlora.messages.masking import (
+    MOST_MASKED,
+    MaskingStep,
+    MaskReveal,
+    MaskShares,
+    RevealedShare,
+    SealedShares,
+)
 from hetlora.states import AssignmentState
 from hetlora.tensors import adapter_from_bytes
 
@@ -250,6 +259,18 @@ def test_shares_that_are_not_one_for_each_member_are_refused(
         device.step(shares.model_copy(update={"sealed": tuple(shares.sealed[own] for own in kept)}))
 
 
+def test_largest_steps_are_no_larger_than_a_body_may_be() -> None:
+    """The limit is one for all messages, and told in the settings."""
+    everybody = range(MOST_MASKED)
+    sealed = tuple(SealedShares(device=own, sealed="A" * 126 + "==") for own in everybody)
+    seeds = tuple(RevealedShare(device=own, share="A" * 44) for own in everybody)
+
+    for step in (MaskShares(sealed=sealed), MaskReveal(seeds=seeds, mask_keys=())):
+        assert (
+            len(MaskingStep(step=step).model_dump_json()) <= Settings.model_fields["max_json_bytes"].default
+        )
+
+
 def test_steps_out_of_turn_are_refused(service: Service, bundle: str) -> None:
     masked_run(service, bundle)
     early = MaskedDevice(service, 0)
@@ -411,6 +432,24 @@ def test_masked_update_that_is_lost_ends_the_attempt(service: Service, bundle: s
         clock.advance(timedelta(minutes=1).total_seconds())
 
     assert rounds_of(service, run_id)[0] == (0, "abandoned", "a masked update cannot be read")
+
+
+def test_run_that_is_stopped_before_its_masks_come_off_ends_without_a_fault(
+    service: Service, bundle: str
+) -> None:
+    run_id = masked_run(service, bundle, goal_count=3)
+    devices = cohort(service, 3)
+    for step in ("share", "send", "reveal"):
+        for own in devices:
+            getattr(own, step)()
+    round_id = f"{run_id}-000000-0000"  # a worker has taken it up
+    change_run(service, run_id, "stop")
+
+    commit_round(service, round_id)
+
+    assert rounds_of(service, run_id) == [(0, "abandoned", "run stopped")]
+    assert secrets_kept(service) == 0
+    assert len(versions(service, run_id)) == 1
 
 
 @pytest.mark.parametrize(
