@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Final
 
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from aggregator_service.assignments.assignments import lock_assignment, refuse_state
@@ -83,6 +84,7 @@ def _take_keys(session: Session, assignment: AssignmentRow, row: RoundRow, keys:
     check_keys(keys)
     told = session.get(MaskingMemberRow, assignment.id)
     if told is None:
+        _check_new(session, row, keys)
         session.add(
             MaskingMemberRow(
                 assignment_id=assignment.id,
@@ -94,6 +96,17 @@ def _take_keys(session: Session, assignment: AssignmentRow, row: RoundRow, keys:
     elif (told.mask_key, told.share_key) != (keys.mask_key, keys.share_key):
         raise StateConflict(
             "the assignment has other keys", got=keys.mask_key, expected=f"{told.mask_key}, told before"
+        )
+
+
+def _check_new(session: Session, row: RoundRow, keys: MaskKeys) -> None:
+    """Raise MalformedMessage where another told one of these: members refuse a cohort that has it."""
+    own = (keys.mask_key, keys.share_key)
+    same = or_(MaskingMemberRow.mask_key.in_(own), MaskingMemberRow.share_key.in_(own))
+    of_another = select(MaskingMemberRow.assignment_id).where(MaskingMemberRow.round_id == row.id, same)
+    if session.scalar(of_another.limit(1)) is not None:
+        raise MalformedMessage(
+            "keys of another device of the round", got=own[0], expected="this device's own"
         )
 
 

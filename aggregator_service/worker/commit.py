@@ -39,7 +39,7 @@ from aggregator_service.worker.checkpoints import Checkpoints, inputs_of
 from aggregator_service.worker.screening import find, quarantine, unjudged_of
 from aggregator_service.worker.steps import step
 from aggregator_service.worker.stored_updates import StoredUpdates, UnreadableUpdate
-from aggregator_service.worker.unmasking import unmasked_state
+from aggregator_service.worker.unmasking import RoundEnded, unmasked_state
 from hetlora.errors import HetloraError, UnavailableError
 from hetlora.messages.defence import Defence
 from hetlora.messages.management import RunSettings
@@ -85,6 +85,8 @@ def commit_round(service: Service, round_id: str) -> None:
                 result = Aggregate(unmasked_state(service, run.settings, row, state, accepted), {})
         with step(service, "store"):
             stored = store_state(service, run.settings, result.state)
+    except RoundEnded:
+        outcome = "overtaken"
     except UnreadableUpdate as error:
         if service.clock() - _unreadable_since(service, round_id) < LOOKED_FOR:
             raise UnavailableError("a stored update cannot be read now", got=error.sha256) from error

@@ -23,6 +23,10 @@ from hetlora.messages.management import RunSettings
 from hetlora.messages.masking import MaskReveal
 
 
+class RoundEnded(Exception):
+    """What takes the masks off is gone: the run was stopped, or another process committed the round."""
+
+
 def unmasked_state(
     service: Service,
     settings: RunSettings,
@@ -33,13 +37,15 @@ def unmasked_state(
     """The state after a round whose single updates nobody here has seen.
 
     Raises:
+        RoundEnded: see the class.
         UnreadableUpdate: a masked vector is lost or rotten.
         UnavailableError: the store does not answer now.
         MalformedMessage, NonFiniteValues: what devices revealed does not take the masks off.
     """
     with service.database.read() as session:
         cohort = cohort_of(session, row.id)
-        assert cohort is not None, "or it would not be aggregated"
+        if cohort is None:
+            raise RoundEnded
         reveals = reveals_of(cohort)
     spec = state.adapter.spec
     total = _masked_sum(service, row, accepted, size_of(spec, state.rank))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidTag
@@ -23,15 +23,16 @@ from hetlora.masking.shamir import SECRET_BYTES, SHARE_BYTES, split
 from hetlora.messages.masking import MaskKeys, MaskMember, MaskReveal, RevealedShare, SealedShares
 
 NONCE_BYTES: Final = 12
+FIELD: Final = 2**255 - 19  # of X25519: public keys are below it
 
 
 @dataclass(frozen=True, slots=True)
 class MaskSecrets:
     """Two private X25519 keys, and the seed of the device's own mask; 32 bytes each."""
 
-    mask_key: bytes
-    share_key: bytes
-    seed: bytes
+    mask_key: bytes = field(repr=False)  # nor in a log or a traceback
+    share_key: bytes = field(repr=False)
+    seed: bytes = field(repr=False)
 
     @classmethod
     def generate(cls) -> Self:
@@ -60,8 +61,8 @@ class MaskSecrets:
 class OpenedShares:
     """Shares of one device's mask key and of its seed, 33 bytes each."""
 
-    mask_key: bytes
-    seed: bytes
+    mask_key: bytes = field(repr=False)
+    seed: bytes = field(repr=False)
 
 
 def public_key_of(private_key: bytes) -> str:
@@ -92,9 +93,19 @@ def derived(secret: bytes, use: bytes) -> bytes:
 
 
 def check_keys(keys: MaskKeys) -> None:
-    """Raise MalformedMessage unless others can agree with both keys."""
+    """Raise MalformedMessage unless others can agree with both keys, which are two, each in its one form.
+
+    Of another form than its private key makes, it could not be told from a wrong one once that is recovered.
+    """
     for key in (keys.mask_key, keys.share_key):
+        number = int.from_bytes(b64decode(key), "little")
+        if number >= FIELD or b64encode(b64decode(key)).decode() != key:
+            raise MalformedMessage("a key in another form than X25519 makes it", got=key, expected="its own")
         agreed_key(os.urandom(SECRET_BYTES), key, b"")
+    if keys.mask_key == keys.share_key:
+        raise MalformedMessage(
+            "one key for both uses", got=keys.mask_key, expected="one to mask, one to share"
+        )
 
 
 def sealed_shares(

@@ -45,7 +45,10 @@ class Quantiser:
             raise NonFiniteValues("a number to be masked", got=peak, expected="a finite number")
         share = min(1.0, self.largest / peak) if peak > 0 else 1.0
         scaled = vector * (share * 2.0**self.fraction_bits)
-        return np.rint(scaled, out=scaled).astype(np.int64).view(np.uint64)
+        # What is scaled down comes to `largest` but for rounding; `count` of them have to decode.
+        most = math.floor(self.largest * 2.0**self.fraction_bits)
+        np.rint(scaled, out=scaled).clip(-most, most, out=scaled)
+        return scaled.astype(np.int64).view(np.uint64)
 
     def decode(self, total: Masked) -> NDArray[np.float64]:
         """The sum (n,) that encoded vectors add up to.

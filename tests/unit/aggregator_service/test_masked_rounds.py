@@ -22,16 +22,25 @@ from aggregator_service.aggregation.stacks import stacked, unstacked
 from aggregator_service.aggregation.tree import aggregate
 from aggregator_service.assignments.assignments import fail
 from aggregator_service.assignments.offers import check_in
+from aggregator_service.rounds.runs import change_run
 from aggregator_service.service import Service, open_service
 from aggregator_service.settings import Settings
 from aggregator_service.storage.masking_tables import MaskingMemberRow, MaskingRoundRow
 from aggregator_service.storage.tables import AdapterVersionRow, AssignmentRow, RunRow
+from aggregator_service.worker.commit import commit_round
 from aggregator_service.worker.worker import tick
 from hetlora.adapter import Adapter
 from hetlora.errors import MalformedMessage, RankOutOfRange, SettingsError, SpecMismatch, StateConflict
 from hetlora.masking.wire import masked_to_bytes
 from hetlora.messages.device import Failure
-from hetlora.messages.masking import MaskReveal
+from hetlora.messages.masking import (
+    MOST_MASKED,
+    MaskingStep,
+    MaskReveal,
+    MaskShares,
+    RevealedShare,
+    SealedShares,
+)
 from hetlora.states import AssignmentState
 from hetlora.tensors import adapter_from_bytes
 
@@ -205,6 +214,24 @@ def test_first_keys_count(service: Service, bundle: str) -> None:
         first.step(other.secrets.public)
 
 
+def test_keys_that_stand_twice_come_to_no_cohort(service: Service, bundle: str) -> None:
+    """Members refuse a cohort that has one: a single device could end every round for all."""
+    masked_run(service, bundle)
+    first, other = MaskedDevice(service, 0), MaskedDevice(service, 1)
+    first.tell_keys()
+    told, own = first.secrets.public, other.secrets.public
+
+    for keys in (
+        told,
+        own.model_copy(update={"mask_key": told.share_key}),
+        own.model_copy(update={"share_key": own.mask_key}),
+    ):
+        with pytest.raises(MalformedMessage, match="key"):
+            other.step(keys)
+    assert other.tell_keys().todo == "wait"
+    assert first.tell_keys().todo == "wait"
+
+
 def test_first_shares_count(service: Service, bundle: str) -> None:
     masked_run(service, bundle)
     devices = cohort(service)
@@ -230,6 +257,18 @@ def test_shares_that_are_not_one_for_each_member_are_refused(
 
     with pytest.raises(MalformedMessage, match="shares of a cohort"):
         device.step(shares.model_copy(update={"sealed": tuple(shares.sealed[own] for own in kept)}))
+
+
+def test_largest_steps_are_no_larger_than_a_body_may_be() -> None:
+    """The limit is one for all messages, and told in the settings."""
+    everybody = range(MOST_MASKED)
+    sealed = tuple(SealedShares(device=own, sealed="A" * 126 + "==") for own in everybody)
+    seeds = tuple(RevealedShare(device=own, share="A" * 44) for own in everybody)
+
+    for step in (MaskShares(sealed=sealed), MaskReveal(seeds=seeds, mask_keys=())):
+        assert (
+            len(MaskingStep(step=step).model_dump_json()) <= Settings.model_fields["max_json_bytes"].default
+        )
 
 
 def test_steps_out_of_turn_are_refused(service: Service, bundle: str) -> None:
@@ -393,6 +432,24 @@ def test_masked_update_that_is_lost_ends_the_attempt(service: Service, bundle: s
         clock.advance(timedelta(minutes=1).total_seconds())
 
     assert rounds_of(service, run_id)[0] == (0, "abandoned", "a masked update cannot be read")
+
+
+def test_run_that_is_stopped_before_its_masks_come_off_ends_without_a_fault(
+    service: Service, bundle: str
+) -> None:
+    run_id = masked_run(service, bundle, goal_count=3)
+    devices = cohort(service, 3)
+    for step in ("share", "send", "reveal"):
+        for own in devices:
+            getattr(own, step)()
+    round_id = f"{run_id}-000000-0000"  # a worker has taken it up
+    change_run(service, run_id, "stop")
+
+    commit_round(service, round_id)
+
+    assert rounds_of(service, run_id) == [(0, "abandoned", "run stopped")]
+    assert secrets_kept(service) == 0
+    assert len(versions(service, run_id)) == 1
 
 
 @pytest.mark.parametrize(

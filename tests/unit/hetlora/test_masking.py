@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec, initial_adapter
 from hetlora.errors import MalformedMessage, MalformedTensors, NonFiniteValues, SpecMismatch
-from hetlora.masking.keys import MaskSecrets, check_keys, opened_shares
+from hetlora.masking.keys import MaskSecrets, OpenedShares, check_keys, opened_shares
 from hetlora.masking.masks import recovered, unmask
 from hetlora.masking.quantising import Masked, Quantiser
 from hetlora.masking.shamir import PRIME, joined, split
@@ -142,10 +144,26 @@ def test_key_that_anybody_can_agree_with_is_refused() -> None:
         check_keys(MaskKeys(mask_key=good.mask_key, share_key="A" * 43 + "="))
 
 
+def test_key_in_another_form_than_its_private_key_makes_is_refused() -> None:
+    good = MaskSecrets.generate().public
+    raw = b64decode(good.mask_key)
+    high_bit = b64encode(raw[:31] + bytes([raw[31] | 0x80])).decode()  # X25519 does not look at it
+    low_bits = good.mask_key[:42] + chr(ord(good.mask_key[42]) + 1) + "="  # base64 does not look at them
+
+    for other in (high_bit, low_bits):
+        with pytest.raises(MalformedMessage, match="another form"):
+            check_keys(good.model_copy(update={"mask_key": other}))
+
+
 def test_secrets_come_back_from_their_bytes() -> None:
     secrets = MaskSecrets.generate()
 
     assert MaskSecrets.from_bytes(secrets.to_bytes()) == secrets
+
+
+def test_secrets_are_not_in_what_is_printed_of_them() -> None:
+    assert repr(MaskSecrets.generate()) == "MaskSecrets()"
+    assert repr(OpenedShares(bytes(33), bytes(33))) == "OpenedShares()"
 
 
 @given(st.binary(min_size=32, max_size=32), st.integers(1, 9), st.integers(0, 3), st.randoms())
@@ -188,6 +206,20 @@ def test_vector_beyond_the_limit_weighs_less_and_keeps_its_mean() -> None:
     found = quantiser.decode(quantiser.encode(np.array([32.0, -16.0, 4.0])))
 
     assert found.tolist() == [8.0, -4.0, 1.0]
+
+
+@given(st.integers(1, 256), st.floats(1e-3, 1e9), st.floats(1.0, 1e9))
+@example(123, 3804.812463600433, 1811.2)
+def test_cohort_of_which_each_is_scaled_down_to_the_limit_decodes(
+    count: int, largest: float, beyond: float
+) -> None:
+    """What scaling leaves rounds to either side of the limit: no honest cohort may look like a lie for it."""
+    quantiser = Quantiser(largest, count)
+    one = quantiser.encode(np.array([largest * beyond, -largest * beyond]))
+
+    found = quantiser.decode(one * np.full(2, count, np.uint64))
+
+    assert found.tolist() == pytest.approx([count * largest, -count * largest], rel=1e-9)
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
