@@ -8,7 +8,7 @@ import { enrolRequest, type CapabilityReport, type EnrolRequest } from "./messag
 import { AssignmentStore } from "./session/assignmentStore";
 import { DeviceConditions } from "./session/conditions";
 import type { Equipment } from "./session/equipment";
-import { EvaluationTries } from "./session/evaluationAssignment";
+import { EvaluationTries } from "./session/evaluationTries";
 import type { LocalTrainers } from "./session/localTrainers";
 import type { SessionEvent, Visit } from "./session/visit";
 import { Visitor } from "./session/visitor";

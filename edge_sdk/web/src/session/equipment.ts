@@ -6,7 +6,7 @@ import type { DeviceService } from "../transport/service";
 import type { Uploads } from "../transport/uploads";
 import type { AssignmentStore } from "./assignmentStore";
 import type { DeviceConditions } from "./conditions";
-import type { EvaluationTries } from "./evaluationAssignment";
+import type { EvaluationTries } from "./evaluationTries";
 import type { LocalTrainers } from "./localTrainers";
 import type { SessionEvent } from "./visit";
 
