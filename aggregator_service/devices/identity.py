@@ -67,12 +67,22 @@ def identify(service: Service, request: SignedRequest) -> str:
     verify(request, caller.public_key, now)
     require_accepted(caller.state, caller.reason)
     refuse_until(caller.busy_until, most, now)
-    contact = min(CONTACT, timedelta(seconds=service.settings.most_retry_seconds / 2))
     with service.database.note() as connection:
         use_nonce(connection, device_id, request.parameters.nonce, now)
-        if caller.last_contact_at is None or now - caller.last_contact_at >= contact:
-            connection.execute(_IN_CONTACT, {"caller": device_id, "at": now})
+        note_contact(service, connection, device_id, caller.last_contact_at)
     return device_id
+
+
+def note_contact(
+    service: Service, connection: Connection, device_id: str, last_contact_at: datetime | None
+) -> datetime:
+    """Keep that a device is in contact, where that is news; answers when it was, as that is kept."""
+    now = service.clock()
+    contact = min(CONTACT, timedelta(seconds=service.settings.most_retry_seconds / 2))
+    if last_contact_at is not None and now - last_contact_at < contact:
+        return last_contact_at
+    connection.execute(_IN_CONTACT, {"caller": device_id, "at": now})
+    return now
 
 
 def require_accepted(state: DeviceState, reason: str) -> None:

@@ -39,6 +39,7 @@ from hetlora.cli import (
     rollout,
     run,
     serve,
+    simulate,
     tls,
     transition,
 )
@@ -108,6 +109,7 @@ app.command(
 app.command("demo", rich_help_panel=START)(demo.demo)
 app.command("probe", rich_help_panel=DEVICE)(probe.probe)
 app.command("plan", rich_help_panel=DEVICE)(plan.plan)
+app.command("simulate", rich_help_panel=FLEET)(simulate.simulate)
 app.command("doctor", rich_help_panel=START)(doctor.doctor)
 
 

@@ -1,0 +1,92 @@
+"""`hetlora simulate`: a campaign on virtual devices, before it is one on real ones."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from hetlora.bundle import open_bundle
+from hetlora.cli.output import JsonFlag, print_json, stdout
+from hetlora.cli.parts import part
+from hetlora.cli.progress import work
+
+if TYPE_CHECKING:
+    from benchmarks.simulation.outcome import Outcome
+
+
+def simulate(
+    fleet: Annotated[Path, typer.Argument(help="The fleet file: docs/simulation.md tells its fields.")],
+    bundle: Annotated[
+        Path | None, typer.Option(help="The bundle's folder; the file's own if not given.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="A picture to write, PNG or SVG.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Tell how long a campaign takes, how many bytes, which ranks train, and who is left out.
+
+    Virtual devices, as many as you like, come and go on a virtual clock. The service's own code hands out
+    work, takes updates, closes rounds and merges; the SDK's own planner picks each device's rank by the
+    bundle's cost model. Only the training is not done: it takes the time that the planner forecasts, and
+    updates are noise. The same file gives the same answer on the same machine.
+
+    Example: `hetlora simulate fleet.toml --bundle bundle/ --plot campaign.png`
+    """
+    with part("all"):
+        from benchmarks.simulation.fleet_file import read_fleet_file
+        from benchmarks.simulation.picture import draw
+        from benchmarks.simulation.simulation import simulate as simulated
+    asked = read_fleet_file(fleet)
+    opened = open_bundle(bundle or Path(asked.bundle), verify=False)
+    with (
+        tempfile.TemporaryDirectory(prefix="hetlora-simulation-") as folder,
+        work("Opening the service", as_json=as_json) as told,
+    ):
+
+        def progress(rounds: int, hours: float) -> None:
+            told.at(f"{rounds} of {asked.run.rounds} rounds, {hours:.1f} hours")
+
+        outcome = simulated(asked, opened, Path(folder), progress)
+    if plot is not None:
+        draw(outcome, plot)
+    if as_json:
+        print_json(asdict(outcome))
+    else:
+        _tell(outcome)
+
+
+def _tell(outcome: Outcome) -> None:
+    stdout.print(
+        f"The run is {outcome.state} ({outcome.reason}) after {outcome.hours:.1f} hours and "
+        f"{outcome.check_ins} check-ins: {outcome.downloaded_bytes / 1e6:.0f} MB down, "
+        f"{outcome.uploaded_bytes / 1e6:.0f} MB up."
+    )
+    table = Table(title="Who took part", title_justify="left")
+    for heading in (
+        "kind",
+        "devices",
+        "checked in",
+        "trained",
+        "accepted",
+        "updates",
+        "ranks",
+        "what became",
+    ):
+        table.add_column(heading, justify="left" if heading in ("kind", "ranks", "what became") else "right")
+    for kind in outcome.kinds:
+        table.add_row(
+            kind.name,
+            *map(str, (kind.devices, kind.checked_in, kind.trained, kind.accepted, kind.updates)),
+            _counted(kind.ranks),
+            _counted(kind.outcomes),
+        )
+    stdout.print(table)
+
+
+def _counted(counts: object) -> str:
+    assert isinstance(counts, dict)
+    return ", ".join(f"{name}: {count}" for name, count in counts.items())
