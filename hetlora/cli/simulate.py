@@ -56,10 +56,11 @@ def simulate(
     if as_json:
         print_json(asdict(outcome))
     else:
-        _tell(outcome)
+        tell(outcome)
 
 
-def _tell(outcome: Outcome) -> None:
+def tell(outcome: Outcome) -> None:
+    """Print a campaign for people."""
     stdout.print(
         f"The run is {outcome.state} ({outcome.reason}) after {outcome.hours:.1f} hours and "
         f"{outcome.check_ins} check-ins: {outcome.downloaded_bytes / 1e6:.0f} MB down, "

@@ -1,0 +1,102 @@
+"""How fast is a simulated campaign, and what does it tell of a fleet of unequal devices?"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from benchmarks.demo.model import model_folder
+from benchmarks.harness import RESULTS, begin, finish
+from benchmarks.options import Seed
+from benchmarks.simulation.fleet_file import FleetFile, read_fleet_file
+from benchmarks.simulation.picture import draw
+from benchmarks.simulation.simulation import simulate
+from export.bundle_writer import export_bundle
+from hetlora.bundle import Bundle, open_bundle
+from hetlora.cli.output import JsonFlag, stderr
+from hetlora.cli.progress import work
+from hetlora.cli.simulate import tell
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+FLEET: Final = Path(__file__).parent / "simulation" / "example.toml"
+PACKAGES: Final = ("sqlalchemy", "numpy", "pydantic")
+
+
+@app.command()
+def bench_simulation(
+    fleet: Annotated[
+        Path, typer.Option(help="The fleet file.", show_default="benchmarks/simulation/example.toml")
+    ] = FLEET,
+    bundle: Annotated[
+        Path | None, typer.Option(help="The bundle's folder; MiniLM, exported now, if not given.")
+    ] = None,
+    devices_share: Annotated[
+        float, typer.Option(min=0.0001, max=1, help="Of each kind's devices, how many.")
+    ] = 1.0,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; the file's if not given.")] = None,
+    results: Annotated[
+        Path, typer.Option(help="Folder of the result.", show_default="benchmarks/results")
+    ] = RESULTS,
+    seed: Seed = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Simulate a campaign and account for its time and memory.
+
+    Read: `outcome` (what `hetlora simulate` tells), `seconds`, `check_ins_per_second` of this machine's time,
+    `speed_up` (simulated seconds in one of this machine), `peak_rss_bytes`, and `simulation.png`.
+
+    Example: `hetlora bench simulation --devices-share 0.01 --rounds 5`
+    """
+    beginning = begin()
+    asked = _sized(read_fleet_file(fleet), devices_share, rounds, seed)
+    with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
+        opened = open_bundle(bundle, verify=False) if bundle else _exported(Path(scratch) / "bundle")
+        with work("Simulating", as_json=as_json, console=stderr) as told:
+            started = time.perf_counter()
+            outcome = simulate(
+                asked,
+                opened,
+                Path(scratch) / "service",
+                lambda done, hours: told.at(f"{done} of {asked.run.rounds} rounds, {hours:.1f} hours"),
+            )
+            seconds = time.perf_counter() - started
+    results.mkdir(parents=True, exist_ok=True)
+    draw(outcome, results / "simulation.png")
+    if not as_json:
+        tell(outcome)
+    figures = {
+        "devices": sum(kind.count for kind in asked.devices),
+        "seconds": round(seconds, 1),
+        "check_ins_per_second": round(outcome.check_ins / seconds, 1),
+        "speed_up": round(3600 * outcome.hours / seconds, 1),
+        "peak_rss_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "outcome": asdict(outcome),
+    }
+    finish("simulation", figures, beginning=beginning, seed=seed, packages=PACKAGES, results=results)
+
+
+def _sized(fleet: FleetFile, share: float, rounds: int | None, seed: int) -> FleetFile:
+    kinds = tuple(
+        kind.model_copy(update={"count": max(1, round(share * kind.count))}) for kind in fleet.devices
+    )
+    run = fleet.run if rounds is None else fleet.run.model_copy(update={"rounds": rounds})
+    return fleet.model_copy(update={"devices": kinds, "run": run, "seed": seed})
+
+
+def _exported(folder: Path) -> Bundle:
+    """MiniLM with LoRA on its attention, as the demo trains it."""
+    return export_bundle(
+        str(model_folder()),
+        folder,
+        labels=("no", "yes"),
+        targets=("query", "key", "value", "attention.output.dense"),
+        max_rank=32,
+        max_tokens=64,
+    )
