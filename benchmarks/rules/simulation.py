@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
@@ -15,17 +13,11 @@ from aggregator_service.aggregation.rules import first_state, open_rule
 from aggregator_service.aggregation.stacks import factors_of, stacked, unstacked
 from aggregator_service.aggregation.tree import aggregate
 from aggregator_service.artifacts.handouts import handout_tensors
+from benchmarks.local_training import train_on
 from benchmarks.rules.clients import Client
-from edge_sdk.batching.batches import Batching, draw_batches
-from edge_sdk.batching.collation import TextCollation
-from edge_sdk.batching.tokens import text_encoder
-from edge_sdk.examples import ExampleStore
-from edge_sdk.runtimes.onnx import OnnxRuntime
 from edge_sdk.training.error_feedback import RoundingErrors, contract_with_feedback
-from edge_sdk.training.local import train_locally
 from edge_sdk.training.parametrisation import Parametrisation
 from edge_sdk.training.pruning import self_prune
-from edge_sdk.training.trainer import open_trainer
 from hetlora.adapter import Adapter, LoraFactors, initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.digest import sha256_of
@@ -78,17 +70,8 @@ def train_client(
         handout.cores,
     )
     training = setting.training
-    trainer = open_trainer(OnnxRuntime, setting.bundle, received, training, threads=1, parametrisation=how)
-    encoder = text_encoder(setting.bundle, max_tokens=training.max_tokens)
-    manifest = setting.bundle.manifest
-    with TemporaryDirectory() as folder, ExampleStore(Path(folder) / "examples.sqlite") as store:
-        store.put_many(client.examples)
-        batches = draw_batches(
-            store,
-            Batching(TextCollation(manifest.task, manifest.labels, encoder), training.batch_size),
-            rng=np.random.default_rng([setting.seed, BATCHES, client.number, round_index]),
-        )
-        trained = train_locally(trainer, batches, training, max_seconds=1e9).adapter
+    rng = np.random.default_rng([setting.seed, BATCHES, client.number, round_index])
+    trained = train_on(client.examples, setting.bundle, received, how, training, rng).adapter
     if sends_whole_ranks(handout.adaptation) and training.pruning_decay < 1:
         trained = self_prune(received, trained, pruning_decay=training.pruning_decay, min_rank=1)
     return trained, received

@@ -1,0 +1,49 @@
+"""A client's training in this process: the SDK's own, on ONNX Runtime, without a device folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from edge_sdk.batching.batches import Batching, draw_batches
+from edge_sdk.batching.collation import TextCollation
+from edge_sdk.batching.tokens import text_encoder
+from edge_sdk.examples import Example, ExampleStore
+from edge_sdk.runtimes.onnx import OnnxRuntime
+from edge_sdk.training.local import TrainingResult, train_locally
+from edge_sdk.training.parametrisation import Parametrisation
+from edge_sdk.training.trainer import open_trainer
+from hetlora.adapter import Adapter
+from hetlora.bundle import Bundle
+from hetlora.messages.device import TrainingSettings
+
+
+def train_on(
+    examples: Sequence[Example],
+    bundle: Bundle,
+    received: Adapter,
+    parametrisation: Parametrisation,
+    training: TrainingSettings,
+    rng: np.random.Generator,
+) -> TrainingResult:
+    """Train an adapter on examples of one client, on one thread.
+
+    Raises:
+        TrainingDiverged, NonFiniteValues: see `train_locally`.
+    """
+    trainer = open_trainer(
+        OnnxRuntime, bundle, received, training, threads=1, parametrisation=parametrisation
+    )
+    encoder = text_encoder(bundle, max_tokens=training.max_tokens)
+    manifest = bundle.manifest
+    with TemporaryDirectory() as folder, ExampleStore(Path(folder) / "examples.sqlite") as store:
+        store.put_many(examples)
+        batches = draw_batches(
+            store,
+            Batching(TextCollation(manifest.task, manifest.labels, encoder), training.batch_size),
+            rng=rng,
+        )
+        return train_locally(trainer, batches, training, max_seconds=1e9)
