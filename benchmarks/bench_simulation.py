@@ -15,6 +15,7 @@ from benchmarks.demo.model import model_folder
 from benchmarks.harness import RESULTS, begin, finish
 from benchmarks.options import Seed
 from benchmarks.simulation.fleet_file import FleetFile, read_fleet_file
+from benchmarks.simulation.learning import Learning
 from benchmarks.simulation.picture import draw
 from benchmarks.simulation.simulation import simulate
 from export.bundle_writer import export_bundle
@@ -57,12 +58,14 @@ def bench_simulation(
     beginning = begin()
     asked = _sized(read_fleet_file(fleet), devices_share, rounds, seed)
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
-        opened = open_bundle(bundle, verify=False) if bundle else _exported(Path(scratch) / "bundle")
+        learning = Learning(
+            open_bundle(bundle, verify=False) if bundle else _exported(Path(scratch) / "bundle")
+        )
         with work("Simulating", as_json=as_json, console=stderr) as told:
             started = time.perf_counter()
             outcome = simulate(
                 asked,
-                opened,
+                learning,
                 Path(scratch) / "service",
                 lambda done, hours: told.at(f"{done} of {asked.run.rounds} rounds, {hours:.1f} hours"),
             )

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -116,17 +116,41 @@ class ServiceSettings(Message):
     most_retry_seconds: Positive = 6 * 3600
 
 
+class TrainingFor(Message):
+    """What devices train on for real; of `intents` every device is a client, `personas` are twenty."""
+
+    task: Literal["intents", "personas"]
+    data: str = Field(description="the folder of the data set")
+    backend: Literal["processes", "ray"] = "processes"
+    workers: int = Field(default=2, strict=True, ge=1, le=1024)
+    ray_address: str | None = Field(default=None, description="of a cluster; one is started if left out")
+    score_every: int = Field(default=5, strict=True, ge=1, description="rounds")
+
+
 class FleetFile(Message):
     """What a fleet file says."""
 
     seed: int = Field(default=0, strict=True, ge=0)
-    bundle: str
+    bundle: str | None = Field(default=None, description="a folder; the task's own if devices train")
+    training: TrainingFor | None = None
     days: Positive = Field(default=30, description="the simulation ends then, whether the run has or not")
     tick_seconds: Positive = Field(default=15, description="how often the service's worker looks for work")
     run: RunSettings
     availability: Availability = Availability()
     service: ServiceSettings = ServiceSettings()
     devices: tuple[DeviceKind, ...] = Field(min_length=1, max_length=100)
+
+    @model_validator(mode="after")
+    def _has_one_bundle(self) -> Self:
+        if (self.bundle is None) == (self.training is None):
+            raise ValueError("either bundle or training says what is trained")
+        return self
+
+    @model_validator(mode="after")
+    def _names_each_kind_once(self) -> Self:
+        if len({kind.name for kind in self.devices}) < len(self.devices):
+            raise ValueError("two kinds of devices have one name")
+        return self
 
 
 def read_fleet_file(path: Path) -> FleetFile:
@@ -142,7 +166,7 @@ def read_fleet_file(path: Path) -> FleetFile:
     if len(data) > MAX_BYTES:
         raise SettingsError("the fleet file is too long", got=f"{len(data)} bytes", expected=f"{MAX_BYTES}")
     try:
-        fleet = FleetFile.model_validate(tomllib.loads(data.decode()))
+        return FleetFile.model_validate(tomllib.loads(data.decode()))
     except ValidationError as error:
         raise SettingsError(
             f"{path} is no fleet file",
@@ -151,7 +175,3 @@ def read_fleet_file(path: Path) -> FleetFile:
         ) from error
     except ValueError as error:
         raise SettingsError(f"{path} is no TOML", got=error) from error
-    names = [kind.name for kind in fleet.devices]
-    if len(set(names)) < len(names):
-        raise SettingsError("two kinds of device have one name", got=names, expected="a name for each")
-    return fleet

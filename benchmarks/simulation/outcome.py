@@ -59,9 +59,12 @@ class Outcome:
     uploaded_bytes: int
     rounds: Sequence[RoundOutcome]
     kinds: Sequence[KindOutcome]
+    scores: Mapping[int, float]  # of what was there after so many rounds; none where nothing was trained
 
 
-def outcome_of(service: Service, run_id: str, devices: Sequence[VirtualDevice]) -> Outcome:
+def outcome_of(
+    service: Service, run_id: str, devices: Sequence[VirtualDevice], scores: Mapping[int, float]
+) -> Outcome:
     """Read what the service has of a run, and what its devices remember."""
     with service.database.read() as session:
         run = session.get_one(RunRow, run_id)
@@ -80,6 +83,7 @@ def outcome_of(service: Service, run_id: str, devices: Sequence[VirtualDevice]) 
         sum(own.uploaded_bytes for own in rounds),
         rounds,
         _kinds(devices, given),
+        scores,
     )
 
 

@@ -11,14 +11,13 @@ from aggregator_service.storage.tables import RunRow
 from aggregator_service.worker.sweep import sweep
 from aggregator_service.worker.worker import tick
 from benchmarks.simulation.fleet_file import FleetFile
+from benchmarks.simulation.learning import Learning
 from benchmarks.simulation.outcome import Outcome, outcome_of
 from benchmarks.simulation.sessions import DAY, HOUR, sessions
 from benchmarks.simulation.staging import admit, opened_service, started_run
-from benchmarks.simulation.stubbed_updates import StubbedUpdates
 from benchmarks.simulation.virtual_clock import VirtualClock
 from benchmarks.simulation.virtual_device import devices_of
 from benchmarks.simulation.visits import Visits
-from hetlora.bundle import Bundle
 from hetlora.states import RunState
 
 # Rounds committed, and hours of the simulation.
@@ -26,7 +25,7 @@ Progress = Callable[[int, float], None]
 _ENDED: Final = (RunState.COMPLETED, RunState.STOPPED, RunState.FAILED)
 
 
-def simulate(fleet: FleetFile, bundle: Bundle, folder: Path, progress: Progress) -> Outcome:
+def simulate(fleet: FleetFile, learning: Learning, folder: Path, progress: Progress) -> Outcome:
     """Run the fleet's campaign; `folder` holds the service's files, an empty one.
 
     The same file gives the same outcome on the same machine.
@@ -35,18 +34,17 @@ def simulate(fleet: FleetFile, bundle: Bundle, folder: Path, progress: Progress)
         SettingsError, RankOutOfRange: the run's settings do not fit the bundle.
     """
     clock = VirtualClock()
-    with opened_service(fleet, folder, clock) as service:
-        run_id = started_run(service, fleet, bundle)
-        devices = list(devices_of(fleet))
+    with opened_service(fleet, folder, clock) as service, learning.updates(service, fleet) as updates:
+        run_id = started_run(service, fleet, learning.bundle)
+        devices = learning.with_examples(devices_of(fleet))
         admit(service, devices)
-        updates = StubbedUpdates(service, bundle.manifest.adapter)
-        visits = Visits(service, clock, bundle, fleet.seed, updates)
+        visits = Visits(service, clock, learning.bundle, fleet.seed, updates)
         for device in devices:
             visits.live(device, sessions(fleet.availability, fleet.seed, device.number))
         worker = _VirtualWorker(service, clock, fleet.tick_seconds, run_id, progress)
         while not worker.is_done and clock.seconds < fleet.days * DAY and clock.step():
             worker.look_if_woken()
-        return outcome_of(service, run_id, devices)
+        return outcome_of(service, run_id, devices, learning.scores(service, run_id, fleet))
 
 
 class _VirtualWorker:

@@ -16,7 +16,7 @@ from benchmarks.simulation.draws import WORK, draw, generator
 from benchmarks.simulation.fleet_file import Spread
 from benchmarks.simulation.sessions import Session
 from benchmarks.simulation.staging import POPULATION
-from benchmarks.simulation.stubbed_updates import StubbedUpdates
+from benchmarks.simulation.updates import Updates
 from benchmarks.simulation.virtual_clock import VirtualClock
 from benchmarks.simulation.virtual_device import VirtualDevice
 from edge_sdk.planning.planner import Planner, RankChoice
@@ -55,7 +55,7 @@ class Visits:
     """Brings virtual devices through their sessions; the service takes what they tell as from any others."""
 
     def __init__(
-        self, service: Service, clock: VirtualClock, bundle: Bundle, seed: int, updates: StubbedUpdates
+        self, service: Service, clock: VirtualClock, bundle: Bundle, seed: int, updates: Updates
     ) -> None:
         self._service, self._clock, self._bundle = service, clock, bundle
         self._seed, self._updates = seed, updates
@@ -92,7 +92,7 @@ class Visits:
         if work is not None and (
             answer.offer is None or answer.offer.assignment_id != work.plan.assignment_id
         ):
-            device.outcomes["lease ran out"] += 1
+            self._end(device, "lease ran out")
             work = None
         if answer.offer is None:
             self._stay_away(device, answer.retry_after_seconds)
@@ -150,44 +150,50 @@ class Visits:
     def _finish(self, device: VirtualDevice, work: Work) -> None:
         stage = work.stages.pop(0)
         if stage.name == work.lost_in:
-            device.outcomes["dropped out"] += 1
+            self._end(device, "dropped out")
             device.session_end = self._clock.seconds
             return
         try:
             if stage.name == "fetch":
                 device.has_bundle = True
                 assignments.note_fetch(self._service, device.id, work.plan.adapter.sha256)
+                if work.lost_in is None:
+                    self._updates.begin(device.number, work.plan, work.choice.forecast.steps)
             elif stage.name == "deliver":
                 self._deliver(device, work)
                 return
         except RefusedError as error:  # the round is over, or the lease
-            device.outcomes[error.code] += 1
+            self._end(device, error.code)
             self._visit_at(device, self._clock.seconds)
             return
         self._go_on(device, work)
 
     def _deliver(self, device: VirtualDevice, work: Work) -> None:
-        data = self._updates.update_of(work.plan)
         assignment_id = work.plan.assignment_id
-        terms = terms_of(self._service, device.id, assignment_id, sha256_of(data))
+        made = self._updates.result(device.number, work.plan)
+        terms = terms_of(self._service, device.id, assignment_id, sha256_of(made.data))
         with terms.folder.receive() as blob:
-            blob.write(data)
+            blob.write(made.data)
             ref = keep_update(self._service, terms, blob)
         forecast = work.choice.forecast
         report = Report(
             update=ref,
-            rank=work.plan.rank,
+            rank=made.rank,
             example_count=device.machine.example_count,
             steps=forecast.steps,
-            first_loss=0.0,
-            last_loss=0.0,
+            first_loss=made.first_loss,
+            last_loss=made.last_loss,
             training_seconds=forecast.seconds,
             peak_memory_bytes=forecast.peak_bytes,
             downloaded_bytes=work.downloaded_bytes,
         )
         receipt = assignments.submit(self._service, device.id, assignment_id, report)
-        device.outcomes[receipt.state] += 1
+        self._end(device, receipt.state)
         self._told(device, receipt)
+
+    def _end(self, device: VirtualDevice, outcome: str) -> None:
+        device.outcomes[outcome] += 1
+        self._updates.drop(device.number)
 
     def _told(self, device: VirtualDevice, receipt: Receipt) -> None:
         self._stay_away(device, receipt.retry_after_seconds)

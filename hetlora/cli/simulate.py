@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from hetlora.bundle import open_bundle
 from hetlora.cli.output import JsonFlag, print_json, stdout
 from hetlora.cli.parts import part
 from hetlora.cli.progress import work
@@ -31,26 +30,28 @@ def simulate(
 
     Virtual devices, as many as you like, come and go on a virtual clock. The service's own code hands out
     work, takes updates, closes rounds and merges; the SDK's own planner picks each device's rank by the
-    bundle's cost model. Only the training is not done: it takes the time that the planner forecasts, and
-    updates are noise. The same file gives the same answer on the same machine.
+    bundle's cost model. Training takes the time that the planner forecasts; it is not done, and updates are
+    noise, unless the file has a task to learn. The same file gives the same answer on the same machine.
 
     Example: `hetlora simulate fleet.toml --bundle bundle/ --plot campaign.png`
     """
     with part("all"):
         from benchmarks.simulation.fleet_file import read_fleet_file
+        from benchmarks.simulation.learning import open_learning
         from benchmarks.simulation.picture import draw
         from benchmarks.simulation.simulation import simulate as simulated
     asked = read_fleet_file(fleet)
-    opened = open_bundle(bundle or Path(asked.bundle), verify=False)
     with (
-        tempfile.TemporaryDirectory(prefix="hetlora-simulation-") as folder,
+        tempfile.TemporaryDirectory(prefix="hetlora-simulation-") as scratch,
         work("Opening the service", as_json=as_json) as told,
     ):
+        folder = Path(scratch)
+        learning = open_learning(asked, folder / "task", bundle)
 
         def progress(rounds: int, hours: float) -> None:
             told.at(f"{rounds} of {asked.run.rounds} rounds, {hours:.1f} hours")
 
-        outcome = simulated(asked, opened, Path(folder), progress)
+        outcome = simulated(asked, learning, folder / "service", progress)
     if plot is not None:
         draw(outcome, plot)
     if as_json:
@@ -86,6 +87,9 @@ def tell(outcome: Outcome) -> None:
             _counted(kind.outcomes),
         )
     stdout.print(table)
+    if outcome.scores:
+        told = ", ".join(f"{rounds}: {score:.3f}" for rounds, score in outcome.scores.items())
+        stdout.print(f"Score on held-out examples after so many rounds: {told}")
 
 
 def _counted(counts: object) -> str:

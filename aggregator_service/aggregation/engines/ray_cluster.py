@@ -46,21 +46,7 @@ class RayEngine:
 
     def __init__(self, workers: int, address: str | None = None) -> None:
         self._workers = workers
-        if address is not None:
-            _check_answers(address)
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing of ours reports home
-        try:
-            ray.init(
-                address=address or "local",
-                num_cpus=None if address else workers,
-                include_dashboard=None if address else False,
-                logging_level=logging.WARNING,
-                log_to_driver=False,
-            )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise SettingsError(
-                "the Ray cluster cannot be used", got=f"{address or 'one started here'}: {error}"
-            ) from error
+        join_cluster(workers, address)
 
     def aggregate(
         self, rule: Rule[Any], refs: Sequence[UpdateRef], source: Source, progress: Progress = NOWHERE
@@ -90,6 +76,29 @@ class RayEngine:
     def close(self) -> None:
         """Leave the cluster; one of this machine ends."""
         ray.shutdown()
+
+
+def join_cluster(workers: int, address: str | None = None) -> None:
+    """Join the cluster at `address`, or start one of `workers` processes here; `ray.shutdown` leaves it.
+
+    Raises:
+        SettingsError: no cluster answers at `address`, or it cannot be used.
+    """
+    if address is not None:
+        _check_answers(address)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing of ours reports home
+    try:
+        ray.init(
+            address=address or "local",
+            num_cpus=None if address else workers,
+            include_dashboard=None if address else False,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise SettingsError(
+            "the Ray cluster cannot be used", got=f"{address or 'one started here'}: {error}"
+        ) from error
 
 
 def _each(move: Callable[[Any], Any], digit: Digit[Any]) -> Digit[Any]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from benchmarks.service.tiny_bundle import tiny_spec, write_tiny_bundle
 from benchmarks.simulation.fleet_file import Availability, FleetFile, Spread, read_fleet_file
+from benchmarks.simulation.learning import Learning
 from benchmarks.simulation.outcome import Outcome
 from benchmarks.simulation.sessions import DAY, HOUR, sessions
 from benchmarks.simulation.simulation import simulate
@@ -43,7 +44,7 @@ def campaign(tmp_path: Path) -> Simulate:
         asked = {"rounds": 3, "goal_count": 5, "max_rank": 16, **(settings or {})}
         values = {"bundle": "", "run": asked, "devices": [{**BOARD, **kind} for kind in kinds], **fleet}
         return simulate(
-            FleetFile.model_validate(values), bundle, tmp_path / f"{next(numbers)}", lambda *_: None
+            FleetFile.model_validate(values), Learning(bundle), tmp_path / f"{next(numbers)}", lambda *_: None
         )
 
     return run
@@ -163,7 +164,7 @@ def test_events_come_in_the_order_of_their_times_and_of_one_time_as_they_were_as
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("", "bundle: Field required"),
+        ("", "run: Field required"),
         ("seed = 1 1", "is no TOML"),
         ('bundle = "b"\ncolour = 1', "colour"),
     ],

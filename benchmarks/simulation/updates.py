@@ -1,8 +1,9 @@
-"""Updates of devices that do not train: what they were sent, with a little noise."""
+"""Where the updates of virtual devices come from: noise, or real training beside the simulation."""
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -18,19 +19,48 @@ NOISE: Final = 1e-3
 _KEPT: Final = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a device delivers, and what it reports."""
+
+    data: bytes
+    rank: int
+    first_loss: float
+    last_loss: float
+
+
+class Updates(Protocol):
+    """Makes updates that a service takes; the same plan of the same device makes the same bytes."""
+
+    def begin(self, device: int, plan: Plan, steps: int) -> None:
+        """A device begins to train."""
+
+    def result(self, device: int, plan: Plan) -> Made:
+        """What its training came to.
+
+        Raises:
+            TrainingDiverged: to nothing.
+        """
+
+    def drop(self, device: int) -> None:
+        """Nobody asks what the training comes to."""
+
+
 class StubbedUpdates:
-    """Makes updates that a service takes; the same plan makes the same bytes."""
+    """Updates of devices that do not train: what they were sent, with a little noise."""
 
     def __init__(self, service: Service, spec: AdapterSpec) -> None:
         self._service, self._spec = service, spec
         self._sent: dict[str, SentAdapter] = {}
 
-    def update_of(self, plan: Plan) -> bytes:
-        """The update of a device that took this plan.
+    def begin(self, device: int, plan: Plan, steps: int) -> None:
+        """See `Updates`."""
 
-        Raises:
-            NotFound: the adapter of the plan is not in the store any more.
-        """
+    def drop(self, device: int) -> None:
+        """See `Updates`."""
+
+    def result(self, device: int, plan: Plan) -> Made:
+        """See `Updates`."""
         sent = self._sent_with(plan)
         rng = np.random.Generator(np.random.SFC64(plan.seed))
         moved = {
@@ -38,7 +68,8 @@ class StubbedUpdates:
             for module, factors in sent.adapter
         }
         cores = {name: _moved(rng, core) for name, core in sent.cores.items()}
-        return contract(Adapter(self._spec, moved), plan.adaptation, sent.adapter, cores)
+        data = contract(Adapter(self._spec, moved), plan.adaptation, sent.adapter, cores)
+        return Made(data, plan.rank, 0.0, 0.0)
 
     def _sent_with(self, plan: Plan) -> SentAdapter:
         sha256 = plan.adapter.sha256
