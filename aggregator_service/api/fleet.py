@@ -13,7 +13,7 @@ from aggregator_service.api.views import (
     replaced_key,
     transition,
 )
-from aggregator_service.devices.admission import decide, preauthorize
+from aggregator_service.devices.admission import check_device, decide, preauthorize
 from aggregator_service.devices.populations import create_population, rotate_token
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import (
@@ -91,11 +91,12 @@ def post_preauthorization(
     return _details(service, entry.subject)
 
 
-@router.get("/devices/{device_id}/assignments")
+@router.get("/devices/{device_id}/assignments", responses=problems(404))
 def list_assignments_of_device(
     device_id: Identifier, service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
 ) -> Page[AssignmentStatus]:
     """The newest first, of whichever run: what became of each, and why."""
+    check_device(service, device_id)
     return page_of_views(
         service,
         AssignmentRow,
@@ -108,10 +109,11 @@ def list_assignments_of_device(
     )
 
 
-@router.get("/devices/{device_id}/replaced-keys")
+@router.get("/devices/{device_id}/replaced-keys", responses=problems(404))
 def list_replaced_keys(
     device_id: Identifier, service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
 ) -> Page[ReplacedKey]:
+    check_device(service, device_id)
     of_device = ReplacedKeyRow.device_id == device_id
     return page_of(
         service, ReplacedKeyRow, ReplacedKeyRow.id, replaced_key, of_device, cursor=cursor, limit=limit

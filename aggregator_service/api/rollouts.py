@@ -13,6 +13,7 @@ from aggregator_service.api.rollout_views import (
     rollout_status_at,
 )
 from aggregator_service.api.route import ServiceOf
+from aggregator_service.devices.admission import check_device
 from aggregator_service.rollouts.groups import (
     count_devices,
     create_group,
@@ -43,10 +44,11 @@ def post_labels(device_id: Identifier, message: LabelChange, service: ServiceOf)
     return label_device(service, device_id, message)
 
 
-@router.get("/devices/{device_id}/rollouts")
+@router.get("/devices/{device_id}/rollouts", responses=problems(404))
 def list_rollouts_of_device(
     device_id: Identifier, service: ServiceOf, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
 ) -> Page[RolloutDeviceStatus]:
+    check_device(service, device_id)
     return page_of(
         service,
         RolloutDeviceRow,

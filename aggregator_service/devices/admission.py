@@ -21,6 +21,13 @@ from hetlora.signature import device_id_of
 from hetlora.states import LIVE_ASSIGNMENT, AssignmentState, DeviceState
 
 
+def check_device(service: Service, device_id: str) -> None:
+    """Raise NotFound unless there is such a device: what it has is then none, not unknown."""
+    with service.database.read() as session:
+        if session.get(DeviceRow, device_id) is None:
+            raise NotFound("no such device", got=device_id)
+
+
 def preauthorize(service: Service, message: DevicePreauthorization) -> str:
     """Have a device accepted when it comes, without a token; again answers the same id.
 

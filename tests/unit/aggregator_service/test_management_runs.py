@@ -55,6 +55,12 @@ def test_unknown_run_is_not_found(operator: Operator, path: str) -> None:
     assert problem(operator.send("GET", f"/runs/unknown{path}")) == (404, "not_found")
 
 
+@pytest.mark.parametrize("part", ["assignments", "replaced-keys", "rollouts", "reputation"])
+def test_what_an_unknown_device_has_is_not_found(operator: Operator, part: str) -> None:
+    """An empty list would tell whoever mistyped an id that nothing ever happened to it."""
+    assert problem(operator.send("GET", f"/devices/unknown/{part}")) == (404, "not_found")
+
+
 def test_unknown_things_are_not_found(operator: Operator) -> None:
     assert problem(operator.send("POST", "/runs/unknown:start")) == (404, "not_found")
     assert problem(operator.send("GET", "/adapters/unknown/content")) == (404, "not_found")
