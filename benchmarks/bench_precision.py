@@ -16,8 +16,8 @@ from benchmarks.harness import RESULTS, begin, finish
 from benchmarks.options import Seed, choices_of, counts_of
 from benchmarks.rules.contest import ENTRANTS
 from benchmarks.rules.precision import VARIANTS, PrecisionRow, Trial, rows_of, run_variant
-from benchmarks.rules.tasks import Name
 from benchmarks.rules.trials import run_trials
+from benchmarks.tasks.opening import Name
 from hetlora.cli.output import JsonFlag, stdout
 from hetlora.errors import SettingsError
 

@@ -16,8 +16,8 @@ from benchmarks.harness import RESULTS, begin, finish
 from benchmarks.options import Seed, choices_of, counts_of
 from benchmarks.rules.contest import ENTRANTS, Contest, run_entrant
 from benchmarks.rules.report import RuleRow, draw_curves, rows_of
-from benchmarks.rules.tasks import Name
 from benchmarks.rules.trials import run_trials
+from benchmarks.tasks.opening import Name
 from hetlora.cli.output import JsonFlag, stdout
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +13,7 @@ from edge_sdk.batching.batches import Batching, draw_batches
 from edge_sdk.batching.collation import TextCollation
 from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.examples import Example, ExampleStore
+from edge_sdk.runtimes.base import Batch
 from edge_sdk.runtimes.onnx import OnnxRuntime
 from edge_sdk.training.local import TrainingResult, train_locally
 from edge_sdk.training.parametrisation import Parametrisation
@@ -37,13 +39,17 @@ def train_on(
     trainer = open_trainer(
         OnnxRuntime, bundle, received, training, threads=1, parametrisation=parametrisation
     )
+    with drawn(examples, bundle, training, rng) as batches:
+        return train_locally(trainer, batches, training, max_seconds=1e9)
+
+
+@contextmanager
+def drawn(
+    examples: Sequence[Example], bundle: Bundle, training: TrainingSettings, rng: np.random.Generator
+) -> Iterator[Iterator[Batch]]:
+    """Batches of a client's examples without end, as the SDK draws them."""
     encoder = text_encoder(bundle, max_tokens=training.max_tokens)
-    manifest = bundle.manifest
+    collation = TextCollation(bundle.manifest.task, bundle.manifest.labels, encoder)
     with TemporaryDirectory() as folder, ExampleStore(Path(folder) / "examples.sqlite") as store:
         store.put_many(examples)
-        batches = draw_batches(
-            store,
-            Batching(TextCollation(manifest.task, manifest.labels, encoder), training.batch_size),
-            rng=rng,
-        )
-        return train_locally(trainer, batches, training, max_seconds=1e9)
+        yield draw_batches(store, Batching(collation, training.batch_size), rng=rng)

@@ -15,7 +15,7 @@ from aggregator_service.aggregation.products import ProductStack
 from aggregator_service.aggregation.rules import open_rule
 from aggregator_service.aggregation.stacks import StackedAdapter, stacked
 from benchmarks.rules.simulation import Setting, rounds, whole
-from benchmarks.rules.tasks import Name, open_task
+from benchmarks.tasks.opening import Name, open_task
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.rules import (
     AnyRule,

@@ -13,7 +13,8 @@ from typing import Final
 from aggregator_service.aggregation.rules import open_rule
 from benchmarks.rules.contest import BATCH_SIZE, ENTRANTS, LATE_SHARE, RUN_RANK
 from benchmarks.rules.simulation import Setting, Train, rounds, train_client, whole
-from benchmarks.rules.tasks import Name, Task, open_task
+from benchmarks.tasks.opening import Name, open_task
+from benchmarks.tasks.task import Task
 from hetlora.messages.device import TrainingSettings, UploadPrecision
 
 

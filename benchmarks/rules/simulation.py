@@ -14,7 +14,7 @@ from aggregator_service.aggregation.stacks import factors_of, stacked, unstacked
 from aggregator_service.aggregation.tree import aggregate
 from aggregator_service.artifacts.handouts import handout_tensors
 from benchmarks.local_training import train_on
-from benchmarks.rules.clients import Client
+from benchmarks.tasks.clients import Client
 from edge_sdk.training.error_feedback import RoundingErrors, contract_with_feedback
 from edge_sdk.training.parametrisation import Parametrisation
 from edge_sdk.training.pruning import self_prune
@@ -85,8 +85,7 @@ def rounds(setting: Setting, rule: AnyRule, train: Train = train_client) -> Iter
     ranks = {client.number: client.rank for client in setting.clients}
     errors: dict[int, RoundingErrors] = {}
     while True:
-        rng = np.random.default_rng([setting.seed, COHORTS, state.round_index])
-        chosen = sorted(rng.choice(len(setting.clients), setting.cohort, replace=False))
+        rng, chosen = _drawn(setting, state.round_index)
         opened = open_rule(rule, state)
         down = up = 0
         updates: dict[UpdateRef, Update] = {}
@@ -108,6 +107,17 @@ def rounds(setting: Setting, rule: AnyRule, train: Train = train_client) -> Iter
             )
         state = aggregate(opened, list(updates), updates.__getitem__).state
         yield Round(state, down, up)
+
+
+def cohort_of(setting: Setting, round_index: int) -> list[int]:
+    """The places of a round's clients, in ascending order."""
+    return _drawn(setting, round_index)[1]
+
+
+def _drawn(setting: Setting, round_index: int) -> tuple[np.random.Generator, list[int]]:
+    """A round's cohort, and what is left of the stream that drew it."""
+    rng = np.random.default_rng([setting.seed, COHORTS, round_index])
+    return rng, sorted(rng.choice(len(setting.clients), setting.cohort, replace=False).tolist())
 
 
 def _frozen_bytes(handout: Handout) -> int:

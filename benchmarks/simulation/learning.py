@@ -14,12 +14,12 @@ from aggregator_service.artifacts.adapters import read_state
 from aggregator_service.service import Service
 from aggregator_service.storage.tables import AdapterVersionRow, RunRow
 from benchmarks.rules.simulation import whole
-from benchmarks.rules.tasks import open_task
 from benchmarks.simulation.fleet_file import FleetFile
 from benchmarks.simulation.pools import opened_pool
 from benchmarks.simulation.trained_updates import TrainedUpdates
 from benchmarks.simulation.updates import StubbedUpdates, Updates
 from benchmarks.simulation.virtual_device import VirtualDevice
+from benchmarks.tasks.opening import open_task
 from edge_sdk.examples import Example
 from hetlora.adapter import Adapter
 from hetlora.bundle import Bundle, open_bundle

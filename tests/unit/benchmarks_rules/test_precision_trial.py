@@ -9,11 +9,11 @@ import pytest
 
 from aggregator_service.aggregation.rule import Handout
 from aggregator_service.aggregation.stacks import unstacked
-from benchmarks.rules.clients import Client
 from benchmarks.rules.precision import VARIANTS, Outcome, Trial, rows_of, run_on
 from benchmarks.rules.simulation import Setting
-from benchmarks.rules.tasks import Task
 from benchmarks.service.tiny_bundle import tiny_spec, write_tiny_bundle
+from benchmarks.tasks.clients import Client
+from benchmarks.tasks.task import Task
 from edge_sdk.examples import Example
 from hetlora.adapter import Adapter, LoraFactors
 
@@ -52,7 +52,7 @@ def trial() -> Trial:
 def task(tmp_path: Path) -> Task:
     bundle = write_tiny_bundle(tmp_path / "bundle", tiny_spec(RANK, RANK))
     clients = [Client(number, RANK, [Example("text", "label")]) for number in range(3)]
-    return Task(bundle, clients, _score, "minus distance")
+    return Task(bundle, tmp_path, clients, _score, "minus distance")
 
 
 def test_lower_precisions_send_fewer_bytes_and_feedback_wins_back_what_rounding_loses(

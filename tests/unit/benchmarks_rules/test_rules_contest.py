@@ -10,11 +10,11 @@ import pytest
 
 from aggregator_service.aggregation.rule import Handout
 from aggregator_service.aggregation.stacks import stacked
-from benchmarks.rules.clients import RANK_SHARES, deal
 from benchmarks.rules.contest import ENTRANTS, Curve, score_at, tail_energy
 from benchmarks.rules.report import rows_of
 from benchmarks.rules.simulation import whole
-from benchmarks.rules.tasks import personas_of
+from benchmarks.tasks.clients import RANK_SHARES, deal
+from benchmarks.tasks.turns import personas_of
 from edge_sdk.examples import Example
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
 from hetlora.errors import DataError

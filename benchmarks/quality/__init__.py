@@ -1,0 +1,1 @@
+"""The shape of HetLoRA's own evaluation, at the scale of two cores."""

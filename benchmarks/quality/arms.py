@@ -1,0 +1,107 @@
+"""What is compared: HetLoRA and what it was held against, and every other rule that takes unequal ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import numpy as np
+
+from benchmarks.tasks.clients import Client
+from hetlora.messages.rules import (
+    AnyRule,
+    DeerRule,
+    FedExRule,
+    FedLoruRule,
+    FfaRule,
+    FlascRule,
+    FlexLoraRule,
+    FloraRule,
+    FloristRule,
+    FsLoraRule,
+    HetLoraRule,
+    LoraA2Rule,
+    LoraFairRule,
+    RaFloraRule,
+    RblaRule,
+    ReplicationRule,
+    ResidualExactRule,
+    RoLoraRule,
+    ZeroPadRule,
+)
+
+# A tenth of the paper's 5 and 50, rounded up: our layers are as much narrower (384 and 256 features).
+LEAST_RANK: Final = 2
+MOST_RANK: Final = 16
+# Of the power law of ranks: a client has rank r with a probability that goes as r^(EXPONENT - 1).
+EXPONENT: Final = 0.1
+RANKS_DRAWN: Final = 2  # a stream of the seed of its own
+
+ZERO_PAD: Final = ZeroPadRule()
+
+Kind = Literal["federated", "local", "central", "full"]
+Ranks = Literal["mixed", "least", "most"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to learn a task.
+
+    `local`: each client alone; `central`: all data in one place; `full`: federated averaging of all weights.
+    """
+
+    rule: AnyRule = ZERO_PAD
+    ranks: Ranks = "mixed"
+    pruning_decay: float = 1.0  # gamma
+    kind: Kind = "federated"
+
+
+ARMS: Final[dict[str, Arm]] = {
+    "lora_least_rank": Arm(ranks="least"),
+    "lora_most_rank": Arm(ranks="most"),
+    "reconstruction_svd": Arm(FlexLoraRule()),
+    "hetlora_gamma_1": Arm(HetLoraRule()),
+    "hetlora_gamma_0.99": Arm(HetLoraRule(), pruning_decay=0.99),
+    "hetlora_gamma_0.95": Arm(HetLoraRule(), pruning_decay=0.95),
+    "hetlora_gamma_0.85": Arm(HetLoraRule(), pruning_decay=0.85),
+    "hetlora_without_norm_weights": Arm(ZeroPadRule(weights="uniform"), pruning_decay=0.99),
+    "zero_pad": Arm(),
+    "full_fine_tuning": Arm(kind="full"),
+    "local_only": Arm(kind="local"),
+    "centralised": Arm(ranks="most", kind="central"),
+    "rbla": Arm(RblaRule()),
+    "replication": Arm(ReplicationRule()),
+    "raflora": Arm(RaFloraRule()),
+    "florist": Arm(FloristRule()),
+    "flora": Arm(FloraRule()),
+    "fedex": Arm(FedExRule()),
+    "lora_fair": Arm(LoraFairRule()),
+    "ffa": Arm(FfaRule()),
+    "rolora": Arm(RoLoraRule()),
+    "lora_a2": Arm(LoraA2Rule()),
+    "fslora": Arm(FsLoraRule()),
+    "fedloru": Arm(FedLoruRule()),
+    "flasc": Arm(FlascRule()),
+    "deer": Arm(DeerRule(), ranks="most"),
+    "residual_exact": Arm(ResidualExactRule(allocate=True)),
+}
+
+
+def clients_of(arm: Arm, clients: Sequence[Client], seed: int) -> list[Client]:
+    """The clients at the ranks of an arm; which client has which does not depend on its data."""
+    if arm.kind == "central":
+        return [Client(0, MOST_RANK, [example for client in clients for example in client.examples])]
+    if arm.ranks != "mixed":
+        rank = LEAST_RANK if arm.ranks == "least" else MOST_RANK
+        return [replace(client, rank=rank) for client in clients]
+    ranks = power_law(len(clients), np.random.default_rng([seed, RANKS_DRAWN]))
+    return [replace(client, rank=rank) for client, rank in zip(clients, ranks, strict=True)]
+
+
+def power_law(count: int, rng: np.random.Generator) -> list[int]:
+    """Ranks of a truncated power law, in chance's order: the quantiles of it, so that no draw is unlucky."""
+    every = np.arange(LEAST_RANK, MOST_RANK + 1)
+    mass = np.cumsum(every ** (EXPONENT - 1))
+    places = (np.arange(count) + 0.5) / count
+    return [int(rank) for rank in rng.permutation(every[np.searchsorted(mass / mass[-1], places)])]

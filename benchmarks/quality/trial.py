@@ -1,0 +1,160 @@
+"""One arm on one task with one seed: scores by round, and what they cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Final
+
+import numpy as np
+
+from aggregator_service.aggregation.rules import open_rule
+from benchmarks.local_training import train_on
+from benchmarks.quality.arms import ARMS, Arm, clients_of
+from benchmarks.quality.full_fine_tuning import full_rounds, open_full
+from benchmarks.rules.simulation import BATCHES, Setting, cohort_of, rounds, whole
+from benchmarks.tasks.opening import Name, open_task
+from benchmarks.tasks.task import Task
+from edge_sdk.training.parametrisation import Parametrisation
+from hetlora.adapter import Adapter, initial_adapter
+from hetlora.messages.device import TrainingSettings
+
+PENALTY: Final = 1e-3  # lambda of self-pruning; the paper's is not known, this is FlexLoRA's authors' for it
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The learning problem, and what all arms of it have in common."""
+
+    task: Name
+    data: Path
+    work: Path  # of exported bundles and finished runs
+    clients: int
+    cohort: int
+    rounds: int
+    steps: int
+    batch_size: int
+    learning_rate: float
+    full_learning_rate: float
+    score_every: int
+    answers: bool  # whether what is generated is scored, too, at the end
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Scores of one run after `rounds`, with the bytes and this machine's seconds that they took.
+
+    Bytes are those down and up of all devices together; seconds those of training and aggregation.
+    """
+
+    rounds: Sequence[int]
+    scores: Sequence[float]
+    megabytes: Sequence[float]
+    seconds: Sequence[float]
+    answers_before: float | None = None
+    answers_after: float | None = None
+
+
+# How the state after a round is scored, the bytes that went down and up in it, and its adapter if it has one.
+Reached = tuple[Callable[[], float], int, Adapter | None]
+
+
+def run_arm(trial: Trial, name: str, seed: int) -> Curve:
+    """Run one arm, or read how it ran before."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    kept = trial.work / f"{trial.task}-{name}-{seed}-{_key(trial)}.json"
+    if kept.is_file():
+        return Curve(**json.loads(kept.read_text()))
+    task = open_task(trial.task, trial.data, trial.work, trial.clients, seed)
+    curve = _run(trial, task, ARMS[name], seed)
+    beside = kept.with_suffix(".partial")
+    beside.write_text(json.dumps(asdict(curve)))
+    beside.replace(kept)
+    return curve
+
+
+def _run(trial: Trial, task: Task, arm: Arm, seed: int) -> Curve:
+    rate = trial.full_learning_rate if arm.kind == "full" else trial.learning_rate
+    clients = clients_of(arm, task.clients, seed)
+    setting = Setting(
+        task.bundle,
+        clients,
+        TrainingSettings(
+            # Of all data in one place as many steps in a round as its cohort takes.
+            steps=trial.steps * (trial.cohort if arm.kind == "central" else 1),
+            batch_size=trial.batch_size,
+            learning_rate=rate,
+            max_tokens=task.bundle.manifest.max_tokens,
+            pruning_decay=arm.pruning_decay,
+            pruning_penalty=PENALTY if arm.pruning_decay < 1 else 0.0,
+        ),
+        max(client.rank for client in clients),
+        min(trial.cohort, len(clients)),
+        seed,
+    )
+    if arm.kind == "local":
+        return _local(trial, task, setting)
+    if arm.kind == "full":
+        model = open_full(task)
+        reached = ((model.score, spent, None) for spent in full_rounds(setting, model))
+        return _followed(trial, task, reached)
+    return _followed(trial, task, _federated(task, setting, arm))
+
+
+def _federated(task: Task, setting: Setting, arm: Arm) -> Iterator[Reached]:
+    for made in rounds(setting, arm.rule):
+        shown = whole(open_rule(arm.rule, made.state).distribute(setting.run_rank))
+        yield partial(task.score, shown), made.down_bytes + made.up_bytes, shown
+
+
+def _followed(trial: Trial, task: Task, reached: Iterator[Reached]) -> Curve:
+    """Follow a run for as many rounds as the trial has; what scoring takes is not counted."""
+    scores, megabytes, seconds, at = [task.score(None)], [0.0], [0.0], [0]
+    spent_bytes, spent_seconds = 0, 0.0
+    adapter: Adapter | None = None
+    for count in range(1, trial.rounds + 1):
+        started = time.process_time()
+        score, moved, adapter = next(reached)
+        spent_seconds += time.process_time() - started
+        spent_bytes += moved
+        if count % trial.score_every == 0 or count == trial.rounds:
+            at.append(count)
+            scores.append(score())
+            megabytes.append(spent_bytes / 1e6)
+            seconds.append(spent_seconds)
+    if task.answers is None or not trial.answers or adapter is None:
+        return Curve(at, scores, megabytes, seconds)
+    return Curve(at, scores, megabytes, seconds, task.answers(None), task.answers(adapter))
+
+
+def _local(trial: Trial, task: Task, setting: Setting) -> Curve:
+    """Each client alone, as many steps as it would take in all rounds; the mean of the clients' own scores.
+
+    Only a cohort of clients is trained: they are scored one by one.
+    """
+    share = setting.cohort / len(setting.clients)
+    steps = max(1, round(trial.rounds * setting.training.steps * share))
+    training = setting.training.model_copy(update={"steps": steps})
+    scores, seconds = [], 0.0
+    for number in cohort_of(setting, 0):
+        client = setting.clients[number]
+        spec = task.bundle.manifest.adapter
+        initial = initial_adapter(spec, client.rank, np.random.default_rng(setting.seed))
+        rng = np.random.default_rng([setting.seed, BATCHES, client.number, 0])
+        started = time.process_time()
+        done = train_on(client.examples, task.bundle, initial, Parametrisation(), training, rng)
+        seconds += time.process_time() - started
+        scores.append(task.score(done.adapter))
+    return Curve([0, trial.rounds], [task.score(None), fmean(scores)], [0.0, 0.0], [0.0, seconds / share])
+
+
+def _key(trial: Trial) -> str:
+    told = (trial.clients, trial.cohort, trial.rounds, trial.steps, trial.batch_size)
+    rates = (trial.learning_rate, trial.full_learning_rate)
+    return "-".join(f"{own:g}" for own in (*told, *rates))
