@@ -31,9 +31,6 @@ from hetlora.messages.rules import (
     ZeroPadRule,
 )
 
-# A tenth of the paper's 5 and 50, rounded up: our layers are as much narrower (384 and 256 features).
-LEAST_RANK: Final = 2
-MOST_RANK: Final = 16
 # Of the power law of ranks: a client has rank r with a probability that goes as r^(EXPONENT - 1).
 EXPONENT: Final = 0.1
 RANKS_DRAWN: Final = 2  # a stream of the seed of its own
@@ -88,20 +85,21 @@ ARMS: Final[dict[str, Arm]] = {
 }
 
 
-def clients_of(arm: Arm, clients: Sequence[Client], seed: int) -> list[Client]:
-    """The clients at the ranks of an arm; which client has which does not depend on its data."""
+def clients_of(arm: Arm, clients: Sequence[Client], ranks: tuple[int, int], seed: int) -> list[Client]:
+    """The clients at the ranks of an arm, within `ranks`; who has which does not depend on the data."""
+    least, most = ranks
     if arm.kind == "central":
-        return [Client(0, MOST_RANK, [example for client in clients for example in client.examples])]
+        return [Client(0, most, [example for client in clients for example in client.examples])]
     if arm.ranks != "mixed":
-        rank = LEAST_RANK if arm.ranks == "least" else MOST_RANK
-        return [replace(client, rank=rank) for client in clients]
-    ranks = power_law(len(clients), np.random.default_rng([seed, RANKS_DRAWN]))
-    return [replace(client, rank=rank) for client, rank in zip(clients, ranks, strict=True)]
+        return [replace(client, rank=least if arm.ranks == "least" else most) for client in clients]
+    drawn = power_law(len(clients), ranks, np.random.default_rng([seed, RANKS_DRAWN]))
+    return [replace(client, rank=rank) for client, rank in zip(clients, drawn, strict=True)]
 
 
-def power_law(count: int, rng: np.random.Generator) -> list[int]:
+def power_law(count: int, ranks: tuple[int, int], rng: np.random.Generator) -> list[int]:
     """Ranks of a truncated power law, in chance's order: the quantiles of it, so that no draw is unlucky."""
-    every = np.arange(LEAST_RANK, MOST_RANK + 1)
+    least, most = ranks
+    every = np.arange(least, most + 1)
     mass = np.cumsum(every ** (EXPONENT - 1))
     places = (np.arange(count) + 0.5) / count
     return [int(rank) for rank in rng.permutation(every[np.searchsorted(mass / mass[-1], places)])]

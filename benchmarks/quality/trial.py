@@ -37,6 +37,7 @@ class Trial:
     work: Path  # of exported bundles and finished runs
     clients: int
     cohort: int
+    ranks: tuple[int, int]  # the least and the most of a client
     rounds: int
     steps: int
     batch_size: int
@@ -72,16 +73,17 @@ def run_arm(trial: Trial, name: str, seed: int) -> Curve:
     if kept.is_file():
         return Curve(**json.loads(kept.read_text()))
     task = open_task(trial.task, trial.data, trial.work, trial.clients, seed)
-    curve = _run(trial, task, ARMS[name], seed)
+    curve = learned(trial, task, ARMS[name], seed)
     beside = kept.with_suffix(".partial")
     beside.write_text(json.dumps(asdict(curve)))
     beside.replace(kept)
     return curve
 
 
-def _run(trial: Trial, task: Task, arm: Arm, seed: int) -> Curve:
+def learned(trial: Trial, task: Task, arm: Arm, seed: int) -> Curve:
+    """Run one arm on an opened task."""
     rate = trial.full_learning_rate if arm.kind == "full" else trial.learning_rate
-    clients = clients_of(arm, task.clients, seed)
+    clients = clients_of(arm, task.clients, trial.ranks, seed)
     setting = Setting(
         task.bundle,
         clients,
@@ -155,6 +157,6 @@ def _local(trial: Trial, task: Task, setting: Setting) -> Curve:
 
 
 def _key(trial: Trial) -> str:
-    told = (trial.clients, trial.cohort, trial.rounds, trial.steps, trial.batch_size)
+    told = (trial.clients, trial.cohort, *trial.ranks, trial.rounds, trial.steps, trial.batch_size)
     rates = (trial.learning_rate, trial.full_learning_rate)
     return "-".join(f"{own:g}" for own in (*told, *rates))

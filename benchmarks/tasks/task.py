@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -20,29 +19,29 @@ from hetlora.bundle import Bundle
 # An adapter and what is frozen beside it are scored as one; the bundle must hold both.
 WIDEST: Final = 128
 
+Logits = NDArray[np.float32]
+ScoreLogits = Callable[[Callable[[Batch], Logits]], float]
+ScoreAdapter = Callable[[Adapter | None], float]
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """A bundle, who holds which data, and how good an adapter is: the higher the better.
 
-    `model` is the folder that the bundle was exported from. `answers` scores what an adapter generates, where
-    that is another figure; it takes minutes.
+    `model` is the folder that the bundle was exported from, and `score_logits` scores whatever answers as it
+    does. `answers` scores what an adapter generates, where that is another figure; it takes minutes.
     """
 
     bundle: Bundle
     model: Path
     clients: Sequence[Client]
-    score_logits: Callable[[Callable[[Batch], NDArray[np.float32]]], float]
+    score: ScoreAdapter
+    score_logits: ScoreLogits
     metric: str
-    answers: Callable[[Adapter | None], float] | None = None
-
-    def score(self, adapter: Adapter | None) -> float:
-        """How good the model is with an adapter, or without any."""
-        model = opened_model(self.bundle)
-        return self.score_logits(lambda batch: model.logits(batch, adapter=adapter))
+    answers: ScoreAdapter | None = None
 
 
-@lru_cache(maxsize=1)
-def opened_model(bundle: Bundle) -> OnnxModel:
-    """A bundle's inference graph on one thread; a run scores the same one again and again."""
-    return OnnxModel(bundle, threads=1)
+def adapter_score(bundle: Bundle, score_logits: ScoreLogits) -> ScoreAdapter:
+    """The score of a bundle's model with an adapter, or with none, on one thread."""
+    model = OnnxModel(bundle, threads=1)
+    return lambda adapter: score_logits(lambda batch: model.logits(batch, adapter=adapter))

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.tasks.answers import answer_scorer
 from benchmarks.tasks.clients import ranked
-from benchmarks.tasks.task import WIDEST, Task
+from benchmarks.tasks.task import WIDEST, Logits, ScoreLogits, Task, adapter_score
 from edge_sdk.batching.collation import TextCollation
 from edge_sdk.batching.tokens import text_encoder
 from edge_sdk.examples import Example
@@ -26,8 +25,6 @@ from export.bundle_writer import export_bundle
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.errors import DataError
 from hetlora.graph_names import IGNORED_LABEL, LABELS
-
-Logits = NDArray[np.float32]
 
 HELD_OUT_SHARE: Final = 0.15
 SCORED: Final = 400
@@ -183,10 +180,11 @@ def _task(name: str, held: Held, data: Path, scratch: Path, max_tokens: int, see
         )
     every = [example for own in scored for example in own]
     chosen = [every[place] for place in np.random.default_rng(0).permutation(len(every))[:SCORED]]
-    return Task(bundle, model, ranked(trained, seed), _scorer(bundle, chosen), "minus loss")
+    score = _scorer(bundle, chosen)
+    return Task(bundle, model, ranked(trained, seed), adapter_score(bundle, score), score, "minus loss")
 
 
-def _scorer(bundle: Bundle, turns: Sequence[Example]) -> Callable[[Callable[[Batch], Logits]], float]:
+def _scorer(bundle: Bundle, turns: Sequence[Example]) -> ScoreLogits:
     collate = TextCollation(bundle.manifest.task, (), text_encoder(bundle))
     ordered = sorted(turns, key=lambda turn: len(turn.text) + len(turn.label))
     batches = [collate(ordered[start : start + 16]) for start in range(0, len(ordered), 16)]

@@ -52,7 +52,7 @@ def trial() -> Trial:
 def task(tmp_path: Path) -> Task:
     bundle = write_tiny_bundle(tmp_path / "bundle", tiny_spec(RANK, RANK))
     clients = [Client(number, RANK, [Example("text", "label")]) for number in range(3)]
-    return Task(bundle, tmp_path, clients, _score, "minus distance")
+    return Task(bundle, tmp_path, clients, _score, lambda logits_of: 0.0, "minus distance")
 
 
 def test_lower_precisions_send_fewer_bytes_and_feedback_wins_back_what_rounding_loses(

@@ -1,0 +1,128 @@
+"""The evaluation of the rules: who has which rank, what each arm trains, and what its figures mean."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.demo.scoring import Scorer
+from benchmarks.quality.arms import ARMS, Arm, clients_of, power_law
+from benchmarks.quality.full_fine_tuning import full_rounds, open_full
+from benchmarks.quality.report import markdown_of, rows_of, target_of
+from benchmarks.quality.trial import Curve, Trial, learned
+from benchmarks.rules.simulation import Setting
+from benchmarks.tasks.answers import rouge_l
+from benchmarks.tasks.clients import Client
+from benchmarks.tasks.task import Task, adapter_score
+from edge_sdk.examples import Example
+from hetlora.bundle import Bundle
+from hetlora.messages.device import TrainingSettings
+
+LABELS = ("weather", "food", "sport")
+
+
+@pytest.fixture
+def task(tiny_bundle: Bundle, tiny_model_folder: Path) -> Task:
+    """Three clients that know one label each."""
+    clients = [
+        Client(number, 2, [Example(f"{word} {label}", label) for word in ("snow", "soup", "ball", "team")])
+        for number, label in enumerate(LABELS)
+    ]
+    held_out = [Example(f"rain {label}", label) for label in LABELS]
+    score = Scorer(tiny_bundle, held_out).share_right
+    return Task(tiny_bundle, tiny_model_folder, clients, adapter_score(tiny_bundle, score), score, "accuracy")
+
+
+def trial(**changes: object) -> Trial:
+    values = {
+        "task": "intents",
+        "data": Path(),
+        "work": Path(),
+        "clients": 3,
+        "cohort": 2,
+        "ranks": (1, 4),
+        "rounds": 2,
+        "steps": 1,
+        "batch_size": 2,
+        "learning_rate": 0.01,
+        "full_learning_rate": 0.01,
+        "score_every": 2,
+        "answers": False,
+    }
+    return Trial(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_arm_runs_and_is_scored(task: Task, name: str) -> None:
+    curve = learned(trial(), task, ARMS[name], seed=0)
+
+    assert curve.rounds == [0, 2]
+    assert all(0 <= score <= 1 for score in curve.scores)
+    assert (curve.megabytes[-1] > 0) == (name != "local_only")
+    assert curve.seconds[-1] > 0
+
+
+def test_ranks_follow_the_power_law_and_not_the_data() -> None:
+    """Below r the mass is about (r^0.1 - 2^0.1) / (16^0.1 - 2^0.1): half of it lies below rank 6."""
+    ranks = power_law(1000, (2, 16), np.random.default_rng(0))
+
+    assert (min(ranks), max(ranks)) == (2, 16)
+    counts = Counter(ranks)
+    assert [counts[rank] for rank in range(2, 17)] == sorted(counts.values(), reverse=True)
+    assert counts[2] / counts[16] == pytest.approx(8**0.9, rel=0.05)
+    assert power_law(7, (2, 16), np.random.default_rng(0)) != power_law(7, (2, 16), np.random.default_rng(1))
+
+
+def test_arms_of_one_rank_and_of_one_place() -> None:
+    clients = [Client(number, 9, [Example(f"{number}", "a")] * (number + 1)) for number in range(3)]
+
+    assert {client.rank for client in clients_of(ARMS["lora_least_rank"], clients, (3, 5), 0)} == {3}
+    (one,) = clients_of(ARMS["centralised"], clients, (3, 5), 0)
+    assert (one.rank, len(one.examples)) == (5, 6)
+    assert clients_of(Arm(), clients, (3, 5), 3) == clients_of(Arm(), clients, (3, 5), 3)
+
+
+def test_full_fine_tuning_takes_the_mean_of_all_weights(task: Task) -> None:
+    """Of two clients with the same four examples, all in one batch, the mean is what each of them makes."""
+    training = TrainingSettings(steps=1, batch_size=4, learning_rate=0.01, max_tokens=32)
+    twins = [task.clients[0]] * 2
+    one, both, before = open_full(task), open_full(task), dict(open_full(task).module.named_parameters())
+
+    (moved,) = islice(full_rounds(Setting(task.bundle, twins[:1], training, 1, 1, seed=0), one), 1)
+    (moved_twice,) = islice(full_rounds(Setting(task.bundle, twins, training, 1, 2, seed=0), both), 1)
+
+    size = sum(4 * own.numel() for own in before.values())
+    assert (moved, moved_twice) == (2 * size, 4 * size)
+    for (name, own), other in zip(one.module.named_parameters(), both.module.parameters(), strict=True):
+        # AdamW's first step is 0.01 by the gradient's sign, nearly: small gradients round to either.
+        np.testing.assert_allclose(own.detach(), other.detach(), atol=2e-3)
+        assert (own != before[name]).any() or "pooler" in name
+
+
+def test_target_is_nine_tenths_of_what_the_highest_rank_gains() -> None:
+    def curve(*scores: float) -> Curve:
+        return Curve([0, 5, 10], scores, [0.0, 10.0, 20.0], [0.0, 1.0, 2.0])
+
+    curves = {
+        "lora_most_rank": [curve(0.5, 0.55, 0.6), curve(0.5, 0.6, 0.6)],
+        "zero_pad": [curve(0.5, 0.59, 0.58), curve(0.5, 0.5, 0.7)],
+        "local_only": [curve(0.5, 0.6, 0.6), curve(0.5, 0.5, 0.5)],
+    }
+
+    assert target_of(curves) == pytest.approx(0.59)
+    zero_pad, most, local = rows_of(curves)
+    assert (zero_pad.arm, zero_pad.score, zero_pad.deviation) == ("zero_pad", 0.64, 0.0849)
+    assert most.rounds_to_target == 7.5
+    assert local.rounds_to_target is None  # one seed did not
+    assert "| zero_pad | 0.6400 | 0.0849 | 20 | 8 | 15 | 2 |" in markdown_of([zero_pad], "accuracy")
+
+
+def test_rouge_l_is_the_share_of_words_in_the_same_order() -> None:
+    """Of "the cat sat" and "the old cat": the and cat stand in both in order, 2 x 2 / (3 + 3)."""
+    assert rouge_l("The cat sat", "the old cat") == pytest.approx(2 / 3)
+    assert rouge_l("", "a") == 0
+    assert rouge_l("a b", "a b") == 1
