@@ -47,12 +47,17 @@ def domains(data: Path, scratch: Path, clients: int, seed: int) -> Task:
 
 def scenarios(data: Path, scratch: Path, clients: int, seed: int) -> Task:
     """HWU64: 64 intents for a home assistant, each client those of one of 18 scenarios: 175 to 1,685 rows."""
-    dataset = Dataset(_home_assistant(data / "train"), _home_assistant(data / "test"))
+    dataset = Dataset(utterances(data / "train"), utterances(data / "test"))
     owner = {label: label.partition("_")[0] for label in dataset.labels}
     return _task("scenarios", dataset, _by(owner, dataset.train), scratch, seed)
 
 
-def _home_assistant(folder: Path) -> list[Example]:
+def utterances(folder: Path) -> list[Example]:
+    """A part of HWU64: every utterance with its scenario and intent as its label.
+
+    Raises:
+        DataError: there are none.
+    """
     found = []
     try:
         for path in sorted(folder.glob("*.csv")):

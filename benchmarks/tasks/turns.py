@@ -51,12 +51,7 @@ def speakers(data: Path, scratch: Path, clients: int, seed: int) -> Task:
 
 def instructions(data: Path, scratch: Path, clients: int, seed: int) -> Task:
     """Natural Instructions: one client a task, 68 to 520 rows; the model saw the training rows before."""
-    numbers = sorted(int(path.stem.rpartition("_")[2]) for path in data.glob("local_training_*.json"))
-    if not numbers:
-        raise DataError("no instructions there", got=data.name, expected="local_training_<client>.json")
-    held = [_instructed(data / f"local_training_{number}.json") for number in numbers]
-    scored = [_instructed(data / f"local_test_{number}.json") for number in numbers]
-    return _task("instructions", (held, scored), data, scratch, INSTRUCTION_TOKENS, seed)
+    return _task("instructions", tasks_of(data), data, scratch, INSTRUCTION_TOKENS, seed)
 
 
 def summaries(data: Path, scratch: Path, clients: int, seed: int) -> Task:
@@ -64,10 +59,7 @@ def summaries(data: Path, scratch: Path, clients: int, seed: int) -> Task:
 
     The model was trained on this text: what counts is the gain over it.
     """
-    held = [own for own in (_asked(path) for path in sorted(data.glob("*/val/*.json"))) if own]
-    scored = [own for own in (_asked(path) for path in sorted(data.glob("*/test/*.json"))) if own]
-    if not held or not scored:
-        raise DataError("no meetings there", got=data.name, expected="QMSum's JSON files")
+    held, scored = meetings(data, "val"), meetings(data, "test")
     task = _task("summaries", (held, scored), data, scratch, SUMMARY_TOKENS, seed)
     every = [example for own in scored for example in own]
     return replace(task, answers=answer_scorer(task.bundle, every))
@@ -103,8 +95,8 @@ def personas_of(folder: Path) -> list[list[Example]]:
     return found
 
 
-def speakers_of(folder: Path) -> list[list[Example]]:
-    """What each speaker with at least LEAST_CHARACTERS answers, in the order of the plays.
+def speakers_of(folder: Path, least_characters: int = LEAST_CHARACTERS) -> list[list[Example]]:
+    """What each speaker who says so much answers, in the order of the plays.
 
     Raises:
         DataError: no play can be read there.
@@ -118,7 +110,7 @@ def speakers_of(folder: Path) -> list[list[Example]]:
     said: dict[str, int] = defaultdict(int)
     for speaker, words in turns:
         said[speaker] += len(words)
-    found = [_answers(turns, speaker) for speaker in sorted(said) if said[speaker] >= LEAST_CHARACTERS]
+    found = [_answers(turns, speaker) for speaker in sorted(said) if said[speaker] >= least_characters]
     if not found:
         raise DataError("no plays there", got=folder.name, expected="a text of speakers and their turns")
     return found
@@ -132,6 +124,22 @@ def _answers(turns: Sequence[tuple[str, str]], speaker: str) -> list[Example]:
     ]
 
 
+def tasks_of(folder: Path) -> Held:
+    """What each client of Natural Instructions trains on, and its test.
+
+    Raises:
+        DataError: there are none.
+    """
+    numbers = sorted(int(path.stem.rpartition("_")[2]) for path in folder.glob("local_training_*.json"))
+    if not numbers:
+        raise DataError("no instructions there", got=folder.name, expected="local_training_<client>.json")
+    held, scored = (
+        [_instructed(folder / f"local_{part}_{number}.json") for number in numbers]
+        for part in ("training", "test")
+    )
+    return held, scored
+
+
 def _instructed(path: Path) -> list[Example]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
@@ -140,8 +148,19 @@ def _instructed(path: Path) -> list[Example]:
         raise DataError(f"{path.name} has no instructions", got=error) from error
 
 
+def meetings(folder: Path, part: str) -> list[list[Example]]:
+    """The questions that each meeting of a part of QMSum asks, with the turns that they are about.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = [own for own in (_asked(path) for path in sorted(folder.glob(f"*/{part}/*.json"))) if own]
+    if not found:
+        raise DataError("no meetings there", got=folder.name, expected="QMSum's JSON files")
+    return found
+
+
 def _asked(path: Path) -> list[Example]:
-    """Each specific question with the turns that it is about, cut where the model's room ends."""
     try:
         meeting = json.loads(path.read_text(encoding="utf-8"))
         turns = meeting["meeting_transcripts"]
