@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from functools import partial
 from urllib.parse import quote
 
 from nicegui import ui
 
-from console.frame import ROWS, frame, moment, offered, read, table
+from console.frame import ROWS, done, frame, moment, offered, read, table
 from console.run_figures import short
 from console.sessions import Session
-from hetlora.errors import HetloraError
 from hetlora.messages.common import Page
 from hetlora.messages.management import RunStatus
 from hetlora.messages.operators import OperatorRole
@@ -142,7 +139,7 @@ def _set_alias(session: Session, found: AdapterDetails) -> None:
         async def go() -> None:
             population, version = found.lineage.population, found.status.version
             act = partial(session.operator.registry.set_alias, population, alias.value, version, reason.value)
-            await _done(act, told)
+            await done(act, told)
 
         with ui.row():
             ui.button("Set", on_click=go)
@@ -155,22 +152,11 @@ def _add_note(session: Session, version: str) -> None:
         told = ui.label().props("role=alert").classes("wrap")
 
         async def go() -> None:
-            await _done(partial(session.operator.registry.add_note, version, text.value), told)
+            await done(partial(session.operator.registry.add_note, version, text.value), told)
 
         with ui.row():
             ui.button("Add", on_click=go)
             ui.button("Cancel", color=None, on_click=dialog.close).props("outline")
-
-
-async def _done(act: Callable[[], object], told: ui.label) -> None:
-    try:
-        await asyncio.to_thread(act)
-    except HetloraError as error:
-        told.text = f"{error.code}: {error}"
-    except ValueError as error:  # of the message, before it is sent
-        told.text = f"does not fit: {error}"
-    else:
-        ui.navigate.reload()
 
 
 def _path(version: str) -> str:

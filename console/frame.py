@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Final, TypeVar
 from urllib.parse import urlencode
 
@@ -136,19 +137,25 @@ def confirm(question: str, yes: str, act: Callable[[str], object], *, reason: bo
         told = ui.label().props("role=alert").classes("wrap")
 
         async def go() -> None:
-            try:
-                await asyncio.to_thread(act, "" if why is None else why.value.strip())
-            except HetloraError as error:
-                told.text = f"{error.code}: {error}"
-            else:
-                dialog.close()
-                ui.navigate.reload()
+            await done(partial(act, "" if why is None else why.value.strip()), told)
 
         with ui.row():
             ui.button(yes, on_click=go)
             ui.button("No", color=None, on_click=dialog.close).props(
                 "outline" + ("" if reason else " autofocus")
             )
+
+
+async def done(act: Callable[[], object], told: ui.label) -> None:
+    """Do something beside the page, and show the page anew; where it fails `told` says so."""
+    try:
+        await asyncio.to_thread(act)
+    except HetloraError as error:
+        told.text = f"{error.code}: {error}"
+    except ValueError as error:  # of the message, before it is sent: a reason that is too long
+        told.text = f"does not fit: {error}"
+    else:
+        ui.navigate.reload()
 
 
 def offered(session: Session, role: OperatorRole, buttons: Mapping[str, Callable[[], object]]) -> None:

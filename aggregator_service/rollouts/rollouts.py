@@ -9,7 +9,7 @@ from typing import Final, Literal
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
-from aggregator_service.operators.idempotency import IdempotencyKey, begin, made_before
+from aggregator_service.operators.idempotency import IdempotencyKey, begin
 from aggregator_service.rollouts.groups import group_named
 from aggregator_service.service import Service
 from aggregator_service.storage.identifiers import new_id
@@ -36,9 +36,6 @@ def create_rollout(service: Service, message: RolloutCreate, asked: IdempotencyK
     """
     now = service.clock()
     with service.database.write() as session:
-        made = made_before(session, asked, message, now)
-        if made is not None:
-            return made
         attempt = begin(session, asked, message, now)
         if attempt.made is not None:
             return attempt.made

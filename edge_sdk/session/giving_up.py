@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
 from edge_sdk.events import GivenUp, Submitted
 from edge_sdk.session.equipment import Equipment
-from edge_sdk.session.masked_rounds import MaskedRound
+from edge_sdk.session.masked_rounds import MaskedRound, reveal_or_leave
 from edge_sdk.session.progress import Progress
 from edge_sdk.session.revealing import reveal_if_asked
 from edge_sdk.session.updates import Update
 from edge_sdk.session.visit import outcome_of
-from hetlora.errors import InputError, RefusedError, ServiceAway, Stopped, UnavailableError
+from hetlora.errors import InputError, RefusedError
 from hetlora.messages.device import Offer, Receipt
-
-logger = logging.getLogger(__name__)
 
 
 def give_up_others(tools: Equipment, offer: Offer | None) -> None:
@@ -59,12 +55,8 @@ def _accepted(tools: Equipment, assignment_id: str) -> tuple[Update, Receipt] | 
 def _reveal(tools: Equipment, assignment_id: str, *, waits: bool) -> None:
     if not tools.masking.is_masked():
         return
-    try:
-        if waits:
-            MaskedRound(assignment_id, tools.service, tools.masking, tools.watch, tools.on_event).reveal()
-        else:
-            reveal_if_asked(assignment_id, tools.service, tools.masking)
-    except (ServiceAway, Stopped):
-        raise
-    except (RefusedError, InputError, UnavailableError) as error:  # others are enough
-        logger.warning("assignment=%s event=not_revealed error=%s", assignment_id, error)
+    if waits:
+        own = MaskedRound(assignment_id, tools.service, tools.masking, tools.watch, tools.on_event)
+        reveal_or_leave(assignment_id, own.reveal)
+    else:
+        reveal_or_leave(assignment_id, lambda: reveal_if_asked(assignment_id, tools.service, tools.masking))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 from edge_sdk.masking.masked_update import check_terms
 from edge_sdk.session.assignment import Taken
-from edge_sdk.session.masked_rounds import MaskedRound, RoundOver
+from edge_sdk.session.masked_rounds import MaskedRound, RoundOver, reveal_or_leave
 from edge_sdk.session.training_assignment import TrainingAssignment
 from edge_sdk.session.updates import Update
 from edge_sdk.session.visit import Visit, outcome_of
-from hetlora.errors import ServiceAway, StateConflict, Stopped, UnavailableError
+from hetlora.errors import StateConflict
 from hetlora.masking.keys import MaskSecrets
 from hetlora.messages.device import Failure
 from hetlora.messages.masking import MaskingTerms
-
-logger = logging.getLogger(__name__)
 
 
 class MaskedAssignment(TrainingAssignment):
@@ -64,12 +61,7 @@ class MaskedAssignment(TrainingAssignment):
 
     def _accepted(self) -> None:
         """Reveal; where the device may not wait for that, or its disk has no room to keep it, others do."""
-        try:
-            self._round.reveal()
-        except (ServiceAway, Stopped):
-            raise
-        except UnavailableError as error:
-            logger.info("assignment=%s event=not_revealed reason=%s", self._offer.assignment_id, error)
+        reveal_or_leave(self._offer.assignment_id, self._round.reveal)
 
     def _left_out(self, over: RoundOver) -> Visit:
         tools = self._with

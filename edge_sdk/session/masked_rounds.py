@@ -17,7 +17,7 @@ from edge_sdk.session.updates import Update
 from edge_sdk.transport.service import DeviceService
 from hetlora.adapter import AdapterSpec
 from hetlora.digest import sha256_of
-from hetlora.errors import StateConflict
+from hetlora.errors import InputError, RefusedError, ServiceAway, StateConflict, Stopped, UnavailableError
 from hetlora.messages.common import ObjectRef
 from hetlora.messages.masking import MaskingTask, MaskingTerms, MaskKeys, MaskPoll, MaskReveal, MaskShares
 
@@ -109,3 +109,17 @@ class MaskedRound:
 
     def _unexpected(self, task: MaskingTask) -> StateConflict:
         return StateConflict("a step that is not this device's next", got=f"{task.todo}: {task.reason}")
+
+
+def reveal_or_leave(assignment_id: str, reveal: Callable[[], object]) -> None:
+    """Reveal for an update that was accepted; where that fails others are enough, and the update stays so.
+
+    Raises:
+        ServiceAway, Stopped: a later visit reveals.
+    """
+    try:
+        reveal()
+    except (ServiceAway, Stopped):
+        raise
+    except (RefusedError, InputError, UnavailableError) as error:
+        logger.warning("assignment=%s event=not_revealed error=%s", assignment_id, error)

@@ -328,8 +328,10 @@ def test_reveal_of_the_wrong_devices_is_refused(service: Service, bundle: str) -
     assert devices[0].step(told).todo == "over"
 
 
-def test_update_that_comes_after_the_masks_were_told_of_is_refused(service: Service, bundle: str) -> None:
-    masked_run(service, bundle, lease_seconds=100)
+def test_update_of_a_device_that_gave_up_is_refused_while_its_mask_key_is_revealed(
+    service: Service, bundle: str
+) -> None:
+    masked_run(service, bundle)
     devices = cohort(service)
     for own in devices:
         own.share()
@@ -338,7 +340,7 @@ def test_update_that_comes_after_the_masks_were_told_of_is_refused(service: Serv
     for own in devices[:4]:
         own.send()
 
-    with pytest.raises(StateConflict):
+    with pytest.raises(StateConflict, match="the assignment's state does not allow this"):
         devices[4].upload(data)
 
 

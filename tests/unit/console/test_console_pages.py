@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,6 +13,7 @@ pytest.importorskip("nicegui")
 
 from console.csv_text import csv_lines
 from console.devices import NAMES, device_row
+from console.frame import done
 from console.run_figures import ranks_by_round
 from console.runs import EXAMPLE, run_of
 from hetlora.messages.figures import RoundFigures
@@ -71,3 +75,11 @@ def test_settings_that_the_form_starts_with_make_a_run() -> None:
 def test_settings_that_do_not_fit_are_told_by_their_name(settings: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         run_of("demo", DIGEST, settings)
+
+
+def test_value_that_no_message_takes_is_told_in_the_dialog() -> None:
+    told: Any = SimpleNamespace(text="")
+
+    asyncio.run(done(lambda: int("a reason that is too long"), told))
+
+    assert told.text.startswith("does not fit: ")
