@@ -91,5 +91,5 @@ def key_and_value(option: str, flag: str) -> tuple[str, Any]:
         raise SettingsError(flag, got=option, expected="key=value")
     try:
         return key, json.loads(text)
-    except ValueError:  # no JSON, or a number of more digits than Python reads
+    except (ValueError, RecursionError):  # no JSON, or more digits or depth than Python reads
         return key, text

@@ -221,6 +221,8 @@ def _stage_of(text: str) -> dict[str, Any]:
             raise SettingsError(
                 "a part of a stage", got=part, expected=f"one of {', '.join(_FIELDS)}, =NUMBER"
             )
+        if _FIELDS[name] in told:
+            raise SettingsError("a stage says it twice", got=text, expected=f"one {name}=NUMBER")
         try:
             told[_FIELDS[name]] = int(value) if name == "reports" else float(value)
         except ValueError as error:

@@ -17,6 +17,7 @@ from hetlora.cli.published_bundle import published
 from hetlora.cli.run_file import read_run_file, run_file_of
 from hetlora.cli.run_told import show
 from hetlora.cli.trust import CaFileOption
+from hetlora.cli.whole_file import write_new
 from hetlora.errors import SettingsError, faults_in_words
 from hetlora.messages.management import RunCreate, RunSettings
 from hetlora.states import RunState
@@ -66,7 +67,9 @@ def check(file: FileArgument, as_json: JsonFlag = False) -> None:
 
 def write_file(
     run_id: RunArgument,
-    out: Annotated[Path | None, typer.Option(help="Where to; else it is printed.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write, which must not exist yet; else it is printed.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Another name, for another run.")] = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = "",
@@ -85,10 +88,7 @@ def write_file(
         else:
             say(text.rstrip("\n"))
         return
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SettingsError("the run file cannot be written", got=f"{out}: {error.strerror}") from error
+    write_new(out, text.encode())
     if as_json:
         print_json({"file": str(out)})
     else:
@@ -118,6 +118,8 @@ def clone(
     """
     with connect(url, token, ca_file) as operator:
         origin = operator.run(run_id)
+        if name is not None and name == origin.name:
+            raise SettingsError("the clone has the name of its origin", got=name, expected="another, or none")
         run = operator.create_run(
             RunCreate(
                 population=origin.population,
@@ -141,8 +143,11 @@ def changed(settings: RunSettings, words: list[str]) -> RunSettings:
         SettingsError: no such setting, or a value that does not fit.
     """
     values: dict[str, Any] = settings.model_dump(mode="json")
-    for word in words:
-        path, value = key_and_value(word, "--set")
+    told = [key_and_value(word, "--set") for word in words]
+    paths = [path for path, _ in told]
+    if len(set(paths)) < len(paths):
+        raise SettingsError("--set names a setting twice", got=", ".join(paths), expected="each once")
+    for path, value in told:
         *parents, last = path.split(".")
         inner: Any = values
         for parent in parents:

@@ -12,6 +12,7 @@ from hetlora.cli.completion import complete_runs
 from hetlora.cli.operator import DEFAULT_URL, TokenOption, UrlOption, connect
 from hetlora.cli.output import JsonFlag, plain, print_json, stdout
 from hetlora.cli.trust import CaFileOption
+from hetlora.errors import SettingsError
 from hetlora.messages.figures import RoundFigures
 from hetlora.messages.management import RunStatus
 from hetlora.states import RoundState
@@ -32,6 +33,8 @@ def compare(
 
     Example: `hetlora run compare RUN RUN`
     """
+    if len(set(run_ids)) < 2 or len(set(run_ids)) < len(run_ids):
+        raise SettingsError("runs to compare", got=", ".join(run_ids), expected="two or more, each once")
     with connect(url, token, ca_file) as operator:
         runs = [operator.run(run_id) for run_id in run_ids]
         rounds = [committed(operator.figures(run_id)) for run_id in run_ids]

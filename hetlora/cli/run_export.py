@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from hetlora.cli.output import JsonFlag, print_json, say
 from hetlora.cli.parts import part
 from hetlora.cli.progress import work
 from hetlora.cli.trust import CaFileOption
+from hetlora.cli.whole_file import check_new, new_file, write_new
 from hetlora.errors import SettingsError
 from hetlora.messages.figures import RoundFigures
 from hetlora.messages.management import AssignmentStatus
@@ -36,7 +38,12 @@ NOTEBOOK: Final = (
 
 def export(
     run_id: RunArgument,
-    out: Annotated[Path, typer.Option(help="The file to write; of a notebook, its table lies beside it.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The file to write, which must not exist yet; of a notebook, its table lies beside it."
+        ),
+    ],
     form: Annotated[
         Literal["csv", "parquet", "notebook"],
         typer.Option("--format", help="parquet needs pyarrow; a notebook reads its table with pandas."),
@@ -55,27 +62,7 @@ def export(
             *of_rounds(run_id, told.counted(operator.figures(run_id), "rounds")),
             *of_devices(run_id, told.counted(operator.assignments(run_id), "assignments")),
         ]
-    written = [out]
-    try:
-        if form == "csv":
-            _write_csv(out, rows)
-        elif form == "parquet":
-            _write_parquet(out, rows)
-        else:
-            table = out.with_suffix(".csv")
-            if table == out:
-                raise SettingsError(
-                    "a notebook needs another name than its table",
-                    got=out,
-                    expected=out.with_suffix(".ipynb"),
-                )
-            _write_csv(table, rows)
-            out.write_text(json.dumps(notebook(table.name), indent=1), encoding="utf-8")
-            written.append(table)
-    except OSError as error:
-        raise SettingsError(
-            "the file cannot be written", got=f"{error.filename}: {error.strerror}"
-        ) from error
+    written = {"csv": _csv, "parquet": _parquet, "notebook": _notebook}[form](out, rows)
     if as_json:
         print_json({"files": [str(path) for path in written], "rows": len(rows)})
     else:
@@ -110,20 +97,35 @@ def _numbers(run_id: str, index: int, attempt: int, device_id: str, values: dict
             yield run_id, index, attempt, device_id, name, float(value)
 
 
-def _write_csv(path: Path, rows: Iterable[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
+def _csv(out: Path, rows: Iterable[Row]) -> list[Path]:
+    with new_file(out) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+        table = csv.writer(text)
         table.writerow(COLUMNS)
         table.writerows(rows)
+    return [out]
 
 
-def _write_parquet(path: Path, rows: list[Row]) -> None:
+def _parquet(out: Path, rows: Iterable[Row]) -> list[Path]:
     with part("parquet"):
         import pyarrow
         from pyarrow import parquet
 
-        columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
-        parquet.write_table(pyarrow.table(dict(zip(COLUMNS, map(list, columns), strict=True))), path)
+    columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
+    with new_file(out) as file:
+        parquet.write_table(pyarrow.table(dict(zip(COLUMNS, map(list, columns), strict=True))), file)
+    return [out]
+
+
+def _notebook(out: Path, rows: Iterable[Row]) -> list[Path]:
+    table = out.with_suffix(".csv")
+    if table == out:
+        raise SettingsError(
+            "a notebook needs another name than its table", got=out, expected=out.with_suffix(".ipynb")
+        )
+    check_new(out)
+    _csv(table, rows)
+    write_new(out, json.dumps(notebook(table.name), indent=1).encode())
+    return [out, table]
 
 
 def notebook(table: str) -> dict[str, Any]:

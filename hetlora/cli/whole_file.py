@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from hetlora.errors import SettingsError
+from hetlora.errors import DiskFull, SettingsError
 
 
 def check_new(out: Path) -> None:
@@ -23,6 +24,7 @@ def new_file(out: Path) -> Iterator[BinaryIO]:
 
     Raises:
         SettingsError: it is there already, or cannot be written.
+        DiskFull: there is no room for it.
     """
     check_new(out)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
@@ -35,6 +37,8 @@ def new_file(out: Path) -> Iterator[BinaryIO]:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull("no room for the file", got=out) from error
         raise SettingsError(
             "the file cannot be written", got=error, expected="room, and leave to write there"
         ) from error

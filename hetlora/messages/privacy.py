@@ -21,15 +21,20 @@ class PrivacySettings(Message):
     """How a run adds noise; `aggregator_service/aggregation/private_rule.py` computes it."""
 
     clip_norm: float = Field(
-        ge=1e-6, le=1e6, description="C: the longest that one update's part of a round's sum may be"
+        strict=True,
+        ge=1e-6,
+        le=1e6,
+        description="C: the longest that one update's part of a round's sum may be",
     )
     noise_multiplier: float = Field(
+        strict=True,
         ge=LEAST_NOISE,
         le=MOST_NOISE,
         description="sigma: each number of the sum has noise of standard deviation sigma C",
     )
     weight_scale: float | None = Field(
         default=None,
+        strict=True,
         ge=1e-9,
         le=1e9,
         description="c: what a weight of 1 adds to the clipped length; half of clip_norm if not given",
@@ -44,8 +49,8 @@ class PrivacySettings(Message):
 class PrivacyBudget(Message):
     """What all rounds of a population's runs may tell together of one device's part in one of them."""
 
-    epsilon: float = Field(ge=LEAST_EPSILON, le=MOST_EPSILON)
-    delta: float = Field(ge=LEAST_DELTA, le=MOST_DELTA)
+    epsilon: float = Field(strict=True, ge=LEAST_EPSILON, le=MOST_EPSILON)
+    delta: float = Field(strict=True, ge=LEAST_DELTA, le=MOST_DELTA)
 
 
 class PrivacySpent(Message):

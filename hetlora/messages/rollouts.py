@@ -120,19 +120,26 @@ class RolloutStage(Message):
     ones, who took the version and were not heard of for the rollout's `lease_seconds`.
     """
 
-    share: float = Field(gt=0, le=1, description="of the group, earlier stages included")
+    share: float = Field(strict=True, gt=0, le=1, description="of the group, earlier stages included")
     least_reports: int = Field(strict=True, ge=1, le=1_000_000, description="before anything is decided")
     most_failed_share: float = Field(
-        default=0.1, ge=0, le=1, description="of all reports so far: failed or silent; more rolls back"
+        default=0.1,
+        strict=True,
+        ge=0,
+        le=1,
+        description="of all reports so far: failed or silent; more rolls back",
     )
     most_loss_increase: float | None = Field(
         default=None,
+        strict=True,
         ge=0,
         le=MAX_LOSS,
         description="mean of new loss less former loss over the stage's devices; more rolls back. With it a "
         "stage waits for three devices that scored both",
     )
-    settle_seconds: float = Field(default=0, ge=0, le=YEAR_SECONDS, description="it lasts so long at least")
+    settle_seconds: float = Field(
+        default=0, strict=True, ge=0, le=YEAR_SECONDS, description="it lasts so long at least"
+    )
 
 
 class FreezeWindow(Message):
@@ -153,7 +160,7 @@ class RolloutSettings(Message):
 
     stages: tuple[RolloutStage, ...] = Field(min_length=1, max_length=MAX_STAGES)
     freeze: tuple[FreezeWindow, ...] = Field(default=(), max_length=MAX_WINDOWS)
-    lease_seconds: float = Field(default=3600, ge=1, le=YEAR_SECONDS)
+    lease_seconds: float = Field(default=3600, strict=True, ge=1, le=YEAR_SECONDS)
 
     @model_validator(mode="after")
     def _grows(self) -> Self:

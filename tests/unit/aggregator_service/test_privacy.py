@@ -14,6 +14,7 @@ from fake_device import FakeDevice
 from mortal_service import Death, Steps, count_steps, live_and_die, mortal
 from service_bundle import make_adapter
 from service_operator import Operator
+from service_server import problem
 from service_verbs import add_device, assignment_of, deliver, report, started_run, take_offer, upload
 from sqlalchemy import select
 
@@ -303,3 +304,13 @@ def test_no_round_is_open_or_committed_that_the_ledger_does_not_have(
                 # One round is committed and the next is open: two are paid for, whenever the process died.
                 assert run_of(service, draft).rounds_committed == 1
                 assert [row.round_index for row in spends(service)] == [0, 1]
+
+
+@pytest.mark.parametrize("epsilon", [True, "8"])
+def test_budget_that_is_no_number_is_refused(operator: Operator, epsilon: object) -> None:
+    """True would be 1.0: a budget that nobody asked for."""
+    answer = operator.send(
+        "POST", "/populations/keyboard:set-privacy-budget", json={"epsilon": epsilon, "delta": 1e-7}
+    )
+
+    assert problem(answer) == (422, "malformed_message")

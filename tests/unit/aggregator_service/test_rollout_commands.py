@@ -12,6 +12,8 @@ from service_bundle import make_adapter
 from service_operator import Operator
 from test_operator_commands import command
 
+from hetlora.errors import SettingsError
+
 STAGE = "share=1,reports=1,loss=0.5"
 
 
@@ -83,3 +85,10 @@ def test_what_cannot_be_done_is_told_with_its_code(
 ) -> None:
     done = command(http, *arguments, "--json")
     assert (json.loads(done.stderr)["code"], done.returncode) == (code, exit_code)
+
+
+def test_stage_that_says_a_thing_twice_is_refused(http: httpx.Client) -> None:
+    done = command(http, "rollout", "create", "x", "--stage", "share=1,share=0.5,reports=1")
+
+    assert done.returncode == SettingsError.exit_code
+    assert "a stage says it twice" in done.stderr

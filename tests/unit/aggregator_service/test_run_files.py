@@ -268,3 +268,47 @@ def test_parquet_has_the_same_rows_or_names_what_is_missing(
     run(http, "export", run_id, "--out", str(tmp_path / "run.csv"))
     with (tmp_path / "run.csv").open() as file:
         assert parquet.read_table(tmp_path / "run.parquet").num_rows == len(list(csv.DictReader(file)))
+
+
+def test_file_that_is_there_is_not_replaced(
+    http: httpx.Client, operator: Operator, bundle: str, tmp_path: Path
+) -> None:
+    """Not the file that somebody wrote by hand, and not the table beside a notebook, which nobody named."""
+    run_id = operator.run(bundle)
+    for name in ("run.toml", "run.csv"):
+        (tmp_path / name).write_text("mine")
+
+    for words in (
+        ("file", run_id, "--out", f"{tmp_path / 'run.toml'}"),
+        ("export", run_id, "--out", f"{tmp_path / 'run.csv'}"),
+        ("export", run_id, "--format", "notebook", "--out", f"{tmp_path / 'run.ipynb'}"),
+    ):
+        with pytest.raises(SettingsError, match="the place for the file is taken"):
+            run(http, *words)
+
+    assert {path.name: path.read_text() for path in tmp_path.glob("run.*")} == {
+        "run.toml": "mine",
+        "run.csv": "mine",
+    }
+
+
+def test_clone_is_another_run_than_its_origin(http: httpx.Client, file: Path, enrolment_token: str) -> None:
+    made = asked(http, "apply", str(file))
+
+    with pytest.raises(SettingsError, match="the name of its origin"):
+        run(http, "clone", made["run_id"], "--name", "first")
+
+
+def test_run_is_compared_with_others_alone(http: httpx.Client) -> None:
+    for words in (("one",), ("one", "one")):
+        with pytest.raises(SettingsError, match="two or more, each once"):
+            run(http, "compare", *words)
+
+
+def test_setting_that_is_told_twice_or_nested_without_end_is_refused() -> None:
+    settings = RunSettings(goal_count=1, max_rank=2)
+
+    with pytest.raises(SettingsError, match="names a setting twice"):
+        changed(settings, ["rounds=5", "rounds=6"])
+    with pytest.raises(SettingsError, match="--set does not fit"):
+        changed(settings, ["rule=" + "[" * 5000])
