@@ -10,13 +10,16 @@ from typing import Annotated, Any, Final, Literal
 import typer
 from rich.progress import Progress
 
+from benchmarks.device.federated_round import round_section
 from benchmarks.device.forecasts import forecast_section
+from benchmarks.device.micro_batches import micro_batch_section
 from benchmarks.device.models import MODELS, bundles_in
 from benchmarks.device.overhead import overhead_section
 from benchmarks.device.plot import draw
 from benchmarks.device.probes import probe_section
 from benchmarks.device.resume import resume_section
 from benchmarks.device.section import Section, Setting
+from benchmarks.device.sustained import sustained_section
 from benchmarks.device.traffic import traffic_section
 from benchmarks.harness import RESULTS, begin, finish
 from benchmarks.options import Seed, Threads, choices_of, counts_of, values_of
@@ -30,10 +33,13 @@ SectionOf = Callable[[Setting, Sequence[int], Sequence[Shape]], Section]
 # In the order in which they are measured; the figures of all stand side by side in the JSON object.
 SECTIONS: Final[Mapping[str, SectionOf]] = {
     "forecast": forecast_section,
+    "micro-batch": micro_batch_section,
     "overhead": overhead_section,
     "resume": resume_section,
     "traffic": traffic_section,
     "probe": probe_section,
+    "round": round_section,
+    "sustained": sustained_section,
 }
 
 
@@ -61,6 +67,12 @@ def bench_device(
     pairs: Annotated[int, typer.Option(min=1, help="Steps beside bare ones that count.")] = 80,
     starts: Annotated[int, typer.Option(min=1, help="How often a killed round is gone on with.")] = 5,
     probes: Annotated[int, typer.Option(min=2, help="Fresh probes.")] = 6,
+    sustained_seconds: Annotated[
+        float,
+        typer.Option(
+            min=1, help="How long each bundle takes steps without a pause: 600 where heat may slow them."
+        ),
+    ] = 60,
     quick: Annotated[
         bool,
         typer.Option(
@@ -93,11 +105,15 @@ def bench_device(
       that begins, in steps. And how many steps lie between two checkpoints.
     - **traffic**: bytes of the files that go down and up, at each rank and precision; and what a device
       fetches of each bundle, by its runtime.
+    - **micro-batch**: the same batch in one part, in halves, and so on: step time and peak memory.
     - **probe**: how far fresh probes lie from their median.
+    - **round**: rounds with a real service on this machine, by EdgeFlowerTune's metrics and names.
+    - **sustained**: steps without a pause: how much slower they become with heat, and the energy of one.
 
     Read: `memory_error_max` and `time_error_max` (the largest error of a forecast over the measured figure,
     less one, without its sign), the same before the trial as `plain_...`, and `rows`; `overhead_max`,
-    `resume_steps_max`, `probe_deviation_max`, and the rows of each part under its name.
+    `resume_steps_max`, `probe_deviation_max`, `drift_max`, and the rows of each part under its name. What no
+    sensor tells is null.
 
     Example, on a board that has `hetlora[edge,bench]`: `hetlora bench device --models models/ --quick`
     """
@@ -107,6 +123,7 @@ def bench_device(
     if quick:
         ranks, shapes = [*dict.fromkeys((ranks[0], ranks[-1]))], shapes[:1]
         steps, pairs, starts, probes = min(steps, 2), min(pairs, 10), min(starts, 2), min(probes, 3)
+        sustained_seconds = min(sustained_seconds, 20.0)
     figures: dict[str, Any] = {"threads": threads, "clock": clock}
     with (
         tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch,
@@ -121,7 +138,9 @@ def bench_device(
             bundle or [], choices_of(model, "model", [*MODELS]), models or Path(scratch), seed, tell
         )
         work = Path(scratch)
-        setting = Setting(bundles, threads, steps, clock, seed, pairs, starts, probes, work, tell)
+        setting = Setting(
+            bundles, threads, steps, clock, seed, pairs, starts, probes, sustained_seconds, work, tell
+        )
         for name in chosen:
             done = SECTIONS[name](setting, ranks, shapes)
             figures |= done.figures

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
@@ -43,6 +43,12 @@ def bench_quality(
     answers: Annotated[
         bool, typer.Option("--answers", help="Of summaries, RougeL of what is generated, too.")
     ] = False,
+    lost_share: Annotated[
+        float,
+        typer.Option(
+            min=0, max=0.9, help="Run every arm again with so many of a round's updates lost; 0: do not."
+        ),
+    ] = 0,
     processes: Annotated[int, typer.Option(min=1, help="Runs at a time, each on one thread.")] = 2,
     keep: Annotated[
         Path | None, typer.Option(help="Folder of finished runs, so that they are not repeated.")
@@ -59,8 +65,10 @@ def bench_quality(
     skewed to the small; models, ranks, clients and rounds are smaller. `docs/hetlora.md` tells what
     compares.
 
-    Read: `rows` (mean and deviation over the seeds of the last score; rounds, megabytes and seconds to the
-    target, nine tenths of what one high rank for all gains), and `quality-<task>.md` and `.png`.
+    Read: `rows`, by EdgeFlowerTune's protocols: the mean and deviation over the seeds of the last score;
+    rounds, megabytes and seconds to the target, nine tenths of what one high rank for all gains; the score
+    within a budget, half of what that takes; with --lost-share the score where updates are lost, and the
+    share of the gain that is left. And `quality-<task>.md` and `.png`.
 
     Example: `hetlora bench quality --data banking77/ --seeds 1 --rounds 4 --arms zero_pad,hetlora_gamma_0.99`
     """
@@ -87,12 +95,14 @@ def bench_quality(
         metric = open_task(task, data, trial.work, clients, seed).metric  # exports what all runs share
         every = [seed + number for number in range(count)]
         curves = run_trials(partial(run_arm, trial), names, every, processes)
+        lossy = replace(trial, lost_share=lost_share)
+        with_losses = run_trials(partial(run_arm, lossy), names, every, processes) if lost_share else {}
     results.mkdir(parents=True, exist_ok=True)
-    table = markdown_of(rows_of(curves), metric)
+    table = markdown_of(rows_of(curves, with_losses), metric)
     (results / f"quality-{task}.md").write_text(table + "\n")
     draw(curves, metric, results / f"quality-{task}.png")
     if not as_json:
         stdout.print(table, markup=False)
-    shape = {name: value for name, value in asdict(trial).items() if name not in ("data", "work")}
-    figures = {**shape, "metric": metric, **figures_of(curves)}
+    shape = {name: value for name, value in asdict(lossy).items() if name not in ("data", "work")}
+    figures = {**shape, "metric": metric, **figures_of(curves, with_losses)}
     finish("quality", figures, beginning=beginning, seed=seed, packages=PACKAGES, results=results, part=task)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,12 @@ from edge_sdk.identity.identity_store import IdentityStore, put_identity
 from hetlora.bundle import Bundle
 from hetlora.errors import ServiceFailed
 from hetlora.messages.device import CapabilityReport
+from hetlora.states import RunState, is_final
 
 POPULATION: Final = "fleet"
 # Devices on one machine wait for each other and may ask often; half of this is added to a round on average.
 RETRY_SECONDS: Final = 0.2
+_POLL_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,22 @@ class Fleet:
         for name, process in {"service": self.service, **self.devices}.items():
             if not process.running:
                 raise ServiceFailed(f"the process of {name} ended", got=process.log.read_text()[-800:])
+
+    def await_end(self, run_id: str, on_commit: Callable[[int], None] = lambda _: None) -> None:
+        """Wait until a run has all its rounds; `on_commit` is told how many it has, whenever that changes.
+
+        Raises:
+            ServiceFailed: a process died, or the run did not complete.
+        """
+        committed = 0
+        while not is_final((run := self.operator.run(run_id)).state):
+            self.check()
+            if run.rounds_committed > committed:
+                committed = run.rounds_committed
+                on_commit(committed)
+            time.sleep(_POLL_SECONDS)
+        if run.state is not RunState.COMPLETED:
+            raise ServiceFailed("the run did not complete", got=f"{run.state}: {run.reason}")
 
 
 def _put_key(folder: DeviceFolder, secret: str) -> None:

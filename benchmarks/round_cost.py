@@ -19,10 +19,9 @@ from edge_sdk.examples import Example
 from edge_sdk.runtimes import files_opened_by, runtime_for
 from hetlora.bundle import Bundle
 from hetlora.cli.operator import Operator
-from hetlora.errors import ServiceFailed
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.management import AssignmentStatus, RoundStatus, RunCreate, RunSettings
-from hetlora.states import AssignmentState, RoundState, RunState, is_final
+from hetlora.states import AssignmentState, RoundState
 
 EXAMPLES_PER_DEVICE: Final = 64
 # So long that no forecast of time lowers a rank: the machine is the same for all the devices.
@@ -105,7 +104,7 @@ def measure_rounds(
         processes = {"service": fleet.service, **fleet.devices}
         before = {name: _cpu_seconds(process) for name, process in processes.items()}
         run_id = _start_run(fleet.operator, bundle, setup)
-        _await_end(fleet, run_id, progress)
+        fleet.await_end(run_id, lambda committed: progress(f"round {committed} of {setup.rounds} committed"))
         spent = [
             ProcessRow(name, process.peak_rss_bytes(), round(_cpu_seconds(process) - before[name], 2))
             for name, process in processes.items()
@@ -159,18 +158,6 @@ def _await_devices(fleet: Fleet, count: int) -> None:
     while sum(device.last_contact_at is not None for device in fleet.operator.devices(POPULATION)) < count:
         fleet.check()
         time.sleep(_POLL_SECONDS)
-
-
-def _await_end(fleet: Fleet, run_id: str, progress: Callable[[str], None]) -> None:
-    committed = 0
-    while not is_final((run := fleet.operator.run(run_id)).state):
-        fleet.check()
-        if run.rounds_committed > committed:
-            committed = run.rounds_committed
-            progress(f"round {committed} of {run.settings.rounds} committed")
-        time.sleep(_POLL_SECONDS)
-    if run.state is not RunState.COMPLETED:
-        raise ServiceFailed("the run did not complete", got=f"{run.state}: {run.reason}")
 
 
 def _cpu_seconds(process: Process) -> float:

@@ -1,9 +1,9 @@
-"""Three small models of random weights, exported once into a folder that a board can be given."""
+"""Small models of random weights, exported once into a folder that a board can be given."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,26 +32,28 @@ class DeviceModel:
     runtimes: Sequence[str] = ("onnx",)
 
 
+_DECODER: Final = DeviceModel(
+    "text-generation",
+    ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "int8",
+    "LlamaConfig",
+    {
+        "hidden_size": 256,
+        "intermediate_size": 704,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "vocab_size": 16000,
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 2 * MAX_TOKENS,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    },
+)
 MODELS: Final[Mapping[str, DeviceModel]] = {
-    # 14 M parameters, weights in int8.
-    "decoder": DeviceModel(
-        "text-generation",
-        ("q_proj", "k_proj", "v_proj", "o_proj"),
-        "int8",
-        "LlamaConfig",
-        {
-            "hidden_size": 256,
-            "intermediate_size": 704,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 4,
-            "vocab_size": 16000,
-            "tie_word_embeddings": True,
-            "max_position_embeddings": 2 * MAX_TOKENS,
-            "bos_token_id": 0,
-            "eos_token_id": 0,
-        },
-    ),
+    # 14 M parameters, weights in int8, and the same in float32.
+    "decoder": _DECODER,
+    "decoder-float32": replace(_DECODER, base="float32"),
     # 16 M parameters, and no decoder.
     "encoder": DeviceModel(
         "text-classification",

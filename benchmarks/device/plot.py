@@ -90,6 +90,41 @@ def _probes(axes: Axes, rows: Rows) -> None:
     axes.set_ylabel("largest deviation of a probe, %")
 
 
+def _micro_batches(axes: Axes, rows: Rows) -> None:
+    for model, own in _by_model(rows):
+        axes.plot([row["memory_ratio"] for row in own], [row["time_ratio"] for row in own], "o-", label=model)
+    axes.set_xlabel("peak memory over the batch in one part")
+    axes.set_ylabel("time over the batch in one part")
+    axes.legend()
+
+
+def _rounds(axes: Axes, rows: Rows) -> None:
+    for model, own in _by_model(rows):
+        axes.plot([row["rank"] for row in own], [row["peak_rss_mb"] for row in own], "o-", label=model)
+    axes.set_xlabel("rank")
+    axes.set_ylabel("peak memory of a device in a round, MiB")
+    axes.legend()
+
+
+def _sustained(axes: Axes, rows: Rows) -> None:
+    for row in rows:
+        told = [window for window in row["windows"] if window["step_seconds"] is not None]
+        first = told[0]["step_seconds"]
+        axes.plot(
+            [window["end_seconds"] for window in told],
+            [100 * (window["step_seconds"] / first - 1) for window in told],
+            label=row["model"],
+        )
+    axes.set_xlabel("seconds of steps without a pause")
+    axes.set_ylabel("a step over the first ones, % longer")
+    axes.legend()
+
+
+def _by_model(rows: Rows) -> list[tuple[str, Rows]]:
+    models = dict.fromkeys(row["model"] for row in rows)
+    return [(model, [row for row in rows if row["model"] == model]) for model in models]
+
+
 def _case(row: Mapping[str, Any]) -> str:
     return f"{row['model']} {row['shape']} r{row['rank']}"
 
@@ -97,8 +132,11 @@ def _case(row: Mapping[str, Any]) -> str:
 # By the name of the rows in the figures.
 _PANELS: Final[Mapping[str, Sequence[Callable[[Axes, Rows], None]]]] = {
     "rows": (_memory, _time),
+    "micro_batches": (_micro_batches,),
     "overhead": (_overhead,),
     "resume": (_resume,),
     "traffic": (_traffic,),
     "probes": (_probes,),
+    "rounds": (_rounds,),
+    "sustained": (_sustained,),
 }

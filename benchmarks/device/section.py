@@ -17,7 +17,8 @@ class Setting:
     """The bundles by name, how each process runs, where files may be put, and whom to tell.
 
     `clock` is of steps: "wall", or "processor" for the time that a process had a processor. `pairs` are steps
-    beside bare ones, `starts` those of killed rounds, `probes` fresh ones.
+    beside bare ones, `starts` those of killed rounds, `probes` fresh ones; `sustained_seconds` how long steps
+    are taken without a pause.
     """
 
     bundles: Mapping[str, Bundle]
@@ -28,6 +29,7 @@ class Setting:
     pairs: int
     starts: int
     probes: int
+    sustained_seconds: float
     work: Path
     tell: Callable[[str], None]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.local_training import drawn
-from benchmarks.rules.simulation import BATCHES, Setting, cohort_of
+from benchmarks.rules.simulation import BATCHES, Setting, cohort_of, lost_of
 from benchmarks.tasks.task import Task
 from edge_sdk.runtimes.base import Batch
 from export.prototype_classifier import load_reference
@@ -68,9 +68,11 @@ def full_rounds(setting: Setting, model: FullModel) -> Iterator[int]:
     round_index = 0
     while True:
         chosen = cohort_of(setting, round_index)
-        total = sum(len(setting.clients[number].examples) for number in chosen)
+        lost = lost_of(setting, round_index)
+        heard = [number for number in chosen if number not in lost]
+        total = sum(len(setting.clients[number].examples) for number in heard)
         mean = {name: torch.zeros_like(own) for name, own in weights.items()}
-        for number in chosen:
+        for number in heard:
             share = len(setting.clients[number].examples) / total
             _load(model, weights)
             _train(setting, model, number, round_index)
@@ -78,7 +80,7 @@ def full_rounds(setting: Setting, model: FullModel) -> Iterator[int]:
                 mean[name] += share * own.detach()
         weights = mean
         _load(model, weights)
-        yield 2 * size * len(chosen)
+        yield size * (len(chosen) + len(heard))
         round_index += 1
 
 

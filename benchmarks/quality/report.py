@@ -13,11 +13,17 @@ from benchmarks.quality.trial import Curve
 # Of what homogeneous LoRA at the highest rank gains over the untrained model.
 TARGET_SHARE: Final = 0.9
 TARGET_ARM: Final = "lora_most_rank"
+# Of what that arm moves and takes in all rounds: what the others may.
+BUDGET_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class ArmRow:
-    """One arm over all seeds; what it took to reach the target is None where a seed did not."""
+    """One arm over all seeds, by EdgeFlowerTune's three protocols (arXiv 2605.08636).
+
+    Cost to target: None where a seed did not reach it. Quality under budget: the last score within it.
+    Robustness: the score where updates are lost, and how much of the gain is left; None where none were.
+    """
 
     arm: str
     score: float
@@ -26,6 +32,10 @@ class ArmRow:
     rounds_to_target: float | None
     megabytes_to_target: float | None
     seconds_to_target: float | None
+    score_in_megabytes: float | None
+    score_in_seconds: float | None
+    score_with_losses: float | None
+    gain_kept: float | None
     scores: Sequence[float]
     untrained: float
     answers_before: float | None
@@ -41,9 +51,22 @@ def target_of(curves: Mapping[str, Sequence[Curve]]) -> float | None:
     return begun + TARGET_SHARE * (ended - begun)
 
 
-def rows_of(curves: Mapping[str, Sequence[Curve]]) -> list[ArmRow]:
+def budget_of(curves: Mapping[str, Sequence[Curve]]) -> tuple[float, float] | None:
+    """Megabytes and seconds that arms may spend: a share of TARGET_ARM's, in the mean; None without that."""
+    runs = curves.get(TARGET_ARM)
+    if not runs:
+        return None
+    return (
+        BUDGET_SHARE * fmean(run.megabytes[-1] for run in runs),
+        BUDGET_SHARE * fmean(run.seconds[-1] for run in runs),
+    )
+
+
+def rows_of(
+    curves: Mapping[str, Sequence[Curve]], with_losses: Mapping[str, Sequence[Curve]] | None = None
+) -> list[ArmRow]:
     """A row for each arm, the best first."""
-    target = target_of(curves)
+    target, budget, lossy = target_of(curves), budget_of(curves), with_losses or {}
     rows = []
     for name, runs in curves.items():
         last = [run.scores[-1] for run in runs]
@@ -55,6 +78,8 @@ def rows_of(curves: Mapping[str, Sequence[Curve]]) -> list[ArmRow]:
                 round(stdev(last), 4) if len(last) > 1 else 0.0,
                 round(fmean(run.megabytes[-1] for run in runs), 1),
                 *_means(reached),
+                *_within(runs, budget),
+                *_robustness(runs, lossy.get(name, ())),
                 [round(score, 4) for score in last],
                 round(fmean(run.scores[0] for run in runs), 4),
                 _mean([run.answers_before for run in runs]),
@@ -68,6 +93,30 @@ def _reached(run: Curve, target: float) -> tuple[float, float, float] | None:
     """Rounds, megabytes and seconds of the first score that is no worse than the target."""
     every = zip(run.scores, run.rounds, run.megabytes, run.seconds, strict=True)
     return next((cost for score, *cost in every if score >= target), None)  # type: ignore[return-value]
+
+
+def _within(runs: Sequence[Curve], budget: tuple[float, float] | None) -> tuple[float | None, float | None]:
+    """The mean of the last scores that cost no more than the budget, in megabytes and in seconds."""
+    if budget is None:
+        return None, None
+    megabytes, seconds = budget
+    return (
+        round(fmean(_last(run.scores, run.megabytes, megabytes) for run in runs), 4),
+        round(fmean(_last(run.scores, run.seconds, seconds) for run in runs), 4),
+    )
+
+
+def _last(scores: Sequence[float], costs: Sequence[float], budget: float) -> float:
+    return [score for score, cost in zip(scores, costs, strict=True) if cost <= budget][-1]
+
+
+def _robustness(runs: Sequence[Curve], lossy: Sequence[Curve]) -> tuple[float | None, float | None]:
+    """The score with losses, and the share of the gain that is left; None where there was no gain."""
+    if not lossy:
+        return None, None
+    begun, ended = fmean(run.scores[0] for run in runs), fmean(run.scores[-1] for run in runs)
+    left = fmean(run.scores[-1] for run in lossy)
+    return round(left, 4), round((left - begun) / (ended - begun), 3) if ended > begun else None
 
 
 def _means(
@@ -86,7 +135,19 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def markdown_of(rows: Sequence[ArmRow], metric: str) -> str:
     """The rows as a table of Markdown."""
-    headings = ("arm", metric, "±", "MB", "rounds to target", "MB to target", "s to target")
+    headings = (
+        "arm",
+        metric,
+        "±",
+        "MB",
+        "rounds to target",
+        "MB to target",
+        "s to target",
+        "in the MB of the budget",
+        "in its seconds",
+        "with losses",
+        "gain kept",
+    )
     lines = [f"| {' | '.join(headings)} |", f"|{'---|' * len(headings)}"]
     for row in rows:
         cells = (
@@ -95,6 +156,11 @@ def markdown_of(rows: Sequence[ArmRow], metric: str) -> str:
             f"{row.deviation:.4f}",
             f"{row.megabytes:.0f}",
             *map(_told, (row.rounds_to_target, row.megabytes_to_target, row.seconds_to_target)),
+            *(
+                "" if value is None else f"{value:.4f}"
+                for value in (row.score_in_megabytes, row.score_in_seconds, row.score_with_losses)
+            ),
+            "" if row.gain_kept is None else f"{row.gain_kept:.0%}",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -104,13 +170,23 @@ def _told(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}"
 
 
-def figures_of(curves: Mapping[str, Sequence[Curve]]) -> dict[str, Any]:
+def figures_of(
+    curves: Mapping[str, Sequence[Curve]], with_losses: Mapping[str, Sequence[Curve]] | None = None
+) -> dict[str, Any]:
     """Everything as plain JSON values."""
+    megabytes, seconds = budget_of(curves) or (None, None)
     return {
         "target": target_of(curves),
-        "rows": [asdict(row) for row in rows_of(curves)],
-        "curves": {name: [asdict(run) for run in runs] for name, runs in curves.items()},
+        "budget_megabytes": megabytes,
+        "budget_seconds": seconds,
+        "rows": [asdict(row) for row in rows_of(curves, with_losses)],
+        "curves": _plain(curves),
+        "curves_with_losses": _plain(with_losses or {}),
     }
+
+
+def _plain(curves: Mapping[str, Sequence[Curve]]) -> dict[str, Any]:
+    return {name: [asdict(run) for run in runs] for name, runs in curves.items()}
 
 
 def draw(curves: Mapping[str, Sequence[Curve]], metric: str, path: Path) -> None:

@@ -45,6 +45,7 @@ class Trial:
     full_learning_rate: float
     score_every: int
     answers: bool  # whether what is generated is scored, too, at the end
+    lost_share: float = 0.0  # of a round's updates, how many never arrive
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ def learned(trial: Trial, task: Task, arm: Arm, seed: int) -> Curve:
         max(client.rank for client in clients),
         min(trial.cohort, len(clients)),
         seed,
+        lost_share=trial.lost_share,
     )
     if arm.kind == "local":
         return _local(trial, task, setting)
@@ -159,4 +161,5 @@ def _local(trial: Trial, task: Task, setting: Setting) -> Curve:
 def _key(trial: Trial) -> str:
     told = (trial.clients, trial.cohort, *trial.ranks, trial.rounds, trial.steps, trial.batch_size)
     rates = (trial.learning_rate, trial.full_learning_rate)
-    return "-".join(f"{own:g}" for own in (*told, *rates))
+    losses = (trial.lost_share,) if trial.lost_share else ()
+    return "-".join(f"{own:g}" for own in (*told, *rates, *losses))

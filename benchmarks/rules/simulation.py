@@ -31,6 +31,7 @@ from hetlora.tensors import factor_tensors
 # What a seed is drawn for: streams of one seed are told apart by it.
 COHORTS: Final = 1
 BATCHES: Final = 2
+LOSSES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Setting:
     cohort: int
     seed: int
     feeds_back: bool = True  # what rounding left out, where updates are rounded and the rule lets it
+    lost_share: float = 0.0  # of a round's updates, how many never arrive
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +91,20 @@ def rounds(setting: Setting, rule: AnyRule, train: Train = train_client) -> Iter
         opened = open_rule(rule, state)
         down = up = 0
         updates: dict[UpdateRef, Update] = {}
+        lost = lost_of(setting, state.round_index)
         for number in chosen:
             client = setting.clients[number]
             handout = opened.distribute(ranks[number], int(rng.integers(2**31)))
             asked = _asked(setting, handout, opened.same_coordinates)
             handout = replace(handout, adaptation=asked)
+            down += len(tensors_to_bytes(handout_tensors(handout))) + _frozen_bytes(handout)
+            if number in lost:
+                continue
             trained, received = train(setting, client, handout, state.round_index)
             data, errors[number] = _sent(trained, asked, received, errors.get(number, {}))
             adapter = expand(data, spec, handout.adaptation, received)
             if sends_whole_ranks(handout.adaptation):
                 ranks[number] = min(ranks[number], max(adapter.rank, 1))
-            down += len(tensors_to_bytes(handout_tensors(handout))) + _frozen_bytes(handout)
             up += len(data)
             ref = UpdateRef(sha256_of(data), len(client.examples), f"{number}", adapter.rank)
             updates[ref] = Update(
@@ -112,6 +117,16 @@ def rounds(setting: Setting, rule: AnyRule, train: Train = train_client) -> Iter
 def cohort_of(setting: Setting, round_index: int) -> list[int]:
     """The places of a round's clients, in ascending order."""
     return _drawn(setting, round_index)[1]
+
+
+def lost_of(setting: Setting, round_index: int) -> frozenset[int]:
+    """Those of a round's clients that are sent an adapter and never heard of again; one at least is."""
+    chosen = cohort_of(setting, round_index)
+    draws = np.random.default_rng([setting.seed, LOSSES, round_index]).random(len(chosen))
+    kept = int(draws.argmax())
+    return frozenset(
+        number for place, number in enumerate(chosen) if draws[place] < setting.lost_share and place != kept
+    )
 
 
 def _drawn(setting: Setting, round_index: int) -> tuple[np.random.Generator, list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -10,11 +11,11 @@ import numpy as np
 import pytest
 
 from benchmarks.demo.scoring import Scorer
-from benchmarks.quality.arms import ARMS, Arm, clients_of, power_law
+from benchmarks.quality.arms import ARMS, ZERO_PAD, Arm, clients_of, power_law
 from benchmarks.quality.full_fine_tuning import full_rounds, open_full
 from benchmarks.quality.report import markdown_of, rows_of, target_of
 from benchmarks.quality.trial import Curve, Trial, learned
-from benchmarks.rules.simulation import Setting
+from benchmarks.rules.simulation import Setting, lost_of, rounds
 from benchmarks.tasks.answers import rouge_l
 from benchmarks.tasks.clients import Client
 from benchmarks.tasks.task import Task, adapter_score
@@ -118,7 +119,37 @@ def test_target_is_nine_tenths_of_what_the_highest_rank_gains() -> None:
     assert (zero_pad.arm, zero_pad.score, zero_pad.deviation) == ("zero_pad", 0.64, 0.0849)
     assert most.rounds_to_target == 7.5
     assert local.rounds_to_target is None  # one seed did not
-    assert "| zero_pad | 0.6400 | 0.0849 | 20 | 8 | 15 | 2 |" in markdown_of([zero_pad], "accuracy")
+    # Half of what the highest rank for all moves is 10 MB, after five rounds.
+    assert (zero_pad.score_in_megabytes, zero_pad.score_in_seconds) == (0.545, 0.545)
+    assert "| zero_pad | 0.6400 | 0.0849 | 20 | 8 | 15 | 2 | 0.5450 | 0.5450 |  |  |" in markdown_of(
+        [zero_pad], "accuracy"
+    )
+
+
+def test_robustness_is_the_share_of_the_gain_that_losses_leave() -> None:
+    runs = {"zero_pad": [Curve([0, 5], [0.5, 0.7], [0.0, 9.0], [0.0, 1.0])]}
+    lossy = {"zero_pad": [Curve([0, 5], [0.5, 0.65], [0.0, 8.0], [0.0, 1.0])]}
+
+    (row,) = rows_of(runs, lossy)
+
+    assert (row.score_with_losses, row.gain_kept) == (0.65, 0.75)
+    assert (row.score_in_megabytes, row.rounds_to_target) == (None, None)  # no highest rank for all beside it
+
+
+def test_updates_that_are_lost_go_down_and_never_up(task: Task) -> None:
+    """Of a cohort of three all but one are lost, whichever that is."""
+    training = TrainingSettings(steps=1, batch_size=2, learning_rate=0.01, max_tokens=32)
+    heard = Setting(task.bundle, task.clients, training, 2, 3, seed=0)
+    almost_none = replace(heard, lost_share=0.999999)
+
+    assert lost_of(heard, 0) == frozenset()
+    assert len(lost_of(almost_none, 0)) == 2
+    (all_three,), (one,) = (islice(rounds(own, ZERO_PAD), 1) for own in (heard, almost_none))
+    assert one.down_bytes == all_three.down_bytes
+    assert 3 * one.up_bytes == all_three.up_bytes
+    (moved,) = islice(full_rounds(almost_none, open_full(task)), 1)
+    (moved_all,) = islice(full_rounds(heard, open_full(task)), 1)
+    assert 6 * moved == 4 * moved_all
 
 
 def test_rouge_l_is_the_share_of_words_in_the_same_order() -> None:

@@ -43,7 +43,18 @@ def test_largest_errors_have_no_sign() -> None:
 
 @pytest.mark.slow
 def test_bundle_of_ones_own_is_measured_in_one_command(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    own = ["--bundle", str(tiny_bundle.folder), "--rank", "1,8", "--shape", "1x8,2x16", "--steps", "1"]
+    own = [
+        "--bundle",
+        str(tiny_bundle.folder),
+        "--rank",
+        "1,8",
+        "--shape",
+        "1x8,2x16",
+        "--steps",
+        "1",
+        "--sustained-seconds",
+        "1",
+    ]
     done = CliRunner().invoke(app, [*own, "--results", str(tmp_path), "--json"], catch_exceptions=False)
     assert done.exit_code == 0
     # One object on one line, which is what lies in the file, too.
