@@ -22,6 +22,7 @@ from benchmarks.rules.simulation import BATCHES, Setting, cohort_of, rounds, who
 from benchmarks.tasks.opening import Name, open_task
 from benchmarks.tasks.task import Task
 from edge_sdk.training.parametrisation import Parametrisation
+from edge_sdk.training.private_factors import with_private_factors
 from hetlora.adapter import Adapter, initial_adapter
 from hetlora.messages.device import TrainingSettings
 
@@ -113,8 +114,27 @@ def learned(trial: Trial, task: Task, arm: Arm, seed: int) -> Curve:
 
 def _federated(task: Task, setting: Setting, arm: Arm) -> Iterator[Reached]:
     for made in rounds(setting, arm.rule):
-        shown = whole(open_rule(arm.rule, made.state).distribute(setting.run_rank))
-        yield partial(task.score, shown), made.down_bytes + made.up_bytes, shown
+        opened = open_rule(arm.rule, made.state)
+        moved = made.down_bytes + made.up_bytes
+        if made.private:
+            heard = [
+                number for number in cohort_of(setting, made.state.round_index - 1) if number in made.private
+            ]
+            own = [
+                with_private_factors(
+                    made.private[number], whole(opened.distribute(setting.clients[number].rank))
+                )
+                for number in heard
+            ]
+            yield partial(_mean_score, task, own), moved, None
+        else:
+            shown = whole(opened.distribute(setting.run_rank))
+            yield partial(task.score, shown), moved, shown
+
+
+def _mean_score(task: Task, adapters: Sequence[Adapter]) -> float:
+    """Of clients whose models are their own, as those of FedSA-LoRA."""
+    return fmean(task.score(adapter) for adapter in adapters)
 
 
 def _followed(trial: Trial, task: Task, reached: Iterator[Reached]) -> Curve:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -17,8 +17,9 @@ from benchmarks.local_training import train_on
 from benchmarks.tasks.clients import Client
 from edge_sdk.training.error_feedback import RoundingErrors, contract_with_feedback
 from edge_sdk.training.parametrisation import Parametrisation
+from edge_sdk.training.private_factors import with_private_factors
 from edge_sdk.training.pruning import self_prune
-from hetlora.adapter import Adapter, LoraFactors, initial_adapter
+from hetlora.adapter import Adapter, LoraFactors, Tensor, initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.digest import sha256_of
 from hetlora.messages.device import Adaptation, TrainingSettings
@@ -26,7 +27,7 @@ from hetlora.messages.rules import AnyRule
 from hetlora.partial import contract, expand
 from hetlora.sent_parts import at_precision, sends_whole_ranks
 from hetlora.stored_tensors import tensors_to_bytes
-from hetlora.tensors import factor_tensors
+from hetlora.tensors import factor_keys, factor_tensors
 
 # What a seed is drawn for: streams of one seed are told apart by it.
 COHORTS: Final = 1
@@ -50,22 +51,33 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The state after a round, and the bytes that went down and up in it."""
+    """The state after a round, and the bytes that went down and up in it.
+
+    `private` are the factors that clients keep to themselves (FedSA-LoRA), by the clients' numbers.
+    """
 
     state: GlobalState
     down_bytes: int
     up_bytes: int
+    private: Mapping[int, Mapping[str, Tensor]]
 
 
-# What a client trained in a round, and what it was sent.
-Train = Callable[[Setting, Client, Handout, int], tuple[Adapter, Adapter]]
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a client made of what it began with, its adapter or cores between its factors."""
+
+    adapter: Adapter
+    cores: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+# A client that begins a round with an adapter, of a handout.
+Train = Callable[[Setting, Client, Adapter, Handout, int], Trained]
 
 
 def train_client(
-    setting: Setting, client: Client, handout: Handout, round_index: int
-) -> tuple[Adapter, Adapter]:
+    setting: Setting, client: Client, begun: Adapter, handout: Handout, round_index: int
+) -> Trained:
     """The SDK's own training, on ONNX Runtime."""
-    received = unstacked(handout.adapter)
     how = Parametrisation(
         handout.adaptation,
         None if handout.frozen is None else factors_of(handout.frozen),
@@ -73,10 +85,11 @@ def train_client(
     )
     training = setting.training
     rng = np.random.default_rng([setting.seed, BATCHES, client.number, round_index])
-    trained = train_on(client.examples, setting.bundle, received, how, training, rng).adapter
+    made = train_on(client.examples, setting.bundle, begun, how, training, rng)
+    trained = made.adapter
     if sends_whole_ranks(handout.adaptation) and training.pruning_decay < 1:
-        trained = self_prune(received, trained, pruning_decay=training.pruning_decay, min_rank=1)
-    return trained, received
+        trained = self_prune(begun, trained, pruning_decay=training.pruning_decay, min_rank=1)
+    return Trained(trained, made.cores)
 
 
 def rounds(setting: Setting, rule: AnyRule, train: Train = train_client) -> Iterator[Round]:
@@ -86,6 +99,7 @@ def rounds(setting: Setting, rule: AnyRule, train: Train = train_client) -> Iter
     state = first_state(rule, initial)
     ranks = {client.number: client.rank for client in setting.clients}
     errors: dict[int, RoundingErrors] = {}
+    private: dict[int, Mapping[str, Tensor]] = {}
     while True:
         rng, chosen = _drawn(setting, state.round_index)
         opened = open_rule(rule, state)
@@ -100,8 +114,14 @@ def rounds(setting: Setting, rule: AnyRule, train: Train = train_client) -> Iter
             down += len(tensors_to_bytes(handout_tensors(handout))) + _frozen_bytes(handout)
             if number in lost:
                 continue
-            trained, received = train(setting, client, handout, state.round_index)
-            data, errors[number] = _sent(trained, asked, received, errors.get(number, {}))
+            received = unstacked(handout.adapter)
+            begun = with_private_factors(private[number], received) if number in private else received
+            made = train(setting, client, begun, handout, state.round_index)
+            if asked.private_lora_B:
+                private[number] = {
+                    factor_keys(name)[1]: own.lora_B for name, own in made.adapter.factors.items()
+                }
+            data, errors[number] = _sent(made, asked, received, errors.get(number, {}))
             adapter = expand(data, spec, handout.adaptation, received)
             if sends_whole_ranks(handout.adaptation):
                 ranks[number] = min(ranks[number], max(adapter.rank, 1))
@@ -111,7 +131,7 @@ def rounds(setting: Setting, rule: AnyRule, train: Train = train_client) -> Iter
                 stacked(adapter), len(client.examples), handout.received, ranks=handout.adaptation.ranks
             )
         state = aggregate(opened, list(updates), updates.__getitem__).state
-        yield Round(state, down, up)
+        yield Round(state, down, up, private)
 
 
 def cohort_of(setting: Setting, round_index: int) -> list[int]:
@@ -148,18 +168,18 @@ def _asked(setting: Setting, handout: Handout, same_coordinates: bool) -> Adapta
 
 
 def _sent(
-    trained: Adapter, asked: Adaptation, received: Adapter, errors: RoundingErrors
+    made: Trained, asked: Adaptation, received: Adapter, errors: RoundingErrors
 ) -> tuple[bytes, RoundingErrors]:
     if asked.error_feedback:
-        return contract_with_feedback(trained, asked, received, errors)
-    return contract(trained, asked, received), errors
+        return contract_with_feedback(made.adapter, asked, received, errors)
+    return contract(made.adapter, asked, received, made.cores), errors
 
 
 def whole(handout: Handout) -> Adapter:
     """What a handout adds to the base model, as one adapter: its own ranks, then the frozen ones."""
     beside = {} if handout.frozen is None else factors_of(handout.frozen)
     factors = {}
-    for module, own in unstacked(handout.adapter):
+    for module, own in unstacked(handout.received):
         parts = [own, *([beside[module.name]] if module.name in beside else [])]
         factors[module.name] = LoraFactors(
             np.concatenate([part.lora_A for part in parts]),

@@ -10,18 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aggregator_service.aggregation.rule import Handout
+from aggregator_service.aggregation.rules import first_state, open_rule
 from benchmarks.demo.scoring import Scorer
 from benchmarks.quality.arms import ARMS, ZERO_PAD, Arm, clients_of, power_law
 from benchmarks.quality.full_fine_tuning import full_rounds, open_full
 from benchmarks.quality.report import markdown_of, rows_of, target_of
 from benchmarks.quality.trial import Curve, Trial, learned
-from benchmarks.rules.simulation import Setting, lost_of, rounds
+from benchmarks.rules.simulation import Setting, Trained, lost_of, rounds, whole
 from benchmarks.tasks.answers import rouge_l
 from benchmarks.tasks.clients import Client
 from benchmarks.tasks.task import Task, adapter_score
 from edge_sdk.examples import Example
+from hetlora.adapter import Adapter, LoraFactors, initial_adapter
 from hetlora.bundle import Bundle
 from hetlora.messages.device import TrainingSettings
+from hetlora.messages.rules import FedSaRule, FedSbRule
+from hetlora.tensors import factor_keys
 
 LABELS = ("weather", "food", "sport")
 
@@ -157,3 +162,40 @@ def test_rouge_l_is_the_share_of_words_in_the_same_order() -> None:
     assert rouge_l("The cat sat", "the old cat") == pytest.approx(2 / 3)
     assert rouge_l("", "a") == 0
     assert rouge_l("a b", "a b") == 1
+
+
+def test_client_begins_with_the_factors_that_it_kept_to_itself(task: Task) -> None:
+    """FedSA-LoRA: each round adds one to lora_B, and no client's reaches another."""
+    begun: dict[int, list[float]] = {}
+    first = task.bundle.manifest.adapter.modules[0].name
+
+    def train(setting: Setting, client: Client, own: Adapter, handout: Handout, round_index: int) -> Trained:
+        begun.setdefault(client.number, []).append(float(own.factors[first].lora_B[0, 0]))
+        moved = {
+            name: LoraFactors(both.lora_A, both.lora_B + np.float32(client.number + 1))
+            for name, both in own.factors.items()
+        }
+        return Trained(Adapter(own.spec, moved))
+
+    setting = Setting(task.bundle, task.clients, TrainingSettings(), 2, 3, seed=0)
+    *_, last = islice(rounds(setting, FedSaRule(), train), 3)
+
+    assert begun == {0: [0, 1, 2], 1: [0, 2, 4], 2: [0, 3, 6]}
+    assert {number: float(own[factor_keys(first)[1]][0, 0]) for number, own in last.private.items()} == {
+        0: 3,
+        1: 6,
+        2: 9,
+    }
+
+
+def test_cores_are_between_the_factors_of_what_is_scored(task: Task) -> None:
+    """Fed-SB begins with a core of zeros: what it adds to the model is nothing, until a core is trained."""
+    setting = Setting(
+        task.bundle, task.clients, TrainingSettings(steps=2, batch_size=2, learning_rate=0.1), 2, 3, seed=0
+    )
+    initial = initial_adapter(task.bundle.manifest.adapter, 2, np.random.default_rng(0))
+    first = open_rule(FedSbRule(), first_state(FedSbRule(), initial))
+    (made,) = islice(rounds(setting, FedSbRule()), 1)
+
+    assert not any(own.lora_B.any() for _, own in whole(first.distribute(2)))
+    assert any(own.lora_B.any() for _, own in whole(open_rule(FedSbRule(), made.state).distribute(2)))

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from aggregator_service.aggregation.rule import Handout
-from aggregator_service.aggregation.stacks import unstacked
 from benchmarks.rules.precision import VARIANTS, Outcome, Trial, rows_of, run_on
-from benchmarks.rules.simulation import Setting
+from benchmarks.rules.simulation import Setting, Trained
 from benchmarks.service.tiny_bundle import tiny_spec, write_tiny_bundle
 from benchmarks.tasks.clients import Client
 from benchmarks.tasks.task import Task
@@ -21,14 +20,13 @@ RANK = 16
 NO_FOLDER = Path("not", "read")
 
 
-def pulled(setting: Setting, client: Client, handout: Handout, round_index: int) -> tuple[Adapter, Adapter]:
+def pulled(setting: Setting, client: Client, begun: Adapter, handout: Handout, round_index: int) -> Trained:
     """Local training of one line: a share of the way to numbers, of which one is far larger than the rest."""
-    received = unstacked(handout.adapter)
     factors = {}
-    for name, own in received.factors.items():
+    for name, own in begun.factors.items():
         lora_B = own.lora_B + 0.2 * (_target(own.lora_B.shape) - own.lora_B)
         factors[name] = LoraFactors(own.lora_A, lora_B)
-    return Adapter(received.spec, factors), received
+    return Trained(Adapter(begun.spec, factors))
 
 
 def _target(shape: tuple[int, int]) -> np.ndarray:
