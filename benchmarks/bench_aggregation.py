@@ -33,13 +33,15 @@ def bench_aggregation(
 ) -> None:
     """Aggregate updates of a model of Gemma-3-270M's shape: 72 modules, ranks 4, 8, 16 and 32.
 
-    Beside Flower's own weighted mean of equal ranks; beside FlexLoRA with dense products and full SVDs; and
-    alone, a stream of mixed ranks by HetLoRA. Comparisons run on one core each, in turn. The first time,
-    environments for Flower and PyTorch (1.5 GB) are installed in `.cache/peers`.
+    Beside Flower's own weighted mean of equal ranks; beside FlexLoRA with dense products and full SVDs, and
+    FLoRA with dense products; and alone, a stream of mixed ranks by HetLoRA. Comparisons run on one core
+    each, in turn. The first time, environments for Flower and PyTorch (1.5 GB) are installed in
+    `.cache/peers`.
 
     Read: `ratio_to_flower` (our adapters per second over Flower's, both by the mean weighted by examples, at
     rank 8) and `ratio_to_flower_by_hetlora` (ours by HetLoRA, which takes every norm first),
     `svd_ratio_to_dense` (the published way's seconds over ours, of the worst of three kinds of updates),
+    `flora_ratio_to_dense_by_kind` (the same of FLoRA's merged product, by the kind of updates),
     `adapters_per_second` and `peak_rss_bytes_by_count` (streams of mixed ranks by HetLoRA),
     `fraction_of_limit` (bytes aggregated a second over bytes that are only read, multiplied and added).
 
@@ -70,10 +72,12 @@ def _show(
     for row in flower:
         rates = f"{row.adapters_per_second:.0f}", f"{row.peer_adapters_per_second:.0f}"
         beside.add_row(row.rule, str(row.rank), *rates, f"{row.ratio:.2f}", f"{row.cpu_ratio:.2f}")
-    dense = _table("FlexLoRA commit, one core each", "updates", "ours s", "dense s", "ratio", "by CPU time")
+    dense = _table(
+        "Commits of products, one core each", "rule", "updates", "ours s", "dense s", "ratio", "by CPU time"
+    )
     for commit in commits:
         seconds = f"{commit.seconds:.2f}", f"{commit.peer_seconds:.1f}"
-        dense.add_row(commit.kind, *seconds, f"{commit.ratio:.1f}", f"{commit.cpu_ratio:.1f}")
+        dense.add_row(commit.rule, commit.kind, *seconds, f"{commit.ratio:.1f}", f"{commit.cpu_ratio:.1f}")
     kept = _table(
         "FlexLoRA's sum of products, one core", "updates", "stack s", "MB", "sketch s", "MB", "off by"
     )

@@ -15,6 +15,7 @@ from benchmarks.aggregation.runs import (
     StreamRow,
     against_dense,
     against_flower,
+    flora_against_dense,
     run_task,
     stream,
 )
@@ -97,15 +98,16 @@ class Measurements:
         return rows
 
     def commits(self) -> list[CommitRow]:
-        """A FlexLoRA commit of each kind of updates beside the published way."""
+        """Commits of each kind of updates beside the formulas in dense matrices."""
         _tell("preparing PyTorch")
         python = peer_python("torch-peft", pinned(*PACKAGES))
         ranks, rows = self._client_ranks(), []
         for kind in self.plan.kinds:
             updates = self._updates(f"clients-{kind}", ranks, kind, max(RANKS))
-            row = against_dense(self.work, updates, python, kind, ranks, pairs=self.plan.commit_pairs)
-            _tell(f"  FlexLoRA, {kind}: {row.ratio:.1f} times as fast as dense")
-            rows.append(row)
+            for compare in (against_dense, flora_against_dense):
+                row = compare(self.work, updates, python, kind, ranks, pairs=self.plan.commit_pairs)
+                _tell(f"  {row.rule}, {kind}: {row.ratio:.1f} times as fast as dense")
+                rows.append(row)
         return rows
 
     def crossovers(self) -> list[CrossoverRow]:
@@ -171,11 +173,13 @@ def figures_of(
     longest = max(alone, key=lambda row: row.count)
     ray = next((row for row in streams if row.engine == "ray"), None)
     hashed = next(row for row in streams if row.hashed)
+    svds = {row.kind: row.ratio for row in commits if row.rule == "flexlora"}
     return {
         "ratio_to_flower": ratios["zero_pad"],  # the same mean on both sides
         "ratio_to_flower_by_hetlora": ratios["hetlora"],
-        "svd_ratio_to_dense": min(row.ratio for row in commits),
-        "svd_ratio_to_dense_by_kind": {row.kind: row.ratio for row in commits},
+        "svd_ratio_to_dense": min(svds.values()),
+        "svd_ratio_to_dense_by_kind": svds,
+        "flora_ratio_to_dense_by_kind": {row.kind: row.ratio for row in commits if row.rule == "flora"},
         "adapters_per_second": longest.adapters_per_second,
         "adapters_per_second_with_digests": hashed.adapters_per_second,
         "peak_rss_bytes_by_count": {str(row.count): row.peak_rss_bytes for row in alone},

@@ -12,14 +12,14 @@ from typing import Any, Final
 import numpy as np
 from safetensors.numpy import load_file
 
-from benchmarks.aggregation.commit import largest_difference
+from benchmarks.aggregation.commit import largest_difference, largest_difference_of_means
 from benchmarks.gemma_adapters import RANKS, Kind
 from benchmarks.harness import Measured, Pair, median_ratio, paired, run_measured
 from benchmarks.one_core import run_on_one_core
 from hetlora.tensors import factor_keys
 
 FLOWER: Final = Path(__file__).parent.parent / "peers" / "flower_aggregation.py"
-DENSE: Final = Path(__file__).parent.parent / "peers" / "dense_flexlora.py"
+DENSE: Final = Path(__file__).parent.parent / "peers" / "dense_products.py"
 RULES: Final = ("hetlora", "zero_pad")
 
 
@@ -42,12 +42,13 @@ class FlowerRow:
 
 @dataclass(frozen=True, slots=True)
 class CommitRow:
-    """A FlexLoRA commit beside the published way, one core each.
+    """A commit by FlexLoRA or FLoRA beside the formula in dense matrices, one core each.
 
     `ratio` is the peer's seconds over ours. Differences are of products, against float64, the largest of
-    all modules and target ranks.
+    all modules and target ranks. FLoRA's merged product is kept at the rule's rank, the dense one whole.
     """
 
+    rule: str
     kind: Kind
     seconds: float
     peer_seconds: float
@@ -141,7 +142,7 @@ def against_dense(
     out.mkdir()
     exact_out.mkdir()
     runs = paired(
-        lambda: run_task(work, "commit", updates=updates, ranks=ranks, out=out),
+        lambda: run_task(work, "commit", rule="flexlora", updates=updates, ranks=ranks, out=out),
         lambda: run_peer(work, python, DENSE, updates=updates, ranks=RANKS, dtype="float32", out=out),
         pairs=pairs,
     )
@@ -149,11 +150,31 @@ def against_dense(
     exact, dense = dict(np.load(exact_out / "dense.npz")), dict(np.load(out / "dense.npz"))
     ours = {rank: load_file(out / f"{rank}.safetensors") for rank in RANKS}
     return commit_row(
+        "flexlora",
         kind,
         runs,
         max(largest_difference(ours[rank], exact, rank) for rank in RANKS),
         max(largest_difference(_factors(dense, rank), exact, rank) for rank in RANKS),
     )
+
+
+def flora_against_dense(
+    work: Path, updates: Path, python: Path, kind: Kind, ranks: Sequence[int], *, pairs: int
+) -> CommitRow:
+    """Our FLoRA commit, and the mean product that the formula adds to the weights, in turn."""
+    out, exact_out = work / f"flora-{kind}", work / f"flora-exact-{kind}"
+    out.mkdir()
+    exact_out.mkdir()
+    runs = paired(
+        lambda: run_task(work, "commit", rule="flora", updates=updates, ranks=ranks, out=out),
+        lambda: run_peer(work, python, DENSE, updates=updates, ranks=[], dtype="float32", out=out),
+        pairs=pairs,
+    )
+    run_peer(work, python, DENSE, updates=updates, ranks=[], dtype="float64", out=exact_out)
+    exact, dense = dict(np.load(exact_out / "dense.npz")), dict(np.load(out / "dense.npz"))
+    difference = largest_difference_of_means(load_file(out / f"{max(RANKS)}.safetensors"), exact)
+    off = max(float(np.linalg.norm(dense[key] - Q) / np.linalg.norm(Q)) for key, Q in exact.items())
+    return commit_row("flora", kind, runs, difference, off)
 
 
 def _factors(dense: Mapping[str, np.ndarray], rank: int) -> dict[str, np.ndarray]:
@@ -165,12 +186,15 @@ def _factors(dense: Mapping[str, np.ndarray], rank: int) -> dict[str, np.ndarray
     return factors
 
 
-def commit_row(kind: Kind, runs: Sequence[Pair], difference: float, peer_difference: float) -> CommitRow:
-    """The figures of one kind of updates."""
+def commit_row(
+    rule: str, kind: Kind, runs: Sequence[Pair], difference: float, peer_difference: float
+) -> CommitRow:
+    """The figures of one rule and kind of updates."""
     ours, peer = [pair.ours.last_json() for pair in runs], [pair.peer.last_json() for pair in runs]
     seconds, cpu = ([one[name] for one in ours] for name in ("seconds", "cpu_seconds"))
     peer_seconds, peer_cpu = ([one[name] for one in peer] for name in ("seconds", "cpu_seconds"))
     return CommitRow(
+        rule,
         kind,
         round(float(np.median(seconds)), 3),
         round(float(np.median(peer_seconds)), 3),

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from aggregator_service.aggregation.norms import squared_norms
 from aggregator_service.aggregation.stacks import stacked
-from benchmarks.aggregation.commit import largest_difference, run_commit
+from benchmarks.aggregation.commit import largest_difference, largest_difference_of_means, run_commit
 from benchmarks.aggregation.crossover import crossover
 from benchmarks.aggregation.downlink import run_downlink
 from benchmarks.aggregation.measurements import Plan, figures_of
@@ -29,7 +29,7 @@ from benchmarks.aggregation.throughput import run_limits, run_stream, run_throug
 from benchmarks.gemma_adapters import RANKS, gemma_spec, write_updates
 from benchmarks.harness import Measured, Pair
 from benchmarks.one_core import run_on_one_core
-from benchmarks.peers.dense_flexlora import Numpy, commit, factors_of
+from benchmarks.peers.dense_products import Numpy, decomposed, factors_of, mean_products
 from hetlora.tensors import adapter_from_bytes, factor_keys
 
 
@@ -99,13 +99,25 @@ def test_version_is_cut_once_for_each_rank() -> None:
 
 def test_commit_is_that_of_dense_products(tmp_path: Path) -> None:
     write_updates(tmp_path / "updates", [1, 2], "random", max_rank=32, seed=0)
-    run_commit({"updates": tmp_path / "updates", "ranks": [1, 2], "out": tmp_path})
+    run_commit({"rule": "flexlora", "updates": tmp_path / "updates", "ranks": [1, 2], "out": tmp_path})
     clients = [factors_of(path, "float64") for path in sorted((tmp_path / "updates").iterdir())]
     module = "model.layers.0.self_attn.k_proj"
     few = [{module: client[module]} for client in clients]
-    left, values, right = commit(few, np.array([1, 2]) / 3, [4], Numpy())[4][module]
+    means = mean_products(few, np.array([1, 2]) / 3, Numpy())
+    left, values, right = decomposed(means, [4], Numpy())[4][module]
     ours = load_file(tmp_path / "4.safetensors")
     assert largest_difference(ours, {f"{module}.left": left * values, f"{module}.right": right}, 4) < 1e-6
+
+
+def test_merged_product_is_the_dense_mean_where_its_rank_holds_all(tmp_path: Path) -> None:
+    write_updates(tmp_path / "updates", [1, 2], "random", max_rank=32, seed=0)
+    run_commit({"rule": "flora", "updates": tmp_path / "updates", "ranks": [1, 2], "out": tmp_path})
+    clients = [factors_of(path, "float64") for path in sorted((tmp_path / "updates").iterdir())]
+    means = mean_products(clients, np.array([1, 2]) / 3, Numpy())
+    ours = load_file(tmp_path / "32.safetensors")
+    assert largest_difference_of_means(ours, {f"{name}.mean": mean for name, mean in means.items()}) < 1e-6
+    doubled = {f"{name}.mean": 2 * mean for name, mean in means.items()}
+    assert largest_difference_of_means(ours, doubled) == pytest.approx(0.5)
 
 
 def test_both_ways_to_keep_products_are_timed_and_agree_where_a_sketch_holds_all(tmp_path: Path) -> None:
@@ -139,7 +151,7 @@ def test_commit_row_is_the_median_of_paired_ratios() -> None:
         Pair(told(seconds=1, cpu_seconds=1), told(seconds=20, cpu_seconds=10, library="torch")),
         Pair(told(seconds=2, cpu_seconds=1), told(seconds=60, cpu_seconds=20, library="torch")),
     ]
-    row = commit_row("random", pairs, 1e-8, 1e-5)
+    row = commit_row("flexlora", "random", pairs, 1e-8, 1e-5)
     assert (row.ratio, row.cpu_ratio) == (25.0, 15.0)
     assert (row.peer_library, row.difference, row.peer_difference) == ("torch", 1e-8, 1e-5)
 
@@ -165,8 +177,9 @@ def figures(*streams: StreamRow) -> dict[str, Any]:
         for rule, rank, ratio in (("hetlora", 8, 6.5), ("zero_pad", 8, 9.0), ("zero_pad", 4, 20.0))
     ]
     commits = [
-        CommitRow("random", 1, 25, 25, 25, "torch", 0, 0),
-        CommitRow("trained", 1, 50, 50, 50, "torch", 0, 0),
+        CommitRow("flexlora", "random", 1, 25, 25, 25, "torch", 0, 0),
+        CommitRow("flora", "random", 1, 3, 3, 3, "torch", 0, 0),
+        CommitRow("flexlora", "trained", 1, 50, 50, 50, "torch", 0, 0),
     ]
     return figures_of(Plan(), flower, commits, [], streams, {"memory_bytes_per_second": 20_000}, {})
 
@@ -176,6 +189,7 @@ def test_headlines_are_those_of_their_rows() -> None:
     assert (found["ratio_to_flower"], found["ratio_to_flower_by_hetlora"]) == (9.0, 6.5)
     assert found["svd_ratio_to_dense"] == 25
     assert found["svd_ratio_to_dense_by_kind"] == {"random": 25, "trained": 50}
+    assert found["flora_ratio_to_dense_by_kind"] == {"random": 3}
     assert (found["adapters_per_second"], found["adapters_per_second_with_digests"]) == (200, 150)
     assert found["peak_rss_bytes_by_count"] == {"10": 310, "1000": 1300}
     # 2,000 bytes a second of 20,000.

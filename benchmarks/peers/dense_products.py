@@ -1,9 +1,9 @@
-"""FlexLoRA as published: dense products, and a full SVD for each rank; run with a config file.
+"""FlexLoRA and FLoRA by their formulas: dense products, and a full SVD for each rank; run with a config file.
 
 Prints one JSON object. It needs PyTorch and numpy, and nothing of hetlora. FlexLoRA (arXiv 2402.11505)
 multiplies each client's factors out, averages the products, and redistributes them by the SVD of every
-module's mean, once more for each target rank; all in float32. In float64 it is what both sides are
-held against.
+module's mean, once more for each target rank; all in float32. FLoRA (arXiv 2409.05976) adds the mean to the
+weights: no target rank, and no SVD. In float64 this is what both sides are held against.
 """
 
 from __future__ import annotations
@@ -52,27 +52,35 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     shares = examples / examples.sum()
     library = faster(clients[0])
     started, cpu_started = time.perf_counter(), time.process_time()
-    found = commit(clients, shares, config["ranks"], library)
+    means = mean_products(clients, shares, library)
+    found = decomposed(means, config["ranks"], library)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-    parts = {}
-    for module, (left, values, right) in found[max(config["ranks"])].items():
+    parts: dict[str, Any] = (
+        {} if found else {f"{module}.mean": np.asarray(mean) for module, mean in means.items()}
+    )
+    for module, (left, values, right) in found.get(max(config["ranks"], default=0), {}).items():
         parts[f"{module}.left"] = np.asarray(left) * np.asarray(values)
         parts[f"{module}.right"] = np.asarray(right)
     np.savez(Path(config["out"]) / "dense.npz", **parts)
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "library": type(library).__name__.lower()}
 
 
-def commit(
-    clients: list[Factors], shares: np.ndarray, ranks: list[int], library: Library
-) -> dict[int, dict[str, Any]]:
-    """By target rank and module, the leading singular triplets of the mean product."""
+def mean_products(clients: list[Factors], shares: np.ndarray, library: Library) -> dict[str, Any]:
+    """By module, the mean of all clients' lora_B lora_A."""
     means = {}
     for module in clients[0]:
         means[module] = sum(
             float(share) * library.product(*client[module])
             for share, client in zip(shares, clients, strict=True)
         )
-    found: dict[int, dict[str, Any]] = {}
+    return means
+
+
+def decomposed(
+    means: dict[str, Any], ranks: list[int], library: Library
+) -> dict[int, dict[str, tuple[Any, Any, Any]]]:
+    """By target rank and module, the leading singular triplets of the mean product."""
+    found: dict[int, dict[str, tuple[Any, Any, Any]]] = {}
     for rank in ranks:
         found[rank] = {}
         for module, mean in means.items():
