@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-android web test-web web-programs check format clean
+.PHONY: help install demo bench-tiny bench-report test test-fast test-android web test-web web-programs check format clean
 
 help: ## Show what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ test-fast: $(INSTALLED) ## Run the tests that take no more than seconds
 
 test-android: $(INSTALLED) ## Compile and test the Kotlin client on this machine's Java (17 or newer)
 	@$(BIN)/python android_demo/ci/build.py
+
+bench-tiny: $(INSTALLED) ## Run every benchmark at toy size: fails on a crash, never on a time
+	@$(BIN)/python -m benchmarks.toy
+
+bench-report: $(INSTALLED) ## Write benchmarks/README.md anew out of benchmarks/results
+	@$(BIN)/python -m benchmarks.report
 
 WEB := edge_sdk/web
 WEB_INSTALLED := $(WEB)/node_modules/.package-lock.json

@@ -25,6 +25,7 @@ def bench_aggregation(
     adapters: Annotated[int, typer.Option(min=1, help="Updates of the longest stream.")] = 100_000,
     pairs: Annotated[int, typer.Option(min=1, help="How often ours and Flower run, in turn.")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="One pair, one rank, short streams.")] = False,
+    flower: Annotated[bool, typer.Option(help="Measure Flower, too.")] = True,
     seed: Seed = 0,
     results: Annotated[
         Path, typer.Option(help="Folder of aggregation.json.", show_default="benchmarks/results")
@@ -52,11 +53,12 @@ def bench_aggregation(
     plan = plan.quick() if quick else plan
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
         measured = Measurements(plan, Path(scratch), seed)
-        flower, commits, crossovers = measured.flower(), measured.commits(), measured.crossovers()
+        beside = measured.flower() if flower else []
+        commits, crossovers = measured.commits(), measured.crossovers()
         streams, limits, downlink = measured.streams(), measured.limits(), measured.downlink()
-    figures = figures_of(plan, flower, commits, crossovers, streams, limits, downlink)
+    figures = figures_of(plan, beside, commits, crossovers, streams, limits, downlink)
     if not as_json:
-        _show(flower, commits, crossovers, streams)
+        _show(beside, commits, crossovers, streams)
     packages = ("numpy", "scipy", "threadpoolctl")
     finish("aggregation", figures, beginning=beginning, seed=seed, packages=packages, results=results)
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final, get_args
 
@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.harness import RESULTS, Measured, begin, finish, run_measured
 from benchmarks.large_llama import LLAMA_1B, write_large_llama
-from benchmarks.options import choices_of
+from benchmarks.options import Layers, choices_of
 from hetlora.cli.output import JsonFlag, stderr, stdout
 from hetlora.errors import SettingsError
 from hetlora.manifest import Precision
@@ -55,6 +55,7 @@ def bench_export(
     base: Annotated[
         str, typer.Option(help="How the frozen weights are stored, comma-separated.")
     ] = "float32,int8",
+    layers: Layers = LLAMA_1B.num_hidden_layers,
     max_rank: Annotated[int, typer.Option(min=1, help="Highest LoRA rank of the bundle.")] = 32,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest text of the bundle.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights.")] = 0,
@@ -74,17 +75,18 @@ def bench_export(
     Example: `hetlora bench export --base int8`
     """
     beginning = begin()
+    size = replace(LLAMA_1B, num_hidden_layers=layers)
     bases: list[Precision] = choices_of(base, "base", get_args(Precision))
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
         work = Path(scratch)
         _check_disk(work)
         stderr.print("writing the model", style="dim")
-        model = write_large_llama(work / "model", LLAMA_1B, seed=seed)
+        model = write_large_llama(work / "model", size, seed=seed)
         rows = [*_rows(model, bases, {"max_rank": max_rank, "max_tokens": max_tokens}, work)]
     if not as_json:
         stdout.print(_table(rows))
     figures = {
-        "model": asdict(LLAMA_1B),
+        "model": asdict(size),
         "rows": [{**asdict(row), "export_bytes": row.export_bytes} for row in rows],
     }
     packages = ("torch", "onnx", "onnxruntime-training-cpu", "safetensors")
@@ -128,7 +130,7 @@ def _bytes_of(folder: Path, pattern: str) -> int:
 
 
 def _table(rows: Sequence[ExportRow]) -> Table:
-    table = Table(title="Export of 1,236 million parameters", title_justify="left")
+    table = Table(title="Export of a model of Llama-3.2-1B's shape", title_justify="left")
     table.add_column("base")
     for heading in ("seconds", "held MB", "of it libraries", "resident MB", "checkpoint MB", "base.bin MB"):
         table.add_column(heading, justify="right")

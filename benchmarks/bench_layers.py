@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +12,8 @@ import typer
 from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish, median_ratio
-from benchmarks.llama import SMOLLM_135M, export_llama, write_llama
-from benchmarks.options import Pairs, Quick, Rank, Seed, Steps, Threads, WarmUp, counts_of
+from benchmarks.llama import SMOLLM_135M, LlamaSize, export_llama, write_llama
+from benchmarks.options import Layers, Pairs, Quick, Rank, Seed, Steps, Threads, WarmUp, counts_of
 from benchmarks.step_runs import (
     Command,
     Plan,
@@ -47,7 +47,7 @@ class LayersRow:
 @app.command()
 def bench_layers(
     last_layers: Annotated[
-        str, typer.Option(help="How many of the 30 layers train, comma-separated.")
+        str, typer.Option(help="How many of the last layers train, comma-separated.")
     ] = "30,20,10,5,1",
     base: Annotated[Precision, typer.Option(help="How the frozen weights are stored.")] = "float32",
     recompute: Annotated[Recompute, typer.Option(help="Activations that are made again.")] = "none",
@@ -57,6 +57,7 @@ def bench_layers(
     warm_up: WarmUp = 2,
     steps: Steps = 5,
     pairs: Pairs = 2,
+    layers: Layers = SMOLLM_135M.num_hidden_layers,
     quick: Quick = False,
     seed: Seed = 0,
     results: Annotated[
@@ -78,15 +79,16 @@ def bench_layers(
     parsed = Shape.parse(shape)
     variant = Variant(base, recompute)
     plan = Plan(rank, warm_up, 2 if quick else steps, 1 if quick else pairs, seed)
+    size = replace(SMOLLM_135M, num_hidden_layers=layers)
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
-        commands = _prepare(counts, variant, parsed, threads, plan, Path(scratch))
+        commands = _prepare(size, counts, variant, parsed, threads, plan, Path(scratch))
         stderr.print(f"steps of {parsed} tokens", style="dim")
         runs = run_in_turn(commands, plan.pairs)
     rows = rows_of({int(count): found for count, found in runs.items()})
     if not as_json:
         stdout.print(_table(rows))
     figures = {
-        "model": asdict(SMOLLM_135M),
+        "model": asdict(size),
         "plan": asdict(plan),
         **asdict(variant),
         "shape": str(parsed),
@@ -118,9 +120,15 @@ def _share(part: Sequence[StepRun], whole: Sequence[StepRun], name: str) -> floa
 
 
 def _prepare(
-    counts: Sequence[int], variant: Variant, shape: Shape, threads: int, plan: Plan, work: Path
+    size: LlamaSize,
+    counts: Sequence[int],
+    variant: Variant,
+    shape: Shape,
+    threads: int,
+    plan: Plan,
+    work: Path,
 ) -> dict[str, Command]:
-    model = write_llama(work / "llama-135m", SMOLLM_135M, seed=plan.seed)
+    model = write_llama(work / "llama", size, seed=plan.seed)
     commands = {}
     for count in counts:
         stderr.print(f"exporting the last {count} layers", style="dim")

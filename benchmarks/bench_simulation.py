@@ -42,6 +42,9 @@ def bench_simulation(
         float, typer.Option(min=0.0001, max=1, help="Of each kind's devices, how many.")
     ] = 1.0,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; the file's if not given.")] = None,
+    goal_count: Annotated[
+        int | None, typer.Option(min=1, help="Updates of a round; the file's if not given.")
+    ] = None,
     results: Annotated[
         Path, typer.Option(help="Folder of the result.", show_default="benchmarks/results")
     ] = RESULTS,
@@ -56,7 +59,7 @@ def bench_simulation(
     Example: `hetlora bench simulation --devices-share 0.01 --rounds 5`
     """
     beginning = begin()
-    asked = _sized(read_fleet_file(fleet), devices_share, rounds, seed)
+    asked = _sized(read_fleet_file(fleet), devices_share, rounds, goal_count, seed)
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
         learning = Learning(
             open_bundle(bundle, verify=False) if bundle else _exported(Path(scratch) / "bundle")
@@ -85,11 +88,14 @@ def bench_simulation(
     finish("simulation", figures, beginning=beginning, seed=seed, packages=PACKAGES, results=results)
 
 
-def _sized(fleet: FleetFile, share: float, rounds: int | None, seed: int) -> FleetFile:
+def _sized(
+    fleet: FleetFile, share: float, rounds: int | None, goal_count: int | None, seed: int
+) -> FleetFile:
     kinds = tuple(
         kind.model_copy(update={"count": max(1, round(share * kind.count))}) for kind in fleet.devices
     )
-    run = fleet.run if rounds is None else fleet.run.model_copy(update={"rounds": rounds})
+    changes = {"rounds": rounds, "goal_count": goal_count}
+    run = fleet.run.model_copy(update={name: own for name, own in changes.items() if own is not None})
     return fleet.model_copy(update={"devices": kinds, "run": run, "seed": seed})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Final, get_args
@@ -14,7 +14,18 @@ from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish, peer_python, pinned
 from benchmarks.llama import SMOLLM_135M, export_llama, write_llama
-from benchmarks.options import Pairs, Quick, Rank, Seed, Steps, WarmUp, choices_of, counts_of, values_of
+from benchmarks.options import (
+    Layers,
+    Pairs,
+    Quick,
+    Rank,
+    Seed,
+    Steps,
+    WarmUp,
+    choices_of,
+    counts_of,
+    values_of,
+)
 from benchmarks.peers.training_step import NAME, PACKAGES
 from benchmarks.step_comparison import StepRow, compare
 from benchmarks.step_runs import Plan, Variant
@@ -55,6 +66,7 @@ def bench_step(
     warm_up: WarmUp = 2,
     steps: Steps = 5,
     pairs: Pairs = 2,
+    layers: Layers = SMOLLM_135M.num_hidden_layers,
     quick: Quick = False,
     seed: Seed = 0,
     results: Annotated[
@@ -84,7 +96,8 @@ def bench_step(
         requirements = pinned(*PACKAGES)
         _tell(f"preparing {NAME}")
         peer = peer_python("torch-peft", requirements)
-        model = write_llama(work / "llama-135m", SMOLLM_135M, seed=seed)
+        size = replace(SMOLLM_135M, num_hidden_layers=layers)
+        model = write_llama(work / "llama", size, seed=seed)
         longest = max(one.tokens for one in shapes)
         bundles = []
         for variant in variants:
@@ -101,7 +114,7 @@ def bench_step(
     if not as_json:
         stdout.print(_table(rows))
     figures = {
-        "model": asdict(SMOLLM_135M),
+        "model": asdict(size),
         "plan": asdict(plan),
         "peer": {"name": NAME, "versions": requirements, "gradient_checkpointing": True},
         "rows": [asdict(row) for row in rows],

@@ -144,11 +144,14 @@ def peer_python(
     """The interpreter of a peer's own environment, made on first use in the folder `peers`.
 
     Requirements are installed in their order; what the project pins holds for their dependencies too, unless
-    the peer asks for other versions and is not `constrained`.
+    the peer asks for other versions and is not `constrained`. Where nothing can be installed, the environment
+    variable HETLORA_PEER_<NAME>, such as HETLORA_PEER_TORCH_PEFT, names an interpreter that has them.
 
     Raises:
         DependencyMissing: pip cannot install a requirement.
     """
+    if given := os.environ.get(f"HETLORA_PEER_{name.upper().replace('-', '_')}"):
+        return Path(given)
     folder = peers / name
     python, stamp, wanted = folder / "bin" / "python", folder / ".requirements", "\n".join(requirements)
     if stamp.is_file() and stamp.read_text() == wanted:

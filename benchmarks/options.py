@@ -16,6 +16,7 @@ Rank = Annotated[int, typer.Option(min=1, help="LoRA rank on query, key, value a
 WarmUp = Annotated[int, typer.Option(min=0, help="Steps before those that count.")]
 Steps = Annotated[int, typer.Option(min=1, help="Steps of a process that count.")]
 Pairs = Annotated[int, typer.Option(min=1, help="How often each process is started, all in turn.")]
+Layers = Annotated[int, typer.Option(min=1, max=64, help="Layers of the model; fewer for a first look.")]
 Quick = Annotated[bool, typer.Option("--quick", help="One start and two steps of each.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, adapters and tokens.")]
 

@@ -175,8 +175,8 @@ def figures_of(
     hashed = next(row for row in streams if row.hashed)
     svds = {row.kind: row.ratio for row in commits if row.rule == "flexlora"}
     return {
-        "ratio_to_flower": ratios["zero_pad"],  # the same mean on both sides
-        "ratio_to_flower_by_hetlora": ratios["hetlora"],
+        "ratio_to_flower": ratios.get("zero_pad"),  # the same mean on both sides; None if it was left out
+        "ratio_to_flower_by_hetlora": ratios.get("hetlora"),
         "svd_ratio_to_dense": min(svds.values()),
         "svd_ratio_to_dense_by_kind": svds,
         "flora_ratio_to_dense_by_kind": {row.kind: row.ratio for row in commits if row.rule == "flora"},
