@@ -1,4 +1,4 @@
-"""The tables of `clients.json` for benchmarks/README.md: python -m benchmarks.clients.markdown [FILE]"""
+"""The tables of `clients.json` for docs/benchmarks.md: python -m benchmarks.clients.markdown [FILE]"""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""benchmarks/README.md out of the result files: `python -m benchmarks.report`."""

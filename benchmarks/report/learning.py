@@ -1,0 +1,114 @@
+"""Answers about what is learnt: the demo, the rules, the paper's evaluation, precisions, whole campaigns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from benchmarks.report.answer import Answer, AnswerOf, Bars, Figures, percent
+
+
+def demo(found: Figures) -> Answer:
+    means, rows = found[""]["means"], found[""]["rows"]
+    return Answer(
+        f"Ten rounds of unequal devices take a MiniLM from {percent(means['untrained_accuracy'], 1)} to "
+        f"{percent(means['final_accuracy'], 1)} of held-out passages, "
+        f"{percent(means['smallest_rank_accuracy'], 1)} with every device at "
+        f"rank 4, in the mean of {len(rows)} seeds: here mixed ranks lose nothing, and gain nothing that "
+        f"{rows[0]['held_out']} passages "
+        "could tell.",
+        Bars(
+            ["untrained", "every device at rank 4", "each at its own rank"],
+            [
+                100 * means[name]
+                for name in ("untrained_accuracy", "smallest_rank_accuracy", "final_accuracy")
+            ],
+            "accuracy, %",
+        ),
+    )
+
+
+def rules(found: Figures) -> Answer:
+    told = []
+    for part, own in found.items():
+        best, hetlora = own["rows"][0], next(row for row in own["rows"] if row["rule"] == "hetlora")
+        told.append(
+            f"on {part} {best['rule']} comes to {best['score']:.3f} ± {best['deviation']:.3f} and hetlora to "
+            f"{hetlora['score']:.3f} ± {hetlora['deviation']:.3f} (untrained {best['untrained']:.3f})"
+        )
+    return Answer(
+        f"With the same megabytes for all, over 3 seeds: {'; '.join(told)}.", f"rules-{next(iter(found))}.png"
+    )
+
+
+def quality(found: Figures) -> Answer:
+    told = []
+    for task, own in found.items():
+        rows = {row["arm"]: row for row in own["rows"]}
+        names = (
+            "lora_least_rank",
+            "hetlora_gamma_0.99",
+            "lora_most_rank",
+            "reconstruction_svd",
+            "full_fine_tuning",
+        )
+        scores = ", ".join(
+            f"{name} {rows[name]['score']:.3f} ± {rows[name]['deviation']:.3f}"
+            for name in names
+            if name in rows
+        )
+        seeds = max(len(row["scores"]) for row in rows.values())
+        told.append(
+            f"{task} ({own['metric']}, {own['rounds']} rounds, {seeds} seeds): untrained "
+            f"{own['rows'][0]['untrained']:.3f}, {scores}"
+            f" ([all {len(rows)} arms](results/quality-{task}.md))"
+        )
+    return Answer(
+        "The paper's arms at the scale of two cores, and the other rules. " + ". ".join(told) + ".",
+        f"quality-{next(iter(found))}.png",
+    )
+
+
+def precision(found: Figures) -> Answer:
+    own = found["intents"]
+    rows: dict[str, Mapping[str, Any]] = {row["variant"]: row for row in own["rows"]}
+    least = min(rows.values(), key=lambda row: row["share"])
+    return Answer(
+        f"Updates in {least['variant'].replace('_', ' ')} take {percent(least['share'])} of float32's bytes "
+        "and come to "
+        f"{percent(least['score'], 1)} where float32 comes to {percent(rows['float32']['score'], 1)}.",
+        Bars(
+            [name.replace("_", " ") for name in rows],
+            [100 * row["score"] for row in rows.values()],
+            "accuracy, %",
+        ),
+    )
+
+
+def simulation(found: Figures) -> Answer:
+    own = found[""]
+    outcome = own["outcome"]
+    kinds = ", ".join(
+        f"{kind['name']}s {percent(kind['accepted'] / kind['devices'], 1)} of theirs"
+        for kind in outcome["kinds"]
+    )
+    return Answer(
+        f"{own['devices']:,} virtual devices and {outcome['rounds_committed']} rounds with the service's "
+        "own code take "
+        f"{own['seconds'] / 60:.1f} minutes of two cores that had other work, too, and "
+        f"{own['peak_rss_bytes'] / 1e9:.1f} GB: the "
+        f"campaign itself {outcome['hours']:.2f} hours, {outcome['check_ins']:,} check-ins, "
+        f"{outcome['downloaded_bytes'] / 1e9:.0f} GB "
+        f"down and {outcome['uploaded_bytes'] / 1e9:.1f} GB up. Of the devices had an update merged: "
+        f"{kinds}.",
+        "simulation.png",
+    )
+
+
+ANSWERS: Final[Mapping[str, AnswerOf]] = {
+    "quality": quality,
+    "rules": rules,
+    "demo": demo,
+    "precision": precision,
+    "simulation": simulation,
+}

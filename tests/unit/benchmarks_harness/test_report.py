@@ -1,0 +1,115 @@
+"""benchmarks/README.md: what the result files say, in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness import FOLDER, RESULTS, questions
+from benchmarks.report.answer import Answer, Bars, percent, span
+from benchmarks.report.devices import step
+from benchmarks.report.learning import quality
+from benchmarks.report.page import ANSWERS, answers_of, page_of, picture_name, results_in
+from benchmarks.report.pictures import draw
+from benchmarks.report.services import chaos
+from benchmarks.toy import WITHOUT_RESULT
+
+
+def test_page_is_what_the_stored_results_say() -> None:
+    """Else: make bench-report."""
+    results = results_in(RESULTS)
+
+    assert page_of(results, answers_of(results)) == (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_picture_of_the_page_is_there() -> None:
+    for name, answer in answers_of(results_in(RESULTS)).items():
+        assert answer is None or (RESULTS / picture_name(name, answer)).is_file(), name
+
+
+def test_every_question_that_measures_has_an_answer() -> None:
+    assert ANSWERS.keys() == questions().keys() - WITHOUT_RESULT
+
+
+def test_question_without_a_result_says_which_command_does() -> None:
+    page = page_of({}, answers_of({}))
+
+    assert "Not measured yet: `hetlora bench step` does." in page
+
+
+def test_step_is_told_by_the_span_of_each_precision() -> None:
+    rows = [
+        {"base": base, "shape": "1x8", "threads": 1, "time_ratio": time, "memory_ratio": memory}
+        for base, time, memory in (("float32", 1.25, 0.8), ("float32", 1.5, 0.9), ("int8", 1.1, 0.5))
+    ]
+
+    answer = step({"": {"rows": rows}})
+
+    assert (
+        "1.25 to 1.50 times as fast in 0.80 to 0.90 of the memory with a base in float32" in answer.paragraph
+    )
+    assert "1.10 times as fast in 0.50 of the memory with a base in int8" in answer.paragraph
+    assert isinstance(answer.picture, Bars)
+    assert list(answer.picture.values) == [1.25, 1.5, 1.1]
+
+
+def test_faults_of_all_storages_count_together() -> None:
+    one = {
+        "faults": 1000,
+        "violations": 0,
+        "updates_accepted": 7,
+        "faults_by_kind": {"kill": 10, "cut_after": 2},
+    }
+    other = {**one, "violations": 1, "faults_by_kind": {"kill": 5}}
+
+    answer = chaos({"sqlite": one, "postgresql": other})
+
+    assert answer.paragraph.startswith(
+        "2,000 faults (15 kills among them) over 2 kinds of storage, with 14 updates"
+    )
+    assert "broke 1 of the invariants" in answer.paragraph
+
+
+def test_arms_that_were_not_run_are_not_told() -> None:
+    row = {
+        "arm": "lora_most_rank",
+        "score": 0.75,
+        "deviation": 0.01,
+        "untrained": 0.5,
+        "scores": [0.75, 0.75],
+    }
+
+    answer = quality({"intents": {"metric": "accuracy", "rounds": 20, "rows": [row]}})
+
+    assert (
+        "intents (accuracy, 20 rounds, 2 seeds): untrained 0.500, lora_most_rank 0.750 ± 0.010"
+        in answer.paragraph
+    )
+    assert "hetlora_gamma" not in answer.paragraph
+
+
+def test_missing_figure_is_an_error_and_no_gap() -> None:
+    results = results_in(RESULTS)
+    broken = results["step"].model_copy()
+    object.__setattr__(broken, "__pydantic_extra__", {"rows": [{}]})
+
+    with pytest.raises(KeyError):
+        answers_of({**results, "step": broken})
+
+
+def test_bars_are_drawn(tmp_path: Path) -> None:
+    draw(Bars(["a", "b"], [1.0, -2.0], "seconds", 0.0), tmp_path / "own.png")
+
+    assert (tmp_path / "own.png").read_bytes().startswith(b"\x89PNG")
+    own = Answer("words", Bars([], [], ""))
+    assert (picture_name("step", own), picture_name("step", replace(own, picture="x.png"))) == (
+        "step.png",
+        "x.png",
+    )
+
+
+def test_numbers_in_words() -> None:
+    assert (percent(0.125), percent(0.125, 1)) == ("12 %", "12.5 %")
+    assert (span([2.0, 1.0]), span([1.001, 1.002])) == ("1.00 to 2.00", "1.00")
