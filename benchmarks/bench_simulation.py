@@ -15,14 +15,15 @@ from benchmarks.demo.model import model_folder
 from benchmarks.harness import RESULTS, begin, finish
 from benchmarks.options import Seed
 from benchmarks.simulation.fleet_file import FleetFile, read_fleet_file
-from benchmarks.simulation.learning import Learning
+from benchmarks.simulation.learning import Learning, open_learning
 from benchmarks.simulation.picture import draw
 from benchmarks.simulation.simulation import simulate
 from export.bundle_writer import export_bundle
-from hetlora.bundle import Bundle, open_bundle
+from hetlora.bundle import Bundle
 from hetlora.cli.output import JsonFlag, stderr
 from hetlora.cli.progress import work
 from hetlora.cli.simulate import tell
+from hetlora.errors import SettingsError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -37,6 +38,10 @@ def bench_simulation(
     ] = FLEET,
     bundle: Annotated[
         Path | None, typer.Option(help="The bundle's folder; MiniLM, exported now, if not given.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The data set's folder, where devices train for real; the file's if not given."),
     ] = None,
     devices_share: Annotated[
         float, typer.Option(min=0.0001, max=1, help="Of each kind's devices, how many.")
@@ -54,16 +59,20 @@ def bench_simulation(
     """Simulate a campaign and account for its time and memory.
 
     Read: `outcome` (what `hetlora simulate` tells), `seconds`, `check_ins_per_second` of this machine's time,
-    `speed_up` (simulated seconds in one of this machine), `peak_rss_bytes`, and `simulation.png`.
+    `speed_up` (simulated seconds in one of this machine), `peak_rss_bytes`, and `simulation.png`. Where the
+    devices of a fleet file train for real, as in `benchmarks/simulation/learning.toml`, the files are called
+    `simulation-learning`, and `outcome` has scores.
 
     Example: `hetlora bench simulation --devices-share 0.01 --rounds 5`
     """
     beginning = begin()
-    asked = _sized(read_fleet_file(fleet), devices_share, rounds, goal_count, seed)
+    given = _sized(read_fleet_file(fleet), devices_share, rounds, goal_count, seed)
+    asked = given if data is None else _with_data(given, data)
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
-        learning = Learning(
-            open_bundle(bundle, verify=False) if bundle else _exported(Path(scratch) / "bundle")
-        )
+        if asked.training is None and bundle is None:
+            learning = Learning(_exported(Path(scratch) / "bundle"))
+        else:
+            learning = open_learning(asked, Path(scratch) / "task", bundle)
         with work("Simulating", as_json=as_json, console=stderr) as told:
             started = time.perf_counter()
             outcome = simulate(
@@ -74,7 +83,8 @@ def bench_simulation(
             )
             seconds = time.perf_counter() - started
     results.mkdir(parents=True, exist_ok=True)
-    draw(outcome, results / "simulation.png")
+    part = "learning" if asked.training else ""
+    draw(outcome, results / f"simulation{'-' if part else ''}{part}.png")
     if not as_json:
         tell(outcome)
     figures = {
@@ -85,7 +95,17 @@ def bench_simulation(
         "peak_rss_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "outcome": asdict(outcome),
     }
-    finish("simulation", figures, beginning=beginning, seed=seed, packages=PACKAGES, results=results)
+    finish(
+        "simulation", figures, beginning=beginning, seed=seed, packages=PACKAGES, results=results, part=part
+    )
+
+
+def _with_data(fleet: FleetFile, data: Path) -> FleetFile:
+    if fleet.training is None:
+        raise SettingsError(
+            "--data is of devices that train", got=data, expected="a fleet file with [training]"
+        )
+    return fleet.model_copy(update={"training": fleet.training.model_copy(update={"data": str(data)})})
 
 
 def _sized(

@@ -100,7 +100,7 @@ def simulation(found: Figures) -> Answer:
         f"campaign itself {outcome['hours']:.2f} hours, {outcome['check_ins']:,} check-ins, "
         f"{outcome['downloaded_bytes'] / 1e9:.0f} GB "
         f"down and {outcome['uploaded_bytes'] / 1e9:.1f} GB up. Of the devices had an update merged: "
-        f"{kinds}.",
+        f"{kinds}.{learnt}",
         "simulation.png",
     )
 
