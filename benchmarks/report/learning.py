@@ -87,7 +87,15 @@ def precision(found: Figures) -> Answer:
 
 def simulation(found: Figures) -> Answer:
     own = found[""]
-    outcome = own["outcome"]
+    outcome, learnt = own["outcome"], ""
+    if "learning" in found:
+        real = found["learning"]
+        scores = [*real["outcome"]["scores"].values()]
+        learnt = (
+            f" With real training {real['devices']:,} devices took {real['seconds'] / 60:.1f} minutes for "
+            f"{real['outcome']['rounds_committed']} rounds, and their score rose from {scores[0]:.3f} to "
+            f"{scores[-1]:.3f}."
+        )
     kinds = ", ".join(
         f"{kind['name']}s {percent(kind['accepted'] / kind['devices'], 1)} of theirs"
         for kind in outcome["kinds"]
