@@ -5,6 +5,7 @@ What a step costs depends on shapes alone. The loss does not, so both sides read
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -92,6 +93,7 @@ def export_llama(
     max_rank: int,
     max_tokens: int,
     last_layers: int | None = None,
+    runtimes: Sequence[str] = ("onnx",),
 ) -> Bundle:
     """Export a folder of `write_llama` with LoRA on query, key, value and output."""
     return export_bundle(
@@ -105,6 +107,7 @@ def export_llama(
         max_tokens=max_tokens,
         base=base,
         recompute=recompute,
+        runtimes=runtimes,
     )
 
 

@@ -112,6 +112,12 @@ def peer_command(shared: Mapping[str, Any], model: Path, attention: str, folder:
     return [peer, _PEERS / "torch_peft_step.py", path]
 
 
+def written(config: Mapping[str, Any], script: str, python: str | Path, path: Path) -> Command:
+    """The process of a script of `peers` that is given this config."""
+    path.write_text(json.dumps(config))
+    return [python, _PEERS / script, path]
+
+
 def run_in_turn(
     commands: Mapping[str, Command], pairs: int, *, runner: Runner = run_measured
 ) -> dict[str, list[StepRun]]:

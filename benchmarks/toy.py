@@ -56,6 +56,7 @@ TOY: Final[Mapping[str, Sequence[str]]] = {
     "data": (),
     "demo": ("--seeds", "0", "--rounds", "1", "--devices", "2"),
     "device": ("--model", "encoder", "--rank", "2", "--shape", "1x8", "--quick", "--sustained-seconds", "1"),
+    "executorch": ("--quick", "--shape", "1x8", "--layers", "1"),
     "export": ("--layers", "1", "--base", "int8", "--max-rank", "4", "--max-tokens", "16"),
     "forecast": (
         "--model",
@@ -110,8 +111,8 @@ TOY: Final[Mapping[str, Sequence[str]]] = {
 }
 # What leaves no result file: it measures nothing.
 WITHOUT_RESULT: Final = frozenset({"data"})
-# PyTorch and PEFT of this environment: nothing is installed for a toy run.
-PEER: Final = {"HETLORA_PEER_TORCH_PEFT": sys.executable}
+# What this environment has: nothing is installed for a toy run.
+PEER: Final = {f"HETLORA_PEER_{name}": sys.executable for name in ("TORCH_PEFT", "EXECUTORCH")}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 

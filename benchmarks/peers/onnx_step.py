@@ -29,10 +29,13 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     bundle = open_bundle(Path(config["bundle"]), verify=False)
     tensors = (Path(config["adapter"]) / "adapter_model.safetensors").read_bytes()
     trainer = open_trainer(
-        runtime_named("onnx"),
+        runtime_named(config.get("runtime", "onnx")),
         bundle,
         adapter_from_bytes(tensors, bundle.manifest.adapter),
-        TrainingSettings(learning_rate=config["learning_rate"], pruning_penalty=0),  # the peer has none
+        # The peer has no penalty.
+        TrainingSettings(
+            learning_rate=config["learning_rate"], pruning_penalty=0, **config.get("step_options", {})
+        ),
         threads=config["threads"],
     )
     arrays = dict(np.load(config["arrays"]))
