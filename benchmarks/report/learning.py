@@ -93,7 +93,7 @@ def simulation(found: Figures) -> Answer:
         scores = [*real["outcome"]["scores"].values()]
         learnt = (
             f" With real training {real['devices']:,} devices took {real['seconds'] / 60:.1f} minutes for "
-            f"{real['outcome']['rounds_committed']} rounds, and their score rose from {scores[0]:.3f} to "
+            f"{real['outcome']['rounds_committed']} rounds, and their score went from {scores[0]:.3f} to "
             f"{scores[-1]:.3f}."
         )
     kinds = ", ".join(
