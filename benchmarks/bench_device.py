@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ from benchmarks.options import Seed, Threads, choices_of, counts_of, values_of
 from benchmarks.step_shapes import Shape
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.cli.output import JsonFlag, stderr, stdout
+from hetlora.errors import SettingsError
+
+_BOARD: Final = r"[a-z0-9][a-z0-9-]{0,39}"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -88,6 +92,13 @@ def bench_device(
             "is what the wall's would be without them."
         ),
     ] = "wall",
+    board: Annotated[
+        str,
+        typer.Option(
+            help="A name for this board, such as raspberry-pi-5: its result stands beside those of others.",
+            show_default="none",
+        ),
+    ] = "",
     seed: Seed = 0,
     results: Annotated[
         Path,
@@ -115,8 +126,13 @@ def bench_device(
     `resume_steps_max`, `probe_deviation_max`, `drift_max`, and the rows of each part under its name. What no
     sensor tells is null.
 
+    With --board NAME the files are device-NAME.json and .png, to be sent to the project: `make bench-report`
+    puts them into the table of what was run where.
+
     Example, on a board that has `hetlora[edge,bench]`: `hetlora bench device --models models/ --quick`
     """
+    if board and not re.fullmatch(_BOARD, board):
+        raise SettingsError("--board", got=board, expected="small letters, digits and dashes, 40 at most")
     beginning = begin()
     chosen = choices_of(section, "section", [*SECTIONS])
     ranks, shapes = counts_of(rank, "rank"), [Shape.parse(text) for text in values_of(shape, "shape")]
@@ -148,9 +164,9 @@ def bench_device(
             if not as_json:
                 stdout.print(done.table)
     results.mkdir(parents=True, exist_ok=True)
-    draw(figures, results / "device.png")
+    draw(figures, results / f"device{'-' if board else ''}{board}.png")
     packages = ("onnxruntime-training-cpu", "numpy")
-    finish("device", figures, beginning=beginning, seed=seed, packages=packages, results=results)
+    finish("device", figures, beginning=beginning, seed=seed, packages=packages, results=results, part=board)
 
 
 def _bundles(

@@ -19,6 +19,7 @@ from benchmarks.device.sustained import sustained_row
 from edge_sdk.events import Downloaded, StepDone, Uploaded
 from edge_sdk.probe.system import System
 from hetlora.bundle import Bundle
+from hetlora.errors import SettingsError
 
 
 def sample(at: float, celsius: float | None, is_throttled: bool | None = None) -> dict[str, Any]:
@@ -113,10 +114,20 @@ def test_rounds_with_a_real_service_are_told_by_edge_flower_tunes_names(
     tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     own = ["--bundle", str(tiny_bundle.folder), "--rank", "1,8", "--shape", "4x16", "--json"]
-    more = ["--section", "micro-batch,round,sustained", "--sustained-seconds", "1", "--steps", "1"]
+    more = [
+        "--section",
+        "micro-batch,round,sustained",
+        "--sustained-seconds",
+        "1",
+        "--steps",
+        "1",
+        "--board",
+        "pi",
+    ]
     done = CliRunner().invoke(app, [*own, *more, "--results", str(tmp_path)], catch_exceptions=False)
     assert done.exit_code == 0
     found = json.loads(done.stdout)
+    assert {path.name for path in tmp_path.iterdir()} == {"device-pi.json", "device-pi.png"}
     assert [row["micro_batch"] for row in found["micro_batches"]] == [4, 2, 1]
     assert [(row["rank"], row["steps_completed"]) for row in found["rounds"]] == [(1, 3), (8, 3)]
     small, large = found["rounds"]
@@ -127,3 +138,9 @@ def test_rounds_with_a_real_service_are_told_by_edge_flower_tunes_names(
     (endured,) = found["sustained"]
     assert endured["seconds"] >= 1
     assert sum(window["steps"] for window in endured["windows"]) == endured["steps"]
+
+
+def test_board_of_no_file_name_is_refused(tmp_path: Path) -> None:
+    error = CliRunner().invoke(app, ["--board", "../pi", "--results", str(tmp_path)]).exception
+    assert isinstance(error, SettingsError)
+    assert "small letters" in str(error)
