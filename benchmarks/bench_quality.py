@@ -14,7 +14,7 @@ from benchmarks.harness import RESULTS, begin, finish
 from benchmarks.options import Seed, choices_of, counts_of
 from benchmarks.quality.arms import ARMS
 from benchmarks.quality.report import draw, figures_of, markdown_of, rows_of
-from benchmarks.quality.trial import Trial, run_arm
+from benchmarks.quality.trial import PENALTY, Trial, run_arm
 from benchmarks.rules.trials import run_trials
 from benchmarks.tasks.opening import Name, open_task
 from hetlora.cli.output import JsonFlag, stdout
@@ -43,6 +43,7 @@ def bench_quality(
     answers: Annotated[
         bool, typer.Option("--answers", help="Of summaries, RougeL of what is generated, too.")
     ] = False,
+    pruning_penalty: Annotated[float, typer.Option(min=0, help="Lambda of the arms that prune.")] = PENALTY,
     lost_share: Annotated[
         float,
         typer.Option(
@@ -90,6 +91,7 @@ def bench_quality(
             full_learning_rate,
             score_every,
             answers,
+            pruning_penalty=pruning_penalty,
         )
         trial.work.mkdir(parents=True, exist_ok=True)
         metric = open_task(task, data, trial.work, clients, seed).metric  # exports what all runs share

@@ -47,6 +47,7 @@ class Trial:
     score_every: int
     answers: bool  # whether what is generated is scored, too, at the end
     lost_share: float = 0.0  # of a round's updates, how many never arrive
+    pruning_penalty: float = PENALTY  # of the arms that prune
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def learned(trial: Trial, task: Task, arm: Arm, seed: int) -> Curve:
             learning_rate=rate,
             max_tokens=task.bundle.manifest.max_tokens,
             pruning_decay=arm.pruning_decay,
-            pruning_penalty=PENALTY if arm.pruning_decay < 1 else 0.0,
+            pruning_penalty=trial.pruning_penalty if arm.pruning_decay < 1 else 0.0,
         ),
         max(client.rank for client in clients),
         min(trial.cohort, len(clients)),
@@ -181,5 +182,8 @@ def _local(trial: Trial, task: Task, setting: Setting) -> Curve:
 def _key(trial: Trial) -> str:
     told = (trial.clients, trial.cohort, *trial.ranks, trial.rounds, trial.steps, trial.batch_size)
     rates = (trial.learning_rate, trial.full_learning_rate)
-    losses = (trial.lost_share,) if trial.lost_share else ()
-    return "-".join(f"{own:g}" for own in (*told, *rates, *losses))
+    name = "-".join(f"{own:g}" for own in (*told, *rates))
+    # What is not as usual: finished runs keep their names.
+    losses = f"-lost-{trial.lost_share:g}" if trial.lost_share else ""
+    penalty = f"-penalty-{trial.pruning_penalty:g}" if trial.pruning_penalty != PENALTY else ""
+    return f"{name}{losses}{penalty}"
