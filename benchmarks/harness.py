@@ -226,9 +226,14 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
+    """The checkout's commit; None where this is none, as on a board that installed the package."""
+    # Not that of another repository which an environment happens to lie in.
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(FOLDER.parent.parent)}
     command = ["git", "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=FOLDER, env=environment, capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
         return None
     return done.stdout.strip() or None

@@ -31,7 +31,7 @@ class ResultFile(BaseModel):
     command: str = Field(pattern=r"^hetlora bench ")
     seed: int
     started_at: datetime
-    commit: str
+    commit: str | None  # None of an installed package, whose version is in `versions`
     machine: Machine
     load_average_before: float
     versions: dict[str, str] = Field(min_length=1)

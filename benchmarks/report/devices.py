@@ -82,6 +82,11 @@ def forecast(found: Figures) -> Answer:
     )
 
 
+def boards_in(found: Figures) -> list[str]:
+    """The names given to boards, of the parts of `hetlora bench device`."""
+    return [part for part in found if part not in ("", "overhead")]
+
+
 def device(found: Figures) -> Answer:
     own, overhead = found[""], found.get("overhead", found[""])
     more = ""
@@ -97,6 +102,10 @@ def device(found: Figures) -> Answer:
         more += f" Without a pause steps became {percent(own['drift_max'], 1)} slower at most" + (
             "." if watts else "; this machine has no sensor of heat or power."
         )
+    for board in boards_in(found):
+        seconds = [row["seconds"] for row in found[board].get("rows", ())]
+        if seconds:
+            more += f" On {board} a step takes {span(seconds)} s."
     return Answer(
         f"After its trial a device forecasts memory within {percent(own['memory_error_max'], 1)} and time "
         "within "

@@ -9,6 +9,7 @@ from typing import Final
 from benchmarks.harness import questions
 from benchmarks.report import devices, learning, services
 from benchmarks.report.answer import Answer, AnswerOf, Figures
+from benchmarks.report.devices import boards_in
 from benchmarks.result_file import ResultFile, read_result
 from benchmarks.toy import WITHOUT_RESULT
 
@@ -89,28 +90,25 @@ def _what_was_run_where(results: Mapping[str, ResultFile]) -> str:
     lines = [
         "## What was run where",
         "",
-        "| file | command | day | commit | seed | load before | machine |",
-        f"|{'---|' * 7}",
+        "| file | command | day | commit | seed | load before | versions | machine |",
+        f"|{'---|' * 8}",
     ]
     for stem, result in results.items():
         cells = (
             f"[{stem}](results/{stem}.json)",
             f"`{result.command}`",
             f"{result.started_at:%Y-%m-%d}",
-            result.commit,
+            result.commit or f"version {result.versions['hetlora']}",
             str(result.seed),
             f"{result.load_average_before:g}",
+            ", ".join(f"{name} {own}" for name, own in result.versions.items() if name != "hetlora"),
             str(machines.index(_machine(result)) + 1),
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *(f"{number}. {machine}" for number, machine in enumerate(machines, 1)), ""]
-    return "\n".join(
-        [
-            *lines,
-            "A commit that ends with `-dirty` had changes that were committed later. No board and no phone "
-            "yet.\n",
-        ]
-    )
+    last = "A commit that ends with `-dirty` had changes that were committed later."
+    boards = boards_in(_figures("device", results))
+    return "\n".join([*lines, last if boards else f"{last} No board and no phone yet.", ""])
 
 
 def _machine(result: ResultFile) -> str:

@@ -113,3 +113,17 @@ def test_bars_are_drawn(tmp_path: Path) -> None:
 def test_numbers_in_words() -> None:
     assert (percent(0.125), percent(0.125, 1)) == ("12 %", "12.5 %")
     assert (span([2.0, 1.0]), span([1.001, 1.002])) == ("1.00 to 2.00", "1.00")
+
+
+def test_board_that_sent_its_figures_is_told_of() -> None:
+    results = results_in(RESULTS)
+    board = results["device"].model_copy(update={"commit": None})
+    with_board = {**results, "device-pi-5": board}
+
+    page = page_of(with_board, answers_of(with_board))
+
+    steps = [row["seconds"] for row in board.figures["rows"]]
+    assert f"On pi-5 a step takes {min(steps):.2f} to {max(steps):.2f} s." in page
+    assert f"| version {board.versions['hetlora']} |" in page
+    assert "No board and no phone yet" not in page
+    assert "No board and no phone yet" in page_of(results, answers_of(results))
