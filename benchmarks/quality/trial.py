@@ -18,7 +18,7 @@ from aggregator_service.aggregation.rules import open_rule
 from benchmarks.local_training import train_on
 from benchmarks.quality.arms import ARMS, Arm, clients_of
 from benchmarks.quality.full_fine_tuning import full_rounds, open_full
-from benchmarks.rules.simulation import BATCHES, Setting, cohort_of, rounds, whole
+from benchmarks.rules.simulation import BATCHES, Round, Setting, cohort_of, rounds, whole
 from benchmarks.tasks.opening import Name, open_task
 from benchmarks.tasks.task import Task
 from edge_sdk.training.parametrisation import Parametrisation
@@ -115,26 +115,25 @@ def learned(trial: Trial, task: Task, arm: Arm, seed: int) -> Curve:
 
 def _federated(task: Task, setting: Setting, arm: Arm) -> Iterator[Reached]:
     for made in rounds(setting, arm.rule):
-        opened = open_rule(arm.rule, made.state)
         moved = made.down_bytes + made.up_bytes
         if made.private:
-            heard = [
-                number for number in cohort_of(setting, made.state.round_index - 1) if number in made.private
-            ]
-            own = [
-                with_private_factors(
-                    made.private[number], whole(opened.distribute(setting.clients[number].rank))
-                )
-                for number in heard
-            ]
-            yield partial(_mean_score, task, own), moved, None
+            yield partial(_mean_score, task, _own_models(setting, arm, made)), moved, None
         else:
-            shown = whole(opened.distribute(setting.run_rank))
+            shown = whole(open_rule(arm.rule, made.state).distribute(setting.run_rank))
             yield partial(task.score, shown), moved, shown
 
 
+def _own_models(setting: Setting, arm: Arm, made: Round) -> list[Adapter]:
+    """Those of the round's clients, where factors never leave them, as in FedSA-LoRA."""
+    opened = open_rule(arm.rule, made.state)
+    return [
+        with_private_factors(made.private[number], whole(opened.distribute(setting.clients[number].rank)))
+        for number in cohort_of(setting, made.state.round_index - 1)
+        if number in made.private
+    ]
+
+
 def _mean_score(task: Task, adapters: Sequence[Adapter]) -> float:
-    """Of clients whose models are their own, as those of FedSA-LoRA."""
     return fmean(task.score(adapter) for adapter in adapters)
 
 
