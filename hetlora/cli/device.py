@@ -6,10 +6,10 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
 import typer
 
@@ -28,6 +28,10 @@ from hetlora.errors import DataError, HetloraError, SettingsError
 
 if TYPE_CHECKING:
     from edge_sdk import ExampleStore
+
+Result = TypeVar("Result")
+
+LOOK_SECONDS: Final = 0.5  # how long a signal may stay unseen
 
 app = typer.Typer(no_args_is_help=True, help="Devices: run one here, or list a population's.")
 app.add_typer(device_adapter.app, name="adapter")
@@ -184,12 +188,23 @@ def run_device(
         # In a thread of its own: a signal handler must not set an event that its own thread may wait for.
         with _stopped_by_signals() as stop, ThreadPoolExecutor(1) as pool:
             if not once:
-                pool.submit(client.run_forever, stop=stop, on_visit=teller.on_visit).result()
+                _awaited(pool.submit(client.run_forever, stop=stop, on_visit=teller.on_visit))
                 return
-            visit = pool.submit(client.run_once, stop=stop).result()
+            visit = _awaited(pool.submit(client.run_once, stop=stop))
             teller.on_visit(visit)
             if isinstance(visit.error, HetloraError):
                 raise visit.error
+
+
+def _awaited(future: Future[Result]) -> Result:
+    """What a thread comes to, without sleeping through signals.
+
+    Python runs handlers in the main thread alone. Where the system gives the signal to another one, a main
+    thread that waits without end is not woken, and the device went on for as long as nobody killed it.
+    """
+    while not wait([future], LOOK_SECONDS).done:
+        pass
+    return future.result()
 
 
 def _fill(store: ExampleStore, path: Path) -> None:
