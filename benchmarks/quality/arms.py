@@ -37,6 +37,8 @@ from hetlora.messages.rules import (
 EXPONENT: Final = 0.1
 RANKS_DRAWN: Final = 2  # a stream of the seed of its own
 
+# Scored as one adapter with what is trained beside it, of which exported models take `tasks.task.WIDEST` ranks.
+FROZEN_RANK: Final = 64
 ZERO_PAD: Final = ZeroPadRule()
 
 Kind = Literal["federated", "local", "central", "full"]
@@ -73,8 +75,8 @@ ARMS: Final[dict[str, Arm]] = {
     "replication": Arm(ReplicationRule()),
     "raflora": Arm(RaFloraRule()),
     "florist": Arm(FloristRule()),
-    "flora": Arm(FloraRule()),
-    "fedex": Arm(FedExRule()),
+    "flora": Arm(FloraRule(frozen_rank=FROZEN_RANK)),
+    "fedex": Arm(FedExRule(frozen_rank=FROZEN_RANK)),
     "lora_fair": Arm(LoraFairRule()),
     "ffa": Arm(FfaRule()),
     "rolora": Arm(RoLoraRule()),
