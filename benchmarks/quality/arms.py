@@ -37,7 +37,7 @@ from hetlora.messages.rules import (
 EXPONENT: Final = 0.1
 RANKS_DRAWN: Final = 2  # a stream of the seed of its own
 
-# Scored as one adapter with what is trained beside it, of which exported models take `tasks.task.WIDEST` ranks.
+# Scored as one adapter with what is trained beside it, of which an exported model takes WIDEST ranks at most.
 FROZEN_RANK: Final = 64
 ZERO_PAD: Final = ZeroPadRule()
 
