@@ -69,7 +69,8 @@ def bench_quality(
     Read: `rows`, by EdgeFlowerTune's protocols: the mean and deviation over the seeds of the last score;
     rounds, megabytes and seconds to the target, nine tenths of what one high rank for all gains; the score
     within a budget, half of what that takes; with --lost-share the score where updates are lost, and the
-    share of the gain that is left. And `quality-<task>.md` and `.png`.
+    share of the gain that is left. And `quality-<task>.md` and `.png`, with losses
+    `quality-<task>-lost`.
 
     Example: `hetlora bench quality --data banking77/ --seeds 1 --rounds 4 --arms zero_pad,hetlora_gamma_0.99`
     """
@@ -100,11 +101,12 @@ def bench_quality(
         lossy = replace(trial, lost_share=lost_share)
         with_losses = run_trials(partial(run_arm, lossy), names, every, processes) if lost_share else {}
     results.mkdir(parents=True, exist_ok=True)
+    part = f"{task}-lost" if lost_share else task
     table = markdown_of(rows_of(curves, with_losses), metric)
-    (results / f"quality-{task}.md").write_text(table + "\n")
-    draw(curves, metric, results / f"quality-{task}.png")
+    (results / f"quality-{part}.md").write_text(table + "\n")
+    draw(curves, metric, results / f"quality-{part}.png")
     if not as_json:
         stdout.print(table, markup=False)
     shape = {name: value for name, value in asdict(lossy).items() if name not in ("data", "work")}
     figures = {**shape, "metric": metric, **figures_of(curves, with_losses)}
-    finish("quality", figures, beginning=beginning, seed=seed, packages=PACKAGES, results=results, part=task)
+    finish("quality", figures, beginning=beginning, seed=seed, packages=PACKAGES, results=results, part=part)

@@ -22,10 +22,11 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A paragraph of Markdown, and bars to be drawn or the name of a picture that the benchmark drew."""
+    """A paragraph, bars to be drawn or the name of a picture that was, and maybe a table; all in Markdown."""
 
     paragraph: str
     picture: Bars | str
+    table: str = ""
 
 
 AnswerOf = Callable[[Figures], Answer]

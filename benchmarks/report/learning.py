@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from benchmarks.report.answer import Answer, AnswerOf, Bars, Figures, percent
+from benchmarks.report.quality import quality
 
 
 def demo(found: Figures) -> Answer:
@@ -38,34 +39,6 @@ def rules(found: Figures) -> Answer:
         )
     return Answer(
         f"With the same megabytes for all, over 3 seeds: {'; '.join(told)}.", f"rules-{next(iter(found))}.png"
-    )
-
-
-def quality(found: Figures) -> Answer:
-    told = []
-    for task, own in found.items():
-        rows = {row["arm"]: row for row in own["rows"]}
-        names = (
-            "lora_least_rank",
-            "hetlora_gamma_0.99",
-            "lora_most_rank",
-            "reconstruction_svd",
-            "full_fine_tuning",
-        )
-        scores = ", ".join(
-            f"{name} {rows[name]['score']:.3f} ± {rows[name]['deviation']:.3f}"
-            for name in names
-            if name in rows
-        )
-        seeds = max(len(row["scores"]) for row in rows.values())
-        told.append(
-            f"{task} ({own['metric']}, {own['rounds']} rounds, {seeds} seeds): untrained "
-            f"{own['rows'][0]['untrained']:.3f}, {scores}"
-            f" ([all {len(rows)} arms](results/quality-{task}.md))"
-        )
-    return Answer(
-        "The paper's arms at the scale of two cores, and the other rules. " + ". ".join(told) + ".",
-        f"quality-{next(iter(found))}.png",
     )
 
 

@@ -65,10 +65,13 @@ def page_of(results: Mapping[str, ResultFile], answers: Mapping[str, Answer | No
         files = ", ".join(
             f"[{stem}.json](results/{stem}.json)" for stem, own in results.items() if own.question == name
         )
-        parts.append(
-            f"{heading}\n{answer.paragraph} [How, and what it means](../docs/benchmarks.md#{section}).\n\n"
-            f"![{first_lines[name]}](results/{picture_name(name, answer)})\n\nFrom {files}.\n"
+        told = (
+            f"{answer.paragraph} [How, and what it means](../docs/benchmarks.md#{section}).",
+            f"![{first_lines[name]}](results/{picture_name(name, answer)})",
+            *([answer.table] if answer.table else []),
+            f"From {files}.\n",
         )
+        parts.append("\n\n".join((heading.rstrip(), *told)))
     return "\n".join([*parts, _what_was_run_where(results)])
 
 

@@ -10,9 +10,9 @@ import pytest
 from benchmarks.harness import FOLDER, RESULTS, questions
 from benchmarks.report.answer import Answer, Bars, percent, span
 from benchmarks.report.devices import step
-from benchmarks.report.learning import quality
 from benchmarks.report.page import ANSWERS, answers_of, page_of, picture_name, results_in
 from benchmarks.report.pictures import draw
+from benchmarks.report.quality import quality
 from benchmarks.report.services import chaos
 from benchmarks.toy import WITHOUT_RESULT
 
@@ -72,22 +72,45 @@ def test_faults_of_all_storages_count_together() -> None:
     assert "broke 1 of the invariants" in answer.paragraph
 
 
-def test_arms_that_were_not_run_are_not_told() -> None:
-    row = {
-        "arm": "lora_most_rank",
-        "score": 0.75,
-        "deviation": 0.01,
-        "untrained": 0.5,
-        "scores": [0.75, 0.75],
+def _arm(name: str, score: float, **others: float | None) -> dict[str, object]:
+    return {"arm": name, "score": score, "deviation": 0.01, "untrained": 0.5, "scores": [score] * 3, **others}
+
+
+def test_arms_are_told_by_their_share_of_the_highest_rank_s_gain_on_each_task() -> None:
+    """Of a gain of 0.2 and of 0.1, 0.1 and 0.025 are 50 and 25 %."""
+    accuracy = {"metric": "accuracy", "rounds": 20}
+    intents = {**accuracy, "rows": [_arm("lora_most_rank", 0.7), _arm("hetlora_gamma_0.99", 0.6)]}
+    domains = {
+        **accuracy,
+        "rows": [_arm("lora_most_rank", 0.6), _arm("hetlora_gamma_0.99", 0.525), _arm("flasc", 0.4)],
     }
 
-    answer = quality({"intents": {"metric": "accuracy", "rounds": 20, "rows": [row]}})
+    answer = quality({"intents": intents, "domains": domains})
 
     assert (
-        "intents (accuracy, 20 rounds, 2 seeds): untrained 0.500, lora_most_rank 0.750 ± 0.010"
+        "on 2 of 7 tasks, in the mean of at least 3 seeds: HetLoRA with gamma 0.99 25 to 50 %."
         in answer.paragraph
     )
-    assert "hetlora_gamma" not in answer.paragraph
+    assert "full fine-tuning" not in answer.paragraph, "it was not run"
+    assert isinstance(answer.picture, Bars)
+    assert dict(zip(answer.picture.labels, answer.picture.values, strict=True)) == pytest.approx(
+        {"lora most rank": 100.0, "hetlora gamma 0.99": 37.5}
+    ), "FLASC was not run on both"
+    assert answer.table.splitlines()[2:] == [
+        "| untrained | 0.500 | 0.500 |",
+        "| lora_most_rank | 0.700 ± 0.010 | 0.600 ± 0.010 |",
+        "| hetlora_gamma_0.99 | 0.600 ± 0.010 | 0.525 ± 0.010 |",
+        "| flasc |  | 0.400 ± 0.010 |",
+    ]
+
+
+def test_lost_updates_are_told_by_the_gain_that_is_kept() -> None:
+    rows = [_arm("lora_most_rank", 0.7, gain_kept=0.1), _arm("hetlora_gamma_0.99", 0.6, gain_kept=0.875)]
+    lost = {"metric": "accuracy", "rounds": 20, "lost_share": 0.4, "rows": rows}
+
+    answer = quality({"intents": {**lost, "lost_share": 0.0}, "intents-lost": lost})
+
+    assert "With 40 % of the updates lost on intents they keep 88 % of their gain." in answer.paragraph
 
 
 def test_missing_figure_is_an_error_and_no_gap() -> None:

@@ -1,0 +1,85 @@
+"""The answer about quality: every arm on every task, and what of the highest rank's gain the others keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any, Final
+
+from benchmarks.quality.arms import ARMS
+from benchmarks.report.answer import Answer, Bars, Figures, percent, span
+from benchmarks.tasks.opening import TASKS
+
+# Homogeneous LoRA at the highest rank: its gain over the untrained model is the measure of the others'.
+MEASURE: Final = "lora_most_rank"
+_TOLD: Final = {
+    "hetlora_gamma_0.99": "HetLoRA with gamma 0.99",
+    "reconstruction_svd": "reconstruction and SVD",
+    "lora_least_rank": "the least rank for all",
+    "full_fine_tuning": "full fine-tuning",
+}
+
+Row = Mapping[str, Any]
+
+
+def quality(found: Figures) -> Answer:
+    """Answer from the files `quality-<task>`, and `quality-<task>-lost` where updates were lost."""
+    whole: dict[str, Mapping[str, Row]] = {
+        name: {row["arm"]: row for row in found[name]["rows"]} for name in TASKS if name in found
+    }
+    shares = _shares(whole)
+    kept = [f"{told} {_span(shares[arm])}" for arm, told in _TOLD.items() if arm in shares]
+    seeds = min(len(row["scores"]) for rows in whole.values() for row in rows.values())
+    told = [
+        f"Of what the highest rank for all gains over the untrained model, on {len(whole)} of "
+        f"{len(TASKS)} tasks, in the mean of at least {seeds} seeds: {', '.join(kept)}."
+    ]
+    told += [_robustness(name, found[f"{name}-lost"]) for name in TASKS if f"{name}-lost" in found]
+    means = {arm: fmean(own) for arm, own in shares.items() if len(own) == len(whole)}
+    picture = Bars(
+        [arm.replace("_", " ") for arm in means],
+        [100 * share for share in means.values()],
+        f"% of the highest rank's gain, mean of {len(whole)} tasks",
+        100.0,
+    )
+    return Answer(" ".join(told), picture, _table(found, whole))
+
+
+def _shares(whole: Mapping[str, Mapping[str, Row]]) -> dict[str, list[float]]:
+    """By arm, the share of the measure's gain on each task that has both; of a task without gain none."""
+    shares: dict[str, list[float]] = {}
+    for rows in whole.values():
+        gain = rows[MEASURE]["score"] - rows[MEASURE]["untrained"] if MEASURE in rows else 0.0
+        for arm in ARMS:
+            if gain > 0 and arm in rows:
+                shares.setdefault(arm, []).append((rows[arm]["score"] - rows[arm]["untrained"]) / gain)
+    return shares
+
+
+def _span(shares: list[float]) -> str:
+    return f"{span([100 * share for share in shares], 0)} %"
+
+
+def _robustness(task: str, own: Mapping[str, Any]) -> str:
+    kept = [row["gain_kept"] for row in own["rows"] if row["arm"] in _TOLD and row["gain_kept"] is not None]
+    lost = percent(own["lost_share"])
+    return f"With {lost} of the updates lost on {task} they keep {_span(kept)} of their gain."
+
+
+def _table(found: Figures, whole: Mapping[str, Mapping[str, Row]]) -> str:
+    headings = [
+        f"[{name}](results/quality-{name}.md) ({found[name]['metric']}, {found[name]['rounds']} rounds)"
+        for name in whole
+    ]
+    untrained = [f"{next(iter(rows.values()))['untrained']:.3f}" for rows in whole.values()]
+    lines = [("arm", *headings), ("---",) * (len(headings) + 1), ("untrained", *untrained)]
+    lines += [
+        (arm, *(_cell(rows.get(arm)) for rows in whole.values()))
+        for arm in ARMS
+        if any(arm in rows for rows in whole.values())
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cell(row: Row | None) -> str:
+    return "" if row is None else f"{row['score']:.3f} ± {row['deviation']:.3f}"
