@@ -69,8 +69,8 @@ def bench_quality(
     Read: `rows`, by EdgeFlowerTune's protocols: the mean and deviation over the seeds of the last score;
     rounds, megabytes and seconds to the target, nine tenths of what one high rank for all gains; the score
     within a budget, half of what that takes; with --lost-share the score where updates are lost, and the
-    share of the gain that is left. And `quality-<task>.md` and `.png`, with losses
-    `quality-<task>-lost`.
+    share of the gain that is left. And `quality-<task>.md` and `.png`; with losses
+    `quality-<task>-lost`, with another penalty `quality-<task>-penalty`.
 
     Example: `hetlora bench quality --data banking77/ --seeds 1 --rounds 4 --arms zero_pad,hetlora_gamma_0.99`
     """
@@ -101,7 +101,8 @@ def bench_quality(
         lossy = replace(trial, lost_share=lost_share)
         with_losses = run_trials(partial(run_arm, lossy), names, every, processes) if lost_share else {}
     results.mkdir(parents=True, exist_ok=True)
-    part = f"{task}-lost" if lost_share else task
+    # So that runs with losses, or another penalty, do not replace those without.
+    part = f"{task}{'-lost' if lost_share else ''}{'-penalty' if pruning_penalty != PENALTY else ''}"
     table = markdown_of(rows_of(curves, with_losses), metric)
     (results / f"quality-{part}.md").write_text(table + "\n")
     draw(curves, metric, results / f"quality-{part}.png")

@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 
 
 def quality(found: Figures) -> Answer:
-    """Answer from the files `quality-<task>`, and `quality-<task>-lost` where updates were lost."""
+    """Answer from the files `quality-<task>`, `quality-<task>-lost` and `quality-<task>-penalty`."""
     whole: dict[str, Mapping[str, Row]] = {
         name: {row["arm"]: row for row in found[name]["rows"]} for name in TASKS if name in found
     }
@@ -35,9 +35,10 @@ def quality(found: Figures) -> Answer:
         f"{len(TASKS)} tasks, in the mean of at least {seeds} seeds: {', '.join(kept)}."
     ]
     told += [_robustness(name, found[f"{name}-lost"]) for name in TASKS if f"{name}-lost" in found]
+    told += [_pruning(name, found[f"{name}-penalty"]) for name in TASKS if f"{name}-penalty" in found]
     means = {arm: fmean(own) for arm, own in shares.items() if len(own) == len(whole)}
     picture = Bars(
-        [arm.replace("_", " ") for arm in means],
+        [_words(arm) for arm in means],
         [100 * share for share in means.values()],
         f"% of the highest rank's gain, mean of {len(whole)} tasks",
         100.0,
@@ -56,6 +57,10 @@ def _shares(whole: Mapping[str, Mapping[str, Row]]) -> dict[str, list[float]]:
     return shares
 
 
+def _words(arm: str) -> str:
+    return arm.replace("_", " ")
+
+
 def _span(shares: list[float]) -> str:
     return f"{span([100 * share for share in shares], 0)} %"
 
@@ -64,6 +69,12 @@ def _robustness(task: str, own: Mapping[str, Any]) -> str:
     kept = [row["gain_kept"] for row in own["rows"] if row["arm"] in _TOLD and row["gain_kept"] is not None]
     lost = percent(own["lost_share"])
     return f"With {lost} of the updates lost on {task} they keep {_span(kept)} of their gain."
+
+
+def _pruning(task: str, own: Mapping[str, Any]) -> str:
+    rows = [row for row in own["rows"] if row["arm"].startswith("hetlora_gamma")]
+    each = ", ".join(f"{_words(row['arm'])} {_cell(row)} with {row['megabytes']:.0f} MB" for row in rows)
+    return f"With a pruning penalty of {own['pruning_penalty']:g} on {task}: {each}."
 
 
 def _table(found: Figures, whole: Mapping[str, Mapping[str, Row]]) -> str:

@@ -113,6 +113,18 @@ def test_lost_updates_are_told_by_the_gain_that_is_kept() -> None:
     assert "With 40 % of the updates lost on intents they keep 88 % of their gain." in answer.paragraph
 
 
+def test_pruning_at_another_penalty_is_told_by_its_score_and_bytes() -> None:
+    plain = {"metric": "accuracy", "rounds": 20, "rows": [_arm("lora_most_rank", 0.7)]}
+    rows = [_arm("hetlora_gamma_0.85", 0.6, megabytes=93.4), _arm("zero_pad", 0.6, megabytes=108.0)]
+
+    answer = quality({"intents": plain, "intents-penalty": {"pruning_penalty": 0.3, "rows": rows}})
+
+    assert (
+        "With a pruning penalty of 0.3 on intents: hetlora gamma 0.85 0.600 ± 0.010 with 93 MB."
+        in answer.paragraph
+    )
+
+
 def test_missing_figure_is_an_error_and_no_gap() -> None:
     results = results_in(RESULTS)
     broken = results["step"].model_copy()
