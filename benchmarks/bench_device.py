@@ -127,7 +127,7 @@ def bench_device(
     sensor tells is null.
 
     With --board NAME the files are device-NAME.json and .png, to be sent to the project: `make bench-report`
-    puts them into the table of what was run where.
+    puts them into the table of what was run where. Of some sections alone they are called by those.
 
     Example, on a board that has `hetlora[edge,bench]`: `hetlora bench device --models models/ --quick`
     """
@@ -140,7 +140,7 @@ def bench_device(
         ranks, shapes = [*dict.fromkeys((ranks[0], ranks[-1]))], shapes[:1]
         steps, pairs, starts, probes = min(steps, 2), min(pairs, 10), min(starts, 2), min(probes, 3)
         sustained_seconds = min(sustained_seconds, 20.0)
-    figures: dict[str, Any] = {"threads": threads, "clock": clock}
+    figures: dict[str, Any] = {"board": board or None, "threads": threads, "clock": clock}
     with (
         tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch,
         Progress(console=stderr, transient=True) as progress,
@@ -157,6 +157,13 @@ def bench_device(
         setting = Setting(
             bundles, threads, steps, clock, seed, pairs, starts, probes, sustained_seconds, work, tell
         )
+        for name, own in bundles.items():
+            if max(ranks) > own.manifest.adapter.max_rank:
+                raise SettingsError(
+                    f"{name} takes no such rank",
+                    got=max(ranks),
+                    expected=f"up to {own.manifest.adapter.max_rank}",
+                )
         for name in chosen:
             done = SECTIONS[name](setting, ranks, shapes)
             figures |= done.figures
@@ -164,9 +171,11 @@ def bench_device(
             if not as_json:
                 stdout.print(done.table)
     results.mkdir(parents=True, exist_ok=True)
-    draw(figures, results / f"device{'-' if board else ''}{board}.png")
+    # So that some sections do not replace all of them.
+    part = board or ("-".join(chosen) if len(chosen) < len(SECTIONS) else "")
+    draw(figures, results / f"device{'-' if part else ''}{part}.png")
     packages = ("onnxruntime-training-cpu", "numpy")
-    finish("device", figures, beginning=beginning, seed=seed, packages=packages, results=results, part=board)
+    finish("device", figures, beginning=beginning, seed=seed, packages=packages, results=results, part=part)
 
 
 def _bundles(

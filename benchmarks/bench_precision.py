@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish
-from benchmarks.options import Seed, choices_of, counts_of
+from benchmarks.options import Seed, choices_of
 from benchmarks.rules.contest import ENTRANTS
 from benchmarks.rules.precision import VARIANTS, PrecisionRow, Trial, rows_of, run_variant
 from benchmarks.rules.trials import run_trials
@@ -34,7 +34,7 @@ def bench_precision(
     variants: Annotated[str, typer.Option(help="Variants, comma-separated; all by default.")] = ",".join(
         VARIANTS
     ),
-    seeds: Annotated[str, typer.Option(help="How many seeds, each with its own clients and batches.")] = "3",
+    seeds: Annotated[int, typer.Option(min=1, help="How many, each with its own clients and batches.")] = 3,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of a run.")] = 20,
     clients: Annotated[int, typer.Option(min=2, help="Clients of the intents; personas are twenty.")] = 20,
     cohort: Annotated[int, typer.Option(min=1, help="Clients of one round.")] = 10,
@@ -61,11 +61,10 @@ def bench_precision(
     names = choices_of(variants, "variants", [*VARIANTS])
     if rule not in ENTRANTS:
         raise SettingsError("--rule", got=rule, expected=f"one of {[*ENTRANTS]}")
-    (count,) = counts_of(seeds, "seeds")
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
         trial = Trial(task, data, Path(scratch), rule, clients, cohort, rounds, steps, learning_rate)
         trial.opened(seed=0)  # exports the bundle, which all runs share
-        every = [seed + number for number in range(count)]
+        every = [seed + number for number in range(seeds)]
         outcomes = run_trials(partial(run_variant, trial), names, every, processes)
     rows = rows_of(outcomes, cohort)
     if not as_json:

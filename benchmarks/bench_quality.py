@@ -11,10 +11,10 @@ from typing import Annotated, Final
 import typer
 
 from benchmarks.harness import RESULTS, begin, finish
-from benchmarks.options import Seed, choices_of, counts_of
+from benchmarks.options import Seed, choices_of
 from benchmarks.quality.arms import ARMS
 from benchmarks.quality.report import draw, figures_of, markdown_of, rows_of
-from benchmarks.quality.trial import PENALTY, Trial, run_arm
+from benchmarks.quality.trial import PENALTY, SCORE_EVERY, Trial, run_arm
 from benchmarks.rules.trials import run_trials
 from benchmarks.tasks.opening import Name, open_task
 from hetlora.cli.output import JsonFlag, stdout
@@ -29,7 +29,7 @@ def bench_quality(
     data: Annotated[Path, typer.Option(help="The folder of the task's data set.")],
     task: Annotated[Name, typer.Option(help="The learning problem.")] = "intents",
     arms: Annotated[str, typer.Option(help="Comma-separated; all by default.")] = ",".join(ARMS),
-    seeds: Annotated[str, typer.Option(help="How many seeds, each with its own clients and batches.")] = "3",
+    seeds: Annotated[int, typer.Option(min=1, help="How many, each with its own clients and batches.")] = 3,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of each run.")] = 30,
     clients: Annotated[int, typer.Option(min=2, help="Of the intents; others as their data has.")] = 20,
     cohort: Annotated[int, typer.Option(min=1, help="Clients of one round.")] = 5,
@@ -39,7 +39,7 @@ def bench_quality(
     batch_size: Annotated[int, typer.Option(min=1, help="Examples of a step.")] = 8,
     learning_rate: Annotated[float, typer.Option(min=0, help="AdamW's, of adapters.")] = 3e-3,
     full_learning_rate: Annotated[float, typer.Option(min=0, help="AdamW's, of all weights.")] = 1e-4,
-    score_every: Annotated[int, typer.Option(min=1, help="Rounds between two scores.")] = 5,
+    score_every: Annotated[int, typer.Option(min=1, help="Rounds between two scores.")] = SCORE_EVERY,
     answers: Annotated[
         bool, typer.Option("--answers", help="Of summaries, RougeL of what is generated, too.")
     ] = False,
@@ -76,7 +76,6 @@ def bench_quality(
     """
     beginning = begin()
     names = choices_of(arms, "arms", [*ARMS])
-    (count,) = counts_of(seeds, "seeds")
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
         trial = Trial(
             task,
@@ -96,7 +95,7 @@ def bench_quality(
         )
         trial.work.mkdir(parents=True, exist_ok=True)
         metric = open_task(task, data, trial.work, clients, seed).metric  # exports what all runs share
-        every = [seed + number for number in range(count)]
+        every = [seed + number for number in range(seeds)]
         curves = run_trials(partial(run_arm, trial), names, every, processes)
         lossy = replace(trial, lost_share=lost_share)
         with_losses = run_trials(partial(run_arm, lossy), names, every, processes) if lost_share else {}

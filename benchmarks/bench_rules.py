@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish
-from benchmarks.options import Seed, choices_of, counts_of
+from benchmarks.options import Seed, choices_of
 from benchmarks.rules.contest import ENTRANTS, Contest, run_entrant
 from benchmarks.rules.report import RuleRow, draw_curves, rows_of
 from benchmarks.rules.trials import run_trials
@@ -32,7 +32,7 @@ def bench_rules(
     rules: Annotated[str, typer.Option(help="Entrants, comma-separated; all by default.")] = ",".join(
         ENTRANTS
     ),
-    seeds: Annotated[str, typer.Option(help="How many seeds, each with its own clients and batches.")] = "3",
+    seeds: Annotated[int, typer.Option(min=1, help="How many, each with its own clients and batches.")] = 3,
     megabytes: Annotated[
         float, typer.Option(min=0.1, help="Bytes down and up of all devices together.")
     ] = 150,
@@ -62,11 +62,10 @@ def bench_rules(
     """
     beginning = begin()
     names = choices_of(rules, "rules", [*ENTRANTS])
-    (count,) = counts_of(seeds, "seeds")
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
         contest = Contest(task, data, keep or Path(scratch), clients, cohort, steps, learning_rate, megabytes)
         contest.prepare()
-        every = [seed + number for number in range(count)]
+        every = [seed + number for number in range(seeds)]
         curves = run_trials(partial(run_entrant, contest), names, every, processes)
     rows = rows_of(curves, megabytes)
     results.mkdir(parents=True, exist_ok=True)

@@ -197,7 +197,7 @@ def finish(
         "command": shlex.join(["hetlora", "bench", question, *map(_without_folders, words)]),
         "seed": seed,
         "started_at": beginning.started_at.isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit_now(),
         "machine": machine(),
         "load_average_before": beginning.load_average,
         "versions": {name: importlib.metadata.version(name) for name in ("hetlora", *packages)},
@@ -225,7 +225,7 @@ def _processor() -> str:
     return next(names, platform.machine())
 
 
-def _commit() -> str | None:
+def commit_now() -> str | None:
     """The checkout's commit; None where this is none, as on a board that installed the package."""
     # Not that of another repository which an environment happens to lie in.
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(FOLDER.parent.parent)}

@@ -30,7 +30,11 @@ LOCAL_STEPS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class RoundRow:
-    """One device in one round; times of transfer hold what encodes and verifies, and are of loopback."""
+    """One device in one round; times of transfer hold what encodes and verifies, and are of loopback.
+
+    `avg_rss_mb` and `avg_power_w` are means from the adapter's arrival to the end of the upload, with the
+    opening of the runtime; step times are without that.
+    """
 
     model: str
     base: str
@@ -73,7 +77,7 @@ def _rounds(model: str, bundle: Bundle, ranks: Sequence[int], setting: Setting) 
     work, rows, aggregated = setting.work / f"rounds-{model}", [], 0.0
     work.mkdir()
     with Fleet(work, bundle) as fleet:
-        for rank in dict.fromkeys(min(rank, bundle.manifest.adapter.max_rank) for rank in ranks):
+        for rank in ranks:
             run = fleet.operator.create_run(_run(bundle, rank, setting.seed))
             fleet.operator.move_run(run.run_id, "start")
             told = run_process(

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from benchmarks.device.process import batch_in_words, run_process
+from benchmarks.device.process import batch_in_words, run_process, step_plan
 from benchmarks.device.section import Section, Setting
 from benchmarks.step_shapes import Shape
 from edge_sdk.planning.calibration import correction_of
@@ -24,7 +24,6 @@ from edge_sdk.planning.forecast import (
 from edge_sdk.planning.trial import Trial
 from edge_sdk.probe import ModelShape, RateCache, take_probe
 from hetlora.bundle import Bundle
-from hetlora.manifest import reads_images
 from hetlora.messages.device import CapabilityReport
 
 WARM_UP: Final = 2
@@ -56,7 +55,7 @@ def forecast_section(setting: Setting, ranks: Sequence[int], shapes: Sequence[Sh
     for name, bundle in setting.bundles.items():
         setting.tell(f"{name}: forecasts")
         device = _capabilities(bundle, shapes[-1], setting)
-        correction = _correction(bundle, _step(bundle, shapes[-1], ranks[-1]), device, setting)
+        correction = _correction(bundle, step_plan(bundle, shapes[-1], ranks[-1]), device, setting)
         corrections[name] = asdict(correction)
         rows += _rows(name, bundle, device, correction, setting, product(ranks, shapes))
     figures = {**largest_errors(rows), "corrections": corrections, "rows": [asdict(row) for row in rows]}
@@ -97,18 +96,13 @@ def _rows(
 ) -> Iterator[ForecastRow]:
     rate = training_rate(device, setting.threads)
     for rank, shape in cases:
-        step = _step(bundle, shape, rank)
+        step = step_plan(bundle, shape, rank)
         told = _measured(bundle, step, setting, is_trial=False)
         plain, own = (
             forecast_round(bundle.manifest.cost_model, step, steps=1, flops_per_second=rate, correction=one)
             for one in (UNCORRECTED, correction)
         )
         yield row_of(name, batch_in_words(bundle, shape), rank, told, plain, own)
-
-
-def _step(bundle: Bundle, shape: Shape, rank: int) -> StepPlan:
-    tokens = 1 if reads_images(bundle.manifest.task) else min(shape.tokens, bundle.manifest.max_tokens)
-    return StepPlan(shape.batch, tokens, rank, shape.batch)
 
 
 def _capabilities(bundle: Bundle, shape: Shape, setting: Setting) -> CapabilityReport:

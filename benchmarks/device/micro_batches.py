@@ -7,12 +7,10 @@ from dataclasses import asdict, dataclass
 
 from rich.table import Table
 
-from benchmarks.device.process import batch_in_words, run_process
+from benchmarks.device.process import batch_in_words, run_process, step_plan
 from benchmarks.device.section import Section, Setting
 from benchmarks.step_shapes import Shape
-from edge_sdk.planning.forecast import StepPlan
 from hetlora.bundle import Bundle
-from hetlora.manifest import reads_images
 
 WARM_UP = 2
 
@@ -42,9 +40,6 @@ def micro_batch_section(setting: Setting, ranks: Sequence[int], shapes: Sequence
 
 
 def _rows(model: str, bundle: Bundle, rank: int, shape: Shape, setting: Setting) -> Iterator[MicroBatchRow]:
-    manifest = bundle.manifest
-    tokens = 1 if reads_images(manifest.task) else min(shape.tokens, manifest.max_tokens)
-    rank = min(rank, manifest.adapter.max_rank)
     whole: tuple[float, int] | None = None
     for micro_batch in parts_of(shape.batch):
         told = run_process(
@@ -54,7 +49,7 @@ def _rows(model: str, bundle: Bundle, rank: int, shape: Shape, setting: Setting)
             shape,
             setting,
             steps=setting.steps,
-            step=asdict(StepPlan(shape.batch, tokens, rank, micro_batch)),
+            step=asdict(step_plan(bundle, shape, rank, micro_batch)),
             is_trial=False,
             warm_up=WARM_UP,
         )
@@ -63,7 +58,7 @@ def _rows(model: str, bundle: Bundle, rank: int, shape: Shape, setting: Setting)
         whole = whole or (seconds, peak_bytes)
         yield MicroBatchRow(
             model,
-            manifest.base_precision,
+            bundle.manifest.base_precision,
             rank,
             batch_in_words(bundle, shape),
             micro_batch,

@@ -51,10 +51,10 @@ _DECODER: Final = DeviceModel(
     },
 )
 MODELS: Final[Mapping[str, DeviceModel]] = {
-    # 14 M parameters, weights in int8, and the same in float32.
+    # 13 M parameters, weights in int8, and the same in float32.
     "decoder": _DECODER,
     "decoder-float32": replace(_DECODER, base="float32"),
-    # 16 M parameters, and no decoder.
+    # 17 M parameters, and no decoder.
     "encoder": DeviceModel(
         "text-classification",
         ("query", "key", "value"),

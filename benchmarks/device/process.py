@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.device.section import Setting
 from benchmarks.harness import run_measured
 from benchmarks.step_shapes import Shape
+from edge_sdk.planning.forecast import StepPlan
 from hetlora.bundle import Bundle
 from hetlora.manifest import reads_images
 
@@ -27,6 +28,12 @@ def batch_in_words(bundle: Bundle, shape: Shape) -> str:
     return str(shape.batch) if reads_images(bundle.manifest.task) else str(shape)
 
 
+def step_plan(bundle: Bundle, shape: Shape, rank: int, micro_batch: int | None = None) -> StepPlan:
+    """A step as the planner has it, over the whole batch at once if not in parts of `micro_batch`."""
+    tokens = 1 if reads_images(bundle.manifest.task) else min(shape.tokens, bundle.manifest.max_tokens)
+    return StepPlan(shape.batch, tokens, rank, micro_batch or shape.batch)
+
+
 def script(name: str) -> Path:
     """Where the script of a process lies."""
     return Path(__file__).parent / f"{name}_process.py"
@@ -40,7 +47,7 @@ def config_file(
     tokens = manifest.max_tokens if reads_images(manifest.task) else min(shape.tokens, manifest.max_tokens)
     config = {
         "bundle": str(bundle.folder.absolute()),
-        "rank": min(rank, manifest.adapter.max_rank),
+        "rank": rank,
         "batch": shape.batch,
         "tokens": tokens,
         "threads": setting.threads,

@@ -9,12 +9,10 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from benchmarks.device.process import batch_in_words, run_process
+from benchmarks.device.process import batch_in_words, run_process, step_plan
 from benchmarks.device.sampling import mean
 from benchmarks.device.section import Section, Setting
 from benchmarks.step_shapes import Shape
-from edge_sdk.planning.forecast import StepPlan
-from hetlora.manifest import reads_images
 
 WINDOWS: Final = 10
 
@@ -57,9 +55,8 @@ def sustained_section(setting: Setting, ranks: Sequence[int], shapes: Sequence[S
     rows = []
     for name, bundle in setting.bundles.items():
         setting.tell(f"{name}: {setting.sustained_seconds:.0f} s of steps")
-        manifest, shape, rank = bundle.manifest, shapes[-1], min(ranks[-1], bundle.manifest.adapter.max_rank)
-        tokens = 1 if reads_images(manifest.task) else min(shape.tokens, manifest.max_tokens)
-        step = asdict(StepPlan(shape.batch, tokens, rank, shape.batch))
+        shape, rank = shapes[-1], ranks[-1]
+        step = asdict(step_plan(bundle, shape, rank))
         told = run_process(
             "sustained", bundle, rank, shape, setting, steps=1, step=step, seconds=setting.sustained_seconds
         )

@@ -18,7 +18,6 @@ from benchmarks.device.sampling import Sampler
 from edge_sdk.examples import ExampleStore
 from edge_sdk.planning.forecast import StepPlan
 from edge_sdk.planning.trial import steps_of
-from edge_sdk.probe.peak_memory import peak_memory_bytes
 from edge_sdk.runtimes import runtime_for
 from hetlora.bundle import open_bundle
 from hetlora.messages.device import TrainingSettings
@@ -48,7 +47,6 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         "steps": steps,
         "samples": [asdict(sample) for sample in sampler.samples],
         "watts": sampler.watts(),
-        "peak_bytes": peak_memory_bytes(),
     }
 
 

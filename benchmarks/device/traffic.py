@@ -50,7 +50,6 @@ def traffic_section(setting: Setting, ranks: Sequence[int], shapes: Sequence[Sha
         rows += [
             traffic_row(name, bundle, rank, precision, seed=setting.seed)
             for rank in ranks
-            if rank <= bundle.manifest.adapter.max_rank
             for precision in PRECISIONS
         ]
     fetched = {name: fetched_bytes(bundle) for name, bundle in setting.bundles.items()}

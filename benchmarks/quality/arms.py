@@ -35,7 +35,7 @@ from hetlora.messages.rules import (
 
 # Of the power law of ranks: a client has rank r with a probability that goes as r^(EXPONENT - 1).
 EXPONENT: Final = 0.1
-RANKS_DRAWN: Final = 2  # a stream of the seed of its own
+RANKS_DRAWN: Final = 2
 
 # Scored as one adapter with what is trained beside it, of which an exported model takes WIDEST ranks at most.
 FROZEN_RANK: Final = 64
@@ -87,7 +87,7 @@ ARMS: Final[dict[str, Arm]] = {
     "fedloru": Arm(FedLoruRule()),
     "flasc": Arm(FlascRule()),
     "deer": Arm(DeerRule(), ranks="most"),
-    "residual_exact": Arm(ResidualExactRule(allocate=True)),
+    "residual_exact_allocated": Arm(ResidualExactRule(allocate=True)),
 }
 
 
@@ -108,4 +108,6 @@ def power_law(count: int, ranks: tuple[int, int], rng: np.random.Generator) -> l
     every = np.arange(least, most + 1)
     mass = np.cumsum(every ** (EXPONENT - 1))
     places = (np.arange(count) + 0.5) / count
-    return [int(rank) for rank in rng.permutation(every[np.searchsorted(mass / mass[-1], places)])]
+    held = every[np.searchsorted(mass / mass[-1], places)]
+    held[-1] = most  # of few clients the last quantile may lie below
+    return [int(rank) for rank in rng.permutation(held)]

@@ -8,11 +8,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Final
 
+import numpy as np
+
 from benchmarks.quality.trial import Curve
 
 # Of what homogeneous LoRA at the highest rank gains over the untrained model.
 TARGET_SHARE: Final = 0.9
-TARGET_ARM: Final = "lora_most_rank"
+REFERENCE_ARM: Final = "lora_most_rank"
 # Of what that arm moves and takes in all rounds: what the others may.
 BUDGET_SHARE: Final = 0.5
 
@@ -21,7 +23,7 @@ BUDGET_SHARE: Final = 0.5
 class ArmRow:
     """One arm over all seeds, by EdgeFlowerTune's three protocols (arXiv 2605.08636).
 
-    Cost to target: None where a seed did not reach it. Quality under budget: the last score within it.
+    Cost to target: None where a seed did not reach it. Quality under budget: the score when it is spent.
     Robustness: the score where updates are lost, and how much of the gain is left; None where none were.
     """
 
@@ -43,8 +45,8 @@ class ArmRow:
 
 
 def target_of(curves: Mapping[str, Sequence[Curve]]) -> float | None:
-    """The score that arms are to reach: a share of what TARGET_ARM gains, in the mean; None without that."""
-    runs = curves.get(TARGET_ARM)
+    """The score that arms are to reach: a share of what REFERENCE_ARM gains; None without that."""
+    runs = curves.get(REFERENCE_ARM)
     if not runs:
         return None
     begun, ended = fmean(run.scores[0] for run in runs), fmean(run.scores[-1] for run in runs)
@@ -52,8 +54,8 @@ def target_of(curves: Mapping[str, Sequence[Curve]]) -> float | None:
 
 
 def budget_of(curves: Mapping[str, Sequence[Curve]]) -> tuple[float, float] | None:
-    """Megabytes and seconds that arms may spend: a share of TARGET_ARM's, in the mean; None without that."""
-    runs = curves.get(TARGET_ARM)
+    """Megabytes and seconds that arms may spend: a share of REFERENCE_ARM's; None without that."""
+    runs = curves.get(REFERENCE_ARM)
     if not runs:
         return None
     return (
@@ -96,18 +98,14 @@ def _reached(run: Curve, target: float) -> tuple[float, float, float] | None:
 
 
 def _within(runs: Sequence[Curve], budget: tuple[float, float] | None) -> tuple[float | None, float | None]:
-    """The mean of the last scores that cost no more than the budget, in megabytes and in seconds."""
+    """The mean score at the budget of megabytes and of seconds, on straight lines between scores."""
     if budget is None:
         return None, None
     megabytes, seconds = budget
     return (
-        round(fmean(_last(run.scores, run.megabytes, megabytes) for run in runs), 4),
-        round(fmean(_last(run.scores, run.seconds, seconds) for run in runs), 4),
+        round(fmean(float(np.interp(megabytes, run.megabytes, run.scores)) for run in runs), 4),
+        round(fmean(float(np.interp(seconds, run.seconds, run.scores)) for run in runs), 4),
     )
-
-
-def _last(scores: Sequence[float], costs: Sequence[float], budget: float) -> float:
-    return [score for score, cost in zip(scores, costs, strict=True) if cost <= budget][-1]
 
 
 def _robustness(runs: Sequence[Curve], lossy: Sequence[Curve]) -> tuple[float | None, float | None]:

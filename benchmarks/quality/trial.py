@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from aggregator_service.aggregation.rules import open_rule
+from benchmarks.harness import commit_now
 from benchmarks.local_training import train_on
 from benchmarks.quality.arms import ARMS, Arm, clients_of
 from benchmarks.quality.full_fine_tuning import full_rounds, open_full
@@ -26,6 +27,7 @@ from edge_sdk.training.private_factors import with_private_factors
 from hetlora.adapter import Adapter, initial_adapter
 from hetlora.messages.device import TrainingSettings
 
+SCORE_EVERY: Final = 5  # rounds
 PENALTY: Final = 1e-3  # lambda of self-pruning; the paper's is not known, this is FlexLoRA's authors' for it
 
 
@@ -63,6 +65,7 @@ class Curve:
     seconds: Sequence[float]
     answers_before: float | None = None
     answers_after: float | None = None
+    commit: str | None = None  # of the program that ran it: a result may hold runs that were kept
 
 
 # How the state after a round is scored, the bytes that went down and up in it, and its adapter if it has one.
@@ -76,7 +79,7 @@ def run_arm(trial: Trial, name: str, seed: int) -> Curve:
     if kept.is_file():
         return Curve(**json.loads(kept.read_text()))
     task = open_task(trial.task, trial.data, trial.work, trial.clients, seed)
-    curve = learned(trial, task, ARMS[name], seed)
+    curve = replace(learned(trial, task, ARMS[name], seed), commit=commit_now())
     beside = kept.with_suffix(".partial")
     beside.write_text(json.dumps(asdict(curve)))
     beside.replace(kept)
@@ -158,9 +161,9 @@ def _followed(trial: Trial, task: Task, reached: Iterator[Reached]) -> Curve:
 
 
 def _local(trial: Trial, task: Task, setting: Setting) -> Curve:
-    """Each client alone, as many steps as it would take in all rounds; the mean of the clients' own scores.
+    """Clients alone, as many steps as one would take in all rounds; the mean of their own scores.
 
-    Only a cohort of clients is trained: they are scored one by one.
+    Only one cohort of clients is trained: they are scored one by one.
     """
     share = setting.cohort / len(setting.clients)
     steps = max(1, round(trial.rounds * setting.training.steps * share))
@@ -185,4 +188,6 @@ def _key(trial: Trial) -> str:
     # What is not as usual: finished runs keep their names.
     losses = f"-lost-{trial.lost_share:g}" if trial.lost_share else ""
     penalty = f"-penalty-{trial.pruning_penalty:g}" if trial.pruning_penalty != PENALTY else ""
-    return f"{name}{losses}{penalty}"
+    scoring = f"-every-{trial.score_every}" if trial.score_every != SCORE_EVERY else ""
+    answers = "-answers" if trial.answers else ""
+    return f"{name}{losses}{penalty}{scoring}{answers}"

@@ -32,14 +32,16 @@ def executorch(found: Figures) -> Answer:
     for runtime in dict.fromkeys(row["runtime"] for row in own["rows"]):
         rows = [row for row in own["rows"] if row["runtime"] == runtime]
         told.append(
-            f"{span([row['time_ratio'] for row in rows])} times as fast in "
+            f"{span([row['time_ratio'] for row in rows])} times as fast "
+            f"({span([row['cpu_time_ratio'] for row in rows])} by the processor's time) in "
             f"{span([row['memory_ratio'] for row in rows])} of the memory in {runtime}"
         )
     program = own["rows"][0]
     return Answer(
         "Beside the training flow of ExecuTorch's own examples, with the same weights, batches and SGD, a "
-        f"LoRA step of a Llama of 23 million parameters is {'; '.join(told)}. The flow's program of "
-        f"{program['peer_program_bytes'] / 1e6:.0f} MB is for one rank and one batch; a bundle takes any.",
+        f"LoRA step of a Llama of {own['model']['num_hidden_layers']} layers is {'; '.join(told)}. "
+        f"The flow's program of {program['peer_program_bytes'] / 1e6:.0f} MB is for one rank and one batch; "
+        "a bundle takes any.",
         Bars(
             [f"{row['runtime']}, {row['shape']}" for row in own["rows"]],
             [row["time_ratio"] for row in own["rows"]],
@@ -83,8 +85,8 @@ def forecast(found: Figures) -> Answer:
 
 
 def boards_in(found: Figures) -> list[str]:
-    """The names given to boards, of the parts of `hetlora bench device`."""
-    return [part for part in found if part not in ("", "overhead")]
+    """The parts of `hetlora bench device` that are of a board with a name."""
+    return [part for part, own in found.items() if own.get("board")]
 
 
 def device(found: Figures) -> Answer:
@@ -98,9 +100,9 @@ def device(found: Figures) -> Answer:
             f"{large['peak_rss_mb']:.0f} MiB at its peak."
         )
     if own.get("drift_max") is not None:
-        watts = [row["watts"] for row in own["sustained"] if row["watts"] is not None]
+        told = any(row[name] is not None for row in own["sustained"] for name in ("watts", "celsius_last"))
         more += f" Without a pause steps became {percent(own['drift_max'], 1)} slower at most" + (
-            "." if watts else "; this machine has no sensor of heat or power."
+            "." if told else "; this machine has no sensor of heat or power."
         )
     for board in boards_in(found):
         seconds = [row["seconds"] for row in found[board].get("rows", ())]

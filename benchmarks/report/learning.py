@@ -11,15 +11,14 @@ from benchmarks.report.quality import quality
 
 def demo(found: Figures) -> Answer:
     means, rows = found[""]["means"], found[""]["rows"]
+    mixed = rows[0]["runs"][0]
     return Answer(
-        f"Ten rounds of unequal devices take a MiniLM from {percent(means['untrained_accuracy'], 1)} to "
-        f"{percent(means['final_accuracy'], 1)} of held-out passages, "
-        f"{percent(means['smallest_rank_accuracy'], 1)} with every device at "
-        f"rank 4, in the mean of {len(rows)} seeds: here mixed ranks lose nothing, and gain nothing that "
-        f"{rows[0]['held_out']} passages "
-        "could tell.",
+        f"{len(mixed['accuracies']) - 1} rounds of unequal devices take a MiniLM from "
+        f"{percent(means['untrained_accuracy'], 1)} to {percent(means['final_accuracy'], 1)} of "
+        f"{rows[0]['held_out']} held-out passages, {percent(means['smallest_rank_accuracy'], 1)} with every "
+        f"device at rank {min(mixed['ranks'])}, in the mean of {len(rows)} seeds.",
         Bars(
-            ["untrained", "every device at rank 4", "each at its own rank"],
+            ["untrained", f"every device at rank {min(mixed['ranks'])}", "each at its own rank"],
             [
                 100 * means[name]
                 for name in ("untrained_accuracy", "smallest_rank_accuracy", "final_accuracy")
@@ -37,9 +36,7 @@ def rules(found: Figures) -> Answer:
             f"on {part} {best['rule']} comes to {best['score']:.3f} ± {best['deviation']:.3f} and hetlora to "
             f"{hetlora['score']:.3f} ± {hetlora['deviation']:.3f} (untrained {best['untrained']:.3f})"
         )
-    return Answer(
-        f"With the same megabytes for all, over 3 seeds: {'; '.join(told)}.", f"rules-{next(iter(found))}.png"
-    )
+    return Answer(f"With the same megabytes for all: {'; '.join(told)}.", f"rules-{next(iter(found))}.png")
 
 
 def precision(found: Figures) -> Answer:
@@ -76,7 +73,7 @@ def simulation(found: Figures) -> Answer:
     return Answer(
         f"{own['devices']:,} virtual devices and {outcome['rounds_committed']} rounds with the service's "
         "own code take "
-        f"{own['seconds'] / 60:.1f} minutes of two cores that had other work, too, and "
+        f"{own['seconds'] / 60:.1f} minutes and "
         f"{own['peak_rss_bytes'] / 1e9:.1f} GB: the "
         f"campaign itself {outcome['hours']:.2f} hours, {outcome['check_ins']:,} check-ins, "
         f"{outcome['downloaded_bytes'] / 1e9:.0f} GB "

@@ -7,11 +7,10 @@ from statistics import fmean
 from typing import Any, Final
 
 from benchmarks.quality.arms import ARMS
+from benchmarks.quality.report import REFERENCE_ARM
 from benchmarks.report.answer import Answer, Bars, Figures, percent, span
 from benchmarks.tasks.opening import TASKS
 
-# Homogeneous LoRA at the highest rank: its gain over the untrained model is the measure of the others'.
-MEASURE: Final = "lora_most_rank"
 _TOLD: Final = {
     "hetlora_gamma_0.99": "HetLoRA with gamma 0.99",
     "reconstruction_svd": "reconstruction and SVD",
@@ -50,7 +49,9 @@ def _shares(whole: Mapping[str, Mapping[str, Row]]) -> dict[str, list[float]]:
     """By arm, the share of the measure's gain on each task that has both; of a task without gain none."""
     shares: dict[str, list[float]] = {}
     for rows in whole.values():
-        gain = rows[MEASURE]["score"] - rows[MEASURE]["untrained"] if MEASURE in rows else 0.0
+        gain = (
+            rows[REFERENCE_ARM]["score"] - rows[REFERENCE_ARM]["untrained"] if REFERENCE_ARM in rows else 0.0
+        )
         for arm in ARMS:
             if gain > 0 and arm in rows:
                 shares.setdefault(arm, []).append((rows[arm]["score"] - rows[arm]["untrained"]) / gain)

@@ -85,6 +85,10 @@ def open_learning(fleet: FleetFile, folder: Path, bundle: Path | None = None) ->
     if asked is None:
         assert fleet.bundle is not None, "or the file would not be one"
         return Learning(open_bundle(bundle or Path(fleet.bundle), verify=False))
+    if bundle is not None:
+        raise SettingsError(
+            "devices that train have the bundle of their task", got=bundle, expected="no bundle given"
+        )
     count = sum(kind.count for kind in fleet.devices)
     task = open_task(asked.task, Path(asked.data), folder, count, fleet.seed)
     if len(task.clients) != count:

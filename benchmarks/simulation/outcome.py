@@ -48,7 +48,7 @@ class KindOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A campaign, as far as it came."""
+    """A campaign, as far as it came; all bytes that went down, and those up that were accepted."""
 
     state: str
     reason: str
@@ -79,7 +79,7 @@ def outcome_of(
         run.rounds_committed,
         _hour(max(ended)) if ended else 0.0,
         sum(device.check_ins for device in devices),
-        sum(own.downloaded_bytes for own in rounds),
+        sum(device.downloaded_bytes for device in devices),
         sum(own.uploaded_bytes for own in rounds),
         rounds,
         _kinds(devices, given),

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import get_context
 
 from benchmarks.simulation.fleet_file import TrainingFor
-from benchmarks.simulation.trained_updates import Pending, Pool, Training
-from benchmarks.simulation.updates import Made
+from benchmarks.simulation.trained_updates import Pool
 from hetlora.errors import DependencyMissing
-
-
-@dataclass(frozen=True, slots=True)
-class Processes:
-    """Spawned processes, as a forked one may have another's locks."""
-
-    executor: ProcessPoolExecutor
-
-    def submit(self, train: Callable[[Training], Made], training: Training, /) -> Pending:
-        """See `Pool`."""
-        return self.executor.submit(train, training)
 
 
 @contextmanager
@@ -34,8 +21,9 @@ def opened_pool(asked: TrainingFor) -> Iterator[Pool]:
         SettingsError: no cluster answers.
     """
     if asked.backend == "processes":
+        # Spawned, as a forked one may have another's locks.
         with ProcessPoolExecutor(asked.workers, mp_context=get_context("spawn")) as executor:
-            yield Processes(executor)
+            yield executor
         return
     try:
         from benchmarks.simulation.ray_pool import opened_cluster

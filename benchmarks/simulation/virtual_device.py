@@ -39,6 +39,7 @@ class VirtualDevice:
     not_before: float = 0.0  # the service asked it to stay away until then
     contact_at: datetime | None = None
     has_bundle: bool = False
+    downloaded_bytes: int = 0  # of all that it fetched, whatever became of it
     check_ins: int = 0
     trainings: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)

@@ -22,11 +22,12 @@ from benchmarks.simulation.virtual_device import VirtualDevice
 from edge_sdk.planning.planner import Planner, RankChoice
 from hetlora.bundle import Bundle
 from hetlora.digest import sha256_of
-from hetlora.errors import HetloraError, RefusedError
+from hetlora.errors import HetloraError, RefusedError, TrainingDiverged
 from hetlora.messages.common import PROTOCOL_VERSION
 from hetlora.messages.device import CheckIn, Failure, Offer, Plan, Receipt, Report
 
 SDK_VERSION: Final = "simulated"
+RUNTIME: Final = "onnx"  # whose files a device fetches
 
 StageName = Literal["fetch", "train", "deliver"]
 
@@ -59,7 +60,8 @@ class Visits:
     ) -> None:
         self._service, self._clock, self._bundle = service, clock, bundle
         self._seed, self._updates = seed, updates
-        self._bundle_bytes = sum(entry.size_bytes for entry in bundle.manifest.files.values())
+        files = bundle.manifest.files
+        self._bundle_bytes = sum(files[name].size_bytes for name in bundle.manifest.files_of(RUNTIME))
         self._work: dict[int, Work] = {}
 
     def live(self, device: VirtualDevice, sessions: Iterator[Session]) -> None:
@@ -115,9 +117,7 @@ class Visits:
             choice = planner.choose()
             plan = assignments.start(self._service, device.id, offer.assignment_id, choice.rank)
         except HetloraError as error:
-            failure = Failure(code=error.code, message=error.what)
-            device.outcomes[error.code] += 1
-            self._told(device, assignments.fail(self._service, device.id, offer.assignment_id, failure))
+            self._give_back(device, offer.assignment_id, error)
             return
         self._go_on(device, self._planned(device, offer, choice, plan, missing))
 
@@ -156,6 +156,7 @@ class Visits:
         try:
             if stage.name == "fetch":
                 device.has_bundle = True
+                device.downloaded_bytes += work.downloaded_bytes
                 assignments.note_fetch(self._service, device.id, work.plan.adapter.sha256)
                 if work.lost_in is None:
                     self._updates.begin(device.number, work.plan, work.choice.forecast.steps)
@@ -170,7 +171,11 @@ class Visits:
 
     def _deliver(self, device: VirtualDevice, work: Work) -> None:
         assignment_id = work.plan.assignment_id
-        made = self._updates.result(device.number, work.plan)
+        try:
+            made = self._updates.result(device.number, work.plan)
+        except TrainingDiverged as error:
+            self._give_back(device, assignment_id, error)
+            return
         terms = terms_of(self._service, device.id, assignment_id, sha256_of(made.data))
         with terms.folder.receive() as blob:
             blob.write(made.data)
@@ -190,6 +195,11 @@ class Visits:
         receipt = assignments.submit(self._service, device.id, assignment_id, report)
         self._end(device, receipt.state)
         self._told(device, receipt)
+
+    def _give_back(self, device: VirtualDevice, assignment_id: str, error: HetloraError) -> None:
+        self._end(device, error.code)
+        failure = Failure(code=error.code, message=error.what)
+        self._told(device, assignments.fail(self._service, device.id, assignment_id, failure))
 
     def _end(self, device: VirtualDevice, outcome: str) -> None:
         device.outcomes[outcome] += 1

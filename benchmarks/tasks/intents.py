@@ -15,7 +15,7 @@ from benchmarks.data.partition import stratified_sample
 from benchmarks.demo.model import model_folder
 from benchmarks.demo.scoring import Scorer
 from benchmarks.tasks.clients import deal, ranked
-from benchmarks.tasks.task import WIDEST, Task, adapter_score
+from benchmarks.tasks.task import WIDEST, Task
 from edge_sdk.examples import Example
 from export.bundle_writer import export_bundle
 from hetlora.bundle import Bundle, open_bundle
@@ -88,9 +88,9 @@ def _task(name: str, dataset: Dataset, held: Sequence[Sequence[Example]], scratc
     bundle = _bundle(scratch / name, dataset.labels)
     each = max(1, SCORED // len(dataset.labels))
     held_out, _ = stratified_sample(dataset.test, each, np.random.default_rng(0))
-    score = Scorer(bundle, held_out).share_right
+    scorer = Scorer(bundle, held_out)
     held_by = ranked(held, seed)
-    return Task(bundle, model_folder(), held_by, adapter_score(bundle, score), score, "accuracy")
+    return Task(bundle, model_folder(), held_by, scorer.accuracy, scorer.share_right, "accuracy")
 
 
 def _bundle(folder: Path, labels: Sequence[str]) -> Bundle:

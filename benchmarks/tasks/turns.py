@@ -185,6 +185,10 @@ def _number(key: str) -> int:
 def _task(name: str, held: Held, data: Path, scratch: Path, max_tokens: int, seed: int) -> Task:
     trained, scored = held
     model = data.parent.parent / "models" / "tiny-lm"
+    if not model.is_dir():
+        raise DataError(
+            "no decoder there", got=model, expected="a folder models/tiny-lm beside that of the data sets"
+        )
     folder = scratch / name
     if (folder / "manifest.json").is_file():
         bundle = open_bundle(folder)

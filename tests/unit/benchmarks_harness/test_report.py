@@ -152,7 +152,7 @@ def test_numbers_in_words() -> None:
 
 def test_board_that_sent_its_figures_is_told_of() -> None:
     results = results_in(RESULTS)
-    board = results["device"].model_copy(update={"commit": None})
+    board = results["device"].model_copy(update={"commit": None, "board": "pi-5"})
     with_board = {**results, "device-pi-5": board}
 
     page = page_of(with_board, answers_of(with_board))

@@ -112,3 +112,8 @@ def test_task_of_another_number_of_clients_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(SettingsError, match="got 6 in the fleet file; expected 20"):
         open_learning(fleet(training={"task": "personas", "data": f"{data}"}), tmp_path / "task")
+
+
+def test_bundle_of_ones_own_is_refused_where_the_task_has_one(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="bundle of their task"):
+        open_learning(fleet(), tmp_path / "task", tmp_path / "own")

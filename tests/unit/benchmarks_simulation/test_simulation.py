@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aggregator_service.service import Service
 from benchmarks.service.tiny_bundle import tiny_spec, write_tiny_bundle
 from benchmarks.simulation.fleet_file import Availability, FleetFile, Spread, read_fleet_file
 from benchmarks.simulation.learning import Learning
 from benchmarks.simulation.outcome import Outcome
 from benchmarks.simulation.sessions import DAY, HOUR, sessions
 from benchmarks.simulation.simulation import simulate
+from benchmarks.simulation.updates import Made, Updates
 from benchmarks.simulation.virtual_clock import VirtualClock
-from hetlora.errors import SettingsError
+from hetlora.errors import SettingsError, TrainingDiverged
+from hetlora.messages.device import Plan
 
 BOARD: dict[str, Any] = {
     "name": "board",
@@ -90,6 +95,43 @@ def test_campaign_in_which_all_drop_out_commits_nothing_until_its_time_is_over(c
     assert outcome.rounds_committed == 0
     assert set(outcome.kinds[0].outcomes) <= {"dropped out", "lease ran out", "state_conflict"}
     assert outcome.uploaded_bytes == 0
+
+
+def test_download_counts_whatever_becomes_of_the_work(campaign: Simulate) -> None:
+    """All drop out as they train, when the bundle and the adapter have arrived."""
+    outcome = campaign({"dropout": 1}, days=1, tick_seconds=600)
+
+    assert sum(own.downloaded_bytes for own in outcome.rounds) == 0, "of accepted updates"
+    least = 32_000 * 16 * outcome.kinds[0].outcomes["dropped out"]
+    assert outcome.downloaded_bytes >= least
+
+
+def test_training_that_diverges_is_given_back_and_the_campaign_goes_on(tmp_path: Path) -> None:
+    @dataclass(frozen=True, slots=True)
+    class Diverging(Learning):
+        @contextmanager
+        def updates(self, service: Service, fleet: FleetFile) -> Iterator[Updates]:
+            with super(Diverging, self).updates(service, fleet) as made:
+                yield _DivergingOnEveryFourth(made)
+
+    values = {"bundle": "", "run": {"rounds": 3, "goal_count": 5, "max_rank": 16}, "devices": [BOARD]}
+    bundle = write_tiny_bundle(tmp_path / "bundle", tiny_spec(FEATURES, 16))
+    fleet = FleetFile.model_validate({**values, "availability": {"share": 0.4}})
+
+    outcome = simulate(fleet, Diverging(bundle), tmp_path / "service", lambda *_: None)
+
+    assert outcome.rounds_committed == 3
+    assert outcome.kinds[0].outcomes["training_diverged"] >= 1
+
+
+class _DivergingOnEveryFourth:
+    def __init__(self, made: Updates) -> None:
+        self.begin, self.drop, self._result = made.begin, made.drop, made.result
+
+    def result(self, device: int, plan: Plan) -> Made:
+        if device % 4 == 0:
+            raise TrainingDiverged("the loss is no number", got="nan")
+        return self._result(device, plan)
 
 
 def test_training_goes_on_in_the_next_session(campaign: Simulate) -> None:

@@ -82,17 +82,35 @@ def test_parts_of_a_batch_are_halved_while_they_are_whole() -> None:
     assert parts_of(6) == [6, 3]
 
 
-def test_bundle_is_no_download_of_a_round() -> None:
+def test_bundle_is_no_download_of_a_round_and_opening_the_runtime_no_step() -> None:
+    """Two steps that the trainer says took a second together; the events tell of the second alone."""
     diary = Diary()
     for event in (
         Downloaded("base.safetensors", 90_000),
         Downloaded("global adapter", 3_000),
-        StepDone(1, 1, 0.5),
+        StepDone(1, 2, 0.5),
+        StepDone(2, 2, 0.5),
         Uploaded(2_000),
     ):
         diary.note(event)
 
-    assert (diary.download_bytes, diary.upload_bytes, len(diary.step_seconds)) == (3_000, 2_000, 1)
+    first, second = diary.step_seconds(1.0)
+    assert (diary.download_bytes, diary.upload_bytes) == (3_000, 2_000)
+    assert 0 < second < 0.1
+    assert first == pytest.approx(1.0 - second)
+    assert len(diary.sampler.samples) >= 2
+
+
+def test_rank_above_a_bundles_is_refused_before_anything_is_measured(
+    tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    asked = ["--bundle", str(tiny_bundle.folder), "--rank", "2,512", "--results", str(tmp_path)]
+
+    done = CliRunner().invoke(app, asked)
+
+    assert isinstance(done.exception, SettingsError)
+    assert "got 512" in str(done.exception)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_aggregation_is_what_the_service_spent_on_reading_and_merging() -> None:

@@ -143,11 +143,12 @@ def test_all_beside_the_forecast_is_measured_of_a_bundle_of_ones_own(
     done = CliRunner().invoke(app, [*own, *sections, "--results", str(tmp_path)], catch_exceptions=False)
     assert done.exit_code == 0
     found = json.loads(done.stdout)
-    assert found == json.loads((tmp_path / "device.json").read_text())
+    name = "device-overhead-resume-traffic-probe"  # so that a whole run's result is not replaced
+    assert found == json.loads((tmp_path / f"{name}.json").read_text())
     assert found["overhead_max"] == max(row["overhead"] for row in found["overhead"])
     assert [row["checkpoint_bytes"] > 0 for row in found["resume"]] == [True]
     assert [(row["rank"], row["precision"]) for row in found["traffic"]] == [
         (rank, precision) for rank in (1, 8) for precision in PRECISIONS
     ]
     assert {row["rate"] for row in found["probes"]} <= set(RATES)
-    assert (tmp_path / "device.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
