@@ -25,6 +25,7 @@ from benchmarks.tasks.task import Task
 from edge_sdk.training.parametrisation import Parametrisation
 from edge_sdk.training.private_factors import with_private_factors
 from hetlora.adapter import Adapter, initial_adapter
+from hetlora.errors import DataError
 from hetlora.messages.device import TrainingSettings
 
 SCORE_EVERY: Final = 5  # rounds
@@ -73,17 +74,35 @@ Reached = tuple[Callable[[], float], int, Adapter | None]
 
 
 def run_arm(trial: Trial, name: str, seed: int) -> Curve:
-    """Run one arm, or read how it ran before."""
+    """Run one arm, or read how it ran before.
+
+    Raises:
+        DataError: what was kept of it cannot be read, or the task's data cannot.
+    """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    kept = trial.work / f"{trial.task}-{name}-{seed}-{_key(trial)}.json"
+    kept = kept_file(trial, name, seed)
     if kept.is_file():
-        return Curve(**json.loads(kept.read_text()))
+        return _kept(kept)
     task = open_task(trial.task, trial.data, trial.work, trial.clients, seed)
     curve = replace(learned(trial, task, ARMS[name], seed), commit=commit_now())
     beside = kept.with_suffix(".partial")
     beside.write_text(json.dumps(asdict(curve)))
     beside.replace(kept)
     return curve
+
+
+def kept_file(trial: Trial, name: str, seed: int) -> Path:
+    """Where a finished run is kept, under a name that tells all that it depends on but the program."""
+    return trial.work / f"{trial.task}-{name}-{seed}-{_key(trial)}.json"
+
+
+def _kept(path: Path) -> Curve:
+    try:
+        return Curve(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{path.name} is no finished run", got=error, expected="a file that this benchmark kept"
+        ) from error
 
 
 def learned(trial: Trial, task: Task, arm: Arm, seed: int) -> Curve:

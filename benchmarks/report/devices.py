@@ -90,8 +90,7 @@ def boards_in(found: Figures) -> list[str]:
 
 
 def device(found: Figures) -> Answer:
-    own, overhead = found[""], found.get("overhead", found[""])
-    more = ""
+    own, more = found[""], ""
     if own.get("rounds"):
         small, large = (pick(own["rounds"], key=lambda row: row["peak_rss_mb"]) for pick in (min, max))
         more += (
@@ -101,7 +100,8 @@ def device(found: Figures) -> Answer:
         )
     if own.get("drift_max") is not None:
         told = any(row[name] is not None for row in own["sustained"] for name in ("watts", "celsius_last"))
-        more += f" Without a pause steps became {percent(own['drift_max'], 1)} slower at most" + (
+        slower = max(own["drift_max"], 0.0)
+        more += f" Without a pause steps became {percent(slower, 1)} slower at most" + (
             "." if told else "; this machine has no sensor of heat or power."
         )
     for board in boards_in(found):
@@ -111,7 +111,7 @@ def device(found: Figures) -> Answer:
     return Answer(
         f"After its trial a device forecasts memory within {percent(own['memory_error_max'], 1)} and time "
         "within "
-        f"{percent(own['time_error_max'], 1)}; the SDK adds {percent(overhead['overhead_max'], 1)} to a "
+        f"{percent(own['time_error_max'], 1)}; the SDK adds {percent(own['overhead_max'], 1)} to a "
         "bare step at most, going on after "
         f"a kill costs {own['resume_steps_max']:.2f} of a step, and fresh probes agree within "
         f"{percent(own['probe_deviation_max'], 1)}.{more}",

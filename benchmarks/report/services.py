@@ -12,13 +12,14 @@ def aggregation(found: Figures) -> Answer:
     own = found[""]
     memory = own["peak_rss_bytes_by_count"]
     fewest, most = min(memory, key=int), max(memory, key=int)
-    by_kind = own["svd_ratio_to_dense_by_kind"]
+    by_kind, flora = own["svd_ratio_to_dense_by_kind"], [*own["flora_ratio_to_dense_by_kind"].values()]
     return Answer(
         f"On one core the weighted mean is {own['ratio_to_flower']:.1f} times as fast as Flower's, and "
         "HetLoRA's, which takes every "
         f"norm first, {own['ratio_to_flower_by_hetlora']:.1f} times; FlexLoRA in factors is "
         f"{span([*by_kind.values()], 1)} times as "
-        f"fast as its dense products and SVDs. {int(most):,} updates of mixed ranks take "
+        f"fast as its dense products and SVDs; FLoRA, which finds factors of what it merges, {span(flora)} "
+        f"times as fast as the dense mean product alone. {int(most):,} updates of mixed ranks take "
         f"{memory[most] / 1e6:.0f} MB, {int(fewest):,} "
         f"take {memory[fewest] / 1e6:.0f}.",
         Bars(

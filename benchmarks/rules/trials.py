@@ -26,7 +26,11 @@ def run_trials(
     ):
         bar = progress.add_task(f"{len(todo)} runs", total=len(todo))
         waiting = [(name, pool.submit(run, name, seed)) for name, seed in todo]
-        for name, future in waiting:
-            found[name].append(future.result())
-            progress.advance(bar)
+        try:
+            for name, future in waiting:
+                found[name].append(future.result())
+                progress.advance(bar)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # or all others would be run before anything is told
+            raise
     return found

@@ -20,7 +20,6 @@ DIRTY = {
     "chaos-sqlite",
     "chaos-sqlite-bucket",
     "console",
-    "device",
     "forecast",
     "install",
 }

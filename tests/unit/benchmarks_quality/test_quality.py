@@ -17,7 +17,7 @@ from benchmarks.demo.scoring import Scorer
 from benchmarks.quality.arms import ARMS, ZERO_PAD, Arm, clients_of, power_law
 from benchmarks.quality.full_fine_tuning import full_rounds, open_full
 from benchmarks.quality.report import markdown_of, rows_of, target_of
-from benchmarks.quality.trial import Curve, Trial, learned
+from benchmarks.quality.trial import Curve, Trial, kept_file, learned, run_arm
 from benchmarks.rules.simulation import Setting, Trained, lost_of, rounds, whole
 from benchmarks.tasks.answers import rouge_l
 from benchmarks.tasks.clients import Client
@@ -25,6 +25,7 @@ from benchmarks.tasks.task import Task, adapter_score
 from edge_sdk.examples import Example
 from hetlora.adapter import Adapter, LoraFactors, initial_adapter
 from hetlora.bundle import Bundle
+from hetlora.errors import DataError
 from hetlora.messages.device import TrainingSettings
 from hetlora.messages.rules import FedSaRule, FedSbRule
 from hetlora.tensors import factor_keys
@@ -71,6 +72,14 @@ def test_every_arm_runs_and_is_scored(task: Task, name: str) -> None:
     assert all(0 <= score <= 1 for score in curve.scores)
     assert (curve.megabytes[-1] > 0) == (name != "local_only")
     assert curve.seconds[-1] > 0
+
+
+def test_kept_run_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    asked = trial(work=tmp_path)
+    kept_file(asked, "zero_pad", 0).write_text("{")
+
+    with pytest.raises(DataError, match=r"intents-zero_pad-0-.*json is no finished run"):
+        run_arm(asked, "zero_pad", 0)
 
 
 def test_ranks_follow_the_power_law_and_not_the_data() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from aggregator_service.aggregation.stacks import stacked
 from benchmarks.rules.contest import ENTRANTS, Curve, score_at, tail_energy
 from benchmarks.rules.report import rows_of
 from benchmarks.rules.simulation import whole
+from benchmarks.rules.trials import run_trials
 from benchmarks.tasks.clients import RANK_SHARES, deal
 from benchmarks.tasks.turns import personas_of
 from edge_sdk.examples import Example
@@ -25,6 +27,16 @@ EXAMPLES = [Example(f"text {number}", f"label {number % 7}") for number in range
 
 def adapter(rank: int) -> Adapter:
     return Adapter(SPEC, {"key": LoraFactors(np.eye(rank, 3), np.eye(5, rank))})
+
+
+def test_trials_after_one_that_failed_are_not_run(tmp_path: Path) -> None:
+    """Making a folder is the trial, its mode the seed; a few lie in the pool's queue already."""
+    missing, others = tmp_path / "no folder" / "own", [tmp_path / str(number) for number in range(50)]
+
+    with pytest.raises(FileNotFoundError):
+        run_trials(os.mkdir, [str(path) for path in (missing, *others)], [0o700], processes=1)
+
+    assert not others[-1].exists()
 
 
 def test_every_example_is_dealt_to_one_client() -> None:
