@@ -23,11 +23,10 @@ class Client:
     examples: Sequence[Example]
 
 
-def deal(examples: Sequence[Example], count: int, concentration: float, seed: int) -> list[Client]:
+def deal(examples: Sequence[Example], count: int, concentration: float, seed: int) -> list[list[Example]]:
     """Deal examples to `count` clients, each label by a Dirichlet draw (Hsu et al., arXiv 1909.06335).
 
-    A lower `concentration` gives each client fewer labels. Every client gets at least one example; ranks
-    follow RANK_SHARES and do not depend on the data.
+    A lower `concentration` gives each client fewer labels. Every client gets at least one example.
     """
     rng = np.random.default_rng(seed)
     held: list[list[Example]] = [[] for _ in range(count)]
@@ -42,11 +41,11 @@ def deal(examples: Sequence[Example], count: int, concentration: float, seed: in
             held[client] += [own[position] for position in part]
     for empty in [client for client in held if not client]:
         empty.append(max(held, key=len).pop())
-    return ranked(held, seed)
+    return held
 
 
 def ranked(held: Sequence[Sequence[Example]], seed: int) -> list[Client]:
-    """Clients with these examples; who gets which of the ranks is drawn."""
+    """Clients with these examples; ranks follow RANK_SHARES, and who gets which is drawn."""
     ranks = np.random.default_rng([seed, 1]).permutation(_ranks(len(held)))
     return [Client(number, int(ranks[number]), own) for number, own in enumerate(held)]
 

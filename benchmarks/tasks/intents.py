@@ -29,8 +29,7 @@ MAX_TOKENS: Final = 24
 def banking(data: Path, scratch: Path, clients: int, seed: int) -> Task:
     """BANKING77: 77 intents of a bank's customers, dealt to clients by a Dirichlet draw for each intent."""
     dataset = load_labelled_text(data)
-    held = [client.examples for client in deal(dataset.train, clients, CONCENTRATION, seed)]
-    return _task("intents", dataset, held, scratch, seed)
+    return _task("intents", dataset, deal(dataset.train, clients, CONCENTRATION, seed), scratch, seed)
 
 
 def domains(data: Path, scratch: Path, clients: int, seed: int) -> Task:

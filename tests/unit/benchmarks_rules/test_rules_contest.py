@@ -15,7 +15,7 @@ from benchmarks.rules.contest import ENTRANTS, Curve, score_at, tail_energy
 from benchmarks.rules.report import rows_of
 from benchmarks.rules.simulation import whole
 from benchmarks.rules.trials import run_trials
-from benchmarks.tasks.clients import RANK_SHARES, deal
+from benchmarks.tasks.clients import RANK_SHARES, deal, ranked
 from benchmarks.tasks.turns import personas_of
 from edge_sdk.examples import Example
 from hetlora.adapter import Adapter, AdapterSpec, LoraFactors, ModuleSpec
@@ -40,21 +40,21 @@ def test_trials_after_one_that_failed_are_not_run(tmp_path: Path) -> None:
 
 
 def test_every_example_is_dealt_to_one_client() -> None:
-    clients = deal(EXAMPLES, 10, 0.1, seed=3)
-    assert sorted(e.text for client in clients for e in client.examples) == sorted(e.text for e in EXAMPLES)
-    assert all(client.examples for client in clients)
+    held = deal(EXAMPLES, 10, 0.1, seed=3)
+    assert sorted(example.text for own in held for example in own) == sorted(e.text for e in EXAMPLES)
+    assert all(held)
 
 
 def test_low_concentration_leaves_clients_few_labels() -> None:
     def labels(concentration: float) -> float:
-        clients = deal(EXAMPLES, 10, concentration, seed=3)
-        return float(np.mean([len({example.label for example in client.examples}) for client in clients]))
+        held = deal(EXAMPLES, 10, concentration, seed=3)
+        return float(np.mean([len({example.label for example in own}) for own in held]))
 
     assert labels(0.05) < 3 < labels(100.0)
 
 
 def test_ranks_follow_the_shares_whatever_the_data() -> None:
-    clients = deal(EXAMPLES, 20, 0.1, seed=3)
+    clients = ranked(deal(EXAMPLES, 20, 0.1, seed=3), seed=3)
     counts = {rank: sum(client.rank == rank for client in clients) for rank in RANK_SHARES}
     assert counts == {2: 8, 4: 6, 8: 4, 16: 2}
 
