@@ -39,6 +39,9 @@ def bench_quality(
     batch_size: Annotated[int, typer.Option(min=1, help="Examples of a step.")] = 8,
     learning_rate: Annotated[float, typer.Option(min=0, help="AdamW's, of adapters.")] = 3e-3,
     full_learning_rate: Annotated[float, typer.Option(min=0, help="AdamW's, of all weights.")] = 1e-4,
+    central_learning_rate: Annotated[
+        float, typer.Option(min=0, help="AdamW's, of adapters where all data is in one place.")
+    ] = 1e-3,
     score_every: Annotated[int, typer.Option(min=1, help="Rounds between two scores.")] = SCORE_EVERY,
     answers: Annotated[
         bool, typer.Option("--answers", help="Of summaries, RougeL of what is generated, too.")
@@ -89,6 +92,7 @@ def bench_quality(
             batch_size,
             learning_rate,
             full_learning_rate,
+            central_learning_rate,
             score_every,
             answers,
             pruning_penalty=pruning_penalty,

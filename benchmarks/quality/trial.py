@@ -47,6 +47,7 @@ class Trial:
     batch_size: int
     learning_rate: float
     full_learning_rate: float
+    central_learning_rate: float  # lower: no mean of clients evens its steps out
     score_every: int
     answers: bool  # whether what is generated is scored, too, at the end
     lost_share: float = 0.0  # of a round's updates, how many never arrive
@@ -93,7 +94,7 @@ def run_arm(trial: Trial, name: str, seed: int) -> Curve:
 
 def kept_file(trial: Trial, name: str, seed: int) -> Path:
     """Where a finished run is kept, under a name that tells all that it depends on but the program."""
-    return trial.work / f"{trial.task}-{name}-{seed}-{_key(trial)}.json"
+    return trial.work / f"{trial.task}-{name}-{seed}-{_key(trial, ARMS[name])}.json"
 
 
 def _kept(path: Path) -> Curve:
@@ -107,7 +108,6 @@ def _kept(path: Path) -> Curve:
 
 def learned(trial: Trial, task: Task, arm: Arm, seed: int) -> Curve:
     """Run one arm on an opened task."""
-    rate = trial.full_learning_rate if arm.kind == "full" else trial.learning_rate
     clients = clients_of(arm, task.clients, trial.ranks, seed)
     setting = Setting(
         task.bundle,
@@ -116,7 +116,7 @@ def learned(trial: Trial, task: Task, arm: Arm, seed: int) -> Curve:
             # Of all data in one place as many steps in a round as its cohort takes.
             steps=trial.steps * (trial.cohort if arm.kind == "central" else 1),
             batch_size=trial.batch_size,
-            learning_rate=rate,
+            learning_rate=_rate(trial, arm),
             max_tokens=task.bundle.manifest.max_tokens,
             pruning_decay=arm.pruning_decay,
             pruning_penalty=trial.pruning_penalty if arm.pruning_decay < 1 else 0.0,
@@ -133,6 +133,11 @@ def learned(trial: Trial, task: Task, arm: Arm, seed: int) -> Curve:
         reached = ((model.score, spent, None) for spent in full_rounds(setting, model))
         return _followed(trial, task, reached)
     return _followed(trial, task, _federated(task, setting, arm))
+
+
+def _rate(trial: Trial, arm: Arm) -> float:
+    own = {"full": trial.full_learning_rate, "central": trial.central_learning_rate}
+    return own.get(arm.kind, trial.learning_rate)
 
 
 def _federated(task: Task, setting: Setting, arm: Arm) -> Iterator[Reached]:
@@ -200,13 +205,14 @@ def _local(trial: Trial, task: Task, setting: Setting) -> Curve:
     return Curve([0, trial.rounds], [task.score(None), fmean(scores)], [0.0, 0.0], [0.0, seconds / share])
 
 
-def _key(trial: Trial) -> str:
+def _key(trial: Trial, arm: Arm) -> str:
     told = (trial.clients, trial.cohort, *trial.ranks, trial.rounds, trial.steps, trial.batch_size)
     rates = (trial.learning_rate, trial.full_learning_rate)
     name = "-".join(f"{own:g}" for own in (*told, *rates))
     # What is not as usual: finished runs keep their names.
+    central = f"-central-{trial.central_learning_rate:g}" if arm.kind == "central" else ""
     losses = f"-lost-{trial.lost_share:g}" if trial.lost_share else ""
     penalty = f"-penalty-{trial.pruning_penalty:g}" if trial.pruning_penalty != PENALTY else ""
     scoring = f"-every-{trial.score_every}" if trial.score_every != SCORE_EVERY else ""
     answers = "-answers" if trial.answers else ""
-    return f"{name}{losses}{penalty}{scoring}{answers}"
+    return f"{name}{central}{losses}{penalty}{scoring}{answers}"

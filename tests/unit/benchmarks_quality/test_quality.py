@@ -58,6 +58,7 @@ def trial(**changes: object) -> Trial:
         "batch_size": 2,
         "learning_rate": 0.01,
         "full_learning_rate": 0.01,
+        "central_learning_rate": 0.01,
         "score_every": 2,
         "answers": False,
     }
@@ -80,6 +81,22 @@ def test_kept_run_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"intents-zero_pad-0-.*json is no finished run"):
         run_arm(asked, "zero_pad", 0)
+
+
+def test_rate_of_all_data_in_one_place_is_of_that_arm_alone() -> None:
+    one, other = trial(central_learning_rate=0.1), trial(central_learning_rate=0.2)
+
+    differ = [name for name in ARMS if kept_file(one, name, 0) != kept_file(other, name, 0)]
+
+    assert differ == ["centralised"]
+
+
+@pytest.mark.parametrize(("name", "own"), [("centralised", "central"), ("full_fine_tuning", "full")])
+def test_arms_of_another_kind_train_at_a_rate_of_their_own(task: Task, name: str, own: str) -> None:
+    low, high = (learned(trial(**{f"{own}_learning_rate": rate}), task, ARMS[name], 0) for rate in (1e-12, 1))
+
+    assert low.scores[0] == pytest.approx(low.scores[1])
+    assert high.scores[0] != pytest.approx(high.scores[1])
 
 
 def test_ranks_follow_the_power_law_and_not_the_data() -> None:
