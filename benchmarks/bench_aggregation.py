@@ -14,7 +14,7 @@ from benchmarks.aggregation.crossover import CrossoverRow
 from benchmarks.aggregation.measurements import Measurements, Plan, figures_of
 from benchmarks.aggregation.runs import CommitRow, FlowerRow, StreamRow
 from benchmarks.harness import RESULTS, begin, finish
-from benchmarks.options import Seed
+from benchmarks.options import Results, Seed
 from hetlora.cli.output import JsonFlag, stdout
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -27,9 +27,7 @@ def bench_aggregation(
     quick: Annotated[bool, typer.Option("--quick", help="One pair, one rank, short streams.")] = False,
     flower: Annotated[bool, typer.Option(help="Measure Flower, too.")] = True,
     seed: Seed = 0,
-    results: Annotated[
-        Path, typer.Option(help="Folder of aggregation.json.", show_default="benchmarks/results")
-    ] = RESULTS,
+    results: Results = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
     """Aggregate updates of a model of Gemma-3-270M's shape: 72 modules, ranks 4, 8, 16 and 32.

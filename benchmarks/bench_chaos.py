@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish
+from benchmarks.options import Results
 from benchmarks.service.chaos import run_chaos
 from benchmarks.service.faults import DatabaseName
 from benchmarks.service.outcome import Outcome
@@ -33,9 +34,7 @@ def bench_chaos(
         Path | None,
         typer.Option(help="A new folder for database, store (not a bucket) and logs, to be looked at."),
     ] = None,
-    results: Annotated[
-        Path, typer.Option(help="Folder of chaos-DATABASE[-bucket].json.", show_default="benchmarks/results")
-    ] = RESULTS,
+    results: Results = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
     """Kill, hang, cut off and mislead a real service while devices work, and then check all that it kept.

@@ -19,7 +19,7 @@ from benchmarks.clients.training import Training
 from benchmarks.clients.web import built_page
 from benchmarks.device.models import bundles_in
 from benchmarks.harness import RESULTS, begin, finish, machine
-from benchmarks.options import Quick, Rank, Seed, Steps, WarmUp, choices_of, counts_of, values_of
+from benchmarks.options import Quick, Rank, Results, Seed, Steps, WarmUp, choices_of, counts_of, values_of
 from benchmarks.step_shapes import Shape
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.cli.output import JsonFlag, stderr, stdout
@@ -70,9 +70,7 @@ def bench_clients(
     starts: Annotated[int, typer.Option(min=1, help="How often each client is started, all in turn.")] = 3,
     quick: Quick = False,
     seed: Seed = 0,
-    results: Annotated[
-        Path, typer.Option(help="Folder of clients.json.", show_default="benchmarks/results")
-    ] = RESULTS,
+    results: Results = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
     """Take the same steps with every client, each a process of its own, all in turn.

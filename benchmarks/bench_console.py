@@ -16,7 +16,7 @@ from benchmarks.console.answers import Answer
 from benchmarks.console.history import History
 from benchmarks.console.pages import Found, measured
 from benchmarks.harness import RESULTS, begin, finish
-from benchmarks.options import choices_of
+from benchmarks.options import Results, choices_of
 from benchmarks.postgresql_server import PostgresqlServer
 from benchmarks.service.faults import DatabaseName
 from hetlora.cli.output import JsonFlag, stderr, stdout
@@ -34,9 +34,7 @@ def bench_console(
     cohort: Annotated[int, typer.Option(min=1, help="Devices of each round.")] = 100,
     databases: Annotated[str, typer.Option(help="Comma-separated.")] = "sqlite,postgresql",
     times: Annotated[int, typer.Option(min=1, help="How often each page is asked for.")] = 20,
-    results: Annotated[
-        Path, typer.Option(help="Folder of console.json.", show_default="benchmarks/results")
-    ] = RESULTS,
+    results: Results = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
     """Fill a database with a fleet's history, serve it, and ask for every page as a signed-in operator.

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmarks.demo.stage import DemoSettings, run_demo
 from benchmarks.harness import RESULTS, begin, finish
+from benchmarks.options import Results
 from hetlora.cli.output import JsonFlag, stderr, stdout
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -30,9 +31,7 @@ def bench_demo(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of each of the two runs.")] = 10,
     devices: Annotated[int, typer.Option(min=2, max=64, help="How many device processes.")] = 8,
-    results: Annotated[
-        Path, typer.Option(help="Folder of demo.json.", show_default="benchmarks/results")
-    ] = RESULTS,
+    results: Results = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
     """Run `hetlora demo` once a seed and put its accuracies side by side.

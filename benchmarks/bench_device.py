@@ -23,7 +23,7 @@ from benchmarks.device.section import Section, Setting
 from benchmarks.device.sustained import sustained_section
 from benchmarks.device.traffic import traffic_section
 from benchmarks.harness import RESULTS, begin, finish
-from benchmarks.options import Seed, Threads, choices_of, counts_of, values_of
+from benchmarks.options import Results, Seed, Threads, choices_of, counts_of, values_of
 from benchmarks.step_shapes import Shape
 from hetlora.bundle import Bundle, open_bundle
 from hetlora.cli.output import JsonFlag, stderr, stdout
@@ -100,10 +100,7 @@ def bench_device(
         ),
     ] = "",
     seed: Seed = 0,
-    results: Annotated[
-        Path,
-        typer.Option(help="Folder of device.json and device.png.", show_default="benchmarks/results"),
-    ] = RESULTS,
+    results: Results = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure what a round takes of this device, each part in processes of its own.
@@ -170,7 +167,6 @@ def bench_device(
             progress.advance(bar)
             if not as_json:
                 stdout.print(done.table)
-    results.mkdir(parents=True, exist_ok=True)
     # So that some sections do not replace all of them.
     part = board or ("-".join(chosen) if len(chosen) < len(SECTIONS) else "")
     draw(figures, results / f"device{'-' if part else ''}{part}.png")

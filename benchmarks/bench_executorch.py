@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish, median_ratio, peer_python, pinned, run_measured
 from benchmarks.llama import LlamaSize, export_llama, write_llama
-from benchmarks.options import Layers, Pairs, Quick, Rank, Seed, Steps, Threads, WarmUp, values_of
+from benchmarks.options import Layers, Pairs, Quick, Rank, Results, Seed, Steps, Threads, WarmUp, values_of
 from benchmarks.step_runs import Plan, StepRun, column_of, median_of, run_in_turn, write_inputs, written
 from benchmarks.step_shapes import Shape
 from hetlora.bundle import Bundle
@@ -73,9 +73,7 @@ def bench_executorch(
     layers: Layers = SIZE.num_hidden_layers,
     quick: Quick = False,
     seed: Seed = 0,
-    results: Annotated[
-        Path, typer.Option(help="Folder of executorch.json.", show_default="benchmarks/results")
-    ] = RESULTS,
+    results: Results = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
     """Take the same SGD steps with one bundle in both runtimes and with ExecuTorch's own flow.

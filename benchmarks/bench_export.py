@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.harness import RESULTS, Measured, begin, finish, run_measured
 from benchmarks.large_llama import LLAMA_1B, write_large_llama
-from benchmarks.options import Layers, choices_of
+from benchmarks.options import Layers, Results, choices_of
 from hetlora.cli.output import JsonFlag, stderr, stdout
 from hetlora.errors import SettingsError
 from hetlora.manifest import Precision
@@ -59,9 +59,7 @@ def bench_export(
     max_rank: Annotated[int, typer.Option(min=1, help="Highest LoRA rank of the bundle.")] = 32,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest text of the bundle.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights.")] = 0,
-    results: Annotated[
-        Path, typer.Option(help="Folder of export.json.", show_default="benchmarks/results")
-    ] = RESULTS,
+    results: Results = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
     """Export a model of Llama-3.2-1B's shape, each time in a process of its own.

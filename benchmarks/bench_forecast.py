@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish
 from benchmarks.llama import LlamaSize, export_llama, write_llama
-from benchmarks.options import Pairs, Seed, Threads, choices_of, counts_of, values_of
+from benchmarks.options import Pairs, Results, Seed, Threads, choices_of, counts_of, values_of
 from benchmarks.step_runs import Plan, StepRun, Variant, median_of, our_command, run_in_turn, write_inputs
 from benchmarks.step_shapes import Shape
 from edge_sdk.planning.forecast import Forecast, StepPlan, forecast_round, training_rate
@@ -76,9 +76,7 @@ def bench_forecast(
     steps: Annotated[int, typer.Option(min=1, help="Steps of a process that count, after two others.")] = 3,
     pairs: Pairs = 1,
     seed: Seed = 0,
-    results: Annotated[
-        Path, typer.Option(help="Folder of forecast.json.", show_default="benchmarks/results")
-    ] = RESULTS,
+    results: Results = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
     """Set what the planner of a device forecasts beside what a training process then takes.

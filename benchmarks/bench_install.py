@@ -18,7 +18,7 @@ from rich.table import Table
 from benchmarks.aggregation.measurements import FLOWER_VERSION
 from benchmarks.harness import CONSTRAINTS, RESULTS, begin, finish, pinned
 from benchmarks.installed import BYTECODE, Installed, Waited, installed_in, waited_for
-from benchmarks.options import Seed
+from benchmarks.options import Results, Seed
 from hetlora.cli.output import JsonFlag, stderr, stdout
 from hetlora.errors import DependencyMissing
 
@@ -41,9 +41,7 @@ def bench_install(
     starts: Annotated[int, typer.Option(min=1, help="Fresh processes for each import.")] = 10,
     peer: Annotated[bool, typer.Option("--peer", help="Install Flower, PyTorch and PEFT beside it.")] = False,
     seed: Seed = 0,
-    results: Annotated[
-        Path, typer.Option(help="Folder of install.json.", show_default="benchmarks/results")
-    ] = RESULTS,
+    results: Results = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
     """Install the edge part into an environment of its own, weigh it, and import it in fresh processes.

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish, median_ratio
 from benchmarks.llama import SMOLLM_135M, LlamaSize, export_llama, write_llama
-from benchmarks.options import Layers, Pairs, Quick, Rank, Seed, Steps, Threads, WarmUp, counts_of
+from benchmarks.options import Layers, Pairs, Quick, Rank, Results, Seed, Steps, Threads, WarmUp, counts_of
 from benchmarks.step_runs import (
     Command,
     Plan,
@@ -60,9 +60,7 @@ def bench_layers(
     layers: Layers = SMOLLM_135M.num_hidden_layers,
     quick: Quick = False,
     seed: Seed = 0,
-    results: Annotated[
-        Path, typer.Option(help="Folder of layers.json.", show_default="benchmarks/results")
-    ] = RESULTS,
+    results: Results = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
     """Train LoRA on the last k of 30 layers of a 135M decoder, each k in a process of its own.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.harness import RESULTS, begin, finish
 from benchmarks.masking.costs import MaskingRow, measured
-from benchmarks.options import Seed, counts_of
+from benchmarks.options import Results, Seed, counts_of
 from hetlora.cli.output import JsonFlag, stdout
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -21,9 +20,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command()
 def bench_masking(
     cohorts: Annotated[str, typer.Option(help="Devices of a round, comma-separated.")] = "10,50,100",
-    results: Annotated[
-        Path, typer.Option(help="Folder of masking.json.", show_default="benchmarks/results")
-    ] = RESULTS,
+    results: Results = RESULTS,
     seed: Seed = 0,
     as_json: JsonFlag = False,
 ) -> None:

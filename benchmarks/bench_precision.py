@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish
-from benchmarks.options import Seed, choices_of
+from benchmarks.options import Results, Seed, choices_of
 from benchmarks.rules.contest import ENTRANTS
 from benchmarks.rules.precision import VARIANTS, PrecisionRow, Trial, rows_of, run_variant
 from benchmarks.rules.trials import run_trials
@@ -39,11 +39,9 @@ def bench_precision(
     clients: Annotated[int, typer.Option(min=2, help="Clients of the intents; personas are twenty.")] = 20,
     cohort: Annotated[int, typer.Option(min=1, help="Clients of one round.")] = 10,
     steps: Annotated[int, typer.Option(min=1, help="Local steps of a client in a round.")] = 5,
-    learning_rate: Annotated[float, typer.Option(min=0, help="AdamW's learning rate.")] = 3e-3,
+    learning_rate: Annotated[float, typer.Option(min=0, max=10, help="AdamW's learning rate.")] = 3e-3,
     processes: Annotated[int, typer.Option(min=1, help="Runs at a time, each on one thread.")] = 2,
-    results: Annotated[
-        Path, typer.Option(help="Folder of the result.", show_default="benchmarks/results")
-    ] = RESULTS,
+    results: Results = RESULTS,
     seed: Seed = 0,
     as_json: JsonFlag = False,
 ) -> None:

@@ -11,13 +11,14 @@ from typing import Annotated, Final
 import typer
 
 from benchmarks.harness import RESULTS, begin, finish
-from benchmarks.options import Seed, choices_of
+from benchmarks.options import Keep, Results, Seed, choices_of
 from benchmarks.quality.arms import ARMS
 from benchmarks.quality.report import draw, figures_of, markdown_of, rows_of
 from benchmarks.quality.trial import PENALTY, SCORE_EVERY, Trial, run_arm
 from benchmarks.rules.trials import run_trials
 from benchmarks.tasks.opening import Name, open_task
 from hetlora.cli.output import JsonFlag, stdout
+from hetlora.errors import SettingsError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -37,16 +38,18 @@ def bench_quality(
     most_rank: Annotated[int, typer.Option(min=1, max=64, help="Of a client; the paper's is 50.")] = 16,
     steps: Annotated[int, typer.Option(min=1, help="Local steps of a client in a round.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples of a step.")] = 8,
-    learning_rate: Annotated[float, typer.Option(min=0, help="AdamW's, of adapters.")] = 3e-3,
-    full_learning_rate: Annotated[float, typer.Option(min=0, help="AdamW's, of all weights.")] = 1e-4,
+    learning_rate: Annotated[float, typer.Option(min=0, max=10, help="AdamW's, of adapters.")] = 3e-3,
+    full_learning_rate: Annotated[float, typer.Option(min=0, max=10, help="AdamW's, of all weights.")] = 1e-4,
     central_learning_rate: Annotated[
-        float, typer.Option(min=0, help="AdamW's, of adapters where all data is in one place.")
+        float, typer.Option(min=0, max=10, help="AdamW's, of adapters where all data is in one place.")
     ] = 1e-3,
     score_every: Annotated[int, typer.Option(min=1, help="Rounds between two scores.")] = SCORE_EVERY,
     answers: Annotated[
         bool, typer.Option("--answers", help="Of summaries, RougeL of what is generated, too.")
     ] = False,
-    pruning_penalty: Annotated[float, typer.Option(min=0, help="Lambda of the arms that prune.")] = PENALTY,
+    pruning_penalty: Annotated[
+        float, typer.Option(min=0, max=1000, help="Lambda of the arms that prune.")
+    ] = PENALTY,
     lost_share: Annotated[
         float,
         typer.Option(
@@ -54,12 +57,8 @@ def bench_quality(
         ),
     ] = 0,
     processes: Annotated[int, typer.Option(min=1, help="Runs at a time, each on one thread.")] = 2,
-    keep: Annotated[
-        Path | None, typer.Option(help="Folder of finished runs, so that they are not repeated.")
-    ] = None,
-    results: Annotated[
-        Path, typer.Option(help="Folder of the result.", show_default="benchmarks/results")
-    ] = RESULTS,
+    keep: Keep = None,
+    results: Results = RESULTS,
     seed: Seed = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -79,6 +78,8 @@ def bench_quality(
     """
     beginning = begin()
     names = choices_of(arms, "arms", [*ARMS])
+    if least_rank > most_rank:
+        raise SettingsError("--least-rank", got=least_rank, expected=f"up to --most-rank, {most_rank}")
     with tempfile.TemporaryDirectory(prefix="hetlora-bench-") as scratch:
         trial = Trial(
             task,
@@ -97,13 +98,11 @@ def bench_quality(
             answers,
             pruning_penalty=pruning_penalty,
         )
-        trial.work.mkdir(parents=True, exist_ok=True)
         metric = open_task(task, data, trial.work, clients, seed).metric  # exports what all runs share
         every = [seed + number for number in range(seeds)]
         curves = run_trials(partial(run_arm, trial), names, every, processes)
         lossy = replace(trial, lost_share=lost_share)
         with_losses = run_trials(partial(run_arm, lossy), names, every, processes) if lost_share else {}
-    results.mkdir(parents=True, exist_ok=True)
     # So that runs with losses, or another penalty, do not replace those without.
     part = f"{task}{'-lost' if lost_share else ''}{'-penalty' if pruning_penalty != PENALTY else ''}"
     table = markdown_of(rows_of(curves, with_losses), metric)

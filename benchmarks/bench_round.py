@@ -18,6 +18,7 @@ from benchmarks.data.library_parts import LIBRARY_PARTS
 from benchmarks.data.passages import standard_library_passages
 from benchmarks.demo.model import model_folder
 from benchmarks.harness import RESULTS, begin, finish, peer_python, pinned
+from benchmarks.options import Results
 from benchmarks.peers.training_step import NAME, PACKAGES, Step, compare_steps
 from benchmarks.round_cost import RoundCost, Setup, measure_rounds
 from edge_sdk.examples import Example
@@ -52,9 +53,7 @@ def bench_round(
     pairs: Annotated[int, typer.Option(min=0, help="Paired runs against PyTorch + PEFT; 0 for none.")] = 2,
     rank: Annotated[int, typer.Option(min=1, help="Rank of those paired runs.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Seed of adapters, batches and the devices' texts.")] = 0,
-    results: Annotated[
-        Path, typer.Option(help="Folder of round.json.", show_default="benchmarks/results")
-    ] = RESULTS,
+    results: Results = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure whole rounds: a real service and real devices, one process each, over HTTP on this machine.

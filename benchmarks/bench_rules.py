@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from benchmarks.harness import RESULTS, begin, finish
-from benchmarks.options import Seed, choices_of
+from benchmarks.options import Keep, Results, Seed, choices_of
 from benchmarks.rules.contest import ENTRANTS, Contest, run_entrant
 from benchmarks.rules.report import RuleRow, draw_curves, rows_of
 from benchmarks.rules.trials import run_trials
@@ -39,14 +39,10 @@ def bench_rules(
     clients: Annotated[int, typer.Option(min=2, help="Clients of the intents; personas are twenty.")] = 20,
     cohort: Annotated[int, typer.Option(min=1, help="Clients of one round.")] = 10,
     steps: Annotated[int, typer.Option(min=1, help="Local steps of a client in a round.")] = 5,
-    learning_rate: Annotated[float, typer.Option(min=0, help="AdamW's learning rate.")] = 3e-3,
+    learning_rate: Annotated[float, typer.Option(min=0, max=10, help="AdamW's learning rate.")] = 3e-3,
     processes: Annotated[int, typer.Option(min=1, help="Runs at a time, each on one thread.")] = 2,
-    keep: Annotated[
-        Path | None, typer.Option(help="Folder of finished runs, so that they are not repeated.")
-    ] = None,
-    results: Annotated[
-        Path, typer.Option(help="Folder of the result.", show_default="benchmarks/results")
-    ] = RESULTS,
+    keep: Keep = None,
+    results: Results = RESULTS,
     seed: Seed = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -68,7 +64,6 @@ def bench_rules(
         every = [seed + number for number in range(seeds)]
         curves = run_trials(partial(run_entrant, contest), names, every, processes)
     rows = rows_of(curves, megabytes)
-    results.mkdir(parents=True, exist_ok=True)
     draw_curves(curves, megabytes, results / f"rules-{task}.png")
     if not as_json:
         stdout.print(_table(rows, task))

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from aggregator_service.settings import Role
 from benchmarks.harness import RESULTS, begin, finish
-from benchmarks.options import choices_of, counts_of
+from benchmarks.options import Results, choices_of, counts_of
 from benchmarks.service.client_cost import client_cpu_ms
 from benchmarks.service.faults import DatabaseName
 from benchmarks.service.load import RANK, LoadPlan, LoadRow, measure
@@ -50,9 +50,7 @@ def bench_service(
     peer_updates: Annotated[int, typer.Option(min=1, help="Updates of it, and of ours beside it.")] = 200,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the devices, two widths.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of keys.")] = 0,
-    results: Annotated[
-        Path, typer.Option(help="Folder of service.json.", show_default="benchmarks/results")
-    ] = RESULTS,
+    results: Results = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
     """Bring fleets of simulated devices through the rounds of a real service on loopback.

@@ -15,7 +15,7 @@ import typer
 
 from benchmarks.demo.model import model_folder
 from benchmarks.harness import RESULTS, begin, finish
-from benchmarks.options import Seed
+from benchmarks.options import Results, Seed
 from benchmarks.simulation.fleet_file import FleetFile, read_fleet_file
 from benchmarks.simulation.learning import Learning, open_learning
 from benchmarks.simulation.picture import draw
@@ -51,9 +51,7 @@ def bench_simulation(
     goal_count: Annotated[
         int | None, typer.Option(min=1, help="Updates of a round; the file's if not given.")
     ] = None,
-    results: Annotated[
-        Path, typer.Option(help="Folder of the result.", show_default="benchmarks/results")
-    ] = RESULTS,
+    results: Results = RESULTS,
     seed: Seed = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -83,7 +81,6 @@ def bench_simulation(
                 lambda done, hours: told.at(f"{done} of {asked.run.rounds} rounds, {hours:.1f} hours"),
             )
             seconds = time.perf_counter() - started
-    results.mkdir(parents=True, exist_ok=True)
     part = "learning" if asked.training else ""
     draw(outcome, results / f"simulation{'-' if part else ''}{part}.png")
     if not as_json:

@@ -19,6 +19,7 @@ from benchmarks.options import (
     Pairs,
     Quick,
     Rank,
+    Results,
     Seed,
     Steps,
     WarmUp,
@@ -69,9 +70,7 @@ def bench_step(
     layers: Layers = SMOLLM_135M.num_hidden_layers,
     quick: Quick = False,
     seed: Seed = 0,
-    results: Annotated[
-        Path, typer.Option(help="Folder of step.json.", show_default="benchmarks/results")
-    ] = RESULTS,
+    results: Results = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
     """Take the same AdamW steps with our bundles and with PyTorch + PEFT, each in a process of its own.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 
+from hetlora.cli.folders import writable
 from hetlora.errors import SettingsError
 
 Value = TypeVar("Value", bound=str)
@@ -18,6 +20,18 @@ Steps = Annotated[int, typer.Option(min=1, help="Steps of a process that count."
 Pairs = Annotated[int, typer.Option(min=1, help="How often each process is started, all in turn.")]
 Layers = Annotated[int, typer.Option(min=1, max=64, help="Layers of the model; fewer for a first look.")]
 Quick = Annotated[bool, typer.Option("--quick", help="One start and two steps of each.")]
+Results = Annotated[
+    Path,
+    typer.Option(
+        callback=writable,
+        help="Folder of the result, named for its question, and of its picture.",
+        show_default="benchmarks/results",
+    ),
+]
+Keep = Annotated[
+    Path | None,
+    typer.Option(callback=writable, help="Folder of finished runs, so that they are not repeated."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, adapters and tokens.")]
 
 

@@ -45,12 +45,12 @@ class ArmRow:
 
 
 def target_of(curves: Mapping[str, Sequence[Curve]]) -> float | None:
-    """The score that arms are to reach: a share of what REFERENCE_ARM gains; None without that."""
+    """The score that arms are to reach: a share of what REFERENCE_ARM gains; None where it gains nothing."""
     runs = curves.get(REFERENCE_ARM)
     if not runs:
         return None
     begun, ended = fmean(run.scores[0] for run in runs), fmean(run.scores[-1] for run in runs)
-    return begun + TARGET_SHARE * (ended - begun)
+    return begun + TARGET_SHARE * (ended - begun) if ended > begun else None
 
 
 def budget_of(curves: Mapping[str, Sequence[Curve]]) -> tuple[float, float] | None:

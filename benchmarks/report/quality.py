@@ -26,36 +26,50 @@ def quality(found: Figures) -> Answer:
     whole: dict[str, Mapping[str, Row]] = {
         name: {row["arm"]: row for row in found[name]["rows"]} for name in TASKS if name in found
     }
-    shares = _shares(whole)
+    gaining = {name: rows for name, rows in whole.items() if _gain(rows) > 0}
+    shares = _shares(gaining)
     kept = [f"{told} {_span(shares[arm])}" for arm, told in _TOLD.items() if arm in shares]
     seeds = min(len(row["scores"]) for rows in whole.values() for row in rows.values())
     told = [
-        f"Of what the highest rank for all gains over the untrained model, on {len(whole)} of "
+        f"Of what the highest rank for all gains over the untrained model, on {len(gaining)} of "
         f"{len(TASKS)} tasks, in the mean of at least {seeds} seeds: {', '.join(kept)}."
     ]
+    told += [_overfitting(name, rows) for name, rows in whole.items() if _gain(rows) < 0]
     told += [_robustness(name, found[f"{name}-lost"]) for name in TASKS if f"{name}-lost" in found]
     told += [_pruning(name, found[f"{name}-penalty"]) for name in TASKS if f"{name}-penalty" in found]
-    means = {arm: fmean(own) for arm, own in shares.items() if len(own) == len(whole)}
+    means = {arm: fmean(own) for arm, own in shares.items() if len(own) == len(gaining)}
     picture = Bars(
         [_words(arm) for arm in means],
         [100 * share for share in means.values()],
-        f"% of the highest rank's gain, mean of {len(whole)} tasks",
+        f"% of the highest rank's gain, mean of {len(gaining)} tasks",
         100.0,
     )
     return Answer(" ".join(told), picture, _table(found, whole))
 
 
-def _shares(whole: Mapping[str, Mapping[str, Row]]) -> dict[str, list[float]]:
-    """By arm, the share of the measure's gain on each task that has both; of a task without gain none."""
+def _gain(rows: Mapping[str, Row]) -> float:
+    """Of the arm that measures the others; 0 without it."""
+    row = rows.get(REFERENCE_ARM)
+    return row["score"] - row["untrained"] if row else 0.0
+
+
+def _shares(gaining: Mapping[str, Mapping[str, Row]]) -> dict[str, list[float]]:
+    """By arm, the share of the measure's gain on each task that has it."""
     shares: dict[str, list[float]] = {}
-    for rows in whole.values():
-        gain = (
-            rows[REFERENCE_ARM]["score"] - rows[REFERENCE_ARM]["untrained"] if REFERENCE_ARM in rows else 0.0
-        )
+    for rows in gaining.values():
         for arm in ARMS:
-            if gain > 0 and arm in rows:
-                shares.setdefault(arm, []).append((rows[arm]["score"] - rows[arm]["untrained"]) / gain)
+            if arm in rows:
+                own = (rows[arm]["score"] - rows[arm]["untrained"]) / _gain(rows)
+                shares.setdefault(arm, []).append(own)
     return shares
+
+
+def _overfitting(task: str, rows: Mapping[str, Row]) -> str:
+    each = ", ".join(f"{told} {_cell(rows[arm])}" for arm, told in _TOLD.items() if arm in rows)
+    untrained = rows[REFERENCE_ARM]["untrained"]
+    return (
+        f"On {task} it comes to {_cell(rows[REFERENCE_ARM])}, worse than untrained ({untrained:.3f}): {each}."
+    )
 
 
 def _words(arm: str) -> str:

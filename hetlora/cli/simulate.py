@@ -10,12 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from hetlora.cli.folders import writable
 from hetlora.cli.output import JsonFlag, print_json, stdout
 from hetlora.cli.parts import part
 from hetlora.cli.progress import work
+from hetlora.errors import SettingsError
 
 if TYPE_CHECKING:
     from benchmarks.simulation.outcome import Outcome
+
+
+def drawable(plot: Path | None) -> Path | None:
+    """Raise SettingsError if no picture can be written there: after the simulation it would be late."""
+    if plot is None:
+        return None
+    if plot.suffix.lower() not in (".png", ".svg"):
+        raise SettingsError("--plot", got=plot, expected="a name that ends with .png or .svg")
+    writable(plot.parent)
+    return plot
 
 
 def simulate(
@@ -23,7 +35,9 @@ def simulate(
     bundle: Annotated[
         Path | None, typer.Option(help="The bundle's folder; the file's own if not given.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="A picture to write, PNG or SVG.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(callback=drawable, help="A picture to write, PNG or SVG.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Tell how long a campaign takes, how many bytes, which ranks train, and who is left out.

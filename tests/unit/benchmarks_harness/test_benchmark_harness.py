@@ -21,7 +21,8 @@ from benchmarks.harness import (
     questions,
     run_measured,
 )
-from hetlora.errors import DependencyMissing, HetloraError
+from hetlora.cli.folders import writable
+from hetlora.errors import DependencyMissing, HetloraError, SettingsError
 
 MB = 1_000_000
 
@@ -154,3 +155,12 @@ def test_environment_of_a_peer_is_made_once_and_is_its_own(tmp_path: Path) -> No
     assert Path(prefix) == tmp_path / "empty"
     with pytest.raises(DependencyMissing, match=r"the peer empty cannot be installed: \./nothing-here\.whl"):
         peer_python("empty", ["./nothing-here.whl"], tmp_path)
+
+
+def test_folder_that_cannot_be_written_is_refused_before_hours_of_work(tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("")
+
+    assert writable(tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
+    assert (tmp_path / "new" / "folder").is_dir()
+    with pytest.raises(SettingsError, match="the folder cannot be written"):
+        writable(tmp_path / "a file" / "folder")

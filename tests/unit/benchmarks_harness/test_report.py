@@ -104,6 +104,23 @@ def test_arms_are_told_by_their_share_of_the_highest_rank_s_gain_on_each_task() 
     ]
 
 
+def test_task_that_the_highest_rank_learns_nothing_of_is_told_by_itself() -> None:
+    """There is no gain to take shares of."""
+    accuracy = {"metric": "accuracy", "rounds": 20}
+    intents = {**accuracy, "rows": [_arm("lora_most_rank", 0.7), _arm("hetlora_gamma_0.99", 0.6)]}
+    domains = {**accuracy, "rows": [_arm("hetlora_gamma_0.99", 0.6), _arm("lora_most_rank", 0.4)]}
+
+    answer = quality({"intents": intents, "domains": domains})
+
+    assert "on 1 of 7 tasks" in answer.paragraph
+    assert (
+        "On domains it comes to 0.400 ± 0.010, worse than untrained (0.500): "
+        "HetLoRA with gamma 0.99 0.600 ± 0.010." in answer.paragraph
+    )
+    assert isinstance(answer.picture, Bars)
+    assert answer.picture.values == pytest.approx([100.0, 50.0])
+
+
 def test_lost_updates_are_told_by_the_gain_that_is_kept() -> None:
     rows = [_arm("lora_most_rank", 0.7, gain_kept=0.1), _arm("hetlora_gamma_0.99", 0.6, gain_kept=0.875)]
     lost = {"metric": "accuracy", "rounds": 20, "lost_share": 0.4, "rows": rows}

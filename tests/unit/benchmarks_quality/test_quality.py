@@ -172,6 +172,13 @@ def test_target_is_nine_tenths_of_what_the_highest_rank_gains() -> None:
     )
 
 
+def test_there_is_no_target_where_the_highest_rank_gains_nothing() -> None:
+    overfitted = {"lora_most_rank": [Curve([0, 5], [0.5, 0.4], [0.0, 1.0], [0.0, 1.0])]}
+
+    assert target_of(overfitted) is None
+    assert rows_of(overfitted)[0].rounds_to_target is None
+
+
 def test_score_at_the_budget_lies_between_the_scores_before_and_after() -> None:
     """Half of 20 MB is 10, three quarters of the way from 4 MB with 0.5 to 12 MB with 0.9."""
     curves = {

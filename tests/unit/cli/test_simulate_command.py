@@ -68,6 +68,18 @@ def test_bundle_that_is_not_there_is_told(fleet: Path) -> None:
     assert "nowhere" in str(found.exception)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"), [("own.xyz", ".png or .svg"), ("fleet.toml/own.png", "leave to write")]
+)
+def test_picture_that_cannot_be_drawn_is_refused_before_the_campaign(
+    fleet: Path, name: str, told: str
+) -> None:
+    found = CliRunner().invoke(app, ["simulate", f"{fleet}", "--plot", f"{fleet.parent / name}"])
+
+    assert isinstance(found.exception, SettingsError)
+    assert told in str(found.exception)
+
+
 def test_example_fleet_is_one() -> None:
     assert sum(kind.count for kind in read_fleet_file(bench_simulation.FLEET).devices) == 100_000
 
